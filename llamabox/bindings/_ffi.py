@@ -1,0 +1,75 @@
+"""The one door to C: everything else in this package goes through the `Native` that `load()` returns."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from llamabox.bindings import prefix as prefixes
+from llamabox.bindings.prefix import REBUILD, Prefix
+from llamabox.errors import NativeMismatch
+
+INTERFACE = 1
+"""LB_INTERFACE of native/llamabox_helper.h that this package is written for."""
+
+
+class Native:
+    """The libraries of one prefix, loaded. A process can have one prefix loaded only; keep it for as long as it runs.
+
+    `lib` has the C functions and constants, `ffi` makes and reads C values. Calls release the GIL.
+    """
+
+    def __init__(self, prefix: Prefix, ffi: Any, lib: Any) -> None:
+        self.prefix = prefix
+        self.ffi = ffi
+        self.lib = lib
+
+    def text(self, pointer: Any) -> str | None:
+        """A `const char *` of the library's, as text; None for NULL. What is not UTF-8 becomes U+FFFD."""
+        return None if pointer == self.ffi.NULL else self.ffi.string(pointer).decode("utf-8", "replace")
+
+
+def load(prefix: str | None = None) -> Native:
+    """Load the native prefix: the argument, else $LLAMABOX_NATIVE, else the one inside the package.
+
+    Raises NativeMissing when nothing was built there, NativeMismatch when the libraries do not belong to the module
+    compiled for them: no code of theirs has run by then, except for the last check.
+    """
+    found = prefixes.read(prefix)
+    prefixes.verify(found)
+    module = import_module(found)
+    native = Native(found, module.ffi, module.lib)
+    if native.lib.LB_INTERFACE != INTERFACE:
+        raise NativeMismatch(f"{found.path} was built for another version of llamabox: " + REBUILD.format(found.path))
+    check_origin(native)
+    return native
+
+
+def import_module(prefix: Prefix) -> Any:
+    name = prefix.module.name.partition(".")[0]
+    spec = importlib.util.spec_from_file_location(name, prefix.module)
+    if spec is None or spec.loader is None:
+        raise NativeMismatch(f"{prefix.module} is not an extension module: " + REBUILD.format(prefix.path))
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError as exc:
+        raise NativeMismatch(f"{prefix.module} does not load ({exc}): " + REBUILD.format(prefix.path)) from exc
+    return module
+
+
+def check_origin(native: Native) -> None:
+    """Refuse when the dynamic loader took another libllama than the verified one (LD_PRELOAD, another prefix)."""
+    loaded = Path(native.text(native.lib.lb_library_path()) or "")
+    if not loaded.is_absolute() or not os.path.samefile(loaded.parent, native.prefix.path):
+        raise NativeMismatch(
+            f"this process has libllama from {loaded}, not from {native.prefix.path}: unset LD_PRELOAD, "
+            "and load one prefix in a process"
+        )
+
+
+def build_info(native: Native) -> dict[str, Any]:
+    """build.json of the loaded prefix, with `version` as the loaded library itself says it."""
+    return {**native.prefix.manifest, "version": native.text(native.lib.llama_version())}

@@ -1,0 +1,71 @@
+"""The tokens of one llama_decode, in arrays that C reads in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamabox.bindings._ffi import Native
+
+
+class Batch:
+    """Room for `capacity` tokens, each of one sequence. Owned by one thread; used again for every step.
+
+    `token`, `pos`, `seq_id` (int32) and `logits` (int8, non-zero: compute them) are writable views of shape [capacity]:
+    a step may be filled by slices, then `n_tokens` set. The rows before `n_tokens` count.
+    """
+
+    def __init__(self, native: Native, capacity: int) -> None:
+        self.capacity = capacity
+        self.token: NDArray[np.int32] = np.zeros(capacity, np.int32)
+        self.pos: NDArray[np.int32] = np.zeros(capacity, np.int32)
+        self.seq_id: NDArray[np.int32] = np.zeros(capacity, np.int32)
+        self.logits: NDArray[np.int8] = np.zeros(capacity, np.int8)
+        self._n_seq_id = np.ones(capacity, np.int32)
+        # llama_batch wants a pointer for each row to its sequence ids: here each points at its element of seq_id.
+        addresses = self.seq_id.ctypes.data + 4 * np.arange(capacity, dtype=np.uintp)
+        self._seq_id_pointers: NDArray[np.uintp] = addresses
+        self.c: Any = native.ffi.new("struct llama_batch *")
+        self.c.token = native.ffi.cast("llama_token *", self.token.ctypes.data)
+        self.c.pos = native.ffi.cast("llama_pos *", self.pos.ctypes.data)
+        self.c.n_seq_id = native.ffi.cast("int32_t *", self._n_seq_id.ctypes.data)
+        self.c.seq_id = native.ffi.cast("llama_seq_id **", self._seq_id_pointers.ctypes.data)
+        self.c.logits = native.ffi.cast("int8_t *", self.logits.ctypes.data)
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.c.n_tokens)
+
+    @n_tokens.setter
+    def n_tokens(self, count: int) -> None:
+        assert 0 <= count <= self.capacity
+        self.c.n_tokens = count
+
+    def clear(self) -> None:
+        self.c.n_tokens = 0
+
+    def add(self, token: int, pos: int, seq_id: int, *, wants_logits: bool) -> int:
+        """Append one token; returns its row."""
+        row = self.n_tokens
+        assert row < self.capacity
+        self.token[row] = token
+        self.pos[row] = pos
+        self.seq_id[row] = seq_id
+        self.logits[row] = wants_logits
+        self.c.n_tokens = row + 1
+        return row
+
+    def extend(self, tokens: Sequence[int] | NDArray[np.int32], pos0: int, seq_id: int) -> range:
+        """Append tokens at consecutive positions, without logits; returns their rows. Set `logits[row]` afterwards."""
+        start = self.n_tokens
+        stop = start + len(tokens)
+        assert stop <= self.capacity
+        self.token[start:stop] = tokens
+        self.pos[start:stop] = np.arange(pos0, pos0 + len(tokens), dtype=np.int32)
+        self.seq_id[start:stop] = seq_id
+        self.logits[start:stop] = 0
+        self.c.n_tokens = stop
+        return range(start, stop)

@@ -1,0 +1,229 @@
+"""A context: KV memory and compute buffers for one model, and llama_decode."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamabox.bindings.batch import Batch
+from llamabox.bindings.memory import Memory
+from llamabox.bindings.model import Model
+from llamabox.errors import BadBatch, ContextError, DecodeAborted, DecodeFatal, NoRoom
+
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+
+class FlashAttention(StrEnum):
+    """When to use flash attention. AUTO: where the backend has it."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+class RopeScaling(StrEnum):
+    """How positions beyond the training length are scaled. UNSPECIFIED: as the model says."""
+
+    UNSPECIFIED = "unspecified"
+    NONE = "none"
+    LINEAR = "linear"
+    YARN = "yarn"
+    LONGROPE = "longrope"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rope:
+    """Rotary position settings; the defaults mean "from the model"."""
+
+    scaling: RopeScaling = RopeScaling.UNSPECIFIED
+    freq_base: float = 0.0
+    freq_scale: float = 0.0
+    yarn_ext_factor: float = -1.0
+    yarn_attn_factor: float = -1.0
+    yarn_beta_fast: float = -1.0
+    yarn_beta_slow: float = -1.0
+    yarn_orig_ctx: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextParams:
+    """Sizes in tokens. n_ctx is over all sequences; 0 means what the model was trained for."""
+
+    n_ctx: int
+    n_batch: int
+    n_ubatch: int
+    n_seq_max: int
+    n_threads: int = 0  # 0: libllama's default
+    n_threads_batch: int = 0  # 0: as n_threads
+    flash_attn: FlashAttention = FlashAttention.AUTO
+    kv_unified: bool = True
+    swa_full: bool = False
+    embeddings: bool = False
+    offload_kqv: bool = True
+    type_k: str = "f16"
+    type_v: str = "f16"
+    rope: Rope = Rope()
+
+
+class Context:
+    """Owns a llama_context. Not thread-safe: every call must come from the thread that made it, or last adopted it.
+
+    Only `abort()` may be called from any thread. `close()` is idempotent and must come before the model's.
+    """
+
+    def __init__(self, model: Model, params: ContextParams) -> None:
+        """Raises ContextError when libllama will not make it: sizes it refuses, or memory it cannot get."""
+        self.native = model.native
+        self.model = model
+        self._abort = self.native.ffi.new("int32_t *")
+        self.native.lib.lb_log_forget_error()
+        handle = self.native.lib.llama_init_from_model(model.handle, self._fill(params))
+        if handle == self.native.ffi.NULL:
+            raise ContextError(f"no context of {params.n_ctx} tokens for {model.path}: {self._reason()}")
+        self._handle: Any = handle
+        self._owner = threading.get_ident()
+        self.n_ctx: int = self.native.lib.llama_n_ctx(handle)
+        self.n_ctx_seq: int = self.native.lib.llama_n_ctx_seq(handle)
+        self.n_batch: int = self.native.lib.llama_n_batch(handle)
+        self.n_ubatch: int = self.native.lib.llama_n_ubatch(handle)
+        self.n_seq_max: int = self.native.lib.llama_n_seq_max(handle)
+        self.n_vocab = model.vocab.n_tokens
+        self.memory = Memory(self.native, handle, self.n_seq_max)
+
+    def _fill(self, params: ContextParams) -> Any:
+        lib = self.native.lib
+        c = lib.llama_context_default_params()
+        for name in (
+            "n_ctx",
+            "n_batch",
+            "n_ubatch",
+            "n_seq_max",
+            "kv_unified",
+            "swa_full",
+            "embeddings",
+            "offload_kqv",
+        ):
+            setattr(c, name, getattr(params, name))
+        if params.n_threads > 0:
+            c.n_threads = c.n_threads_batch = params.n_threads
+        if params.n_threads_batch > 0:
+            c.n_threads_batch = params.n_threads_batch
+        flash = {FlashAttention.AUTO: "AUTO", FlashAttention.ON: "ENABLED", FlashAttention.OFF: "DISABLED"}
+        c.flash_attn_type = getattr(lib, f"LLAMA_FLASH_ATTN_TYPE_{flash[params.flash_attn]}")
+        c.type_k, c.type_v = self._cache_type(params.type_k), self._cache_type(params.type_v)
+        self._fill_rope(c, params.rope)
+        c.abort_callback = lib.lb_abort_callback
+        c.abort_callback_data = self._abort
+        return c
+
+    def _fill_rope(self, c: Any, rope: Rope) -> None:
+        c.rope_scaling_type = getattr(self.native.lib, f"LLAMA_ROPE_SCALING_TYPE_{rope.scaling.name}")
+        c.rope_freq_base, c.rope_freq_scale = rope.freq_base, rope.freq_scale
+        c.yarn_orig_ctx = rope.yarn_orig_ctx
+        for name in ("yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow"):
+            if getattr(rope, name) >= 0:
+                setattr(c, name, getattr(rope, name))
+
+    def _cache_type(self, name: str) -> int:
+        if name not in CACHE_TYPES:
+            raise ContextError(f"no KV cache type {name!r}: there are {', '.join(CACHE_TYPES)}")
+        return int(getattr(self.native.lib, f"GGML_TYPE_{name.upper()}"))
+
+    def _reason(self) -> str:
+        buffer = self.native.ffi.new("char[]", 1024)
+        length = self.native.lib.lb_log_first_error(buffer, 1024)
+        return bytes(self.native.ffi.buffer(buffer, length)).decode("utf-8", "replace") or "libllama does not say why"
+
+    @property
+    def handle(self) -> Any:
+        """The llama_context, for the thread that owns it."""
+        assert self._handle is not None, "the context is closed"
+        assert threading.get_ident() == self._owner, "a context is used by one thread: adopt() it first"
+        return self._handle
+
+    def adopt(self) -> None:
+        """Make the calling thread the owner. The old owner must not be inside a call."""
+        self._owner = threading.get_ident()
+
+    def close(self) -> None:
+        if self._handle is not None:
+            handle = self.handle
+            self._handle = None
+            self.native.lib.llama_free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def decode(self, batch: Batch) -> None:
+        """Compute a batch.
+
+        Raises NoRoom or BadBatch (nothing changed), DecodeAborted or DecodeFatal (part of it may be in memory).
+        """
+        check_decode(self.native.lib.llama_decode(self.handle, batch.c[0]), batch)
+
+    def abort(self) -> None:
+        """Make the decode that runs now, or the next, end with DecodeAborted (CPU backends only). Any thread."""
+        self.native.lib.lb_abort_set(self._abort, 1)
+
+    def clear_abort(self) -> None:
+        self.native.lib.lb_abort_set(self._abort, 0)
+
+    def logits(self, row: int) -> NDArray[np.float32]:
+        """The logits of a row of the last batch, shape [n_vocab].
+
+        A view of libllama's own memory, valid until the next decode.
+        """
+        pointer = self.native.lib.llama_get_logits_ith(self.handle, row)
+        assert pointer != self.native.ffi.NULL, f"row {row} of the last batch asked for no logits"
+        buffer = self.native.ffi.buffer(pointer, 4 * self.n_vocab)
+        return np.frombuffer(buffer, np.float32)
+
+    def top_two(self, row: int) -> tuple[tuple[int, float], tuple[int, float]] | None:
+        """The two highest logits of a row, as (token, logit); None for a row with NaN."""
+        ids, logits = self.native.ffi.new("llama_token[2]"), self.native.ffi.new("float[2]")
+        if not self.native.lib.lb_top_two(self.handle, row, ids, logits):
+            return None
+        return (ids[0], logits[0]), (ids[1], logits[1])
+
+    def synchronize(self) -> None:
+        """Wait until what was computed is there."""
+        self.native.lib.llama_synchronize(self.handle)
+
+    def set_n_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        self.native.lib.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
+
+    def warm_up(self) -> None:
+        """Touch all weights and buffers once, so that the first request need not. Leaves the memory empty."""
+        vocab = self.model.vocab
+        tokens = [token for token in (vocab.bos, vocab.eos) if token is not None] or [0]
+        batch = Batch(self.native, len(tokens))
+        rows = batch.extend(tokens, 0, 0)
+        batch.logits[rows[-1]] = 1
+        self.decode(batch)
+        self.synchronize()
+        self.memory.clear()
+
+
+def check_decode(code: int, batch: Batch) -> None:
+    """What llama_decode returned, as an exception unless it is 0."""
+    if code == 0:
+        return
+    n_tokens = batch.n_tokens
+    if code == 1:
+        raise NoRoom(f"no room in the KV memory for a batch of {n_tokens} tokens")
+    if code == 2:
+        raise DecodeAborted(f"a batch of {n_tokens} tokens was aborted")
+    if code == -1:
+        raise BadBatch(f"libllama refused a batch of {n_tokens} tokens as invalid")
+    raise DecodeFatal(f"computing a batch of {n_tokens} tokens failed with code {code}")

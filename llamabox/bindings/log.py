@@ -1,0 +1,71 @@
+"""The native log in Python's logging: one daemon thread takes lines out of the helper's ring.
+
+ggml's threads write into the ring and never meet Python. The thread here waits inside C, so an idle log costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+
+from llamabox.bindings._ffi import Native
+
+LINE_SIZE = 8192
+WAIT_MS = 1000
+NEVER = 99
+"""Above every GGML_LOG_LEVEL."""
+
+
+class LogPump:
+    """Carries the lines of ggml, libllama and libmtmd to a logger. Owns its thread; one at a time in a process.
+
+    The logger's level at this moment decides what is kept at all: filtering in C, libllama's debug lines cost nothing.
+    `close()` hands on what is still in the ring and joins the thread; it is idempotent.
+    """
+
+    def __init__(self, native: Native, logger: logging.Logger | None = None) -> None:
+        self._native = native
+        self._logger = logger or logging.getLogger("llamabox.native")
+        self._levels = {
+            native.lib.GGML_LOG_LEVEL_DEBUG: logging.DEBUG,
+            native.lib.GGML_LOG_LEVEL_INFO: logging.DEBUG,  # a page at every load
+            native.lib.GGML_LOG_LEVEL_WARN: logging.WARNING,
+            native.lib.GGML_LOG_LEVEL_ERROR: logging.ERROR,
+        }
+        lowest = logging.CRITICAL if self._logger.disabled else self._logger.getEffectiveLevel()
+        native.lib.lb_log_install()
+        native.lib.lb_log_start(min([code for code, level in self._levels.items() if level >= lowest], default=NEVER))
+        self._thread = threading.Thread(target=self._run, name="native-log", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._native.lib.lb_log_stop()
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        lib, ffi = self._native.lib, self._native.ffi
+        text, level = ffi.new("char[]", LINE_SIZE), ffi.new("int32_t *")
+        n_dropped = lib.lb_log_n_dropped()
+        while True:
+            length = lib.lb_log_read(text, LINE_SIZE, level, WAIT_MS)
+            if length >= 0:
+                line = ffi.buffer(text, length)[:].decode("utf-8", "replace").rstrip()
+                if line:
+                    self._logger.log(self._levels.get(level[0], logging.INFO), "%s", line)
+                continue
+            if (dropped := lib.lb_log_n_dropped()) != n_dropped:
+                self._logger.warning("%d lines of the native log were dropped", dropped - n_dropped)
+                n_dropped = dropped
+            if length == -2:
+                return

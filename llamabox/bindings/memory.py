@@ -1,0 +1,69 @@
+"""A context's KV memory (or recurrent state)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llamabox.bindings._ffi import Native
+
+
+class Memory:
+    """Borrowed from a Context: valid as long as that is open, and only on its thread.
+
+    Positions are half-open ranges [p0, p1); p1 = -1 means to the end. Sequence ids are 0 … n_seq_max - 1.
+    """
+
+    def __init__(self, native: Native, context: Any, n_seq_max: int) -> None:
+        self._native = native
+        self._lib = native.lib
+        self._context = context
+        self._handle = native.lib.llama_get_memory(context)
+        self.n_seq_max = n_seq_max
+
+    def _seq(self, seq_id: int) -> int:
+        """libllama aborts the process on an id out of range."""
+        assert 0 <= seq_id < self.n_seq_max, f"sequence {seq_id} of {self.n_seq_max}"
+        return seq_id
+
+    @property
+    def can_shift(self) -> bool:
+        return bool(self._lib.llama_memory_can_shift(self._handle))
+
+    def clear(self) -> None:
+        """Forget all sequences; the data stays and is overwritten later."""
+        self._lib.llama_memory_clear(self._handle, False)
+
+    def seq_rm(self, seq_id: int, p0: int, p1: int = -1) -> bool:
+        """Remove positions. False, and nothing removed, where the memory cannot remove part of a sequence."""
+        return bool(self._lib.llama_memory_seq_rm(self._handle, self._seq(seq_id), p0, p1))
+
+    def seq_cp(self, source: int, target: int, p0: int = 0, p1: int = -1) -> None:
+        """Make positions of `source` belong to `target` too. Separate KV streams can copy whole sequences only."""
+        self._lib.llama_memory_seq_cp(self._handle, self._seq(source), self._seq(target), p0, p1)
+
+    def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
+        """Move positions by delta. Only where can_shift."""
+        self._lib.llama_memory_seq_add(self._handle, self._seq(seq_id), p0, p1, delta)
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        """The lowest position that is there; -1 for an empty sequence. Above 0 with sliding-window attention."""
+        return int(self._lib.llama_memory_seq_pos_min(self._handle, self._seq(seq_id)))
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        """The highest position that is there; -1 for an empty sequence."""
+        return int(self._lib.llama_memory_seq_pos_max(self._handle, self._seq(seq_id)))
+
+    def state_get(self, seq_id: int) -> bytes:
+        """A sequence's state, to be restored by state_set in a context of the same model and settings."""
+        ffi, lib = self._native.ffi, self._lib
+        size = lib.llama_state_seq_get_size(self._context, self._seq(seq_id))
+        buffer = ffi.new("uint8_t[]", size)
+        return bytes(ffi.buffer(buffer, lib.llama_state_seq_get_data(self._context, buffer, size, seq_id)))
+
+    def state_set(self, seq_id: int, state: bytes) -> bool:
+        """Restore a state, replacing what the sequence has. False, and an empty sequence, when it does not fit.
+
+        The bytes must be whole and from state_get: libllama aborts the process on a truncated state.
+        """
+        data = self._native.ffi.from_buffer("uint8_t[]", state)
+        return bool(self._lib.llama_state_seq_set_data(self._context, data, len(state), self._seq(seq_id)))

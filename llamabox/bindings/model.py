@@ -1,0 +1,294 @@
+"""A model in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from llamabox.bindings import gguf
+from llamabox.bindings._ffi import Native
+from llamabox.bindings.backend import device_handle
+from llamabox.bindings.vocab import Vocab
+from llamabox.errors import ModelLoadError
+
+REPORT_SECONDS = 0.05
+MAX_KV_TEXT = 127  # bytes of a key or a string value that llama_model_kv_override has room for
+
+
+class LoadMode(StrEnum):
+    """How the weights get into memory."""
+
+    AUTO = "auto"
+    NONE = "none"
+    MMAP = "mmap"
+    MLOCK = "mlock"
+    MMAP_MLOCK = "mmap_mlock"
+    DIRECT_IO = "direct_io"
+
+
+class SplitMode(StrEnum):
+    """How a model is spread over several GPUs."""
+
+    NONE = "none"
+    LAYER = "layer"
+    ROW = "row"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelParams:
+    """How to load a model. Devices by their ggml names; none means all of them."""
+
+    n_gpu_layers: int = -1  # -1: all
+    load_mode: LoadMode = LoadMode.AUTO
+    split_mode: SplitMode = SplitMode.LAYER
+    main_gpu: int = 0
+    tensor_split: tuple[float, ...] = ()
+    devices: tuple[str, ...] = ()
+    kv_overrides: tuple[tuple[str, int | float | bool | str], ...] = ()
+    check_tensors: bool = False
+    vocab_only: bool = False
+
+
+class Model:
+    """Weights and vocabulary. `close()` is idempotent and must come after that of every Context made from it.
+
+    Reading its properties is thread-safe.
+    """
+
+    def __init__(self, native: Native, handle: Any, path: Path) -> None:
+        self.native = native
+        self.path = path
+        self._handle = handle
+        self.vocab = Vocab(native, native.lib.llama_model_get_vocab(handle))
+
+    @classmethod
+    def load(
+        cls,
+        native: Native,
+        path: str | Path,
+        params: ModelParams | None = None,
+        *,
+        on_progress: Callable[[float], bool | None] | None = None,
+    ) -> Self:
+        """Load a GGUF file; `backend.start()` must have run. Takes as long as reading the file does.
+
+        on_progress is called in the calling thread, now and then, with 0 to 1; it stops the load by returning False.
+        Raises ModelLoadError with one line that says what is wrong with the file.
+        """
+        path = Path(path)
+        gguf.check_model(path, type_sizes(native))
+        load = Load(native, path, params or ModelParams())
+        handle = load.run(on_progress)
+        if handle == native.ffi.NULL:
+            raise ModelLoadError(f"{path} cannot be loaded: {load.reason()}")
+        return cls(native, handle, path)
+
+    @property
+    def handle(self) -> Any:
+        assert self._handle is not None, "the model is closed"
+        return self._handle
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self.native.lib.llama_model_free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _int(self, name: str) -> int:
+        return int(getattr(self.native.lib, f"llama_model_{name}")(self.handle))
+
+    @cached_property
+    def n_ctx_train(self) -> int:
+        return self._int("n_ctx_train")
+
+    @cached_property
+    def n_embd(self) -> int:
+        return self._int("n_embd")
+
+    @cached_property
+    def n_layer(self) -> int:
+        return self._int("n_layer")
+
+    @cached_property
+    def n_swa(self) -> int:
+        """Size of the sliding attention window in tokens; 0 without one."""
+        return self._int("n_swa")
+
+    @cached_property
+    def n_params(self) -> int:
+        return self._int("n_params")
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return self._int("size")
+
+    @cached_property
+    def is_recurrent(self) -> bool:
+        return bool(self._int("is_recurrent"))
+
+    @cached_property
+    def is_hybrid(self) -> bool:
+        return bool(self._int("is_hybrid"))
+
+    @cached_property
+    def has_encoder(self) -> bool:
+        return bool(self._int("has_encoder"))
+
+    @cached_property
+    def has_decoder(self) -> bool:
+        return bool(self._int("has_decoder"))
+
+    @cached_property
+    def rope_type(self) -> int:
+        """One of LLAMA_ROPE_TYPE_*."""
+        return self._int("rope_type")
+
+    @cached_property
+    def desc(self) -> str:
+        """For example `llama 135M Q4_1`."""
+        buffer = self.native.ffi.new("char[]", 256)
+        self.native.lib.llama_model_desc(self.handle, buffer, 256)
+        return self.native.text(buffer) or ""
+
+    @cached_property
+    def ftype(self) -> str:
+        """The quantisation's name, for example `Q4_1`."""
+        return self.native.text(self.native.lib.llama_ftype_name(self.native.lib.llama_model_ftype(self.handle))) or ""
+
+    def meta(self, key: str) -> str | None:
+        """A scalar or string of the file's metadata as text; None where it has none of that name."""
+        ffi, value = self.native.ffi, self.native.lib.llama_model_meta_val_str
+        name, size = key.encode(), 256
+        while True:
+            buffer = ffi.new("char[]", size)
+            length = value(self.handle, name, buffer, size)
+            if length < 0:
+                return None
+            if length < size:
+                return bytes(ffi.buffer(buffer, length)).decode("utf-8", "replace")
+            size = length + 1
+
+    def chat_template(self, name: str | None = None) -> str | None:
+        """The model's own template, or the one it has under a name (`tool_use`)."""
+        wanted = self.native.ffi.NULL if name is None else name.encode()
+        return self.native.text(self.native.lib.llama_model_chat_template(self.handle, wanted))
+
+
+class Load:
+    """One load: the C parameters with all that they point at, and a thread that runs it."""
+
+    def __init__(self, native: Native, path: Path, params: ModelParams) -> None:
+        self._native = native
+        self._path = str(path).encode()
+        self._state = native.ffi.new("struct lb_load_state *")
+        self._alive: list[Any] = []  # what the C struct points at
+        self._params = self._fill(params)
+        self._result: Any = native.ffi.NULL
+
+    def _fill(self, params: ModelParams) -> Any:
+        native, lib, ffi = self._native, self._native.lib, self._native.ffi
+        c = lib.llama_model_default_params()
+        c.n_gpu_layers = params.n_gpu_layers
+        c.load_mode = getattr(lib, f"LLAMA_LOAD_MODE_{params.load_mode.name}")
+        c.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{params.split_mode.name}")
+        c.main_gpu = params.main_gpu
+        c.check_tensors = params.check_tensors
+        c.vocab_only = params.vocab_only
+        c.progress_callback = lib.lb_load_progress
+        c.progress_callback_user_data = self._state
+        if params.tensor_split:
+            room = lib.llama_max_devices()
+            if len(params.tensor_split) > room:
+                raise ModelLoadError(
+                    f"tensor_split has {len(params.tensor_split)} values; there is room for {room} devices"
+                )
+            c.tensor_split = self._keep(
+                ffi.new("float[]", [*params.tensor_split, *[0.0] * (room - len(params.tensor_split))])
+            )
+        if params.devices:
+            handles = [device_handle(native, name) for name in params.devices]
+            c.devices = self._keep(ffi.new("ggml_backend_dev_t[]", [*handles, ffi.NULL]))
+        if params.kv_overrides:
+            c.kv_overrides = self._keep(kv_overrides(native, params.kv_overrides))
+        return c
+
+    def _keep(self, value: Any) -> Any:
+        self._alive.append(value)
+        return value
+
+    def run(self, on_progress: Callable[[float], bool | None] | None) -> Any:
+        """The llama_model, or NULL. The load runs beside so that progress is told from the calling thread."""
+        self._native.lib.lb_log_forget_error()
+        done = threading.Event()
+
+        def load() -> None:
+            try:
+                self._result = self._native.lib.llama_model_load_from_file(self._path, self._params)
+            finally:
+                done.set()
+
+        thread = threading.Thread(target=load, name="model-load")
+        thread.start()
+        try:
+            while not done.wait(REPORT_SECONDS):
+                if on_progress and on_progress(self._state.progress_ppm / 1e6) is False:
+                    self._state.cancel = 1
+        except BaseException:
+            self._state.cancel = 1
+            raise
+        finally:
+            thread.join()
+        if on_progress and self._result != self._native.ffi.NULL:
+            on_progress(1.0)
+        return self._result
+
+    def reason(self) -> str:
+        """Why libllama refused, by the first error it logged."""
+        if self._state.cancel:
+            return "the load was stopped"
+        buffer = self._native.ffi.new("char[]", 1024)
+        length = self._native.lib.lb_log_first_error(buffer, 1024)
+        text = bytes(self._native.ffi.buffer(buffer, length)).decode("utf-8", "replace")
+        return text.removeprefix("llama_model_load: error loading model: ") or "libllama does not say why"
+
+
+def type_sizes(native: Native) -> dict[int, tuple[int, int]]:
+    """ggml type → (elements in a block, bytes of a block), for the types that this libggml has."""
+    lib = native.lib
+    blocks = {kind: lib.ggml_blck_size(kind) for kind in range(lib.GGML_TYPE_COUNT)}
+    return {kind: (block, lib.ggml_type_size(kind)) for kind, block in blocks.items() if block > 0}
+
+
+def kv_overrides(native: Native, overrides: tuple[tuple[str, int | float | bool | str], ...]) -> Any:
+    """The C array, ended by an empty key. Raises ModelLoadError for a name or text that it has no room for."""
+    lib = native.lib
+    array = native.ffi.new("struct llama_model_kv_override[]", len(overrides) + 1)
+    for entry, (key, value) in zip(array, overrides, strict=False):
+        texts = [key.encode(), value.encode()] if isinstance(value, str) else [key.encode()]
+        if any(len(text) > MAX_KV_TEXT for text in texts):
+            raise ModelLoadError(f"override {key!r}: names and texts may have {MAX_KV_TEXT} bytes")
+        entry.key = texts[0]
+        match value:
+            case bool():
+                entry.tag, entry.val_bool = lib.LLAMA_KV_OVERRIDE_TYPE_BOOL, value
+            case int():
+                entry.tag, entry.val_i64 = lib.LLAMA_KV_OVERRIDE_TYPE_INT, value
+            case float():
+                entry.tag, entry.val_f64 = lib.LLAMA_KV_OVERRIDE_TYPE_FLOAT, value
+            case str():
+                entry.tag, entry.val_str = lib.LLAMA_KV_OVERRIDE_TYPE_STR, texts[1]
+    return array

@@ -1,0 +1,184 @@
+"""Sampler chains, and sampling all rows of a step in one native call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from llamabox.bindings._ffi import Native
+from llamabox.bindings.context import Context
+from llamabox.bindings.vocab import Vocab, encode
+from llamabox.errors import InvalidRequest
+
+BAD_ROW = -1
+"""Instead of a token: the row has a NaN, or its chain left nothing to choose from."""
+
+
+class SamplerChain:
+    """Owns a llama_sampler chain: random numbers, penalty history. One thread at a time.
+
+    is_greedy: every sampler in it leaves the highest logit in front and the last one picks it, so that `RowSampler` may
+    take the argmax instead of running the chain. `close()` is idempotent.
+    """
+
+    def __init__(self, native: Native, handle: Any, *, is_greedy: bool) -> None:
+        self._native = native
+        self._handle = handle
+        self.is_greedy = is_greedy
+
+    @property
+    def handle(self) -> Any:
+        assert self._handle is not None, "the sampler chain is closed"
+        return self._handle
+
+    @property
+    def seed(self) -> int:
+        """The seed in use, also where a random one was asked for."""
+        return int(self._native.lib.llama_sampler_get_seed(self.handle))
+
+    @property
+    def names(self) -> list[str]:
+        """libllama's names of the samplers, in order."""
+        lib = self._native.lib
+        samplers = [
+            lib.llama_sampler_chain_get(self.handle, index) for index in range(lib.llama_sampler_chain_n(self.handle))
+        ]
+        return [self._native.text(lib.llama_sampler_name(sampler)) or "" for sampler in samplers]
+
+    def accept(self, token: int) -> None:
+        """Take a token into the penalty history. Must be one of the vocabulary."""
+        self._native.lib.llama_sampler_accept(self.handle, token)
+
+    def reset(self) -> None:
+        """As if it were new: history empty, random numbers from the seed again."""
+        self._native.lib.llama_sampler_reset(self.handle)
+
+    def clone(self) -> SamplerChain:
+        """A copy with the same history and random state, to go its own way."""
+        return SamplerChain(self._native, self._native.lib.llama_sampler_clone(self.handle), is_greedy=self.is_greedy)
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._native.lib.llama_sampler_free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ChainBuilder:
+    """Adds samplers in the order of the calls. `add` takes libllama's name and its arguments in libllama's order:
+
+    logit_bias(pairs of token and bias) · penalties(last_n, repeat, frequency, presence) ·
+    dry(multiplier, base, allowed_length, last_n, breakers) · top_n_sigma(n) · top_k(k) · typical(p, min_keep) ·
+    top_p(p, min_keep) · min_p(p, min_keep) · xtc(probability, threshold, min_keep, seed) · temp(t) ·
+    temp_ext(t, delta, exponent) · infill() · grammar(text, root), and last one of
+    dist(seed) · greedy() · mirostat(seed, tau, eta, m) · mirostat_v2(seed, tau, eta) · adaptive_p(target, decay, seed)
+
+    Raises InvalidRequest for what libllama refuses.
+    """
+
+    KEEPS_ARGMAX = frozenset({"top_k", "top_p", "min_p", "top_n_sigma", "temp", "greedy"})
+
+    def __init__(self, native: Native, vocab: Vocab) -> None:
+        self._native = native
+        self._vocab = vocab
+        params = native.lib.llama_sampler_chain_default_params()
+        params.no_perf = True
+        self._chain = native.lib.llama_sampler_chain_init(params)
+        self._names: list[str] = []
+        self._made: dict[str, Callable[..., Any]] = {
+            "logit_bias": self._logit_bias,
+            "penalties": self._penalties,
+            "dry": self._dry,
+            "infill": self._infill,
+            "grammar": self._grammar,
+            "mirostat": self._mirostat,
+        }
+
+    def add(self, name: str, *arguments: object) -> Self:
+        make = self._made.get(name) or getattr(self._native.lib, f"llama_sampler_init_{name}")
+        sampler = make(*arguments)
+        if sampler == self._native.ffi.NULL:
+            raise InvalidRequest(f"libllama refuses the sampler {name} with {arguments}")
+        self._native.lib.llama_sampler_chain_add(self._chain, sampler)
+        self._names.append(name)
+        return self
+
+    def build(self) -> SamplerChain:
+        """The finished chain. The builder must not be used again."""
+        chain, self._chain = self._chain, None
+        is_greedy = self._names[-1:] == ["greedy"] and self.KEEPS_ARGMAX.issuperset(self._names)
+        return SamplerChain(self._native, chain, is_greedy=is_greedy)
+
+    def __del__(self) -> None:
+        if self._chain is not None:
+            self._native.lib.llama_sampler_free(self._chain)
+
+    def _logit_bias(self, pairs: Sequence[tuple[int, float]]) -> Any:
+        biases = [(self._vocab.check(token), bias) for token, bias in pairs]
+        array = self._native.ffi.new("llama_logit_bias[]", biases)
+        return self._native.lib.llama_sampler_init_logit_bias(self._vocab.n_tokens, len(biases), array)
+
+    def _penalties(self, last_n: int, repeat: float, frequency: float, presence: float) -> Any:
+        return self._native.lib.llama_sampler_init_penalties(self._vocab.n_tokens, last_n, repeat, frequency, presence)
+
+    def _dry(self, multiplier: float, base: float, allowed_length: int, last_n: int, breakers: Sequence[str]) -> Any:
+        texts = [self._native.ffi.new("char[]", encode(text)) for text in breakers]
+        array = self._native.ffi.new("const char *[]", texts)
+        return self._native.lib.llama_sampler_init_dry(
+            self._vocab.handle, multiplier, base, allowed_length, last_n, array, len(texts)
+        )
+
+    def _infill(self) -> Any:
+        return self._native.lib.llama_sampler_init_infill(self._vocab.handle)
+
+    def _grammar(self, text: str, root: str) -> Any:
+        return self._native.lib.llama_sampler_init_grammar(self._vocab.handle, encode(text), encode(root))
+
+    def _mirostat(self, seed: int, tau: float, eta: float, m: int) -> Any:
+        return self._native.lib.llama_sampler_init_mirostat(self._vocab.n_tokens, seed, tau, eta, m)
+
+
+class RowSampler:
+    """Samples many rows of a context's last batch in one call without the GIL. Lives on the context's thread."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sample = context.native.lib.lb_sample_rows
+        self._grow(32)
+
+    def _grow(self, capacity: int) -> None:
+        ffi = self._context.native.ffi
+        self._capacity = capacity
+        self._rows = np.zeros(capacity, np.int32)
+        self._greedy = np.zeros(capacity, np.uint8)
+        self._tokens = np.zeros(capacity, np.int32)
+        self._chains = ffi.new("struct llama_sampler *[]", capacity)
+        self._rows_c = ffi.cast("int32_t *", self._rows.ctypes.data)
+        self._greedy_c = ffi.cast("uint8_t *", self._greedy.ctypes.data)
+        self._tokens_c = ffi.cast("llama_token *", self._tokens.ctypes.data)
+
+    def sample(self, rows: Sequence[int], chains: Sequence[SamplerChain]) -> list[int]:
+        """Sample rows[i] of the last batch with chains[i], which accepts its token. BAD_ROW where there is none.
+
+        rows must be ones for which the batch asked for logits. A chain may come up once only.
+        """
+        count = len(rows)
+        if count > self._capacity:
+            self._grow(2 * count)
+        self._rows[:count] = rows
+        self._greedy[:count] = [chain.is_greedy for chain in chains]
+        self._chains[0:count] = [chain.handle for chain in chains]
+        self._sample(self._context.handle, count, self._rows_c, self._chains, self._greedy_c, self._tokens_c)
+        tokens: list[int] = self._tokens[:count].tolist()
+        assert -2 not in tokens, "a row was sampled for which the batch asked for no logits"
+        return tokens

@@ -1,0 +1,143 @@
+"""A model's vocabulary: text to tokens and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from llamabox.bindings._ffi import Native
+from llamabox.errors import InvalidRequest
+
+MAX_TEXT = 2**31 - 1
+
+
+class Vocab:
+    """Borrowed from a Model and valid as long as that is open. Every method may be called from any thread.
+
+    Token ids that are arguments must lie in 0 … n_tokens - 1: libllama aborts the process on others, so the methods
+    raise InvalidRequest instead. Special tokens that a model lacks are None.
+    """
+
+    def __init__(self, native: Native, handle: Any) -> None:
+        self._native = native
+        self.handle = handle
+        self.n_tokens: int = native.lib.llama_vocab_n_tokens(handle)
+        self.type: int = native.lib.llama_vocab_type(handle)
+        self.add_bos: bool = native.lib.llama_vocab_get_add_bos(handle)
+        self.add_eos: bool = native.lib.llama_vocab_get_add_eos(handle)
+        self.bos = self._special("bos")
+        self.eos = self._special("eos")
+        self.eot = self._special("eot")
+        self.nl = self._special("nl")
+        self.sep = self._special("sep")
+        self.pad = self._special("pad")
+        self.mask = self._special("mask")
+        self.fim_pre = self._special("fim_pre")
+        self.fim_suf = self._special("fim_suf")
+        self.fim_mid = self._special("fim_mid")
+        self.fim_pad = self._special("fim_pad")
+        self.fim_rep = self._special("fim_rep")
+        self.fim_sep = self._special("fim_sep")
+
+    def _special(self, name: str) -> int | None:
+        token = getattr(self._native.lib, f"llama_vocab_{name}")(self.handle)
+        return None if token < 0 else token
+
+    def check(self, token: int) -> int:
+        """The token, if the vocabulary has it. Raises InvalidRequest."""
+        if not 0 <= token < self.n_tokens:
+            raise InvalidRequest(f"token id {token} is not in the vocabulary (0 to {self.n_tokens - 1})")
+        return token
+
+    @cached_property
+    def eog_tokens(self) -> tuple[int, ...]:
+        """Every token that ends a generation, in ascending order."""
+        is_eog = self._native.lib.llama_vocab_is_eog
+        return tuple(token for token in range(self.n_tokens) if is_eog(self.handle, token))
+
+    @cached_property
+    def longest_piece(self) -> int:
+        """Bytes of the longest token; a text of n bytes has at least n / longest_piece tokens."""
+        native = self._native
+        sizes = (
+            native.lib.llama_token_to_piece(self.handle, token, native.ffi.NULL, 0, 0, True)
+            for token in range(self.n_tokens)
+        )
+        return max(1, -min(sizes))  # without a buffer the size comes back negative
+
+    @cached_property
+    def suppress_tokens(self) -> tuple[int, ...]:
+        """Tokens that the model's author wants never sampled (tokenizer.ggml.suppress_tokens)."""
+        count = self._native.ffi.new("int32_t *")
+        tokens = self._native.lib.llama_vocab_get_suppress_tokens(self.handle, count)
+        return tuple(tokens[0 : count[0]]) if count[0] else ()
+
+    def is_eog(self, token: int) -> bool:
+        return bool(self._native.lib.llama_vocab_is_eog(self.handle, self.check(token)))
+
+    def is_control(self, token: int) -> bool:
+        return bool(self._native.lib.llama_vocab_is_control(self.handle, self.check(token)))
+
+    def attr(self, token: int) -> int:
+        """Bits of LLAMA_TOKEN_ATTR_*."""
+        return int(self._native.lib.llama_vocab_get_attr(self.handle, self.check(token)))
+
+    def text(self, token: int) -> str:
+        """The token as it stands in the model file: `Ġthe` where `piece` gives ` the`."""
+        return self._native.text(self._native.lib.llama_vocab_get_text(self.handle, self.check(token))) or ""
+
+    def tokenize(self, text: str | bytes, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Tokens of a text. Bytes need not be UTF-8; text with lone surrogates is an InvalidRequest.
+
+        add_special: with BOS and EOS where the model wants them. parse_special: `<|im_end|>` in the text is the token.
+        """
+        data = text if isinstance(text, bytes) else encode(text)
+        if len(data) > MAX_TEXT:
+            raise InvalidRequest(f"a text of {len(data)} bytes is too long to tokenise")
+        ffi, tokenize = self._native.ffi, self._native.lib.llama_tokenize
+        capacity = len(data) + 2
+        tokens = ffi.new("llama_token[]", capacity)
+        count = tokenize(self.handle, data, len(data), tokens, capacity, add_special, parse_special)
+        if count < 0:  # some vocabularies give more tokens than bytes; the first call says how many
+            if count == -(2**31):
+                raise InvalidRequest("the text has more tokens than can be counted")
+            capacity = -count
+            tokens = ffi.new("llama_token[]", capacity)
+            count = tokenize(self.handle, data, len(data), tokens, capacity, add_special, parse_special)
+        return ffi.unpack(tokens, count) if count > 0 else []
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """The bytes a token stands for: possibly part of a character; empty for a special one unless asked for."""
+        self.check(token)
+        ffi, to_piece = self._native.ffi, self._native.lib.llama_token_to_piece
+        size = 64
+        buffer = ffi.new("char[]", size)
+        length = to_piece(self.handle, token, buffer, size, 0, special)
+        if length < 0:
+            size = -length
+            buffer = ffi.new("char[]", size)
+            length = to_piece(self.handle, token, buffer, size, 0, special)
+        return bytes(ffi.buffer(buffer, max(length, 0)))
+
+    def detokenize(self, tokens: Sequence[int], *, remove_special: bool, unparse_special: bool) -> bytes:
+        """The inverse of tokenize. May end inside a character, as the tokens do."""
+        ffi, detokenize = self._native.ffi, self._native.lib.llama_detokenize
+        array = ffi.new("llama_token[]", [self.check(token) for token in tokens])
+        size = 16 * len(tokens) + 16
+        while True:
+            buffer = ffi.new("char[]", size)
+            length = detokenize(self.handle, array, len(tokens), buffer, size, remove_special, unparse_special)
+            if length >= 0:
+                return bytes(ffi.buffer(buffer, length))
+            size = -length
+
+
+def encode(text: str) -> bytes:
+    """UTF-8; what cannot be encoded (a lone surrogate, as broken JSON escapes give) is an InvalidRequest."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest(
+            f"the text has a lone surrogate (U+{ord(text[exc.start]):04X}) at index {exc.start}"
+        ) from exc

@@ -1,0 +1,266 @@
+"""The chat part of a request body, checked and brought into one form. Pure.
+
+What comes out is fit for any template: every message is a dict with a `role` string and a `content` that is a string, a
+list of text parts, or None; tool calls have the form that templates expect, with `arguments` as an object where they
+are valid JSON.
+Histories in the wild are sloppy (`id: null`, broken arguments, a tool's answer to no call), so those pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llamabox.errors import InvalidRequest
+
+RESERVED = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "bos_token",
+        "eos_token",
+        "raise_exception",
+        "strftime_now",
+    }
+)
+"""Names a template gets from elsewhere; `chat_template_kwargs` may not shadow them."""
+
+TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
+MEDIA_PARTS = {
+    "image_url": "image",
+    "input_image": "image",
+    "image": "image",
+    "input_audio": "audio",
+    "audio_url": "audio",
+    "video_url": "video",
+    "input_video": "video",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What a template is to render, and what is to stand behind it."""
+
+    messages: tuple[dict[str, Any], ...]
+    prefill: str | None = None  # the start of the answer, from a trailing assistant message; it is not in `messages`
+    add_generation_prompt: bool = True
+    tools: tuple[dict[str, Any], ...] | None = None  # None also where tool_choice is "none"
+    tool_choice: str | dict[str, Any] = "auto"
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_messages(body: Mapping[str, Any]) -> Conversation:
+    """The conversation in a request body. Raises InvalidRequest naming the field; a JSON null counts as absent."""
+    raw = body.get("messages")
+    if raw is None:
+        raise InvalidRequest('"messages" must be provided', field="messages")
+    if not isinstance(raw, list):
+        raise _wrong("messages", "an array of messages", raw)
+    if not raw:
+        raise InvalidRequest('"messages" must not be empty', field="messages")
+    messages = [_message(value, f"messages[{i}]") for i, value in enumerate(raw)]
+    if len(messages) > 1 and all(_is_plain_assistant(message) for message in messages[-2:]):
+        raise InvalidRequest(
+            "messages: the last two messages are both the assistant's; join them into one",
+            field=f"messages[{len(raw) - 1}]",
+        )
+    add_generation_prompt, continues = _continuation(body, messages)
+    prefill = _prefill_text(messages.pop()) if continues else None
+    tool_choice = _tool_choice(body)
+    tools = _tools(body)
+    return Conversation(
+        messages=tuple(messages),
+        prefill=prefill,
+        add_generation_prompt=add_generation_prompt,
+        tools=None if tool_choice == "none" else tools,
+        tool_choice=tool_choice,
+        template_kwargs=_template_kwargs(body),
+    )
+
+
+def _wrong(name: str, wanted: str, value: object) -> InvalidRequest:
+    kinds = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
+    return InvalidRequest(f"Field '{name}': expected {wanted}, got {kinds.get(type(value), 'null')}", field=name)
+
+
+def _flag(body: Mapping[str, Any], name: str) -> bool | None:
+    value = body.get(name)
+    if value is None or isinstance(value, bool):
+        return value
+    raise _wrong(name, "a boolean", value)
+
+
+def _continuation(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> tuple[bool, bool]:
+    """(add_generation_prompt, whether the last message is to be continued)."""
+    add, asked = _flag(body, "add_generation_prompt"), _flag(body, "continue_final_message")
+    if add and asked:
+        raise InvalidRequest(
+            "Cannot set both add_generation_prompt and continue_final_message to true.", field="continue_final_message"
+        )
+    last = messages[-1]
+    if asked and last["role"] != "assistant":
+        raise InvalidRequest(
+            f"continue_final_message: the last message must be the assistant's, it is the {last['role']}'s",
+            field="continue_final_message",
+        )
+    if asked and last.get("tool_calls"):
+        raise InvalidRequest(
+            "continue_final_message: an assistant message with tool calls cannot be continued",
+            field="continue_final_message",
+        )
+    continues = _is_plain_assistant(last) if asked is None else asked
+    return (True if continues or add is None else add), continues
+
+
+def _is_plain_assistant(message: dict[str, Any]) -> bool:
+    return message["role"] == "assistant" and not message.get("tool_calls")
+
+
+def _prefill_text(message: dict[str, Any]) -> str:
+    content = message["content"]
+    if isinstance(content, list):
+        return "\n\n".join(part["text"] for part in content)
+    return content or ""
+
+
+def _message(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(where, "an object with role and content", value)
+    role = value.get("role")
+    if role is None:
+        raise InvalidRequest(f'"{where}.role" must be provided', field=f"{where}.role")
+    if not isinstance(role, str) or not role:
+        raise _wrong(f"{where}.role", "a role such as user, assistant or system", role)
+    calls = _tool_calls(value.get("tool_calls"), where)
+    if "content" not in value and not (role == "assistant" and calls):
+        wanted = "content or tool_calls" if role == "assistant" else "content"
+        raise InvalidRequest(
+            f'"{where}.content" must be provided: the {role} message has no {wanted}', field=f"{where}.content"
+        )
+    message: dict[str, Any] = {"role": role, "content": _content(value.get("content"), f"{where}.content")}
+    if calls:
+        message["tool_calls"] = calls
+    for name in ("name", "tool_call_id", "reasoning_content"):
+        text = value.get(name)
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise _wrong(f"{where}.{name}", "a string", text)
+        message[name] = text
+    return message
+
+
+def _content(value: object, where: str) -> str | list[dict[str, str]] | None:
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise InvalidRequest(f"Field '{where}': Expected 'content' to be a string or an array", field=where)
+    return [_part(part, f"{where}[{i}]") for i, part in enumerate(value)]
+
+
+def _part(value: object, where: str) -> dict[str, str]:
+    if isinstance(value, str):
+        return {"type": "text", "text": value}
+    if not isinstance(value, dict):
+        raise _wrong(where, "an object with type and text", value)
+    kind = value.get("type")
+    if isinstance(kind, str) and kind in MEDIA_PARTS:
+        raise InvalidRequest(
+            f"Field '{where}': {MEDIA_PARTS[kind]} input is not supported: no multimodal projector is loaded",
+            field=where,
+        )
+    if kind not in TEXT_PARTS:
+        raise InvalidRequest(
+            f"Field '{where}.type': unsupported content[].type: expected \"text\"", field=f"{where}.type"
+        )
+    text = value.get("refusal" if kind == "refusal" else "text")
+    if not isinstance(text, str):
+        raise _wrong(f"{where}.text", "a string", text)
+    return {"type": "text", "text": text}
+
+
+def _tool_calls(value: object, where: str) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _wrong(f"{where}.tool_calls", "an array", value)
+    return [_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(value)]
+
+
+def _tool_call(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(where, "an object with function", value)
+    function = value.get("function")
+    if not isinstance(function, dict):
+        raise _wrong(f"{where}.function", "an object with name and arguments", function)
+    name = function.get("name")
+    if not isinstance(name, str):
+        raise _wrong(f"{where}.function.name", "a string", name)
+    call_id = value.get("id")
+    if call_id is not None and not isinstance(call_id, str):
+        raise _wrong(f"{where}.id", "a string", call_id)
+    arguments = _arguments(function.get("arguments"))
+    return {"type": "function", "id": call_id or "", "function": {"name": name, "arguments": arguments}}
+
+
+def _arguments(value: object) -> object:
+    """Templates iterate over an object; what is no JSON stays the text that the model once wrote."""
+    if value is None:
+        return {}
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value) if value.strip() else {}
+    except (ValueError, RecursionError):
+        return value
+    return parsed if isinstance(parsed, dict) else value
+
+
+def _tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...] | None:
+    value = body.get("tools")
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise _wrong("tools", "an array", value)
+    for i, tool in enumerate(value):
+        if not isinstance(tool, dict):
+            raise _wrong(f"tools[{i}]", "an object with type and function", tool)
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise _wrong(f"tools[{i}].function", "an object with a name", function)
+    return tuple(value) or None
+
+
+def _tool_choice(body: Mapping[str, Any]) -> str | dict[str, Any]:
+    value = body.get("tool_choice")
+    if value is None:
+        return "auto"
+    if value in ("auto", "none", "required") or isinstance(value, dict):
+        return value  # type: ignore[no-any-return]
+    raise InvalidRequest("Field 'tool_choice': expected auto, none, required or an object", field="tool_choice")
+
+
+def _template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:
+    value = body.get("chat_template_kwargs")
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong("chat_template_kwargs", "an object", value)
+    taken = sorted(RESERVED.intersection(value))
+    if taken:
+        raise InvalidRequest(
+            f"chat_template_kwargs: {taken[0]} is set by the server, it cannot be given here",
+            field="chat_template_kwargs",
+        )
+    return value

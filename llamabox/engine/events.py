@@ -1,0 +1,92 @@
+"""What the engine tells about a request, in the order in which it happens.
+
+For each (request_id, index): Started, then Deltas, then exactly one of Finished or Failed.
+A Failed may also come first. An aborted request gets no further event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class FinishReason(StrEnum):
+    """OpenAI's word for why a sequence ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class StopType(StrEnum):
+    """llama.cpp's finer word for the same. NONE: there was nothing to generate from."""
+
+    NONE = "none"
+    EOS = "eos"
+    WORD = "word"
+    LIMIT = "limit"
+
+
+@dataclass(slots=True)
+class Timings:
+    """Milliseconds and counts of one sequence. `prompt_n` excludes the `cache_n` tokens that were cached."""
+
+    cache_n: int = 0
+    prompt_n: int = 0
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+    queue_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class Started:
+    """The prompt is computed and the first token is about to be reported."""
+
+    request_id: str
+    index: int
+    id_slot: int
+    n_prompt: int
+    n_cached: int
+    seed: int
+
+
+@dataclass(slots=True)
+class Delta:
+    """More text. `tokens` are the ids behind it; `text` may be empty while a possible stop string is held back."""
+
+    request_id: str
+    index: int
+    text: str
+    tokens: list[int]
+    timings: Timings
+
+
+@dataclass(slots=True)
+class Finished:
+    """The end of a sequence. All text was sent in Deltas before."""
+
+    request_id: str
+    index: int
+    reason: FinishReason
+    stop_type: StopType
+    stopping_word: str
+    truncated: bool
+    has_new_line: bool
+    n_prompt: int
+    n_resident: int  # tokens left in the slot's KV memory
+    id_slot: int
+    seed: int
+    timings: Timings
+
+
+@dataclass(slots=True)
+class Failed:
+    """The sequence cannot go on. `error` is `errors.to_wire()` of the reason."""
+
+    request_id: str
+    index: int
+    error: dict[str, Any] = field(default_factory=dict)
+
+
+Event = Started | Delta | Finished | Failed

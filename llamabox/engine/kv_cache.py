@@ -1,0 +1,163 @@
+"""The ledger of the KV memory: which cells are resident in which slot.
+
+The ledger and the native memory change in one method or not at all; `check_integrity()` compares them.
+
+    resident   |#############################|.......|     cells the native memory holds for this slot
+    n_shared   |########|                                  the most that another slot may hold as the same cells
+    n_exact    |##################|                        as a fresh evaluation would make them (all, until a shift)
+"""
+
+from __future__ import annotations
+
+from llamabox.engine.history import History
+from llamabox.engine.prefix_index import Match, longest_prefix
+from llamabox.engine.seams import Memory
+
+
+class Slot:
+    """One native sequence id and what is resident in it. Free slots keep their cells: they are the prefix cache."""
+
+    __slots__ = ("is_busy", "last_used", "n_exact", "n_shared", "resident", "slot_id")
+
+    def __init__(self, slot_id: int) -> None:
+        self.slot_id = slot_id
+        self.resident = History()
+        self.n_exact = 0
+        self.n_shared = 0
+        self.is_busy = False
+        self.last_used = 0
+
+
+class KVCache:
+    """All slots over one Memory. Owned by the engine's thread; every method that changes cells says so."""
+
+    def __init__(self, memory: Memory, n_slots: int, n_ctx: int) -> None:
+        self._memory = memory
+        self._clock = 0
+        self.n_ctx = n_ctx  # cells a slot may hold
+        self.slots = [Slot(i) for i in range(n_slots)]
+
+    @property
+    def can_shift(self) -> bool:
+        return self._memory.can_shift
+
+    def free_slots(self) -> list[Slot]:
+        """Free slots, least recently used first; empty ones before all."""
+        free = [slot for slot in self.slots if not slot.is_busy]
+        free.sort(key=lambda slot: (len(slot.resident) > 0, slot.last_used))
+        return free
+
+    def match(self, prompt: History, limit: int) -> Match:
+        """The longest usable resident prefix of `prompt`, up to `limit` cells. Changes nothing."""
+        return longest_prefix(self.slots, prompt, limit)
+
+    def take(self, slot: Slot, n_cells: int) -> int:
+        """Make the free `slot` busy, keeping its first `n_cells` cells. Returns how many it really kept."""
+        assert not slot.is_busy
+        slot.is_busy = True
+        self._touch(slot)
+        return self.truncate(slot, n_cells)
+
+    def copy(self, source: Slot, target: Slot, n_cells: int) -> int:
+        """Make the free `target` busy with the first `n_cells` cells of `source`. Returns how many it really got."""
+        assert source is not target
+        self.take(target, 0)
+        if n_cells == 0:
+            return 0
+        # Whole sequences only: separate KV streams cannot copy a part, and a part costs the same in a unified pool.
+        self._memory.seq_cp(source.slot_id, target.slot_id)
+        target.resident.append_from(source.resident, 0, len(source.resident))
+        target.n_exact = source.n_exact
+        n_kept = self.truncate(target, n_cells)
+        target.n_shared = n_kept
+        source.n_shared = max(source.n_shared, n_kept)
+        self._touch(source)
+        return n_kept
+
+    def truncate(self, slot: Slot, n_cells: int) -> int:
+        """Forget all cells from `n_cells` on. Returns how many stay: none where the memory refuses to remove a part."""
+        n_cells = slot.resident.whole(min(n_cells, len(slot.resident)))
+        if n_cells < len(slot.resident) and not self._remove_tail(slot, n_cells):
+            n_cells = 0
+        if n_cells == 0:
+            self._memory.seq_rm(slot.slot_id, -1, -1)
+        slot.resident.truncate(n_cells)
+        slot.n_exact = min(slot.n_exact, n_cells)
+        slot.n_shared = min(slot.n_shared, n_cells)
+        return n_cells
+
+    def computed(self, slot: Slot, history: History, stop: int) -> None:
+        """Note that a decode has put cells up to `stop` of `history` into the memory."""
+        was_exact = slot.n_exact == len(slot.resident)
+        slot.resident.append_from(history, len(slot.resident), stop)
+        if was_exact:
+            slot.n_exact = len(slot.resident)
+
+    def shift(self, slot: Slot, n_keep: int, n_discard: int) -> bool:
+        """Drop cells [n_keep, n_keep + n_discard), move later ones down. False, and the slot empty, without room."""
+        n_cells = len(slot.resident)
+        assert self._memory.can_shift
+        assert 0 < n_discard <= n_cells - n_keep
+        if slot.n_shared > n_keep + n_discard:
+            # Moving shared cells would move them for the other slot as well.
+            if not self._memory.seq_detach(slot.slot_id):
+                self._forget(slot)
+                return False
+            slot.n_shared = 0
+        self._memory.seq_rm(slot.slot_id, n_keep, n_keep + n_discard)
+        self._memory.seq_add(slot.slot_id, n_keep + n_discard, n_cells, -n_discard)
+        slot.resident.discard(n_keep, n_keep + n_discard)
+        slot.n_exact = min(slot.n_exact, n_keep)
+        slot.n_shared = min(slot.n_shared, n_keep)
+        return True
+
+    def release(self, slot: Slot) -> None:
+        """The sequence in `slot` has ended; its cells stay for others to start from."""
+        slot.is_busy = False
+        self._touch(slot)
+
+    def clear(self, slot: Slot) -> None:
+        """Forget all cells of `slot`, in the memory as well."""
+        self._memory.seq_rm(slot.slot_id, -1, -1)
+        self._forget(slot)
+
+    def drop_free(self) -> int:
+        """Forget the cells of all free slots. Returns how many cells their ledgers held."""
+        n_dropped = 0
+        for slot in self.slots:
+            if not slot.is_busy and len(slot.resident):
+                n_dropped += len(slot.resident)
+                self.clear(slot)
+        return n_dropped
+
+    def check_integrity(self) -> list[str]:
+        """Sentences about every slot whose ledger and native memory differ; empty when all is well."""
+        problems = []
+        for slot in self.slots:
+            expected = slot.resident.n_positions - 1
+            found = self._memory.seq_pos_max(slot.slot_id)
+            if found != expected:
+                problems.append(f"slot {slot.slot_id}: ledger ends at position {expected}, memory at {found}")
+            if not slot.n_shared <= len(slot.resident) <= self.n_ctx or slot.n_exact > len(slot.resident):
+                problems.append(
+                    f"slot {slot.slot_id}: {len(slot.resident)} cells, {slot.n_shared} shared, {slot.n_exact} exact"
+                )
+        return problems
+
+    def _remove_tail(self, slot: Slot, n_cells: int) -> bool:
+        position = slot.resident.position(n_cells)
+        if not self._memory.seq_rm(slot.slot_id, position, -1):
+            return False
+        window = self._memory.n_window
+        if window and n_cells:
+            # A sliding window may have forgotten cells that the next token would attend to.
+            return 0 <= self._memory.seq_pos_min(slot.slot_id) <= max(0, position - window)
+        return True
+
+    def _forget(self, slot: Slot) -> None:
+        slot.resident = History()
+        slot.n_exact = slot.n_shared = 0
+
+    def _touch(self, slot: Slot) -> None:
+        self._clock += 1
+        slot.last_used = self._clock

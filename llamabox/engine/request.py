@@ -1,0 +1,105 @@
+"""What a client asked of the engine: frozen values, the defaults of which live here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
+"""The seed's chain; penalties come first unless a request names them elsewhere."""
+
+RANDOM_SEED = 0xFFFFFFFF
+"""LLAMA_DEFAULT_SEED: draw a seed of its own for each request."""
+
+SAMPLER_NAMES = {
+    "penalties": "penalties",
+    "dry": "dry",
+    "top_n_sigma": "top_n_sigma",
+    "top-n-sigma": "top_n_sigma",
+    "top_k": "top_k",
+    "top-k": "top_k",
+    "typ_p": "typ_p",
+    "typ-p": "typ_p",
+    "typ": "typ_p",
+    "typical": "typ_p",
+    "typical_p": "typ_p",
+    "typical-p": "typ_p",
+    "top_p": "top_p",
+    "top-p": "top_p",
+    "nucleus": "top_p",
+    "min_p": "min_p",
+    "min-p": "min_p",
+    "xtc": "xtc",
+    "temperature": "temperature",
+    "temp": "temperature",
+}
+"""Every accepted spelling of a sampler's name."""
+
+SAMPLER_LETTERS = {
+    "e": "penalties",
+    "d": "dry",
+    "s": "top_n_sigma",
+    "k": "top_k",
+    "y": "typ_p",
+    "p": "top_p",
+    "m": "min_p",
+    "x": "xtc",
+    "t": "temperature",
+}
+"""The letters of `--sampling-seq`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the next token is chosen. Values are checked before they get here; ranges are those of contract 2.10.2."""
+
+    samplers: tuple[str, ...] = DEFAULT_SAMPLERS
+    seed: int = RANDOM_SEED
+    temperature: float = 0.8
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    top_n_sigma: float = -1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    repeat_last_n: int = 64  # 0 off, -1 the slot's context
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1  # 0 off, -1 the slot's context
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    min_keep: int = 0
+    ignore_eos: bool = False
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, bias); -inf bans
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationParams:
+    """What is to be generated from a prompt, and when it ends."""
+
+    n: int = 1  # sequences that share one prompt evaluation
+    n_predict: int = -1  # -1: to the end of the text or the context; 0: only evaluate the prompt
+    n_keep: int = 0  # tokens kept at a context shift; -1: the whole prompt
+    n_discard: int = 0  # tokens dropped at a context shift; 0: half of what is not kept
+    stop: tuple[str, ...] = ()
+    special: bool = False  # render special tokens in the text
+    cache_prompt: bool = True
+    id_slot: int = -1  # wait for this slot; -1: any
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prompt, tokenised, and what to make of it."""
+
+    request_id: str
+    tokens: tuple[int, ...]
+    params: GenerationParams = field(default_factory=GenerationParams)

@@ -1,0 +1,131 @@
+"""The Runner over libllama: the one module of the engine that knows the bindings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import cast
+
+from llamabox.bindings.batch import Batch as NativeBatch
+from llamabox.bindings.context import Context
+from llamabox.bindings.sampler import ChainBuilder, RowSampler, SamplerChain
+from llamabox.engine.batch import Batch
+from llamabox.engine.request import SamplingParams
+from llamabox.engine.sampling import plan
+from llamabox.engine.seams import Sampler
+
+
+class LlamaMemory:
+    """The engine's Memory over a context's."""
+
+    def __init__(self, context: Context) -> None:
+        self._memory = context.memory
+        self._n_window = context.model.n_swa
+
+    @property
+    def can_shift(self) -> bool:
+        return self._memory.can_shift
+
+    @property
+    def n_window(self) -> int:
+        return self._n_window
+
+    def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
+        return self._memory.seq_rm(seq_id, p0, p1)
+
+    def seq_cp(self, source: int, target: int) -> None:
+        self._memory.seq_cp(source, target, -1, -1)
+
+    def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
+        self._memory.seq_add(seq_id, p0, p1, delta)
+
+    def seq_detach(self, seq_id: int) -> bool:
+        state = self._memory.state_get(seq_id)
+        self._memory.seq_rm(seq_id, -1, -1)
+        return self._memory.state_set(seq_id, state)
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        return self._memory.seq_pos_min(seq_id)
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        return self._memory.seq_pos_max(seq_id)
+
+    def clear(self) -> None:
+        self._memory.clear()
+
+
+class LlamaSampler:
+    """The engine's Sampler over a native chain."""
+
+    __slots__ = ("chain", "wants_history")
+
+    def __init__(self, chain: SamplerChain, *, wants_history: bool) -> None:
+        self.chain = chain
+        self.wants_history = wants_history
+
+    def accept(self, token: int) -> None:
+        self.chain.accept(token)
+
+    def close(self) -> None:
+        self.chain.close()
+
+
+class LlamaRunner:
+    """The engine's Runner over a context, on that context's thread. Does not own the context."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._vocab = context.model.vocab
+        self._batch = NativeBatch(context.native, context.n_batch)
+        self._rows = RowSampler(context)
+        self._memory = LlamaMemory(context)
+        self._eog = frozenset(self._vocab.eog_tokens)
+        self._pieces: dict[int, bytes] = {}  # key: token * 2 + special
+
+    @property
+    def n_batch(self) -> int:
+        return self._context.n_batch
+
+    @property
+    def n_ubatch(self) -> int:
+        return self._context.n_ubatch
+
+    @property
+    def memory(self) -> LlamaMemory:
+        return self._memory
+
+    def new_sampler(self, params: SamplingParams, *, seed: int, n_ctx: int) -> LlamaSampler:
+        banned = self._vocab.suppress_tokens + (self._vocab.eog_tokens if params.ignore_eos else ())
+        chosen = plan(params, seed=seed, n_ctx=n_ctx, banned=banned)
+        builder = ChainBuilder(self._context.native, self._vocab)
+        for step in chosen.steps:
+            builder.add(step.name, *step.arguments)
+        return LlamaSampler(builder.build(), wants_history=chosen.wants_history)
+
+    def execute(self, batch: Batch) -> None:
+        native, n_rows = self._batch, len(batch)
+        native.token[:n_rows] = batch.tokens
+        native.pos[:n_rows] = batch.positions
+        native.seq_id[:n_rows] = batch.seq_ids
+        native.logits[:n_rows] = 0
+        native.logits[batch.outputs] = 1
+        native.n_tokens = n_rows
+        self._context.decode(native)
+
+    def sample(self, rows: Seq[int], samplers: Seq[Sampler]) -> list[int]:
+        if not rows:
+            return []
+        ours = cast(Seq[LlamaSampler], samplers)  # they came from new_sampler
+        return self._rows.sample(rows, [sampler.chain for sampler in ours])
+
+    def piece(self, token: int, special: bool) -> bytes:
+        key = 2 * token + special
+        piece = self._pieces.get(key)
+        if piece is None:
+            piece = self._pieces[key] = self._vocab.piece(token, special=special)
+        return piece
+
+    def is_eog(self, token: int) -> bool:
+        return token in self._eog
+
+    def adds_bos(self) -> bool:
+        return self._vocab.add_bos

@@ -1,0 +1,176 @@
+"""What the next llama_decode computes: decoding rows first, then prefill in chunks, under one token budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llamabox.engine.admission import Admission
+from llamabox.engine.batch import Batch
+from llamabox.engine.kv_cache import KVCache
+from llamabox.engine.pacing import SHORT_PROMPT, Pacing
+from llamabox.engine.sequence import Sequence
+
+MAX_OVERTAKEN = 8
+"""Steps in which shorter prompts may be served before a longer one that came earlier."""
+
+
+@dataclass(slots=True)
+class Share:
+    """One sequence's part of a step: its cells up to `stop` are computed; `row` yields its logits, -1 for none."""
+
+    sequence: Sequence
+    stop: int
+    row: int
+
+
+@dataclass(slots=True)
+class Work:
+    """One step: the batch, whose it is, and who could not go on and why."""
+
+    batch: Batch = field(default_factory=Batch)
+    shares: list[Share] = field(default_factory=list)
+    admitted: list[Sequence] = field(default_factory=list)
+    stuck: list[Sequence] = field(default_factory=list)
+    n_decode: int = 0
+    n_prefill: int = 0
+
+
+class Scheduler:
+    """Decides; computes nothing. Owned by the engine's thread.
+
+    `n_batch` bounds the rows of a step, `n_chunk` the prompt tokens of a step in which nobody decodes. Without
+    `cont_batching` prompts wait until nobody decodes (the seed's -nocb).
+    """
+
+    def __init__(
+        self,
+        cache: KVCache,
+        pacing: Pacing,
+        *,
+        n_batch: int,
+        n_chunk: int,
+        adds_bos: bool,
+        cont_batching: bool,
+    ) -> None:
+        self._cache = cache
+        self._pacing = pacing
+        self._n_batch = n_batch
+        self._n_chunk = min(n_chunk, n_batch)
+        self._adds_bos = adds_bos
+        self._cont_batching = cont_batching
+        self._admission = Admission(cache)
+        self.running: list[Sequence] = []
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._admission)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.running and not self.n_waiting
+
+    def add(self, sequence: Sequence) -> None:
+        self._admission.add(sequence)
+
+    def remove(self, sequence: Sequence, *, forget: bool = False) -> None:
+        """Take out a sequence that ended. Its slot is free at once; with `forget` the slot's cells are dropped too."""
+        if sequence.slot is None:
+            self._admission.remove(sequence)
+        else:
+            self.running.remove(sequence)
+            if forget:
+                self._cache.clear(sequence.slot)
+            self._cache.release(sequence.slot)
+        sequence.end()
+
+    def schedule(self) -> Work:
+        """Admit who can be admitted and plan one step."""
+        work = Work(admitted=self._admission.admit(self.running))
+        parts: list[tuple[Sequence, int]] = []
+        for sequence in self.running:
+            if sequence.n_pending == 1:
+                if self._make_room(sequence):
+                    parts.append((sequence, 1))
+                else:
+                    work.stuck.append(sequence)
+        work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
+        prefill = self._prefill(self._n_batch - len(parts), has_decoders=work.n_decode > 0)
+        work.n_prefill = sum(n_cells for _, n_cells in prefill)
+        self._fill(work, parts + prefill)
+        return work
+
+    def _make_room(self, sequence: Sequence) -> bool:
+        """Shift the context where the next cell would reach its end. False where there is no room to do it."""
+        assert sequence.slot is not None
+        n_ctx = self._cache.n_ctx
+        if sequence.n_computed + 1 < n_ctx or sequence.is_prefilling:
+            return True
+        n_keep = sequence.n_keep(self._adds_bos, n_ctx)
+        n_left = sequence.n_computed - n_keep
+        n_discard = min(sequence.params.n_discard or n_left // 2, n_left)
+        if not self._cache.shift(sequence.slot, n_keep, n_discard):
+            return False
+        sequence.cells.discard(n_keep, n_keep + n_discard)
+        sequence.truncated = True
+        return True
+
+    def _prefill(self, room: int, *, has_decoders: bool) -> list[tuple[Sequence, int]]:
+        """Prompt chunks of this step, as (sequence, number of cells)."""
+        candidates = [sequence for sequence in self.running if sequence.n_pending > 1]
+        if not candidates or (has_decoders and not self._cont_batching):
+            return []
+        candidates.sort(key=_urgency)
+        long_budget = min(room, self._pacing.chunk() if has_decoders else self._n_chunk)
+        short_budget = min(room, self._n_chunk)
+        fair = long_budget
+        parts: list[tuple[Sequence, int]] = []
+        for sequence in candidates:
+            n_pending = sequence.n_pending
+            budget = short_budget if n_pending <= SHORT_PROMPT else long_budget
+            n_cells = min(n_pending, budget)
+            if n_cells <= 0:
+                continue
+            parts.append((sequence, n_cells))
+            short_budget -= n_cells
+            long_budget -= n_cells
+        _note_overtaking(candidates, dict(parts), fair)
+        return parts
+
+    def _fill(self, work: Work, parts: list[tuple[Sequence, int]]) -> None:
+        # Rows in the order of their slots: separate KV streams are computed together only in consecutive order.
+        parts.sort(key=lambda part: _slot_id(part[0]))
+        for sequence, n_cells in parts:
+            start = sequence.n_computed
+            stop = start + n_cells
+            wants_output = stop == len(sequence.cells) and sequence.params.n_predict != 0
+            row = work.batch.add(
+                _slot_id(sequence),
+                sequence.cells.keys(start, stop),
+                sequence.cells.position(start),
+                wants_output=wants_output,
+            )
+            work.shares.append(Share(sequence, stop, row if wants_output else -1))
+
+
+def _slot_id(sequence: Sequence) -> int:
+    assert sequence.slot is not None
+    return sequence.slot.slot_id
+
+
+def _urgency(sequence: Sequence) -> tuple[bool, float, float]:
+    """Overtaken too often: by arrival, before all others. Else the shortest remaining first."""
+    if sequence.n_overtaken >= MAX_OVERTAKEN:
+        return (False, sequence.arrived, 0.0)
+    return (True, float(sequence.n_pending), sequence.arrived)
+
+
+def _note_overtaking(candidates: list[Sequence], served: dict[Sequence, int], fair: int) -> None:
+    """Count the step for everyone who got less than half a `fair` chunk while somebody who came later was served.
+
+    A rest of a chunk is not service: short prompts that leave one token over would hold a long one up for ever.
+    """
+    latest = max((sequence.arrived for sequence in served), default=0.0)
+    for sequence in candidates:
+        n_fair = min(sequence.n_pending, fair)
+        if 2 * served.get(sequence, 0) < n_fair and sequence.arrived < latest:
+            sequence.n_overtaken += 1

@@ -1,0 +1,93 @@
+"""What the engine needs from the native side. Fakes of all of these stand in tests/fakes.py.
+
+Everything here is called on the engine's thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Protocol
+
+from llamabox.engine.batch import Batch
+from llamabox.engine.request import SamplingParams
+
+
+class Memory(Protocol):
+    """The KV memory, addressed by sequence id (our slot id) and half-open position ranges; -1 means open-ended."""
+
+    def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
+        """Remove [p0, p1). False, and nothing done, where a part cannot be removed; a whole sequence always can."""
+
+    def seq_cp(self, source: int, target: int) -> None:
+        """Let the empty `target` hold everything `source` holds. The cells may be shared from then on."""
+
+    def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
+        """Move [p0, p1) by `delta`. Moves the cells for every sequence that shares them."""
+
+    def seq_detach(self, seq_id: int) -> bool:
+        """Give the sequence cells of its own, with the same content. False, and the sequence empty, without room."""
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        """The lowest position held, -1 when empty. Above 0 where a sliding window has forgotten the beginning."""
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        """The highest position held, -1 when empty."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether `seq_add` is possible at all."""
+
+    @property
+    def n_window(self) -> int:
+        """Size of the sliding attention window in tokens; 0 without one."""
+
+
+class Sampler(Protocol):
+    """One sequence's own sampling state: chain, random numbers, penalty history."""
+
+    @property
+    def wants_history(self) -> bool:
+        """Whether prompt tokens must be accepted before the first sampling (penalties, DRY)."""
+
+    def accept(self, token: int) -> None:
+        """Take a token of the prompt into the penalty history."""
+
+    def close(self) -> None:
+        """Free it; idempotent."""
+
+
+class Runner(Protocol):
+    """One loaded model with its context. It never decides policy."""
+
+    @property
+    def n_batch(self) -> int:
+        """The most rows one `execute` takes."""
+
+    @property
+    def n_ubatch(self) -> int:
+        """Rows that are computed at once inside `execute`."""
+
+    @property
+    def memory(self) -> Memory:
+        """The KV memory that `execute` fills."""
+
+    def new_sampler(self, params: SamplingParams, *, seed: int, n_ctx: int) -> Sampler:
+        """A sampler for one sequence. Raises InvalidRequest when libllama will not have these values."""
+
+    def execute(self, batch: Batch) -> None:
+        """Compute the batch: one llama_decode. Raises a DecodeError."""
+
+    def sample(self, rows: Seq[int], samplers: Seq[Sampler]) -> list[int]:
+        """One token per row of the last batch, each accepted by its sampler. -1 for a row of NaN."""
+
+    def piece(self, token: int, special: bool) -> bytes:
+        """The bytes a token stands for."""
+
+    def is_eog(self, token: int) -> bool:
+        """Whether the token ends a generation."""
+
+    def adds_bos(self) -> bool:
+        """Whether prompts begin with a BOS token, which a context shift keeps."""

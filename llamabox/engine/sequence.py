@@ -1,0 +1,89 @@
+"""One generation: its tokens, how far they are computed, and what it has said."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from llamabox.engine.detokenizer import Detokenizer
+from llamabox.engine.events import Timings
+from llamabox.engine.history import History
+from llamabox.engine.kv_cache import Slot
+from llamabox.engine.request import GenerationParams, Request
+from llamabox.engine.seams import Sampler
+
+
+class State(Enum):
+    """Where a sequence is on its way."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+class Sequence:
+    """The `index`-th generation of a request. Owned by the engine's thread.
+
+    Its cells are the prompt and what was generated, less what a context shift dropped; the slot's ledger says how many
+    of them are computed. There are no phases: `n_pending` cells want computing, and the last of them yields the next
+    token.
+    """
+
+    def __init__(self, request: Request, index: int, *, seed: int, arrived: float) -> None:
+        self.request = request
+        self.index = index
+        self.seed = seed
+        self.cells = History(request.tokens)
+        self.n_prompt = len(self.cells)
+        self.n_cached = 0
+        self.n_generated = 0
+        self.n_overtaken = 0  # steps in which a later prompt was served before this one
+        self.truncated = False
+        self.state = State.WAITING
+        self.slot: Slot | None = None
+        self.sampler: Sampler | None = None
+        self.detokenizer = Detokenizer(request.params.stop)
+        self.timings = Timings()
+        self.arrived = arrived
+        self.admitted = arrived
+        self.first_token = arrived
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    @property
+    def params(self) -> GenerationParams:
+        return self.request.params
+
+    @property
+    def id_slot(self) -> int:
+        """The slot it insists on, -1 for any. Only the first of n choices insists, or they could not run together."""
+        return self.params.id_slot if self.index == 0 else -1
+
+    @property
+    def n_computed(self) -> int:
+        assert self.slot is not None
+        return len(self.slot.resident)
+
+    @property
+    def n_pending(self) -> int:
+        """Cells that want computing."""
+        return len(self.cells) - self.n_computed
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Running, with nothing generated yet."""
+        return self.n_generated == 0 and self.slot is not None
+
+    def n_keep(self, adds_bos: bool, n_ctx: int) -> int:
+        """Cells that a context shift keeps at the front (contract A.3)."""
+        n_keep = self.params.n_keep
+        n_keep = self.n_prompt if n_keep < 0 else min(n_keep + adds_bos, self.n_prompt)
+        return min(n_keep, n_ctx - 4)
+
+    def end(self) -> None:
+        """Free what it owns; idempotent. The slot is the scheduler's to release."""
+        self.state = State.ENDED
+        if self.sampler is not None:
+            self.sampler.close()
+            self.sampler = None

@@ -1,0 +1,173 @@
+"""Every exception llamabox raises on purpose.
+
+    LlamaboxError
+    ├── OptionsError              the command line or the environment is wrong
+    ├── NativeError               something at or below the C boundary
+    │   ├── NativeMissing         no built libraries where they were looked for
+    │   ├── NativeMismatch        a library that does not fit the module compiled for it
+    │   ├── ModelLoadError        the model file cannot be used
+    │   ├── ContextError          libllama would not make a context
+    │   └── DecodeError           llama_decode did not return 0
+    │       ├── NoRoom            1: no room in the KV memory; state restored
+    │       ├── DecodeAborted     2: the abort callback stopped it
+    │       ├── BadBatch          -1: the batch breaks a rule (our bug)
+    │       └── DecodeFatal       below -1: the backend failed
+    ├── RequestError              the client's request cannot be served as it stands
+    │   ├── InvalidRequest        a field is wrong; `field` names it
+    │   ├── ContextExceeded       the prompt does not fit; carries both numbers
+    │   ├── BodyTooLarge          the body is over the limit
+    │   ├── AuthenticationFailed  no API key, or a wrong one
+    │   ├── Forbidden             not from this kind of model
+    │   ├── NotFound              no such path
+    │   └── NotSupported          a feature that is off or that the model lacks
+    └── ServiceError              the request was right, the service was not
+        ├── Unavailable           loading, restarting, stopping, or full
+        └── ServerFault           it broke while being served
+            └── ChannelBroken     a peer process sent what is no message
+
+Errors cross the process boundary as plain values: `to_wire()` and `from_wire()`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class LlamaboxError(Exception):
+    """Base of all. `message` is a sentence for the person who has to act on it."""
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class OptionsError(LlamaboxError):
+    """The command line or the environment is wrong."""
+
+
+class NativeError(LlamaboxError):
+    """Something at or below the C boundary."""
+
+
+class NativeMissing(NativeError):
+    """No built libraries where they were looked for."""
+
+
+class NativeMismatch(NativeError):
+    """A library that does not fit the module compiled for it."""
+
+
+class ModelLoadError(NativeError):
+    """The model file cannot be used."""
+
+
+class ContextError(NativeError):
+    """libllama would not make a context with these parameters."""
+
+
+class DecodeError(NativeError):
+    """llama_decode did not return 0."""
+
+
+class NoRoom(DecodeError):
+    """No room in the KV memory; the state is as before the call."""
+
+
+class DecodeAborted(DecodeError):
+    """The abort callback stopped the call; processed ubatches remain in memory."""
+
+
+class BadBatch(DecodeError):
+    """The batch breaks a rule of libllama: a bug of ours."""
+
+
+class DecodeFatal(DecodeError):
+    """The backend failed; processed ubatches remain in memory."""
+
+
+class RequestError(LlamaboxError):
+    """The client's request cannot be served as it stands."""
+
+
+class InvalidRequest(RequestError):
+    """A field of the request is wrong.
+
+    `field` names it where one field is to blame; it is carried in `details`.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        details: dict[str, Any] = {} if field is None else {"field": field}
+        super().__init__(message, **details)
+        self.field = field
+
+
+class ContextExceeded(RequestError):
+    """The prompt does not fit into a slot's context."""
+
+    def __init__(self, message: str | None = None, *, n_prompt_tokens: int, n_ctx: int) -> None:
+        super().__init__(
+            message
+            or f"request ({n_prompt_tokens} tokens) exceeds the available context size ({n_ctx} tokens), "
+            "try increasing it",
+            n_prompt_tokens=n_prompt_tokens,
+            n_ctx=n_ctx,
+        )
+
+
+class BodyTooLarge(RequestError):
+    """The request body is over the limit."""
+
+
+class AuthenticationFailed(RequestError):
+    """No API key, or a wrong one."""
+
+
+class Forbidden(RequestError):
+    """Not from this kind of model."""
+
+
+class NotFound(RequestError):
+    """No such path."""
+
+
+class NotSupported(RequestError):
+    """A feature that its flag leaves off, or that the model lacks."""
+
+
+class ServiceError(LlamaboxError):
+    """The request was right, the service was not."""
+
+
+class Unavailable(ServiceError):
+    """Loading, restarting, stopping, or full: worth trying again."""
+
+
+class ServerFault(ServiceError):
+    """It broke while being served."""
+
+
+class ChannelBroken(ServerFault):
+    """A peer process sent what is no message; nothing it sends later can be understood."""
+
+
+def all_errors() -> dict[str, type[LlamaboxError]]:
+    """Every class of the tree by its name."""
+    found: dict[str, type[LlamaboxError]] = {}
+    pending: list[type[LlamaboxError]] = [LlamaboxError]
+    while pending:
+        cls = pending.pop()
+        found[cls.__name__] = cls
+        pending.extend(cls.__subclasses__())
+    return found
+
+
+def to_wire(error: LlamaboxError) -> dict[str, Any]:
+    """`{"error": class name, "message": sentence, "details": {...}}`."""
+    return {"error": type(error).__name__, "message": error.message, "details": error.details}
+
+
+def from_wire(value: dict[str, Any]) -> LlamaboxError:
+    """The inverse of `to_wire`; a name from a newer peer becomes a ServerFault."""
+    cls = all_errors().get(value["error"], ServerFault)
+    return cls(value["message"], **value.get("details", {}))

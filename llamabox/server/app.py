@@ -1,0 +1,117 @@
+"""The Starlette app: routes, middleware and error handlers put together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+import llamabox
+from llamabox.errors import LlamaboxError, NotSupported
+from llamabox.server.chat import apply_template, chat_completion, input_tokens
+from llamabox.server.completions import completion
+from llamabox.server.config import ServerConfig
+from llamabox.server.endpoint import Handler, JsonRoute
+from llamabox.server.errors import on_fault, on_http_exception, on_llamabox_error
+from llamabox.server.health import health
+from llamabox.server.middleware import Admission, Auth, Cors, RequestId
+from llamabox.server.models import models
+from llamabox.server.openai_completions import openai_completion
+from llamabox.server.props import props, set_props
+from llamabox.server.seams import TextService
+from llamabox.server.services import Services
+from llamabox.server.slots import slots
+from llamabox.server.templating import Templates
+from llamabox.server.tokens import detokenize, tokenize
+
+GET: dict[str, Callable[[Request], Awaitable[Response]]] = {
+    "/health": health,
+    "/v1/health": health,
+    "/v1/models": models,
+    "/models": models,
+    "/slots": slots,
+}
+
+POST: dict[str, Handler] = {
+    "/v1/chat/completions": chat_completion,
+    "/chat/completions": chat_completion,
+    "/v1/chat/completions/input_tokens": input_tokens,
+    "/apply-template": apply_template,
+    "/v1/completions": openai_completion,
+    "/completion": completion,
+    "/completions": completion,
+    "/tokenize": tokenize,
+    "/detokenize": detokenize,
+}
+
+MISSING: dict[str, str] = {
+    "/metrics": "the metrics endpoint (--metrics)",
+    "/v1/embeddings": "embeddings (--embeddings)",
+    "/embeddings": "embeddings (--embeddings)",
+    "/embedding": "embeddings (--embeddings)",
+    "/v1/rerank": "reranking (--rerank)",
+    "/v1/reranking": "reranking (--rerank)",
+    "/rerank": "reranking (--rerank)",
+    "/reranking": "reranking (--rerank)",
+    "/infill": "infill (--infill)",
+    "/lora-adapters": "LoRA adapters (--lora)",
+    "/slots/{id_slot}": "saving and restoring slots (--slot-save-path)",
+    "/v1/images/generations": "image generation (--images)",
+    "/v1/images/edits": "image edits (--images)",
+}
+"""Routes that llama-box has and this server does not: 501 with the name of what is missing (contract D-1)."""
+
+
+def create_app(config: ServerConfig, client: TextService) -> Starlette:
+    """The whole HTTP side over one text worker. Starts nothing; `app.state.services` is what run.py steers it by."""
+    services = Services(config, client, Templates(config.chat_template))
+    app = Starlette(
+        routes=_routes(),
+        middleware=[
+            Middleware(RequestId, server=f"llamabox/{llamabox.__version__}"),
+            Middleware(Cors),
+            Middleware(Auth, keys=config.api_keys),
+            Middleware(Admission, services=services),
+        ],
+        exception_handlers={
+            LlamaboxError: on_llamabox_error,
+            HTTPException: on_http_exception,
+            Exception: on_fault,
+        },
+    )
+    app.router.redirect_slashes = False
+    app.state.services = services
+    return app
+
+
+def _routes() -> list[BaseRoute]:
+    routes: list[BaseRoute] = [Route(path, endpoint, methods=["GET"]) for path, endpoint in GET.items()]
+    routes += [Route(path, JsonRoute(handler), methods=["POST"]) for path, handler in POST.items()]
+    routes += [Route("/props", _by_method(GET=props, POST=set_props), methods=["GET", "POST"])]
+    every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    routes += [Route(path, _missing(what), methods=every) for path, what in MISSING.items()]
+    return routes
+
+
+def _by_method(
+    **endpoints: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """One path, one answer to each method; HEAD is GET."""
+
+    async def endpoint(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await endpoints[method](request)
+
+    return endpoint
+
+
+def _missing(what: str) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        raise NotSupported(f"This server does not support {what}")
+
+    return endpoint

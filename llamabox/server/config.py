@@ -1,0 +1,28 @@
+"""What the HTTP side is told at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llamabox.engine.request import GenerationParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How to listen, whom to let in, and the defaults of a request."""
+
+    hosts: tuple[str, ...] = ("127.0.0.1",)  # addresses, or paths ending in .sock
+    port: int = 8080
+    timeout: float = 600.0  # seconds a request may be silent
+    keep_alive: float = 15.0  # seconds an idle connection is kept
+    stall_timeout: float = 30.0  # seconds a client may leave its stream unread, or its body unsent; `timeout` caps it
+    ping_interval: float = 30.0  # seconds of silence after which a stream gets a comment line
+    max_body: int = 64 << 20  # bytes
+    api_keys: frozenset[str] = frozenset()
+    alias: str = "unknown"  # while it is "unknown" the model's path stands for it
+    chat_template: str | None = None  # text or built-in name; None: the model's own
+    n_predict: int = -1  # caps every request's n_predict when above 0
+    defaults: GenerationParams = field(default_factory=GenerationParams)  # the command line's
+    given: frozenset[str] = frozenset()  # names of the sampling options the user set (contract D-7)
+    enable_slots: bool = False
+    shutdown_grace: float = 10.0  # seconds running requests get to end after SIGTERM

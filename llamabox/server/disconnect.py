@@ -1,0 +1,92 @@
+"""The request's side of ASGI: the one reader of receive().
+
+Hypercorn swallows write errors, so `http.disconnect` is the only sign that a client went away, and it comes to whoever
+reads next: two readers would race for it. Each request therefore has one at a time, first for its body, then as a
+watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+
+from starlette.types import Receive, Scope
+
+from llamabox.errors import BodyTooLarge, InvalidRequest
+
+
+class ClientGone(Exception):
+    """Nobody waits for the reply any more, so there is none. Never crosses the server package."""
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int, gap: float) -> bytes:
+    """The whole body, at most `limit` bytes of it in memory and at most `gap` seconds between two pieces.
+
+    Raises BodyTooLarge (at once where the header says so), InvalidRequest for a client that stops sending, ClientGone.
+    """
+    declared = _content_length(scope)
+    if declared is not None and declared > limit:
+        raise _too_large(limit)
+    pieces: list[bytes] = []
+    n_bytes = 0
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout(gap):
+                message = await receive()
+        except TimeoutError:
+            raise InvalidRequest(f"the request body stopped arriving for {gap:g} seconds") from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(message.get("body", b""))
+        n_bytes += len(pieces[-1])
+        if n_bytes > limit:
+            raise _too_large(limit)
+        more = message.get("more_body", False)
+    return b"".join(pieces)
+
+
+async def discard_body(receive: Receive, *, limit: int, seconds: float) -> None:
+    """Reads on and forgets, within bounds: a client that still sends would lose the reply to a reset connection."""
+    n_bytes = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while n_bytes <= limit:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                n_bytes += len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+async def run_while_connected(receive: Receive, work: Coroutine[None, None, None]) -> None:
+    """Runs `work` to its end, or cancels it when the client goes away. Raises what it raises, or ClientGone."""
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(_until_disconnect(receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        watching.cancel()
+        if not working.done():
+            working.cancel()
+        await asyncio.wait((working, watching))
+    if working.cancelled():
+        raise ClientGone
+    working.result()
+
+
+async def _until_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _content_length(scope: Scope) -> int | None:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return None
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the request body is larger than the {limit} bytes allowed")

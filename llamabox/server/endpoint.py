@@ -1,0 +1,99 @@
+"""What every route with a JSON body has in common: read it, watch the connection, answer, or fail in our words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from llamabox.errors import BodyTooLarge, InvalidRequest, LlamaboxError, ServerFault
+from llamabox.server.disconnect import discard_body, read_body, run_while_connected
+from llamabox.server.errors import error_response
+from llamabox.server.params import present
+from llamabox.server.record import RequestRecord, record_of
+from llamabox.server.services import Services, services_of
+from llamabox.workers.protocol import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+MAX_VALUES = 1_000_000
+"""Values in one body: 64 MiB of `{},{},…` would be a gigabyte of Python objects."""
+
+DISCARD_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request with its body parsed."""
+
+    services: Services
+    info: ModelInfo
+    body: dict[str, Any]  # without nulls
+    record: RequestRecord
+
+
+Handler = Callable[[Exchange], Awaitable[Response]]
+
+
+class JsonRoute:
+    """An ASGI app of one handler. Its work is cancelled the moment the client is gone, before or amid the reply."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services = services_of(Request(scope))
+        config = services.config
+        gap = min(config.timeout, config.stall_timeout)
+        try:
+            raw = await read_body(scope, receive, limit=config.max_body, gap=gap)
+        except BodyTooLarge as exc:
+            await _refuse_body(exc, config.max_body, receive, send)
+            return
+        body = parse_body(raw)
+        del raw
+        exchange = Exchange(services, services.model(), body, record_of(scope))
+        await run_while_connected(receive, self._answer(exchange, scope, send))
+
+    async def _answer(self, exchange: Exchange, scope: Scope, send: Send) -> None:
+        try:
+            response = await self._handler(exchange)
+            await response(scope, _nobody_receives, send)
+        except LlamaboxError:
+            raise
+        except Exception as exc:
+            logger.exception("request %s failed", exchange.record.request_id)
+            raise ServerFault("the server failed at this request; its log says why") from exc
+
+
+def parse_body(raw: bytes) -> dict[str, Any]:
+    """A JSON object without its nulls, whatever the content type says. InvalidRequest for anything else."""
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
+        raise BodyTooLarge(f"the request body holds more than {MAX_VALUES} values")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidRequest(f"the request body is not valid JSON: {exc}") from exc
+    if not isinstance(body, dict):
+        raise InvalidRequest("the request body must be a JSON object")
+    return present(body)
+
+
+async def _refuse_body(error: BodyTooLarge, limit: int, receive: Receive, send: Send) -> None:
+    """Answers first, then lets the client finish sending, within bounds, so that it gets to read the answer."""
+    response = error_response(error)
+    headers = [*response.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    await discard_body(receive, limit=2 * limit, seconds=DISCARD_SECONDS)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _nobody_receives() -> Message:
+    raise AssertionError("a reply reads the connection; only disconnect.py may")

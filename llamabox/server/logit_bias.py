@@ -1,0 +1,59 @@
+"""The logit_bias of a request: an array of `[id or text, bias]` pairs, or an object `{"id or text": bias}`.
+
+A bias is a number, or false for a ban. OpenAI's -100 stays the number it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from llamabox.server import numbers
+from llamabox.server.numbers import wrong
+
+FIELD = "logit_bias"
+MAX_ENTRIES = 4096
+MAX_TEXT = 1024
+LARGEST_BIAS = 1e12
+"""Added to a logit, divided by the smallest temperature and multiplied by the largest penalty it is still a float32."""
+
+BiasEntry = tuple[int | str, float]
+
+
+def parse_logit_bias(value: Any, n_vocab: int) -> list[BiasEntry]:
+    """Entries in order. A text biases each token it becomes; an id outside the vocabulary is a 400."""
+    if isinstance(value, dict):
+        pairs: Iterable[tuple[Any, Any]] = ((_key(key), bias) for key, bias in value.items())
+    elif isinstance(value, list):
+        if not all(isinstance(entry, list) and len(entry) == 2 for entry in value):
+            raise wrong(FIELD, "each entry must be a pair [token id or text, number or false]")
+        pairs = ((entry[0], entry[1]) for entry in value)
+    else:
+        raise wrong(FIELD, f"must be an array of pairs or an object, not {numbers.describe(value)}")
+    if len(value) > MAX_ENTRIES:
+        raise wrong(FIELD, f"must have at most {MAX_ENTRIES} entries, not {len(value)}")
+    return [(_token(token, n_vocab), _bias(bias)) for token, bias in pairs]
+
+
+def _key(key: str) -> int | str:
+    digits = key[1:] if key.startswith("-") else key
+    return int(key) if digits.isascii() and digits.isdigit() and len(digits) <= 10 else key
+
+
+def _token(token: Any, n_vocab: int) -> int | str:
+    if isinstance(token, str):
+        if not token or len(token) > MAX_TEXT:
+            raise wrong(FIELD, f"a text must have 1 to {MAX_TEXT} characters")
+        return token
+    if isinstance(token, bool) or not isinstance(token, int):
+        raise wrong(FIELD, f"a token must be an id or a text, not {numbers.describe(token)}")
+    if not 0 <= token < n_vocab:
+        raise wrong(FIELD, f"token {token} is not in the vocabulary; ids go from 0 to {n_vocab - 1}")
+    return token
+
+
+def _bias(bias: Any) -> float:
+    if bias is False:
+        return -math.inf
+    return numbers.number(FIELD, bias, -LARGEST_BIAS, LARGEST_BIAS)

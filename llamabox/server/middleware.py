@@ -1,0 +1,145 @@
+"""Pure ASGI middleware, outermost first: RequestId, Cors, Auth, Admission. Each adds one thing to every reply."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import time
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llamabox.errors import AuthenticationFailed
+from llamabox.server.disconnect import ClientGone
+from llamabox.server.errors import error_response
+from llamabox.server.record import KEY, RequestRecord
+from llamabox.server.services import Services
+
+logger = logging.getLogger(__name__)
+
+HEALTH = frozenset({"/health", "/v1/health"})
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+"""What a client may choose as its X-Request-ID: it ends up in our log."""
+
+PREFLIGHT = (
+    (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
+    (b"access-control-allow-headers", b"*"),
+    (b"access-control-max-age", b"600"),
+    (b"content-length", b"0"),
+)
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+def _with_headers(send: Send, extra: RawHeaders, record: RequestRecord | None = None) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if record is not None:
+                record.status = message["status"]
+            message = {**message, "headers": [*message["headers"], *extra]}
+        await send(message)
+
+    return wrapped
+
+
+class RequestId:
+    """Names the request, says who answers, and writes one line about each when it is over.
+
+    The last place that ClientGone reaches: Hypercorn then finds no reply and closes the connection.
+    """
+
+    def __init__(self, app: ASGIApp, server: str) -> None:
+        self._app = app
+        self._server = server.encode("latin-1")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        now_us = time.time_ns() // 1000
+        given = Headers(scope=scope).get("x-request-id", "")
+        record = RequestRecord(given if REQUEST_ID.fullmatch(given) else str(now_us), now_us)
+        scope[KEY] = record
+        extra: RawHeaders = [(b"server", self._server)]
+        is_health = scope["path"] in HEALTH
+        if not is_health:
+            extra.append((b"x-request-id", record.request_id.encode("latin-1")))
+            extra.append((b"x-request-accepted-at", b"%d" % now_us))
+        try:
+            await self._app(scope, receive, _with_headers(send, extra, record))
+        except ClientGone:
+            pass
+        finally:
+            level = logging.DEBUG if is_health else logging.INFO
+            if logger.isEnabledFor(level):
+                logger.log(level, "%s", record.line(scope["method"], scope["path"]))
+
+
+class Cors:
+    """Any page may call: a preflight is answered here, for every path and without a key (contract 2.1.5, 4)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        extra: RawHeaders = []
+        origin = Headers(scope=scope).get("origin")
+        if origin is not None:
+            extra = [
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-allow-credentials", b"true"),
+                (b"vary", b"Origin"),
+            ]
+        if scope["method"] == "OPTIONS":
+            await send({"type": "http.response.start", "status": 200, "headers": [*PREFLIGHT, *extra]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await self._app(scope, receive, _with_headers(send, extra) if extra else send)
+
+
+class Auth:
+    """Lets in who brings a key, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; anybody may ask for the health."""
+
+    def __init__(self, app: ASGIApp, keys: Iterable[str]) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self._keys or scope["path"] in HEALTH or self._knows(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        await error_response(AuthenticationFailed("Invalid API Key"))(scope, receive, send)
+
+    def _knows(self, headers: Headers) -> bool:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = [headers.get("x-api-key", "")]
+        if scheme.lower() == "bearer":
+            given.append(bearer.strip())
+        # Every pair is compared, each in constant time: how long it takes tells nothing about the keys.
+        matches = [hmac.compare_digest(one.encode("latin-1"), key) for one in given for key in self._keys]
+        return any(matches)
+
+
+class Admission:
+    """While the model loads, restarts, or the server stops, every route answers 503 (contract 2.2). Counts the rest."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._services.refusal()
+        if refusal is not None:
+            await error_response(refusal)(scope, receive, send)
+            return
+        with self._services.lifecycle:
+            await self._app(scope, receive, send)

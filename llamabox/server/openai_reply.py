@@ -1,0 +1,74 @@
+"""What /v1/chat/completions and /v1/completions have in common once they have a prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from llamabox.engine.events import Delta, Started
+from llamabox.server.endpoint import Exchange
+from llamabox.server.params import Dialect, Options
+from llamabox.server.prompt_text import prompt_texts
+from llamabox.server.prompts import Prompt
+from llamabox.server.reply import Reply
+from llamabox.server.responses.choice import Choice
+from llamabox.server.responses.json import JsonResponse
+from llamabox.server.responses.native import final_object
+from llamabox.server.responses.openai import DONE, Chunks, Envelope, usage_object, whole_reply
+from llamabox.server.responses.timings import rate_header, timings_object
+from llamabox.workers.protocol import ModelInfo
+
+
+async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Options, dialect: Dialect) -> Response:
+    """Runs the prompts and answers, streamed or whole."""
+    texts = await prompt_texts(exchange.services.client, exchange.info, prompts) if options.verbose else None
+    envelope = Envelope.new(dialect, options, exchange.info)
+    reply = Reply(exchange, prompts, options)
+    if options.stream:
+        return reply.stream(OpenAIShape(envelope, options, exchange.info, reply.choices, texts))
+    choices = await reply.gather()
+    content = whole_reply(envelope, choices, options.params.n)
+    if texts is not None:
+        content["__verbose"] = final_object(choices[0], options, exchange.info, prompt=texts[0], streamed=False)
+    return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
+
+
+class OpenAIShape:
+    """Chunks of either route, with exactly one [DONE]. Where usage goes is contract D-5."""
+
+    def __init__(
+        self, envelope: Envelope, options: Options, info: ModelInfo, choices: list[Choice], texts: list[str] | None
+    ) -> None:
+        self._chunks = Chunks(envelope, options, len(choices))
+        self._is_chat = envelope.dialect is Dialect.CHAT
+        self._options = options
+        self._info = info
+        self._choices = choices
+        self._texts = texts
+
+    def started(self, choice: Choice, event: Started) -> bytes:
+        return self._chunks.role(choice.index) if self._is_chat else b""
+
+    def text(self, choice: Choice, event: Delta) -> bytes:
+        return self._chunks.text(choice.index, event) if event.text else b""
+
+    def finished(self, choice: Choice, *, is_last: bool) -> bytes:
+        extra: dict[str, Any] = {}
+        if is_last and not self._options.include_usage:
+            extra = self._totals(with_usage=self._options.include_usage is None)
+        if self._texts is not None:
+            prompt = self._texts[choice.index // self._options.params.n]
+            extra["__verbose"] = final_object(choice, self._options, self._info, prompt=prompt, streamed=True)
+        return self._chunks.end(choice, extra)
+
+    def closing(self) -> bytes:
+        if self._options.include_usage:
+            return self._chunks.usage(self._totals(with_usage=True)) + DONE
+        return DONE
+
+    def _totals(self, *, with_usage: bool) -> dict[str, Any]:
+        totals: dict[str, Any] = {"timings": timings_object(self._choices[0].finished.timings)}
+        if with_usage:
+            totals["usage"] = usage_object(self._choices, self._options.params.n)
+        return totals

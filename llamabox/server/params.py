@@ -1,0 +1,167 @@
+"""A request's JSON into what the engine is asked and how the answer is to look. Every number is checked here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.server import numbers, unsupported
+from llamabox.server.config import ServerConfig
+from llamabox.server.logit_bias import BiasEntry, parse_logit_bias
+from llamabox.server.numbers import INT32_MAX, wrong
+from llamabox.server.sampling_fields import parse_sampling
+from llamabox.workers.protocol import ModelInfo
+
+MAX_STOPS = 256
+MAX_STOP_LENGTH = 4096
+MAX_RESPONSE_FIELDS = 256
+MAX_MODEL_NAME = 1024
+
+N_PREDICT_NAMES = ("n_predict", "max_completion_tokens", "max_tokens")
+"""The first one present counts."""
+
+
+class Dialect(Enum):
+    """Whose defaults, names and shapes a route speaks."""
+
+    NATIVE = "native"
+    COMPLETION = "completion"
+    CHAT = "chat"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """A parsed request without its prompt."""
+
+    params: GenerationParams
+    logit_bias: list[BiasEntry]  # the request's own; those of the command line are in params.sampling
+    model: str  # to be shown in the reply
+    stream: bool
+    include_usage: bool | None  # None: stream_options did not say
+    ping_interval: float  # seconds; 0: no pings
+    timings_per_token: bool
+    return_tokens: bool
+    verbose: bool
+    response_fields: list[str]  # empty: all
+
+
+def present(body: dict[str, Any]) -> dict[str, Any]:
+    """The body without its nulls: null means absent (contract 2.1.2)."""
+    return {field: value for field, value in body.items() if value is not None}
+
+
+def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect) -> Options:
+    """`body` is that of `present()`. Raises InvalidRequest naming the first field that is wrong."""
+    unsupported.refuse(body, unsupported.GENERATION)
+    if dialect is Dialect.COMPLETION:
+        unsupported.refuse(body, unsupported.COMPLETION)
+    elif dialect is Dialect.CHAT:
+        unsupported.refuse(body, unsupported.CHAT)
+    stream = _flag(body, "stream")
+    return Options(
+        params=_parse_params(body, config, info, dialect),
+        logit_bias=parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else [],
+        model=_parse_model(body, config, info),
+        stream=stream,
+        include_usage=_parse_include_usage(body),
+        ping_interval=_parse_ping(body, config),
+        timings_per_token=_flag(body, "timings_per_token"),
+        return_tokens=_flag(body, "return_tokens"),
+        verbose=_flag(body, "verbose"),
+        response_fields=_parse_response_fields(body) if dialect is Dialect.NATIVE else [],
+    )
+
+
+def model_name(config: ServerConfig, info: ModelInfo) -> str:
+    """The alias, or the model's path while there is none."""
+    return info.path if config.alias == "unknown" else config.alias
+
+
+def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect) -> GenerationParams:
+    defaults = config.defaults
+    sampling = defaults.sampling if dialect is Dialect.NATIVE else _openai_defaults(config)
+    return replace(
+        defaults,
+        n=_parse_n(body, info),
+        n_predict=_parse_n_predict(body, config),
+        n_keep=_whole(body, "n_keep", -1, INT32_MAX, defaults.n_keep),
+        n_discard=_whole(body, "n_discard", 0, INT32_MAX, defaults.n_discard),
+        stop=_parse_stop(body, defaults.stop),
+        cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
+        id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
+        sampling=parse_sampling(body, sampling, info.n_ctx),
+    )
+
+
+def _openai_defaults(config: ServerConfig) -> SamplingParams:
+    """Contract D-7: what the user set on the command line, else what OpenAI documents."""
+    sampling = config.defaults.sampling
+    return replace(
+        sampling,
+        temperature=sampling.temperature if "temperature" in config.given else 1.0,
+        top_p=sampling.top_p if "top_p" in config.given else 1.0,
+    )
+
+
+def _parse_n(body: dict[str, Any], info: ModelInfo) -> int:
+    field = "n_cmpl" if "n_cmpl" in body else "n"
+    return _whole(body, field, 1, info.n_slots, 1)
+
+
+def _parse_n_predict(body: dict[str, Any], config: ServerConfig) -> int:
+    n_predict = config.defaults.n_predict
+    for field in N_PREDICT_NAMES:
+        if field in body:
+            n_predict = numbers.integer(field, body[field], -1, INT32_MAX)
+            break
+    if config.n_predict > 0:
+        return config.n_predict if n_predict < 0 else min(n_predict, config.n_predict)
+    return n_predict
+
+
+def _parse_stop(body: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ...]:
+    value = body.get("stop", [])
+    words = numbers.strings(
+        "stop", [value] if isinstance(value, str) else value, max_count=MAX_STOPS, max_length=MAX_STOP_LENGTH
+    )
+    return tuple(word for word in words if word) or default
+
+
+def _parse_model(body: dict[str, Any], config: ServerConfig, info: ModelInfo) -> str:
+    if not body.get("model"):
+        return model_name(config, info)
+    name = numbers.string("model", body["model"])
+    if len(name) > MAX_MODEL_NAME:
+        raise wrong("model", f"must have at most {MAX_MODEL_NAME} characters")
+    return name
+
+
+def _parse_include_usage(body: dict[str, Any]) -> bool | None:
+    if "stream_options" not in body:
+        return None
+    options = body["stream_options"]
+    if not isinstance(options, dict):
+        raise wrong("stream_options", f"must be an object, not {numbers.describe(options)}")
+    return _flag(present(options), "include_usage")
+
+
+def _parse_ping(body: dict[str, Any], config: ServerConfig) -> float:
+    if "sse_ping_interval" not in body:
+        return config.ping_interval
+    return float(max(0, numbers.integer("sse_ping_interval", body["sse_ping_interval"], -1, INT32_MAX)))
+
+
+def _parse_response_fields(body: dict[str, Any]) -> list[str]:
+    return numbers.strings(
+        "response_fields", body.get("response_fields", []), max_count=MAX_RESPONSE_FIELDS, max_length=256
+    )
+
+
+def _flag(body: dict[str, Any], field: str, default: bool = False) -> bool:
+    return numbers.boolean(field, body[field]) if field in body else default
+
+
+def _whole(body: dict[str, Any], field: str, low: int, high: int, default: int) -> int:
+    return numbers.integer(field, body[field], low, high) if field in body else default

@@ -1,0 +1,95 @@
+"""One generation request on its way: its prompts, the choices that come of them, and its two ways to be answered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Protocol
+
+from starlette.responses import Response
+
+from llamabox.engine.events import Delta, Finished, Started
+from llamabox.server.endpoint import Exchange
+from llamabox.server.params import Options
+from llamabox.server.prompts import Prompt
+from llamabox.server.responses.choice import Choice
+from llamabox.server.running import events_of, make_submits
+from llamabox.server.sse import EventStream
+
+
+class Shape(Protocol):
+    """How a dialect writes one sequence's events into a stream. Empty bytes: nothing to say."""
+
+    def started(self, choice: Choice, event: Started) -> bytes: ...
+    def text(self, choice: Choice, event: Delta) -> bytes: ...
+    def finished(self, choice: Choice, *, is_last: bool) -> bytes: ...
+    def closing(self) -> bytes:
+        """After the last sequence has finished."""
+
+
+class Reply:
+    """Runs `prompts` with `options`. The choices stand in the reply's order: prompt * n + sequence."""
+
+    def __init__(self, exchange: Exchange, prompts: list[Prompt], options: Options) -> None:
+        self._exchange = exchange
+        self._options = options
+        self._submits = make_submits(exchange.services, prompts, options)
+        self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
+        exchange.record.choices = self.choices
+        exchange.record.n_sequences = options.params.n
+
+    async def gather(self) -> list[Choice]:
+        """All choices, with their whole texts."""
+        async with aclosing(events_of(self._exchange.services.client, self._submits)) as batches:
+            async for position, events in batches:
+                for event in events:
+                    match event:
+                        case Delta():
+                            self._choice(position, event).add(event)
+                        case Started():
+                            self._start(position, event)
+                        case Finished():
+                            self._finish(position, event)
+        return self.choices
+
+    def stream(self, shape: Shape) -> Response:
+        """The same as events, in the words of `shape`."""
+        return EventStream(self._chunks(shape), ping_interval=self._options.ping_interval)
+
+    async def _chunks(self, shape: Shape) -> AsyncGenerator[bytes, None]:
+        """What one engine step brought goes out in one piece."""
+        async with aclosing(events_of(self._exchange.services.client, self._submits)) as batches:
+            n_running = len(self.choices)
+            async for position, events in batches:
+                parts: list[bytes] = []
+                for event in events:
+                    match event:
+                        case Delta():
+                            choice = self._choice(position, event)
+                            choice.count(event)
+                            parts.append(shape.text(choice, event))
+                        case Started():
+                            parts.append(shape.started(self._start(position, event), event))
+                        case Finished():
+                            n_running -= 1
+                            parts.append(shape.finished(self._finish(position, event), is_last=not n_running))
+                if not n_running:
+                    parts.append(shape.closing())
+                chunk = b"".join(parts)
+                if chunk:
+                    yield chunk
+
+    def _choice(self, position: int, event: Started | Delta | Finished) -> Choice:
+        return self.choices[position * self._options.params.n + event.index]
+
+    def _start(self, position: int, event: Started) -> Choice:
+        choice = self._choice(position, event)
+        choice.start(event)
+        self._exchange.services.slots.start(event, self._options)
+        return choice
+
+    def _finish(self, position: int, event: Finished) -> Choice:
+        choice = self._choice(position, event)
+        choice.finish(event)
+        self._exchange.services.slots.finish(event)
+        return choice

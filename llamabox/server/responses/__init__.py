@@ -1,0 +1,1 @@
+"""What goes over the wire: the shapes of replies, as pure functions of options and events."""

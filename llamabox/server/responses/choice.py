@@ -1,0 +1,52 @@
+"""What came of one sequence, gathered for a plain reply or counted for a stream's usage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llamabox.engine.events import Delta, Finished, Started
+
+
+@dataclass(slots=True)
+class Choice:
+    """Text and ids are gathered only where the reply needs them whole."""
+
+    index: int  # in the reply: prompt * n + sequence
+    n_prompt: int = 0
+    n_cached: int = 0
+    n_predicted: int = 0
+    pieces: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    end: Finished | None = None
+
+    def start(self, event: Started) -> None:
+        """The prompt is computed."""
+        self.n_prompt = event.n_prompt
+        self.n_cached = event.n_cached
+
+    def count(self, event: Delta) -> None:
+        """More text, which goes out at once."""
+        self.n_predicted = event.timings.predicted_n
+
+    def add(self, event: Delta) -> None:
+        """More text, which is kept."""
+        self.n_predicted = event.timings.predicted_n
+        self.pieces.append(event.text)
+        self.tokens += event.tokens
+
+    def finish(self, event: Finished) -> None:
+        """Nothing comes after it."""
+        self.n_prompt = event.n_prompt
+        self.n_predicted = event.timings.predicted_n
+        self.end = event
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        return "".join(self.pieces)
+
+    @property
+    def finished(self) -> Finished:
+        """The end; asking before it is there is a bug."""
+        assert self.end is not None
+        return self.end

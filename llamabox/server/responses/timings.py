@@ -1,0 +1,42 @@
+"""The `timings` object (contract 2.10.3), and rates that are never infinite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llamabox.engine.events import Timings
+
+
+def rate(n: int, ms: float) -> float:
+    """`n` per second; 0.0 where nothing was measured."""
+    return 1e3 * n / ms if n > 0 and ms > 0 else 0.0
+
+
+def per_token(n: int, ms: float) -> float:
+    """Milliseconds for each of `n`; 0.0 where there are none."""
+    return ms / n if n > 0 else 0.0
+
+
+def predicted_per_second(timings: Timings) -> float:
+    """Of the decode steps: the first token comes with the prompt, so n tokens took n - 1 of them."""
+    return rate(timings.predicted_n - 1, timings.predicted_ms)
+
+
+def timings_object(timings: Timings) -> dict[str, Any]:
+    """As llama-server shows it."""
+    return {
+        "cache_n": timings.cache_n,
+        "prompt_n": timings.prompt_n,
+        "prompt_ms": timings.prompt_ms,
+        "prompt_per_token_ms": per_token(timings.prompt_n, timings.prompt_ms),
+        "prompt_per_second": rate(timings.prompt_n, timings.prompt_ms),
+        "predicted_n": timings.predicted_n,
+        "predicted_ms": timings.predicted_ms,
+        "predicted_per_token_ms": per_token(timings.predicted_n - 1, timings.predicted_ms),
+        "predicted_per_second": predicted_per_second(timings),
+    }
+
+
+def rate_header(timings: Timings) -> dict[str, str]:
+    """X-Response-Tokens-Per-Second, for plain replies."""
+    return {"x-response-tokens-per-second": f"{predicted_per_second(timings):.6f}"}

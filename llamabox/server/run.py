@@ -1,0 +1,167 @@
+"""The server process: bind, start the worker, serve until a signal, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+
+from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
+from llamabox.server.app import create_app
+from llamabox.server.binding import bind_sockets, describe_socket, unix_paths
+from llamabox.server.config import ServerConfig
+from llamabox.server.listener import Listener
+from llamabox.server.seams import TextService
+from llamabox.server.services import Services
+
+logger = logging.getLogger(__name__)
+
+CLOSE_GRACE = 2.0
+"""Seconds for connections to close once their requests have ended."""
+
+FORCE_SECONDS = 2.0
+"""Seconds for the worker to end after a second signal."""
+
+EXIT_LOAD_FAILED, EXIT_NO_NATIVE = 1, 2
+
+
+def run(config: ServerConfig, make_client: Callable[[], TextService]) -> int:
+    """`serve` on an event loop of its own, uvloop's where there is one. Returns the process' exit code."""
+    try:
+        import uvloop
+    except ImportError:
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    else:
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(_serve_made(config, make_client))
+
+
+async def _serve_made(config: ServerConfig, make_client: Callable[[], TextService]) -> int:
+    """The client belongs to the loop, so it is made on it."""
+    return await serve(config, make_client())
+
+
+async def serve(config: ServerConfig, client: TextService) -> int:
+    """Serves until SIGTERM or SIGINT, or until the first load fails. Returns the exit code; the worker ends before.
+
+    0 after a signal, 1 when the model cannot be loaded, 2 when the native libraries are missing or do not fit.
+    Raises OSError, before anything is loaded, if a host or port cannot be listened on.
+    """
+    sockets = bind_sockets(config.hosts, config.port)
+    paths = unix_paths(sockets)
+    _raise_file_limit()
+    app = create_app(config, client)
+    services: Services = app.state.services
+    listener = Listener(app, config, sockets)
+    signalled = asyncio.Event()
+    with _catching_signals(signalled, client):
+        try:
+            await listener.start()
+            await client.start()
+            for sock in sockets:
+                logger.info("listening on %s", describe_socket(sock))
+            code = await _until_over(services, signalled)
+            services.lifecycle.stop()
+            await listener.stop_accepting()
+            if code == 0:
+                await _drain(services)
+            return code
+        finally:
+            services.lifecycle.stop()
+            await client.stop(CLOSE_GRACE)
+            await services.templates.close()
+            await listener.close(CLOSE_GRACE)
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+
+async def _until_over(services: Services, signalled: asyncio.Event) -> int:
+    """Waits for a signal or a failed load; 0 means the former."""
+    loading = asyncio.create_task(_load(services))
+    waiting = asyncio.create_task(signalled.wait())
+    try:
+        await asyncio.wait((loading, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return 0
+        code = loading.result()
+        if code == 0:
+            await waiting
+        return code
+    finally:
+        for task in (loading, waiting):
+            task.cancel()
+        await asyncio.wait((loading, waiting))
+
+
+async def _load(services: Services) -> int:
+    """0 once the model is ready; else the exit code, after one line that says why."""
+    try:
+        info = await services.client.wait_ready()
+    except (NativeMissing, NativeMismatch) as exc:
+        logger.error("%s", exc.message)
+        return EXIT_NO_NATIVE
+    except Unavailable:
+        return 0  # stopped while loading: the signal decides
+    except LlamaboxError as exc:
+        logger.error("%s", exc.message)
+        return EXIT_LOAD_FAILED
+    logger.info("model ready: %s, %d slots of %d tokens", info.path, info.n_slots, info.n_ctx)
+    await services.templates.warm(info)
+    return 0
+
+
+async def _drain(services: Services) -> None:
+    """Lets running requests end, within the grace."""
+    if services.lifecycle.n_active:
+        logger.info("stopping: %d requests may end first", services.lifecycle.n_active)
+    try:
+        async with asyncio.timeout(services.config.shutdown_grace):
+            await services.lifecycle.drained()
+    except TimeoutError:
+        logger.warning("stopping: %d requests are cut off", services.lifecycle.n_active)
+
+
+@contextlib.contextmanager
+def _catching_signals(signalled: asyncio.Event, client: TextService) -> Iterator[None]:
+    """The first signal asks for an orderly end, the second for one now."""
+    loop = asyncio.get_running_loop()
+    forcing: set[asyncio.Task[None]] = set()
+
+    def on_signal() -> None:
+        if not signalled.is_set():
+            signalled.set()
+        elif not forcing:
+            logger.warning("stopping at once")
+            forcing.add(loop.create_task(_force(client)))
+        else:
+            os._exit(1)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _force(client: TextService) -> None:
+    """Ends the worker and then this process, whatever runs."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(FORCE_SECONDS):
+            await client.stop(0.0)
+    os._exit(1)
+
+
+def _raise_file_limit() -> None:
+    """Thousands of idle connections are a descriptor each; the usual soft limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

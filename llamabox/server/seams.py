@@ -1,0 +1,36 @@
+"""What the server needs of the text worker's client: a real seam, with a fake in tests/server/fake_client.py."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from llamabox.engine.events import Event
+from llamabox.workers.client import WorkerState
+from llamabox.workers.protocol import ModelInfo, Submit
+
+
+class Generation(Protocol):
+    """The events of one Submit. One consumer; a Failed event is raised as its error."""
+
+    async def batch(self) -> list[Event]:
+        """The events there are, waited for; [] after the last of all sequences."""
+
+    def abort(self) -> None:
+        """Idempotent, does not wait: the slot is free within one engine step. Nothing after a complete end."""
+
+
+class TextService(Protocol):
+    """The text worker as the event loop sees it. Belongs to one event loop."""
+
+    @property
+    def state(self) -> WorkerState: ...
+    @property
+    def info(self) -> ModelInfo | None: ...
+    async def start(self) -> None: ...
+    async def wait_ready(self) -> ModelInfo: ...
+    async def stop(self, grace: float) -> None: ...
+    def generate(self, submit: Submit) -> Generation:
+        """Raises Unavailable at once when the worker is not ready."""
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        """One question of workers.protocol.Call, and its answer."""

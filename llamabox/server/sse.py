@@ -1,0 +1,70 @@
+"""Server-sent events: the headers wait for the first, and a silent stream is pinged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llamabox.errors import LlamaboxError
+from llamabox.server.errors import error_event
+
+PING = b":\n\n"
+
+
+class EventStream(Response):
+    """Sends the byte strings that `chunks` yields, each one or more whole events.
+
+    An error before the first chunk is raised, to become an HTTP status; a later one is the last event (contract D-3).
+    """
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], *, ping_interval: float) -> None:
+        """`ping_interval` in seconds; 0: no pings."""
+        self.status_code = 200
+        self.background = None
+        self._chunks = chunks
+        self._ping_interval = ping_interval
+        self._last_sent = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._chunks):
+            first = await anext(self._chunks, b"")
+            await send({"type": "http.response.start", "status": self.status_code, "headers": _headers(scope)})
+            pinging = asyncio.create_task(self._ping(send))
+            try:
+                await self._send_all(first, send)
+            finally:
+                pinging.cancel()
+                await asyncio.wait((pinging,))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_all(self, first: bytes, send: Send) -> None:
+        time = asyncio.get_running_loop().time
+        chunk = first
+        try:
+            while chunk:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                self._last_sent = time()
+                chunk = await anext(self._chunks, b"")
+        except LlamaboxError as exc:
+            await send({"type": "http.response.body", "body": error_event(exc), "more_body": True})
+
+    async def _ping(self, send: Send) -> None:
+        """One task a stream, so that an event costs one clock reading and no timer."""
+        time = asyncio.get_running_loop().time
+        self._last_sent = time()
+        while self._ping_interval:
+            await asyncio.sleep(self._last_sent + self._ping_interval - time())
+            if time() - self._last_sent >= self._ping_interval:
+                self._last_sent = time()
+                await send({"type": "http.response.body", "body": PING, "more_body": True})
+
+
+def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    if scope["http_version"] == "1.1":  # HTTP/2 forbids the header
+        headers.append((b"connection", b"keep-alive"))
+    return headers

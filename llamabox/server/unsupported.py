@@ -1,0 +1,77 @@
+"""Fields that clients know and this build cannot honour: refused by name unless they ask for nothing (D-19)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llamabox.server.numbers import describe, wrong
+
+Neutral = Callable[[Any], bool]
+
+
+def _is(*values: Any) -> Neutral:
+    """One of the values, of the same type: true is not 1."""
+    return lambda value: any(type(value) is type(known) and value == known for known in values)
+
+
+def _empty(value: Any) -> bool:
+    return value in ("", [], {}) or value is False
+
+
+def _no_more_than(limit: float) -> Neutral:
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value <= limit
+
+
+def _text_format(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("type") == "text"
+
+
+GENERATION: dict[str, Neutral] = {
+    "grammar": _is(""),
+    "grammar_lazy": _is(False),
+    "grammar_triggers": _empty,
+    "preserved_tokens": _empty,
+    "json_schema": lambda value: False,
+    "response_format": _text_format,
+    "n_probs": _is(0),
+    "logprobs": _is(0, False),
+    "top_logprobs": _is(0),
+    "post_sampling_probs": _is(False),
+    "backend_sampling": _is(False),
+    "lora": _is([]),
+    "t_max_predict_ms": _no_more_than(0),
+    "n_indent": _is(0),
+    "n_cache_reuse": _is(0),
+    "return_progress": _is(False),
+    "adaptive_target": _no_more_than(-1e-9),
+    "adaptive_decay": _is(0.9),
+    "penalize_nl": _is(False),
+}
+"""Refused on every route that generates."""
+
+COMPLETION: dict[str, Neutral] = {
+    "echo": _is(False),
+    "best_of": _is(1),
+    "suffix": _is(""),
+    "tools": _empty,
+    "tool_choice": _is("none", "auto"),
+}
+"""Refused on /v1/completions as well."""
+
+CHAT: dict[str, Neutral] = {
+    "functions": _empty,
+    "function_call": _is("none", "auto"),
+    "modalities": _is(["text"]),
+    "audio": lambda value: False,
+    "web_search_options": lambda value: False,
+}
+"""Refused on chat as well; `tools` is refused there once the messages are parsed."""
+
+
+def refuse(body: dict[str, Any], *tables: dict[str, Neutral]) -> None:
+    """Raises InvalidRequest for the first field of the tables that asks for something."""
+    for table in tables:
+        for field, is_neutral in table.items():
+            if field in body and not is_neutral(body[field]):
+                raise wrong(field, f"{describe(body[field])} is not supported by this server; leave it out")

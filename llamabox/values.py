@@ -1,0 +1,209 @@
+"""Option values from their text. Each parser raises ValueError with what would have been right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from llamabox.engine.request import RANDOM_SEED, SAMPLER_LETTERS, SAMPLER_NAMES
+
+T = TypeVar("T")
+
+INT_MAX = 2**31 - 1
+FLOAT_MAX = 3.4e38
+"""What still is a number as C's float."""
+
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
+
+
+def integer(low: int, high: int = INT_MAX) -> Callable[[str], int]:
+    """A parser of whole numbers from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text.strip(), 10)
+        except ValueError:
+            raise ValueError("expected a whole number") from None
+        if not low <= value <= high:
+            raise ValueError(f"expected {low} to {high}" if high != INT_MAX else f"expected {low} or more")
+        return value
+
+    return parse
+
+
+def number(
+    low: float = -FLOAT_MAX, high: float = FLOAT_MAX, *, clamp: bool = False, above: float | None = None
+) -> Callable[[str], float]:
+    """A parser of finite numbers from `low` to `high`, or `above` a bound. `clamp` moves a number into the range."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError("expected a number") from None
+        if not math.isfinite(value) or abs(value) > FLOAT_MAX:
+            raise ValueError("expected a finite number")
+        if above is not None and value <= above:
+            raise ValueError(f"expected more than {above:g}")
+        if clamp:
+            return min(max(value, low), high)
+        if not low <= value <= high:
+            raise ValueError(f"expected {low:g} or more" if high == FLOAT_MAX else f"expected {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def at_least_zero(text: str) -> int:
+    """A whole number; a negative one counts as 0."""
+    return max(0, integer(-INT_MAX)(text))
+
+
+def seconds(text: str) -> float:
+    return number(above=0, high=10**9)(text)
+
+
+def mebibytes(text: str) -> int:
+    """Bytes from a count of MiB."""
+    return integer(1, 1 << 20)(text) << 20
+
+
+def seed(text: str) -> int:
+    """0 to 2^32-1; -1 is a seed of its own for each request."""
+    value = integer(-1, RANDOM_SEED)(text)
+    return RANDOM_SEED if value == -1 else value
+
+
+def gpu_layers(text: str) -> int:
+    if text in ("auto", "all"):
+        return -1
+    value = integer(-INT_MAX)(text) if text.lstrip("+-").isdigit() else None
+    if value is None:
+        raise ValueError("expected a whole number, auto or all")
+    return max(-1, value)
+
+
+def env_flag(text: str) -> bool:
+    """A switch in the environment: exactly `1` or `true` is on, anything else is off (contract 1.8)."""
+    return text in ("1", "true")
+
+
+FLASH_ATTN = {
+    "on": "on",
+    "off": "off",
+    "auto": "auto",
+    "1": "on",
+    "0": "off",
+    "true": "on",
+    "false": "off",
+    "-1": "auto",
+}
+SWITCH = {"on": True, "off": False, "auto": False, "1": True, "0": False, "true": True, "false": False}
+
+
+def env_flash_attn(text: str) -> str:
+    return FLASH_ATTN.get(text.strip().lower(), "off")
+
+
+def word(text: str) -> str:
+    if not text:
+        raise ValueError("expected a text that is not empty")
+    return text
+
+
+def one_of(words: Mapping[str, T]) -> Callable[[str], T]:
+    """A parser of fixed words, in any case."""
+
+    def parse(text: str) -> T:
+        try:
+            return words[text.strip().lower()]
+        except KeyError:
+            raise ValueError(f"expected {', '.join(words)}") from None
+
+    return parse
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    """Addresses or socket paths, separated by commas."""
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not found:
+        raise ValueError("expected an address")
+    return found
+
+
+def api_keys(text: str) -> frozenset[str]:
+    found = frozenset(key.strip() for key in text.split(",") if key.strip())
+    if not found:
+        raise ValueError("expected a key")
+    return found
+
+
+def api_keys_of_file(path: str) -> frozenset[str]:
+    """One key a line; blank lines do not count."""
+    found = frozenset(line.strip() for line in file_text(path).splitlines() if line.strip())
+    if not found:
+        raise ValueError("the file holds no key")
+    return found
+
+
+def file_text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read the file: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("the file is not UTF-8 text") from None
+
+
+def samplers(text: str) -> tuple[str, ...]:
+    """Names separated by `;`. Raises ValueError for a name that is not known; see `unknown_samplers`."""
+    return tuple(SAMPLER_NAMES[name] for name in _split_samplers(text) if name in SAMPLER_NAMES)
+
+
+def sampling_seq(text: str) -> tuple[str, ...]:
+    """One letter a sampler."""
+    return tuple(SAMPLER_LETTERS[letter] for letter in text if letter in SAMPLER_LETTERS)
+
+
+def unknown_samplers(flag: str, text: str) -> list[str]:
+    """What `samplers` or `sampling_seq` leaves out: worth a warning, no failure (contract 1.4)."""
+    if flag == "--sampling-seq":
+        return [letter for letter in text if letter not in SAMPLER_LETTERS]
+    return [name for name in _split_samplers(text) if name not in SAMPLER_NAMES]
+
+
+def _split_samplers(text: str) -> list[str]:
+    return [name.strip().lower() for name in text.split(";") if name.strip()]
+
+
+def logit_bias(text: str) -> tuple[tuple[int, float], ...]:
+    """`15043+1` or `15043-1`: a token id and what is added to its logit. `15043-inf` bans the token."""
+    for sign in "+-":
+        token, found, bias = text.partition(sign)
+        if found and token.isascii() and token.isdigit():
+            is_ban = sign == "-" and bias.lower() == "inf"
+            return ((integer(0)(token), -math.inf if is_ban else number()(sign + bias)),)
+    raise ValueError("expected TOKEN_ID+BIAS or TOKEN_ID-BIAS, as in 15043-1")
+
+
+def sequence_breaker(text: str) -> tuple[str, ...]:
+    r"""One breaker, with `\n` and the like as in C. `none` is no breaker."""
+    if text == "none":
+        return ()
+    if not text:
+        raise ValueError("expected a text, or none")
+    return (_unescape(text),)
+
+
+def _unescape(text: str) -> str:
+    pieces: list[str] = []
+    rest = iter(text)
+    for character in rest:
+        if character != "\\":
+            pieces.append(character)
+            continue
+        following = next(rest, "")
+        pieces.append(ESCAPES.get(following, "\\" + following))
+    return "".join(pieces)

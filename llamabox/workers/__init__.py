@@ -1,0 +1,1 @@
+"""The process boundary: native code runs in worker processes, HTTP in the server process."""

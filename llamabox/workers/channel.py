@@ -1,0 +1,171 @@
+"""Frames over one end of a Unix socket pair. No message means anything here.
+
+The worker's end is blocking (`BlockingChannel`): an engine loop is a thread. The server's is asyncio (`AsyncChannel`).
+Either way a peer that is gone is an end of file, quietly, and a frame that makes no sense raises ChannelBroken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections import deque
+from types import TracebackType
+
+from llamabox.workers.protocol import PREFIX, Message, decode, encode, frame_length
+
+READ_BUFFER = 256 << 10
+"""Bytes asked of the kernel at once: many small frames cost one system call."""
+
+
+class BlockingChannel:
+    """A worker's end. One thread receives; any thread sends; neither waits for the other. Owns the socket.
+
+    `send` hands the bytes to the kernel at once if it has room for them, which it nearly always has. A thread of our
+    own takes what it has no room for: so the engine loop never blocks on a slow server, and, in the usual case, no
+    second thread wakes up and takes a core from the decode that has just begun.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._socket = sock
+        self._reader = sock.makefile("rb", buffering=READ_BUFFER)
+        self._changed = threading.Condition()
+        self._unsent: deque[bytes | memoryview] = deque()  # guarded by _changed, as are the two flags
+        self._closing = False
+        self._gone = False  # nobody reads what we send
+        self._writer = threading.Thread(target=self._write, name="channel writer", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def from_fd(cls, fd: int) -> BlockingChannel:
+        """Takes over an inherited descriptor, and keeps it from being inherited any further."""
+        sock = socket.socket(fileno=fd)
+        sock.set_inheritable(False)
+        return cls(sock)
+
+    def receive(self) -> Message | None:
+        """The next message, waited for; None once the peer or `close` has ended the stream. May raise ChannelBroken."""
+        try:
+            prefix = self._reader.read(PREFIX.size)
+            if len(prefix) < PREFIX.size:
+                return None
+            n_header, n_payload = frame_length(prefix)
+            header = self._reader.read(n_header)
+            payload = self._reader.read(n_payload)
+        except (OSError, ValueError):  # ValueError: closed by another thread
+            return None
+        if len(header) < n_header or len(payload) < n_payload:
+            return None
+        return decode(header, payload)
+
+    def send(self, message: Message) -> None:
+        """Never blocks; keeps the order of the calls. What nobody will read any more is dropped."""
+        frame: bytes | memoryview = encode(message)
+        with self._changed:
+            if self._gone or self._closing:
+                return
+            if not self._unsent:
+                frame = self._send_now(frame)
+            if frame and not self._gone:
+                self._unsent.append(frame)
+                self._changed.notify_all()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Sends what is unsent, for at most `timeout` seconds, then ends both directions. Idempotent."""
+        with self._changed:
+            if self._closing:
+                return
+            self._closing = True
+            self._changed.notify_all()
+        self._writer.join(timeout)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes a blocked read or write; closing alone would not
+        self._writer.join()
+        self._reader.close()
+        self._socket.close()
+
+    def __enter__(self) -> BlockingChannel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send_now(self, frame: bytes | memoryview) -> bytes | memoryview:
+        """What the kernel had no room for."""
+        try:
+            n_sent = self._socket.send(frame, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            n_sent = 0
+        except OSError:
+            self._gone = True
+            return b""
+        return memoryview(frame)[n_sent:]
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._unsent or self._closing)
+                if not self._unsent:
+                    return
+                frame = self._unsent[0]  # stays in the queue while it is sent, so that no later one overtakes it
+            try:
+                self._socket.sendall(frame)
+            except OSError:
+                with self._changed:
+                    self._gone = True
+                    self._unsent.clear()
+                return
+            with self._changed:
+                self._unsent.popleft()
+
+
+class AsyncChannel:
+    """The server's end. Belongs to one event loop; one task receives. Owns the socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, sock: socket.socket) -> AsyncChannel:
+        """Takes over the socket, also when it fails."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=sock, limit=READ_BUFFER)
+        except BaseException:
+            sock.close()
+            raise
+        return cls(reader, writer)
+
+    async def receive(self) -> Message | None:
+        """The next message; None once the peer or `close` has ended the stream. May raise ChannelBroken."""
+        try:
+            n_header, n_payload = frame_length(await self._reader.readexactly(PREFIX.size))
+            header = await self._reader.readexactly(n_header)
+            payload = await self._reader.readexactly(n_payload) if n_payload else b""
+        except (asyncio.IncompleteReadError, OSError):
+            return None
+        return decode(header, payload)
+
+    def send(self, message: Message) -> None:
+        """Queues a frame. Never waits: `n_unsent` tells how much the peer has yet to take."""
+        frame = encode(message)
+        if not self._writer.is_closing():
+            self._writer.write(frame)
+
+    @property
+    def n_unsent(self) -> int:
+        """Bytes queued here for the peer."""
+        return self._writer.transport.get_write_buffer_size()
+
+    async def drain(self) -> None:
+        """Waits until the peer has taken most of what was sent, or is gone."""
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+
+    def close(self) -> None:
+        """Ends both directions at once; what is unsent is dropped. Idempotent."""
+        self._writer.transport.abort()

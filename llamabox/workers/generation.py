@@ -1,0 +1,119 @@
+"""One request's events, on their way from the worker to whoever writes the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+
+from llamabox.engine.events import Event, Failed, Finished
+from llamabox.errors import LlamaboxError, ServerFault
+from llamabox.workers.protocol import Submit, read_error
+
+MAX_LAG = 4096
+"""Events that may wait for a slow consumer. A step makes one per sequence, so this is minutes of a stream."""
+
+
+class Generation:
+    """An async iterator over Started, Delta and Finished; it ends after the last of the request's n sequences.
+
+    A Failed event, or the worker's death, is raised as its exception once the events before it are consumed.
+    Belongs to the event loop; one consumer. As a context manager it aborts what has not ended by the exit.
+    """
+
+    __slots__ = ("_closed", "_error", "_events", "_leave", "_max_lag", "_n_running", "_waiter", "submit")
+
+    def __init__(self, submit: Submit, leave: Callable[[Generation, bool], None], max_lag: int = MAX_LAG) -> None:
+        """`leave(self, completed)` is called once, when the worker has nothing more to say that matters."""
+        self.submit = submit
+        self._leave = leave
+        self._max_lag = max_lag
+        self._events: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._n_running = submit.params.n
+        self._error: LlamaboxError | None = None
+        self._closed = False  # no further event is taken
+
+    def __aiter__(self) -> Generation:
+        return self
+
+    async def __anext__(self) -> Event:
+        await self._available()
+        if self._events:
+            return self._events.popleft()
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    async def batch(self) -> list[Event]:
+        """All events there are, waited for: usually those of one step. [] is the end. Raises as iterating does."""
+        await self._available()
+        if self._events:
+            events = list(self._events)
+            self._events.clear()
+            return events
+        if self._error is not None:
+            raise self._error
+        return []
+
+    def abort(self) -> None:
+        """Ends it here and in the worker. Idempotent, and nothing after a complete end."""
+        if not self._closed:
+            self._events.clear()
+            self._close(completed=False)
+
+    async def __aenter__(self) -> Generation:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def push(self, event: Event) -> None:
+        """For the client: one more event. Those of a step cost one wake-up: the consumer runs when all are pushed."""
+        if self._closed:
+            return
+        if isinstance(event, Failed):
+            self._error = read_error(event.error)
+            self._close(completed=False)
+            return
+        if len(self._events) >= self._max_lag:
+            self._events.clear()
+            self.fail(ServerFault(f"the client is too slow: {self._max_lag} events were waiting for it"))
+            return
+        self._events.append(event)
+        if isinstance(event, Finished):
+            self._n_running -= 1
+        if self._n_running:
+            self._wake()
+        else:
+            self._close(completed=True)
+
+    def fail(self, error: LlamaboxError) -> None:
+        """For the client: no more will come, for this reason. Nothing if it has ended."""
+        if not self._closed:
+            self._error = error
+            self._close(completed=False)
+
+    def _close(self, *, completed: bool) -> None:
+        self._closed = True
+        self._leave(self, completed)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
+
+    async def _available(self) -> None:
+        """Returns when there is an event or an end."""
+        while not self._events and not self._closed:
+            assert self._waiter is None, "a generation has one consumer"
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None

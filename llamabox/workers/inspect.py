@@ -1,0 +1,61 @@
+"""What the native libraries say of themselves: `python -m llamabox.workers.inspect QUESTION [PREFIX]`.
+
+A process of its own, because the one that asks (the command, later the server) loads no native code. Writes one JSON
+object to stdout: `{"text": the answer}`, or an error as `errors.to_wire()`.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import orjson
+
+import llamabox
+from llamabox.bindings import backend
+from llamabox.bindings._ffi import Native, build_info, load
+from llamabox.errors import LlamaboxError, to_wire
+
+
+def main(question: str, prefix: str) -> int:
+    try:
+        native = load(prefix or None)
+        backend.start(native)
+        reply: object = {"text": ANSWERS[question](native)}
+    except LlamaboxError as error:
+        reply = to_wire(error)
+    sys.stdout.buffer.write(orjson.dumps(reply))
+    return 0
+
+
+def version(native: Native) -> str:
+    info = build_info(native)
+    machine = f"{platform.system()} {platform.machine()}"
+    lines = [
+        f"llamabox {llamabox.__version__}, Python {platform.python_version()}, {machine}",
+        f"llama.cpp {info['version']} ({info['build']})",
+    ]
+    kind = f"{info['backend']}, portable" if info["portable"] else info["backend"]
+    lines.append(f"  commit {info['commit']}, backend {kind}")
+    lines += [f"  {compiler}" for compiler in info["compiler"].values()]
+    lines.append(f"  {' '.join(info['flags'])}")
+    lines.append(f"  native libraries: {native.prefix.path}")
+    return "\n".join(lines)
+
+
+def system_info(native: Native) -> str:
+    return backend.system_info(native).strip()
+
+
+def list_devices(native: Native) -> str:
+    lines = ["Available devices:"]
+    for device in backend.devices(native):
+        memory = f"{device.memory_total >> 20} MiB, {device.memory_free >> 20} MiB free"
+        lines.append(f"  {device.name}: {device.description} ({device.kind}, {device.backend}, {memory})")
+    return "\n".join(lines)
+
+
+ANSWERS = {"version": version, "system_info": system_info, "list_devices": list_devices}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""))

@@ -1,0 +1,313 @@
+"""The messages between the server process and a worker, and their encoding.
+
+    server → worker   Configure · Submit · Abort · Call · Shutdown
+    worker → server   Loading · Ready · LoadFailed · Step · Reply
+
+A frame is `u32 header length | u32 payload length | header (JSON) | payload (raw bytes)`, little endian.
+The header is `[kind, fields]`. One Step carries all events of all requests of one engine step.
+The payload is the place of tensors and images; text needs none, so today it is empty in every frame.
+
+JSON has no infinity: a ban in a logit bias, -inf, travels as null. All other floats are finite.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+
+from llamabox.engine.events import Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, from_wire
+
+PREFIX = struct.Struct("<II")
+MAX_FRAME = 1 << 30
+"""A longer frame is a broken peer, not a message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextConfig:
+    """All that a text worker needs to load and run a model. Units and defaults as in contract 1.4."""
+
+    model: str
+    n_ctx: int = 4096  # over all slots; 0: what the model was trained for
+    n_parallel: int = 1
+    n_batch: int = 2048
+    n_ubatch: int = 512
+    n_threads: int = -1
+    n_threads_batch: int = -1
+    n_gpu_layers: int = -1
+    flash_attn: str = "auto"  # on, off, auto
+    kv_unified: bool = True
+    context_shift: bool = True
+    cont_batching: bool = True
+    warmup: bool = True
+    verbosity: int = 0
+    log_colors: bool = False
+    native: str | None = None  # the native prefix; None: the one inside the package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What the server process knows of the loaded model."""
+
+    path: str
+    n_ctx: int  # of one slot
+    n_ctx_total: int
+    n_slots: int
+    n_ctx_train: int
+    n_vocab: int
+    n_embd: int
+    n_params: int
+    size: int  # bytes
+    vocab_type: int
+    ftype: str
+    description: str
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+    add_bos: bool
+    context_shift: bool  # asked for and possible
+    build: str  # "b<number>-<commit>"
+    longest_piece: int  # bytes: no prompt of n bytes has fewer than n / longest_piece tokens
+    eog_tokens: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """The first frame: what to load."""
+
+    config: TextConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """One prompt: strings and token ids in order. Only a leading string gets the model's BOS."""
+
+    request_id: str
+    prompt: list[str | int]
+    params: GenerationParams
+    logit_bias: list[tuple[int | str, float]] = field(default_factory=list)  # a string biases each of its tokens
+    add_special: bool = True
+    parse_special: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Forget a request: all its sequences end, without further events."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A question with one Reply. `method` is one of those in workers.text."""
+
+    call_id: int
+    method: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Finish the step, free the model, exit 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Load progress, 0 to 1."""
+
+    progress: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model answers from now on."""
+
+    info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model cannot be served; `error` is `errors.to_wire()`. The worker exits after it."""
+
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Everything that one engine step brought forth."""
+
+    events: list[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a Call: `value`, or `error` as `errors.to_wire()`."""
+
+    call_id: int
+    value: Any = None
+    error: dict[str, Any] | None = None
+
+
+Message = Configure | Submit | Abort | Call | Shutdown | Loading | Ready | LoadFailed | Step | Reply
+
+
+def encode(message: Message) -> bytes:
+    """A whole frame. A snapshot: what the engine changes in an event afterwards does not show.
+
+    Raises ServerFault for a message longer than MAX_FRAME, TypeError for a value that JSON has no word for.
+    """
+    kind = _KIND_OF[type(message)]
+    body: Any = message
+    if isinstance(message, Step):
+        body = [_row(event) for event in message.events]
+    elif isinstance(message, Submit):
+        _check_biases(message.logit_bias)
+        _check_biases(message.params.sampling.logit_bias)
+    try:
+        header = orjson.dumps((kind, body))
+    except orjson.JSONEncodeError:
+        # Most likely a lone surrogate, which UTF-8 cannot carry and a JSON body can ("\\ud800").
+        plain = body if isinstance(message, Step) else asdict(message)
+        header = orjson.dumps((kind, _without_surrogates(plain)))
+    if len(header) > MAX_FRAME:
+        raise ServerFault(f"a {kind} message of {len(header)} bytes is over the {MAX_FRAME} that a frame may have")
+    return PREFIX.pack(len(header), 0) + header
+
+
+def decode(header: bytes, payload: bytes = b"") -> Message:
+    """The message in a frame. Raises ChannelBroken for anything that `encode` does not make."""
+    if payload:
+        raise ChannelBroken(f"a frame came with {len(payload)} bytes of payload, but no message has any")
+    try:
+        kind, body = orjson.loads(header)
+        return _BUILD[kind](body)
+    except (KeyError, IndexError, TypeError, ValueError) as exc:
+        raise ChannelBroken(f"a frame holds no message: {exc!r} in {header[:80]!r}") from exc
+
+
+def frame_length(prefix: bytes) -> tuple[int, int]:
+    """Header and payload lengths out of a frame's first eight bytes. Raises ChannelBroken if they are absurd."""
+    n_header, n_payload = PREFIX.unpack(prefix)
+    if n_header + n_payload > MAX_FRAME:
+        raise ChannelBroken(f"a frame of {n_header} + {n_payload} bytes is announced; at most {MAX_FRAME} is right")
+    return n_header, n_payload
+
+
+def read_error(wire: dict[str, Any]) -> LlamaboxError:
+    """`errors.from_wire`, but an error that cannot be read is an error as well."""
+    try:
+        return from_wire(wire)
+    except (KeyError, TypeError) as exc:
+        return ServerFault(f"the worker failed, with a reason that cannot be read: {wire!r} ({exc!r})")
+
+
+def _row(event: Event) -> tuple[Any, ...]:
+    """An event as a flat row. Measured for 32 Deltas, there and back: 34 µs, against 110 as JSON objects."""
+    match event:
+        case Delta():
+            return ("d", event.request_id, event.index, event.text, event.tokens, *_timings_row(event.timings))
+        case Started():
+            return ("s", event.request_id, event.index, event.id_slot, event.n_prompt, event.n_cached, event.seed)
+        case Finished():
+            return (
+                *("f", event.request_id, event.index, event.reason, event.stop_type, event.stopping_word),
+                *(event.truncated, event.has_new_line, event.n_prompt, event.n_resident, event.id_slot, event.seed),
+                *_timings_row(event.timings),
+            )
+        case Failed():
+            return ("x", event.request_id, event.index, event.error)
+
+
+def _timings_row(timings: Timings) -> tuple[int, int, float, int, float, float]:
+    return (
+        timings.cache_n,
+        timings.prompt_n,
+        timings.prompt_ms,
+        timings.predicted_n,
+        timings.predicted_ms,
+        timings.queue_ms,
+    )
+
+
+def _event(row: list[Any]) -> Event:
+    match row[0]:
+        case "d":
+            return Delta(row[1], row[2], row[3], row[4], Timings(*row[5:]))
+        case "s":
+            return Started(*row[1:])
+        case "f":
+            ending = (FinishReason(row[3]), StopType(row[4]))
+            return Finished(*(*row[1:3], *ending, *row[5:12], Timings(*row[12:])))
+        case "x":
+            return Failed(*row[1:])
+    raise ValueError(f"no event is called {row[0]!r}")
+
+
+def _check_biases(biases: Iterable[tuple[Any, float]]) -> None:
+    for token, bias in biases:
+        assert math.isfinite(bias) or bias == -math.inf, f"a bias of {bias} for {token!r} was let through"
+
+
+def _biases(rows: Iterable[list[Any]]) -> list[tuple[Any, float]]:
+    return [(token, -math.inf if bias is None else bias) for token, bias in rows]
+
+
+def _sampling(fields: dict[str, Any]) -> SamplingParams:
+    fields["samplers"] = tuple(fields["samplers"])
+    fields["dry_sequence_breakers"] = tuple(fields["dry_sequence_breakers"])
+    fields["logit_bias"] = tuple(_biases(fields["logit_bias"]))
+    return SamplingParams(**fields)
+
+
+def _submit(fields: dict[str, Any]) -> Submit:
+    params = fields["params"]
+    params["stop"] = tuple(params["stop"])
+    params["sampling"] = _sampling(params["sampling"])
+    fields["params"] = GenerationParams(**params)
+    fields["logit_bias"] = _biases(fields["logit_bias"])
+    return Submit(**fields)
+
+
+def _without_surrogates(value: Any) -> Any:
+    """The same JSON value with each lone surrogate in its strings replaced by U+FFFD."""
+    match value:
+        case str():
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        case dict():
+            return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_surrogates(item) for item in value]
+    return value
+
+
+_BUILD: dict[str, Callable[[Any], Message]] = {
+    "configure": lambda fields: Configure(TextConfig(**fields["config"])),
+    "submit": _submit,
+    "abort": lambda fields: Abort(**fields),
+    "call": lambda fields: Call(**fields),
+    "shutdown": lambda fields: Shutdown(**fields),
+    "loading": lambda fields: Loading(**fields),
+    "ready": lambda fields: Ready(ModelInfo(**fields["info"])),
+    "load_failed": lambda fields: LoadFailed(**fields),
+    "step": lambda rows: Step([_event(row) for row in rows]),
+    "reply": lambda fields: Reply(**fields),
+}
+
+_KIND_OF: dict[type[Message], str] = {
+    Configure: "configure",
+    Submit: "submit",
+    Abort: "abort",
+    Call: "call",
+    Shutdown: "shutdown",
+    Loading: "loading",
+    Ready: "ready",
+    LoadFailed: "load_failed",
+    Step: "step",
+    Reply: "reply",
+}

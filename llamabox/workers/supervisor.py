@@ -1,0 +1,205 @@
+"""Keeps one worker process alive: spawn, watch, restart with back-off, stop.
+
+Knows processes and delays; of messages only Shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from llamabox.workers.channel import AsyncChannel
+from llamabox.workers.protocol import Shutdown
+
+logger = logging.getLogger(__name__)
+
+TERM_GRACE = 1.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+EXIT_GRACE = 2.0
+"""Seconds a worker may live on after it closed its socket, or after a SIGKILL."""
+
+
+@dataclass(slots=True)
+class Backoff:
+    """When to start again, in seconds: doubling from `first` to `most`; `first` again after `healthy` of service."""
+
+    first: float = 0.1
+    most: float = 10.0
+    healthy: float = 30.0
+    _next: float = field(default=0.0, init=False)
+
+    def after(self, served: float) -> float:
+        """Seconds to wait after a life that gave `served` seconds of service."""
+        delay = self.first if served >= self.healthy or not self._next else self._next
+        self._next = min(2 * delay, self.most)
+        return delay
+
+
+class WorkerProcess:
+    """One spawned process and the channel to it. Owned by the event loop that spawned it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: AsyncChannel) -> None:
+        self._process = process
+        self.channel = channel
+
+    @classmethod
+    async def spawn(cls, module: str, env: Mapping[str, str]) -> WorkerProcess:
+        """Runs `python -m module FD`, FD being its end of the channel. Raises OSError if it cannot.
+
+        A session of its own keeps a terminal's Ctrl-C and hang-up away: the server decides when its workers stop.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", module, str(theirs.fileno())),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                    env={**os.environ, **env},
+                )
+        except BaseException:
+            ours.close()
+            raise
+        return cls(process, await AsyncChannel.open(ours))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Does nothing to a process that has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def reap(self) -> int:
+        """Closes the channel, waits for the process or puts an end to it, and returns its code (negative: a signal)."""
+        self.channel.close()
+        try:
+            async with asyncio.timeout(EXIT_GRACE):
+                return await self._process.wait()
+        except TimeoutError:
+            logger.warning("worker %d lives on without its channel: killing it", self.pid)
+        finally:
+            if self._process.returncode is None:
+                self.signal(signal.SIGKILL)
+        return await self._process.wait()
+
+
+class Supervisor:
+    """Runs lives of one worker, one after the other. Belongs to one event loop.
+
+    `session(channel)` talks to a worker until the channel ends, and returns for how many seconds it was of service.
+    `ended(how)` is then told how the process ended, in words, and says whether there is to be another.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        session: Callable[[AsyncChannel], Awaitable[float]],
+        ended: Callable[[str], bool],
+        *,
+        env: Mapping[str, str],
+        backoff: Backoff,
+    ) -> None:
+        self.n_restarts = 0
+        self._module = module
+        self._session = session
+        self._ended = ended
+        self._env = env
+        self._backoff = backoff
+        self._worker: WorkerProcess | None = None
+        self._stopping = asyncio.Event()
+        self._lives: asyncio.Task[None] | None = None
+        self._stopper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker that runs now."""
+        return None if self._worker is None else self._worker.pid
+
+    def start(self) -> None:
+        """Returns at once; the first process is spawned by a task."""
+        assert self._lives is None, "a supervisor starts once"
+        self._lives = asyncio.create_task(self._run(), name=f"supervisor of {self._module}")
+
+    async def stop(self, grace: float) -> None:
+        """Shutdown message; after `grace` seconds SIGTERM, a second later SIGKILL. Returns when the process is reaped.
+
+        Idempotent; whoever calls it again waits for the same end. A worker that is to be started is not.
+        """
+        if self._stopper is None:
+            self._stopper = asyncio.create_task(self._stop(grace))
+        await asyncio.shield(self._stopper)
+
+    async def _stop(self, grace: float) -> None:
+        self._stopping.set()
+        if self._lives is None:
+            return
+        if self._worker is not None:
+            self._worker.channel.send(Shutdown())
+        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, TERM_GRACE)):
+            done, _ = await asyncio.wait({self._lives}, timeout=patience)
+            if not done and self._worker is not None:
+                logger.warning("worker %d has not stopped within %g s: %s", self._worker.pid, patience, number.name)
+                self._worker.signal(number)
+        done, _ = await asyncio.wait({self._lives}, timeout=EXIT_GRACE)
+        if not done:  # the kernel does not let go of it, as happens with a driver that hangs
+            logger.error("worker %s does not end, not even by SIGKILL", self.pid)
+            self._lives.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            served, how = await self._live()
+            if not self._ended(how) or self._stopping.is_set():
+                return
+            delay = self._backoff.after(served)
+            logger.warning("next start of %s in %g s", self._module, delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
+                return
+            self.n_restarts += 1
+
+    async def _live(self) -> tuple[float, str]:
+        """One life: seconds of service, and how it ended."""
+        try:
+            worker = await WorkerProcess.spawn(self._module, self._env)
+        except OSError as exc:
+            how = f"could not be started: {exc}"
+            logger.error("the worker %s %s", self._module, how)
+            return 0.0, how
+        logger.info("worker %d runs %s", worker.pid, self._module)
+        self._worker = worker
+        try:
+            if self._stopping.is_set():  # nothing is loaded yet, so nothing is lost
+                worker.signal(signal.SIGKILL)
+            served = await self._session(worker.channel)
+            how = describe_exit(await worker.reap())
+        finally:
+            self._worker = None
+            worker.channel.close()
+            worker.signal(signal.SIGKILL)  # only a cancelled or failed life comes here with a process
+        level = logging.INFO if self._stopping.is_set() else logging.ERROR
+        logger.log(level, "worker %d %s", worker.pid, how)
+        return served, how
+
+
+def describe_exit(code: int) -> str:
+    """`exited with code 1`, or `was killed by SIGSEGV (Segmentation fault)` for a negative code."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name} ({signal.strsignal(-code)})"

@@ -1,0 +1,61 @@
+"""Which requests were there when workers died, so that one of them does not kill for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from llamabox.workers.protocol import Submit, encode
+
+MEMORY = 3600.0
+"""Seconds until a death is forgotten."""
+
+MAX_SUSPECTS = 1024
+"""The ones longest unseen are forgotten first."""
+
+GUILTY = 2
+"""Deaths at which a request must have been in flight to be refused."""
+
+
+class Suspects:
+    """Counts deaths by what a request asks, whatever its id. A request that is served to its end is cleared.
+
+    An innocent one that runs beside the killer at two deaths, and never completes in between, is refused with it:
+    nothing outside the worker can tell them apart.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()  # fingerprint → deaths, time of the last
+
+    def add(self, in_flight: Iterable[Submit]) -> None:
+        """A worker died while these ran."""
+        self._forget()
+        for fingerprint in {_fingerprint(submit) for submit in in_flight}:
+            n_deaths, _ = self._deaths.pop(fingerprint, (0, 0.0))
+            self._deaths[fingerprint] = (n_deaths + 1, self._clock())
+        while len(self._deaths) > MAX_SUSPECTS:
+            self._deaths.popitem(last=False)
+
+    def clear(self, submit: Submit) -> None:
+        """It was served to its end."""
+        if self._deaths:
+            self._deaths.pop(_fingerprint(submit), None)
+
+    def is_guilty(self, submit: Submit) -> bool:
+        if not self._deaths:  # the usual case costs nothing: fingerprints are taken after a death only
+            return False
+        self._forget()
+        n_deaths, _ = self._deaths.get(_fingerprint(submit), (0, 0.0))
+        return n_deaths >= GUILTY
+
+    def _forget(self) -> None:
+        horizon = self._clock() - MEMORY
+        while self._deaths and next(iter(self._deaths.values()))[1] < horizon:
+            self._deaths.popitem(last=False)
+
+
+def _fingerprint(submit: Submit) -> bytes:
+    return hashlib.blake2b(encode(replace(submit, request_id="")), digest_size=16).digest()

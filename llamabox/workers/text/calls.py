@@ -1,0 +1,84 @@
+"""Questions the server process may ask a text worker. Those about the vocabulary are answered on the reader thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llamabox.bindings.vocab import Vocab
+from llamabox.engine.engine import Engine
+from llamabox.errors import NotSupported
+from llamabox.workers.protocol import Call
+from llamabox.workers.text.intake import Intake
+
+
+class VocabCalls:
+    """tokenize and detokenize: any thread, at any time."""
+
+    def __init__(self, vocab: Vocab, intake: Intake) -> None:
+        self._vocab = vocab
+        self._intake = intake
+
+    def find(self, method: str) -> Callable[..., Any] | None:
+        """The method's function, None where it is not one of these."""
+        methods: dict[str, Callable[..., Any]] = {"tokenize": self.tokenize, "detokenize": self.detokenize}
+        return methods.get(method)
+
+    def tokenize(
+        self, content: list[str | int], add_special: bool, parse_special: bool, with_pieces: bool
+    ) -> dict[str, Any]:
+        """`{"tokens": [id, …]}`, or with pieces `[{"id", "piece"}, …]`; a piece that is no UTF-8 is a list of bytes."""
+        tokens = self._intake.tokens(content, add_special=add_special, parse_special=parse_special)
+        if not with_pieces:
+            return {"tokens": tokens}
+        return {"tokens": [{"id": token, "piece": self._piece(token)} for token in tokens]}
+
+    def detokenize(self, tokens: list[int]) -> dict[str, Any]:
+        """`{"content": text}`; special tokens are not rendered."""
+        known = [self._intake.token(token, "tokens") for token in tokens]
+        content = b"".join(self._vocab.piece(token, special=False) for token in known)
+        return {"content": content.decode("utf-8", "replace")}
+
+    def _piece(self, token: int) -> str | list[int]:
+        piece = self._vocab.piece(token, special=True)
+        try:
+            return piece.decode("utf-8")
+        except UnicodeDecodeError:
+            return list(piece)
+
+
+class EngineCalls:
+    """What concerns the engine: answered on its thread, between two steps."""
+
+    def __init__(self, engine: Engine, n_ctx: int) -> None:
+        self._engine = engine
+        self._n_ctx = n_ctx
+
+    def answer(self, call: Call) -> Any:
+        """The value of the reply. Raises NotSupported for an unknown method."""
+        match call.method:
+            case "slots":
+                return self.slots()
+            case "check_integrity":
+                return {"problems": self._engine.check_integrity()}
+        raise NotSupported(f"the text worker knows no call {call.method!r}")
+
+    def slots(self) -> list[dict[str, Any]]:
+        """One object per slot; the last five keys tell of the sequence in it, if there is one."""
+        running = {sequence.slot.slot_id: sequence for sequence in self._engine.running if sequence.slot is not None}
+        found = []
+        for slot in self._engine.cache.slots:
+            sequence = running.get(slot.slot_id)
+            found.append(
+                {
+                    "id": slot.slot_id,
+                    "n_ctx": self._n_ctx,
+                    "n_resident": len(slot.resident),
+                    "is_processing": sequence is not None,
+                    "request_id": sequence.request_id if sequence else None,
+                    "n_prompt": sequence.n_prompt if sequence else 0,
+                    "n_decoded": sequence.n_generated if sequence else 0,
+                    "truncated": sequence.truncated if sequence else False,
+                }
+            )
+        return found

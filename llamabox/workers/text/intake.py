@@ -1,0 +1,56 @@
+"""From a Submit to the engine's Request: tokenising, and the checks that need the vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from llamabox.bindings.vocab import Vocab
+from llamabox.engine.request import Request
+from llamabox.errors import InvalidRequest
+from llamabox.workers.protocol import Submit
+
+
+class Intake:
+    """Tokenises what clients send. Thread-safe, as llama_tokenize is."""
+
+    def __init__(self, vocab: Vocab) -> None:
+        self._vocab = vocab
+
+    def request(self, submit: Submit) -> Request:
+        """The engine's request for `submit`. Raises InvalidRequest naming the field."""
+        tokens = self.tokens(submit.prompt, add_special=submit.add_special, parse_special=submit.parse_special)
+        params = submit.params
+        if submit.logit_bias:
+            sampling = dataclasses.replace(params.sampling, logit_bias=self._logit_bias(submit))
+            params = dataclasses.replace(params, sampling=sampling)
+        return Request(request_id=submit.request_id, tokens=tuple(tokens), params=params)
+
+    def tokens(self, content: Sequence[str | int], *, add_special: bool, parse_special: bool) -> list[int]:
+        """The ids of strings and ids in order; only a leading string gets BOS and the like."""
+        tokens: list[int] = []
+        for i, part in enumerate(content):
+            if isinstance(part, str):
+                tokens += self._vocab.tokenize(part, add_special=add_special and i == 0, parse_special=parse_special)
+            else:
+                tokens.append(self.token(part, "prompt"))
+        return tokens
+
+    def token(self, token: int, field: str) -> int:
+        """`token` itself, once it is known to be in the vocabulary."""
+        if not 0 <= token < self._vocab.n_tokens:
+            raise InvalidRequest(
+                f"Field '{field}': token id {token} is not in the vocabulary (0 to {self._vocab.n_tokens - 1})",
+                field=field,
+            )
+        return token
+
+    def _logit_bias(self, submit: Submit) -> tuple[tuple[int, float], ...]:
+        bias: dict[int, float] = dict(submit.params.sampling.logit_bias)
+        for key, value in submit.logit_bias:
+            if isinstance(key, int):
+                bias[self.token(key, "logit_bias")] = value
+            else:
+                ids = self._vocab.tokenize(key, add_special=False, parse_special=True)
+                bias.update((token, value) for token in ids)
+        return tuple(bias.items())

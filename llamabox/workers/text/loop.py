@@ -1,0 +1,146 @@
+"""The text worker's loop: take in what came, do a step, send what it brought forth."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+
+from llamabox.engine.engine import Engine
+from llamabox.engine.events import Failed
+from llamabox.engine.request import Request
+from llamabox.errors import LlamaboxError, ServerFault, to_wire
+from llamabox.workers.channel import BlockingChannel
+from llamabox.workers.protocol import Abort, Call, Message, Reply, Shutdown, Step, Submit
+from llamabox.workers.text.calls import EngineCalls, VocabCalls
+from llamabox.workers.text.intake import Intake
+
+logger = logging.getLogger(__name__)
+
+Task = Request | Abort | Call | Shutdown
+"""What the reader thread hands to the loop."""
+
+
+class Reader:
+    """The thread that receives. Tokenising and vocabulary calls happen here, beside the decode that is running."""
+
+    def __init__(self, channel: BlockingChannel) -> None:
+        self._channel = channel
+        self._intake: Intake | None = None
+        self._calls: VocabCalls | None = None
+        self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
+
+    def start(self) -> None:
+        """Begin to receive. While nothing serves yet, Shutdown and the end of the channel end the process."""
+        self._thread.start()
+
+    def serve(self, intake: Intake, calls: VocabCalls) -> None:
+        """From now on requests are taken in. Called before Ready is sent."""
+        self._intake, self._calls = intake, calls
+
+    def _run(self) -> None:
+        while (message := self._channel.receive()) is not None:
+            self._take(message)
+        # The server process is gone: nobody is left to answer, and a step in native code cannot be waited for.
+        os._exit(0)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Submit():
+                self._submit(message)
+            case Call():
+                self._call(message)
+            case Abort():
+                self.tasks.put(message)
+            case Shutdown() if self._intake is None:
+                os._exit(0)
+            case Shutdown():
+                self.tasks.put(message)
+            case _:
+                logger.error("a text worker has no use for a %s message", type(message).__name__)
+
+    def _submit(self, submit: Submit) -> None:
+        assert self._intake is not None, "a request before Ready"
+        try:
+            self.tasks.put(self._intake.request(submit))
+        except LlamaboxError as error:
+            self._channel.send(Step([Failed(submit.request_id, 0, to_wire(error))]))
+
+    def _call(self, call: Call) -> None:
+        assert self._calls is not None, "a call before Ready"
+        method = self._calls.find(call.method)
+        if method is None:
+            self.tasks.put(call)
+            return
+        try:
+            reply = Reply(call.call_id, value=method(**call.arguments))
+        except LlamaboxError as error:
+            reply = Reply(call.call_id, error=to_wire(error))
+        self._channel.send(reply)
+
+
+class Loop:
+    """Runs the engine on the thread that calls `run`, which must be the one that made the context."""
+
+    def __init__(self, channel: BlockingChannel, reader: Reader, engine: Engine, calls: EngineCalls) -> None:
+        self._channel = channel
+        self._tasks = reader.tasks
+        self._engine = engine
+        self._calls = calls
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until Shutdown."""
+        while not self._stopping:
+            self._take_in()
+            events = self._engine.step()
+            if events:
+                self._channel.send(Step(events))
+
+    def _take_in(self) -> None:
+        """Do all tasks at hand; wait for one when there is nothing else to do."""
+        if self._engine.is_idle:
+            self._do(self._next_when_idle())
+        while not self._stopping:
+            try:
+                task = self._tasks.get_nowait()
+            except queue.Empty:
+                return
+            self._do(task)
+
+    def _next_when_idle(self) -> Task:
+        try:
+            return self._tasks.get_nowait()
+        except queue.Empty:
+            for problem in self._engine.check_integrity():
+                logger.error("KV ledger: %s", problem)
+            return self._tasks.get()
+
+    def _do(self, task: Task) -> None:
+        match task:
+            case Request():
+                self._submit(task)
+            case Abort():
+                self._engine.abort(task.request_id)
+            case Call():
+                self._answer(task)
+            case Shutdown():
+                self._stopping = True
+
+    def _submit(self, request: Request) -> None:
+        try:
+            self._engine.submit(request)
+        except LlamaboxError as error:
+            self._channel.send(Step([Failed(request.request_id, 0, to_wire(error))]))
+
+    def _answer(self, call: Call) -> None:
+        try:
+            reply = Reply(call.call_id, value=self._calls.answer(call))
+        except LlamaboxError as error:
+            reply = Reply(call.call_id, error=to_wire(error))
+        except Exception as error:
+            logger.exception("call %s", call.method)
+            reply = Reply(call.call_id, error=to_wire(ServerFault(f"{call.method}: {error}")))
+        self._channel.send(reply)

@@ -1,0 +1,152 @@
+"""CMake and Ninja: from a source folder to shared libraries."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from native.sources import BuildError
+
+BACKENDS = ("cpu", "cuda", "rocm", "vulkan", "metal")
+GPU_FLAGS = {
+    "cuda": ["-DGGML_CUDA=ON"],
+    "rocm": ["-DGGML_HIP=ON"],
+    "vulkan": ["-DGGML_VULKAN=ON"],
+    "metal": ["-DGGML_METAL=ON", "-DGGML_METAL_EMBED_LIBRARY=ON"],
+}
+MACOS = sys.platform == "darwin"
+ORIGIN = "@loader_path" if MACOS else "$ORIGIN"
+PUBLIC_HEADERS = ("include", "ggml/include", "tools/mtmd")
+
+Report = Callable[[str], None]
+
+
+def cmake_flags(backend: str, *, portable: bool) -> list[str]:
+    """What makes one build differ from another, as far as CMake knows it."""
+    if backend not in BACKENDS:
+        raise BuildError(f"no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    flags = [
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DBUILD_SHARED_LIBS=ON",
+        # One file per library: a wheel has no symbolic links.
+        "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",
+        "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
+        f"-DCMAKE_INSTALL_RPATH={ORIGIN}",
+        "-DLLAMA_BUILD_COMMON=OFF",
+        "-DLLAMA_BUILD_TOOLS=OFF",
+        "-DLLAMA_BUILD_SERVER=OFF",
+        "-DLLAMA_BUILD_TESTS=OFF",
+        "-DLLAMA_BUILD_EXAMPLES=OFF",
+        "-DLLAMA_BUILD_APP=OFF",
+        "-DLLAMA_BUILD_MTMD=ON",
+        "-DMTMD_VIDEO=OFF",  # it starts ffmpeg as a child process
+        "-DGGML_RPC=ON",
+        f"-DGGML_NATIVE={'OFF' if portable else 'ON'}",
+        *GPU_FLAGS.get(backend, []),
+    ]
+    if portable:
+        flags += ["-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON"]
+    if MACOS and backend != "metal":
+        flags.append("-DGGML_METAL=OFF")
+    if not MACOS:
+        # DT_RPATH, unlike DT_RUNPATH, comes before LD_LIBRARY_PATH: another libllama on it is not picked up.
+        flags += [f"-DCMAKE_{kind}_LINKER_FLAGS=-Wl,--disable-new-dtags" for kind in ("SHARED", "MODULE")]
+    return flags
+
+
+def tool(name: str) -> str:
+    """Path of cmake or ninja: from its wheel when that is installed, else from PATH."""
+    try:
+        files = importlib.metadata.distribution(name).files or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    programs = [file for file in files if file.name == name and file.parent.name == "bin"]
+    programs.sort(key=lambda file: "data" not in file.parts)  # cmake's own program before the script that starts it
+    for program in programs:
+        path = Path(str(program.locate())).resolve()
+        if path.is_file():
+            return str(path)
+    found = shutil.which(name)
+    if not found:
+        raise BuildError(f'{name} is not installed: run "pip install {name}"')
+    return found
+
+
+def compilers() -> dict[str, str]:
+    """The C and C++ compilers and their versions."""
+    found = {}
+    for language, variable, default in (("C", "CC", "cc"), ("C++", "CXX", "c++")):
+        command = os.environ.get(variable) or default
+        try:
+            done = subprocess.run([*command.split(), "--version"], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as exc:
+            raise BuildError(
+                f"no {language} compiler: {command!r} does not run. Install one (Debian: apt-get install g++, "
+                f"macOS: xcode-select --install) or set {variable}"
+            ) from exc
+        found[language] = f"{command}: {done.stdout.splitlines()[0]}"
+    return found
+
+
+def run_logged(command: list[str], log: Path, on_line: Callable[[str], None], what: str) -> None:
+    """Run, everything it prints going to the log. BuildError shows the end of it."""
+    last: deque[str] = deque(maxlen=30)
+    with log.open("a") as file:
+        file.write(f"$ {' '.join(command)}\n")
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        assert process.stdout
+        with process.stdout:
+            for line in process.stdout:
+                file.write(line)
+                last.append(line)
+                on_line(line)
+    if process.wait() != 0:
+        raise BuildError(f"{what} failed; the end of {log} says:\n{''.join(last)}")
+
+
+def progress(report: Report) -> Callable[[str], None]:
+    """Turn Ninja's `[n/m] …` lines into reports."""
+
+    def on_line(line: str) -> None:
+        found = re.match(r"\[(\d+)/(\d+)\]", line)
+        if found:
+            report(f"{int(found[1])}/{int(found[2])}")
+
+    return on_line
+
+
+def build(source: Path, output: Path, flags: list[str], jobs: int, log: Path, report: Report) -> None:
+    """Configure and compile. What an interrupted build left in `output` is used."""
+    ninja = tool("ninja")
+    configure = [tool("cmake"), "-S", str(source), "-B", str(output), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    report("configuring")
+    run_logged([*configure, *flags], log, lambda _: None, "cmake")
+    run_logged([ninja, "-C", str(output), "-j", str(jobs)], log, progress(report), "compiling")
+
+
+def install(source: Path, output: Path, target: Path) -> None:
+    """Gather the libraries, the public headers and the licence texts."""
+    target.mkdir(parents=True)
+    suffix = "*.dylib" if MACOS else "*.so"
+    libraries = [path for path in sorted((output / "bin").glob(suffix)) if not path.is_symlink()]
+    if not any(path.stem == "libllama" for path in libraries):
+        raise BuildError(f"the build left no libllama in {output / 'bin'}")
+    for path in libraries:
+        shutil.copy(path, target / path.name)
+    headers = target / "include"
+    headers.mkdir()
+    for folder in PUBLIC_HEADERS:
+        for path in sorted((source / folder).glob("*.h")):
+            shutil.copy(path, headers / path.name)
+    for path in [source / "LICENSE", *sorted(source.glob("licenses/*"))]:
+        if path.is_file():
+            shutil.copy(path, target / f"llama.cpp-{path.name}")

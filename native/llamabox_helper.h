@@ -1,0 +1,72 @@
+// What Python must not do itself: callbacks that ggml's threads call, and the per-token loop over logits.
+// build_native.py also feeds this file to cffi, without its preprocessor lines: declarations only.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "llama.h"
+
+// Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
+enum { LB_INTERFACE = 1 };
+
+// Path of the shared library that libllama's symbols came from, or NULL. Static storage.
+const char * lb_library_path(void);
+
+// ---- log -------------------------------------------------------------------------------------------------------
+// One ring for the process, because ggml keeps one logger for the process. Writers never wait for a reader: a line
+// that finds no room is dropped and counted.
+
+// Send the logs of ggml, libllama and libmtmd here. Not thread-safe: before any model is loaded.
+void lb_log_install(void);
+
+// Keep lines of this level (GGML_LOG_LEVEL_*) and above for a reader. Until then only the first error is kept.
+void lb_log_start(int32_t lowest);
+
+// Take the oldest line, without its newline, waiting up to timeout_ms for it.
+// Returns its length in bytes (at most size), -1 when there was none, -2 after lb_log_stop() once the ring is empty.
+int32_t lb_log_read(char * text, int32_t size, int32_t * level, int32_t timeout_ms);
+
+// Keep no more lines, and wake the reader: it drains what there is and gets -2. lb_log_start() starts anew.
+void lb_log_stop(void);
+
+// Lines dropped since the process started.
+uint64_t lb_log_n_dropped(void);
+
+// The first line of level ERROR since lb_log_forget_error(): why a load failed. Returns its length, 0 for none.
+int32_t lb_log_first_error(char * text, int32_t size);
+void    lb_log_forget_error(void);
+
+// The callback itself, declared so that tests can call it.
+void lb_log_callback(enum ggml_log_level level, const char * text, void * user_data);
+
+// ---- abort and load progress -----------------------------------------------------------------------------------
+
+// A ggml_abort_callback; data is an int32_t of the caller's, non-zero to stop the decode.
+bool lb_abort_callback(void * data);
+
+// Set the flag that lb_abort_callback reads. Any thread.
+void lb_abort_set(int32_t * flag, int32_t value);
+
+struct lb_load_state {
+    int32_t progress_ppm; // millionths
+    int32_t cancel;       // non-zero stops the load
+};
+
+// A llama_progress_callback; user_data is a struct lb_load_state.
+bool lb_load_progress(float progress, void * user_data);
+
+// ---- sampling --------------------------------------------------------------------------------------------------
+
+// Sample and accept one token for each of n_rows rows of the last decode.
+//   batch_idx[i]  index in the batch, as llama_get_logits_ith takes it
+//   chains[i]     sampler chain of the row; NULL only together with greedy[i], then nothing is accepted
+//   greedy[i]     non-zero: the highest logit (the lowest id of equals) instead of applying the chain
+//   out[i]        token id, or -1: the row holds a NaN or +infinity or its chain left nothing to choose,
+//                 -2: the batch asked for no logits at this index. Nothing is accepted then.
+// Returns the number of rows that got no token.
+int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
+                       struct llama_sampler ** chains, const uint8_t * greedy, llama_token * out);
+
+// The two highest logits of a row, in order. False when the row has no logits or holds a NaN.
+bool lb_top_two(struct llama_context * ctx, int32_t batch_idx, llama_token * ids, float * logits);

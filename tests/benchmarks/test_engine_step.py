@@ -1,0 +1,131 @@
+"""What one engine step costs by itself: everything but llama_decode and the samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+import pytest
+from engine.driver import request
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from llamabox.engine.batch import Batch
+from llamabox.engine.engine import Engine, EngineConfig
+from llamabox.engine.request import SamplingParams
+
+N_CTX = 4096
+
+
+class NullMemory:
+    """Knows where each sequence ends, and nothing else."""
+
+    can_shift = True
+    n_window = 0
+
+    def __init__(self) -> None:
+        self.last: dict[int, int] = {}
+
+    def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
+        if p1 < 0:
+            self.last[seq_id] = p0 - 1 if p0 > 0 else -1
+        return True
+
+    def seq_cp(self, source: int, target: int) -> None:
+        self.last[target] = self.seq_pos_max(source)
+
+    def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
+        self.last[seq_id] += delta
+
+    def seq_detach(self, seq_id: int) -> bool:
+        return True
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        return min(0, self.seq_pos_max(seq_id))
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        return self.last.get(seq_id, -1)
+
+    def clear(self) -> None:
+        self.last.clear()
+
+
+class NullSampler:
+    """Has no state."""
+
+    wants_history = False
+
+    def accept(self, token: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class NullRunner:
+    """Computes nothing: each token is 65."""
+
+    n_batch = 2048
+    n_ubatch = 512
+
+    def __init__(self) -> None:
+        self.memory = NullMemory()
+        self.n_rows = 0
+
+    def adds_bos(self) -> bool:
+        return False
+
+    def new_sampler(self, params: SamplingParams, *, seed: int, n_ctx: int) -> NullSampler:
+        return NullSampler()
+
+    def execute(self, batch: Batch) -> None:
+        self.n_rows = len(batch)
+        self.memory.last.update(zip(batch.seq_ids, batch.positions, strict=True))
+
+    def sample(self, rows: Seq[int], samplers: Seq[NullSampler]) -> list[int]:
+        return [65] * len(rows)
+
+    def piece(self, token: int, special: bool) -> bytes:
+        return b"A"
+
+    def is_eog(self, token: int) -> bool:
+        return False
+
+
+def decoding(n_rows: int, **params: object) -> tuple[Engine, NullRunner]:
+    """An engine in which `n_rows` sequences decode on and on behind prompts of 500 tokens."""
+    runner = NullRunner()
+    engine = Engine(runner, EngineConfig(n_slots=n_rows, n_ctx=N_CTX))
+    for i in range(n_rows):
+        engine.submit(request(f"r{i}", (i + 1, *[7] * 499), n_predict=-1, **params))
+    while any(sequence.is_prefilling for sequence in engine.running) or engine.n_waiting:
+        engine.step()
+    return engine, runner
+
+
+@pytest.mark.parametrize("n_rows", [1, 8, 32])
+def test_a_decode_step(benchmark: BenchmarkFixture, n_rows: int) -> None:
+    engine, runner = decoding(n_rows)
+    events = benchmark.pedantic(engine.step, rounds=100, warmup_rounds=5)
+    assert len(events) == runner.n_rows == n_rows
+    assert engine.check_integrity() == []
+
+
+def test_a_decode_step_with_stop_strings(benchmark: BenchmarkFixture) -> None:
+    engine, runner = decoding(8, stop=("User:\n", "Assistant:\n", "</s>"))
+    events = benchmark.pedantic(engine.step, rounds=100, warmup_rounds=5)
+    assert len(events) == runner.n_rows == 8
+
+
+def test_admitting_a_prompt_with_a_shared_prefix_beside_running_streams(benchmark: BenchmarkFixture) -> None:
+    engine, runner = decoding(8)
+    engine.abort("r7")
+    n_done = 0
+
+    def ask() -> int:
+        nonlocal n_done
+        n_done += 1
+        engine.submit(request(f"new{n_done}", (1, *[7] * 499, 8, 9), n_predict=1))
+        return len(engine.step())
+
+    assert benchmark.pedantic(ask, rounds=50, warmup_rounds=2) >= 7
+    assert engine.check_integrity() == []
+    assert runner.n_rows >= 8

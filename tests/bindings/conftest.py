@@ -1,0 +1,46 @@
+"""The real library and the demo model, loaded once for the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from llamabox.bindings import _ffi, backend
+from llamabox.bindings.context import Context, ContextParams
+from llamabox.bindings.model import Model
+from llamabox.bindings.vocab import Vocab
+from llamabox.demo import ensure_demo_model
+
+Prompt = Callable[[Context, str], int]
+
+
+@pytest.fixture(scope="session")
+def native() -> _ffi.Native:
+    loaded = _ffi.load()
+    backend.start(loaded)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    return ensure_demo_model(progress=False)
+
+
+@pytest.fixture(scope="session")
+def model(native: _ffi.Native, model_path: Path) -> Iterator[Model]:
+    with Model.load(native, model_path) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def vocab(model: Model) -> Vocab:
+    return model.vocab
+
+
+@pytest.fixture
+def context(model: Model) -> Iterator[Context]:
+    params = ContextParams(n_ctx=512, n_batch=128, n_ubatch=128, n_seq_max=4, n_threads=2)
+    with Context(model, params) as made:
+        yield made

@@ -1,0 +1,36 @@
+"""Devices and what the build offers."""
+
+from __future__ import annotations
+
+import pytest
+
+from llamabox.bindings import _ffi, backend
+from llamabox.errors import NativeError
+
+
+def test_there_is_a_cpu_device_with_memory(native: _ffi.Native) -> None:
+    found = [device for device in backend.devices(native) if device.kind == "cpu"]
+    assert found
+    assert found[0].name == "CPU"
+    assert found[0].memory_total >= found[0].memory_free > 0
+
+
+def test_an_unknown_device_is_refused_and_the_known_are_named(native: _ffi.Native) -> None:
+    with pytest.raises(NativeError, match="CPU"):
+        backend.device_handle(native, "CUDA99")
+
+
+def test_the_rpc_server_can_be_reached_through_the_registry(native: _ffi.Native) -> None:
+    assert backend.proc_address(native, "RPC", "ggml_backend_rpc_start_server", "void *") is not None
+    assert backend.proc_address(native, "RPC", "no_such_function", "void *") is None
+    assert backend.proc_address(native, "no such backend", "x", "void *") is None
+
+
+def test_system_info_names_the_backend(native: _ffi.Native) -> None:
+    assert "CPU" in backend.system_info(native)
+
+
+def test_build_info_has_the_library_s_own_version(native: _ffi.Native) -> None:
+    info = _ffi.build_info(native)
+    assert info["version"] == native.text(native.lib.llama_version())
+    assert info["build"].startswith("b")

@@ -1,0 +1,117 @@
+"""libllama's log reaches Python's logging, whole lines in order, and never the other way round."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from llamabox.bindings._ffi import Native
+from llamabox.bindings.log import LogPump
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    made = logging.getLogger("test.native")
+    made.setLevel(logging.DEBUG)
+    yield made
+    made.setLevel(logging.NOTSET)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    return [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "test.native"]
+
+
+def test_levels_and_pieces(native: Native, logger: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    lib = native.lib
+    with LogPump(native, logger):
+        lib.lb_log_callback(lib.GGML_LOG_LEVEL_WARN, b"one\ntwo\n", native.ffi.NULL)
+        lib.lb_log_callback(lib.GGML_LOG_LEVEL_INFO, b"load", native.ffi.NULL)
+        lib.lb_log_callback(lib.GGML_LOG_LEVEL_CONT, b"ing...", native.ffi.NULL)
+        lib.lb_log_callback(lib.GGML_LOG_LEVEL_CONT, b" done\n", native.ffi.NULL)
+        lib.lb_log_callback(lib.GGML_LOG_LEVEL_DEBUG, b"no newline", native.ffi.NULL)
+        lib.lb_log_callback(lib.GGML_LOG_LEVEL_ERROR, b"\xff bad \n", native.ffi.NULL)
+    assert lines(caplog) == [
+        (logging.WARNING, "one"),
+        (logging.WARNING, "two"),
+        (logging.DEBUG, "loading... done"),  # libllama's INFO is a page at every load
+        (logging.DEBUG, "no newline"),
+        (logging.ERROR, "\N{REPLACEMENT CHARACTER} bad"),
+    ]
+
+
+def test_a_full_ring_drops_lines_and_says_how_many(
+    native: Native, logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody reads while this thread writes a megabyte: it must come back, and what is missing must be counted."""
+    lib = native.lib
+    lib.lb_log_start(lib.GGML_LOG_LEVEL_INFO)
+    before = lib.lb_log_n_dropped()
+    for number in range(1000):
+        lib.lb_log_callback(lib.GGML_LOG_LEVEL_INFO, b"%4d" % number + b"x" * 1000 + b"\n", native.ffi.NULL)
+    dropped = lib.lb_log_n_dropped() - before
+    with LogPump(native, logger):
+        pass
+    kept = [text for _, text in lines(caplog)]
+    assert 0 < dropped < 1000
+    assert len(kept) == 1000 - dropped
+    assert [int(text[:4]) for text in kept] == list(range(len(kept)))
+
+
+def test_a_line_longer_than_the_buffer_comes_in_parts(
+    native: Native, logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LogPump(native, logger):
+        native.lib.lb_log_callback(native.lib.GGML_LOG_LEVEL_INFO, b"y" * 20000 + b"\n", native.ffi.NULL)
+    assert "".join(text for _, text in lines(caplog)) == "y" * 20000
+
+
+def test_many_writers(native: Native, logger: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+    """Whole-line calls of several threads come out as whole lines, each thread's in its order."""
+    lib = native.lib
+
+    def write(name: bytes) -> None:
+        for number in range(200):
+            lib.lb_log_callback(lib.GGML_LOG_LEVEL_INFO, b"%s %d\n" % (name, number), native.ffi.NULL)
+
+    with LogPump(native, logger):
+        writers = [threading.Thread(target=write, args=(name,)) for name in (b"a", b"b", b"c")]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+    found = [text for _, text in lines(caplog)]
+    for name in "abc":
+        assert [text for text in found if text[0] == name] == [f"{name} {number}" for number in range(200)]
+
+
+def test_lines_below_the_logger_s_level_are_not_kept(
+    native: Native, logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger.setLevel(logging.WARNING)
+    lib = native.lib
+    with LogPump(native, logger):
+        logger.setLevel(logging.DEBUG)
+        for level in (lib.GGML_LOG_LEVEL_DEBUG, lib.GGML_LOG_LEVEL_INFO, lib.GGML_LOG_LEVEL_ERROR):
+            lib.lb_log_callback(level, b"line %d\n" % level, native.ffi.NULL)
+    assert lines(caplog) == [(logging.ERROR, f"line {lib.GGML_LOG_LEVEL_ERROR}")]
+
+
+def test_close_is_idempotent_and_a_pump_can_follow(native: Native, logger: logging.Logger) -> None:
+    for _ in range(2):
+        pump = LogPump(native, logger)
+        pump.close()
+        pump.close()
+
+
+def test_the_first_error_is_kept_until_forgotten(native: Native) -> None:
+    lib, ffi = native.lib, native.ffi
+    lib.lb_log_forget_error()
+    buffer = ffi.new("char[]", 100)
+    assert lib.lb_log_first_error(buffer, 100) == 0
+    lib.lb_log_callback(lib.GGML_LOG_LEVEL_ERROR, b"the reason\nthe consequence\n", ffi.NULL)
+    assert bytes(ffi.buffer(buffer, lib.lb_log_first_error(buffer, 100))) == b"the reason"
+    lib.lb_log_forget_error()
+    assert lib.lb_log_first_error(buffer, 100) == 0

@@ -1,0 +1,170 @@
+"""One native call for all rows gives what libllama's own sampling gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from llamabox.bindings.batch import Batch
+from llamabox.bindings.context import Context
+from llamabox.bindings.sampler import BAD_ROW, ChainBuilder, RowSampler, SamplerChain
+from llamabox.errors import InvalidRequest
+
+Steps = tuple[tuple[object, ...], ...]
+
+CHAINS: dict[str, Steps] = {
+    "dist": (("dist", 1),),
+    "usual": (("top_k", 40), ("top_p", 0.95, 0), ("min_p", 0.05, 0), ("temp_ext", 0.8, 0.0, 1.0), ("dist", 42)),
+    "penalties": (("penalties", 64, 1.3, 0.2, 0.1), ("top_k", 40), ("temp", 0.9), ("dist", 7)),
+    "dry": (("dry", 0.8, 1.75, 2, 64, ("\n", ":", '"')), ("top_k", 20), ("dist", 3)),
+    "typical": (("typical", 0.9, 0), ("temp", 1.1), ("dist", 11)),
+    "xtc": (("top_k", 40), ("xtc", 0.5, 0.1, 0, 5), ("dist", 5)),
+    "sigma": (("top_n_sigma", 1.5), ("temp", 1.5), ("dist", 9)),
+    "dynatemp": (("top_k", 50), ("temp_ext", 0.8, 0.5, 1.2), ("dist", 2)),
+    "mirostat": (("temp", 0.8), ("mirostat", 4, 5.0, 0.1, 100)),
+    "mirostat 2": (("temp", 0.8), ("mirostat_v2", 4, 5.0, 0.1)),
+    "adaptive": (("min_p", 0.05, 1), ("adaptive_p", 0.5, 0.9, 6)),
+    "bias": (("logit_bias", ((28, 4.0), (504, -np.inf))), ("top_k", 40), ("dist", 8)),
+}
+
+
+def chain(context: Context, steps: Steps) -> SamplerChain:
+    builder = ChainBuilder(context.native, context.model.vocab)
+    for name, *arguments in steps:
+        builder.add(str(name), *arguments)
+    return builder.build()
+
+
+@pytest.fixture
+def rows(context: Context) -> Iterator[list[int]]:
+    """Eight rows of logits after various texts."""
+    batch = Batch(context.native, context.n_batch)
+    tokens = context.model.vocab.tokenize("One two three four: the cat sat on the", add_special=True, parse_special=True)
+    batch.extend(tokens, 0, 0)
+    wanted = list(range(batch.n_tokens - 8, batch.n_tokens))
+    batch.logits[wanted] = 1
+    context.decode(batch)
+    yield wanted
+
+
+def test_every_chain_equals_libllama_over_200_steps(context: Context) -> None:
+    """Both sample the same logits with chains made alike; the tokens go on in one batch, so histories matter."""
+    ours = [chain(context, steps) for steps in CHAINS.values()][:12]
+    theirs = [chain(context, steps) for steps in CHAINS.values()][:12]
+    sampler, lib = RowSampler(context), context.native.lib
+    batch = Batch(context.native, context.n_batch)
+    start = context.model.vocab.tokenize("Once upon a time", add_special=True, parse_special=True)
+    row = batch.extend(start, 0, 0)[-1]
+    batch.logits[row] = 1
+    context.decode(batch)
+    pos, seen = len(start), set()
+    for _ in range(200):
+        tokens = sampler.sample([row] * len(ours), ours)
+        assert tokens == [lib.llama_sampler_sample(other.handle, context.handle, row) for other in theirs]
+        seen.update(tokens)
+        batch.clear()
+        row = batch.add(tokens[pos % len(tokens)], pos, 0, wants_logits=True)
+        context.decode(batch)
+        pos += 1
+    assert len(seen) > 50
+    for made in (*ours, *theirs):
+        made.close()
+
+
+def test_many_rows_at_once_equal_one_by_one(context: Context, rows: list[int]) -> None:
+    steps = CHAINS["usual"]
+    sampler = RowSampler(context)
+    together = sampler.sample(rows, [chain(context, (*steps[:-1], ("dist", seed))) for seed in range(8)])
+    alone = [sampler.sample([row], [chain(context, (*steps[:-1], ("dist", seed)))])[0] for seed, row in enumerate(rows)]
+    assert together == alone
+    many = sampler.sample(rows * 10, [chain(context, (("greedy",),)) for _ in range(80)])
+    assert many == many[:8] * 10
+
+
+def test_greedy_is_argmax_and_the_lowest_id_of_equals(context: Context, rows: list[int]) -> None:
+    sampler = RowSampler(context)
+    greedy = chain(context, (("greedy",),))
+    assert greedy.is_greedy
+    for row in rows:
+        logits = context.logits(row)
+        top = int(logits.argmax())
+        assert sampler.sample([row], [greedy]) == [top]
+        logits[[top, 100, 7]] = 1000.0
+        assert sampler.sample([row], [greedy]) == [min(top, 7)]
+        assert context.native.lib.llama_sampler_sample(greedy.handle, context.handle, row) == min(top, 7)
+
+
+def test_only_chains_that_keep_the_highest_logit_are_greedy(context: Context) -> None:
+    kept: Steps = (("top_k", 40), ("top_p", 0.5, 0), ("min_p", 0.1, 0), ("temp", 0.7), ("greedy",))
+    assert chain(context, kept).is_greedy
+    for step in (("penalties", 64, 1.3, 0.0, 0.0), ("typical", 0.5, 0), ("logit_bias", ((1, 5.0),))):
+        assert not chain(context, (step, ("greedy",))).is_greedy
+    assert not chain(context, CHAINS["usual"]).is_greedy
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["greedy", *CHAINS])
+def test_a_row_with_nan_or_infinity_gives_no_token(context: Context, rows: list[int], name: str, poison: float) -> None:
+    """One number, then all of them. The other rows of the call get theirs."""
+    steps = CHAINS.get(name, (("greedy",),))
+    sampler = RowSampler(context)
+    for where in (5, slice(None)):
+        context.logits(rows[0])[where] = poison
+        tokens = sampler.sample(rows[:2], [chain(context, steps), chain(context, steps)])
+        assert tokens[0] == BAD_ROW
+        assert 0 <= tokens[1] < context.n_vocab
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_row_with_one_possible_token_gives_it(context: Context, rows: list[int], name: str) -> None:
+    logits = context.logits(rows[0])
+    logits[:] = -np.inf
+    logits[123] = 1.0
+    assert RowSampler(context).sample(rows[:1], [chain(context, CHAINS[name])]) == [123]
+
+
+@pytest.mark.parametrize("name", ["greedy", *CHAINS])
+def test_a_row_with_nothing_possible_stays_inside_the_vocabulary(context: Context, rows: list[int], name: str) -> None:
+    context.logits(rows[0])[:] = -np.inf
+    [token] = RowSampler(context).sample(rows[:1], [chain(context, CHAINS.get(name, (("greedy",),)))])
+    assert token == BAD_ROW or 0 <= token < context.n_vocab
+
+
+def test_a_banned_token_never_comes(context: Context, rows: list[int]) -> None:
+    top = int(context.logits(rows[0]).argmax())
+    [token] = RowSampler(context).sample(rows[:1], [chain(context, (("logit_bias", ((top, -np.inf),)), ("greedy",)))])
+    assert token != top
+
+
+def test_a_token_outside_the_vocabulary_cannot_be_biased(context: Context) -> None:
+    for token in (-1, context.n_vocab):
+        with pytest.raises(InvalidRequest):
+            chain(context, (("logit_bias", ((token, 1.0),)),))
+
+
+def test_a_clone_goes_its_own_way_from_the_same_state(context: Context, rows: list[int]) -> None:
+    sampler = RowSampler(context)
+    first = chain(context, CHAINS["penalties"])
+    sampler.sample(rows[:1], [first])
+    second = first.clone()
+    assert sampler.sample(rows[1:2], [first]) == sampler.sample(rows[1:2], [second])
+    assert first.seed == second.seed == 7
+
+
+def test_reset_starts_over(context: Context, rows: list[int]) -> None:
+    sampler = RowSampler(context)
+    made = chain(context, CHAINS["usual"])
+    before = [sampler.sample([row], [made])[0] for row in rows]
+    made.reset()
+    assert [sampler.sample([row], [made])[0] for row in rows] == before
+
+
+def test_names_and_closing(context: Context) -> None:
+    made = chain(context, CHAINS["usual"])
+    assert [name.lstrip("+") for name in made.names] == ["top-k", "top-p", "min-p", "temp-ext", "dist"]
+    made.close()
+    made.close()
+    with pytest.raises(AssertionError, match="closed"):
+        made.accept(1)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from llamabox.chat import builtin
+from llamabox.chat.messages import parse_messages
+from llamabox.chat.template import ChatTemplate, render_chat, resolve_template
+from llamabox.errors import InvalidRequest, OptionsError, ServerFault
+
+Make = Callable[..., ChatTemplate]
+USER = [{"role": "user", "content": "hi"}]
+EVIL_WHEN_ASKED = "{%% if messages[0].content == 'evil' %%}%s{%% endif %%}{{ messages[0].content }}"
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[ChatTemplate] = []
+
+    def build(source: str, bos: str = "<s>", eos: str = "</s>", **options: Any) -> ChatTemplate:
+        made.append(ChatTemplate(source, bos, eos, **options))
+        return made[-1]
+
+    yield build
+    for template in made:
+        template.close()
+
+
+def child_pid(template: ChatTemplate) -> int:
+    process = template._child._process
+    assert process is not None
+    return process.pid
+
+
+def test_variables(make: Make) -> None:
+    source = (
+        "{{ bos_token }}|{{ eos_token }}|{{ messages | length }}|{{ tools[0].function.name }}|"
+        "{{ add_generation_prompt }}|{{ enable_thinking }}|{{ documents is none }}"
+    )
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    text = make(source).render(USER, tools=tools, add_generation_prompt=False, extra={"enable_thinking": False})
+    assert text == "<s>|</s>|1|f|False|False|True"
+
+
+def test_bos_is_dropped_where_the_tokenizer_adds_it(make: Make) -> None:
+    source = "{{ bos_token }}{{ messages[0].content }}{{ bos_token }}"
+    assert make(source).render(USER) == "<s>hi<s>"
+    assert make(source, add_bos=True).render(USER) == "hi<s>"
+
+
+def test_a_conversation_ends_with_the_opened_turn_and_the_prefill(make: Make) -> None:
+    template = make(builtin.template("chatml"))
+    body: dict[str, Any] = {"messages": [*USER, {"role": "assistant", "content": "Once"}]}
+    start = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert render_chat(template, parse_messages({"messages": USER})) == start
+    assert render_chat(template, parse_messages(body)) == start + "Once"
+    body["continue_final_message"] = False
+    assert render_chat(template, parse_messages(body)).endswith("assistant\nOnce<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_the_template_may_refuse(make: Make) -> None:
+    with pytest.raises(InvalidRequest, match="no such role") as caught:
+        make("{{ raise_exception('no such role') }}").render(USER)
+    assert caught.value.field == "messages"
+    with pytest.raises(InvalidRequest, match="UndefinedError"):
+        make("{{ messages[7].content.x }}").render(USER)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ (9 ** 9) ** ((messages | length + 8) ** 9) }}",
+        "{{ 'a' * (10 ** 10) }}",
+        "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(40) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
+        "{{ '%1999999999d' % 1 }}",
+        "{{ 'a' | center(1999999999) }}",
+        "{{ 'a' | indent(1999999999, true) }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ messages.append(1) }}",
+        "{{ raise_exception.__globals__.__builtins__ }}",
+    ],
+)
+def test_an_attack_fails_its_own_call_only(make: Make, attack: str) -> None:
+    # The expression is made of the message, so that Jinja cannot compute it when it compiles the template.
+    attack = attack.replace("'a'", "messages[0].content")
+    template = make(EVIL_WHEN_ASKED % attack, cpu_seconds=0.3)
+    assert template.render(USER) == "hi"
+    with pytest.raises((ServerFault, InvalidRequest)):
+        template.render([{"role": "user", "content": "evil"}])
+    assert template.render(USER) == "hi"
+
+
+def test_an_attack_while_compiling_fails_the_calls(make: Make) -> None:
+    template = make("{{ 'a' * (10 ** 11) }}")
+    template.warm()
+    with pytest.raises(ServerFault, match="memory"):
+        template.render(USER)
+
+
+def test_a_wrong_template_is_told_at_the_start(make: Make) -> None:
+    with pytest.raises(OptionsError, match="line 2"):
+        make("\n{% if %}").check()
+    with pytest.raises(ServerFault, match="line 2"):
+        make("\n{% if %}").render(USER)
+    make("{{ messages[99].nothing.here }}").check()
+
+
+def test_a_child_that_was_killed_is_replaced(make: Make) -> None:
+    template = make("{{ messages[0].content }}")
+    template.warm()
+    pid = child_pid(template)
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert template.render(USER) == "hi"
+    assert child_pid(template) != pid
+
+
+def test_close_ends_the_child(make: Make) -> None:
+    template = make("x")
+    template.warm()
+    pid = child_pid(template)
+    template.close()
+    template.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_too_deep_messages_are_refused(make: Make) -> None:
+    deep: Any = "x"
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(InvalidRequest, match="deep"):
+        make("x").render([{"role": "user", "content": deep}])
+
+
+def test_which_template() -> None:
+    assert resolve_template(None, "{{ own }}") == "{{ own }}"
+    assert resolve_template(None, None) == builtin.template("chatml")
+    assert resolve_template("ChatML", "{{ own }}") == builtin.template("chatml")
+    long = "{{ messages | tojson }} and more"
+    assert resolve_template(long, "{{ own }}") == long
+    with pytest.raises(OptionsError, match="llama3"):
+        resolve_template("llama33", None)

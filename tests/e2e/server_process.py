@@ -1,0 +1,131 @@
+"""A llamabox server as a user runs it: a process of its own, reached over a real socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+READY_WITHIN = 120.0
+"""Seconds; far more than a load takes, so that only a hang fails."""
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """`python -m llamabox …` with its log in a file. Ends with the `with` block."""
+
+    def __init__(self, log: Path, *arguments: str, env: dict[str, str] | None = None, wait: bool = True) -> None:
+        self.port = free_port()
+        self.log_path = log
+        self.url = f"http://127.0.0.1:{self.port}"
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "llamabox", "--port", str(self.port), *arguments],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+        self.http = httpx.Client(base_url=self.url, timeout=120)
+        if wait:
+            self.wait_ready()
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_WITHIN
+        while self.health() != 200:
+            assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log}"
+            assert time.monotonic() < deadline, f"not ready:\n{self.log}"
+            time.sleep(0.05)
+
+    def health(self) -> int:
+        """Status of /health; 0 while nobody listens."""
+        try:
+            return self.http.get("/health").status_code
+        except httpx.TransportError:
+            return 0
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        return self.http.post(path, json=body)
+
+    def ok(self, path: str, body: Any) -> Any:
+        """The JSON of an answer that must be a 200."""
+        response = self.post(path, body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The JSON of each SSE event, [DONE] left out."""
+        with self.http.stream("POST", path, json={**body, "stream": True}) as response:
+            if response.status_code != 200:
+                response.read()
+                raise AssertionError(f"{response.status_code}: {response.text}")
+            for line in response.iter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    yield json.loads(line[6:])
+
+    def worker_pid(self) -> int:
+        """The text worker: the child that was started with its module's name."""
+        for pid in children(self.process.pid):
+            with contextlib.suppress(OSError):
+                if b"llamabox.workers.text" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+        raise AssertionError("no text worker")
+
+    def busy_slots(self) -> int:
+        slots = self.http.get("/slots").json()
+        return sum(slot["is_processing"] for slot in slots)
+
+    def wait_idle(self, seconds: float = 10.0) -> None:
+        """Until no slot is busy; needs --slots."""
+        deadline = time.monotonic() + seconds
+        while self.busy_slots():
+            assert time.monotonic() < deadline, "slots stay busy"
+            time.sleep(0.02)
+
+    def stop(self, with_signal: int = signal.SIGTERM, seconds: float = 20.0) -> int:
+        """Signal it and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise AssertionError(f"did not stop within {seconds} s:\n{self.log}") from None
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        if self.process.poll() is None:
+            self.stop()
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the direct children of `pid`."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found

@@ -1,0 +1,113 @@
+"""Runs an engine over fakes and collects what each sequence said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fakes import FakeMemory, FakeRunner
+
+from llamabox.engine.engine import Engine, EngineConfig
+from llamabox.engine.events import Delta, Event, Failed, Finished, Started
+from llamabox.engine.request import GenerationParams, Request, SamplingParams
+
+
+@dataclass
+class Transcript:
+    """Everything one sequence reported."""
+
+    started: Started | None = None
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    finished: Finished | None = None
+    failed: Failed | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.finished is not None or self.failed is not None
+
+
+class Clock:
+    """Seconds that pass only as the test lets them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+class Driver:
+    """An engine, its transcripts, and the rule that events come in their order."""
+
+    def __init__(self, runner: FakeRunner | None = None, **config: object) -> None:
+        self.runner = runner or FakeRunner()
+        settings: dict[str, object] = {"n_slots": 4, "n_ctx": 64, **config}
+        self.engine = Engine(self.runner, EngineConfig(**settings), clock=Clock())  # type: ignore[arg-type]
+        self.transcripts: dict[tuple[str, int], Transcript] = {}
+        self.aborted: set[str] = set()
+
+    def submit(self, request: Request) -> None:
+        self.engine.submit(request)
+        for index in range(request.params.n):
+            self.transcripts[request.request_id, index] = Transcript()
+
+    def abort(self, request_id: str) -> None:
+        self.engine.abort(request_id)
+        self.aborted.add(request_id)
+
+    def step(self) -> list[Event]:
+        events = self.engine.step()
+        for event in events:
+            self._take(event)
+        return events
+
+    def run(self, limit: int = 10_000) -> None:
+        """Step until idle; then ledger and memory must agree and nothing may be left over."""
+        for _ in range(limit):
+            if self.engine.is_idle:
+                break
+            self.step()
+        assert self.engine.is_idle, "the engine does not come to rest"
+        assert self.engine.check_integrity() == []
+        assert all(sampler.closed for sampler in self.runner.samplers)
+        for (request_id, _), transcript in self.transcripts.items():
+            assert transcript.is_over or request_id in self.aborted
+
+    def _take(self, event: Event) -> None:
+        transcript = self.transcripts[event.request_id, event.index]
+        assert event.request_id not in self.aborted
+        assert not transcript.is_over, "an event after the end"
+        match event:
+            case Started():
+                assert transcript.started is None
+                transcript.started = event
+            case Delta():
+                assert transcript.started is not None
+                transcript.tokens += event.tokens
+                transcript.text += event.text
+            case Finished():
+                assert transcript.started is not None
+                transcript.finished = event
+            case Failed():
+                transcript.failed = event
+
+
+def request(
+    request_id: str = "r",
+    tokens: tuple[int, ...] = (1, 2, 3),
+    sampling: dict[str, object] | None = None,
+    **params: object,
+) -> Request:
+    """A greedy request that never meets the end-of-generation token unless asked for."""
+    chosen = SamplingParams(**{"temperature": 0.0, "seed": 7, "ignore_eos": True, **(sampling or {})})  # type: ignore[arg-type]
+    values: dict[str, object] = {"n_predict": 8, **params}
+    return Request(request_id=request_id, tokens=tokens, params=GenerationParams(sampling=chosen, **values))  # type: ignore[arg-type]
+
+
+def alone(asked: Request, *, memory: FakeMemory | None = None, **config: object) -> dict[int, Transcript]:
+    """What `asked` gets from an engine of its own, by index."""
+    driver = Driver(FakeRunner(memory=memory), **config)
+    driver.submit(asked)
+    driver.run()
+    return {index: driver.transcripts[asked.request_id, index] for index in range(asked.params.n)}

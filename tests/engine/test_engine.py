@@ -1,0 +1,420 @@
+"""The engine as its caller sees it: where generation ends, what is reported, and whom a failure concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+import pytest
+from engine.driver import Driver, Transcript, alone, request
+from fakes import EOG, FakeMemory, FakeRunner, FakeSampler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llamabox import errors
+from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Started, StopType
+from llamabox.engine.request import RANDOM_SEED, Request
+
+N_CTX = 64
+ASCII = 100
+"""A vocabulary of which each token is one character."""
+
+
+def answer(asked: Request, *, runner: FakeRunner | None = None, **config: object) -> Transcript:
+    driver = Driver(runner, **config)
+    driver.submit(asked)
+    driver.run()
+    return driver.transcripts[asked.request_id, 0]
+
+
+def ended(transcript: Transcript) -> Finished:
+    assert transcript.finished is not None
+    return transcript.finished
+
+
+def prompt(n_tokens: int) -> tuple[int, ...]:
+    return tuple(i % 97 + 1 for i in range(n_tokens))
+
+
+# Limits
+
+
+@pytest.mark.parametrize("context_shift", [True, False])
+@pytest.mark.parametrize("n_predict", [0, 1, 2, 17])
+def test_exactly_n_predict_tokens_are_generated(n_predict: int, context_shift: bool) -> None:
+    got = answer(request(n_predict=n_predict), context_shift=context_shift)
+    finished = ended(got)
+    assert len(got.tokens) == n_predict == finished.timings.predicted_n
+    assert (finished.reason, finished.stop_type) == (FinishReason.LENGTH, StopType.LIMIT)
+    assert not finished.truncated
+
+
+def test_n_predict_0_computes_the_prompt_and_says_nothing() -> None:
+    driver = Driver()
+    driver.submit(request("r", prompt(20), n_predict=0))
+    driver.run()
+    got = driver.transcripts["r", 0]
+    assert (got.tokens, got.text) == ([], "")
+    assert ended(got).n_resident == 20
+    assert sum(len(batch) for batch in driver.runner.batches) == 20
+    assert not any(batch.outputs for batch in driver.runner.batches)
+
+
+@pytest.mark.parametrize("n_prompt", [1, 8, N_CTX - 2, N_CTX - 1])
+def test_without_a_shift_prompt_and_answer_fill_the_context_exactly(n_prompt: int) -> None:
+    got = answer(request(tokens=prompt(n_prompt), n_predict=-1), context_shift=False, n_ctx=N_CTX)
+    finished = ended(got)
+    assert n_prompt + len(got.tokens) == N_CTX
+    assert finished.truncated
+    assert finished.stop_type is StopType.LIMIT
+
+
+def test_without_a_shift_n_predict_tokens_that_fit_are_not_truncated() -> None:
+    got = answer(request(tokens=prompt(8), n_predict=N_CTX - 9), context_shift=False, n_ctx=N_CTX)
+    assert len(got.tokens) == N_CTX - 9
+    assert not ended(got).truncated
+
+
+def test_a_memory_that_cannot_shift_ends_at_the_context() -> None:
+    runner = FakeRunner(memory=FakeMemory(can_shift=False))
+    got = answer(request(tokens=prompt(8), n_predict=-1), runner=runner, n_ctx=N_CTX)
+    assert len(got.tokens) == N_CTX - 8
+    assert ended(got).truncated
+
+
+@pytest.mark.parametrize("n_prompt", [3, N_CTX - 1])
+def test_with_a_shift_an_answer_may_be_longer_than_the_context(n_prompt: int) -> None:
+    got = answer(request(tokens=prompt(n_prompt), n_predict=3 * N_CTX), n_ctx=N_CTX)
+    assert len(got.tokens) == 3 * N_CTX
+    assert ended(got).truncated
+    assert ended(got).n_resident < N_CTX
+
+
+@pytest.mark.parametrize("context_shift", [True, False])
+@pytest.mark.parametrize("n_prompt", [N_CTX, N_CTX + 1, 5 * N_CTX])
+def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(n_prompt: int, context_shift: bool) -> None:
+    driver = Driver(n_ctx=N_CTX, context_shift=context_shift)
+    with pytest.raises(errors.ContextExceeded) as caught:
+        driver.engine.submit(request(tokens=prompt(n_prompt)))
+    assert caught.value.details == {"n_prompt_tokens": n_prompt, "n_ctx": N_CTX}
+    assert "exceeds the available context size" in caught.value.message
+    assert driver.engine.is_idle
+
+
+@pytest.mark.parametrize(("field", "value"), [("n", 5), ("n", 0), ("id_slot", 4), ("id_slot", 99)])
+def test_what_the_slots_cannot_do_is_refused_and_named(field: str, value: int) -> None:
+    driver = Driver(n_slots=4)
+    with pytest.raises(errors.InvalidRequest) as caught:
+        driver.engine.submit(request(**{field: value}))  # type: ignore[arg-type]
+    assert caught.value.field == field
+    assert driver.engine.is_idle
+
+
+def test_an_empty_prompt_has_an_empty_answer() -> None:
+    driver = Driver()
+    driver.submit(request("r", (), n=2))
+    driver.run()
+    for index in range(2):
+        got = driver.transcripts["r", index]
+        assert got.tokens == []
+        assert ended(got).stop_type is StopType.NONE
+
+
+# Ends
+
+
+def test_the_end_of_generation_is_a_token_without_text() -> None:
+    got = answer(request(n_predict=-1, sampling={"ignore_eos": False}), runner=FakeRunner(n_vocab=4))
+    assert got.tokens.index(EOG) == len(got.tokens) - 1
+    assert len(got.text) == len(got.tokens) - 1
+    assert (ended(got).reason, ended(got).stop_type) == (FinishReason.STOP, StopType.EOS)
+    assert ended(got).timings.predicted_n == len(got.tokens)
+
+
+def test_special_tokens_have_text_when_it_is_asked_for() -> None:
+    asked = request(n_predict=-1, special=True, sampling={"ignore_eos": False})
+    got = answer(asked, runner=FakeRunner(n_vocab=4))
+    assert len(got.text) == len(got.tokens)
+
+
+def test_an_end_of_generation_on_the_last_allowed_token_is_an_end_of_generation() -> None:
+    asked = request(n_predict=-1, sampling={"ignore_eos": False})
+    n_tokens = len(answer(asked, runner=FakeRunner(n_vocab=4)).tokens)
+    asked = request(n_predict=n_tokens, sampling={"ignore_eos": False})
+    assert ended(answer(asked, runner=FakeRunner(n_vocab=4))).stop_type is StopType.EOS
+
+
+def test_ignore_eos_goes_on_to_the_limit() -> None:
+    got = answer(request(n_predict=50, sampling={"ignore_eos": True}), runner=FakeRunner(n_vocab=4))
+    assert len(got.tokens) == 50
+    assert EOG not in got.tokens
+    assert ended(got).stop_type is StopType.LIMIT
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+@pytest.mark.parametrize("start", [0, 3, 11])
+def test_a_stop_string_ends_the_text_in_front_of_it(start: int, length: int) -> None:
+    text = answer(request(n_predict=20), runner=FakeRunner(n_vocab=ASCII)).text
+    word = text[start : start + length]
+    got = answer(request(n_predict=20, stop=("never", word)), runner=FakeRunner(n_vocab=ASCII))
+    finished = ended(got)
+    assert got.text == text[: text.index(word)]
+    assert (finished.reason, finished.stop_type, finished.stopping_word) == (FinishReason.STOP, StopType.WORD, word)
+    assert len(got.tokens) == text.index(word) + length
+    assert finished.has_new_line == ("\n" in got.text)
+
+
+def test_text_held_back_for_a_stop_string_is_said_when_generation_ends() -> None:
+    text = answer(request(n_predict=9), runner=FakeRunner(n_vocab=ASCII)).text
+    got = answer(request(n_predict=9, stop=(text[6:] + "x",)), runner=FakeRunner(n_vocab=ASCII))
+    assert got.text == text
+    assert ended(got).stop_type is StopType.LIMIT
+
+
+def test_a_stop_string_on_the_last_allowed_token_is_a_stop_string() -> None:
+    text = answer(request(n_predict=9), runner=FakeRunner(n_vocab=ASCII)).text
+    got = answer(request(n_predict=9, stop=(text[7:],)), runner=FakeRunner(n_vocab=ASCII))
+    assert got.text == text[: text.index(text[7:])]
+    assert ended(got).stop_type is StopType.WORD
+
+
+def test_the_text_is_that_of_the_tokens_whatever_bytes_they_are() -> None:
+    runner = FakeRunner()
+    got = answer(request(n_predict=200), runner=runner)
+    whole = b"".join(runner.piece(token, False) for token in got.tokens)
+    assert got.text == whole.decode("utf-8", "replace")
+
+
+# Abort
+
+
+def others() -> list[Request]:
+    return [request("one", prompt(9), n_predict=25), request("two", (*prompt(5), 3), n_predict=25)]
+
+
+def is_running(driver: Driver, request_id: str) -> bool:
+    return any(sequence.request_id == request_id for sequence in driver.engine.running)
+
+
+@pytest.mark.parametrize("phase", ["waiting", "prefill", "decode"])
+def test_an_abort_frees_its_slot_within_one_step_and_leaves_the_others_alone(phase: str) -> None:
+    driver = Driver(FakeRunner(n_ubatch=8), n_slots=3, n_ctx=256)
+    for asked in others():
+        driver.submit(asked)
+    if phase == "waiting":
+        driver.submit(request("in the way", (50,), n_predict=40))
+    driver.submit(request("victim", (60, *prompt(150)), n_predict=1000))
+    driver.step()
+    if phase == "decode":
+        while not driver.transcripts["victim", 0].tokens:
+            driver.step()
+    driver.submit(request("next", (70,), n_predict=3))
+    driver.step()
+    assert is_running(driver, "victim") == (phase != "waiting")
+    assert bool(driver.transcripts["victim", 0].tokens) == (phase == "decode")
+    assert not is_running(driver, "next")
+
+    driver.abort("victim")
+    assert not is_running(driver, "victim")
+    assert driver.engine.check_integrity() == []
+    driver.step()
+    assert is_running(driver, "next") == (phase != "waiting")
+    assert driver.engine.n_waiting == (phase == "waiting")
+    driver.run()
+    for asked in others():
+        assert driver.transcripts[asked.request_id, 0].tokens == alone(asked, n_ctx=256)[0].tokens
+
+
+def test_an_abort_takes_all_choices_with_it() -> None:
+    driver = Driver(FakeRunner(n_ubatch=8), n_slots=2)
+    driver.submit(request("r", prompt(40), n=2, n_predict=100))
+    driver.step()
+    driver.abort("r")
+    assert driver.engine.is_idle
+    assert driver.step() == []
+
+
+def test_an_abort_before_its_first_step_leaves_nothing_behind() -> None:
+    driver = Driver()
+    for tokens in ((), (1, 2)):
+        driver.submit(request("r", tokens))
+        driver.abort("r")
+        assert driver.engine.is_idle
+        assert driver.step() == []
+
+
+def test_an_abort_of_what_is_unknown_or_over_changes_nothing() -> None:
+    driver = Driver()
+    driver.engine.abort("nobody")
+    driver.submit(request("r"))
+    driver.run()
+    driver.engine.abort("r")
+    assert len(driver.transcripts["r", 0].tokens) == 8
+    assert driver.engine.is_idle
+    # Its name may be used again.
+    driver.engine.submit(request("r"))
+
+
+# Failures
+
+
+def test_a_refused_sampler_fails_its_own_request() -> None:
+    driver = Driver(n_slots=3)
+    driver.submit(request("good", prompt(5)))
+    driver.submit(request("bad", prompt(6), n=2, sampling={"top_k": 666}))
+    driver.submit(request("late", prompt(7)))
+    driver.run()
+    for index in range(2):
+        failed = driver.transcripts["bad", index].failed
+        assert failed is not None
+        assert failed.error["error"] == "InvalidRequest"
+        assert failed.error["details"] == {"field": "top_k"}
+        assert driver.transcripts["bad", index].started is None
+    for name, n_prompt in (("good", 5), ("late", 7)):
+        assert driver.transcripts[name, 0].tokens == alone(request(name, prompt(n_prompt)))[0].tokens
+
+
+class NanRunner(FakeRunner):
+    """The rows of the sampler with seed 666 turn into NaN at its third token."""
+
+    def sample(self, rows: Seq[int], samplers: Seq[FakeSampler]) -> list[int]:
+        tokens = super().sample(rows, samplers)
+        for i, sampler in enumerate(samplers):
+            if sampler.seed == 666 and sampler.n_sampled == 3:
+                tokens[i] = -1
+        return tokens
+
+
+def test_a_row_that_is_not_a_number_fails_its_own_request_and_is_not_reused() -> None:
+    driver = Driver(NanRunner(), n_slots=2)
+    driver.submit(request("good", prompt(5), n_predict=20))
+    driver.submit(request("sick", (90, *prompt(9)), sampling={"seed": 666}))
+    driver.run()
+    sick = driver.transcripts["sick", 0]
+    assert sick.failed is not None
+    assert sick.failed.error["error"] == "ServerFault"
+    assert "NaN" in sick.failed.error["message"]
+    assert len(sick.tokens) == 2
+    assert driver.transcripts["good", 0].tokens == alone(request("good", prompt(5), n_predict=20))[0].tokens
+    assert sick.started is not None
+    assert len(driver.engine.cache.slots[sick.started.id_slot].resident) == 0
+
+
+def test_without_room_cached_cells_are_given_up_before_anybody_fails() -> None:
+    driver = Driver(FakeRunner(memory=FakeMemory(n_cells=60)), n_slots=2)
+    driver.submit(request("first", prompt(40)))
+    driver.run()
+    second = request("second", (90, *prompt(40)), n_predict=5)
+    driver.submit(second)
+    driver.run()
+    assert driver.transcripts["second", 0].tokens == alone(second)[0].tokens
+
+
+def test_without_any_room_the_latest_comer_fails_and_the_earlier_one_completes() -> None:
+    driver = Driver(FakeRunner(memory=FakeMemory(n_cells=50)), n_slots=2)
+    first, second = request("first", prompt(20), n_predict=25), request("second", (90, *prompt(10)), n_predict=30)
+    driver.submit(first)
+    driver.submit(second)
+    driver.run()
+    failed = driver.transcripts["second", 0].failed
+    assert failed is not None
+    assert "Context size has been exceeded" in failed.error["message"]
+    assert driver.transcripts["first", 0].tokens == alone(first)[0].tokens
+
+
+def test_a_step_that_makes_no_progress_is_detected() -> None:
+    driver = Driver(n_slots=1)
+    driver.engine.cache.take(driver.engine.cache.slots[0], 0)  # a slot that leaked: busy, and nobody's
+    assert driver.engine.check_integrity() == ["slot 0: busy without a sequence"]
+    driver.submit(request())
+    with pytest.raises(AssertionError, match="no progress"):
+        driver.step()
+
+
+def test_a_step_with_nothing_to_do_computes_nothing() -> None:
+    driver = Driver()
+    assert driver.step() == []
+    assert driver.runner.batches == []
+
+
+# Reports
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    asked=st.lists(
+        st.tuples(st.integers(1, 40), st.integers(0, 12), st.integers(1, 3), st.booleans()), min_size=1, max_size=6
+    ),
+    n_ubatch=st.sampled_from([5, 32]),
+)
+def test_events_come_in_order_and_their_counts_add_up(asked: list[tuple[int, int, int, bool]], n_ubatch: int) -> None:
+    driver = Driver(FakeRunner(n_ubatch=n_ubatch, n_vocab=50), n_slots=3)
+    for i, (n_prompt, n_predict, n, ignore_eos) in enumerate(asked):
+        sampling = {"ignore_eos": ignore_eos, "temperature": 1.0}
+        driver.submit(request(f"r{i}", prompt(n_prompt), n=n, n_predict=n_predict, sampling=sampling))
+    told: dict[tuple[str, int], list[Started | Delta | Finished | Failed]] = {}
+    while not driver.engine.is_idle:
+        for event in driver.step():
+            told.setdefault((event.request_id, event.index), []).append(event)
+    assert set(told) == set(driver.transcripts)
+    for (request_id, _), events in told.items():
+        n_prompt = asked[int(request_id[1:])][0]
+        started, *deltas, finished = events
+        assert isinstance(started, Started)
+        assert isinstance(finished, Finished)
+        timings = finished.timings
+        assert started.n_prompt == finished.n_prompt == n_prompt
+        assert timings.cache_n == started.n_cached < n_prompt
+        assert timings.cache_n + timings.prompt_n == n_prompt
+        assert started.seed == finished.seed
+        assert started.id_slot == finished.id_slot
+        n_said = 0
+        for delta in deltas:
+            assert isinstance(delta, Delta)
+            n_said += len(delta.tokens)
+            assert delta.timings.predicted_n >= n_said
+            assert delta.timings.prompt_n == timings.prompt_n
+        assert n_said == timings.predicted_n
+        assert timings.queue_ms >= 0
+        assert timings.prompt_ms > 0
+        assert timings.predicted_ms >= 0
+
+
+def test_a_delta_keeps_the_timings_of_its_own_moment() -> None:
+    driver = Driver(FakeRunner(n_vocab=ASCII))
+    driver.submit(request(n_predict=5))
+    deltas: list[Delta] = []
+    while not driver.engine.is_idle:
+        deltas += [event for event in driver.step() if isinstance(event, Delta)]
+    assert [delta.timings.predicted_n for delta in deltas] == [1, 2, 3, 4, 5]
+    times = [delta.timings.predicted_ms for delta in deltas]
+    assert times == sorted(set(times))
+
+
+def test_time_in_the_queue_is_not_time_at_the_prompt() -> None:
+    driver = Driver(n_slots=1)
+    driver.submit(request("first", (1,), n_predict=30))
+    driver.submit(request("second", (2,), n_predict=1))
+    driver.run()
+    first, second = (ended(driver.transcripts[name, 0]).timings for name in ("first", "second"))
+    assert second.queue_ms > first.predicted_ms > 10 * second.prompt_ms
+
+
+# Seeds
+
+
+def test_choices_have_neighbouring_seeds_and_differ() -> None:
+    driver = Driver()
+    driver.submit(request("r", n=3, sampling={"seed": 40, "temperature": 1.0}))
+    driver.run()
+    got = [driver.transcripts["r", index] for index in range(3)]
+    assert [ended(one).seed for one in got] == [40, 41, 42]
+    assert len({tuple(one.tokens) for one in got}) == 3
+
+
+def test_a_random_seed_is_drawn_told_and_repeatable() -> None:
+    asked = request("r", sampling={"seed": RANDOM_SEED, "temperature": 1.0}, n_predict=20)
+    first, second = answer(asked), answer(asked)
+    assert ended(first).seed != ended(second).seed
+    again = answer(request("r", sampling={"seed": ended(first).seed, "temperature": 1.0}, n_predict=20))
+    assert again.tokens == first.tokens
+    assert first.tokens != second.tokens

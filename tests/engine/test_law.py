@@ -1,0 +1,136 @@
+"""The law: whatever else happens, each sequence's tokens equal those it would have got alone."""
+
+from __future__ import annotations
+
+from engine.driver import Driver, alone, request
+from fakes import FakeMemory, FakeRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llamabox import errors
+from llamabox.engine.request import Request
+
+N_CTX = 48
+
+# Few distinct tokens and few heads make shared prefixes of every length likely.
+heads = st.sampled_from([(), (5,) * 4, (5,) * 9, tuple(range(1, 30)), tuple(range(1, 41))])
+tails = st.lists(st.integers(1, 3), min_size=1, max_size=7).map(tuple)
+
+
+@st.composite
+def asks(draw: st.DrawFn) -> dict[str, object]:
+    """One request's parameters."""
+    return {
+        "tokens": draw(heads) + draw(tails),
+        "n": draw(st.sampled_from([1, 1, 1, 2, 3])),
+        "n_predict": draw(st.sampled_from([0, 1, 5, 20, 100])),
+        "n_keep": draw(st.sampled_from([-1, 0, 3])),
+        "n_discard": draw(st.sampled_from([0, 0, 2])),
+        "cache_prompt": draw(st.booleans()),
+        "id_slot": draw(st.sampled_from([-1, -1, -1, 0])),
+        "sampling": {
+            "temperature": draw(st.sampled_from([0.0, 1.0])),
+            "seed": draw(st.integers(0, 3)),
+            "repeat_penalty": draw(st.sampled_from([1.0, 1.3])),
+            "ignore_eos": draw(st.booleans()),
+        },
+    }
+
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), asks()), st.tuples(st.just("abort"), st.integers(0, 9)), st.just(("step", 0))
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def memories() -> st.SearchStrategy[dict[str, object]]:
+    return st.sampled_from(
+        [
+            {},
+            {},
+            {"partial_removal": False, "can_shift": False},
+            {"n_window": 6, "can_shift": False},
+            {"can_shift": False},
+        ]
+    )
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    script=actions,
+    memory=memories(),
+    n_slots=st.integers(3, 5),
+    n_batch=st.sampled_from([7, 16, 64]),
+    n_ubatch=st.sampled_from([5, 32]),
+    context_shift=st.booleans(),
+    cont_batching=st.booleans(),
+)
+def test_tokens_equal_those_it_would_have_got_alone(
+    script: list[tuple[str, object]],
+    memory: dict[str, object],
+    n_slots: int,
+    n_batch: int,
+    n_ubatch: int,
+    context_shift: bool,
+    cont_batching: bool,
+) -> None:
+    pool = FakeMemory(n_cells=n_slots * N_CTX, **memory)  # type: ignore[arg-type]
+    driver = Driver(
+        FakeRunner(n_batch=n_batch, n_ubatch=n_ubatch, memory=pool),
+        n_slots=n_slots,
+        n_ctx=N_CTX,
+        context_shift=context_shift,
+        cont_batching=cont_batching,
+    )
+    asked: list[Request] = []
+    for action, value in script:
+        if action == "submit":
+            asked.append(request(f"r{len(asked)}", **value))  # type: ignore[arg-type]
+            driver.submit(asked[-1])
+        elif action == "abort" and isinstance(value, int) and value < len(asked):
+            if not all(driver.transcripts[asked[value].request_id, i].is_over for i in range(asked[value].params.n)):
+                driver.abort(asked[value].request_id)
+        else:
+            driver.step()
+            assert driver.engine.check_integrity() == []
+    driver.run()
+    for one in asked:
+        if one.request_id in driver.aborted:
+            continue
+        solo = alone(one, memory=FakeMemory(**memory), n_slots=3, n_ctx=N_CTX, context_shift=context_shift)  # type: ignore[arg-type]
+        for index, expected in solo.items():
+            got = driver.transcripts[one.request_id, index]
+            assert got.failed is None
+            assert got.tokens == expected.tokens
+            assert got.text == expected.text
+            assert got.finished is not None
+            assert expected.finished is not None
+            assert got.finished.stop_type == expected.finished.stop_type
+            assert got.finished.truncated == expected.finished.truncated
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    asked=st.lists(asks(), min_size=2, max_size=6),
+    failures=st.lists(st.sampled_from([None, None, None, "room", "fatal", "aborted"]), max_size=12),
+)
+def test_a_failing_decode_harms_only_its_own_batch(asked: list[dict[str, object]], failures: list[str | None]) -> None:
+    kinds = {"room": errors.NoRoom, "fatal": errors.DecodeFatal, "aborted": errors.DecodeAborted}
+    driver = Driver(FakeRunner(), n_slots=3, n_ctx=N_CTX)
+    driver.runner.failures = [None if name is None else kinds[name]("broken") for name in failures]
+    requests = [request(f"r{i}", **{**one, "id_slot": -1}) for i, one in enumerate(asked)]  # type: ignore[arg-type]
+    for one in requests:
+        driver.submit(one)
+    driver.run()
+    for one in requests:
+        expected = alone(one, n_slots=3, n_ctx=N_CTX)
+        for index in range(one.params.n):
+            got = driver.transcripts[one.request_id, index]
+            if got.failed is None:
+                assert got.tokens == expected[index].tokens
+            else:
+                assert got.failed.error["error"] == "ServerFault"
+                assert got.tokens == expected[index].tokens[: len(got.tokens)]

@@ -1,0 +1,76 @@
+"""A scheduler without an engine: what it plans is noted and carried out by the plainest means."""
+
+from __future__ import annotations
+
+from engine.driver import request
+from fakes import FakeMemory
+
+from llamabox.engine.kv_cache import KVCache
+from llamabox.engine.pacing import Pacing
+from llamabox.engine.scheduler import Scheduler, Work
+from llamabox.engine.sequence import Sequence
+
+SAID = 9
+"""The token that every sequence generates, over and over."""
+
+
+class Workbench:
+    """Sequences come in the order of `add`. One that has generated its n_predict tokens leaves."""
+
+    def __init__(
+        self,
+        *,
+        n_slots: int = 4,
+        n_ctx: int = 1024,
+        n_batch: int = 64,
+        n_chunk: int = 32,
+        pacing: Pacing | None = None,
+        cont_batching: bool = True,
+    ) -> None:
+        self.memory = FakeMemory()
+        self.cache = KVCache(self.memory, n_slots, n_ctx)
+        self.scheduler = Scheduler(
+            self.cache,
+            pacing or Pacing(),
+            n_batch=n_batch,
+            n_chunk=n_chunk,
+            adds_bos=False,
+            cont_batching=cont_batching,
+        )
+        self.n_arrived = 0
+
+    def add(self, tokens: tuple[int, ...], **params: object) -> Sequence:
+        self.n_arrived += 1
+        asked = request(f"r{self.n_arrived}", tokens, **params)
+        sequence = Sequence(asked, 0, seed=0, arrived=float(self.n_arrived))
+        self.scheduler.add(sequence)
+        return sequence
+
+    def add_decoding(self, tokens: tuple[int, ...] = (1,), **params: object) -> Sequence:
+        """A sequence that has begun to generate and does not end of itself."""
+        sequence = self.add(tokens, n_predict=-1, **params)
+        while sequence.n_generated == 0:
+            self.step()
+        return sequence
+
+    def step(self) -> Work:
+        work = self.scheduler.schedule()
+        assert not work.stuck
+        for share in work.shares:
+            self._compute(share.sequence, share.stop)
+        for share in work.shares:
+            if share.row >= 0:
+                self._say(share.sequence)
+        return work
+
+    def _compute(self, sequence: Sequence, stop: int) -> None:
+        assert sequence.slot is not None
+        for cell in range(sequence.n_computed, stop):
+            self.memory.compute(sequence.slot.slot_id, sequence.cells.key(cell), sequence.cells.position(cell))
+        self.cache.computed(sequence.slot, sequence.cells, stop)
+
+    def _say(self, sequence: Sequence) -> None:
+        sequence.cells.append(SAID)
+        sequence.n_generated += 1
+        if sequence.n_generated == sequence.params.n_predict:
+            self.scheduler.remove(sequence)

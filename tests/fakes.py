@@ -1,0 +1,228 @@
+"""Stand-ins at the engine's seams. They know nothing of the engine's ways, and punish what libllama would punish."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+
+from llamabox import errors
+from llamabox.engine.batch import Batch
+from llamabox.engine.request import SamplingParams
+
+EOG = 0
+"""The fake vocabulary's end-of-generation token."""
+
+
+def digest(*values: int) -> int:
+    """A 40-bit hash, the same in every process."""
+    text = ",".join(map(str, values)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=5).digest(), "big")
+
+
+@dataclass(eq=False)
+class Cell:
+    """One KV cell. `value` depends on every cell it attended to when it was computed, as a real one does."""
+
+    position: int
+    value: int
+    owners: set[int] = field(default_factory=set)
+
+
+class FakeMemory:
+    """A unified KV pool of `n_cells` cells, with shared cells and all.
+
+    `partial_removal=False` refuses to remove a part of a sequence, as recurrent memories do. A window keeps only the
+    last `n_window` positions of a sequence.
+    """
+
+    def __init__(
+        self, *, n_cells: int = 1 << 20, partial_removal: bool = True, can_shift: bool = True, n_window: int = 0
+    ) -> None:
+        self.n_cells = n_cells
+        self.partial_removal = partial_removal
+        self._can_shift = can_shift
+        self._n_window = n_window
+        self.cells: list[Cell] = []
+
+    @property
+    def can_shift(self) -> bool:
+        return self._can_shift
+
+    @property
+    def n_window(self) -> int:
+        return self._n_window
+
+    def of(self, seq_id: int) -> list[Cell]:
+        """The cells of a sequence in the order of their positions."""
+        return sorted((cell for cell in self.cells if seq_id in cell.owners), key=lambda cell: cell.position)
+
+    def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
+        mine = self.of(seq_id)
+        gone = [cell for cell in mine if max(p0, 0) <= cell.position and (p1 < 0 or cell.position < p1)]
+        if gone and len(gone) < len(mine) and not self.partial_removal:
+            return False
+        for cell in gone:
+            cell.owners.discard(seq_id)
+        self._sweep()
+        return True
+
+    def seq_cp(self, source: int, target: int) -> None:
+        assert not self.of(target), f"sequence {target} is not empty"
+        for cell in self.of(source):
+            cell.owners.add(target)
+
+    def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
+        assert self._can_shift
+        for cell in self.of(seq_id):
+            if p0 <= cell.position and (p1 < 0 or cell.position < p1):
+                cell.position += delta
+
+    def seq_detach(self, seq_id: int) -> bool:
+        mine = self.of(seq_id)
+        self.seq_rm(seq_id, -1, -1)
+        if len(self.cells) + len(mine) > self.n_cells:
+            return False
+        self.cells += [Cell(cell.position, cell.value, {seq_id}) for cell in mine]
+        return True
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        return min((cell.position for cell in self.of(seq_id)), default=-1)
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        return max((cell.position for cell in self.of(seq_id)), default=-1)
+
+    def clear(self) -> None:
+        self.cells.clear()
+
+    def compute(self, seq_id: int, token: int, position: int) -> int:
+        """Add one cell behind the sequence's last. Returns its value, from which the next token follows."""
+        before = self.of(seq_id)
+        expected = before[-1].position + 1 if before else 0
+        assert position == expected, f"sequence {seq_id}: position {position} after {expected - 1}"
+        if self._n_window:
+            before = before[-self._n_window + 1 :]
+            assert before == [] or before[0].position <= max(0, position - self._n_window + 1), "lost its window"
+        value = digest(token, position, *(v for cell in before for v in (cell.position, cell.value)))
+        self.cells.append(Cell(position, value, {seq_id}))
+        return value
+
+    def forget_outside_window(self) -> None:
+        if self._n_window:
+            for seq_id in {owner for cell in self.cells for owner in cell.owners}:
+                last = self.seq_pos_max(seq_id)
+                for cell in self.of(seq_id):
+                    if cell.position <= last - self._n_window:
+                        cell.owners.discard(seq_id)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        self.cells = [cell for cell in self.cells if cell.owners]
+
+
+class FakeSampler:
+    """Mixes its seed and its accepted tokens into the choice, so that a mixed-up sampler shows."""
+
+    def __init__(self, params: SamplingParams, seed: int) -> None:
+        self.params = params
+        self.seed = seed
+        self.n_sampled = 0
+        self.history: list[int] = []
+        self.closed = False
+
+    @property
+    def wants_history(self) -> bool:
+        return self.params.repeat_penalty != 1.0
+
+    def accept(self, token: int) -> None:
+        self.history.append(token)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def choose(self, value: int, n_vocab: int) -> int:
+        assert not self.closed
+        self.n_sampled += 1
+        seed = 0 if self.params.temperature == 0 else self.seed
+        token = digest(value, seed, self.n_sampled, *self.history) % n_vocab
+        if token == EOG and self.params.ignore_eos:
+            token = 1
+        if self.wants_history:
+            self.history.append(token)
+        return token
+
+
+class FakeRunner:
+    """A model whose next token is a hash of the cells its last token attended to.
+
+    `failures` are raised by the next calls of `execute`, in order; None stands for a call that succeeds.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_batch: int = 64,
+        n_ubatch: int = 32,
+        n_vocab: int = 257,
+        memory: FakeMemory | None = None,
+        adds_bos: bool = False,
+    ) -> None:
+        self._n_batch = n_batch
+        self._n_ubatch = n_ubatch
+        self._adds_bos = adds_bos
+        self._memory = memory or FakeMemory()
+        self.n_vocab = n_vocab
+        self.failures: list[errors.DecodeError | None] = []
+        self.batches: list[Batch] = []
+        self.samplers: list[FakeSampler] = []
+        self._values: dict[int, int] = {}
+
+    @property
+    def n_batch(self) -> int:
+        return self._n_batch
+
+    @property
+    def n_ubatch(self) -> int:
+        return self._n_ubatch
+
+    @property
+    def memory(self) -> FakeMemory:
+        return self._memory
+
+    def adds_bos(self) -> bool:
+        return self._adds_bos
+
+    def new_sampler(self, params: SamplingParams, *, seed: int, n_ctx: int) -> FakeSampler:
+        if params.top_k == 666:
+            raise errors.InvalidRequest("Field 'top_k': the fake will not have it", field="top_k")
+        self.samplers.append(FakeSampler(params, seed))
+        return self.samplers[-1]
+
+    def execute(self, batch: Batch) -> None:
+        assert 0 < len(batch) <= self._n_batch
+        assert batch.seq_ids == sorted(batch.seq_ids)
+        assert batch.outputs == sorted(set(batch.outputs))
+        failure = self.failures.pop(0) if self.failures else None
+        if isinstance(failure, errors.NoRoom):
+            raise failure
+        if len(self._memory.cells) + len(batch) > self._memory.n_cells:
+            raise errors.NoRoom("no room in the fake")
+        self.batches.append(batch)
+        self._values = {}
+        rows = zip(batch.tokens, batch.positions, batch.seq_ids, strict=True)
+        for row, (token, position, seq_id) in enumerate(rows):
+            if failure is not None and row >= len(batch) // 2:
+                raise failure
+            value = self._memory.compute(seq_id, token, position)
+            if row in batch.outputs:
+                self._values[row] = value
+        self._memory.forget_outside_window()
+
+    def sample(self, rows: Seq[int], samplers: Seq[FakeSampler]) -> list[int]:
+        return [sampler.choose(self._values[row], self.n_vocab) for row, sampler in zip(rows, samplers, strict=True)]
+
+    def piece(self, token: int, special: bool) -> bytes:
+        return b"" if token == EOG and not special else bytes([token % 256])
+
+    def is_eog(self, token: int) -> bool:
+        return token == EOG

@@ -1,0 +1,71 @@
+"""The app behind a real Hypercorn on a real loopback socket, in this process and on this event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import orjson
+from starlette.applications import Starlette
+
+from llamabox.server.app import create_app
+from llamabox.server.binding import bind_sockets
+from llamabox.server.config import ServerConfig
+from llamabox.server.listener import Listener
+from tests.server.fake_client import FakeTextClient
+
+WITHIN = 10.0
+"""Seconds after which a test that waits for an event has failed."""
+
+
+@dataclass
+class Running:
+    app: Starlette
+    client: FakeTextClient
+    http: httpx.AsyncClient
+    port: int
+    listener: Listener
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def post_raw(self, path: str, body: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A request on a connection of its own, its reply still unread."""
+        reader, writer = await self.connect()
+        data = orjson.dumps(body)
+        writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data)
+        await writer.drain()
+        return reader, writer
+
+
+@contextlib.asynccontextmanager
+async def running(client: FakeTextClient, config: ServerConfig | None = None) -> AsyncIterator[Running]:
+    """Serves `client` until the block ends; fails rather than hangs."""
+    config = config or ServerConfig()
+    app = create_app(config, client)
+    sockets = bind_sockets(["127.0.0.1"], 0)
+    port = sockets[0].getsockname()[1]
+    listener = Listener(app, config, sockets)
+    await listener.start()
+    try:
+        async with (
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN) as http,
+            asyncio.timeout(WITHIN),
+        ):
+            yield Running(app, client, http, port, listener)
+    finally:
+        await listener.close(grace=0.5)
+        await app.state.services.templates.close()
+
+
+def events(text: str) -> list[object]:
+    """The data of an event stream: parsed, but for [DONE]."""
+    found: list[object] = []
+    for event in text.split("\n\n"):
+        if event.startswith("data: "):
+            data = event.removeprefix("data: ")
+            found.append(data if data == "[DONE]" else orjson.loads(data))
+    return found

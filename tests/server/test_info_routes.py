@@ -1,0 +1,140 @@
+"""The routes that tell about the server, the model and its tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.server.app import create_app
+from llamabox.server.config import ServerConfig
+from tests.server.fake_client import INFO, FakeTextClient, saying
+
+
+def browser(client: FakeTextClient | None = None, config: ServerConfig | None = None) -> TestClient:
+    return TestClient(create_app(config or ServerConfig(), client or FakeTextClient(saying("a"))))
+
+
+def idle(id_slot: int) -> dict[str, Any]:
+    return {
+        "id": id_slot, "n_ctx": 256, "is_processing": False, "n_resident": 0, "request_id": None, "n_prompt": 0,
+        "n_decoded": 0, "truncated": False,
+    }  # fmt: skip
+
+
+def test_health_and_head() -> None:
+    with browser() as http:
+        for path in ("/health", "/v1/health"):
+            assert (http.get(path).status_code, http.get(path).json()) == (200, {"status": "ok"})
+            assert http.head(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/models"])
+def test_models(path: str) -> None:
+    with browser(config=ServerConfig(alias="tiny")) as http:
+        reply = http.get(path).json()
+    (entry,) = reply["data"]
+    assert (reply["object"], entry["object"], entry["id"], entry["owned_by"]) == ("list", "model", "tiny", "llama-box")
+    assert entry["meta"] | {"vocab_type": 1, "n_vocab": 1000, "n_ctx_train": 2048, "size": 4_000_000} == entry["meta"]
+
+
+def test_props_are_those_of_both_ancestors() -> None:
+    config = ServerConfig(defaults=GenerationParams(sampling=SamplingParams(seed=42)))
+    with browser(config=config) as http:
+        reply = http.get("/props").json()
+    assert reply["total_slots"] == INFO.n_slots
+    assert reply["model_path"] == INFO.path
+    settings = reply["default_generation_settings"]
+    assert settings["n_ctx"] == INFO.n_ctx
+    assert settings["seed"] == settings["params"]["seed"] == 42
+    assert "<|im_start|>" in reply["chat_template"], "ChatML where the model has none"
+    assert (reply["bos_token"], reply["eos_token"], reply["build_info"]) == ("<s>", "</s>", "b1-abc")
+
+
+def test_slots_know_their_last_task() -> None:
+    client = FakeTextClient(saying("a", "b"))
+    client.answers["slots"] = [idle(0), idle(1)]
+    with browser(client, ServerConfig(enable_slots=True)) as http:
+        before = http.get("/slots").json()
+        assert [slot["id"] for slot in before] == [0, 1]
+        assert all("params" not in slot and slot["id_task"] == -1 and slot["n_ctx"] == 256 for slot in before)
+        http.post("/completion", json={"prompt": "a", "temperature": 0.25})
+        after = http.get("/slots").json()
+        assert after[0]["params"]["temperature"] == after[0]["temperature"] == 0.25
+        assert after[0]["next_token"] == [
+            {
+                "has_next_token": False, "has_new_line": False, "n_remain": -1, "n_decoded": 0, "stopped_eos": False,
+                "stopped_word": False, "stopped_limit": True, "stopping_word": "",
+            }
+        ]  # fmt: skip
+        assert "params" not in after[1]
+        client.answers["slots"] = [{**idle(0), "is_processing": True, "request_id": "7", "n_decoded": 3}, idle(1)]
+        busy = http.get("/slots?fail_on_no_slot").json()
+        assert (busy[0]["id_task"], busy[0]["state"], busy[0]["next_token"][0]["n_decoded"]) == (7, 4, 3)
+        client.answers["slots"] = client.answers["slots"][:1]
+        assert http.get("/slots").status_code == 200
+        full = http.get("/slots?fail_on_no_slot=0")
+        assert (full.status_code, full.json()["detail"]) == (503, "no slot available")
+
+
+def test_tokenize_passes_on_what_was_asked() -> None:
+    client = FakeTextClient()
+    with browser(client) as http:
+        assert http.post("/tokenize", json={"content": "a"}).json() == {"tokens": [5, 6, 7]}
+        http.post("/tokenize", json={"content": ["a", 5], "add_special": True, "with_pieces": True})
+    assert client.calls == [
+        ("tokenize", {"content": ["a"], "add_special": False, "parse_special": True, "with_pieces": False}),
+        ("tokenize", {"content": ["a", 5], "add_special": True, "parse_special": True, "with_pieces": True}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"content": None}, {"content": 5}, {"content": [1.5]}, {"content": [-1]}, {"content": [1000]},
+     {"content": [True]}, {"content": "a", "add_special": 1}, {"content": [["a"]]}],
+)  # fmt: skip
+def test_tokenize_refuses(body: dict[str, Any]) -> None:
+    with browser() as http:
+        assert http.post("/tokenize", json=body).status_code == 400
+
+
+def test_texts_too_long_to_tokenise_are_refused() -> None:
+    with browser() as http:
+        assert http.post("/tokenize", json={"content": "\n" * 5_000_000}).status_code == 413
+
+
+def test_detokenize() -> None:
+    client = FakeTextClient()
+    with browser(client) as http:
+        assert http.post("/detokenize", json={"tokens": [5, 6]}).json() == {"content": "five six"}
+        for body in ({}, {"tokens": "a"}, {"tokens": [1.0]}, {"tokens": [-1]}, {"tokens": [1000]}, {"tokens": [True]}):
+            assert http.post("/detokenize", json=body).status_code == 400
+    assert client.calls == [("detokenize", {"tokens": [5, 6]})]
+
+
+def test_the_prompt_of_a_chat_can_be_asked_for() -> None:
+    body = {"messages": [{"role": "user", "content": "Hello"}]}
+    with browser() as http:
+        prompt = http.post("/apply-template", json=body).json()["prompt"]
+        assert prompt == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+        assert http.post("/v1/chat/completions/input_tokens", json=body).json()["input_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"messages": "a"}, {"messages": [5]}, {"messages": [{}]}, {"messages": []},
+        {"messages": [{"role": "user", "content": 5}]},
+        {"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        {"messages": [{"role": "user", "content": "a"}], "functions": [{"name": "f"}]},
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_chats_that_cannot_be_are_refused(body: dict[str, Any]) -> None:
+    with browser() as http:
+        reply = http.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 400
+    assert reply.json()["detail"]

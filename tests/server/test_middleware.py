@@ -1,0 +1,81 @@
+"""What every reply carries, and who is let in."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from starlette.testclient import TestClient
+
+import llamabox
+from llamabox.server.app import create_app
+from llamabox.server.config import ServerConfig
+from tests.server.fake_client import FakeTextClient, saying
+
+ORIGIN = {"Origin": "http://page.example"}
+
+
+def browser(config: ServerConfig | None = None) -> TestClient:
+    return TestClient(create_app(config or ServerConfig(), FakeTextClient(saying("a", n_cached=2))))
+
+
+def test_a_key_is_asked_of_all_but_the_health() -> None:
+    with browser(ServerConfig(api_keys=frozenset({"secret", "other"}))) as http:
+        assert http.get("/health").status_code == http.get("/v1/health").status_code == 200
+        for headers in (
+            {}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}, {"Authorization": "secret"},
+            {"X-Api-Key": "secre"}, {"X-Api-Key": ""}, {"X-Api-Key": "ø"}, {"Authorization": "Bearer "},
+        ):  # fmt: skip
+            for path in ("/v1/models", "/nothing"):
+                reply = http.get(path, headers={name: value.encode("latin-1") for name, value in headers.items()})
+                assert reply.status_code == 401
+                assert reply.json()["error"]["type"] == "authentication_error"
+        for headers in (
+            {"Authorization": "Bearer secret"}, {"authorization": "bearer other"}, {"X-Api-Key": "other"},
+            {"Authorization": "Bearer wrong", "X-Api-Key": "secret"},
+        ):  # fmt: skip
+            assert http.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_preflights_need_no_key_on_any_path() -> None:
+    with browser(ServerConfig(api_keys=frozenset({"secret"}))) as http:
+        for path in ("/v1/chat/completions", "/nothing"):
+            reply = http.options(path, headers=ORIGIN)
+            assert (reply.status_code, reply.content) == (200, b"")
+            assert reply.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+            assert reply.headers["access-control-allow-credentials"] == "true"
+            assert reply.headers["access-control-allow-methods"] == "GET, POST, DELETE, OPTIONS"
+            assert reply.headers["access-control-allow-headers"] == "*"
+
+
+def test_errors_can_be_read_by_pages_too() -> None:
+    with browser(ServerConfig(api_keys=frozenset({"secret"}))) as http:
+        assert http.get("/nothing", headers=ORIGIN).headers["access-control-allow-origin"] == ORIGIN["Origin"]
+        keyed = {**ORIGIN, "X-Api-Key": "secret"}
+        for reply in (http.get("/nothing", headers=keyed), http.post("/completion", json={}, headers=keyed)):
+            assert reply.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+            assert "x-request-id" in reply.headers
+        assert "access-control-allow-origin" not in http.get("/health").headers
+
+
+def test_replies_say_who_answers_and_which_request() -> None:
+    with browser() as http:
+        reply = http.post("/completion", json={"prompt": "a"}, headers={"X-Request-ID": "mine-1"})
+        assert reply.headers["server"] == f"llamabox/{llamabox.__version__}"
+        assert reply.headers["x-request-id"] == "mine-1"
+        assert reply.headers["x-request-accepted-at"].isdigit()
+        assert reply.headers["x-response-tokens-per-second"] == "0.000000"
+        assert http.get("/v1/models").headers["x-request-id"].isdigit()
+        for bad in ("a b", "x" * 200, ""):
+            assert http.get("/v1/models", headers={"X-Request-ID": bad}).headers["x-request-id"].isdigit()
+        assert "x-request-id" not in http.get("/health").headers
+
+
+def test_one_line_a_request_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "llamabox"), browser() as http:
+        http.post("/v1/completions", json={"prompt": "SECRET", "n": 2}, headers={"X-Request-ID": "mine"})
+        http.get("/health")
+    lines = [record.message for record in caplog.records if record.name == "llamabox.server.middleware"]
+    assert len(lines) == 1
+    assert lines[0].startswith("mine POST /v1/completions 200 prompt=8 cached=2 generated=2 ")
+    assert "SECRET" not in caplog.text

@@ -1,0 +1,199 @@
+"""The server process: where it listens, how it ends, with which code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from llamabox.errors import LlamaboxError, ModelLoadError, NativeMismatch, NativeMissing
+from llamabox.server.binding import bind_sockets
+from llamabox.server.config import ServerConfig
+from llamabox.server.run import run, serve
+from llamabox.workers.client import WorkerState
+from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
+from tests.server.harness import WITHIN
+
+
+def free_port() -> int:
+    (sock,) = bind_sockets(["127.0.0.1"], 0)
+    with sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def serving(client: FakeTextClient, config: ServerConfig) -> AsyncIterator[asyncio.Task[int]]:
+    """serve() as a task; a test ends it with a signal to this very process."""
+    async with asyncio.timeout(WITHIN):
+        task = asyncio.create_task(serve(config, client))
+        await client.started.wait()
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+
+
+def connect(port: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN)
+
+
+async def until_refused(http: httpx.AsyncClient) -> None:
+    """By a 503, or because nobody listens any more."""
+    with contextlib.suppress(httpx.HTTPError):
+        while (await http.get("/health")).status_code == 200:
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0(number: signal.Signals) -> None:
+    async def scene() -> None:
+        client = FakeTextClient(saying("a"))
+        client.loaded.set()
+        port = free_port()
+        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http:
+            assert (await http.get("/health")).status_code == 200
+            os.kill(os.getpid(), number)
+            assert await task == 0
+            assert client.stopped.is_set()
+
+    asyncio.run(scene())
+
+
+def test_a_signal_while_loading_ends_it_with_0() -> None:
+    async def scene() -> None:
+        client = FakeTextClient()
+        client.state = WorkerState.LOADING
+        port = free_port()
+        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http:
+            assert (await http.get("/health")).status_code == 503
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await task == 0
+
+    asyncio.run(scene())
+
+
+def test_running_requests_may_end_and_new_ones_are_refused() -> None:
+    async def scene() -> None:
+        client = FakeTextClient()
+        client.loaded.set()
+        port = free_port()
+        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http, connect(port) as idle:
+            await idle.get("/health")
+            asking = asyncio.create_task(http.post("/completion", json={"prompt": "a", "stream": True}))
+            generation = await client.submitted()
+            generation.push(started(generation.submit), delta(generation.submit, "one", 1))
+            os.kill(os.getpid(), signal.SIGTERM)
+            await until_refused(idle)
+            generation.push(delta(generation.submit, "two", 2), finished(generation.submit, 2))
+            assert '"content":"two"' in (await asking).text
+            assert await task == 0
+            assert generation.n_aborts == 0
+
+    asyncio.run(scene())
+
+
+def test_requests_that_do_not_end_are_cut_off_with_an_error() -> None:
+    async def scene() -> None:
+        client = FakeTextClient()
+        client.loaded.set()
+        port = free_port()
+        config = ServerConfig(port=port, shutdown_grace=0.05)
+        async with serving(client, config) as task, connect(port) as http:
+            asking = asyncio.create_task(http.post("/completion", json={"prompt": "a", "stream": True}))
+            generation = await client.submitted()
+            generation.push(started(generation.submit), delta(generation.submit, "one", 1))
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await task == 0
+            assert '"type":"unavailable_error"' in (await asking).text
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ModelLoadError("not a GGUF"), 1), (NativeMissing("build it"), 2), (NativeMismatch("rebuild"), 2)],
+)
+def test_a_load_that_fails_ends_it_with_one_line(
+    error: LlamaboxError, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = FakeTextClient()
+    client.load_error = error
+    assert run(ServerConfig(port=free_port()), lambda: client) == code
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [error.message]
+    assert client.stopped.is_set()
+
+
+def test_a_port_that_is_taken_is_found_before_anything_is_loaded() -> None:
+    port = free_port()
+    client = FakeTextClient()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(OSError, match=f"in use: '127.0.0.1:{port}'"):
+        asyncio.run(serve(ServerConfig(port=port), client))
+    assert not client.started.is_set()
+
+
+def test_hosts_that_are_none() -> None:
+    for host in ("no.such.host.invalid", "203.0.113.7"):
+        with pytest.raises(OSError, match=host):
+            bind_sockets([host], 0)
+
+
+def test_several_hosts_and_a_unix_socket() -> None:
+    async def scene(path: str) -> None:
+        client = FakeTextClient()
+        client.loaded.set()
+        port = free_port()
+        config = ServerConfig(port=port, hosts=("127.0.0.1", "::1", path))
+        async with serving(client, config) as task:
+            for url in (f"http://127.0.0.1:{port}", f"http://[::1]:{port}"):
+                async with httpx.AsyncClient(base_url=url) as http:
+                    assert (await http.get("/health")).status_code == 200
+            async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path), base_url="http://x") as http:
+                assert (await http.get("/health")).status_code == 200
+            with pytest.raises(OSError, match=r"in use: .*box\.sock"):
+                bind_sockets([path], 0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await task == 0
+        assert not Path(path).exists()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(scene(f"{folder}/box.sock"))
+
+
+def test_a_unix_socket_nobody_listens_on_is_replaced() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/box.sock"
+        with socket.socket(socket.AF_UNIX) as left_behind:
+            left_behind.bind(path)
+        bind_sockets([path], 0)[0].close()
+        Path(path).unlink()
+        Path(path).write_text("mine")
+        with pytest.raises(OSError, match=r"in use: .*box\.sock"):
+            bind_sockets([path], 0)
+        assert Path(path).read_text() == "mine"
+
+
+def test_idle_connections_and_slow_headers_are_closed() -> None:
+    async def scene() -> None:
+        client = FakeTextClient()
+        client.loaded.set()
+        port = free_port()
+        async with serving(client, ServerConfig(port=port, keep_alive=0.05)):
+            for sent in (b"", b"GET /health HTTP/1.1\r\nHost"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(sent)
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+
+    asyncio.run(scene())

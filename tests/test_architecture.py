@@ -1,0 +1,268 @@
+"""The house rules that a program can check: who may import whom, and how long a room may grow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "llamabox"
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+VALUES = ("engine.request", "engine.events")
+"""Plain values of the engine that may cross the process boundary."""
+
+INSIDE_A_WORKER = ("workers.channel", "workers.protocol", "workers.orphan")
+"""What both ends of the process boundary are made of."""
+
+# For each part of the house, what else of the house it may import. The longest prefix of a module's name counts, and
+# what stands in the same row may always be imported.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "log": ("errors",),
+    "values": ("errors", *VALUES),
+    "bindings": ("errors", "log"),
+    "engine": ("errors",),
+    "engine.runner": ("errors", "log", "engine", "bindings"),
+    "imaging": ("errors", "log", "bindings"),
+    "chat": ("errors", "log"),
+    "workers": ("errors", "log", *VALUES),
+    "workers.text": ("errors", "log", "bindings", "engine", *INSIDE_A_WORKER),
+    "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
+    "workers.rpc": ("errors", "log", "bindings", *INSIDE_A_WORKER),
+    "workers.inspect": ("errors", "log", "bindings"),
+    "server": ("errors", "log", "chat", "workers", *VALUES),
+}
+
+WORKER_PROCESSES = ("workers.text", "workers.image", "workers.rpc", "workers.inspect")
+"""What runs in a process of its own and may load native code; nobody else may import it."""
+
+SERVER_PROCESS = (
+    "__main__",
+    "cli",
+    "server",
+    "workers.client",
+    "workers.supervisor",
+    "workers.channel",
+    "workers.protocol",
+    "chat",
+)
+
+NOT_FOR_THE_ENGINE = {"asyncio", "json", "orjson", "starlette", "hypercorn", "socket", "cffi"}
+
+
+@dataclass(frozen=True)
+class Module:
+    """A parsed source file. `name` is without the package's own: "" is llamabox itself."""
+
+    name: str
+    path: Path
+
+    @property
+    def is_package(self) -> bool:
+        return self.path.name == "__init__.py"
+
+    @property
+    def tree(self) -> ast.Module:
+        return parse(self.path)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module of ours, or a foreign top-level package."""
+
+    target: str
+    line: int
+    is_ours: bool
+    only_types: bool
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def modules() -> dict[str, Module]:
+    found = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+        if parts[0] == "_native":
+            continue
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = Module(name, path)
+    return found
+
+
+def is_within(name: str, part: str) -> bool:
+    return name == part or name.startswith(part + ".")
+
+
+def imports_of(module: Module) -> list[Import]:
+    """Every import, wherever it stands."""
+    type_only = {
+        id(node)
+        for branch in ast.walk(module.tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test).endswith("TYPE_CHECKING")
+        for statement in branch.body
+        for node in ast.walk(statement)
+    }
+    found = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for target in targets(node, module):
+                ours = is_within(target, PACKAGE)
+                name = target.removeprefix(PACKAGE).removeprefix(".") if ours else target.partition(".")[0]
+                found.append(Import(name, node.lineno, ours, id(node) in type_only))
+    return found
+
+
+def targets(node: ast.Import | ast.ImportFrom, module: Module) -> Iterator[str]:
+    """Full names of the modules that a statement imports: `from a import b` is a.b where that is a module."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = node.module or ""
+    if node.level:
+        parts = [PACKAGE, *filter(None, module.name.split("."))]
+        n_up = node.level - module.is_package
+        base = ".".join([*parts[: len(parts) - n_up], *filter(None, [base])])
+    for alias in node.names:
+        full = f"{base}.{alias.name}"
+        yield full if full.removeprefix(PACKAGE + ".") in modules() else base
+
+
+def row_of(name: str) -> str | None:
+    rows = [part for part in MAY_IMPORT if is_within(name, part)]
+    return max(rows, key=len, default=None)
+
+
+def breach(module: Module, target: str) -> str | None:
+    """What is wrong with `module` importing `target`, both of this house; None when nothing is."""
+    worker = next((part for part in WORKER_PROCESSES if is_within(target, part)), None)
+    if worker and not is_within(module.name, worker):
+        return f"{worker} runs in a process of its own and is imported by nobody"
+    row = row_of(module.name)
+    if row is None or target == "" or row_of(target) == row:
+        return None
+    if any(is_within(target, part) for part in MAY_IMPORT[row]):
+        return None
+    return f"{row} may import {', '.join(MAY_IMPORT[row]) or 'nothing of ours'}"
+
+
+def test_the_walk_finds_the_house() -> None:
+    assert {"", "errors", "engine.engine", "server.config", "workers.protocol"} <= set(modules())
+    found = {imported.target for imported in imports_of(modules()["engine.engine"])}
+    assert {"errors", "engine.kv_cache", "engine.events", "secrets"} <= found
+
+
+@pytest.mark.parametrize("name", sorted(modules()), ids=lambda name: name or PACKAGE)
+def test_imports_run_one_way(name: str) -> None:
+    module = modules()[name]
+    breaches = [
+        f"{module.path.relative_to(ROOT)}:{imported.line} imports {imported.target}: {reason}"
+        for imported in imports_of(module)
+        if imported.is_ours and (reason := breach(module, imported.target))
+    ]
+    assert breaches == []
+
+
+def test_the_engine_knows_nothing_of_http_or_of_event_loops() -> None:
+    breaches = [
+        f"{name}:{imported.line} imports {imported.target}"
+        for name, module in modules().items()
+        if is_within(name, "engine")
+        for imported in imports_of(module)
+        if not imported.is_ours and imported.target in NOT_FOR_THE_ENGINE
+    ]
+    assert breaches == []
+
+
+def closure(name: str) -> dict[str, str]:
+    """Everything that importing `name` may ever load of ours, and by whom; lazy imports count."""
+    found = {name: name}
+    pending = [name]
+    while pending:
+        current = pending.pop()
+        for imported in imports_of(modules()[current]):
+            if not imported.is_ours or imported.only_types or imported.target not in modules():
+                continue
+            # A module brings its parent packages with it.
+            parts = imported.target.split(".")
+            for target in (".".join(parts[:i]) for i in range(1, len(parts) + 1)):
+                if target and target not in found:
+                    found[target] = current
+                    pending.append(target)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in sorted(modules()) if any(is_within(name, part) for part in SERVER_PROCESS)]
+)
+def test_the_server_process_loads_neither_native_code_nor_the_engine(name: str) -> None:
+    allowed = {"engine", *VALUES}
+    loaded = [
+        f"{target} by {importer}"
+        for target, importer in closure(name).items()
+        if is_within(target, "bindings") or (is_within(target, "engine") and target not in allowed)
+    ]
+    assert loaded == []
+
+
+def test_the_engines_values_need_nothing_of_the_engine() -> None:
+    for name in VALUES:
+        assert set(closure(name)) <= {"engine", name, "errors"}
+    assert imports_of(modules()["engine"]) == []
+
+
+def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:
+    script = f"import sys; before = set(sys.modules); import {PACKAGE}; print(*sorted(set(sys.modules) - before))"
+    # -P: the current folder is on the path for the package under test only because it is named there.
+    command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {script}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded - set(sys.stdlib_module_names) == {PACKAGE}
+
+
+@pytest.mark.parametrize("name", sorted(modules()), ids=lambda name: name or PACKAGE)
+def test_nothing_is_done_at_import_time(name: str) -> None:
+    """A bare call, a loop or a `with` at the top of a module is work; so is a global that functions write to."""
+    module = modules()[name]
+    found = [
+        f"{module.path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node).splitlines()[0]}"
+        for node in module.tree.body
+        if isinstance(node, ast.For | ast.While | ast.With)
+        or (isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant))
+    ]
+    found += [
+        f"{module.path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Global)
+    ]
+    assert found == []
+
+
+def sources() -> list[Path]:
+    ours = [module.path for module in modules().values()]
+    return [*ours, *(path for path in [ROOT / "build_native.py"] if path.exists())]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_stay_small(path: Path) -> None:
+    n_lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert n_lines <= MAX_FILE_LINES, f"{path.name} has {n_lines} lines: it holds two ideas"
+    long = [
+        f"{path.name}:{node.lineno} {node.name}() has {n} lines"
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (n := (node.end_lineno or node.lineno) - node.lineno + 1) > MAX_FUNCTION_LINES
+    ]
+    assert long == []

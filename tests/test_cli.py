@@ -1,0 +1,132 @@
+"""The command: what it prints, and its exit status. Serving itself is tested end to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from llamabox import cli
+from llamabox.errors import ModelLoadError, NativeMismatch, NativeMissing, to_wire
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handlers() -> object:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def never_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*anything: object) -> int:
+        raise AssertionError("this command must not serve")
+
+    monkeypatch.setattr(cli, "_run", refuse)
+
+
+def command(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llamabox", *words],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("-h", "--help", "--usage"):
+        assert cli.main([word]) == 0
+        assert capsys.readouterr().out.startswith("usage: llamabox")
+
+
+def test_a_wrong_value_says_how_to_go_on(never_served: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--port", "0"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "error: --port 0: expected 1 to 65535\nsee: python -m llamabox --help\n"
+
+
+def test_a_model_that_cannot_be_read(never_served: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.gguf", "No such file"), (tmp_path, "folder")):
+        assert cli.main(["-m", str(path)]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert str(path) in error
+        assert reason in error
+
+
+def test_a_wrong_chat_template(never_served: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = tmp_path / "m.gguf"
+    model.touch()
+    assert cli.main(["-m", str(model), "--chat-template", "llama33"]) == 1
+    assert "llama3," in capsys.readouterr().err
+    assert cli.main(["-m", str(model), "--chat-template", "{% for m in messages %}{{ m }}"]) == 1
+    assert "line 1" in capsys.readouterr().err
+
+
+def test_the_first_line_is_the_command_without_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = tmp_path / "m.gguf"
+    model.touch()
+    monkeypatch.setattr(cli, "_run", lambda text, server: 7)
+    assert cli.main(["-m", str(model), "--api-key", "secret", "--prot", "1"]) == 7
+    shown = capsys.readouterr()
+    assert shown.out == f"llamabox -m {model} --api-key '***' --prot 1\n"
+    assert "--port" in shown.err
+    assert "secret" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(NativeMissing("x"), 2), (NativeMismatch("x"), 2), (ModelLoadError("x"), 1)]
+)
+def test_exit_status(
+    error: NativeMissing, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = subprocess.CompletedProcess([], 0, stdout=orjson.dumps(to_wire(error)))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    assert cli.main(["--version"]) == status
+    assert capsys.readouterr().err == "error: x\n"
+
+
+def test_missing_native_libraries(tmp_path: Path) -> None:
+    for question in ("--version", "--system-info", "--list-devices"):
+        done = command(question, "--native", str(tmp_path))
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert str(tmp_path) in done.stderr
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    model = tmp_path / "m.gguf"
+    model.touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = command("-m", str(model), "--port", port)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_serving_is_an_orderly_end(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, never_served: None
+) -> None:
+    monkeypatch.setattr(cli, "ensure_demo_model", lambda: signal.raise_signal(number))
+    assert cli.main([]) == 0
+
+
+def test_importing_the_command_loads_no_native_code_and_no_web_framework() -> None:
+    names = ("starlette", "hypercorn", "numpy", "_cffi_backend", "jinja2", "llamabox.bindings")
+    code = f"import sys, llamabox.cli; print([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"

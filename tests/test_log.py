@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from llamabox import log
+
+
+@pytest.fixture(autouse=True)
+def keep_logging() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("llamabox")
+    kept = (root.handlers[:], root.level, ours.level)
+    yield
+    root.handlers[:], root.level = kept[0], kept[1]
+    ours.setLevel(kept[2])
+
+
+def test_an_entry_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    log.setup(0)
+    logging.getLogger("llamabox.server.chat").warning("a %s", "b\n12:00:00 forged")
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.endswith(" W server.chat: a b\\n12:00:00 forged\n")
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "shown"), [(-1, "W"), (0, "IW"), (1, "MIW"), (2, "DMIW"), (99, "DMIW")]
+)  # fmt: skip
+def test_levels(verbosity: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    log.setup(verbosity)
+    logger = logging.getLogger("llamabox.x")
+    for level in (logging.DEBUG, log.MORE, logging.INFO, logging.WARNING):
+        logger.log(level, "text")
+    assert "".join(line.split()[1] for line in capsys.readouterr().err.splitlines()) == shown
+
+
+def test_colors_only_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    log.setup(0)
+    logging.getLogger("llamabox").error("x")
+    assert "\033" not in capsys.readouterr().err
+    log.setup(0, colors=True)
+    logging.getLogger("llamabox").error("x")
+    assert capsys.readouterr().err.startswith("\033[31m")

@@ -1,0 +1,242 @@
+"""The table of options, and what words and environment make of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamabox import processors
+from llamabox.commandline import compose, echo, parse
+from llamabox.engine.request import RANDOM_SEED, GenerationParams, SamplingParams
+from llamabox.errors import OptionsError
+from llamabox.options import OPTIONS, Option
+from llamabox.server.config import ServerConfig
+from llamabox.usage import help_text, readme_table
+from llamabox.values import api_keys_of_file, file_text
+from llamabox.workers.protocol import TextConfig
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+OWNERS = {"text": TextConfig, "server": ServerConfig, "generation": GenerationParams, "sampling": SamplingParams}
+
+VALUES = {
+    "--seed": "7", "--samplers": "top_k;temp", "--sampling-seq": "kt", "--chat-template": "llama3",
+    "--logit-bias": "5-1.5", "--flash-attn": "off", "--top-nsigma": "2", "--gpu-layers": "3", "--log-colors": "on",
+}  # fmt: skip
+"""A value that is no default, for the options where "0.25" or "3" is not one."""
+
+
+def made(*argv: str, **environ: str) -> tuple[TextConfig, ServerConfig]:
+    return compose(parse(argv, environ))
+
+
+def refused(*argv: str, **environ: str) -> str:
+    with pytest.raises(OptionsError) as caught:
+        made(*argv, **environ)
+    return caught.value.message
+
+
+def example(option: Option, tmp_path: Path) -> str:
+    flag = option.flags[-1]
+    if flag in VALUES:
+        return VALUES[flag]
+    if option.parse in (file_text, api_keys_of_file):
+        path = tmp_path / "file"
+        path.write_text("from the file")
+        return str(path)
+    for text in ("3", "0.25", "2", "some"):
+        try:
+            assert option.parse
+            option.parse(text)
+        except ValueError:
+            continue
+        return text
+    raise AssertionError(f"no example value for {flag}")
+
+
+def test_every_option_writes_to_a_field_that_exists() -> None:
+    actions = {"help", "version", "system_info", "list_devices"}
+    for option in OPTIONS:
+        owner, _, name = option.dest.partition(".")
+        if not name:
+            assert owner in actions
+            continue
+        assert name in {field.name for field in dataclasses.fields(OWNERS[owner])}, option.flags
+
+
+def test_no_flag_is_there_twice() -> None:
+    flags = [flag for option in OPTIONS for flag in option.flags + option.hidden]
+    assert len(flags) == len(set(flags))
+    assert all(flag.startswith("-") for flag in flags)
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if "." in o.dest], ids=lambda option: option.flags[-1])
+def test_every_option_has_an_effect(option: Option, tmp_path: Path) -> None:
+    """A switch that spells out the default is checked after its opposite."""
+    words = [option.flags[0]] + ([example(option, tmp_path)] if option.parse else [])
+    opposite = [o.flags[0] for o in OPTIONS if o.dest == option.dest and o.parse is None and o.const != option.const]
+    before = made("-t", "5", *opposite) if option.parse is None else made("-t", "5")
+    after = made("-t", "5", *opposite, *words) if option.parse is None else made("-t", "5", *words)
+    assert before != after, option.flags
+
+
+def test_defaults_are_those_of_the_configurations() -> None:
+    text, server = made()
+    n = processors.n_physical()
+    assert text == dataclasses.replace(TextConfig(model=""), n_threads=n, n_threads_batch=n)
+    assert server == ServerConfig()
+    assert (server.defaults.sampling.top_p, server.defaults.sampling.min_p) == (0.95, 0.05)
+
+
+def test_the_last_one_wins_and_lists_add_up() -> None:
+    assert made("--port", "1", "--port", "2")[1].port == 2
+    _, server = made("-l", "1+2", "-l", "3-0.5", "-l", "4-inf", "--api-key", "a,b", "--api-key", "c")
+    assert server.defaults.sampling.logit_bias == ((1, 2.0), (3, -0.5), (4, float("-inf")))
+    assert server.api_keys == {"a", "b", "c"}
+    _, server = made("--dry-sequence-breaker", r"a\n\"", "--dry-sequence-breaker", ";")
+    assert server.defaults.sampling.dry_sequence_breakers == ('a\n"', ";")
+    assert made("--dry-sequence-breaker", "none")[1].defaults.sampling.dry_sequence_breakers == ()
+
+
+def test_unknown_words_are_passed_over() -> None:
+    parsed = parse(["word", "--prot", "81", "-1", "--port", "82", "--zzzzzzzz"], {})
+    assert parsed.values == {"server.port": 82}
+    assert parsed.warnings == (
+        "Unknown argument: --prot; the nearest known one is --port",
+        "Unknown argument: --zzzzzzzz",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--port"], "--port PORT"),
+        (["--port", "0"], "1 to 65535"),
+        (["--port", "65536"], "1 to 65535"),
+        (["--port", "8o"], "whole number"),
+        (["-np", "0"], "1 to 256"),
+        (["-c", "-1"], "0 or more"),
+        (["-c", "99999999999"], "0 or more"),
+        (["--temp", "nan"], "finite"),
+        (["--temp", "1e400"], "finite"),
+        (["--temp", "1e39"], "finite"),
+        (["--repeat-penalty", "0"], "more than 0"),
+        (["--dry-base", "0.5"], "1 or more"),
+        (["--mirostat", "3"], "0 to 2"),
+        (["--seed", "4294967296"], "-1 to 4294967295"),
+        (["--keep", "-2"], "-1 or more"),
+        (["-l", "12"], "TOKEN_ID"),
+        (["-l", "x+1"], "TOKEN_ID"),
+        (["-l", "1+nan"], "finite"),
+        (["-ngl", "some"], "auto"),
+        (["--host", " , "], "address"),
+        (["--api-key", ","], "key"),
+        (["--api-key-file", "/nowhere/at/all"], "No such file"),
+        (["--chat-template-file", "/"], "directory"),
+    ],
+)
+def test_wrong_values_name_the_option_and_what_is_right(words: list[str], part: str) -> None:
+    message = refused(*words)
+    assert part in message
+    assert words[0] in message
+
+
+def test_clamped_values() -> None:
+    sampling = made("--temp", "-1", "--top-p", "7", "--min-p", "-2", "--top-k", "-1")[1].defaults.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.min_p, sampling.top_k) == (0, 1, 0, 0)
+
+
+def test_flash_attention_with_and_without_its_word() -> None:
+    assert made("-fa")[0].flash_attn == "on"
+    assert made("-fa", "--port", "81")[0].flash_attn == "on"
+    for text, meaning in {"on": "on", "off": "off", "AUTO": "auto", "0": "off", "true": "on", "-1": "auto"}.items():
+        assert made("-fa", text)[0].flash_attn == meaning
+    assert made()[0].flash_attn == "auto"
+    assert made(LLAMA_ARG_FLASH_ATTN="1")[0].flash_attn == "on"
+    assert made(LLAMA_ARG_FLASH_ATTN="maybe")[0].flash_attn == "off"
+
+
+def test_the_command_line_beats_the_environment() -> None:
+    assert made(LLAMA_ARG_PORT="81")[1].port == 81
+    assert made("--port", "82", LLAMA_ARG_PORT="81")[1].port == 82
+    assert made("--port", "82", LLAMA_ARG_PORT="unusable")[1].port == 82
+    assert made("-nocb", LLAMA_ARG_CONT_BATCHING="1")[0].cont_batching is False
+    assert made("-m", "a", LLAMA_ARG_MODEL="b")[0].model == "a"
+    assert made(LLAMA_ARG_PORT="")[1].port == 8080
+
+
+@pytest.mark.parametrize(("text", "on"), [("1", True), ("true", True), ("TRUE", False), ("yes", False), ("0", False)])
+def test_switches_in_the_environment(text: str, on: bool) -> None:
+    assert made(LLAMA_ARG_SLOTS=text)[1].enable_slots is on
+    assert made(LLAMA_ARG_CONT_BATCHING=text)[0].cont_batching is on
+
+
+def test_a_wrong_number_in_the_environment_names_its_variable() -> None:
+    assert "LLAMA_ARG_CTX_SIZE=big" in refused(LLAMA_ARG_CTX_SIZE="big")
+
+
+def test_samplers() -> None:
+    parsed = parse(["--samplers", "top_k;nucleus;bogus; typ-p"], {})
+    assert compose(parsed)[1].defaults.sampling.samplers == ("top_k", "top_p", "typ_p")
+    assert parsed.warnings == ("--samplers: there is no sampler 'bogus', it is left out",)
+    parsed = parse(["--sampling-seq", "kzt"], {})
+    assert compose(parsed)[1].defaults.sampling.samplers == ("top_k", "temperature")
+    assert "'z'" in parsed.warnings[0]
+
+
+def test_what_the_server_is_told() -> None:
+    text, server = made("-n", "64", "--temp", "0.5", "-s", "-1", "--keep", "8", "--special", "--no-cache-prompt")
+    assert (server.n_predict, server.defaults.n_predict, server.defaults.n_keep) == (64, 64, 8)
+    assert (server.defaults.special, server.defaults.cache_prompt) == (True, False)
+    assert server.defaults.sampling.seed == RANDOM_SEED
+    assert server.given == {"temperature", "seed"}
+    assert made("--max-body", "1")[1].max_body == 1 << 20
+    assert made("--host", "::1, /run/x.sock")[1].hosts == ("::1", "/run/x.sock")
+    assert made("-b", "100")[0].n_ubatch == 100
+    assert text.n_ubatch == 512
+
+
+def test_threads() -> None:
+    assert made("-t", "7")[0].n_threads_batch == 7
+    assert made("-t", "7", "-tb", "3")[0].n_threads_batch == 3
+    text, _ = made("-t", "0", "-tb", "-1")
+    assert (text.n_threads, text.n_threads_batch) == (processors.n_physical(), processors.n_logical())
+    assert 1 <= processors.n_physical() <= processors.n_logical()
+
+
+def test_keys_are_never_shown() -> None:
+    line = echo(["-m", "a b", "--api-key", "secret", "--api-key", "other"])
+    assert line == "llamabox -m 'a b' --api-key '***' --api-key '***'"
+    assert "secret" not in refused("--api-key", "secret", "--port", "x")
+
+
+@given(
+    st.lists(
+        st.sampled_from([f for o in OPTIONS for f in o.flags]) | st.text(max_size=6) | st.integers().map(str),
+        max_size=8,
+    )
+)
+def test_any_words_parse_or_are_refused_with_a_sentence(words: list[str]) -> None:
+    words = [word for word in words if word not in ("--chat-template-file", "--api-key-file")]
+    message: Any = "fine"
+    try:
+        made(*words)
+    except OptionsError as error:
+        message = error.message
+    assert message
+
+
+def test_help_and_readme_come_from_the_table() -> None:
+    shown = help_text()
+    for option in OPTIONS:
+        for flag in option.flags:
+            assert flag in shown
+    assert "(default: 0.95)" in shown
+    assert shown.index("general:") < shown.index("server:") < shown.index("server/completion:")
+    assert readme_table() in README.read_text(encoding="utf-8"), (
+        "README.md: replace its section on options by the output of: python -m llamabox.options"
+    )

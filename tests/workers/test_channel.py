@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from llamabox.errors import ChannelBroken
+from llamabox.workers.channel import AsyncChannel, BlockingChannel
+from llamabox.workers.protocol import MAX_FRAME, PREFIX, Abort, Call, Reply, Shutdown, encode
+from tests.workers.harness import LOOPS, run
+
+Loop = Callable[[], asyncio.AbstractEventLoop]
+Ends = tuple[BlockingChannel, socket.socket]
+BIG = "x" * (1 << 20)  # several times what a socket's buffer holds
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """A worker's channel, and the bare socket at the other end."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = BlockingChannel(ours)
+        yield channel, theirs
+        channel.close(timeout=0.0)
+
+
+@pytest.fixture(params=LOOPS.values(), ids=LOOPS)
+def new_loop(request: pytest.FixtureRequest) -> Loop:
+    loop: Loop = request.param
+    return loop
+
+
+def test_frames_cut_anywhere_arrive_whole_and_in_order(ends: Ends) -> None:
+    channel, peer = ends
+    messages = [Abort(str(i) * i) for i in range(20)]
+    stream = b"".join(encode(message) for message in messages)
+
+    def dribble() -> None:
+        for i in range(0, len(stream), 7):
+            peer.sendall(stream[i : i + 7])
+
+    sender = threading.Thread(target=dribble)
+    sender.start()
+    assert [channel.receive() for _ in messages] == messages
+    sender.join()
+
+
+def test_sending_does_not_block_on_a_peer_that_does_not_read_and_keeps_the_order(ends: Ends) -> None:
+    channel, peer = ends
+    sent = [Reply(i, BIG if i % 3 == 0 else "small") for i in range(12)]
+    for message in sent:
+        channel.send(message)  # 4 MiB: would block here for ever
+    with BlockingChannel(peer) as other:
+        assert [other.receive() for _ in sent] == sent
+
+
+def test_messages_of_several_threads_are_not_mixed_up(ends: Ends) -> None:
+    channel, peer = ends
+
+    def send(key: int) -> None:
+        for i in range(200):
+            channel.send(Reply(key * 1000 + i, BIG[: i * 100]))
+
+    threads = [threading.Thread(target=send, args=(key,)) for key in range(4)]
+    for thread in threads:
+        thread.start()
+    with BlockingChannel(peer) as other:
+        ids = [reply.call_id for reply in (other.receive() for _ in range(800)) if isinstance(reply, Reply)]
+    for key in range(4):
+        assert [i for i in ids if i // 1000 == key] == list(range(key * 1000, key * 1000 + 200))
+    for thread in threads:
+        thread.join()
+
+
+def test_closing_sends_what_is_unsent(ends: Ends) -> None:
+    channel, peer = ends
+    channel.send(Reply(1, BIG))
+    channel.send(Reply(2))
+    received: list[object] = []
+
+    def read() -> None:
+        other = BlockingChannel(peer)
+        received.extend(iter(other.receive, None))
+        other.close()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    channel.close()
+    reader.join()
+    assert received == [Reply(1, BIG), Reply(2)]
+
+
+def test_closing_does_not_wait_for_ever_and_wakes_the_reader(ends: Ends) -> None:
+    channel, _ = ends
+    channel.send(Reply(1, BIG))
+    received: list[object] = ["nothing yet"]
+    reader = threading.Thread(target=lambda: received.append(channel.receive()))
+    reader.start()
+    channel.close(timeout=0.01)
+    channel.close()
+    reader.join()
+    assert received[-1] is None
+    assert channel.receive() is None
+    channel.send(Reply(2))
+
+
+@pytest.mark.parametrize("n_bytes", [0, 3, PREFIX.size, PREFIX.size + 2])
+def test_a_peer_that_is_gone_is_an_end_of_file(ends: Ends, n_bytes: int) -> None:
+    channel, peer = ends
+    peer.sendall(encode(Abort("a"))[:n_bytes])
+    peer.close()
+    assert channel.receive() is None
+    for _ in range(3):
+        channel.send(Reply(1, BIG))
+
+
+def test_a_peer_that_leaves_unread_bytes_behind_is_an_end_of_file_too(ends: Ends) -> None:
+    channel, peer = ends
+    channel.send(Reply(1))
+    peer.sendall(encode(Abort("a")))
+    peer.close()
+    assert channel.receive() == Abort("a")
+    assert channel.receive() is None
+
+
+BROKEN = {
+    "too long": PREFIX.pack(MAX_FRAME, 1),
+    "no JSON": PREFIX.pack(3, 0) + b"???",
+    "no message": PREFIX.pack(2, 0) + b"{}",
+    "unknown kind": PREFIX.pack(11, 0) + b'["wrong",{}]'[:11],
+    "a payload": PREFIX.pack(13, 1) + b'["shutdown",{}]'[:13] + b"x",
+}
+
+
+@pytest.mark.parametrize("frame", BROKEN.values(), ids=BROKEN)
+def test_a_frame_that_is_no_message_breaks_the_channel(ends: Ends, frame: bytes) -> None:
+    channel, peer = ends
+    peer.sendall(frame)
+    with pytest.raises(ChannelBroken):
+        channel.receive()
+
+
+@pytest.mark.parametrize("frame", BROKEN.values(), ids=BROKEN)
+def test_it_breaks_the_other_end_too(frame: bytes, new_loop: Loop) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            channel = await AsyncChannel.open(ours)
+            theirs.sendall(frame)
+            with pytest.raises(ChannelBroken):
+                await channel.receive()
+            channel.close()
+
+    run(main(), new_loop)
+
+
+def test_both_ends_understand_each_other(new_loop: Loop) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        channel = await AsyncChannel.open(ours)
+        with BlockingChannel(theirs) as worker:
+
+            def echo() -> None:
+                while isinstance(call := worker.receive(), Call):
+                    worker.send(Reply(call.call_id, call.arguments))
+
+            echoing = asyncio.get_running_loop().run_in_executor(None, echo)
+            calls = [Call(i, "echo", {"text": BIG if i % 100 == 0 else "é"}) for i in range(400)]
+            for call in calls:
+                channel.send(call)
+            assert channel.n_unsent > 0
+            replies = [await channel.receive() for _ in calls]
+            assert replies == [Reply(call.call_id, call.arguments) for call in calls]
+            channel.send(Shutdown())
+            await channel.drain()
+            await echoing
+        assert await channel.receive() is None
+        channel.close()
+        channel.close()
+        channel.send(Shutdown())
+        await channel.drain()
+
+    run(main(), new_loop)
+
+
+def test_an_inherited_descriptor_is_inherited_no_further() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        fd = theirs.detach()
+        os.set_inheritable(fd, True)
+        with BlockingChannel.from_fd(fd):
+            assert not os.get_inheritable(fd)

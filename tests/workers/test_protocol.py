@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.errors import ChannelBroken, InvalidRequest, LlamaboxError, ServerFault, to_wire
+from llamabox.workers import protocol
+from llamabox.workers.protocol import (
+    PREFIX,
+    Abort,
+    Call,
+    Configure,
+    LoadFailed,
+    Loading,
+    Message,
+    ModelInfo,
+    Ready,
+    Reply,
+    Shutdown,
+    Step,
+    Submit,
+    TextConfig,
+    decode,
+    encode,
+    read_error,
+)
+
+texts = st.text(max_size=20)
+ints = st.integers(-(2**63), 2**64 - 1)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+biases = st.one_of(floats, st.just(-math.inf))
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), ints, floats, texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=8,
+)
+wires = st.fixed_dictionaries({"error": texts, "message": texts, "details": st.dictionaries(texts, values, max_size=2)})
+by_annotation: dict[Any, st.SearchStrategy[Any]] = {
+    "int": ints,
+    "float": floats,
+    "str": texts,
+    "bool": st.booleans(),
+    "str | None": st.none() | texts,
+    "list[int]": st.lists(ints, max_size=5),
+    "tuple[str, ...]": st.lists(texts, max_size=3).map(tuple),
+    "tuple[tuple[int, float], ...]": st.lists(st.tuples(ints, biases), max_size=3).map(tuple),
+    "list[tuple[int | str, float]]": st.lists(st.tuples(ints | texts, biases), max_size=3),
+    "list[str | int]": st.lists(ints | texts, max_size=5),
+    "dict[str, Any]": st.dictionaries(texts, values, max_size=3),
+    "Any": values,
+    "dict[str, Any] | None": st.none() | wires,
+    "FinishReason": st.sampled_from(FinishReason),
+    "StopType": st.sampled_from(StopType),
+}
+
+
+def made(cls: type[Any], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Values of a dataclass with every field drawn: a new field of a known type is covered without a word here."""
+    fields = {
+        field.name: given[field.name] if field.name in given else by_annotation[field.type]
+        for field in dataclasses.fields(cls)
+    }
+    return st.builds(cls, **fields)
+
+
+by_annotation["Timings"] = made(Timings)
+by_annotation["SamplingParams"] = made(SamplingParams)
+by_annotation["GenerationParams"] = made(GenerationParams)
+by_annotation["TextConfig"] = made(TextConfig)
+by_annotation["ModelInfo"] = made(ModelInfo)
+by_annotation["list[Event]"] = st.lists(
+    st.one_of(made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
+)
+messages: st.SearchStrategy[Message] = st.one_of(
+    *(made(cls) for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, Ready, Step, Reply)),
+    made(LoadFailed, error=wires),
+)
+
+
+def through(message: Message) -> Message:
+    frame = encode(message)
+    n_header, n_payload = PREFIX.unpack(frame[: PREFIX.size])
+    assert len(frame) == PREFIX.size + n_header + n_payload
+    return decode(frame[PREFIX.size :])
+
+
+def parts(value: Any) -> Any:
+    """With the types of everything in it: 1 == 1.0 == True, and a list is no tuple."""
+    if dataclasses.is_dataclass(value):
+        return (type(value), [parts(getattr(value, field.name)) for field in dataclasses.fields(value)])
+    if isinstance(value, list | tuple):
+        return (type(value), [parts(item) for item in value])
+    if isinstance(value, dict):
+        return {key: parts(item) for key, item in value.items()}
+    return (type(value), value)
+
+
+@given(messages)
+def test_every_message_comes_out_as_it_went_in(message: Message) -> None:
+    assert parts(through(message)) == parts(message)
+
+
+def test_every_message_has_a_kind() -> None:
+    for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, LoadFailed, Ready, Step, Reply):
+        assert cls in protocol._KIND_OF
+    assert set(protocol._KIND_OF.values()) == set(protocol._BUILD)
+
+
+@given(st.lists(texts, min_size=2, max_size=4), texts)
+def test_lone_surrogates_become_replacement_characters_and_nothing_else_changes(parts: list[str], other: str) -> None:
+    call = through(Call(1, "tokenize", {"content": ["\ud800".join(parts), other], other: -1.5}))
+    assert call == Call(1, "tokenize", {"content": ["\ufffd".join(parts), other], other: -1.5})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Submit(request_id="a", prompt=["\udfff", 3], params=GenerationParams(stop=("\ud800", "b"))),
+        Step([Delta("a", 0, "\udc80", [1], Timings()), Delta("b", 0, "right", [2], Timings())]),
+        Abort("\ud83d\ude00"),
+    ],
+)
+def test_a_lone_surrogate_kills_no_message(message: Message) -> None:
+    assert type(through(message)) is type(message)
+
+
+def test_a_snapshot_is_sent() -> None:
+    timings = Timings(predicted_n=1)
+    frame = encode(Step([Delta("a", 0, "x", [1], timings)]))
+    timings.predicted_n = 2
+    step = decode(frame[PREFIX.size :])
+    assert step == Step([Delta("a", 0, "x", [1], Timings(predicted_n=1))])
+
+
+@pytest.mark.parametrize("bias", [math.inf, math.nan])
+def test_a_bias_that_cannot_travel_is_our_bug(bias: float) -> None:
+    with pytest.raises(AssertionError, match="bias"):
+        encode(Submit(request_id="a", prompt=[], params=GenerationParams(), logit_bias=[(1, bias)]))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"3",
+        b'["submit"]',
+        b'["submit",{}]',
+        b'["step",[["d"]]]',
+        b'["step",[[]]]',
+        b'["step",[["?",1]]]',
+        b'["step",[3]]',
+        b'["abort",{"request_id":"a","more":1}]',
+        b'["configure",{"config":[]}]',
+        b'["nonsense",{}]',
+        b"[[],{}]",
+    ],
+)
+def test_anything_else_is_refused(header: bytes) -> None:
+    with pytest.raises(ChannelBroken, match="no message"):
+        decode(header)
+
+
+@given(st.binary(max_size=40))
+def test_no_bytes_raise_anything_but_channel_broken(header: bytes) -> None:
+    with pytest.raises(ChannelBroken):
+        decode(header)
+
+
+def test_errors_cross_and_unreadable_ones_are_errors_still() -> None:
+    error: LlamaboxError = read_error(to_wire(InvalidRequest("wrong", field="top_k")))
+    assert isinstance(error, InvalidRequest)
+    assert error.field == "top_k"
+    assert type(read_error({})) is ServerFault
+    assert type(read_error({"error": "InvalidRequest", "message": "m", "details": {"nonsense": 1}})) is ServerFault
+
+
+def test_a_frame_over_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_FRAME", 100)
+    with pytest.raises(ServerFault, match="over the 100"):
+        encode(Abort("x" * 100))

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from llamabox.workers.channel import AsyncChannel
+from llamabox.workers.protocol import Configure, TextConfig
+from llamabox.workers.supervisor import Backoff, Supervisor, describe_exit
+from tests.workers.harness import run, worker_env
+
+
+def test_the_delay_doubles_up_to_its_limit() -> None:
+    backoff = Backoff()
+    delays = [backoff.after(served=0.0) for _ in range(9)]
+    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+
+
+def test_only_a_healthy_life_makes_the_delay_short_again() -> None:
+    backoff = Backoff()
+    assert [backoff.after(served) for served in (0.0, 29.9, 30.0, 0.0, 31.0)] == [0.1, 0.2, 0.1, 0.2, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "exited with code 0"),
+        (-signal.SIGKILL, "was killed by SIGKILL (Killed)"),
+        (-signal.SIGSEGV, "was killed by SIGSEGV (Segmentation fault)"),
+        (-(signal.SIGRTMIN + 3), "was killed by signal 37"),
+    ],
+)
+def test_an_end_is_told_in_words(code: int, words: str) -> None:
+    assert describe_exit(code).startswith(words)
+
+
+def test_stopping_calls_a_planned_restart_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def session(channel: AsyncChannel) -> float:
+        channel.send(Configure(TextConfig(model="exit")))
+        while await channel.receive() is not None:
+            pass
+        return 0.0
+
+    async def main() -> None:
+        endings: list[str] = []
+        ended = asyncio.Event()
+
+        def again(how: str) -> bool:
+            endings.append(how)
+            ended.set()
+            return True
+
+        env = worker_env(tmp_path / "lives")
+        supervisor = Supervisor("fake_worker", session, again, env=env, backoff=Backoff(first=3600.0))
+        supervisor.start()
+        await ended.wait()
+        await supervisor.stop(grace=1.0)
+        assert endings == ["exited with code 3"]
+        assert (supervisor.pid, supervisor.n_restarts) == (None, 0)
+
+    run(main())
+    assert "next start of fake_worker in 3600 s" in caplog.text
+    assert "does not end" not in caplog.text
