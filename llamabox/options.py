@@ -264,8 +264,13 @@ _RUNNING = (
         COMPLETION, "-nocb --no-cont-batching", "text.cont_batching", "evaluate prompts only while no text is running",
         const=False,
     ),
-    _switch(COMPLETION, "--kv-unified", "text.kv_unified", "one KV memory for all slots (default)"),
-    _switch(COMPLETION, "--no-kv-unified", "text.kv_unified", "a KV memory of its own for each slot", const=False),
+    _switch(
+        COMPLETION, "--kv-unified", "text.kv_unified",
+        "one KV memory for all slots: less to copy, but an answer may depend in its low bits on its neighbours",
+    ),
+    _switch(
+        COMPLETION, "--no-kv-unified", "text.kv_unified", "a KV memory of its own for each slot (default)", const=False,
+    ),
     _switch(COMPLETION, "--no-warmup", "text.warmup", "do not run the model once before serving", const=False),
 )  # fmt: skip
 

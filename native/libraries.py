@@ -98,7 +98,7 @@ def compilers() -> dict[str, str]:
 def run_logged(command: list[str], log: Path, on_line: Callable[[str], None], what: str) -> None:
     """Run, everything it prints going to the log. BuildError shows the end of it."""
     last: deque[str] = deque(maxlen=30)
-    with log.open("a") as file:
+    with log.open("a", buffering=1) as file:
         file.write(f"$ {' '.join(command)}\n")
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

@@ -30,24 +30,35 @@ class Cell:
 
 
 class FakeMemory:
-    """A unified KV pool of `n_cells` cells, with shared cells and all.
+    """A KV pool of `n_cells` cells, with shared cells and all if it is `unified`.
 
     `partial_removal=False` refuses to remove a part of a sequence, as recurrent memories do. A window keeps only the
     last `n_window` positions of a sequence.
     """
 
     def __init__(
-        self, *, n_cells: int = 1 << 20, partial_removal: bool = True, can_shift: bool = True, n_window: int = 0
+        self,
+        *,
+        n_cells: int = 1 << 20,
+        partial_removal: bool = True,
+        can_shift: bool = True,
+        n_window: int = 0,
+        unified: bool = True,
     ) -> None:
         self.n_cells = n_cells
         self.partial_removal = partial_removal
         self._can_shift = can_shift
+        self._unified = unified
         self._n_window = n_window
         self.cells: list[Cell] = []
 
     @property
     def can_shift(self) -> bool:
         return self._can_shift
+
+    @property
+    def is_unified(self) -> bool:
+        return self._unified
 
     @property
     def n_window(self) -> int:
@@ -70,7 +81,10 @@ class FakeMemory:
     def seq_cp(self, source: int, target: int) -> None:
         assert not self.of(target), f"sequence {target} is not empty"
         for cell in self.of(source):
-            cell.owners.add(target)
+            if self._unified:
+                cell.owners.add(target)
+            else:
+                self.cells.append(Cell(cell.position, cell.value, {target}))
 
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
         assert self._can_shift

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from llamabox.bindings._ffi import Native
-from llamabox.errors import InvalidRequest
+from llamabox.errors import InvalidRequest, NotSupported
 
 MAX_TEXT = 2**31 - 1
 
@@ -24,8 +24,6 @@ class Vocab:
         self.handle = handle
         self.n_tokens: int = native.lib.llama_vocab_n_tokens(handle)
         self.type: int = native.lib.llama_vocab_type(handle)
-        self.add_bos: bool = native.lib.llama_vocab_get_add_bos(handle)
-        self.add_eos: bool = native.lib.llama_vocab_get_add_eos(handle)
         self.bos = self._special("bos")
         self.eos = self._special("eos")
         self.eot = self._special("eot")
@@ -39,10 +37,26 @@ class Vocab:
         self.fim_pad = self._special("fim_pad")
         self.fim_rep = self._special("fim_rep")
         self.fim_sep = self._special("fim_sep")
+        wants_bos: bool = native.lib.llama_vocab_get_add_bos(handle)
+        wants_eos: bool = native.lib.llama_vocab_get_add_eos(handle)
+        self.add_bos = wants_bos and self.bos is not None
+        self.add_eos = wants_eos and self.eos is not None
+        # A file may want tokens added that it does not define: libllama aborts the process when it is asked to.
+        is_wpm = self.type == native.lib.LLAMA_VOCAB_TYPE_WPM
+        self._can_add_special = (
+            self.add_bos == wants_bos
+            and self.add_eos == wants_eos
+            and not (is_wpm and (self.bos is None or self.sep is None))
+        )
 
     def _special(self, name: str) -> int | None:
         token = getattr(self._native.lib, f"llama_vocab_{name}")(self.handle)
         return None if token < 0 else token
+
+    def _require_text(self) -> None:
+        """libllama aborts the process when a model without a vocabulary is asked about text."""
+        if self.type == self._native.lib.LLAMA_VOCAB_TYPE_NONE:
+            raise NotSupported("the model has no vocabulary: it takes and gives token ids only")
 
     def check(self, token: int) -> int:
         """The token, if the vocabulary has it. Raises InvalidRequest."""
@@ -64,7 +78,7 @@ class Vocab:
             native.lib.llama_token_to_piece(self.handle, token, native.ffi.NULL, 0, 0, True)
             for token in range(self.n_tokens)
         )
-        return max(1, -min(sizes))  # without a buffer the size comes back negative
+        return max(1, -int(min(sizes)))  # without a buffer the size comes back negative
 
     @cached_property
     def suppress_tokens(self) -> tuple[int, ...]:
@@ -92,6 +106,8 @@ class Vocab:
 
         add_special: with BOS and EOS where the model wants them. parse_special: `<|im_end|>` in the text is the token.
         """
+        self._require_text()
+        add_special = add_special and self._can_add_special
         data = text if isinstance(text, bytes) else encode(text)
         if len(data) > MAX_TEXT:
             raise InvalidRequest(f"a text of {len(data)} bytes is too long to tokenise")
@@ -109,6 +125,7 @@ class Vocab:
 
     def piece(self, token: int, *, special: bool) -> bytes:
         """The bytes a token stands for: possibly part of a character; empty for a special one unless asked for."""
+        self._require_text()
         self.check(token)
         ffi, to_piece = self._native.ffi, self._native.lib.llama_token_to_piece
         size = 64
@@ -122,6 +139,7 @@ class Vocab:
 
     def detokenize(self, tokens: Sequence[int], *, remove_special: bool, unparse_special: bool) -> bytes:
         """The inverse of tokenize. May end inside a character, as the tokens do."""
+        self._require_text()
         ffi, detokenize = self._native.ffi, self._native.lib.llama_detokenize
         array = ffi.new("llama_token[]", [self.check(token) for token in tokens])
         size = 16 * len(tokens) + 16

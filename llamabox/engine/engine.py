@@ -13,7 +13,7 @@ from llamabox.engine.detokenizer import Piece
 from llamabox.engine.events import Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
 from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.pacing import Pacing
-from llamabox.engine.request import RANDOM_SEED, Request
+from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduler import Scheduler, Work
 from llamabox.engine.seams import Runner, Sampler
@@ -37,6 +37,7 @@ class Engine:
     """
 
     def __init__(self, runner: Runner, config: EngineConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        assert runner.n_batch >= config.n_slots, "every slot may decode in one step"
         self._runner = runner
         self._config = config
         self._clock = clock
@@ -267,14 +268,16 @@ class Engine:
             self._finish(sequence, stop_type)
 
     def _stop_type(self, sequence: Sequence, token: int) -> StopType | None:
+        at_wall = len(sequence.cells) >= self._config.n_ctx and not self._may_shift(sequence)
+        sequence.truncated = sequence.truncated or at_wall
         if self._runner.is_eog(token):
             return StopType.EOS
-        if sequence.n_generated == sequence.params.n_predict:
-            return StopType.LIMIT
-        if len(sequence.cells) >= self._config.n_ctx and not (self.context_shift and not sequence.cells.has_media):
-            sequence.truncated = True
+        if at_wall or sequence.n_generated == sequence.params.n_predict:
             return StopType.LIMIT
         return None
+
+    def _may_shift(self, sequence: Sequence) -> bool:
+        return self.context_shift and not sequence.cells.has_media and sequence.params.n_predict != FILL_CONTEXT
 
     def _say(self, sequence: Sequence, piece: Piece) -> None:
         if piece.text or piece.tokens:

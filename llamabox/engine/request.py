@@ -10,6 +10,9 @@ DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperatu
 RANDOM_SEED = 0xFFFFFFFF
 """LLAMA_DEFAULT_SEED: draw a seed of its own for each request."""
 
+FILL_CONTEXT = -2
+"""An n_predict: to the end of the text or of the context, which is not shifted."""
+
 SAMPLER_NAMES = {
     "penalties": "penalties",
     "dry": "dry",
@@ -86,7 +89,7 @@ class GenerationParams:
     """What is to be generated from a prompt, and when it ends."""
 
     n: int = 1  # sequences that share one prompt evaluation
-    n_predict: int = -1  # -1: to the end of the text or the context; 0: only evaluate the prompt
+    n_predict: int = -1  # -1: to the end of the text, or of a context that cannot shift; 0: none
     n_keep: int = 0  # tokens kept at a context shift; -1: the whole prompt
     n_discard: int = 0  # tokens dropped at a context shift; 0: half of what is not kept
     stop: tuple[str, ...] = ()

@@ -20,10 +20,15 @@ class LlamaMemory:
     def __init__(self, context: Context) -> None:
         self._memory = context.memory
         self._n_window = context.model.n_swa
+        self._is_unified = context.kv_unified
 
     @property
     def can_shift(self) -> bool:
         return self._memory.can_shift
+
+    @property
+    def is_unified(self) -> bool:
+        return self._is_unified
 
     @property
     def n_window(self) -> int:

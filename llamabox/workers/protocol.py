@@ -42,7 +42,7 @@ class TextConfig:
     n_threads_batch: int = -1
     n_gpu_layers: int = -1
     flash_attn: str = "auto"  # on, off, auto
-    kv_unified: bool = True
+    kv_unified: bool = False
     context_shift: bool = True
     cont_batching: bool = True
     warmup: bool = True

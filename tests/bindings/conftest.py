@@ -41,6 +41,8 @@ def vocab(model: Model) -> Vocab:
 
 @pytest.fixture
 def context(model: Model) -> Iterator[Context]:
-    params = ContextParams(n_ctx=512, n_batch=128, n_ubatch=128, n_seq_max=4, n_threads=2)
+    params = ContextParams(
+        n_ctx=512, n_batch=128, n_ubatch=128, n_seq_max=4, n_threads=1
+    )  # two would wait for each other on a busy machine
     with Context(model, params) as made:
         yield made

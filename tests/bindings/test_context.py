@@ -64,7 +64,12 @@ def test_views_and_methods_fill_the_same_batch(context: Context) -> None:
     one, other = Batch(context.native, 8), Batch(context.native, 8)
     assert list(one.extend([5, 6, 7], 10, 2)) == [0, 1, 2]
     assert one.add(8, 13, 1, wants_logits=True) == 3
-    other.token[:4], other.pos[:4], other.seq_id[:4], other.logits[:4] = [5, 6, 7, 8], range(10, 14), [2, 2, 2, 1], [0, 0, 0, 1]
+    other.token[:4], other.pos[:4], other.seq_id[:4], other.logits[:4] = (
+        [5, 6, 7, 8],
+        range(10, 14),
+        [2, 2, 2, 1],
+        [0, 0, 0, 1],
+    )
     other.n_tokens = 4
     for a, b in ((one, other),):
         assert a.n_tokens == b.n_tokens

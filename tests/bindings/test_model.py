@@ -56,7 +56,10 @@ MALFORMED = {
     "a giant key": (file(struct.pack("<Q", 2**63) + bytes(64)), "more than there can be"),
     "a giant string": (file(text("k") + struct.pack("<IQ", 8, 2**60) + bytes(64)), "more than there can be"),
     "a giant array": (file(text("k") + struct.pack("<IIQ", 9, 4, 2**62) + bytes(64)), "ends in the middle"),
-    "a giant array of texts": (file(text("k") + struct.pack("<IIQ", 9, 8, 2**61) + bytes(64)), "2305843009213693952 strings"),
+    "a giant array of texts": (
+        file(text("k") + struct.pack("<IIQ", 9, 8, 2**61) + bytes(64)),
+        "2305843009213693952 strings",
+    ),
     "an array of arrays": (file(text("k") + struct.pack("<IIQ", 9, 9, 1) + bytes(64)), "unknown type 9"),
     "an unknown value type": (file(text("k") + struct.pack("<I", 77) + bytes(64)), "unknown type 77"),
     "no architecture": (file(), "general.architecture"),
@@ -125,7 +128,7 @@ def test_a_part_of_a_split_model_needs_the_others(native: Native, tmp_path: Path
 
 
 def test_damaged_headers_are_refused_or_load_but_never_kill(model_path: Path, tmp_path: Path) -> None:
-    """Random damage to the numbers at the front of a real file. In a process of its own: an abort is seen as its death."""
+    """Random damage to the front of a real file, loaded in a process of its own: an abort is seen as its death."""
     code = """
 import sys
 from pathlib import Path
@@ -167,7 +170,7 @@ def test_properties(model: Model) -> None:
     assert 0 < model.size <= model.path.stat().st_size
     assert "Q4_1" in model.ftype
     assert model.has_decoder
-    assert not (model.has_encoder or model.is_recurrent or model.is_hybrid)
+    assert [model.has_encoder, model.is_recurrent, model.is_hybrid] == [False] * 3
     assert "<|im_start|>" in (model.chat_template() or "")
     assert model.chat_template("no_such_name") is None
     assert model.meta("no.such.key") is None

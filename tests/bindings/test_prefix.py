@@ -100,7 +100,9 @@ def test_a_foreign_manifest_is_refused(tmp_path: Path, content: str) -> None:
         prefixes.read(tmp_path)
 
 
-def test_the_environment_names_the_prefix_unless_an_argument_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_names_the_prefix_unless_an_argument_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv(prefixes.ENVIRONMENT, raising=False)
     assert prefixes.locate() == prefixes.packaged()
     monkeypatch.setenv(prefixes.ENVIRONMENT, str(tmp_path))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -38,15 +36,17 @@ def chain(context: Context, steps: Steps) -> SamplerChain:
 
 
 @pytest.fixture
-def rows(context: Context) -> Iterator[list[int]]:
+def rows(context: Context) -> list[int]:
     """Eight rows of logits after various texts."""
     batch = Batch(context.native, context.n_batch)
-    tokens = context.model.vocab.tokenize("One two three four: the cat sat on the", add_special=True, parse_special=True)
+    tokens = context.model.vocab.tokenize(
+        "One two three four: the cat sat on the", add_special=True, parse_special=True
+    )
     batch.extend(tokens, 0, 0)
     wanted = list(range(batch.n_tokens - 8, batch.n_tokens))
     batch.logits[wanted] = 1
     context.decode(batch)
-    yield wanted
+    return wanted
 
 
 def test_every_chain_equals_libllama_over_200_steps(context: Context) -> None:

@@ -28,9 +28,9 @@ def prompt_of(server: ServerProcess, n_tokens: int) -> list[int]:
     return list(tokens[:n_tokens])
 
 
-def complete(server: ServerProcess, prompt: Any, n_predict: int, **fields: Any) -> dict[str, Any]:
+def complete(server: ServerProcess, prompt: Any, n_predict: int, **fields: Any) -> Any:
     body = {"prompt": prompt, "n_predict": n_predict, "temperature": 0, "ignore_eos": True, **fields}
-    return dict(server.ok("/completion", body))
+    return server.ok("/completion", body)
 
 
 def test_a_generation_three_times_as_long_as_the_context_completes(shifting: ServerProcess) -> None:

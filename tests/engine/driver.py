@@ -10,6 +10,9 @@ from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Event, Failed, Finished, Started
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
 
+MAX_STEPS = 10_000
+"""A test that takes more steps waits for something that never comes."""
+
 
 @dataclass
 class Transcript:
@@ -46,6 +49,7 @@ class Driver:
         self.engine = Engine(self.runner, EngineConfig(**settings), clock=Clock())  # type: ignore[arg-type]
         self.transcripts: dict[tuple[str, int], Transcript] = {}
         self.aborted: set[str] = set()
+        self.n_steps = 0
 
     def submit(self, request: Request) -> None:
         self.engine.submit(request)
@@ -57,18 +61,17 @@ class Driver:
         self.aborted.add(request_id)
 
     def step(self) -> list[Event]:
+        self.n_steps += 1
+        assert self.n_steps <= MAX_STEPS, "the engine does not come to rest"
         events = self.engine.step()
         for event in events:
             self._take(event)
         return events
 
-    def run(self, limit: int = 10_000) -> None:
+    def run(self) -> None:
         """Step until idle; then ledger and memory must agree and nothing may be left over."""
-        for _ in range(limit):
-            if self.engine.is_idle:
-                break
+        while not self.engine.is_idle:
             self.step()
-        assert self.engine.is_idle, "the engine does not come to rest"
         assert self.engine.check_integrity() == []
         assert all(sampler.closed for sampler in self.runner.samplers)
         for (request_id, _), transcript in self.transcripts.items():

@@ -176,7 +176,9 @@ def test_a_stop_string_may_be_spread_over_tokens(pieces: list[str], shown: str) 
 
 def test_the_stop_string_that_begins_first_wins() -> None:
     detokenizer = Detokenizer(("yz", "xyzt"))
-    assert detokenizer.push(0, b"..xyzt") == Piece("..", [0], "xyzt")
+    assert detokenizer.push(0, b"..xy") == Piece("..", [0])
+    assert detokenizer.push(1, b"zt") == Piece("", [1], "xyzt")
+    assert detokenizer.flush() == Piece()
 
 
 def test_an_end_inside_a_possible_stop_string_releases_it() -> None:

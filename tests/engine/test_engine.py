@@ -399,6 +399,21 @@ def test_time_in_the_queue_is_not_time_at_the_prompt() -> None:
     assert second.queue_ms > first.predicted_ms > 10 * second.prompt_ms
 
 
+def test_a_long_prompt_is_not_time_in_the_queue() -> None:
+    timings = ended(answer(request(tokens=prompt(60)), runner=FakeRunner(n_ubatch=5))).timings
+    assert timings.prompt_ms > 5 * timings.queue_ms > 0
+
+
+def test_only_a_sampler_with_a_memory_is_told_the_prompt() -> None:
+    driver = Driver()
+    driver.submit(request("forgetful", prompt(7), n_predict=1))
+    driver.submit(request("mindful", prompt(9), n_predict=1, sampling={"repeat_penalty": 1.1}))
+    driver.run()
+    forgetful, mindful = driver.runner.samplers
+    assert forgetful.history == []
+    assert mindful.history == [*prompt(9), *driver.transcripts["mindful", 0].tokens]
+
+
 # Seeds
 
 

@@ -13,18 +13,19 @@ from llamabox.engine.history import History
 
 @dataclass(frozen=True)
 class Media:
-    """A media chunk of the test: equal keys mean equal content, as content hashes do."""
+    """A media chunk of the test. `last` tells apart two that begin alike."""
 
     name: int
     n_cells: int
     n_positions: int
+    last: int = 0
 
     @property
     def keys(self) -> list[int]:
-        return [-(self.name * 100 + i) for i in range(1, self.n_cells + 1)]
+        return [-(self.name * 100 + i) for i in range(1, self.n_cells)] + [-(self.name * 100 + 90 + self.last)]
 
 
-MEDIA = (Media(1, 1, 1), Media(2, 4, 2), Media(3, 6, 3), Media(4, 3, 3), Media(5, 2, 5))
+MEDIA = (Media(1, 1, 1), Media(2, 4, 2), Media(3, 6, 3), Media(3, 6, 3, last=1), Media(4, 3, 3), Media(5, 2, 5))
 
 Part = list[int] | Media
 Cell = tuple[int, int]  # (key, position)

@@ -50,7 +50,7 @@ def memories() -> st.SearchStrategy[dict[str, object]]:
     return st.sampled_from(
         [
             {},
-            {},
+            {"unified": False},
             {"partial_removal": False, "can_shift": False},
             {"n_window": 6, "can_shift": False},
             {"can_shift": False},

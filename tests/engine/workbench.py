@@ -10,6 +10,8 @@ from llamabox.engine.pacing import Pacing
 from llamabox.engine.scheduler import Scheduler, Work
 from llamabox.engine.sequence import Sequence
 
+MAX_STEPS = 2_000
+
 SAID = 9
 """The token that every sequence generates, over and over."""
 
@@ -38,6 +40,7 @@ class Workbench:
             cont_batching=cont_batching,
         )
         self.n_arrived = 0
+        self.n_steps = 0
 
     def add(self, tokens: tuple[int, ...], **params: object) -> Sequence:
         self.n_arrived += 1
@@ -54,6 +57,8 @@ class Workbench:
         return sequence
 
     def step(self) -> Work:
+        self.n_steps += 1
+        assert self.n_steps <= MAX_STEPS, "what the test waits for never comes"
         work = self.scheduler.schedule()
         assert not work.stuck
         for share in work.shares:

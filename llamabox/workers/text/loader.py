@@ -86,7 +86,7 @@ def context_params(config: TextConfig, model: Model) -> ContextParams:
     """The context for a configuration. With one sequence a unified pool and a stream of its own are the same."""
     return ContextParams(
         n_ctx=config.n_ctx or model.n_ctx_train,
-        n_batch=config.n_batch,
+        n_batch=max(config.n_batch, config.n_parallel),  # every slot may decode in one step
         n_ubatch=min(config.n_ubatch, config.n_batch),
         n_seq_max=config.n_parallel,
         n_threads=config.n_threads,

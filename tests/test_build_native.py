@@ -1,0 +1,338 @@
+"""The build's own decisions: what is pinned, what is cached, and that what goes wrong is one readable sentence."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+
+import build_native
+from llamabox.bindings import prefix as prefixes
+from native import libraries, module, sources
+from native.sources import BuildError, Source
+
+ROOT = Path(build_native.__file__).parent
+
+
+def pinned(archive: Path, **changes: str) -> Source:
+    fields = {
+        "package": "llama-cpp-python",
+        "version": "1.2",
+        "sha256": sources.sha256(archive),
+        "folder": "vendor/llama.cpp",
+    }
+    return Source(**(fields | changes), commit="abc", number=0)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """An sdist with two files of llama.cpp, dated in the future, and one file beside it."""
+    path = tmp_path / "llama_cpp_python-1.2.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in {
+            "llama_cpp_python-1.2/vendor/llama.cpp/include/llama.h": b"int llama(void);",
+            "llama_cpp_python-1.2/vendor/llama.cpp/CMakeLists.txt": b"project(x)",
+            "llama_cpp_python-1.2/CHANGELOG.md": b"- ggml-org/llama.cpp@0123456789ab\n- ggml-org/llama.cpp@fff0000",
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content), 4_000_000_000
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+# ---- sources ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_pinned_source_is_complete() -> None:
+    source = sources.read_versions()
+    assert (source.package, source.version) == ("llama-cpp-python", "0.3.36")
+    assert source.archive == "llama_cpp_python-0.3.36.tar.gz"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[llama_cpp]\n",
+        "no toml",
+        '[llama_cpp]\npackage="a"\nversion="1"\nsha256="short"\nfolder="b"\ncommit="c"\nnumber=0',
+    ],
+)
+def test_a_broken_versions_file_is_a_sentence(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "versions.toml"
+    path.write_text(content)
+    with pytest.raises(BuildError, match=r"versions\.toml"):
+        sources.read_versions(path)
+
+
+def test_a_wrong_hash_is_refused_and_both_hashes_are_named(archive: Path) -> None:
+    wrong = pinned(archive, sha256="0" * 64)
+    with pytest.raises(BuildError, match=f"{sources.sha256(archive)}.*{'0' * 64}"):
+        sources.check_hash(archive, wrong)
+    sources.check_hash(archive, pinned(archive))
+
+
+def test_a_kept_download_is_used_only_while_its_hash_is_right(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, downloads = tmp_path / "cache", []
+
+    def download(package: str, version: str, folder: Path) -> Path:
+        downloads.append(version)
+        return (
+            Path(folder / "x.tar.gz").resolve() if (folder / "x.tar.gz").write_bytes(archive.read_bytes()) else folder
+        )
+
+    monkeypatch.setattr(sources, "download", download)
+    source = pinned(archive)
+    kept = sources.fetch(source, cache)
+    assert sources.fetch(source, cache) == kept
+    assert downloads == ["1.2"]
+    kept.write_bytes(b"damaged")
+    assert sources.fetch(source, cache).read_bytes() == archive.read_bytes()
+    assert downloads == ["1.2", "1.2"]
+
+
+def test_a_failed_download_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(BuildError, match=r"could not download llama-cpp-python==9\.9\.9 .*--llama-cpp DIR"):
+        sources.download("llama-cpp-python", "9.9.9", tmp_path)
+
+
+def test_unpacking_takes_one_folder_and_dates_it_in_the_past(archive: Path, tmp_path: Path) -> None:
+    """Ninja regenerates its manifest for ever when a source file is younger than the clock says."""
+    target = tmp_path / "source"
+    for _ in range(2):
+        sources.unpack(archive, pinned(archive), target)
+    files = {str(path.relative_to(target)): path.stat().st_mtime for path in target.rglob("*") if path.is_file()}
+    assert files == {"include/llama.h": sources.FIXED_TIME, "CMakeLists.txt": sources.FIXED_TIME}
+    assert sources.commit_of(archive) == "012345678"
+
+
+def test_unpacking_without_the_folder_is_a_sentence(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="no folder vendor/other"):
+        sources.unpack(archive, pinned(archive, folder="vendor/other"), tmp_path / "source")
+
+
+def test_a_checkout_is_known_by_content_not_by_dates_or_git(archive: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    sources.unpack(archive, pinned(archive), checkout)
+    before = sources.checkout_source(checkout)
+    os.utime(checkout / "CMakeLists.txt", (4_000_000_000, 4_000_000_000))
+    (checkout / "build").mkdir()
+    (checkout / "build" / "object.o").write_text("x")
+    assert sources.checkout_source(checkout) == before
+    (checkout / "CMakeLists.txt").write_text("project(y)")
+    assert sources.checkout_source(checkout) != before
+    copy = tmp_path / "copy"
+    sources.copy_checkout(checkout, copy)
+    assert sources.tree_hash(copy) == sources.tree_hash(checkout)
+    assert not (copy / "build").exists()
+    assert {path.stat().st_mtime for path in copy.rglob("*.txt")} == {sources.FIXED_TIME}
+
+
+def test_a_folder_that_is_not_llama_cpp_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"include/llama\.h"):
+        sources.checkout_source(tmp_path)
+
+
+def test_bumping_rewrites_what_is_pinned_and_nothing_else(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sources, "download", lambda package, version, folder: Path(os.rename(archive, folder / "x") or folder / "x")
+    )
+    digest = sources.sha256(archive)
+    new, text = sources.bump("1.2", tmp_path / "cache")
+    written = tmp_path / "versions.toml"
+    written.write_text(text)
+    assert sources.read_versions(written) == new
+    assert (new.version, new.sha256, new.commit) == ("1.2", digest, "012345678")
+    old = sources.VERSIONS.read_text().splitlines()
+    assert sum(a != b for a, b in zip(old, text.splitlines(), strict=True)) == 3
+
+
+# ---- headers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def headers() -> list[Path]:
+    """Where the real headers lie: in the cache, from the build that is installed."""
+    options, source = build_native.Options(), sources.read_versions()
+    return [build_native.built_libraries(options, source, build_native.recipe(options, source)) / "include"]
+
+
+@pytest.fixture
+def trimmed(tmp_path: Path) -> Path:
+    """A native folder of its own, whose cdef can be changed."""
+    import shutil
+
+    return Path(shutil.copytree(ROOT / "native", tmp_path / "native"))
+
+
+def test_the_cdef_fits_the_headers(headers: list[Path], tmp_path: Path) -> None:
+    module.check(headers, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "declaration", "symbol"),
+    [
+        ("llama.h", "int32_t llama_no_such_function(int32_t value);", "llama_no_such_function"),
+        ("ggml-backend.h", "enum ggml_backend_dev_caps_bits { GGML_NO_SUCH_VALUE, ... };", "GGML_NO_SUCH_VALUE"),
+        ("mtmd.h", "struct mtmd_helper_no_such { int32_t a; ...; };", "mtmd_helper_no_such"),
+        ("llama.h", "struct llama_perf_sampler_data { int32_t no_such_member; ...; };", "no_such_member"),
+    ],
+)
+def test_a_header_that_lacks_a_symbol_is_named_with_it(
+    headers: list[Path], trimmed: Path, tmp_path: Path, header: str, declaration: str, symbol: str
+) -> None:
+    cdef = trimmed / "cdef" / header
+    cdef.write_text(f"{cdef.read_text()}\n{declaration}\n")
+    with pytest.raises(BuildError) as refused:
+        module.check(headers, tmp_path, trimmed)
+    assert f"{symbol} ({header})" in str(refused.value)
+    assert str(headers[0]) in str(refused.value)
+
+
+def test_a_function_with_other_parameters_is_found(headers: list[Path], trimmed: Path, tmp_path: Path) -> None:
+    cdef = trimmed / "cdef" / "llama.h"
+    cdef.write_text(
+        cdef.read_text().replace(
+            "llama_vocab_n_tokens(const struct llama_vocab * vocab)",
+            "llama_vocab_n_tokens(const struct llama_model * model)",
+        )
+    )
+    with pytest.raises(BuildError, match="llama_vocab_n_tokens"):
+        module.check(headers, tmp_path, trimmed)
+
+
+def test_both_compilers_errors_name_the_symbol() -> None:
+    gcc = "a.c:1:2: error: implicit declaration of function 'llama_decode'; did you mean 'x'?"
+    clang = "a.c:1:2: error: call to undeclared function 'llama_decode'; ISO C99 and later do not support it"
+    for errors in (gcc, clang):
+        assert "llama_decode (llama.h)" in module.explain(errors, [Path("headers")])
+
+
+# ---- building --------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "/no/such/cc -O2")
+    with pytest.raises(BuildError, match=r"no C compiler: '/no/such/cc -O2'.*apt-get install"):
+        libraries.compilers()
+
+
+def test_a_missing_tool_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildError, match="pip install no-such-tool"):
+        libraries.tool("no-such-tool")
+
+
+def test_a_failing_command_shows_the_end_of_its_output_and_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = "import sys\nfor number in range(100): print('line', number)\nsys.exit(3)"
+    with pytest.raises(BuildError) as failed:
+        libraries.run_logged([sys.executable, "-c", script], log, lambda _: None, "compiling")
+    message = str(failed.value)
+    assert str(log) in message
+    assert "line 99" in message
+    assert "line 60" not in message
+    assert "line 0" in log.read_text()
+
+
+def test_each_backend_and_portability_is_another_build() -> None:
+    flags = {
+        tuple(libraries.cmake_flags(backend, portable=portable))
+        for backend in libraries.BACKENDS
+        for portable in (True, False)
+    }
+    assert len(flags) == 2 * len(libraries.BACKENDS)
+    with pytest.raises(BuildError, match="choose one of cpu, cuda"):
+        libraries.cmake_flags("tpu", portable=False)
+
+
+def test_ninja_s_lines_become_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    on_line = libraries.progress(build_native.Progress("x"))
+    for number in range(1, 201):
+        on_line(f"[{number}/200] Building CXX object\n")
+    on_line("warning: something\n")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "x: 1/200 (0 %)"
+    assert said[-1] == "x: 200/200 (100 %)"
+    assert len(said) == 11
+
+
+def test_one_builder_at_a_time(tmp_path: Path) -> None:
+    inside, order = threading.Event(), []
+    lock = tmp_path / "locks" / "x.lock"
+
+    def second() -> None:
+        inside.wait()
+        with build_native.locked(lock):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with build_native.locked(lock):
+        inside.set()
+        thread.join(0.05)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_prefix_replaces_a_prefix_but_never_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = tmp_path / "built"
+    built.mkdir()
+    (built / prefixes.MANIFEST).write_text("{}")
+    monkeypatch.setattr(build_native, "build_prefix", lambda options: built)
+    target = tmp_path / "deep" / "prefix"
+    options = build_native.Options()
+    build_native.make(options, target)
+    (target / "stale.so").touch()
+    build_native.make(options, target)
+    assert [path.name for path in target.iterdir()] == [prefixes.MANIFEST]
+    assert [path.name for path in target.parent.iterdir()] == ["prefix"]
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").touch()
+    with pytest.raises(BuildError, match="not a native prefix"):
+        build_native.make(options, precious)
+    assert (precious / "thesis.txt").exists()
+
+
+def test_errors_end_the_command_with_1_and_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert build_native.main(["--llama-cpp", str(tmp_path), "--prefix", str(tmp_path / "p")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("build_native.py: ")
+    assert said.count("\n") == 1
+
+
+def test_pip_settings_come_before_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLAMABOX_BACKEND", "vulkan")
+    monkeypatch.setenv("LLAMABOX_PORTABLE", "1")
+    monkeypatch.setenv("LLAMABOX_LLAMA_CPP", str(tmp_path))
+    monkeypatch.setenv("LLAMABOX_JOBS", "3")
+    expected = build_native.Options(backend="vulkan", portable=True, llama_cpp=tmp_path, jobs=3)
+    assert build_native.pep517_options(None) == expected
+    assert build_native.pep517_options({"backend": "cuda"}).backend == "cuda"
+    monkeypatch.setenv("LLAMABOX_JOBS", "many")
+    with pytest.raises(BuildError, match="jobs must be a number"):
+        build_native.pep517_options(None)
+
+
+def test_the_recipe_names_everything_that_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = sources.read_versions()
+    base = build_native.digest(build_native.recipe(build_native.Options(), source))
+    assert build_native.digest(build_native.recipe(build_native.Options(jobs=7), source)) == base
+    others = [build_native.Options(backend="cuda"), build_native.Options(portable=True)]
+    digests = {build_native.digest(build_native.recipe(options, source)) for options in others}
+    monkeypatch.setenv("CFLAGS", "-O1")
+    digests.add(build_native.digest(build_native.recipe(build_native.Options(), source)))
+    assert len({base, *digests}) == 4
