@@ -206,7 +206,6 @@ def write_manifest(staging: Path, module_name: str, made_of: dict[str, Any], hea
     manifest = {
         "format": prefixes.FORMAT,
         "version": library_version(staging, module_name),
-        "build": f"b{made_of['number']}-{made_of['commit']}",
         "module": module_name,
         "headers_sha256": sources.tree_hash(headers),
         **made_of,

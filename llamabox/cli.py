@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(echo(argv), flush=True)
         log.setup(text.verbosity, text.log_colors)
         _check_template(server)
-        return _run(replace(text, model=_model(text.model)), server)
+        if not text.model:
+            text, server = with_demo_model(text, server)
+        _check_model(text.model)
+        return _run(text, server)
     except Stopped:
         return 0
     except LlamaboxError as error:
@@ -106,10 +109,18 @@ def _check_template(server: ServerConfig) -> None:
         template.close()
 
 
-def _model(given: str) -> str:
-    """The model file's path. Raises OptionsError for one that cannot be opened."""
-    if not given:
-        return str(ensure_demo_model())
+def with_demo_model(text: TextConfig, server: ServerConfig) -> tuple[TextConfig, ServerConfig]:
+    """The demo model, fetched if need be, with the ChatML template unless the user gave one.
+
+    Its own template adds a system prompt that leads so small a model astray: asked for the capital of France it
+    answers with nonsense, in llama-server as well. Raises OptionsError where the model cannot be had.
+    """
+    text = replace(text, model=str(ensure_demo_model()))
+    return text, replace(server, chat_template=server.chat_template or "chatml")
+
+
+def _check_model(given: str) -> None:
+    """Raises OptionsError for a model file that cannot be opened."""
     path = Path(given)
     if path.is_dir():
         raise OptionsError(f"cannot read the model {given}: it is a folder, a GGUF file is needed")
@@ -117,17 +128,12 @@ def _model(given: str) -> str:
         path.open("rb").close()
     except OSError as error:
         raise OptionsError(f"cannot read the model {given}: {error.strerror}") from error
-    return given
 
 
 def _run(text: TextConfig, server: ServerConfig) -> int:
-    """Serve until told to stop."""
+    """Serve until told to stop. Raises ListenError."""
     # Only here: --help and wrong options are answered without the web framework.
     from llamabox.server.run import run
     from llamabox.workers.client import TextClient
 
-    try:
-        return run(server, lambda: TextClient(text))
-    except OSError as error:
-        where = ", ".join(host if host.endswith(".sock") else f"{host}:{server.port}" for host in server.hosts)
-        raise OptionsError(f"cannot listen on {where}: {error.strerror or error}") from error
+    return run(server, lambda: TextClient(text))

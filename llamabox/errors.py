@@ -2,6 +2,7 @@
 
     LlamaboxError
     ├── OptionsError              the command line or the environment is wrong
+    ├── ListenError               an address cannot be listened on
     ├── NativeError               something at or below the C boundary
     │   ├── NativeMissing         no built libraries where they were looked for
     │   ├── NativeMismatch        a library that does not fit the module compiled for it
@@ -44,6 +45,10 @@ class LlamaboxError(Exception):
 
 class OptionsError(LlamaboxError):
     """The command line or the environment is wrong."""
+
+
+class ListenError(LlamaboxError):
+    """An address cannot be listened on: taken, not this machine's, or not allowed."""
 
 
 class NativeError(LlamaboxError):

@@ -119,7 +119,8 @@ _SERVER = (
     ),
     _valued(
         SERVER, "-m --model", "text.model", v.word, metavar="FILE", env="LLAMA_ARG_MODEL",
-        text="GGUF file; of a split one the first part", default="a small demo model, fetched once",
+        text="GGUF file; of a split one the first part",
+        default="a small demo model, fetched once, with template chatml",
     ),
     _valued(
         SERVER, "-a --alias", "server.alias", v.word, metavar="NAME", env="LLAMA_ARG_MODEL_ALIAS",
@@ -169,8 +170,8 @@ _MODEL = (
         const=False,
     ),
     _text(
-        "-n --predict", "generation.n_predict", v.integer(-1), env="LLAMA_ARG_N_PREDICT", hidden="--n-predict",
-        text="tokens to generate, also the most a request may ask for; -1 is no limit",
+        "-n --predict", "generation.n_predict", v.integer(-2), env="LLAMA_ARG_N_PREDICT", hidden="--n-predict",
+        text="tokens to generate, also the most a request may ask for; -1 is no limit, -2 until the context is full",
     ),
     _text(
         "-b --batch-size", "text.n_batch", v.integer(1), "tokens of one batch", env="LLAMA_ARG_BATCH",

@@ -14,6 +14,8 @@ import pytest
 
 from llamabox import cli
 from llamabox.errors import ModelLoadError, NativeMismatch, NativeMissing, to_wire
+from llamabox.server.config import ServerConfig
+from llamabox.workers.protocol import TextConfig
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +117,41 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         done = command("-m", str(model), "--port", port)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_an_error_while_serving_is_no_wrong_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = tmp_path / "m.gguf"
+    model.touch()
+
+    def break_down(*anything: object) -> int:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("llamabox.server.run.run", break_down)
+    with pytest.raises(OSError, match="disk"):
+        cli.main(["-m", str(model)])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_demo_model_is_served_with_chatml_unless_told_otherwise(
+    own: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    served: list[ServerConfig] = []
+
+    def serve(text: TextConfig, server: ServerConfig) -> int:
+        served.append(server)
+        return 0
+
+    model = tmp_path / "m.gguf"
+    model.touch()
+    monkeypatch.setattr(cli, "_run", serve)
+    monkeypatch.setattr(cli, "ensure_demo_model", lambda: model)
+    if own:
+        cli.main(["-m", str(model)])
+        assert served[0].chat_template is None
+    else:
+        cli.main([])
+        cli.main(["--chat-template", "zephyr"])
+        assert [server.chat_template for server in served] == ["chatml", "zephyr"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

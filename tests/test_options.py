@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llamabox import processors
 from llamabox.commandline import compose, echo, parse
-from llamabox.engine.request import RANDOM_SEED, GenerationParams, SamplingParams
+from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
@@ -194,6 +194,7 @@ def test_what_the_server_is_told() -> None:
     assert (server.defaults.special, server.defaults.cache_prompt) == (True, False)
     assert server.defaults.sampling.seed == RANDOM_SEED
     assert server.given == {"temperature", "seed"}
+    assert made("-n", "-2")[1].n_predict == made("-n", "-2")[1].defaults.n_predict == FILL_CONTEXT
     assert made("--max-body", "1")[1].max_body == 1 << 20
     assert made("--host", "::1, /run/x.sock")[1].hosts == ("::1", "/run/x.sock")
     assert made("-b", "100")[0].n_ubatch == 100

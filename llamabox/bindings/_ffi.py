@@ -71,5 +71,10 @@ def check_origin(native: Native) -> None:
 
 
 def build_info(native: Native) -> dict[str, Any]:
-    """build.json of the loaded prefix, with `version` as the loaded library itself says it."""
-    return {**native.prefix.manifest, "version": native.text(native.lib.llama_version())}
+    """build.json of the loaded prefix, with `version` as the loaded library itself says it.
+
+    `build` is llama.cpp's name for it, `b<number>-<commit>`, without the number where the sources do not know it.
+    """
+    manifest = native.prefix.manifest
+    build = f"b{manifest['number'] or ''}-{manifest['commit']}"
+    return {**manifest, "version": native.text(native.lib.llama_version()), "build": build}

@@ -30,7 +30,6 @@ class Prefix:
     """A prefix whose build.json was read. `manifest` holds, besides what the build was made of:
 
     version   what llama_version() of the library says
-    build     "b<number>-<commit>"
     module    file name of the cffi module
     files     file name → fingerprint, of every library and of the module
     """

@@ -109,9 +109,8 @@ def main(descriptor: int, cpu_seconds: float) -> int:
 
 def _limit_process() -> None:
     """Even a template that got out of Jinja's sandbox can then not write a file, grow, or outlive its server."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to the whole group; the server closes the socket when it is done
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # for the server, whoever gets it: it closes the socket when it is done
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     for kind, value in (
         (resource.RLIMIT_AS, MEMORY),

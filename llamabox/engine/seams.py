@@ -19,7 +19,7 @@ class Memory(Protocol):
         """Remove [p0, p1). False, and nothing done, where a part cannot be removed; a whole sequence always can."""
 
     def seq_cp(self, source: int, target: int) -> None:
-        """Let the empty `target` hold everything `source` holds; in a unified pool they share the cells from then on."""
+        """Let the empty `target` hold all that `source` holds; in a unified pool they share the cells from then on."""
 
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
         """Move [p0, p1) by `delta`. Moves the cells for every sequence that shares them."""
@@ -42,8 +42,11 @@ class Memory(Protocol):
 
     @property
     def is_unified(self) -> bool:
-        """Whether sequences live in one pool and may share cells. Else each has a stream of its own: a copy copies data,
-        and rows are computed together only where their sequence ids follow one another."""
+        """Whether sequences live in one pool and may share cells.
+
+        Else each has a stream of its own: a copy copies data, and rows are computed together only where their sequence
+        ids follow one another.
+        """
 
     @property
     def n_window(self) -> int:

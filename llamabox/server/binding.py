@@ -9,13 +9,14 @@ import socket
 import stat
 from collections.abc import Iterable
 
+from llamabox.errors import ListenError
 from llamabox.server.listener import BACKLOG
 
 
 def bind_sockets(hosts: Iterable[str], port: int) -> list[socket.socket]:
     """One listening socket for each host: an address, a name, or the path of a unix socket ending in .sock.
 
-    Port 0 is chosen once and shared by all hosts. Raises OSError, the address as its filename, and leaves none open.
+    Port 0 is chosen once and shared by all hosts. Raises ListenError naming the address, and leaves none open.
     """
     with contextlib.ExitStack() as opened:
         sockets: list[socket.socket] = []
@@ -55,7 +56,7 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
         _listen(sock)
     except OSError as exc:
         sock.close()
-        raise OSError(exc.errno, exc.strerror, f"{host}:{port}") from exc
+        raise _refused(f"{host}:{port}", exc) from exc
     return sock
 
 
@@ -67,7 +68,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[object, 
         try:
             family, _, _, _, address = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM)[0]
         except socket.gaierror as exc:
-            raise OSError(exc.errno, exc.strerror, f"{host}:{port}") from exc
+            raise _refused(f"{host}:{port}", exc) from exc
         return family, address
     return (socket.AF_INET6 if version == 6 else socket.AF_INET), (bare, port)
 
@@ -82,8 +83,12 @@ def _bind_unix(path: str) -> socket.socket:
         _listen(sock)
     except OSError as exc:
         sock.close()
-        raise OSError(exc.errno, exc.strerror or str(exc), path) from exc
+        raise _refused(path, exc) from exc
     return sock
+
+
+def _refused(where: str, exc: OSError) -> ListenError:
+    return ListenError(f"cannot listen on {where}: {exc.strerror or exc}")
 
 
 def _listen(sock: socket.socket) -> None:

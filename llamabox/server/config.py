@@ -21,7 +21,7 @@ class ServerConfig:
     api_keys: frozenset[str] = frozenset()
     alias: str = "unknown"  # while it is "unknown" the model's path stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own
-    n_predict: int = -1  # caps every request's n_predict when above 0
+    n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
     defaults: GenerationParams = field(default_factory=GenerationParams)  # the command line's
     given: frozenset[str] = frozenset()  # names of the sampling options the user set (contract D-7)
     enable_slots: bool = False

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.engine.request import FILL_CONTEXT, GenerationParams, SamplingParams
 from llamabox.server import numbers, unsupported
 from llamabox.server.config import ServerConfig
 from llamabox.server.logit_bias import BiasEntry, parse_logit_bias
@@ -116,6 +116,8 @@ def _parse_n_predict(body: dict[str, Any], config: ServerConfig) -> int:
         if field in body:
             n_predict = numbers.integer(field, body[field], -1, INT32_MAX)
             break
+    if n_predict == -1 and config.n_predict == FILL_CONTEXT:
+        return FILL_CONTEXT  # a request can ask for no limit, but not for a shift that the command line rules out
     if config.n_predict > 0:
         return config.n_predict if n_predict < 0 else min(n_predict, config.n_predict)
     return n_predict

@@ -50,7 +50,7 @@ async def serve(config: ServerConfig, client: TextService) -> int:
     """Serves until SIGTERM or SIGINT, or until the first load fails. Returns the exit code; the worker ends before.
 
     0 after a signal, 1 when the model cannot be loaded, 2 when the native libraries are missing or do not fit.
-    Raises OSError, before anything is loaded, if a host or port cannot be listened on.
+    Raises ListenError, before anything is loaded, if a host or port cannot be listened on.
     """
     sockets = bind_sockets(config.hosts, config.port)
     paths = unix_paths(sockets)
@@ -82,9 +82,9 @@ async def serve(config: ServerConfig, client: TextService) -> int:
 
 
 async def _until_over(services: Services, signalled: asyncio.Event) -> int:
-    """Waits for a signal or a failed load; 0 means the former."""
+    """Waits for a signal, this process' or the worker's, or for a failed load; 0 means the former."""
     loading = asyncio.create_task(_load(services))
-    waiting = asyncio.create_task(signalled.wait())
+    waiting = asyncio.create_task(_asked_to_stop(services, signalled))
     try:
         await asyncio.wait((loading, waiting), return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
@@ -97,6 +97,19 @@ async def _until_over(services: Services, signalled: asyncio.Event) -> int:
         for task in (loading, waiting):
             task.cancel()
         await asyncio.wait((loading, waiting))
+
+
+async def _asked_to_stop(services: Services, signalled: asyncio.Event) -> None:
+    """By either. The worker's is no signal of ours: systemd sends one to both, which is not asking twice."""
+    asked = services.client.stop_asked
+    waiting = [asyncio.create_task(event.wait()) for event in (signalled, asked)]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+    if asked.is_set() and not signalled.is_set():
+        logger.info("stopping: the text worker was sent SIGTERM")
 
 
 async def _load(services: Services) -> int:

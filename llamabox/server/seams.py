@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Protocol
 
 from llamabox.engine.events import Event
@@ -26,6 +27,10 @@ class TextService(Protocol):
     def state(self) -> WorkerState: ...
     @property
     def info(self) -> ModelInfo | None: ...
+    @property
+    def stop_asked(self) -> asyncio.Event:
+        """Set when the worker was sent the SIGTERM that is meant for the whole server."""
+
     async def start(self) -> None: ...
     async def wait_ready(self) -> ModelInfo: ...
     async def stop(self, grace: float) -> None: ...

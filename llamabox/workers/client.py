@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import signal
 import time
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
@@ -25,6 +26,7 @@ from llamabox.workers.protocol import (
     Ready,
     Reply,
     Step,
+    StopAsked,
     Submit,
     TextConfig,
     read_error,
@@ -81,6 +83,7 @@ class TextClient:
         self.state = WorkerState.LOADING
         self.progress = 0.0
         self.info: ModelInfo | None = None
+        self.stop_asked = asyncio.Event()  # the worker got a SIGTERM, which is meant for the whole server
         self._load_error: LlamaboxError | None = None  # of the load that was tried last
         self._changed = asyncio.Event()  # one per change
         self._supervisor = Supervisor(module, self._session, self._ended, env=env, backoff=backoff or Backoff())
@@ -215,7 +218,10 @@ class TextClient:
                 self._enter(WorkerState.READY)
             case LoadFailed():
                 self._load_error = read_error(message.error)
-                logger.error("the text worker could not load: %s", self._load_error)
+                if self.info is not None:  # else wait_ready raises it
+                    logger.error("the text worker could not load: %s", self._load_error)
+            case StopAsked():
+                self.stop_asked.set()
             case _:
                 raise ChannelBroken(f"a worker does not send {type(message).__name__}")
 
@@ -250,9 +256,13 @@ class TextClient:
             if not answer.done():
                 answer.set_exception(Unavailable(sentence))
 
-    def _ended(self, how: str) -> bool:
+    def _ended(self, code: int | None, how: str) -> bool:
         """The process is reaped: is there to be another?"""
         if self.state is WorkerState.STOPPED:
+            return False
+        if code == -signal.SIGTERM:  # it came before the worker could send StopAsked, and means the same
+            self._enter(WorkerState.STOPPED)
+            self.stop_asked.set()
             return False
         if self.info is not None:  # a load succeeded once, so another may
             return True

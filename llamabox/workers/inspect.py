@@ -31,12 +31,13 @@ def main(question: str, prefix: str) -> int:
 def version(native: Native) -> str:
     info = build_info(native)
     machine = f"{platform.system()} {platform.machine()}"
+    build = f"commit {info['commit']}" + (f", build {info['number']}" if info["number"] else "")
     lines = [
         f"llamabox {llamabox.__version__}, Python {platform.python_version()}, {machine}",
-        f"llama.cpp {info['version']} ({info['build']})",
+        f"llama.cpp {info['version']}, {build}",
     ]
     kind = f"{info['backend']}, portable" if info["portable"] else info["backend"]
-    lines.append(f"  commit {info['commit']}, backend {kind}")
+    lines.append(f"  backend {kind}")
     lines += [f"  {compiler}" for compiler in info["compiler"].values()]
     lines.append(f"  {' '.join(info['flags'])}")
     lines.append(f"  native libraries: {native.prefix.path}")

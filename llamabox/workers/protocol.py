@@ -1,7 +1,7 @@
 """The messages between the server process and a worker, and their encoding.
 
     server → worker   Configure · Submit · Abort · Call · Shutdown
-    worker → server   Loading · Ready · LoadFailed · Step · Reply
+    worker → server   Loading · Ready · LoadFailed · Step · Reply · StopAsked
 
 A frame is `u32 header length | u32 payload length | header (JSON) | payload (raw bytes)`, little endian.
 The header is `[kind, fields]`. One Step carries all events of all requests of one engine step.
@@ -72,7 +72,7 @@ class ModelInfo:
     eos_token: str
     add_bos: bool
     context_shift: bool  # asked for and possible
-    build: str  # "b<number>-<commit>"
+    build: str  # "b<number>-<commit>"; the number is left out where it is not known
     longest_piece: int  # bytes: no prompt of n bytes has fewer than n / longest_piece tokens
     eog_tokens: list[int] = field(default_factory=list)
 
@@ -154,7 +154,12 @@ class Reply:
     error: dict[str, Any] | None = None
 
 
-Message = Configure | Submit | Abort | Call | Shutdown | Loading | Ready | LoadFailed | Step | Reply
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Somebody sent the worker a SIGTERM: it goes on, and the server is to stop everything in order."""
+
+
+Message = Configure | Submit | Abort | Call | Shutdown | Loading | Ready | LoadFailed | Step | Reply | StopAsked
 
 
 def encode(message: Message) -> bytes:
@@ -297,6 +302,7 @@ _BUILD: dict[str, Callable[[Any], Message]] = {
     "load_failed": lambda fields: LoadFailed(**fields),
     "step": lambda rows: Step([_event(row) for row in rows]),
     "reply": lambda fields: Reply(**fields),
+    "stop_asked": lambda fields: StopAsked(**fields),
 }
 
 _KIND_OF: dict[type[Message], str] = {
@@ -310,4 +316,5 @@ _KIND_OF: dict[type[Message], str] = {
     LoadFailed: "load_failed",
     Step: "step",
     Reply: "reply",
+    StopAsked: "stop_asked",
 }

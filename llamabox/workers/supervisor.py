@@ -99,14 +99,15 @@ class Supervisor:
     """Runs lives of one worker, one after the other. Belongs to one event loop.
 
     `session(channel)` talks to a worker until the channel ends, and returns for how many seconds it was of service.
-    `ended(how)` is then told how the process ended, in words, and says whether there is to be another.
+    `ended(code, how)` is then told how the process ended, and says whether there is to be another. `code` is its exit
+    code, negative for a signal, None where it could not be started; `how` says the same in words.
     """
 
     def __init__(
         self,
         module: str,
         session: Callable[[AsyncChannel], Awaitable[float]],
-        ended: Callable[[str], bool],
+        ended: Callable[[int | None, str], bool],
         *,
         env: Mapping[str, str],
         backoff: Backoff,
@@ -159,8 +160,8 @@ class Supervisor:
 
     async def _run(self) -> None:
         while True:
-            served, how = await self._live()
-            if not self._ended(how) or self._stopping.is_set():
+            served, code, how = await self._live()
+            if not self._ended(code, how) or self._stopping.is_set():
                 return
             delay = self._backoff.after(served)
             logger.warning("next start of %s in %g s", self._module, delay)
@@ -170,28 +171,29 @@ class Supervisor:
                 return
             self.n_restarts += 1
 
-    async def _live(self) -> tuple[float, str]:
-        """One life: seconds of service, and how it ended."""
+    async def _live(self) -> tuple[float, int | None, str]:
+        """One life: seconds of service, and how it ended, as `ended` is told."""
         try:
             worker = await WorkerProcess.spawn(self._module, self._env)
         except OSError as exc:
             how = f"could not be started: {exc}"
             logger.error("the worker %s %s", self._module, how)
-            return 0.0, how
+            return 0.0, None, how
         logger.info("worker %d runs %s", worker.pid, self._module)
         self._worker = worker
         try:
             if self._stopping.is_set():  # nothing is loaded yet, so nothing is lost
                 worker.signal(signal.SIGKILL)
             served = await self._session(worker.channel)
-            how = describe_exit(await worker.reap())
+            code = await worker.reap()
         finally:
             self._worker = None
             worker.channel.close()
             worker.signal(signal.SIGKILL)  # only a cancelled or failed life comes here with a process
+        how = describe_exit(code)
         level = logging.INFO if self._stopping.is_set() else logging.ERROR
         logger.log(level, "worker %d %s", worker.pid, how)
-        return served, how
+        return served, code, how
 
 
 def describe_exit(code: int) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llamabox.bindings import _ffi
-from llamabox.bindings.backend import Backend
+from llamabox.bindings import backend
+from llamabox.bindings._ffi import load
 from llamabox.bindings.batch import Batch
-from llamabox.bindings.context import Context
+from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
 
 TOLERANCE = 0.02
@@ -20,10 +20,10 @@ class Oracle:
     """Evaluates token lists one at a time and tells the gap between the two leading logits after them."""
 
     def __init__(self, model: Path, n_ctx: int) -> None:
-        native = _ffi.load()
-        self._backend = Backend(native)
-        self._model = Model.load(native, str(model))
-        self._context = Context.create(self._model, n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=512, n_seq_max=1)
+        native = load()
+        backend.start(native)
+        self._model = Model.load(native, model)
+        self._context = Context(self._model, ContextParams(n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=512, n_seq_max=1))
         self._batch = Batch(native, n_ctx)
 
     def gap(self, tokens: list[int]) -> float:
@@ -33,14 +33,14 @@ class Oracle:
         rows = self._batch.extend(tokens, 0, 0)
         self._batch.logits[rows[-1]] = 1
         self._context.decode(self._batch)
-        logits = self._context.logits(rows[-1])
-        first, second = sorted(logits.tolist())[-1:-3:-1]
-        return float(first - second)
+        leading = self._context.top_two(rows[-1])
+        assert leading is not None
+        (_, first), (_, second) = leading
+        return first - second
 
     def close(self) -> None:
         self._context.close()
         self._model.close()
-        self._backend.close()
 
 
 def assert_same_or_near_tie(oracle: Oracle, prompt: list[int], got: list[int], alone: list[int]) -> bool:

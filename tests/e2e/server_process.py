@@ -28,15 +28,25 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """`python -m llamabox …` with its log in a file. Ends with the `with` block."""
+    """`python -m llamabox …` with its log in a file. Ends with the `with` block.
 
-    def __init__(self, log: Path, *arguments: str, env: dict[str, str] | None = None, wait: bool = True) -> None:
+    `before` are words to put before the command. Signals go to the process that they start.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        wait: bool = True,
+        before: tuple[str, ...] = (),
+    ) -> None:
         self.port = free_port()
         self.log_path = log
         self.url = f"http://127.0.0.1:{self.port}"
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "llamabox", "--port", str(self.port), *arguments],
+                [*before, sys.executable, "-m", "llamabox", "--port", str(self.port), *arguments],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
@@ -104,6 +114,7 @@ class ServerProcess:
 
     def stop(self, with_signal: int = signal.SIGTERM, seconds: float = 20.0) -> int:
         """Signal it and return its exit code."""
+        self.http.close()
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
         try:
@@ -117,9 +128,7 @@ class ServerProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.http.close()
-        if self.process.poll() is None:
-            self.stop()
+        self.stop()
 
 
 def children(pid: int) -> list[int]:

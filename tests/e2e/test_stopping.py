@@ -1,18 +1,20 @@
-"""SIGTERM and SIGINT, whenever they come: exit code 0, in time, and no process left behind."""
+"""SIGTERM and SIGINT, whenever they come and whomever they reach: exit code 0, in time, and no process left behind."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from e2e.server_process import ServerProcess, children, free_port
+from e2e.server_process import ServerProcess, children
+
+COUNTING = {"prompt": "Count: 1 2 3", "ignore_eos": True}
 
 
 def assert_gone(pids: list[int]) -> None:
@@ -23,82 +25,117 @@ def assert_gone(pids: list[int]) -> None:
             time.sleep(0.02)
 
 
+def wait_for_children(server: ServerProcess) -> list[int]:
+    while not (found := children(server.process.pid)):
+        time.sleep(0.001)
+    return found
+
+
+def wait_until_stopping(server: ServerProcess) -> None:
+    while "stopping" not in server.log:
+        assert server.process.poll() is None, server.log
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def prefilling(server: ServerProcess) -> Iterator[None]:
+    """With a prompt in evaluation that takes a while."""
+
+    def ask() -> None:
+        with contextlib.suppress(httpx.TransportError):  # the server may go before it has answered
+            server.post("/completion", {"prompt": "word " * 3000, "n_predict": 1})
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    with httpx.Client(base_url=server.url) as http:
+        while not http.get("/slots").json()[0]["is_processing"]:
+            time.sleep(0.01)
+    yield
+    thread.join(10)
+
+
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("moment", ["loading", "idle", "prefill"])
 def test_ends_with_0_and_leaves_nothing(tmp_path: Path, model: Path, moment: str, with_signal: signal.Signals) -> None:
-    server = ServerProcess(tmp_path / "log", "-m", str(model), "--slots", wait=moment != "loading")
-    while not children(server.process.pid):
-        time.sleep(0.01)
-    workers = children(server.process.pid)
-    if moment == "prefill":
-        body = {"prompt": "word " * 3000, "n_predict": 1}
-
-        def ask() -> None:
-            try:
-                server.post("/completion", body)
-            except httpx.TransportError:
-                pass  # the server may go before it has answered
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        with httpx.Client(base_url=server.url) as http:
-            while not http.get("/slots").json()[0]["is_processing"]:
-                time.sleep(0.01)
-    assert server.stop(with_signal) == 0
-    if moment == "prefill":
-        thread.join(10)
-    assert_gone(workers)
+    with ServerProcess(tmp_path / "log", "-m", str(model), "--slots", wait=moment != "loading") as server:
+        processes = wait_for_children(server)
+        with prefilling(server) if moment == "prefill" else contextlib.nullcontext():
+            assert server.stop(with_signal) == 0
+        assert_gone(processes)
 
 
-def test_a_running_stream_may_end_before_the_server_does(tmp_path: Path, model: Path) -> None:
-    server = ServerProcess(tmp_path / "log", "-m", str(model))
-    stream = server.stream("/completion", {"prompt": "Count: 1 2 3", "n_predict": 100, "ignore_eos": True})
-    next(stream)
-    server.process.send_signal(signal.SIGTERM)
-    events = list(stream)
-    assert events[-1]["stop"] is True
-    assert events[-1]["tokens_predicted"] == 100
-    assert server.process.wait(20) == 0
+@pytest.mark.parametrize("whom", ["worker", "server, then worker", "worker, then server", "all"])
+@pytest.mark.parametrize("moment", ["loading", "idle"])
+def test_a_signal_to_the_worker_is_meant_for_the_server(tmp_path: Path, model: Path, moment: str, whom: str) -> None:
+    with ServerProcess(tmp_path / "log", "-m", str(model), wait=moment != "loading") as server:
+        processes = wait_for_children(server)
+        terminate(server, whom)
+        assert server.process.wait(20) == 0
+        assert_gone(processes)
+
+
+@pytest.mark.parametrize("whom", ["server", "worker", "server, then worker", "worker, then server", "all"])
+def test_a_running_stream_may_end_before_the_server_does(tmp_path: Path, model: Path, whom: str) -> None:
+    with ServerProcess(tmp_path / "log", "-m", str(model)) as server:
+        stream = server.stream("/completion", {**COUNTING, "n_predict": 100})
+        next(stream)
+        terminate(server, whom)
+        events = list(stream)
+        assert events[-1]["stop"] is True
+        assert events[-1]["tokens_predicted"] == 100
+        assert server.process.wait(20) == 0
+
+
+def terminate(server: ServerProcess, whom: str) -> None:
+    """SIGTERM as people and systemd send it."""
+    pids = {"server": [server.process.pid], "worker": children(server.process.pid)[:1]}
+    pids["all"] = [server.process.pid, *children(server.process.pid)]
+    for who in whom.split(", then "):
+        for pid in pids[who]:
+            os.kill(pid, signal.SIGTERM)
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path, model: Path) -> None:
-    server = ServerProcess(tmp_path / "log", "-m", str(model))
-    workers = children(server.process.pid)
-    stream = server.stream("/completion", {"prompt": "Count: 1 2 3", "n_predict": 2000, "ignore_eos": True})
-    next(stream)
-    server.process.send_signal(signal.SIGTERM)
-    while "stopping" not in server.log.lower():
-        time.sleep(0.01)
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(5) == 1
-    assert_gone(workers)
+    with ServerProcess(tmp_path / "log", "-m", str(model)) as server:
+        processes = children(server.process.pid)
+        stream = server.stream("/completion", {**COUNTING, "n_predict": 2000})
+        next(stream)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until_stopping(server)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 1
+        assert_gone(processes)
+
+
+def test_the_worker_s_signal_is_not_the_first_of_the_server_s_two(tmp_path: Path, model: Path) -> None:
+    with ServerProcess(tmp_path / "log", "-m", str(model)) as server:
+        stream = server.stream("/completion", {**COUNTING, "n_predict": 100})
+        next(stream)
+        for _ in range(3):
+            os.kill(server.worker_pid(), signal.SIGTERM)
+        wait_until_stopping(server)
+        server.process.send_signal(signal.SIGTERM)
+        assert list(stream)[-1]["tokens_predicted"] == 100
+        assert server.process.wait(20) == 0
 
 
 def test_a_killed_server_takes_its_workers_along(tmp_path: Path, model: Path) -> None:
-    server = ServerProcess(tmp_path / "log", "-m", str(model))
-    workers = children(server.process.pid)
-    os.kill(server.process.pid, signal.SIGKILL)
-    server.process.wait()
-    assert_gone(workers)
+    with ServerProcess(tmp_path / "log", "-m", str(model)) as server:
+        processes = children(server.process.pid)
+        server.process.kill()
+        server.process.wait()
+        assert_gone(processes)
 
 
 def test_works_as_pid_1(tmp_path: Path, model: Path) -> None:
     """In a PID namespace of its own, as in a container: signals reach it and nothing is left."""
-    port = free_port()
-    with (tmp_path / "log").open("wb") as out:
-        outer = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-m", "llamabox", "-m", str(model), "--port", str(port)],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    deadline = time.monotonic() + 60
-    while True:
-        assert outer.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
-                break
-        except httpx.TransportError:
-            time.sleep(0.05)
-    [inner] = children(outer.pid)
-    os.kill(inner, signal.SIGTERM)
-    assert outer.wait(20) == 0
+    unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    if os.geteuid() != 0:
+        unshare += ("--user", "--map-root-user")
+    with ServerProcess(tmp_path / "log", "-m", str(model), before=unshare) as outer:
+        [inner] = children(outer.process.pid)
+        processes = children(inner)
+        assert processes
+        os.kill(inner, signal.SIGTERM)
+        assert outer.process.wait(20) == 0
+        assert_gone(processes)

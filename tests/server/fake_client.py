@@ -134,6 +134,7 @@ class FakeTextClient:
         self.started = asyncio.Event()
         self.loaded = asyncio.Event()
         self.stopped = asyncio.Event()
+        self.stop_asked = asyncio.Event()
         self._arrivals: asyncio.Queue[FakeGeneration] = asyncio.Queue()
 
     async def start(self) -> None:

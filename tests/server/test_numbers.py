@@ -116,7 +116,7 @@ def test_a_number_of_a_million_tokens_is_the_engines_to_cap() -> None:
     ("body", "cap", "n_predict"),
     [
         ({}, -1, -1), ({}, 64, 64), ({"n_predict": 8}, 64, 8), ({"n_predict": 100}, 64, 64),
-        ({"n_predict": -1}, 64, 64),
+        ({"n_predict": -1}, 64, 64), ({}, -2, -2), ({"n_predict": -1}, -2, -2), ({"max_tokens": 8}, -2, 8),
         ({"max_tokens": 8}, -1, 8), ({"max_tokens": 8, "max_completion_tokens": 9}, -1, 9),
         ({"max_tokens": 8, "n_predict": 7}, -1, 7), ({"n_predict": 0}, 64, 0), ({"max_tokens": None}, 64, 64),
     ],

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from llamabox.errors import LlamaboxError, ModelLoadError, NativeMismatch, NativeMissing
+from llamabox.errors import ListenError, LlamaboxError, ModelLoadError, NativeMismatch, NativeMissing
 from llamabox.server.binding import bind_sockets
 from llamabox.server.config import ServerConfig
 from llamabox.server.run import run, serve
@@ -66,6 +66,60 @@ def test_a_signal_ends_it_with_0(number: signal.Signals) -> None:
             os.kill(os.getpid(), number)
             assert await task == 0
             assert client.stopped.is_set()
+
+    asyncio.run(scene())
+
+
+def test_a_signal_to_the_worker_ends_it_with_0_and_in_order() -> None:
+    async def scene() -> None:
+        client = FakeTextClient()
+        client.loaded.set()
+        port = free_port()
+        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http, connect(port) as idle:
+            await idle.get("/health")
+            asking = asyncio.create_task(http.post("/completion", json={"prompt": "a", "stream": True}))
+            generation = await client.submitted()
+            generation.push(started(generation.submit), delta(generation.submit, "one", 1))
+            client.stop_asked.set()
+            await until_refused(idle)
+            generation.push(delta(generation.submit, "two", 2), finished(generation.submit, 2))
+            assert '"content":"two"' in (await asking).text
+            assert await task == 0
+            assert generation.n_aborts == 0
+
+    asyncio.run(scene())
+
+
+def test_a_signal_to_the_worker_while_loading_ends_it_with_0() -> None:
+    async def scene() -> None:
+        client = FakeTextClient()
+        client.state = WorkerState.LOADING
+        async with serving(client, ServerConfig(port=free_port())) as task:
+            client.stop_asked.set()
+            assert await task == 0
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("worker_is_first", [True, False])
+def test_a_signal_to_server_and_worker_is_not_asking_twice(worker_is_first: bool) -> None:
+    """Asking twice would end this very process."""
+
+    async def scene() -> None:
+        client = FakeTextClient()
+        client.loaded.set()
+        port = free_port()
+        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http, connect(port) as idle:
+            await idle.get("/health")
+            asking = asyncio.create_task(http.post("/completion", json={"prompt": "a", "stream": True}))
+            generation = await client.submitted()
+            ways = [client.stop_asked.set, lambda: os.kill(os.getpid(), signal.SIGTERM)]
+            for way in ways if worker_is_first else reversed(ways):
+                way()
+                await until_refused(idle)
+            generation.push(started(generation.submit), finished(generation.submit, 0))
+            assert (await asking).status_code == 200
+            assert await task == 0
 
     asyncio.run(scene())
 
@@ -137,14 +191,14 @@ def test_a_load_that_fails_ends_it_with_one_line(
 def test_a_port_that_is_taken_is_found_before_anything_is_loaded() -> None:
     port = free_port()
     client = FakeTextClient()
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(OSError, match=f"in use: '127.0.0.1:{port}'"):
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(ListenError, match=f"127.0.0.1:{port}: .*in use"):
         asyncio.run(serve(ServerConfig(port=port), client))
     assert not client.started.is_set()
 
 
 def test_hosts_that_are_none() -> None:
     for host in ("no.such.host.invalid", "203.0.113.7"):
-        with pytest.raises(OSError, match=host):
+        with pytest.raises(ListenError, match=host):
             bind_sockets([host], 0)
 
 
@@ -160,7 +214,7 @@ def test_several_hosts_and_a_unix_socket() -> None:
                     assert (await http.get("/health")).status_code == 200
             async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path), base_url="http://x") as http:
                 assert (await http.get("/health")).status_code == 200
-            with pytest.raises(OSError, match=r"in use: .*box\.sock"):
+            with pytest.raises(ListenError, match=r"box\.sock: .*in use"):
                 bind_sockets([path], 0)
             os.kill(os.getpid(), signal.SIGTERM)
             assert await task == 0
@@ -178,7 +232,7 @@ def test_a_unix_socket_nobody_listens_on_is_replaced() -> None:
         bind_sockets([path], 0)[0].close()
         Path(path).unlink()
         Path(path).write_text("mine")
-        with pytest.raises(OSError, match=r"in use: .*box\.sock"):
+        with pytest.raises(ListenError, match=r"box\.sock: .*in use"):
             bind_sockets([path], 0)
         assert Path(path).read_text() == "mine"
 

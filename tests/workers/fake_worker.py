@@ -39,6 +39,7 @@ from llamabox.workers.protocol import (
     Reply,
     Shutdown,
     Step,
+    StopAsked,
     Submit,
 )
 
@@ -60,7 +61,8 @@ INFO = ModelInfo(
     eos_token="</s>",
     add_bos=True,
     context_shift=True,
-    build="b0-fake",
+    build="b-fake",
+    longest_piece=8,
     eog_tokens=[2],
 )
 
@@ -187,6 +189,9 @@ class Worker:
             case "release":  # answers in the opposite order
                 for held in [call, *reversed(self.held_calls)]:
                     self.channel.send(Reply(held.call_id, held.arguments))
+            case "ask to stop":
+                self.channel.send(StopAsked())
+                self.channel.send(Reply(call.call_id))
             case "late":  # what crosses an Abort: events of a request that ended
                 self.channel.send(Step([delta(call.arguments["request_id"], "late")]))
                 self.channel.send(Reply(call.call_id))

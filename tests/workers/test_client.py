@@ -380,6 +380,32 @@ def test_a_worker_that_does_not_obey_is_killed(lives: Path, script: str) -> None
     run(main())
 
 
+def test_a_worker_that_is_asked_to_stop_says_so_and_goes_on(lives: Path, new_loop: Loop) -> None:
+    async def main() -> None:
+        async with ready_client(lives) as client:
+            assert not client.stop_asked.is_set()
+            for _ in range(2):
+                await client.call("ask to stop")
+                assert client.stop_asked.is_set()
+            assert client.state is WorkerState.READY
+            assert await text_of(client.generate(submit("a", "echo right"))) == "right"
+            assert client.n_restarts == 0
+
+    run(main(), new_loop)
+
+
+def test_a_worker_that_sigterm_ends_before_it_can_speak_is_not_started_again(lives: Path) -> None:
+    async def main() -> None:
+        async with make_client(lives, "SIGTERM,fine") as client:
+            with pytest.raises(Unavailable, match="stopping"):
+                await client.wait_ready()
+            await client.stop_asked.wait()
+            assert client.pid is None
+            assert client.n_restarts == 0
+
+    run(main())
+
+
 def test_stopping_works_while_the_worker_loads(lives: Path) -> None:
     async def main() -> None:
         async with make_client(lives, "stall") as client:

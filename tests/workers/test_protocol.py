@@ -25,6 +25,7 @@ from llamabox.workers.protocol import (
     Reply,
     Shutdown,
     Step,
+    StopAsked,
     Submit,
     TextConfig,
     decode,
@@ -79,7 +80,7 @@ by_annotation["list[Event]"] = st.lists(
     st.one_of(made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
 )
 messages: st.SearchStrategy[Message] = st.one_of(
-    *(made(cls) for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, Ready, Step, Reply)),
+    *(made(cls) for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, Ready, Step, Reply, StopAsked)),
     made(LoadFailed, error=wires),
 )
 
@@ -108,7 +109,7 @@ def test_every_message_comes_out_as_it_went_in(message: Message) -> None:
 
 
 def test_every_message_has_a_kind() -> None:
-    for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, LoadFailed, Ready, Step, Reply):
+    for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, LoadFailed, Ready, Step, Reply, StopAsked):
         assert cls in protocol._KIND_OF
     assert set(protocol._KIND_OF.values()) == set(protocol._BUILD)
 

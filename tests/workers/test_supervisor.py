@@ -44,11 +44,11 @@ def test_stopping_calls_a_planned_restart_off(tmp_path: Path, caplog: pytest.Log
         return 0.0
 
     async def main() -> None:
-        endings: list[str] = []
+        endings: list[tuple[int | None, str]] = []
         ended = asyncio.Event()
 
-        def again(how: str) -> bool:
-            endings.append(how)
+        def again(code: int | None, how: str) -> bool:
+            endings.append((code, how))
             ended.set()
             return True
 
@@ -57,7 +57,7 @@ def test_stopping_calls_a_planned_restart_off(tmp_path: Path, caplog: pytest.Log
         supervisor.start()
         await ended.wait()
         await supervisor.stop(grace=1.0)
-        assert endings == ["exited with code 3"]
+        assert endings == [(3, "exited with code 3")]
         assert (supervisor.pid, supervisor.n_restarts) == (None, 0)
 
     run(main())

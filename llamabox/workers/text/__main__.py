@@ -2,65 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import signal
 import sys
 
-from llamabox import log
-from llamabox.bindings._ffi import load
-from llamabox.bindings.log import LogPump
-from llamabox.errors import LlamaboxError, to_wire
-from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.orphan import die_with_parent
-from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready, TextConfig
-from llamabox.workers.text.calls import EngineCalls, VocabCalls
-from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.loader import TextModel
-from llamabox.workers.text.loop import Loop, Reader
-
-logger = logging.getLogger(__name__)
-
-SWITCH_INTERVAL = 0.0005
-"""Seconds after which the reader gives the interpreter back to the engine, which wants it as soon as a decode ends."""
+from llamabox.workers.text.sigterm import block_sigterm
 
 
 def main(fd: int) -> int:
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server, which stops us in order
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    channel = BlockingChannel.from_fd(fd)
-    first = channel.receive()
-    if first is None:
-        return 0
-    assert isinstance(first, Configure)
-    log.setup(first.config.verbosity, first.config.log_colors)
-    try:
-        return serve(channel, first.config)
-    except LlamaboxError as error:
-        channel.send(LoadFailed(to_wire(error)))
-        channel.close()
-        return 1
+    # Only then the rest, which imports numpy: its BLAS starts threads as it is imported, and they inherit the mask.
+    block_sigterm()
+    from llamabox.workers.text.process import run
 
-
-def serve(channel: BlockingChannel, config: TextConfig) -> int:
-    """Load, then answer until Shutdown. Raises what keeps it from loading."""
-    reader = Reader(channel)
-    reader.start()
-    native = load(config.native)
-    with LogPump(native):
-        text = TextModel(native, config, lambda progress: channel.send(Loading(progress)))
-        intake = Intake(text.model.vocab)
-        reader.serve(intake, VocabCalls(text.model.vocab, intake))
-        loop = Loop(channel, reader, text.engine, EngineCalls(text.engine, text.n_ctx))
-        gc.collect()
-        gc.freeze()  # what is there now stays: no collection need look at it again
-        channel.send(Ready(text.info()))
-        loop.run()
-        text.close()
-    channel.close()
-    return 0
+    return run(fd)
 
 
 if __name__ == "__main__":

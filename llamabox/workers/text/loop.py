@@ -25,8 +25,10 @@ Task = Request | Abort | Call | Shutdown
 class Reader:
     """The thread that receives. Tokenising and vocabulary calls happen here, beside the decode that is running."""
 
-    def __init__(self, channel: BlockingChannel) -> None:
+    def __init__(self, channel: BlockingChannel, stopping: threading.Event) -> None:
+        """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
         self._channel = channel
+        self._stopping = stopping
         self._intake: Intake | None = None
         self._calls: VocabCalls | None = None
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
@@ -43,8 +45,9 @@ class Reader:
     def _run(self) -> None:
         while (message := self._channel.receive()) is not None:
             self._take(message)
-        # The server process is gone: nobody is left to answer, and a step in native code cannot be waited for.
-        os._exit(0)
+        if not self._stopping.is_set():  # else the process is about to end with a code of its own
+            # The server process is gone: nobody is left to answer, and a step in native code cannot be waited for.
+            os._exit(0)
 
     def _take(self, message: Message) -> None:
         match message:
@@ -57,6 +60,7 @@ class Reader:
             case Shutdown() if self._intake is None:
                 os._exit(0)
             case Shutdown():
+                self._stopping.set()
                 self.tasks.put(message)
             case _:
                 logger.error("a text worker has no use for a %s message", type(message).__name__)

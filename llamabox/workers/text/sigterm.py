@@ -1,0 +1,44 @@
+"""SIGTERM in a worker: the server decides when its workers end, so it is told, and the worker goes on.
+
+systemd sends SIGTERM to every process of a unit, and people send it to whichever process they find first. A worker
+that died of it would cut off the requests which the server lets end in order.
+
+The signal is waited for by a thread, not caught by a handler: a handler runs on the main thread between two bytecodes,
+where that thread may hold the lock which sending needs, and not at all during a native call.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from llamabox.workers.channel import BlockingChannel
+from llamabox.workers.protocol import StopAsked
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
+"""As a shell says it of a process that SIGTERM ended."""
+
+
+def block_sigterm() -> None:
+    """For this thread and those that it will start, native ones too: a thread left out would die for all of them.
+
+    A SIGTERM from here on waits for `watch_sigterm`.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def watch_sigterm(channel: BlockingChannel, stopping: threading.Event) -> None:
+    """Starts the thread that turns each SIGTERM into a StopAsked.
+
+    Once `stopping` is set, SIGTERM is the server's word that the worker has been too slow: it ends at once.
+    """
+    threading.Thread(target=_watch, args=(channel, stopping), name="SIGTERM", daemon=True).start()
+
+
+def _watch(channel: BlockingChannel, stopping: threading.Event) -> None:
+    while True:
+        signal.sigwait({signal.SIGTERM})
+        if stopping.is_set():
+            os._exit(EXIT_TERMINATED)
+        channel.send(StopAsked())
