@@ -165,7 +165,7 @@ def test_a_prompt_of_megabytes_is_refused_while_a_stream_runs_on(server: ServerP
     stream = server.stream("/completion", {"prompt": "Count: 1 2 3", "n_predict": 40, "ignore_eos": True})
     next(stream)
     with httpx.Client(base_url=server.url, timeout=60) as http:
-        response = http.post("/completion", json={"prompt": unit * (3_000_000 // len(unit.encode()))})
+        response = http.post("/completion", json={"prompt": unit * (1_500_000 // len(unit.encode()))})
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "exceed_context_size_error"
     assert list(stream)[-1]["tokens_predicted"] == 40
