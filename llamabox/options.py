@@ -277,8 +277,3 @@ _RUNNING = (
 
 OPTIONS: tuple[Option, ...] = _GENERAL + _SERVER + _MODEL + _SAMPLING + _RUNNING
 """In the order of `--help`."""
-
-if __name__ == "__main__":
-    from llamabox.usage import readme_table
-
-    print(readme_table(), end="")

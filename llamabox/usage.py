@@ -69,3 +69,7 @@ def _default(option: Option) -> str:
     if isinstance(value, tuple):
         return (";" if name == "samplers" else ",").join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    print(readme_table(), end="")

@@ -239,5 +239,5 @@ def test_help_and_readme_come_from_the_table() -> None:
     assert "(default: 0.95)" in shown
     assert shown.index("general:") < shown.index("server:") < shown.index("server/completion:")
     assert readme_table() in README.read_text(encoding="utf-8"), (
-        "README.md: replace its section on options by the output of: python -m llamabox.options"
+        "README.md: replace its section on options by the output of: python -m llamabox.usage"
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from llamabox.engine.history import History
-from llamabox.engine.kv_cache import KVCache, Slot
+from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.prefix_index import Match
 from llamabox.engine.sequence import Sequence, State
+from llamabox.engine.slot import Slot
 
 WORTH_WAITING = 32
 """Cells that a sequence must gain before it waits for another one to compute them."""
@@ -77,13 +77,9 @@ def _coming(sequence: Sequence, running: list[Sequence]) -> int:
     for other in running:
         if other.state is not State.RUNNING or not other.is_prefilling:
             continue
-        common = min(_shared(sequence.cells, other.cells), sequence.n_prompt - 1)
+        common = min(other.cells.common_prefix(sequence.cells), sequence.n_prompt - 1)
         gain = common - other.n_computed
         is_sibling = other.request_id == sequence.request_id
         if gain >= (1 if is_sibling else WORTH_WAITING):
             best = max(best, common)
     return best
-
-
-def _shared(prompt: History, other: History) -> int:
-    return other.common_prefix(prompt)

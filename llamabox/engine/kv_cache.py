@@ -1,10 +1,6 @@
 """The ledger of the KV memory: which cells are resident in which slot.
 
 The ledger and the native memory change in one method or not at all; `check_integrity()` compares them.
-
-    resident   |#############################|.......|     cells the native memory holds for this slot
-    n_shared   |########|                                  the most that another slot may hold as the same cells
-    n_exact    |##################|                        as a fresh evaluation would make them (all, until a shift)
 """
 
 from __future__ import annotations
@@ -12,6 +8,7 @@ from __future__ import annotations
 from llamabox.engine.history import History
 from llamabox.engine.prefix_index import Match, longest_prefix
 from llamabox.engine.seams import Memory
+from llamabox.engine.slot import Slot
 
 MIN_COPY = 8
 """Cells for which a copy between streams begins to pay."""
@@ -19,20 +16,6 @@ MIN_COPY = 8
 COPY_SHARE = 256
 """A copy moves a whole stream: it pays for one part in so many of it. A cell is copied some 1,000 times as fast as
 computed (23 KB against 4.5 ms for a model of 135 M on a CPU; larger models and GPUs are further apart)."""
-
-
-class Slot:
-    """One native sequence id and what is resident in it. Free slots keep their cells: they are the prefix cache."""
-
-    __slots__ = ("is_busy", "last_used", "n_exact", "n_shared", "resident", "slot_id")
-
-    def __init__(self, slot_id: int) -> None:
-        self.slot_id = slot_id
-        self.resident = History()
-        self.n_exact = 0
-        self.n_shared = 0
-        self.is_busy = False
-        self.last_used = 0
 
 
 class KVCache:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from llamabox.engine.history import History
-    from llamabox.engine.kv_cache import Slot
+from llamabox.engine.history import History
+from llamabox.engine.slot import Slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Scheduler:
         """Shift the context where the next cell would reach its end. False where there is no room to do it."""
         assert sequence.slot is not None
         n_ctx = self._cache.n_ctx
-        if sequence.n_computed + 1 < n_ctx or sequence.is_prefilling:
+        if sequence.n_computed + 1 < n_ctx:  # always so for a prompt, which is shorter than the context
             return True
         n_keep = sequence.n_keep(self._adds_bos, n_ctx)
         n_left = sequence.n_computed - n_keep

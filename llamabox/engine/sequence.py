@@ -7,9 +7,9 @@ from enum import Enum, auto
 from llamabox.engine.detokenizer import Detokenizer
 from llamabox.engine.events import Timings
 from llamabox.engine.history import History
-from llamabox.engine.kv_cache import Slot
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.engine.seams import Sampler
+from llamabox.engine.slot import Slot
 
 
 class State(Enum):

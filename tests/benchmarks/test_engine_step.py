@@ -19,6 +19,7 @@ class NullMemory:
     """Knows where each sequence ends, and nothing else."""
 
     can_shift = True
+    is_unified = False
     n_window = 0
 
     def __init__(self) -> None:

@@ -7,8 +7,8 @@ import random
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from llamabox.engine.history import History
-from llamabox.engine.kv_cache import Slot
 from llamabox.engine.prefix_index import longest_prefix
+from llamabox.engine.slot import Slot
 
 N_SLOTS = 16
 N_TOKENS = 4000

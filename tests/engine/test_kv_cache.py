@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llamabox.engine.history import History
-from llamabox.engine.kv_cache import KVCache, Slot
+from llamabox.engine.kv_cache import KVCache
+from llamabox.engine.slot import Slot
 
 N_SLOTS = 3
 N_CTX = 16
