@@ -130,6 +130,7 @@ _SERVER = (
         SERVER, "-s --seed", "sampling.seed", v.seed, default="-1", text="seed; -1 draws one for each request",
     ),
     _switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
+    _switch(SERVER, "--metrics", "server.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
     _valued(
         SERVER, "--api-key", "server.api_keys", v.api_keys, metavar="KEY", accumulates=True, env="LLAMA_API_KEY",
         text="ask clients for this key; a comma list or several times for several", default="",

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llamabox.errors import AuthenticationFailed
 from llamabox.server.disconnect import ClientGone
 from llamabox.server.errors import error_response
-from llamabox.server.record import KEY, RequestRecord
+from llamabox.server.record import KEY, RequestRecord, line
 from llamabox.server.services import Services
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ class RequestId:
         finally:
             level = logging.DEBUG if is_health else logging.INFO
             if logger.isEnabledFor(level):
-                logger.log(level, "%s", record.line(scope["method"], scope["path"]))
+                facts = record.facts(scope["method"], scope["path"])
+                logger.log(level, "%s", line(facts), extra={"facts": facts})
 
 
 class Cors:
@@ -138,8 +139,12 @@ class Admission:
             await self._app(scope, receive, send)
             return
         refusal = self._services.refusal()
-        if refusal is not None:
+        if refusal is not None and not self._is_scrape(scope):
             await error_response(refusal)(scope, receive, send)
             return
         with self._services.lifecycle:
             await self._app(scope, receive, send)
+
+    def _is_scrape(self, scope: Scope) -> bool:
+        """Counters outlive a worker, and a restart is when somebody wants to see them."""
+        return scope["path"] == "/metrics" and self._services.client.info is not None

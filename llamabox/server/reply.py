@@ -45,7 +45,8 @@ class Reply:
                 for event in events:
                     match event:
                         case Delta():
-                            self._choice(position, event).add(event)
+                            self._exchange.services.metrics.said(choice := self._choice(position, event), event)
+                            choice.add(event)
                         case Started():
                             self._start(position, event)
                         case Finished():
@@ -66,6 +67,7 @@ class Reply:
                     match event:
                         case Delta():
                             choice = self._choice(position, event)
+                            self._exchange.services.metrics.said(choice, event)
                             choice.count(event)
                             parts.append(shape.text(choice, event))
                         case Started():
@@ -85,11 +87,14 @@ class Reply:
     def _start(self, position: int, event: Started) -> Choice:
         choice = self._choice(position, event)
         choice.start(event)
+        if self._exchange.record.begin():
+            self._exchange.services.metrics.began(self._exchange.record)
         self._exchange.services.slots.start(event, self._options)
         return choice
 
     def _finish(self, position: int, event: Finished) -> Choice:
         choice = self._choice(position, event)
         choice.finish(event)
+        self._exchange.services.metrics.ended(event)
         self._exchange.services.slots.finish(event)
         return choice
