@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llamabox import log
 from llamabox.errors import AuthenticationFailed
 from llamabox.server.disconnect import ClientGone
 from llamabox.server.errors import error_response
@@ -20,6 +21,7 @@ from llamabox.server.services import Services
 logger = logging.getLogger(__name__)
 
 HEALTH = frozenset({"/health", "/v1/health"})
+BY_THE_CLOCK = HEALTH | {"/metrics"}
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """What a client may choose as its X-Request-ID: it ends up in our log."""
@@ -73,10 +75,10 @@ class RequestId:
         except ClientGone:
             pass
         finally:
-            level = logging.DEBUG if is_health else logging.INFO
+            level = log.MORE if scope["path"] in BY_THE_CLOCK else logging.INFO
             if logger.isEnabledFor(level):
                 facts = record.facts(scope["method"], scope["path"])
-                logger.log(level, "%s", line(facts), extra={"facts": facts})
+                logger.log(level, "%s", line(facts), extra={log.FACTS: facts})
 
 
 class Cors:

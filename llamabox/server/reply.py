@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
@@ -15,6 +16,8 @@ from llamabox.server.prompts import Prompt
 from llamabox.server.responses.choice import Choice
 from llamabox.server.running import events_of, make_submits
 from llamabox.server.sse import EventStream
+
+logger = logging.getLogger(__name__)
 
 
 class Shape(Protocol):
@@ -37,6 +40,9 @@ class Reply:
         self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
         exchange.record.choices = self.choices
         exchange.record.n_sequences = options.params.n
+        if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: nothing below tells what was asked
+            for prompt in prompts:
+                logger.debug("%s prompt %r", exchange.record.request_id, prompt)
 
     async def gather(self) -> list[Choice]:
         """All choices, with their whole texts."""
