@@ -106,8 +106,7 @@ class Engine:
     def activity(self) -> Activity:
         """A snapshot."""
         done = self._done
-        n_cells, n_shared, n_most = self.cache.usage()
-        done.n_resident = n_cells - n_shared
+        done.n_resident, n_most = self.cache.usage()
         done.n_tokens_max = max(done.n_tokens_max, n_most)
         done.n_processing = len(self._scheduler.running)
         done.n_waiting = self._scheduler.n_waiting

@@ -12,6 +12,7 @@ import llamabox
 from llamabox import log
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
+from llamabox.server.record import RequestRecord, line
 from tests.server.fake_client import FakeTextClient, saying
 
 ORIGIN = {"Origin": "http://page.example"}
@@ -116,3 +117,9 @@ def test_health_checks_and_scrapes_are_logged_from_verbosity_one_on(caplog: pyte
             http.get("/health")
             http.get("/metrics")
         assert ("/health 200" in caplog.text, "/metrics 501" in caplog.text) == (bool(verbosity), bool(verbosity))
+
+
+def test_a_client_that_left_before_the_reply_is_gone() -> None:
+    facts = RequestRecord("one", 0).facts("POST", "/completion")
+    assert (facts["status"], list(facts)) == (None, ["id", "method", "route", "status", "total_ms"])
+    assert line(facts).startswith("one POST /completion gone total_ms=")
