@@ -235,6 +235,12 @@ class FakeRunner:
     def sample(self, rows: Seq[int], samplers: Seq[FakeSampler]) -> list[int]:
         return [sampler.choose(self._values[row], self.n_vocab) for row, sampler in zip(rows, samplers, strict=True)]
 
+    def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
+        """Of a few tokens only: the whole vocabulary would take long."""
+        values = {each: -(digest(self._values[row], each) % 1000) / 100 for each in (*range(16), token)}
+        likeliest = sorted(values, key=lambda each: (-values[each], each))[:n]
+        return values[token], [(each, values[each]) for each in likeliest]
+
     def piece(self, token: int, special: bool) -> bytes:
         return b"" if token == EOG and not special else bytes([token % 256])
 

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 
 from llamabox import errors
 from llamabox.engine.detokenizer import Piece
-from llamabox.engine.events import Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.events import (
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Likely,
+    Started,
+    StopType,
+    Timings,
+    TokenProbs,
+)
 from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.pacing import Pacing
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
@@ -220,7 +231,7 @@ class Engine:
         for share in work.shares:
             sequence = share.sequence
             if share.row >= 0:
-                self._advance(sequence, next(sampled), now)
+                self._advance(sequence, next(sampled), share.row, now)
             elif share.stop == len(sequence.cells):
                 self._start(sequence, now)
                 self._finish(sequence, StopType.LIMIT)
@@ -245,7 +256,7 @@ class Engine:
             )
         )
 
-    def _advance(self, sequence: Sequence, token: int, now: float) -> None:
+    def _advance(self, sequence: Sequence, token: int, row: int, now: float) -> None:
         """Take a sampled token: say it, and end the sequence where it ends (order of checks: contract A.5)."""
         if sequence.n_generated == 0:
             self._start(sequence, now)
@@ -256,6 +267,8 @@ class Engine:
         sequence.n_generated += 1
         sequence.timings.predicted_n = sequence.n_generated
         sequence.timings.predicted_ms = (now - sequence.first_token) * 1e3
+        if sequence.params.n_probs:
+            sequence.probs.append(self._probs(sequence, token, row))
         piece = sequence.detokenizer.push(token, self._runner.piece(token, sequence.params.special))
         if piece is not None:
             self._say(sequence, piece)
@@ -266,6 +279,14 @@ class Engine:
         if stop_type is not None:
             self._say(sequence, sequence.detokenizer.flush())
             self._finish(sequence, stop_type)
+
+    def _probs(self, sequence: Sequence, token: int, row: int) -> TokenProbs:
+        params = sequence.params
+        logprob, top = self._runner.logprobs(row, token, params.n_probs)
+        chosen, *rest = (
+            Likely(each, self._runner.piece(each, params.special), value) for each, value in [(token, logprob), *top]
+        )
+        return TokenProbs(chosen, rest)
 
     def _stop_type(self, sequence: Sequence, token: int) -> StopType | None:
         at_wall = len(sequence.cells) >= self._config.n_ctx and not self._may_shift(sequence)
@@ -283,7 +304,11 @@ class Engine:
         if piece.text or piece.tokens:
             # A copy: the sequence may move on before the event is written out.
             timings = copy.copy(sequence.timings)
-            self._events.append(Delta(sequence.request_id, sequence.index, piece.text, piece.tokens, timings))
+            delta = Delta(sequence.request_id, sequence.index, piece.text, piece.tokens, timings)
+            if sequence.params.n_probs:
+                n_tokens = len(piece.tokens)
+                delta.probs, sequence.probs = sequence.probs[:n_tokens], sequence.probs[n_tokens:]
+            self._events.append(delta)
 
     def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
         assert sequence.slot is not None

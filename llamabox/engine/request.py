@@ -94,6 +94,7 @@ class GenerationParams:
     n_discard: int = 0  # tokens dropped at a context shift; 0: half of what is not kept
     stop: tuple[str, ...] = ()
     special: bool = False  # render special tokens in the text
+    n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
     cache_prompt: bool = True
     id_slot: int = -1  # wait for this slot; -1: any
     sampling: SamplingParams = field(default_factory=SamplingParams)

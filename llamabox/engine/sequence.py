@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from llamabox.engine.detokenizer import Detokenizer
-from llamabox.engine.events import Timings
+from llamabox.engine.events import Timings, TokenProbs
 from llamabox.engine.history import History
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.engine.seams import Sampler
@@ -42,6 +42,7 @@ class Sequence:
         self.slot: Slot | None = None
         self.sampler: Sampler | None = None
         self.detokenizer = Detokenizer(request.params.stop)
+        self.probs: list[TokenProbs] = []  # of tokens not yet reported
         self.timings = Timings()
         self.arrived = arrived
         self.admitted = arrived

@@ -35,6 +35,40 @@ def prompt(n_tokens: int) -> tuple[int, ...]:
     return tuple(i % 97 + 1 for i in range(n_tokens))
 
 
+# Log-probabilities
+
+
+@pytest.mark.parametrize("n_probs", [0, 1, 10])
+def test_each_token_has_its_probabilities_where_they_were_asked_for(n_probs: int) -> None:
+    got = answer(request(n_predict=20, n_probs=n_probs))
+    assert [one.chosen.token for one in got.probs] == (got.tokens if n_probs else [])
+    for one in got.probs:
+        values = [likely.logprob for likely in one.top]
+        assert len(values) == n_probs
+        assert values == sorted(values, reverse=True)
+        assert all(likely.logprob == one.chosen.logprob for likely in one.top if likely.token == one.chosen.token)
+
+
+def test_probabilities_wait_with_their_tokens() -> None:
+    """Tokens of a character that is incomplete come together, and so do their entries; nothing is lost at the end."""
+    driver = Driver()
+    driver.submit(request(n_predict=40, n_probs=2))
+    deltas = []
+    while not driver.engine.is_idle:
+        deltas += [event for event in driver.step() if isinstance(event, Delta)]
+    assert any(len(delta.tokens) > 1 for delta in deltas)
+    for delta in deltas:
+        assert delta.probs is not None
+        assert [one.chosen.token for one in delta.probs] == delta.tokens
+
+
+def test_a_delta_has_no_probabilities_unasked() -> None:
+    driver = Driver()
+    driver.submit(request())
+    while not driver.engine.is_idle:
+        assert all(event.probs is None for event in driver.step() if isinstance(event, Delta))
+
+
 # Limits
 
 

@@ -51,7 +51,7 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "ignore_eos": sampling.ignore_eos,
         "stream": options.stream,
         "logit_bias": _biases(options, info),
-        "n_probs": 0,
+        "n_probs": params.n_probs,
         "min_keep": sampling.min_keep,
         "grammar": "",
         "grammar_lazy": False,
