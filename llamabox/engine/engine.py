@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from llamabox import errors
 from llamabox.engine.detokenizer import Piece
@@ -23,6 +24,7 @@ from llamabox.engine.events import (
     TokenProbs,
 )
 from llamabox.engine.kv_cache import KVCache
+from llamabox.engine.logprobs import log
 from llamabox.engine.pacing import Pacing
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
 from llamabox.engine.sampling import choice_seed
@@ -205,6 +207,10 @@ class Engine:
             self.cache.computed(share.sequence.slot, share.sequence.cells, share.stop)
         sampled = [share for share in work.shares if share.row >= 0]
         samplers = [share.sequence.sampler for share in sampled]
+        for share in sampled:
+            sequence = share.sequence
+            if sequence.params.n_probs and sequence.params.post_sampling_probs and sequence.sampler is not None:
+                sequence.distribution = self._runner.distribution(share.row, sequence.sampler)
         tokens = self._runner.sample(
             [share.row for share in sampled], [sampler for sampler in samplers if sampler is not None]
         )
@@ -282,7 +288,14 @@ class Engine:
 
     def _probs(self, sequence: Sequence, token: int, row: int) -> TokenProbs:
         params = sequence.params
-        logprob, top = self._runner.logprobs(row, token, params.n_probs)
+        if params.post_sampling_probs:
+            found = sequence.distribution
+            logprob, top = (
+                log(found.get(token, 0.0)),
+                [(each, log(p)) for each, p in islice(found.items(), params.n_probs)],
+            )
+        else:
+            logprob, top = self._runner.logprobs(row, token, params.n_probs)
         chosen, *rest = (
             Likely(each, self._runner.piece(each, params.special), value) for each, value in [(token, logprob), *top]
         )

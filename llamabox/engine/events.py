@@ -62,7 +62,11 @@ class Likely:
 
 @dataclass(slots=True)
 class TokenProbs:
-    """A sampled token among the likeliest ones, the likeliest first. From the model's logits, before any sampler."""
+    """A sampled token among the likeliest ones, the likeliest first.
+
+    From the model's logits, before any sampler; where the request asked for it, from what the samplers left, and then
+    `top` has only tokens that could have come.
+    """
 
     chosen: Likely
     top: list[Likely]

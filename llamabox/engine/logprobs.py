@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 LOWEST = float(np.finfo(np.float32).min)
 """Instead of the logarithm of 0, which JSON has no word for."""
+
+
+def log(probability: float) -> float:
+    """The natural logarithm, finite for 0 as well."""
+    return math.log(probability) if probability > 0 else LOWEST
 
 
 def top_logprobs(logits: NDArray[np.float32], token: int, n: int) -> tuple[float, list[tuple[int, float]]]:

@@ -95,6 +95,7 @@ class GenerationParams:
     stop: tuple[str, ...] = ()
     special: bool = False  # render special tokens in the text
     n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
+    post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True
     id_slot: int = -1  # wait for this slot; -1: any
     sampling: SamplingParams = field(default_factory=SamplingParams)

@@ -126,6 +126,9 @@ class LlamaRunner:
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
         return top_logprobs(self._context.logits(row), token, n)  # sampling worked on a copy of the row
 
+    def distribution(self, row: int, sampler: Sampler) -> dict[int, float]:
+        return self._rows.distribution(row, cast(LlamaSampler, sampler).chain)
+
     def piece(self, token: int, special: bool) -> bytes:
         key = 2 * token + special
         piece = self._pieces.get(key)

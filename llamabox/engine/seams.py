@@ -97,6 +97,9 @@ class Runner(Protocol):
         Of the raw logits, over the whole vocabulary; the highest first, the lowest id first among equals.
         """
 
+    def distribution(self, row: int, sampler: Sampler) -> dict[int, float]:
+        """What `sample` is about to choose from: token and probability, the likeliest first. Empty for a row of NaN."""
+
     def piece(self, token: int, special: bool) -> bytes:
         """The bytes a token stands for."""
 

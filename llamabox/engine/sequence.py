@@ -43,6 +43,7 @@ class Sequence:
         self.sampler: Sampler | None = None
         self.detokenizer = Detokenizer(request.params.stop)
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
+        self.distribution: dict[int, float] = {}  # that the token of this step was drawn from, if it is to be told
         self.timings = Timings()
         self.arrived = arrived
         self.admitted = arrived

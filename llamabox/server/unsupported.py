@@ -34,7 +34,6 @@ GENERATION: dict[str, Neutral] = {
     "preserved_tokens": _empty,
     "json_schema": lambda value: False,
     "response_format": _text_format,
-    "post_sampling_probs": _is(False),
     "backend_sampling": _is(False),
     "lora": _is([]),
     "t_max_predict_ms": _no_more_than(0),
@@ -48,6 +47,7 @@ GENERATION: dict[str, Neutral] = {
 """Refused on every route that generates."""
 
 COMPLETION: dict[str, Neutral] = {
+    "post_sampling_probs": _is(False),  # D-15: its arrays are true log-probabilities
     "echo": _is(False),
     "best_of": _is(1),
     "suffix": _is(""),

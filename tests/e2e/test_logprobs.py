@@ -117,3 +117,19 @@ def test_a_stop_word_takes_its_entries_along(client: openai.OpenAI, server: Serv
     assert choice.finish_reason == "stop"
     assert all(offset < len(choice.text) for offset in choice.logprobs.text_offset)
     assert "".join(choice.logprobs.tokens).startswith(choice.text)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_probabilities_after_the_samplers(server: ServerProcess, temperature: float) -> None:
+    body = {"prompt": PROMPT, "n_predict": 8, "n_probs": 10, "temperature": temperature, "seed": 3}
+    found = server.ok("/completion", {**body, "post_sampling_probs": True})["completion_probabilities"]
+    raw = server.ok("/completion", {**body})["completion_probabilities"]
+    assert [entry["id"] for entry in found] == [entry["id"] for entry in raw]
+    for entry in found:
+        values = [top["prob"] for top in entry["top_probs"]]
+        assert 0 < entry["prob"] <= 1
+        assert all(value > 0 for value in values)
+        assert values == sorted(values, reverse=True)
+        assert len(values) == 10 or sum(values) == pytest.approx(1.0)
+        if temperature == 0:
+            assert values == [entry["prob"]] == [1.0]

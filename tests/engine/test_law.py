@@ -27,6 +27,7 @@ def asks(draw: st.DrawFn) -> dict[str, object]:
         "n_keep": draw(st.sampled_from([-1, 0, 3])),
         "n_discard": draw(st.sampled_from([0, 0, 2])),
         "n_probs": draw(st.sampled_from([0, 0, 3])),
+        "post_sampling_probs": draw(st.booleans()),
         "cache_prompt": draw(st.booleans()),
         "id_slot": draw(st.sampled_from([-1, -1, -1, 0])),
         "sampling": {

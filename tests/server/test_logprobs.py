@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -149,3 +150,15 @@ def test_nothing_unasked() -> None:
     assert "completion_probabilities" not in post("/completion", {"prompt": "Hi"})
     for choice in streamed_choices("/v1/completions", {"prompt": "Hi"}):
         assert choice["logprobs"] is None
+
+
+def test_probabilities_after_the_samplers_go_by_other_names() -> None:
+    asked = {"n_probs": 2, "post_sampling_probs": True}
+    native = post("/completion", {"prompt": "Hi", **asked})
+    assert native["generation_settings"]["post_sampling_probs"] is True
+    entry = native["completion_probabilities"][0]
+    assert set(entry) == {"id", "token", "bytes", "prob", "top_probs"}
+    assert entry["prob"] == pytest.approx(math.exp(-0.5))
+    assert [set(top) for top in entry["top_probs"]] == [{"id", "token", "bytes", "prob"}] * 2
+    chat = post("/v1/chat/completions", {**CHAT, **asked})["choices"][0]
+    assert chat["logprobs"]["content"] == native["completion_probabilities"]

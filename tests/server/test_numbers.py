@@ -239,13 +239,16 @@ class TestUnsupported:
             ("grammar", "root ::= 'a'"), ("json_schema", {}), ("response_format", {"type": "json_object"}),
             ("response_format", {"type": "sound"}), ("response_format", "text"), ("lora", [{"id": 0, "scale": 1}]),
             ("t_max_predict_ms", 100),
-            ("n_indent", 2), ("return_progress", True), ("post_sampling_probs", True), ("backend_sampling", True),
+            ("n_indent", 2), ("return_progress", True), ("backend_sampling", True),
             ("adaptive_target", 0.5), ("grammar_lazy", True), ("n_cache_reuse", 5), ("penalize_nl", True),
         ],
     )  # fmt: skip
     def test_is_refused_by_name_on_every_route(self, field: str, value: object) -> None:
         for dialect in Dialect:
             assert "not supported" in refused(field, value, dialect)
+
+    def test_post_sampling_probs_on_completions(self) -> None:
+        refused("post_sampling_probs", True, Dialect.COMPLETION)
 
     def test_top_logprobs_outside_chat(self) -> None:
         for dialect in (Dialect.NATIVE, Dialect.COMPLETION):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,29 +55,30 @@ def placed(choice: Choice) -> list[Placed]:
     return placing.say(choice.text, choice.probs) + placing.rest(choice.finished.stop_type)
 
 
-def entries(probs: Sequence[TokenProbs], n_top: int) -> list[dict[str, Any]]:
-    """`completion_probabilities`, and the `content` of chat's logprobs: an object for each token."""
-    return [
-        {**_token_object(one.chosen), "top_logprobs": [_token_object(likely) for likely in one.top[:n_top]]}
-        for one in probs
-    ]
+def entries(probs: Sequence[TokenProbs], options: Options) -> list[dict[str, Any]]:
+    """`completion_probabilities`, and the `content` of chat's logprobs: an object for each token.
+
+    Probabilities after the samplers go by other names, `prob` and `top_probs`, and are no logarithms.
+    """
+    make, top = (_prob_object, "top_probs") if options.params.post_sampling_probs else (_token_object, "top_logprobs")
+    return [{**make(one.chosen), top: [make(likely) for likely in one.top[: options.n_top]]} for one in probs]
 
 
-def openai_logprobs(dialect: Dialect, found: Sequence[Placed], n_top: int) -> dict[str, Any]:
+def openai_logprobs(dialect: Dialect, found: Sequence[Placed], options: Options) -> dict[str, Any]:
     """A choice's `logprobs`."""
     if dialect is Dialect.CHAT:
-        return {"content": entries([one.probs for one in found], n_top)}
+        return {"content": entries([one.probs for one in found], options)}
     return {
         "tokens": [_text(one.probs.chosen) for one in found],
         "token_logprobs": [one.probs.chosen.logprob for one in found],
-        "top_logprobs": [_by_text(one.probs, n_top) for one in found],
+        "top_logprobs": [_by_text(one.probs, options.n_top) for one in found],
         "text_offset": [one.offset for one in found],
     }
 
 
-def whole_logprobs(dialect: Dialect, choice: Choice, n_top: int | None) -> dict[str, Any] | None:
+def whole_logprobs(dialect: Dialect, choice: Choice, options: Options) -> dict[str, Any] | None:
     """Of a plain reply; None where nobody asked."""
-    return None if n_top is None else openai_logprobs(dialect, placed(choice), n_top)
+    return None if options.n_top is None else openai_logprobs(dialect, placed(choice), options)
 
 
 class StreamedLogprobs:
@@ -84,23 +86,23 @@ class StreamedLogprobs:
 
     def __init__(self, dialect: Dialect, options: Options) -> None:
         self._dialect = dialect
-        self._n_top = options.n_top
+        self._options = options
         self._placing: dict[int, Placing] = {}  # by the choice's index
 
     def chunk(self, index: int, delta: Delta) -> dict[str, Any] | None:
         """Of the chunk that carries the delta's text. To be asked for each delta, also one without text."""
-        if self._n_top is None:
+        if self._options.n_top is None:
             return None
         said = self._placing.setdefault(index, Placing()).say(delta.text, delta.probs or ())
-        return openai_logprobs(self._dialect, said, self._n_top) if said else None
+        return openai_logprobs(self._dialect, said, self._options) if said else None
 
     def end(self, choice: Choice) -> dict[str, Any] | None:
         """Of the last chunk."""
         placing = self._placing.get(choice.index)
-        if self._n_top is None or placing is None:
+        if self._options.n_top is None or placing is None:
             return None
         rest = placing.rest(choice.finished.stop_type)
-        return openai_logprobs(self._dialect, rest, self._n_top) if rest else None
+        return openai_logprobs(self._dialect, rest, self._options) if rest else None
 
 
 def _token_object(likely: Likely) -> dict[str, Any]:
@@ -112,7 +114,16 @@ def _token_object(likely: Likely) -> dict[str, Any]:
     }
 
 
-def _by_text(probs: TokenProbs, n_top: int) -> dict[str, float]:
+def _prob_object(likely: Likely) -> dict[str, Any]:
+    return {
+        "id": likely.token,
+        "token": _text(likely),
+        "bytes": list(likely.piece),
+        "prob": math.exp(likely.logprob),
+    }
+
+
+def _by_text(probs: TokenProbs, n_top: int | None) -> dict[str, float]:
     """The likeliest tokens by their text, and always the sampled one. Of two with the same text the likelier counts."""
     found: dict[str, float] = {}
     for likely in (*probs.top[:n_top], probs.chosen):

@@ -39,7 +39,7 @@ def final_object(choice: Choice, options: Options, info: ModelInfo, *, prompt: s
         "timings": timings_object(finished.timings),
     }
     if options.n_top is not None and not streamed:
-        result["completion_probabilities"] = entries([one.probs for one in placed(choice)], options.n_top)
+        result["completion_probabilities"] = entries([one.probs for one in placed(choice)], options)
     return result
 
 
@@ -70,7 +70,7 @@ class PartialChunks:
             dump_text(options.model),
         )
         self._with_timings = options.timings_per_token
-        self._n_top = options.n_top
+        self._options = options
 
     def chunk(self, delta: Delta) -> bytes:
         """One SSE event."""
@@ -83,10 +83,10 @@ class PartialChunks:
                 b',"tokens_predicted":%d' % delta.timings.predicted_n,
                 self._tail,
                 b',"timings":' + dumps(timings_object(delta.timings)) if self._with_timings else b"",
-                b"" if self._n_top is None else self._probabilities(delta, self._n_top),
+                b"" if self._options.n_top is None else self._probabilities(delta),
                 b"}\n\n",
             )
         )
 
-    def _probabilities(self, delta: Delta, n_top: int) -> bytes:
-        return b',"completion_probabilities":' + dump_line(entries(delta.probs or (), n_top))
+    def _probabilities(self, delta: Delta) -> bytes:
+        return b',"completion_probabilities":' + dump_line(entries(delta.probs or (), self._options))

@@ -88,7 +88,7 @@ def _whole_choice(dialect: Dialect, choice: Choice, options: Options) -> dict[st
     value: dict[str, Any] = {
         "index": choice.index,
         "finish_reason": choice.finished.reason,
-        "logprobs": whole_logprobs(dialect, choice, options.n_top),
+        "logprobs": whole_logprobs(dialect, choice, options),
     }
     if dialect is Dialect.CHAT:
         value["message"] = {"role": "assistant", "content": choice.text}
