@@ -275,13 +275,14 @@ class Engine:
         sequence.timings.predicted_ms = (now - sequence.first_token) * 1e3
         if sequence.params.n_probs:
             sequence.probs.append(self._probs(sequence, token, row))
-        piece = sequence.detokenizer.push(token, self._runner.piece(token, sequence.params.special))
+        said = self._runner.piece(token, sequence.params.special)
+        piece = sequence.detokenizer.push(token, said)
         if piece is not None:
             self._say(sequence, piece)
             if piece.stop_word is not None:
                 self._finish(sequence, StopType.WORD, piece.stop_word)
                 return
-        stop_type = self._stop_type(sequence, token)
+        stop_type = self._stop_type(sequence, token, said)
         if stop_type is not None:
             self._say(sequence, sequence.detokenizer.flush())
             self._finish(sequence, stop_type)
@@ -301,12 +302,15 @@ class Engine:
         )
         return TokenProbs(chosen, rest)
 
-    def _stop_type(self, sequence: Sequence, token: int) -> StopType | None:
+    def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:
         at_wall = len(sequence.cells) >= self._config.n_ctx and not self._may_shift(sequence)
         sequence.truncated = sequence.truncated or at_wall
         if self._runner.is_eog(token):
             return StopType.EOS
         if at_wall or sequence.n_generated == sequence.params.n_predict:
+            return StopType.LIMIT
+        t_max = sequence.params.t_max_predict_ms
+        if t_max > 0 and b"\n" in said and sequence.timings.predicted_ms > t_max:
             return StopType.LIMIT
         return None
 

@@ -93,6 +93,23 @@ def test_n_predict_0_computes_the_prompt_and_says_nothing() -> None:
     assert not any(batch.outputs for batch in driver.runner.batches)
 
 
+@pytest.mark.parametrize("t_max", [1, 30, 100])
+def test_a_time_limit_ends_generation_with_a_line(t_max: int) -> None:
+    """With the first line that ends after it; the clock of the tests passes with every look at it."""
+    runner = FakeRunner(n_vocab=11)  # the last of them is the line feed
+    got = answer(request(n_predict=1000, t_max_predict_ms=t_max), runner=runner)
+    finished = ended(got)
+    assert (finished.reason, finished.stop_type) == (FinishReason.LENGTH, StopType.LIMIT)
+    assert got.text.endswith("\n")
+    assert finished.timings.predicted_ms > t_max
+    assert 1 < len(got.tokens) < 1000
+
+
+@pytest.mark.parametrize("t_max", [-1, 0, 10**6])
+def test_a_time_limit_that_does_not_come_changes_nothing(t_max: int) -> None:
+    assert answer(request(n_predict=200, t_max_predict_ms=t_max)).text == answer(request(n_predict=200)).text
+
+
 @pytest.mark.parametrize("n_prompt", [1, 8, N_CTX - 2, N_CTX - 1])
 def test_without_a_shift_prompt_and_answer_fill_the_context_exactly(n_prompt: int) -> None:
     got = answer(request(tokens=prompt(n_prompt), n_predict=-1), context_shift=False, n_ctx=N_CTX)
