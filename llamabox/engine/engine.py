@@ -279,6 +279,9 @@ class Engine:
         piece = sequence.detokenizer.push(token, said)
         if piece is not None:
             self._say(sequence, piece)
+            if piece.is_cut:
+                self._finish(sequence, StopType.LIMIT)
+                return
             if piece.stop_word is not None:
                 self._finish(sequence, StopType.WORD, piece.stop_word)
                 return

@@ -101,6 +101,7 @@ def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         n_keep=_whole(body, "n_keep", -1, INT32_MAX, defaults.n_keep),
         n_discard=_whole(body, "n_discard", 0, INT32_MAX, defaults.n_discard),
         stop=_parse_stop(body, defaults.stop),
+        n_indent=_whole(body, "n_indent", 0, INT32_MAX, defaults.n_indent),
         t_max_predict_ms=_whole(body, "t_max_predict_ms", -INT32_MAX - 1, INT32_MAX, defaults.t_max_predict_ms),
         cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
         id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),

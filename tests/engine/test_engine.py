@@ -105,6 +105,15 @@ def test_a_time_limit_ends_generation_with_a_line(t_max: int) -> None:
     assert 1 < len(got.tokens) < 1000
 
 
+def test_a_line_that_is_not_indented_ends_generation() -> None:
+    """The fake knows no blanks, so its first new line is one."""
+    runner = FakeRunner(n_vocab=14)
+    got = answer(request(n_predict=1000, n_indent=1, n_probs=1), runner=runner)
+    assert ended(got).stop_type is StopType.LIMIT
+    assert got.text.endswith("\n")
+    assert got.text.count("\n") == 1
+
+
 @pytest.mark.parametrize("t_max", [-1, 0, 10**6])
 def test_a_time_limit_that_does_not_come_changes_nothing(t_max: int) -> None:
     assert answer(request(n_predict=200, t_max_predict_ms=t_max)).text == answer(request(n_predict=200)).text

@@ -26,7 +26,8 @@ FLOATS = {
 }  # fmt: skip
 INTEGERS = {
     "seed", "top_k", "repeat_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "min_keep", "n_predict",
-    "max_tokens", "max_completion_tokens", "n_keep", "n_discard", "n", "n_cmpl", "id_slot", "t_max_predict_ms",
+    "max_tokens", "max_completion_tokens", "n_keep", "n_discard", "n", "n_cmpl", "id_slot",
+    "t_max_predict_ms", "n_indent",
 }  # fmt: skip
 FLAGS = {"stream", "cache_prompt", "ignore_eos", "timings_per_token", "return_tokens", "verbose"}
 
@@ -238,7 +239,7 @@ class TestUnsupported:
         [
             ("grammar", "root ::= 'a'"), ("json_schema", {}), ("response_format", {"type": "json_object"}),
             ("response_format", {"type": "sound"}), ("response_format", "text"), ("lora", [{"id": 0, "scale": 1}]),
-            ("n_indent", 2), ("return_progress", True), ("backend_sampling", True),
+            ("return_progress", True), ("backend_sampling", True),
             ("adaptive_target", 0.5), ("grammar_lazy", True), ("n_cache_reuse", 5), ("penalize_nl", True),
         ],
     )  # fmt: skip

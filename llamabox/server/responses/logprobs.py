@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llamabox.engine.events import Delta, Likely, StopType, TokenProbs
+from llamabox.engine.events import Delta, Likely, TokenProbs
 from llamabox.server.params import Dialect, Options
 from llamabox.server.responses.choice import Choice
 
@@ -44,15 +44,15 @@ class Placing:
         said, self._waiting = self._waiting[:n_said], self._waiting[n_said:]
         return said
 
-    def rest(self, stop_type: StopType) -> list[Placed]:
-        """The entries left at the end: tokens without text, like the one that ended it."""
-        return [] if stop_type is StopType.WORD else self._waiting
+    def rest(self) -> list[Placed]:
+        """The entries left at the end: tokens without text, like the one that ended it, and none of text cut off."""
+        return [] if self._n_said < self._n_decoded else self._waiting
 
 
 def placed(choice: Choice) -> list[Placed]:
     """The entries of a whole text."""
     placing = Placing()
-    return placing.say(choice.text, choice.probs) + placing.rest(choice.finished.stop_type)
+    return placing.say(choice.text, choice.probs) + placing.rest()
 
 
 def entries(probs: Sequence[TokenProbs], options: Options) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ class StreamedLogprobs:
         placing = self._placing.get(choice.index)
         if self._options.n_top is None or placing is None:
             return None
-        rest = placing.rest(choice.finished.stop_type)
+        rest = placing.rest()
         return openai_logprobs(self._dialect, rest, self._options) if rest else None
 
 
