@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
@@ -246,6 +247,17 @@ class FakeRunner:
 
     def sample(self, rows: Seq[int], samplers: Seq[FakeSampler]) -> list[int]:
         return [sampler.choose(self._values[row], self.n_vocab) for row, sampler in zip(rows, samplers, strict=True)]
+
+    def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
+        """Of a few tokens only: the whole vocabulary would take long."""
+        values = {each: -(digest(self._values[row], each) % 1000) / 100 for each in (*range(16), token)}
+        likeliest = sorted(values, key=lambda each: (-values[each], each))[:n]
+        return values[token], [(each, values[each]) for each in likeliest]
+
+    def distribution(self, row: int, sampler: FakeSampler) -> dict[int, float]:
+        """The token that will be chosen, and others that are less likely."""
+        coming = copy.deepcopy(sampler).choose(self._values[row], self.n_vocab)
+        return {coming: 0.5, (coming + 1) % self.n_vocab: 0.3, (coming + 2) % self.n_vocab: 0.2}
 
     def piece(self, token: int, special: bool) -> bytes:
         return b"" if token == EOG and not special else bytes([token % 256])

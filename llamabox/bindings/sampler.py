@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
@@ -15,6 +16,9 @@ from llamabox.errors import InvalidRequest
 
 BAD_ROW = -1
 """Instead of a token: the row has a NaN, or its chain left nothing to choose from."""
+
+CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama_token_data."""
 
 
 class SamplerChain:
@@ -182,3 +186,36 @@ class RowSampler:
         tokens: list[int] = self._tokens[:count].tolist()
         assert -2 not in tokens, "a row was sampled for which the batch asked for no logits"
         return tokens
+
+    def distribution(self, row: int, chain: SamplerChain) -> dict[int, float]:
+        """What `sample` would choose from: each possible token and its probability, the likeliest first.
+
+        The chain stays as it is. Empty for a row that holds a NaN or +infinity, which libllama must not see.
+        """
+        logits = self._context.logits(row)
+        if not (logits < np.inf).all():
+            return {}
+        candidates = np.zeros(len(logits), CANDIDATE)
+        candidates["id"] = np.arange(len(logits))
+        candidates["logit"] = logits
+        ffi, lib = self._context.native.ffi, self._context.native.lib
+        array = ffi.new("llama_token_data_array *")
+        array.data = ffi.cast("llama_token_data *", candidates.ctypes.data)
+        array.size, array.selected = len(candidates), -1
+        with chain.clone() as copy:  # with the same random state, so that XTC draws what it is about to draw
+            lib.llama_sampler_apply(copy.handle, array)
+            if copy.names[-1] == "greedy":
+                return {array.data[array.selected].id: 1.0} if array.selected >= 0 else {}
+        left = np.frombuffer(ffi.buffer(array.data, array.size * CANDIDATE.itemsize), CANDIDATE)
+        return _softmax(left["id"], left["logit"].astype(np.float64))
+
+
+def _softmax(ids: NDArray[np.int32], logits: NDArray[np.float64]) -> dict[int, float]:
+    """By token, the likeliest first; without those that cannot come."""
+    if not len(logits) or logits.max() == -np.inf:
+        return {}
+    weights = np.exp(logits - logits.max())
+    probabilities = weights / weights.sum()
+    order = np.lexsort((ids, -probabilities))
+    order = order[probabilities[order] > 0]
+    return dict(zip(ids[order].tolist(), probabilities[order].tolist(), strict=True))

@@ -7,11 +7,25 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from llamabox import errors
 from llamabox.engine.detokenizer import Piece
-from llamabox.engine.events import Activity, Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.events import (
+    Activity,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Likely,
+    Started,
+    StopType,
+    Timings,
+    TokenProbs,
+)
 from llamabox.engine.kv_cache import KVCache
+from llamabox.engine.logprobs import log
 from llamabox.engine.pacing import Pacing
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
 from llamabox.engine.sampling import choice_seed
@@ -206,6 +220,10 @@ class Engine:
             self.cache.computed(share.sequence.slot, share.sequence.cells, share.stop)
         sampled = [share for share in work.shares if share.row >= 0]
         samplers = [share.sequence.sampler for share in sampled]
+        for share in sampled:
+            sequence = share.sequence
+            if sequence.params.n_probs and sequence.params.post_sampling_probs and sequence.sampler is not None:
+                sequence.distribution = self._runner.distribution(share.row, sequence.sampler)
         tokens = self._runner.sample(
             [share.row for share in sampled], [sampler for sampler in samplers if sampler is not None]
         )
@@ -232,7 +250,7 @@ class Engine:
         for share in work.shares:
             sequence = share.sequence
             if share.row >= 0:
-                self._advance(sequence, next(sampled), now)
+                self._advance(sequence, next(sampled), share.row, now)
             elif share.stop == len(sequence.cells):
                 self._start(sequence, now)
                 self._finish(sequence, StopType.LIMIT)
@@ -260,7 +278,7 @@ class Engine:
             )
         )
 
-    def _advance(self, sequence: Sequence, token: int, now: float) -> None:
+    def _advance(self, sequence: Sequence, token: int, row: int, now: float) -> None:
         """Take a sampled token: say it, and end the sequence where it ends (order of checks: contract A.5)."""
         if sequence.n_generated == 0:
             self._start(sequence, now)
@@ -275,23 +293,47 @@ class Engine:
         self._done.n_predicted += 1
         self._done.predicted_ms += predicted_ms - timings.predicted_ms
         timings.predicted_ms = predicted_ms
-        piece = sequence.detokenizer.push(token, self._runner.piece(token, sequence.params.special))
+        if sequence.params.n_probs:
+            sequence.probs.append(self._probs(sequence, token, row))
+        said = self._runner.piece(token, sequence.params.special)
+        piece = sequence.detokenizer.push(token, said)
         if piece is not None:
             self._say(sequence, piece)
+            if piece.is_cut:
+                self._finish(sequence, StopType.LIMIT)
+                return
             if piece.stop_word is not None:
                 self._finish(sequence, StopType.WORD, piece.stop_word)
                 return
-        stop_type = self._stop_type(sequence, token)
+        stop_type = self._stop_type(sequence, token, said)
         if stop_type is not None:
             self._say(sequence, sequence.detokenizer.flush())
             self._finish(sequence, stop_type)
 
-    def _stop_type(self, sequence: Sequence, token: int) -> StopType | None:
+    def _probs(self, sequence: Sequence, token: int, row: int) -> TokenProbs:
+        params = sequence.params
+        if params.post_sampling_probs:
+            found = sequence.distribution
+            logprob, top = (
+                log(found.get(token, 0.0)),
+                [(each, log(p)) for each, p in islice(found.items(), params.n_probs)],
+            )
+        else:
+            logprob, top = self._runner.logprobs(row, token, params.n_probs)
+        chosen, *rest = (
+            Likely(each, self._runner.piece(each, params.special), value) for each, value in [(token, logprob), *top]
+        )
+        return TokenProbs(chosen, rest)
+
+    def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:
         at_wall = len(sequence.cells) >= self._config.n_ctx and not self._may_shift(sequence)
         sequence.truncated = sequence.truncated or at_wall
         if self._runner.is_eog(token):
             return StopType.EOS
         if at_wall or sequence.n_generated == sequence.params.n_predict:
+            return StopType.LIMIT
+        t_max = sequence.params.t_max_predict_ms
+        if t_max > 0 and b"\n" in said and sequence.timings.predicted_ms > t_max:
             return StopType.LIMIT
         return None
 
@@ -302,7 +344,11 @@ class Engine:
         if piece.text or piece.tokens:
             # A copy: the sequence may move on before the event is written out.
             timings = copy.copy(sequence.timings)
-            self._events.append(Delta(sequence.request_id, sequence.index, piece.text, piece.tokens, timings))
+            delta = Delta(sequence.request_id, sequence.index, piece.text, piece.tokens, timings)
+            if sequence.params.n_probs:
+                n_tokens = len(piece.tokens)
+                delta.probs, sequence.probs = sequence.probs[:n_tokens], sequence.probs[n_tokens:]
+            self._events.append(delta)
 
     def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
         assert sequence.slot is not None

@@ -85,14 +85,39 @@ class Started:
 
 
 @dataclass(slots=True)
+class Likely:
+    """A token, the bytes it says, and the natural logarithm of its probability; finite even where that is 0."""
+
+    token: int
+    piece: bytes
+    logprob: float
+
+
+@dataclass(slots=True)
+class TokenProbs:
+    """A sampled token among the likeliest ones, the likeliest first.
+
+    From the model's logits, before any sampler; where the request asked for it, from what the samplers left, and then
+    `top` has only tokens that could have come.
+    """
+
+    chosen: Likely
+    top: list[Likely]
+
+
+@dataclass(slots=True)
 class Delta:
-    """More text. `tokens` are the ids behind it; `text` may be empty while a possible stop string is held back."""
+    """More text. `tokens` are the ids behind it; `text` may be empty while a possible stop string is held back.
+
+    `probs` has an entry for each of `tokens` where the request asked for them, else it is None.
+    """
 
     request_id: str
     index: int
     text: str
     tokens: list[int]
     timings: Timings
+    probs: list[TokenProbs] | None = None
 
 
 @dataclass(slots=True)

@@ -93,7 +93,11 @@ class GenerationParams:
     n_keep: int = 0  # tokens kept at a context shift; -1: the whole prompt
     n_discard: int = 0  # tokens dropped at a context shift; 0: half of what is not kept
     stop: tuple[str, ...] = ()
+    n_indent: int = 0  # end where a line after the first begins with fewer blanks than this
+    t_max_predict_ms: int = -1  # end with the first line that ends this long after the first token; 0 or less: never
     special: bool = False  # render special tokens in the text
+    n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
+    post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True
     id_slot: int = -1  # wait for this slot; -1: any
     sampling: SamplingParams = field(default_factory=SamplingParams)

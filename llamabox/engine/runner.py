@@ -9,6 +9,7 @@ from llamabox.bindings.batch import Batch as NativeBatch
 from llamabox.bindings.context import Context
 from llamabox.bindings.sampler import ChainBuilder, RowSampler, SamplerChain
 from llamabox.engine.batch import Batch
+from llamabox.engine.logprobs import top_logprobs
 from llamabox.engine.request import SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Sampler
@@ -127,6 +128,12 @@ class LlamaRunner:
             return []
         ours = cast(Seq[LlamaSampler], samplers)  # they came from new_sampler
         return self._rows.sample(rows, [sampler.chain for sampler in ours])
+
+    def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
+        return top_logprobs(self._context.logits(row), token, n)  # sampling worked on a copy of the row
+
+    def distribution(self, row: int, sampler: Sampler) -> dict[int, float]:
+        return self._rows.distribution(row, cast(LlamaSampler, sampler).chain)
 
     def piece(self, token: int, special: bool) -> bytes:
         key = 2 * token + special

@@ -97,6 +97,15 @@ class Runner(Protocol):
     def sample(self, rows: Seq[int], samplers: Seq[Sampler]) -> list[int]:
         """One token per row of the last batch, each accepted by its sampler. -1 for a row of NaN."""
 
+    def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
+        """The log-probability of `token` in a row of the last batch, and the `n` highest as (token, logprob).
+
+        Of the raw logits, over the whole vocabulary; the highest first, the lowest id first among equals.
+        """
+
+    def distribution(self, row: int, sampler: Sampler) -> dict[int, float]:
+        """What `sample` is about to choose from: token and probability, the likeliest first. Empty for a row of NaN."""
+
     def piece(self, token: int, special: bool) -> bytes:
         """The bytes a token stands for."""
 

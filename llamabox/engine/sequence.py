@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from llamabox.engine.detokenizer import Detokenizer
-from llamabox.engine.events import Timings
+from llamabox.engine.events import Timings, TokenProbs
 from llamabox.engine.history import History
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.engine.seams import Sampler
@@ -41,7 +41,9 @@ class Sequence:
         self.state = State.WAITING
         self.slot: Slot | None = None
         self.sampler: Sampler | None = None
-        self.detokenizer = Detokenizer(request.params.stop)
+        self.detokenizer = Detokenizer(request.params.stop, request.params.n_indent)
+        self.probs: list[TokenProbs] = []  # of tokens not yet reported
+        self.distribution: dict[int, float] = {}  # that the token of this step was drawn from, if it is to be told
         self.timings = Timings()
         self.arrived = arrived
         self.admitted = arrived

@@ -28,7 +28,7 @@ async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Optio
     if options.stream:
         return reply.stream(OpenAIShape(envelope, options, exchange.info, reply.choices, texts))
     choices = await reply.gather()
-    content = whole_reply(envelope, choices, options.params.n)
+    content = whole_reply(envelope, choices, options)
     if texts is not None:
         content["__verbose"] = final_object(choices[0], options, exchange.info, prompt=texts[0], streamed=False)
     return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
@@ -51,7 +51,7 @@ class OpenAIShape:
         return self._chunks.role(choice.index) if self._is_chat else b""
 
     def text(self, choice: Choice, event: Delta) -> bytes:
-        return self._chunks.text(choice.index, event) if event.text else b""
+        return self._chunks.text(choice.index, event)
 
     def finished(self, choice: Choice, *, is_last: bool) -> bytes:
         extra: dict[str, Any] = {}

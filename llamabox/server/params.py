@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from llamabox.engine.request import FILL_CONTEXT, GenerationParams, SamplingParams
 from llamabox.server import numbers, unsupported
 from llamabox.server.config import ServerConfig
 from llamabox.server.logit_bias import BiasEntry, parse_logit_bias
+from llamabox.server.logprob_fields import chat_n_top, completion_n_top, native_n_top
 from llamabox.server.numbers import INT32_MAX, wrong
 from llamabox.server.sampling_fields import parse_sampling
 from llamabox.workers.protocol import ModelInfo
@@ -31,6 +33,9 @@ class Dialect(Enum):
     CHAT = "chat"
 
 
+N_TOP = MappingProxyType({Dialect.NATIVE: native_n_top, Dialect.COMPLETION: completion_n_top, Dialect.CHAT: chat_n_top})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """A parsed request without its prompt."""
@@ -45,6 +50,7 @@ class Options:
     return_tokens: bool
     verbose: bool
     response_fields: list[str]  # empty: all
+    n_top: int | None  # likeliest tokens to show with each token; None: no log-probabilities
 
 
 def present(body: dict[str, Any]) -> dict[str, Any]:
@@ -60,8 +66,13 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
     elif dialect is Dialect.CHAT:
         unsupported.refuse(body, unsupported.CHAT)
     stream = _flag(body, "stream")
+    n_top = N_TOP[dialect](body, info.n_vocab)
     return Options(
-        params=_parse_params(body, config, info, dialect),
+        params=replace(
+            _parse_params(body, config, info, dialect),
+            n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
+            post_sampling_probs=_flag(body, "post_sampling_probs"),
+        ),
         logit_bias=parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else [],
         model=_parse_model(body, config, info),
         stream=stream,
@@ -71,6 +82,7 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         return_tokens=_flag(body, "return_tokens"),
         verbose=_flag(body, "verbose"),
         response_fields=_parse_response_fields(body) if dialect is Dialect.NATIVE else [],
+        n_top=n_top,
     )
 
 
@@ -89,6 +101,8 @@ def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         n_keep=_whole(body, "n_keep", -1, INT32_MAX, defaults.n_keep),
         n_discard=_whole(body, "n_discard", 0, INT32_MAX, defaults.n_discard),
         stop=_parse_stop(body, defaults.stop),
+        n_indent=_whole(body, "n_indent", 0, INT32_MAX, defaults.n_indent),
+        t_max_predict_ms=_whole(body, "t_max_predict_ms", -INT32_MAX - 1, INT32_MAX, defaults.t_max_predict_ms),
         cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
         id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
         sampling=parse_sampling(body, sampling, info.n_ctx),

@@ -34,14 +34,8 @@ GENERATION: dict[str, Neutral] = {
     "preserved_tokens": _empty,
     "json_schema": lambda value: False,
     "response_format": _text_format,
-    "n_probs": _is(0),
-    "logprobs": _is(0, False),
-    "top_logprobs": _is(0),
-    "post_sampling_probs": _is(False),
     "backend_sampling": _is(False),
     "lora": _is([]),
-    "t_max_predict_ms": _no_more_than(0),
-    "n_indent": _is(0),
     "n_cache_reuse": _is(0),
     "return_progress": _is(False),
     "adaptive_target": _no_more_than(-1e-9),
@@ -51,6 +45,7 @@ GENERATION: dict[str, Neutral] = {
 """Refused on every route that generates."""
 
 COMPLETION: dict[str, Neutral] = {
+    "post_sampling_probs": _is(False),  # D-15: its arrays are true log-probabilities
     "echo": _is(False),
     "best_of": _is(1),
     "suffix": _is(""),

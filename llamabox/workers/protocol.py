@@ -20,7 +20,19 @@ from typing import Any
 
 import orjson
 
-from llamabox.engine.events import Activity, Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.events import (
+    Activity,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Likely,
+    Started,
+    StopType,
+    Timings,
+    TokenProbs,
+)
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, from_wire
 
@@ -218,7 +230,8 @@ def _row(event: Event) -> tuple[Any, ...]:
     """An event as a flat row. Measured for 32 Deltas, there and back: 34 µs, against 110 as JSON objects."""
     match event:
         case Delta():
-            return ("d", event.request_id, event.index, event.text, event.tokens, *_timings_row(event.timings))
+            row = ("d", event.request_id, event.index, event.text, event.tokens, *_timings_row(event.timings))
+            return row if event.probs is None else (*row, [_probs_row(probs) for probs in event.probs])
         case Started():
             return ("s", event.request_id, event.index, event.id_slot, event.n_prompt, event.n_cached, event.seed)
         case Finished():
@@ -264,10 +277,21 @@ def _timings_row(timings: Timings) -> tuple[int, int, float, int, float, float]:
     )
 
 
+def _probs_row(probs: TokenProbs) -> list[tuple[int, str, float]]:
+    """The chosen one first. JSON has no bytes: each byte travels as the character of its number."""
+    return [(one.token, one.piece.decode("latin-1"), one.logprob) for one in (probs.chosen, *probs.top)]
+
+
+def _probs(rows: list[list[Any]]) -> TokenProbs:
+    chosen, *top = (Likely(token, piece.encode("latin-1"), logprob) for token, piece, logprob in rows)
+    return TokenProbs(chosen, top)
+
+
 def _event(row: list[Any]) -> Event:
     match row[0]:
         case "d":
-            return Delta(row[1], row[2], row[3], row[4], Timings(*row[5:]))
+            probs = [_probs(one) for one in row[11]] if len(row) > 11 else None
+            return Delta(row[1], row[2], row[3], row[4], Timings(*row[5:11]), probs)
         case "s":
             return Started(*row[1:])
         case "f":

@@ -168,3 +168,32 @@ def test_names_and_closing(context: Context) -> None:
     made.close()
     with pytest.raises(AssertionError, match="closed"):
         made.accept(1)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_distribution_is_what_is_sampled_from(context: Context, rows: list[int], name: str) -> None:
+    """It leaves the chain as it was, sums to 1, and holds the token that comes."""
+    sampler = RowSampler(context)
+    with chain(context, CHAINS[name]) as ours, chain(context, CHAINS[name]) as untouched:
+        for row in rows:
+            found = sampler.distribution(row, ours)
+            tokens = sampler.sample([row, row], [ours, untouched])
+            assert tokens[0] == tokens[1]
+            assert found[tokens[0]] > 0
+            assert sum(found.values()) == pytest.approx(1.0)
+            assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_the_distribution_of_a_greedy_chain_is_one_token(context: Context, rows: list[int]) -> None:
+    sampler = RowSampler(context)
+    with chain(context, (("logit_bias", ((28, -np.inf),)), ("greedy",))) as greedy:
+        found = sampler.distribution(rows[0], greedy)
+        assert found == {sampler.sample(rows[:1], [greedy])[0]: 1.0}
+
+
+def test_a_row_of_nan_has_no_distribution(context: Context, rows: list[int]) -> None:
+    sampler = RowSampler(context)
+    pointer = context.native.lib.llama_get_logits_ith(context.handle, rows[0])
+    pointer[5] = float("nan")
+    with chain(context, CHAINS["usual"]) as usual:
+        assert sampler.distribution(rows[0], usual) == {}

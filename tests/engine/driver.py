@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fakes import FakeMemory, FakeRunner
 
 from llamabox.engine.engine import Engine, EngineConfig
-from llamabox.engine.events import Delta, Event, Failed, Finished, Started
+from llamabox.engine.events import Delta, Event, Failed, Finished, Started, TokenProbs
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
 
 MAX_STEPS = 10_000
@@ -20,6 +20,7 @@ class Transcript:
 
     started: Started | None = None
     tokens: list[int] = field(default_factory=list)
+    probs: list[TokenProbs] = field(default_factory=list)
     text: str = ""
     finished: Finished | None = None
     failed: Failed | None = None
@@ -88,6 +89,7 @@ class Driver:
             case Delta():
                 assert transcript.started is not None
                 transcript.tokens += event.tokens
+                transcript.probs += event.probs or []
                 transcript.text += event.text
             case Finished():
                 assert transcript.started is not None

@@ -190,3 +190,46 @@ def test_an_end_inside_a_possible_stop_string_releases_it() -> None:
 def test_empty_stop_strings_stop_nothing() -> None:
     detokenizer = Detokenizer(("", ""))
     assert detokenizer.push(0, b"one") == Piece("one", [0])
+
+
+def cut_off(text: str, n_indent: int) -> str:
+    """The text up to the first word of the first line, but for the very first, that is indented too little."""
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        blanks = line[: len(line) - len(line.lstrip(" \t"))]
+        is_last = i == len(lines) - 1
+        if i and len(blanks) < n_indent and not (is_last and blanks == line):
+            return "\n".join([*lines[:i], blanks])
+    return text
+
+
+@settings(max_examples=300)
+@given(
+    text=st.text(alphabet="  \t\nxé", max_size=24),
+    places=st.lists(st.integers(0, 30), max_size=6),
+    n_indent=st.integers(0, 3),
+    stop=st.sampled_from([(), ("xx",), ("\n x",)]),
+)
+def test_text_ends_where_its_indentation_does(
+    text: str, places: list[int], n_indent: int, stop: tuple[str, ...]
+) -> None:
+    """However it is cut into tokens, and whatever is held back for stop words."""
+    data = text.encode()
+    bounds = sorted(min(place, len(data)) for place in places)
+    detokenizer = Detokenizer(stop, n_indent)
+    said, is_cut, stopped = "", False, False
+    for token, (a, b) in enumerate(zip([0, *bounds], [*bounds, len(data)], strict=True)):
+        piece = detokenizer.push(token, data[a:b])
+        if piece is not None:
+            said += piece.text
+            is_cut, stopped = piece.is_cut, piece.stop_word is not None
+            if is_cut or stopped:
+                break
+    if not is_cut and not stopped:
+        piece = detokenizer.flush()
+        said += piece.text
+        is_cut = piece.is_cut
+    before_stop = text[: min((text.find(word) for word in stop if word in text), default=len(text))]
+    expected = cut_off(before_stop, n_indent)
+    assert said == expected
+    assert is_cut == (expected != before_stop)

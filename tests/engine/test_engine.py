@@ -35,6 +35,40 @@ def prompt(n_tokens: int) -> tuple[int, ...]:
     return tuple(i % 97 + 1 for i in range(n_tokens))
 
 
+# Log-probabilities
+
+
+@pytest.mark.parametrize("n_probs", [0, 1, 10])
+def test_each_token_has_its_probabilities_where_they_were_asked_for(n_probs: int) -> None:
+    got = answer(request(n_predict=20, n_probs=n_probs))
+    assert [one.chosen.token for one in got.probs] == (got.tokens if n_probs else [])
+    for one in got.probs:
+        values = [likely.logprob for likely in one.top]
+        assert len(values) == n_probs
+        assert values == sorted(values, reverse=True)
+        assert all(likely.logprob == one.chosen.logprob for likely in one.top if likely.token == one.chosen.token)
+
+
+def test_probabilities_wait_with_their_tokens() -> None:
+    """Tokens of a character that is incomplete come together, and so do their entries; nothing is lost at the end."""
+    driver = Driver()
+    driver.submit(request(n_predict=40, n_probs=2))
+    deltas = []
+    while not driver.engine.is_idle:
+        deltas += [event for event in driver.step() if isinstance(event, Delta)]
+    assert any(len(delta.tokens) > 1 for delta in deltas)
+    for delta in deltas:
+        assert delta.probs is not None
+        assert [one.chosen.token for one in delta.probs] == delta.tokens
+
+
+def test_a_delta_has_no_probabilities_unasked() -> None:
+    driver = Driver()
+    driver.submit(request())
+    while not driver.engine.is_idle:
+        assert all(event.probs is None for event in driver.step() if isinstance(event, Delta))
+
+
 # Limits
 
 
@@ -57,6 +91,32 @@ def test_n_predict_0_computes_the_prompt_and_says_nothing() -> None:
     assert ended(got).n_resident == 20
     assert sum(len(batch) for batch in driver.runner.batches) == 20
     assert not any(batch.outputs for batch in driver.runner.batches)
+
+
+@pytest.mark.parametrize("t_max", [1, 30, 100])
+def test_a_time_limit_ends_generation_with_a_line(t_max: int) -> None:
+    """With the first line that ends after it; the clock of the tests passes with every look at it."""
+    runner = FakeRunner(n_vocab=11)  # the last of them is the line feed
+    got = answer(request(n_predict=1000, t_max_predict_ms=t_max), runner=runner)
+    finished = ended(got)
+    assert (finished.reason, finished.stop_type) == (FinishReason.LENGTH, StopType.LIMIT)
+    assert got.text.endswith("\n")
+    assert finished.timings.predicted_ms > t_max
+    assert 1 < len(got.tokens) < 1000
+
+
+def test_a_line_that_is_not_indented_ends_generation() -> None:
+    """The fake knows no blanks, so its first new line is one."""
+    runner = FakeRunner(n_vocab=14)
+    got = answer(request(n_predict=1000, n_indent=1, n_probs=1), runner=runner)
+    assert ended(got).stop_type is StopType.LIMIT
+    assert got.text.endswith("\n")
+    assert got.text.count("\n") == 1
+
+
+@pytest.mark.parametrize("t_max", [-1, 0, 10**6])
+def test_a_time_limit_that_does_not_come_changes_nothing(t_max: int) -> None:
+    assert answer(request(n_predict=200, t_max_predict_ms=t_max)).text == answer(request(n_predict=200)).text
 
 
 @pytest.mark.parametrize("n_prompt", [1, 8, N_CTX - 2, N_CTX - 1])

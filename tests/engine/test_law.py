@@ -26,6 +26,8 @@ def asks(draw: st.DrawFn) -> dict[str, object]:
         "n_predict": draw(st.sampled_from([0, 1, 5, 20, 100])),
         "n_keep": draw(st.sampled_from([-1, 0, 3])),
         "n_discard": draw(st.sampled_from([0, 0, 2])),
+        "n_probs": draw(st.sampled_from([0, 0, 3])),
+        "post_sampling_probs": draw(st.booleans()),
         "cache_prompt": draw(st.booleans()),
         "id_slot": draw(st.sampled_from([-1, -1, -1, 0])),
         "sampling": {
@@ -106,6 +108,8 @@ def test_tokens_equal_those_it_would_have_got_alone(
             assert got.failed is None
             assert got.tokens == expected.tokens
             assert got.text == expected.text
+            assert got.probs == expected.probs
+            assert len(got.probs) == (len(got.tokens) if one.params.n_probs else 0)
             assert got.finished is not None
             assert expected.finished is not None
             assert got.finished.stop_type == expected.finished.stop_type

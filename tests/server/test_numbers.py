@@ -27,6 +27,7 @@ FLOATS = {
 INTEGERS = {
     "seed", "top_k", "repeat_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "min_keep", "n_predict",
     "max_tokens", "max_completion_tokens", "n_keep", "n_discard", "n", "n_cmpl", "id_slot",
+    "t_max_predict_ms", "n_indent",
 }  # fmt: skip
 FLAGS = {"stream", "cache_prompt", "ignore_eos", "timings_per_token", "return_tokens", "verbose"}
 
@@ -237,15 +238,21 @@ class TestUnsupported:
         ("field", "value"),
         [
             ("grammar", "root ::= 'a'"), ("json_schema", {}), ("response_format", {"type": "json_object"}),
-            ("response_format", {"type": "sound"}), ("response_format", "text"), ("logprobs", 1), ("logprobs", True),
-            ("n_probs", 5), ("top_logprobs", 3), ("lora", [{"id": 0, "scale": 1}]), ("t_max_predict_ms", 100),
-            ("n_indent", 2), ("return_progress", True), ("post_sampling_probs", True), ("backend_sampling", True),
+            ("response_format", {"type": "sound"}), ("response_format", "text"), ("lora", [{"id": 0, "scale": 1}]),
+            ("return_progress", True), ("backend_sampling", True),
             ("adaptive_target", 0.5), ("grammar_lazy", True), ("n_cache_reuse", 5), ("penalize_nl", True),
         ],
     )  # fmt: skip
     def test_is_refused_by_name_on_every_route(self, field: str, value: object) -> None:
         for dialect in Dialect:
             assert "not supported" in refused(field, value, dialect)
+
+    def test_post_sampling_probs_on_completions(self) -> None:
+        refused("post_sampling_probs", True, Dialect.COMPLETION)
+
+    def test_top_logprobs_outside_chat(self) -> None:
+        for dialect in (Dialect.NATIVE, Dialect.COMPLETION):
+            assert "not supported" in refused("top_logprobs", 3, dialect)
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -262,6 +269,44 @@ class TestUnsupported:
         }  # fmt: skip
         for dialect in Dialect:
             assert parse(body, dialect=dialect) == parse({}, dialect=dialect)
+
+
+class TestLogprobs:
+    @pytest.mark.parametrize(
+        ("dialect", "body", "n_top", "n_probs"),
+        [
+            (Dialect.NATIVE, {"n_probs": 10}, 10, 10),
+            (Dialect.NATIVE, {"logprobs": 3}, 3, 3),
+            (Dialect.NATIVE, {"n_probs": 0, "logprobs": 3}, None, 0),
+            (Dialect.NATIVE, {"n_probs": 10**6}, INFO.n_vocab, INFO.n_vocab),
+            (Dialect.COMPLETION, {"logprobs": 0}, 0, 1),
+            (Dialect.COMPLETION, {"logprobs": 5}, 5, 5),
+            (Dialect.COMPLETION, {"logprobs": 50}, 5, 5),
+            (Dialect.COMPLETION, {"n_probs": 7}, 7, 7),
+            (Dialect.CHAT, {"logprobs": True}, 1, 1),
+            (Dialect.CHAT, {"logprobs": True, "top_logprobs": 20}, 20, 20),
+            (Dialect.CHAT, {"logprobs": True, "top_logprobs": 0}, 0, 1),
+            (Dialect.CHAT, {"logprobs": False, "top_logprobs": 0}, None, 0),
+            (Dialect.CHAT, {"n_probs": 4}, 4, 4),
+        ],
+    )
+    def test_how_many(self, dialect: Dialect, body: dict[str, Any], n_top: int | None, n_probs: int) -> None:
+        options = parse(body, dialect=dialect)
+        assert (options.n_top, options.params.n_probs) == (n_top, n_probs)
+
+    @pytest.mark.parametrize("value", [-1, 1.5, True, "3", [3]], ids=str)
+    def test_counts_are_whole_numbers(self, value: object) -> None:
+        refused("n_probs", value, Dialect.NATIVE)
+        refused("n_probs", value, Dialect.CHAT)
+        refused("logprobs", value, Dialect.NATIVE)
+        refused("logprobs", value, Dialect.COMPLETION)
+        refused("top_logprobs", value, Dialect.CHAT)
+
+    def test_chat_wants_a_flag_and_a_count_beside_it(self) -> None:
+        refused("logprobs", 3, Dialect.CHAT)
+        refused("top_logprobs", 2, Dialect.CHAT)
+        with pytest.raises(InvalidRequest, match="between 0 and 20"):
+            parse({"logprobs": True, "top_logprobs": 21}, dialect=Dialect.CHAT)
 
 
 def test_openai_routes_default_to_what_the_user_set_else_to_one() -> None:

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.engine.events import Activity, Delta, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.events import (
+    Activity,
+    Delta,
+    Failed,
+    Finished,
+    FinishReason,
+    Likely,
+    Started,
+    StopType,
+    Timings,
+    TokenProbs,
+)
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import ChannelBroken, InvalidRequest, LlamaboxError, ServerFault, to_wire
 from llamabox.workers import protocol
@@ -72,6 +83,9 @@ def made(cls: type[Any], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[A
 
 
 by_annotation["Timings"] = made(Timings)
+by_annotation["Likely"] = made(Likely, piece=st.binary(max_size=8))
+by_annotation["list[Likely]"] = st.lists(by_annotation["Likely"], max_size=3)
+by_annotation["list[TokenProbs] | None"] = st.none() | st.lists(made(TokenProbs), max_size=3)
 by_annotation["SamplingParams"] = made(SamplingParams)
 by_annotation["GenerationParams"] = made(GenerationParams)
 by_annotation["TextConfig"] = made(TextConfig)

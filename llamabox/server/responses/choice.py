@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llamabox.engine.events import Delta, Finished, Started, Timings
+from llamabox.engine.events import Delta, Finished, Started, Timings, TokenProbs
 
 
 @dataclass(slots=True)
@@ -17,6 +17,7 @@ class Choice:
     timings: Timings = field(default_factory=Timings)  # as of the last event
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    probs: list[TokenProbs] = field(default_factory=list)
     end: Finished | None = None
 
     def start(self, event: Started) -> None:
@@ -33,6 +34,8 @@ class Choice:
         self.timings = event.timings
         self.pieces.append(event.text)
         self.tokens += event.tokens
+        if event.probs:
+            self.probs += event.probs
 
     def finish(self, event: Finished) -> None:
         """Nothing comes after it."""

@@ -27,6 +27,15 @@ def dump_text(text: str) -> bytes:
     return data
 
 
+def dump_line(value: Any) -> bytes:
+    """Any value, with the same care; such characters stand in JSON's strings only."""
+    data = dumps(value)
+    for raw, escaped in LINE_BREAKS:
+        if raw in data:
+            data = data.replace(raw, escaped)
+    return data
+
+
 class JsonResponse(Response):
     """A whole JSON reply."""
 

@@ -7,7 +7,8 @@ from typing import Any
 from llamabox.engine.events import Delta, Started, StopType
 from llamabox.server.params import Options
 from llamabox.server.responses.choice import Choice
-from llamabox.server.responses.json import dump_text, dumps
+from llamabox.server.responses.json import dump_line, dump_text, dumps
+from llamabox.server.responses.logprobs import entries, placed
 from llamabox.server.responses.settings import settings_object
 from llamabox.server.responses.timings import timings_object
 from llamabox.workers.protocol import ModelInfo
@@ -16,7 +17,7 @@ from llamabox.workers.protocol import ModelInfo
 def final_object(choice: Choice, options: Options, info: ModelInfo, *, prompt: str, streamed: bool) -> dict[str, Any]:
     """The last word on one sequence. In a stream the text went before, so `content` and `tokens` are empty."""
     finished = choice.finished
-    return {
+    result = {
         "index": choice.index,
         "content": "" if streamed else choice.text,
         "tokens": choice.tokens if options.return_tokens and not streamed else [],
@@ -37,6 +38,9 @@ def final_object(choice: Choice, options: Options, info: ModelInfo, *, prompt: s
         "stopping_word": finished.stopping_word,
         "timings": timings_object(finished.timings),
     }
+    if options.n_top is not None and not streamed:
+        result["completion_probabilities"] = entries([one.probs for one in placed(choice)], options)
+    return result
 
 
 def select_fields(result: dict[str, Any], fields: list[str]) -> dict[str, Any]:
@@ -66,6 +70,7 @@ class PartialChunks:
             dump_text(options.model),
         )
         self._with_timings = options.timings_per_token
+        self._options = options
 
     def chunk(self, delta: Delta) -> bytes:
         """One SSE event."""
@@ -78,6 +83,10 @@ class PartialChunks:
                 b',"tokens_predicted":%d' % delta.timings.predicted_n,
                 self._tail,
                 b',"timings":' + dumps(timings_object(delta.timings)) if self._with_timings else b"",
+                b"" if self._options.n_top is None else self._probabilities(delta),
                 b"}\n\n",
             )
         )
+
+    def _probabilities(self, delta: Delta) -> bytes:
+        return b',"completion_probabilities":' + dump_line(entries(delta.probs or (), self._options))

@@ -12,7 +12,8 @@ from typing import Any
 from llamabox.engine.events import Delta
 from llamabox.server.params import Dialect, Options
 from llamabox.server.responses.choice import Choice
-from llamabox.server.responses.json import dump_text, dumps
+from llamabox.server.responses.json import dump_line, dump_text, dumps
+from llamabox.server.responses.logprobs import StreamedLogprobs, whole_logprobs
 from llamabox.server.responses.timings import per_token, predicted_per_second, timings_object
 from llamabox.workers.protocol import ModelInfo
 
@@ -73,18 +74,22 @@ def usage_object(choices: Sequence[Choice], n: int) -> dict[str, Any]:
     }
 
 
-def whole_reply(envelope: Envelope, choices: Sequence[Choice], n: int) -> dict[str, Any]:
+def whole_reply(envelope: Envelope, choices: Sequence[Choice], options: Options) -> dict[str, Any]:
     """A plain reply."""
     return {
         **envelope.fields(streamed=False),
-        "choices": [_whole_choice(envelope.dialect, choice) for choice in choices],
-        "usage": usage_object(choices, n),
+        "choices": [_whole_choice(envelope.dialect, choice, options) for choice in choices],
+        "usage": usage_object(choices, options.params.n),
         "timings": timings_object(choices[0].finished.timings),
     }
 
 
-def _whole_choice(dialect: Dialect, choice: Choice) -> dict[str, Any]:
-    value: dict[str, Any] = {"index": choice.index, "finish_reason": choice.finished.reason, "logprobs": None}
+def _whole_choice(dialect: Dialect, choice: Choice, options: Options) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "index": choice.index,
+        "finish_reason": choice.finished.reason,
+        "logprobs": whole_logprobs(dialect, choice, options),
+    }
     if dialect is Dialect.CHAT:
         value["message"] = {"role": "assistant", "content": choice.text}
     else:
@@ -102,20 +107,29 @@ class Chunks:
         head = dumps(envelope.fields(streamed=True))[:-1]  # without the closing brace
         self._head = b"data: " + head
         content = b'"delta":{"content":' if envelope.dialect is Dialect.CHAT else b'"text":'
-        self._text_heads = [
-            self._head + b',"choices":[{"index":%d,"finish_reason":null,"logprobs":null,' % index + content
+        self._logprobs = StreamedLogprobs(envelope.dialect, options)
+        self._choice_heads = [
+            self._head + b',"choices":[{"index":%d,"finish_reason":null,"logprobs":' % index
             for index in range(n_choices)
         ]
+        self._content = b"," + content
+        self._text_heads = [head + b"null" + self._content for head in self._choice_heads]
         closing = b"}}]" if envelope.dialect is Dialect.CHAT else b"}]"
         self._text_tail = closing + (b',"usage":null' if self._null_usage else b"")
         self._end = self._text_tail + b"}\n\n"
 
     def text(self, index: int, delta: Delta) -> bytes:
-        """The hot one: a piece of text of one sequence."""
+        """The hot one: a piece of text of one sequence. Nothing where there is no text."""
+        head = self._text_heads[index]
+        if delta.probs is not None:
+            logprobs = self._logprobs.chunk(index, delta)
+            head = self._choice_heads[index] + dump_line(logprobs) + self._content
+        if not delta.text:
+            return b""
         if not self._with_timings:
-            return self._text_heads[index] + dump_text(delta.text) + self._end
+            return head + dump_text(delta.text) + self._end
         timings = b',"timings":' + dumps(timings_object(delta.timings))
-        return self._text_heads[index] + dump_text(delta.text) + self._text_tail + timings + b"}\n\n"
+        return head + dump_text(delta.text) + self._text_tail + timings + b"}\n\n"
 
     def role(self, index: int) -> bytes:
         """The first chunk of a chat choice."""
@@ -124,7 +138,11 @@ class Chunks:
 
     def end(self, choice: Choice, extra: dict[str, Any]) -> bytes:
         """The chunk with the finish_reason, and what rides on it."""
-        value: dict[str, Any] = {"index": choice.index, "finish_reason": choice.finished.reason, "logprobs": None}
+        value: dict[str, Any] = {
+            "index": choice.index,
+            "finish_reason": choice.finished.reason,
+            "logprobs": self._logprobs.end(choice),
+        }
         if self._envelope.dialect is Dialect.CHAT:
             value["delta"] = {}
         else:
@@ -139,4 +157,4 @@ class Chunks:
         fields: dict[str, Any] = {"choices": choices}
         if self._null_usage:
             fields["usage"] = None
-        return self._head + b"," + dumps(fields | extra)[1:] + b"\n\n"
+        return self._head + b"," + dump_line(fields | extra)[1:] + b"\n\n"

@@ -51,7 +51,7 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "ignore_eos": sampling.ignore_eos,
         "stream": options.stream,
         "logit_bias": _biases(options, info),
-        "n_probs": 0,
+        "n_probs": params.n_probs,
         "min_keep": sampling.min_keep,
         "grammar": "",
         "grammar_lazy": False,
@@ -64,7 +64,7 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "samplers": list(sampling.samplers),
         "speculative.types": "none",
         "timings_per_token": options.timings_per_token,
-        "post_sampling_probs": False,
+        "post_sampling_probs": params.post_sampling_probs,
         "backend_sampling": False,
         "lora": [],
     }
