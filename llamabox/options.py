@@ -118,6 +118,22 @@ _SERVER = (
         SERVER, "--max-body", "server.max_body", v.mebibytes, "largest request body, MiB", metavar="MIB", default="64",
     ),
     _valued(
+        SERVER, "--ssl-key-file", "server.ssl_key_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_KEY_FILE",
+        text="private key for TLS, PEM; needs --ssl-cert-file", default="",
+    ),
+    _valued(
+        SERVER, "--ssl-cert-file", "server.ssl_cert_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_CERT_FILE",
+        text="certificate for TLS with those that sign it, PEM; needs --ssl-key-file", default="",
+    ),
+    _valued(
+        SERVER, "--api-prefix", "server.api_prefix", v.api_prefix, metavar="PATH", env="LLAMA_ARG_API_PREFIX",
+        text="what every route's path begins with, that of /health too",
+    ),
+    _valued(
+        SERVER, "--cors-origins", "server.cors_origins", v.origins, metavar="ORIGIN,…", env="LLAMA_ARG_CORS_ORIGINS",
+        text="web pages that may call, as https://page.example; localhost is this machine with any port, * any page",
+    ),
+    _valued(
         SERVER, "-m --model", "text.model", v.word, metavar="FILE", env="LLAMA_ARG_MODEL",
         text="GGUF file; of a split one the first part",
         default="a small demo model, fetched once, with template chatml",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -183,6 +184,24 @@ def hosts(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     if not found:
         raise ValueError("expected an address")
+    return found
+
+
+def api_prefix(text: str) -> str:
+    """With a slash before it and none after it; empty for none at all."""
+    prefix = text.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~/-]*", prefix):
+        raise ValueError("expected a path of letters, digits and . _ ~ - /")
+    return "/" + prefix if prefix else ""
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers spell them, separated by commas; also `localhost`, `null` and `*`."""
+    found = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    if not found or not all(
+        re.fullmatch(r"\*|localhost|null|[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/?#@]+", one) for one in found
+    ):
+        raise ValueError("expected origins as https://page.example:8000, localhost or *")
     return found
 
 

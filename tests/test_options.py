@@ -27,7 +27,7 @@ VALUES = {
     "--seed": "7", "--samplers": "top_k;temp", "--sampling-seq": "kt", "--chat-template": "llama3",
     "--logit-bias": "5-1.5", "--flash-attn": "off", "--top-nsigma": "2", "--gpu-layers": "3", "--log-colors": "on",
     "--split-mode": "row", "--override-kv": "a.b=int:3", "--cache-type-k": "q8_0", "--cache-type-v": "q8_0",
-    "--rope-scaling": "yarn", "--numa": "isolate",
+    "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
 
@@ -129,6 +129,10 @@ def test_unknown_words_are_passed_over() -> None:
         (["--repeat-penalty", "0"], "more than 0"),
         (["--dry-base", "0.5"], "1 or more"),
         (["--mirostat", "3"], "0 to 2"),
+        (["--api-prefix", "/{id}"], "a path of letters"),
+        (["--cors-origins", "page.example"], "https://page.example"),
+        (["--cors-origins", "http://page.example/path"], "https://page.example"),
+        (["--cors-origins", ","], "https://page.example"),
         (["-sm", "tensor"], "none, layer, row"),
         (["-ts", "3,,1"], "a number, as in 3,1"),
         (["-ts", "-1"], "0 or more"),
@@ -219,6 +223,15 @@ def test_what_the_server_is_told() -> None:
     assert made("--host", "::1, /run/x.sock")[1].hosts == ("::1", "/run/x.sock")
     assert made("-b", "100")[0].n_ubatch == 100
     assert text.n_ubatch == 512
+
+
+def test_the_door() -> None:
+    for text, prefix in {"api": "/api", "/a/b.c/": "/a/b.c", "/": "", "": ""}.items():
+        assert made("--api-prefix", text)[1].api_prefix == prefix
+    origins = made("--cors-origins", "http://a.example:81, localhost,https://b.example/")[1].cors_origins
+    assert origins == ("http://a.example:81", "localhost", "https://b.example")
+    _, server = made(LLAMA_ARG_SSL_KEY_FILE="k", LLAMA_ARG_SSL_CERT_FILE="c", LLAMA_ARG_API_PREFIX="/x")
+    assert (server.ssl_key_file, server.ssl_cert_file, server.api_prefix) == ("k", "c", "/x")
 
 
 def test_loading() -> None:

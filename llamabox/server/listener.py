@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from dataclasses import dataclass
+from typing import Any
 
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -28,6 +30,9 @@ BACKLOG = 1024
 MAX_HEADERS = 64 * 1024
 """Bytes of request line and headers."""
 
+TLS_GOODBYE = 2.0
+"""Seconds that a client may take to answer the end of a TLS connection."""
+
 
 @dataclass(slots=True, eq=False)
 class Connection:
@@ -42,10 +47,19 @@ class Connection:
 class Listener:
     """Takes connections from `start` to `close`. Belongs to the event loop; the sockets are its own from `start` on."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
+    ) -> None:
         self._app = wrap_app(app, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
         self._hypercorn = _hypercorn_config(config)
         self._sockets = sockets
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {
+                "ssl": tls,
+                "ssl_handshake_timeout": config.keep_alive,
+                "ssl_shutdown_timeout": TLS_GOODBYE,
+            }
         self._stall_timeout = min(config.timeout, config.stall_timeout)
         self._context = WorkerContext(None)
         self._servers: list[asyncio.Server] = []
@@ -59,7 +73,7 @@ class Listener:
     async def start(self) -> None:
         """Accepts from here on."""
         for sock in self._sockets:
-            self._servers.append(await asyncio.start_server(self._serve, sock=sock, backlog=BACKLOG))
+            self._servers.append(await asyncio.start_server(self._serve, sock=sock, backlog=BACKLOG, **self._tls))
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop_accepting(self) -> None:
