@@ -30,9 +30,6 @@ BACKLOG = 1024
 MAX_HEADERS = 64 * 1024
 """Bytes of request line and headers."""
 
-TLS_GOODBYE = 2.0
-"""Seconds that a client may take to answer the end of a TLS connection."""
-
 
 @dataclass(slots=True, eq=False)
 class Connection:
@@ -53,14 +50,14 @@ class Listener:
         self._app = wrap_app(app, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
         self._hypercorn = _hypercorn_config(config)
         self._sockets = sockets
+        self._stall_timeout = min(config.timeout, config.stall_timeout)
         self._tls: dict[str, Any] = {}
         if tls is not None:
             self._tls = {
                 "ssl": tls,
                 "ssl_handshake_timeout": config.keep_alive,
-                "ssl_shutdown_timeout": TLS_GOODBYE,
+                "ssl_shutdown_timeout": self._stall_timeout,  # what is still unsent goes out within it
             }
-        self._stall_timeout = min(config.timeout, config.stall_timeout)
         self._context = WorkerContext(None)
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
