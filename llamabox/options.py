@@ -147,6 +147,10 @@ _SERVER = (
     ),
     _switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
     _valued(
+        SERVER, "--slot-save-path", "server.slot_save_path", v.folder, metavar="DIR", default="",
+        text="with --slots: let clients save and restore slots as files in this folder",
+    ),
+    _valued(
         SERVER, "--api-key", "server.api_keys", v.api_keys, metavar="KEY", accumulates=True, env="LLAMA_API_KEY",
         text="ask clients for this key; a comma list or several times for several", default="",
     ),

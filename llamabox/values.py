@@ -167,6 +167,13 @@ def word(text: str) -> str:
     return text
 
 
+def folder(text: str) -> str:
+    """A folder that exists."""
+    if not Path(text).is_dir():
+        raise ValueError("expected a folder that exists")
+    return text
+
+
 def one_of(words: Mapping[str, T]) -> Callable[[str], T]:
     """A parser of fixed words, in any case."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
@@ -98,6 +99,17 @@ class FakeMemory:
         if len(self.cells) + len(mine) > self.n_cells:
             return False
         self.cells += [Cell(cell.position, cell.value, {seq_id}) for cell in mine]
+        return True
+
+    def state_get(self, seq_id: int) -> bytes:
+        return repr([(cell.position, cell.value) for cell in self.of(seq_id)]).encode()
+
+    def state_set(self, seq_id: int, state: bytes) -> bool:
+        self.seq_rm(seq_id, -1, -1)
+        cells = ast.literal_eval(state.decode())
+        if len(self.cells) + len(cells) > self.n_cells:
+            return False
+        self.cells += [Cell(position, value, {seq_id}) for position, value in cells]
         return True
 
     def seq_pos_min(self, seq_id: int) -> int:

@@ -17,7 +17,7 @@ from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text, readme_table
-from llamabox.values import api_keys_of_file, file_text
+from llamabox.values import api_keys_of_file, file_text, folder
 from llamabox.workers.protocol import TextConfig
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -50,6 +50,8 @@ def example(option: Option, tmp_path: Path) -> str:
         path = tmp_path / "file"
         path.write_text("from the file")
         return str(path)
+    if option.parse is folder:
+        return str(tmp_path)
     for text in ("3", "0.25", "2", "some"):
         try:
             assert option.parse

@@ -8,7 +8,7 @@ from __future__ import annotations
 from llamabox.engine.history import History
 from llamabox.engine.prefix_index import Match, longest_prefix
 from llamabox.engine.seams import Memory
-from llamabox.engine.slot import Slot
+from llamabox.engine.slot import Slot, SlotState
 
 MIN_COPY = 8
 """Cells for which a copy between streams begins to pay."""
@@ -120,6 +120,26 @@ class KVCache:
         """Forget all cells of `slot`, in the memory as well."""
         self._memory.seq_rm(slot.slot_id, -1, -1)
         self._forget(slot)
+
+    def state(self, slot: Slot) -> SlotState:
+        """A copy of all that `slot` holds, text only. Changes nothing."""
+        assert not slot.resident.has_media
+        return SlotState(tuple(slot.resident.keys()), slot.n_exact, self._memory.state_get(slot.slot_id))
+
+    def restore(self, slot: Slot, state: SlotState) -> bool:
+        """Let the free `slot` hold `state`, which must be from this model. False, and the slot empty, if it cannot."""
+        assert not slot.is_busy
+        assert len(state.tokens) <= self.n_ctx
+        self.clear(slot)
+        if not self._memory.state_set(slot.slot_id, state.native):
+            return False
+        if self._memory.seq_pos_max(slot.slot_id) != len(state.tokens) - 1:
+            self.clear(slot)
+            return False
+        slot.resident.extend(state.tokens)
+        slot.n_exact = state.n_exact
+        self._touch(slot)
+        return True
 
     def drop_free(self) -> int:
         """Forget the cells of all free slots. Returns how many cells their ledgers held."""

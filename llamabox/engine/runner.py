@@ -48,6 +48,12 @@ class LlamaMemory:
         self._memory.seq_rm(seq_id, -1, -1)
         return self._memory.state_set(seq_id, state)
 
+    def state_get(self, seq_id: int) -> bytes:
+        return self._memory.state_get(seq_id)
+
+    def state_set(self, seq_id: int, state: bytes) -> bool:
+        return self._memory.state_set(seq_id, state)
+
     def seq_pos_min(self, seq_id: int) -> int:
         return self._memory.seq_pos_min(seq_id)
 

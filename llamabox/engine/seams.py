@@ -27,6 +27,12 @@ class Memory(Protocol):
     def seq_detach(self, seq_id: int) -> bool:
         """Give the sequence cells of its own, with the same content. False, and the sequence empty, without room."""
 
+    def state_get(self, seq_id: int) -> bytes:
+        """Everything the sequence holds, for `state_set`."""
+
+    def state_set(self, seq_id: int, state: bytes) -> bool:
+        """Replace what the sequence holds by a whole, undamaged state. False, and the sequence empty, without room."""
+
     def seq_pos_min(self, seq_id: int) -> int:
         """The lowest position held, -1 when empty. Above 0 where a sliding window has forgotten the beginning."""
 

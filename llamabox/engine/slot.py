@@ -7,7 +7,18 @@ n_exact    |##################|                        as a fresh evaluation wou
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from llamabox.engine.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState:
+    """What a slot holds, for keeping it elsewhere: its text tokens, how many of them are exact, the native state."""
+
+    tokens: tuple[int, ...]
+    n_exact: int
+    native: bytes
 
 
 class Slot:

@@ -25,6 +25,7 @@ from llamabox.server.openai_completions import openai_completion
 from llamabox.server.props import props, set_props
 from llamabox.server.seams import TextService
 from llamabox.server.services import Services
+from llamabox.server.slot_files import slot_action
 from llamabox.server.slots import slots
 from llamabox.server.templating import Templates
 from llamabox.server.tokens import detokenize, tokenize
@@ -60,7 +61,6 @@ MISSING: dict[str, str] = {
     "/reranking": "reranking (--rerank)",
     "/infill": "infill (--infill)",
     "/lora-adapters": "LoRA adapters (--lora)",
-    "/slots/{id_slot}": "saving and restoring slots (--slot-save-path)",
     "/v1/images/generations": "image generation (--images)",
     "/v1/images/edits": "image edits (--images)",
 }
@@ -93,6 +93,7 @@ def _routes(prefix: str) -> list[BaseRoute]:
     routes: list[BaseRoute] = [Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in GET.items()]
     routes += [Route(prefix + path, JsonRoute(handler), methods=["POST"]) for path, handler in POST.items()]
     routes += [Route(prefix + "/props", _by_method(GET=props, POST=set_props), methods=["GET", "POST"])]
+    routes += [Route(prefix + "/slots/{id_slot}", JsonRoute(slot_action, needs_body=False), methods=["POST"])]
     every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
     routes += [Route(prefix + path, _missing(what), methods=every) for path, what in MISSING.items()]
     return routes

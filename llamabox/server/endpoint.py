@@ -36,6 +36,7 @@ class Exchange:
     info: ModelInfo
     body: dict[str, Any]  # without nulls
     record: RequestRecord
+    scope: Scope  # of the ASGI request: its path and query
 
 
 Handler = Callable[[Exchange], Awaitable[Response]]
@@ -44,8 +45,10 @@ Handler = Callable[[Exchange], Awaitable[Response]]
 class JsonRoute:
     """An ASGI app of one handler. Its work is cancelled the moment the client is gone, before or amid the reply."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, *, needs_body: bool = True) -> None:
+        """Without `needs_body` no body at all is an empty object."""
         self._handler = handler
+        self._needs_body = needs_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = services_of(Request(scope))
@@ -56,9 +59,9 @@ class JsonRoute:
         except BodyTooLarge as exc:
             await _refuse_body(exc, config.max_body, receive, send)
             return
-        body = parse_body(raw)
+        body = parse_body(raw) if raw or self._needs_body else {}
         del raw
-        exchange = Exchange(services, services.model(), body, record_of(scope))
+        exchange = Exchange(services, services.model(), body, record_of(scope), scope)
         await run_while_connected(receive, self._answer(exchange, scope, send))
 
     async def _answer(self, exchange: Exchange, scope: Scope, send: Send) -> None:

@@ -39,6 +39,12 @@ class NullMemory:
     def seq_detach(self, seq_id: int) -> bool:
         return True
 
+    def state_get(self, seq_id: int) -> bytes:
+        return b""
+
+    def state_set(self, seq_id: int, state: bytes) -> bool:
+        return False
+
     def seq_pos_min(self, seq_id: int) -> int:
         return min(0, self.seq_pos_max(seq_id))
 

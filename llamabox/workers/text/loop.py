@@ -15,10 +15,11 @@ from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Abort, Call, Message, Reply, Shutdown, Step, Submit
 from llamabox.workers.text.calls import EngineCalls, VocabCalls
 from llamabox.workers.text.intake import Intake
+from llamabox.workers.text.slot_calls import METHODS, ReadSlot, SlotCalls
 
 logger = logging.getLogger(__name__)
 
-Task = Request | Abort | Call | Shutdown
+Task = Request | Abort | Call | Shutdown | ReadSlot
 """What the reader thread hands to the loop."""
 
 
@@ -88,11 +89,14 @@ class Reader:
 class Loop:
     """Runs the engine on the thread that calls `run`, which must be the one that made the context."""
 
-    def __init__(self, channel: BlockingChannel, reader: Reader, engine: Engine, calls: EngineCalls) -> None:
+    def __init__(
+        self, channel: BlockingChannel, reader: Reader, engine: Engine, calls: EngineCalls, slots: SlotCalls
+    ) -> None:
         self._channel = channel
         self._tasks = reader.tasks
         self._engine = engine
         self._calls = calls
+        self._slots = slots
         self._stopping = False
 
     def run(self) -> None:
@@ -105,6 +109,7 @@ class Loop:
 
     def _take_in(self) -> None:
         """Do all tasks at hand; wait for one when there is nothing else to do."""
+        self._slots.retry()
         if self._engine.is_idle:
             self._do(self._next_when_idle())
         while not self._stopping:
@@ -128,8 +133,10 @@ class Loop:
                 self._submit(task)
             case Abort():
                 self._engine.abort(task.request_id)
-            case Call():
+            case Call() if task.method not in METHODS:
                 self._answer(task)
+            case Call() | ReadSlot():
+                self._slots.take(task)
             case Shutdown():
                 self._stopping = True
 

@@ -1,0 +1,55 @@
+"""A slot's state, kept elsewhere and put back, is as good as if it had never been away."""
+
+from __future__ import annotations
+
+import pytest
+from engine.driver import Driver, alone, request
+from fakes import FakeMemory, FakeRunner
+
+PROMPT = tuple(range(1, 21))
+
+
+@pytest.mark.parametrize("unified", [True, False])
+def test_a_restored_slot_is_gone_on_from_as_if_computed_there(unified: bool) -> None:
+    driver = Driver(FakeRunner(memory=FakeMemory(unified=unified)))
+    driver.submit(request("first", PROMPT, id_slot=0))
+    driver.run()
+    cache = driver.engine.cache
+    state = cache.state(cache.slots[0])
+    cache.clear(cache.slots[0])
+    assert cache.restore(cache.slots[2], state)
+    assert cache.check_integrity() == []
+    longer = request("second", (*state.tokens, 9, 9))
+    driver.submit(longer)
+    driver.run()
+    got = driver.transcripts["second", 0]
+    assert got.started is not None
+    assert got.started.n_cached == len(state.tokens)
+    assert got.tokens == alone(longer)[0].tokens
+
+
+def test_after_a_shift_only_what_is_exact_is_gone_on_from() -> None:
+    driver = Driver(n_ctx=32)
+    driver.submit(request("first", PROMPT, n_predict=40, n_keep=4, id_slot=0))
+    driver.run()
+    cache = driver.engine.cache
+    state = cache.state(cache.slots[0])
+    assert state.n_exact == 4
+    cache.clear(cache.slots[0])
+    cache.restore(cache.slots[1], state)
+    again = request("second", state.tokens[:-1])
+    driver.submit(again)
+    driver.run()
+    assert driver.transcripts["second", 0].tokens == alone(again, n_ctx=32)[0].tokens
+
+
+def test_a_state_without_room_leaves_the_slot_empty() -> None:
+    driver = Driver(FakeRunner(memory=FakeMemory(n_cells=64)))
+    driver.submit(request("first", PROMPT, id_slot=0))
+    driver.run()
+    cache = driver.engine.cache
+    state = cache.state(cache.slots[0])
+    assert cache.restore(cache.slots[1], state)
+    assert not cache.restore(cache.slots[2], state)
+    assert len(cache.slots[2].resident) == 0
+    assert cache.check_integrity() == []

@@ -1,0 +1,53 @@
+"""A slot file is taken whole, undamaged and from the same model, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llamabox.engine.slot import SlotState
+from llamabox.errors import InvalidRequest, ServerFault
+from llamabox.workers.text.slot_file import read, write
+
+KEY = bytes(range(32))
+STATE = SlotState((5, 6, 7), 2, b"native state")
+N_VOCAB = 100
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    n_written = write(tmp_path / "s", KEY, STATE)
+    assert read(tmp_path / "s", KEY, N_VOCAB) == (STATE, n_written)
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_cut_and_every_changed_byte_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
+    write(tmp_path / "s", KEY, STATE)
+    content = bytearray((tmp_path / "s").read_bytes())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    (tmp_path / "s").write_bytes(content)
+    with pytest.raises(InvalidRequest, match="Unable to restore slot"):
+        read(tmp_path / "s", KEY, N_VOCAB)
+
+
+def test_another_model_and_a_smaller_vocabulary_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "s", KEY, STATE)
+    with pytest.raises(InvalidRequest, match="another model"):
+        read(tmp_path / "s", bytes(32), N_VOCAB)
+    with pytest.raises(InvalidRequest, match="vocabulary"):
+        read(tmp_path / "s", KEY, 7)
+
+
+def test_no_file_and_a_folder_say_so(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(InvalidRequest, match="Unable to restore slot"):
+            read(path, KEY, N_VOCAB)
+    with pytest.raises(ServerFault, match="cannot write"):
+        write(tmp_path / "missing" / "s", KEY, STATE)
