@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -26,6 +27,8 @@ from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Option
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text
 from llamabox.workers.protocol import TextConfig
+
+logger = logging.getLogger(__name__)
 
 QUESTIONS = ("version", "system_info", "list_devices")
 """Options that a short-lived child answers, since this process loads no native code."""
@@ -48,15 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "help" in parsed.values:
         sys.stdout.write(help_text())
         return 0
-    for warning in parsed.warnings:
-        print(warning, file=sys.stderr)
     text, server = compose(parsed)
+    log.setup(text.verbosity, text.log_colors, as_json=text.log_json)
+    for warning in parsed.warnings:
+        if text.log_json:
+            logger.warning("%s", warning)
+        else:
+            print(warning, file=sys.stderr)
     try:
         for question in QUESTIONS:
             if question in parsed.values:
                 return _answer(question, text)
-        print(echo(argv), flush=True)
-        log.setup(text.verbosity, text.log_colors)
+        if text.log_json:
+            logger.info("%s", echo(argv))
+        else:
+            print(echo(argv), flush=True)
         _check_template(server)
         if not text.model:
             text, server = with_demo_model(text, server)
@@ -65,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped:
         return 0
     except LlamaboxError as error:
+        if text.log_json:
+            logger.error("%s", error.message)
+            return exit_status(error)
         return _fail(error)
 
 
@@ -115,7 +127,7 @@ def with_demo_model(text: TextConfig, server: ServerConfig) -> tuple[TextConfig,
     Its own template adds a system prompt that leads so small a model astray: asked for the capital of France it
     answers with nonsense, in llama-server as well. Raises OptionsError where the model cannot be had.
     """
-    text = replace(text, model=str(ensure_demo_model()))
+    text = replace(text, model=str(ensure_demo_model(progress=not text.log_json)))
     return text, replace(server, chat_template=server.chat_template or "chatml")
 
 

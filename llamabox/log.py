@@ -1,18 +1,24 @@
 """Logging set-up of a process: one line an entry, on stderr.
 
-verbosity 0    INFO: start, stop, what went wrong
-verbosity 1    MORE: a line for each request as well
+verbosity 0    INFO: start, stop, a line for each request, what went wrong
+verbosity 1    MORE: a line for each health check and scrape as well
 verbosity 2+   DEBUG: everything, prompts and messages included
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
+from datetime import UTC, datetime
+from typing import Any
 
 MORE = 15
-"""A level between DEBUG and INFO: what happens to each request, without its content."""
+"""A level between DEBUG and INFO: what comes by the clock, again and again."""
+
+FACTS = "facts"
+"""`extra={FACTS: {...}}` at a logging call: what the text says, by name, for whoever reads JSON."""
 
 COLORS = {"DEBUG": "\033[2m", "MORE": "\033[36m", "WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[1;31m"}
 RESET = "\033[0m"
@@ -37,6 +43,22 @@ class OneLine(logging.Formatter):
         return line
 
 
+class JsonLine(logging.Formatter):
+    """`{"time": "2025-01-31T12:34:56.789+00:00", "level": "info", "logger": "engine", "message": …}` and the facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name.removeprefix("llamabox."),
+            "message": record.getMessage(),
+            **getattr(record, FACTS, {}),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)  # in ASCII: no text can break the line or its encoding
+
+
 def level(verbosity: int) -> int:
     """The logging level for a `-lv` value; below 0 only warnings and errors."""
     if verbosity < 0:
@@ -44,11 +66,14 @@ def level(verbosity: int) -> int:
     return (logging.INFO, MORE, logging.DEBUG)[min(verbosity, 2)]
 
 
-def setup(verbosity: int, colors: bool = False) -> None:
-    """Give this process its one log handler. Call once, at the start of a process; calling again replaces it."""
+def setup(verbosity: int, colors: bool = False, *, as_json: bool = False) -> None:
+    """Give this process its one log handler. Call once, at the start of a process; calling again replaces it.
+
+    JSON is never coloured.
+    """
     logging.addLevelName(MORE, "MORE")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine(colors))
+    handler.setFormatter(JsonLine() if as_json else OneLine(colors))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # other people's libraries

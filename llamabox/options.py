@@ -92,12 +92,14 @@ _GENERAL = (
     _switch(GENERAL, "-v --verbose --log-verbose", "text.verbosity", "log everything, prompts included", const=99),
     _valued(
         GENERAL, "-lv --verbosity --log-verbosity", "text.verbosity", v.integer(-1, 99), metavar="V",
-        text="how much to log: 0 the usual, 1 each request, 2 prompts as well", env="LLAMA_LOG_VERBOSITY",
+        text="how much to log: 0 the usual and each request, 1 health checks as well, 2 everything, prompts included",
+        env="LLAMA_LOG_VERBOSITY",
     ),
     Option(
         group=GENERAL, flags=("--log-colors",), dest="text.log_colors", metavar="[on|off]", parse=v.one_of(v.SWITCH),
         words=frozenset(v.SWITCH), default="", help="colour the log",
     ),
+    _switch(GENERAL, "--log-json", "text.log_json", "log JSON, an object a line, never coloured"),
     _valued(
         GENERAL, "--native", "text.native", v.word, metavar="DIR", env="LLAMABOX_NATIVE",
         text="use the native libraries that build_native.py put there", default="those inside the package",
@@ -146,6 +148,7 @@ _SERVER = (
         SERVER, "-s --seed", "sampling.seed", v.seed, default="-1", text="seed; -1 draws one for each request",
     ),
     _switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
+    _switch(SERVER, "--metrics", "server.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
     _valued(
         SERVER, "--slot-save-path", "server.slot_save_path", v.folder, metavar="DIR", default="",
         text="with --slots: let clients save and restore slots as files in this folder",

@@ -67,6 +67,17 @@ def test_a_model_that_cannot_be_read(never_served: None, capsys: pytest.CaptureF
         assert reason in error
 
 
+def test_with_json_logs_everything_on_stderr_is_json() -> None:
+    run = command("--log-json", "--bogus", "-m", "/nowhere.gguf", "--api-key", "SECRET")
+    warning, start, error = map(orjson.loads, run.stderr.splitlines())
+    assert (run.returncode, run.stdout) == (1, "")
+    assert (warning["level"], start["level"], error["level"]) == ("warning", "info", "error")
+    assert "--bogus" in warning["message"]
+    assert start["message"].startswith("llamabox --log-json")
+    assert "/nowhere.gguf" in error["message"]
+    assert "SECRET" not in run.stderr
+
+
 def test_a_wrong_chat_template(never_served: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     model = tmp_path / "m.gguf"
     model.touch()
@@ -144,7 +155,7 @@ def test_the_demo_model_is_served_with_chatml_unless_told_otherwise(
     model = tmp_path / "m.gguf"
     model.touch()
     monkeypatch.setattr(cli, "_run", serve)
-    monkeypatch.setattr(cli, "ensure_demo_model", lambda: model)
+    monkeypatch.setattr(cli, "ensure_demo_model", lambda **_: model)
     if own:
         cli.main(["-m", str(model)])
         assert served[0].chat_template is None
@@ -158,7 +169,7 @@ def test_the_demo_model_is_served_with_chatml_unless_told_otherwise(
 def test_a_signal_before_serving_is_an_orderly_end(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, never_served: None
 ) -> None:
-    monkeypatch.setattr(cli, "ensure_demo_model", lambda: signal.raise_signal(number))
+    monkeypatch.setattr(cli, "ensure_demo_model", lambda **_: signal.raise_signal(number))
     assert cli.main([]) == 0
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -43,3 +45,24 @@ def test_colors_only_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
     log.setup(0, colors=True)
     logging.getLogger("llamabox").error("x")
     assert capsys.readouterr().err.startswith("\033[31m")
+
+
+def test_json_lines_have_the_facts_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    log.setup(0, colors=True, as_json=True)
+    logger = logging.getLogger("llamabox.server.chat")
+    logger.info("a %s", "b\n\ud800 forged", extra={log.FACTS: {"status": None, "route": "/x", "total_ms": 1.5}})
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        logger.exception("bad")
+    logging.getLogger("somebody.else").warning("w")
+    first, second, third = map(json.loads, capsys.readouterr().err.splitlines())
+    time = first.pop("time")
+    assert datetime.fromisoformat(time).utcoffset() == timedelta(0)
+    assert first == {
+        "level": "info", "logger": "server.chat", "message": "a b\n\ud800 forged", "status": None, "route": "/x",
+        "total_ms": 1.5,
+    }  # fmt: skip
+    assert (second["level"], second["message"]) == ("error", "bad")
+    assert second["exception"].endswith("ValueError: odd")
+    assert third["logger"] == "somebody.else"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llamabox import errors
 from llamabox.engine.detokenizer import Piece
-from llamabox.engine.events import Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.events import Activity, Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
 from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.pacing import Pacing
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
@@ -44,6 +44,7 @@ class Engine:
         self._pacing = Pacing()
         self._requests: dict[str, list[Sequence]] = {}
         self._events: list[Event] = []
+        self._done = Activity()
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx)
         self.context_shift = config.context_shift and self.cache.can_shift
         self._scheduler = Scheduler(
@@ -101,6 +102,15 @@ class Engine:
             assert self._events or self._scheduler.is_idle, "a step that makes no progress"
         events, self._events = self._events, []
         return events
+
+    def activity(self) -> Activity:
+        """A snapshot."""
+        done = self._done
+        done.n_resident, n_most = self.cache.usage()
+        done.n_tokens_max = max(done.n_tokens_max, n_most)
+        done.n_processing = len(self._scheduler.running)
+        done.n_waiting = self._scheduler.n_waiting
+        return copy.copy(done)
 
     def check_integrity(self) -> list[str]:
         """Differences between the ledger and the native memory, and slots that leaked; empty when all is well."""
@@ -189,6 +199,8 @@ class Engine:
         except errors.DecodeError as error:
             self._lose(work, error)
             return []
+        self._done.n_decode += 1
+        self._done.n_busy += len(work.shares)
         for share in work.shares:
             assert share.sequence.slot is not None
             self.cache.computed(share.sequence.slot, share.sequence.cells, share.stop)
@@ -233,6 +245,9 @@ class Engine:
         timings.queue_ms = (sequence.admitted - sequence.arrived) * 1e3
         timings.prompt_ms = (now - sequence.admitted) * 1e3
         sequence.first_token = now
+        self._done.n_cached += timings.cache_n
+        self._done.n_prompt += timings.prompt_n
+        self._done.prompt_ms += timings.prompt_ms
         assert sequence.slot is not None
         self._events.append(
             Started(
@@ -254,8 +269,12 @@ class Engine:
             return
         sequence.cells.append(token)
         sequence.n_generated += 1
-        sequence.timings.predicted_n = sequence.n_generated
-        sequence.timings.predicted_ms = (now - sequence.first_token) * 1e3
+        timings = sequence.timings
+        timings.predicted_n = sequence.n_generated
+        predicted_ms = (now - sequence.first_token) * 1e3
+        self._done.n_predicted += 1
+        self._done.predicted_ms += predicted_ms - timings.predicted_ms
+        timings.predicted_ms = predicted_ms
         piece = sequence.detokenizer.push(token, self._runner.piece(token, sequence.params.special))
         if piece is not None:
             self._say(sequence, piece)

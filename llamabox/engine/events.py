@@ -40,6 +40,39 @@ class Timings:
 
 
 @dataclass(slots=True)
+class Activity:
+    """What an engine did since it began, and what it holds. Seconds and tokens are those of the sequences' timings."""
+
+    n_decode: int = 0  # batches computed
+    n_busy: int = 0  # sequences in them, summed
+    n_cached: int = 0  # prompt tokens that were not computed again
+    n_prompt: int = 0  # prompt tokens that were
+    prompt_ms: float = 0.0
+    n_predicted: int = 0
+    predicted_ms: float = 0.0
+    n_tokens_max: int = 0  # the most cells that a slot held
+    n_processing: int = 0  # sequences that hold a slot, now
+    n_waiting: int = 0  # and that wait for one
+    n_resident: int = 0  # cells in the KV memory, those that slots share counted once
+
+    def after(self, earlier: Activity) -> Activity:
+        """This life's activity on top of that of the lives before it; the last three are this one's."""
+        return Activity(
+            self.n_decode + earlier.n_decode,
+            self.n_busy + earlier.n_busy,
+            self.n_cached + earlier.n_cached,
+            self.n_prompt + earlier.n_prompt,
+            self.prompt_ms + earlier.prompt_ms,
+            self.n_predicted + earlier.n_predicted,
+            self.predicted_ms + earlier.predicted_ms,
+            max(self.n_tokens_max, earlier.n_tokens_max),
+            self.n_processing,
+            self.n_waiting,
+            self.n_resident,
+        )
+
+
+@dataclass(slots=True)
 class Started:
     """The prompt is computed and the first token is about to be reported."""
 

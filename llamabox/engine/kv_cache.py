@@ -43,6 +43,18 @@ class KVCache:
         free.sort(key=lambda slot: (-self._busy_neighbours(slot) * packed, len(slot.resident) > 0, slot.last_used))
         return free
 
+    def usage(self) -> tuple[int, int]:
+        """Cells in use, and those of the fullest slot.
+
+        Cells that slots share count once if all that is shared are prefixes of one prompt, and else as too few.
+        """
+        n_cells = [len(slot.resident) for slot in self.slots]
+        n_used = sum(n_cells)
+        if self._memory.is_unified:
+            n_shared = [slot.n_shared for slot in self.slots]
+            n_used -= sum(n_shared) - max(n_shared)
+        return n_used, max(n_cells)
+
     def match(self, prompt: History, limit: int) -> Match:
         """The longest usable resident prefix of `prompt`, up to `limit` cells. Changes nothing."""
         return longest_prefix(self.slots, prompt, limit)

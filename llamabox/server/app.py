@@ -19,10 +19,12 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.endpoint import Handler, JsonRoute
 from llamabox.server.errors import on_fault, on_http_exception, on_llamabox_error
 from llamabox.server.health import health
+from llamabox.server.metrics import Metrics
 from llamabox.server.middleware import Admission, Auth, Cors, RequestId
 from llamabox.server.models import models
 from llamabox.server.openai_completions import openai_completion
 from llamabox.server.props import props, set_props
+from llamabox.server.scrape import metrics
 from llamabox.server.seams import TextService
 from llamabox.server.services import Services
 from llamabox.server.slot_files import slot_action
@@ -36,6 +38,7 @@ GET: dict[str, Callable[[Request], Awaitable[Response]]] = {
     "/v1/models": models,
     "/models": models,
     "/slots": slots,
+    "/metrics": metrics,
 }
 
 POST: dict[str, Handler] = {
@@ -51,7 +54,6 @@ POST: dict[str, Handler] = {
 }
 
 MISSING: dict[str, str] = {
-    "/metrics": "the metrics endpoint (--metrics)",
     "/v1/embeddings": "embeddings (--embeddings)",
     "/embeddings": "embeddings (--embeddings)",
     "/embedding": "embeddings (--embeddings)",
@@ -69,7 +71,7 @@ MISSING: dict[str, str] = {
 
 def create_app(config: ServerConfig, client: TextService) -> Starlette:
     """The whole HTTP side over one text worker. Starts nothing; `app.state.services` is what run.py steers it by."""
-    services = Services(config, client, Templates(config.chat_template))
+    services = Services(config, client, Templates(config.chat_template), Metrics(client))
     app = Starlette(
         routes=_routes(config.api_prefix),
         middleware=[

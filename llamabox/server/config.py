@@ -30,4 +30,5 @@ class ServerConfig:
     given: frozenset[str] = frozenset()  # names of the sampling options the user set (contract D-7)
     enable_slots: bool = False
     slot_save_path: str | None = None  # an existing folder
+    enable_metrics: bool = False
     shutdown_grace: float = 10.0  # seconds running requests get to end after SIGTERM

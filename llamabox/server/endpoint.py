@@ -68,6 +68,7 @@ class JsonRoute:
         try:
             response = await self._handler(exchange)
             await response(scope, _nobody_receives, send)
+            exchange.services.metrics.answered(exchange.record)
         except LlamaboxError:
             raise
         except Exception as exc:

@@ -11,16 +11,18 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llamabox import log
 from llamabox.errors import AuthenticationFailed
 from llamabox.server.disconnect import ClientGone
 from llamabox.server.errors import error_response
 from llamabox.server.origins import Origins
-from llamabox.server.record import KEY, RequestRecord
+from llamabox.server.record import KEY, RequestRecord, line
 from llamabox.server.services import Services
 
 logger = logging.getLogger(__name__)
 
 HEALTH = ("/health", "/v1/health")
+METRICS = "/metrics"
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """What a client may choose as its X-Request-ID: it ends up in our log."""
@@ -59,6 +61,7 @@ class RequestId:
     def __init__(self, app: ASGIApp, server: str, prefix: str = "") -> None:
         self._app = app
         self._health = health_paths(prefix)
+        self._by_the_clock = self._health | {prefix + METRICS}
         self._server = server.encode("latin-1")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,9 +82,10 @@ class RequestId:
         except ClientGone:
             pass
         finally:
-            level = logging.DEBUG if is_health else logging.INFO
+            level = log.MORE if scope["path"] in self._by_the_clock else logging.INFO
             if logger.isEnabledFor(level):
-                logger.log(level, "%s", record.line(scope["method"], scope["path"]))
+                facts = record.facts(scope["method"], scope["path"])
+                logger.log(level, "%s", line(facts), extra={log.FACTS: facts})
 
 
 class Cors:
@@ -147,8 +151,12 @@ class Admission:
             await self._app(scope, receive, send)
             return
         refusal = self._services.refusal()
-        if refusal is not None:
+        if refusal is not None and not self._is_scrape(scope):
             await error_response(refusal)(scope, receive, send)
             return
         with self._services.lifecycle:
             await self._app(scope, receive, send)
+
+    def _is_scrape(self, scope: Scope) -> bool:
+        """Counters outlive a worker, and a restart is when somebody wants to see them."""
+        return scope["path"] == "/metrics" and self._services.client.info is not None

@@ -27,7 +27,7 @@ async def props(request: Request) -> Response:
             "modalities": {"vision": False, "audio": False, "video": False},
             "endpoint_slots": services.config.enable_slots,
             "endpoint_props": False,
-            "endpoint_metrics": False,
+            "endpoint_metrics": services.config.enable_metrics,
             "chat_template": services.templates.source(info),
             "bos_token": info.bos_token,
             "eos_token": info.eos_token,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Scope
+
+from llamabox.engine.events import Timings
 
 KEY = "llamabox.record"
 
@@ -17,7 +19,7 @@ class Counted(Protocol):
 
     n_prompt: int
     n_cached: int
-    n_predicted: int
+    timings: Timings
 
 
 @dataclass(slots=True)
@@ -27,21 +29,43 @@ class RequestRecord:
     request_id: str
     accepted_us: int  # microseconds since the epoch
     started: float = field(default_factory=time.perf_counter)
+    first_token: float | None = None  # on the clock of `started`
     status: int = 0  # 0: the client was gone before a reply began
     n_sequences: int = 1  # that share each prompt
     choices: Sequence[Counted] = ()
 
-    def line(self, method: str, path: str) -> str:
-        """For the log."""
-        elapsed_ms = 1e3 * (time.perf_counter() - self.started)
-        words = f"{self.request_id} {method} {path} {self.status or 'gone'}"
+    def begin(self) -> bool:
+        """The first token is there; False where there was one before."""
+        if self.first_token is not None:
+            return False
+        self.first_token = time.perf_counter()
+        return True
+
+    def facts(self, method: str, path: str) -> dict[str, Any]:
+        """What there is to tell, in the order of the line. Times in milliseconds."""
+        facts: dict[str, Any] = {
+            "id": self.request_id,
+            "method": method,
+            "route": path,
+            "status": self.status or None,
+        }
         if self.choices:
             prompts = self.choices[:: self.n_sequences]
-            words += (
-                f" prompt={sum(one.n_prompt for one in prompts)} cached={sum(one.n_cached for one in prompts)}"
-                f" generated={sum(one.n_predicted for one in self.choices)}"
-            )
-        return f"{words} {elapsed_ms:.0f} ms"
+            facts["prompt"] = sum(one.n_prompt for one in prompts)
+            facts["cached"] = sum(one.n_cached for one in prompts)
+            facts["generated"] = sum(one.timings.predicted_n for one in self.choices)
+        if self.first_token is not None:
+            facts["queue_ms"] = round(max(one.timings.queue_ms for one in self.choices), 1)
+            facts["ttft_ms"] = round(1e3 * (self.first_token - self.started), 1)
+        facts["total_ms"] = round(1e3 * (time.perf_counter() - self.started), 1)
+        return facts
+
+
+def line(facts: dict[str, Any]) -> str:
+    """`id POST /completion 200 prompt=8 … total_ms=12.3`, of RequestRecord.facts."""
+    head = ("id", "method", "route", "status")
+    words = [str(facts[name] or "gone") for name in head]
+    return " ".join([*words, *(f"{name}={value}" for name, value in facts.items() if name not in head)])
 
 
 def record_of(scope: Scope) -> RequestRecord:

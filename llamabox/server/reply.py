@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
@@ -15,6 +16,8 @@ from llamabox.server.prompts import Prompt
 from llamabox.server.responses.choice import Choice
 from llamabox.server.running import events_of, make_submits
 from llamabox.server.sse import EventStream
+
+logger = logging.getLogger(__name__)
 
 
 class Shape(Protocol):
@@ -37,6 +40,9 @@ class Reply:
         self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
         exchange.record.choices = self.choices
         exchange.record.n_sequences = options.params.n
+        if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: nothing below tells what was asked
+            for prompt in prompts:
+                logger.debug("%s prompt %r", exchange.record.request_id, prompt)
 
     async def gather(self) -> list[Choice]:
         """All choices, with their whole texts."""
@@ -45,7 +51,8 @@ class Reply:
                 for event in events:
                     match event:
                         case Delta():
-                            self._choice(position, event).add(event)
+                            self._exchange.services.metrics.said(choice := self._choice(position, event), event)
+                            choice.add(event)
                         case Started():
                             self._start(position, event)
                         case Finished():
@@ -66,6 +73,7 @@ class Reply:
                     match event:
                         case Delta():
                             choice = self._choice(position, event)
+                            self._exchange.services.metrics.said(choice, event)
                             choice.count(event)
                             parts.append(shape.text(choice, event))
                         case Started():
@@ -85,11 +93,14 @@ class Reply:
     def _start(self, position: int, event: Started) -> Choice:
         choice = self._choice(position, event)
         choice.start(event)
+        if self._exchange.record.begin():
+            self._exchange.services.metrics.began(self._exchange.record)
         self._exchange.services.slots.start(event, self._options)
         return choice
 
     def _finish(self, position: int, event: Finished) -> Choice:
         choice = self._choice(position, event)
         choice.finish(event)
+        self._exchange.services.metrics.ended(event)
         self._exchange.services.slots.finish(event)
         return choice

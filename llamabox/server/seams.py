@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from llamabox.engine.events import Event
+from llamabox.engine.events import Activity, Event
 from llamabox.workers.client import WorkerState
 from llamabox.workers.protocol import ModelInfo, Submit
 
@@ -27,6 +27,12 @@ class TextService(Protocol):
     def state(self) -> WorkerState: ...
     @property
     def info(self) -> ModelInfo | None: ...
+    @property
+    def activity(self) -> Activity:
+        """What the workers did so far and hold now, as last told: asks nobody."""
+
+    @property
+    def n_restarts(self) -> int: ...
     @property
     def stop_asked(self) -> asyncio.Event:
         """Set when the worker was sent the SIGTERM that is meant for the whole server."""

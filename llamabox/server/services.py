@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from llamabox.errors import Unavailable
 from llamabox.server.config import ServerConfig
 from llamabox.server.lifecycle import Lifecycle
+from llamabox.server.metrics import Metrics
 from llamabox.server.seams import TextService
 from llamabox.server.slot_book import SlotBook
 from llamabox.server.templating import Templates
@@ -29,6 +30,7 @@ class Services:
     config: ServerConfig
     client: TextService
     templates: Templates
+    metrics: Metrics
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     slots: SlotBook = field(default_factory=SlotBook)
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since the epoch

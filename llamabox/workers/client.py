@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from llamabox.engine.events import Event
+from llamabox.engine.events import Activity, Event
 from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, ServerFault, Unavailable
 from llamabox.workers.channel import AsyncChannel
 from llamabox.workers.generation import MAX_LAG, Generation
@@ -84,6 +84,8 @@ class TextClient:
         self.progress = 0.0
         self.info: ModelInfo | None = None
         self.stop_asked = asyncio.Event()  # the worker got a SIGTERM, which is meant for the whole server
+        self._past = Activity()  # of the workers that ended
+        self._present = Activity()  # of the one that runs
         self._load_error: LlamaboxError | None = None  # of the load that was tried last
         self._changed = asyncio.Event()  # one per change
         self._supervisor = Supervisor(module, self._session, self._ended, env=env, backoff=backoff or Backoff())
@@ -98,6 +100,11 @@ class TextClient:
     @property
     def n_restarts(self) -> int:
         return self._supervisor.n_restarts
+
+    @property
+    def activity(self) -> Activity:
+        """Of all workers so far, as far as they told."""
+        return self._present.after(self._past)
 
     @property
     def pid(self) -> int | None:
@@ -205,6 +212,8 @@ class TextClient:
     def _dispatch(self, message: Message) -> None:
         match message:
             case Step():
+                if message.activity is not None:
+                    self._present = message.activity
                 self._deliver(message.events)
             case Reply():
                 self._answer(message)
@@ -243,6 +252,8 @@ class TextClient:
     def _lost(self) -> None:
         """The channel is at its end. The state tells so before anything else is awaited: /health reads it."""
         self._channel = None
+        self._past = self.activity
+        self._present = Activity()
         if self.state is WorkerState.READY:
             self._enter(WorkerState.RESTARTING)
             self._suspects.add(generation.submit for generation in self._generations.values())

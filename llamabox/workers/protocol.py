@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from llamabox.engine.events import Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.events import Activity, Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, from_wire
 
@@ -70,6 +70,7 @@ class TextConfig:
     warmup: bool = True
     verbosity: int = 0
     log_colors: bool = False
+    log_json: bool = False
     native: str | None = None  # the native prefix; None: the one inside the package
 
 
@@ -162,9 +163,10 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Everything that one engine step brought forth."""
+    """Everything that one engine step brought forth, and what this worker has done by then."""
 
     events: list[Event]
+    activity: Activity | None = None  # None: as before
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ def encode(message: Message) -> bytes:
     kind = _KIND_OF[type(message)]
     body: Any = message
     if isinstance(message, Step):
-        body = [_row(event) for event in message.events]
+        body = [_activity_row(message.activity), *[_row(event) for event in message.events]]
     elif isinstance(message, Submit):
         _check_biases(message.logit_bias)
         _check_biases(message.params.sampling.logit_bias)
@@ -249,6 +251,28 @@ def _row(event: Event) -> tuple[Any, ...]:
             )
         case Failed():
             return ("x", event.request_id, event.index, event.error)
+
+
+def _activity_row(activity: Activity | None) -> tuple[int | float, ...] | None:
+    if activity is None:
+        return None
+    return (
+        activity.n_decode,
+        activity.n_busy,
+        activity.n_cached,
+        activity.n_prompt,
+        activity.prompt_ms,
+        activity.n_predicted,
+        activity.predicted_ms,
+        activity.n_tokens_max,
+        activity.n_processing,
+        activity.n_waiting,
+        activity.n_resident,
+    )
+
+
+def _step(rows: list[Any]) -> Step:
+    return Step([_event(row) for row in rows[1:]], None if rows[0] is None else Activity(*rows[0]))
 
 
 def _timings_row(timings: Timings) -> tuple[int, int, float, int, float, float]:
@@ -328,7 +352,7 @@ _BUILD: dict[str, Callable[[Any], Message]] = {
     "loading": lambda fields: Loading(**fields),
     "ready": lambda fields: Ready(ModelInfo(**fields["info"])),
     "load_failed": lambda fields: LoadFailed(**fields),
-    "step": lambda rows: Step([_event(row) for row in rows]),
+    "step": _step,
     "reply": lambda fields: Reply(**fields),
     "stop_asked": lambda fields: StopAsked(**fields),
 }

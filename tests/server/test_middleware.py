@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 from starlette.testclient import TestClient
 
 import llamabox
+from llamabox import log
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
+from llamabox.server.record import RequestRecord, line
 from tests.server.fake_client import FakeTextClient, saying
 
 ORIGIN = {"Origin": "http://page.example"}
@@ -127,4 +130,45 @@ def test_one_line_a_request_without_its_text(caplog: pytest.LogCaptureFixture) -
     lines = [record.message for record in caplog.records if record.name == "llamabox.server.middleware"]
     assert len(lines) == 1
     assert lines[0].startswith("mine POST /v1/completions 200 prompt=8 cached=2 generated=2 ")
+    assert re.search(r" queue_ms=[\d.]+ ttft_ms=[\d.]+ total_ms=[\d.]+$", lines[0])
     assert "SECRET" not in caplog.text
+
+
+def test_the_line_has_its_facts_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "llamabox"), browser() as http:
+        http.post("/completion", json={"prompt": "x"}, headers={"X-Request-ID": "one"})
+        http.post("/tokenize", json={"content": "x"}, headers={"X-Request-ID": "two"})
+    one, two = [record.facts for record in caplog.records if record.name == "llamabox.server.middleware"]
+    times = {name: one.pop(name) for name in ("queue_ms", "ttft_ms", "total_ms")}
+    assert all(isinstance(value, float) for value in times.values())
+    assert 0 < times["ttft_ms"] <= times["total_ms"]
+    assert one == {
+        "id": "one", "method": "POST", "route": "/completion", "status": 200, "prompt": 8, "cached": 2, "generated": 1,
+    }  # fmt: skip
+    assert list(two) == ["id", "method", "route", "status", "total_ms"]
+
+
+@pytest.mark.parametrize(("verbosity", "shown"), [(0, False), (1, False), (2, True)])
+def test_prompts_are_logged_from_verbosity_two_on(
+    verbosity: int, shown: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = {"role": "user", "content": "SECRET"}
+    with caplog.at_level(log.level(verbosity), "llamabox"), browser() as http:
+        http.post("/v1/chat/completions", json={"messages": [message]})
+        http.post("/completion", json={"prompt": ["HIDDEN", [5, 6]]})
+    assert [word in caplog.text for word in ("SECRET", "HIDDEN", "[5, 6]")] == [shown] * 3
+
+
+def test_health_checks_and_scrapes_are_logged_from_verbosity_one_on(caplog: pytest.LogCaptureFixture) -> None:
+    for verbosity in (0, 1):
+        caplog.clear()
+        with caplog.at_level(log.level(verbosity), "llamabox"), browser() as http:
+            http.get("/health")
+            http.get("/metrics")
+        assert ("/health 200" in caplog.text, "/metrics 501" in caplog.text) == (bool(verbosity), bool(verbosity))
+
+
+def test_a_client_that_left_before_the_reply_is_gone() -> None:
+    facts = RequestRecord("one", 0).facts("POST", "/completion")
+    assert (facts["status"], list(facts)) == (None, ["id", "method", "route", "status", "total_ms"])
+    assert line(facts).startswith("one POST /completion gone total_ms=")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.events import Activity, Delta, Failed, Finished, FinishReason, Started, StopType, Timings
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import ChannelBroken, InvalidRequest, LlamaboxError, ServerFault, to_wire
 from llamabox.workers import protocol
@@ -80,6 +80,7 @@ by_annotation["SamplingParams"] = made(SamplingParams)
 by_annotation["GenerationParams"] = made(GenerationParams)
 by_annotation["TextConfig"] = made(TextConfig)
 by_annotation["ModelInfo"] = made(ModelInfo)
+by_annotation["Activity | None"] = st.none() | made(Activity)
 by_annotation["list[Event]"] = st.lists(
     st.one_of(made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
 )
@@ -159,10 +160,12 @@ def test_a_bias_that_cannot_travel_is_our_bug(bias: float) -> None:
         b"3",
         b'["submit"]',
         b'["submit",{}]',
-        b'["step",[["d"]]]',
-        b'["step",[[]]]',
-        b'["step",[["?",1]]]',
+        b'["step",[null,["d"]]]',
+        b'["step",[null,[]]]',
+        b'["step",[null,["?",1]]]',
+        b'["step",[]]',
         b'["step",[3]]',
+        b'["step",[null,3]]',
         b'["abort",{"request_id":"a","more":1}]',
         b'["configure",{"config":[]}]',
         b'["nonsense",{}]',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llamabox.engine.events import Delta, Finished, Started
+from llamabox.engine.events import Delta, Finished, Started, Timings
 
 
 @dataclass(slots=True)
@@ -14,7 +14,7 @@ class Choice:
     index: int  # in the reply: prompt * n + sequence
     n_prompt: int = 0
     n_cached: int = 0
-    n_predicted: int = 0
+    timings: Timings = field(default_factory=Timings)  # as of the last event
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     end: Finished | None = None
@@ -26,19 +26,24 @@ class Choice:
 
     def count(self, event: Delta) -> None:
         """More text, which goes out at once."""
-        self.n_predicted = event.timings.predicted_n
+        self.timings = event.timings
 
     def add(self, event: Delta) -> None:
         """More text, which is kept."""
-        self.n_predicted = event.timings.predicted_n
+        self.timings = event.timings
         self.pieces.append(event.text)
         self.tokens += event.tokens
 
     def finish(self, event: Finished) -> None:
         """Nothing comes after it."""
         self.n_prompt = event.n_prompt
-        self.n_predicted = event.timings.predicted_n
+        self.timings = event.timings
         self.end = event
+
+    @property
+    def n_predicted(self) -> int:
+        """Tokens so far."""
+        return self.timings.predicted_n
 
     @property
     def text(self) -> str:

@@ -8,7 +8,7 @@ import queue
 import threading
 
 from llamabox.engine.engine import Engine
-from llamabox.engine.events import Failed
+from llamabox.engine.events import Activity, Failed
 from llamabox.engine.request import Request
 from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.workers.channel import BlockingChannel
@@ -98,14 +98,17 @@ class Loop:
         self._calls = calls
         self._slots = slots
         self._stopping = False
+        self._told = Activity()
 
     def run(self) -> None:
         """Serve until Shutdown."""
         while not self._stopping:
             self._take_in()
             events = self._engine.step()
-            if events:
-                self._channel.send(Step(events))
+            activity = self._engine.activity()
+            if events or activity != self._told:
+                self._told = activity
+                self._channel.send(Step(events, activity))
 
     def _take_in(self) -> None:
         """Do all tasks at hand; wait for one when there is nothing else to do."""

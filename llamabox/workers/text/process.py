@@ -41,7 +41,7 @@ def run(fd: int) -> int:
     if first is None:
         return 0
     assert isinstance(first, Configure)
-    log.setup(first.config.verbosity, first.config.log_colors)
+    log.setup(first.config.verbosity, first.config.log_colors, as_json=first.config.log_json)
     try:
         return serve(channel, first.config, stopping)
     except LlamaboxError as error:
