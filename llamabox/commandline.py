@@ -17,7 +17,7 @@ from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
-from llamabox.values import unknown_samplers
+from llamabox.values import QUANTISED, unknown_samplers
 from llamabox.workers.protocol import TextConfig
 
 
@@ -62,7 +62,17 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
                 f"{flag}: there is no sampler {name!r}, it is left out" for name in unknown_samplers(flag, following)
             ]
     _read_environment(values, environ)
+    if "defrag_thold" in values:
+        warnings.append("-dt: the KV memory is not defragmented any more, this option has no effect")
+    _check_together(values)
     return Parsed(values, tuple(warnings))
+
+
+def _check_together(values: dict[str, Any]) -> None:
+    """Raises OptionsError for options that exclude each other."""
+    type_v = values.get("text.type_v")
+    if type_v in QUANTISED and values.get("text.flash_attn") == "off":
+        raise OptionsError(f"-ctv {type_v} needs flash attention: leave out -fa off, or take f16, bf16 or f32")
 
 
 def _store(values: dict[str, Any], option: Option, value: Any) -> None:

@@ -120,6 +120,22 @@ _SERVER = (
         SERVER, "--max-body", "server.max_body", v.mebibytes, "largest request body, MiB", metavar="MIB", default="64",
     ),
     _valued(
+        SERVER, "--ssl-key-file", "server.ssl_key_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_KEY_FILE",
+        text="private key for TLS, PEM; needs --ssl-cert-file", default="",
+    ),
+    _valued(
+        SERVER, "--ssl-cert-file", "server.ssl_cert_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_CERT_FILE",
+        text="certificate for TLS with those that sign it, PEM; needs --ssl-key-file", default="",
+    ),
+    _valued(
+        SERVER, "--api-prefix", "server.api_prefix", v.api_prefix, metavar="PATH", env="LLAMA_ARG_API_PREFIX",
+        text="what every route's path begins with, that of /health too",
+    ),
+    _valued(
+        SERVER, "--cors-origins", "server.cors_origins", v.origins, metavar="ORIGIN,…", env="LLAMA_ARG_CORS_ORIGINS",
+        text="web pages that may call, as https://page.example; localhost is this machine with any port, * any page",
+    ),
+    _valued(
         SERVER, "-m --model", "text.model", v.word, metavar="FILE", env="LLAMA_ARG_MODEL",
         text="GGUF file; of a split one the first part",
         default="a small demo model, fetched once, with template chatml",
@@ -151,6 +167,25 @@ _MODEL = (
     _text(
         "-ngl --gpu-layers", "text.n_gpu_layers", v.gpu_layers, metavar="N|auto|all",
         env="LLAMA_ARG_N_GPU_LAYERS", hidden="--n-gpu-layers", text="layers kept on the GPU; negative is all",
+    ),
+    _text(
+        "-sm --split-mode", "text.split_mode", v.one_of(v.SPLIT_MODES), metavar="none|layer|row",
+        text="spread the model over the GPUs: not, by layers, or by rows of its matrices",
+    ),
+    _text(
+        "-ts --tensor-split", "text.tensor_split", v.tensor_split, metavar="N,N,…", default="by their memory",
+        text="share of each GPU, separated by , or /",
+    ),
+    _text("-mg --main-gpu", "text.main_gpu", v.integer(0), "the GPU of -sm none, and of small tensors with -sm row"),
+    _text(
+        "--override-kv", "text.kv_overrides", v.kv_override, metavar="KEY=TYPE:VALUE", accumulates=True, default="",
+        text="replace a value of the model's metadata; TYPE is int, float, bool or str; several times for several",
+    ),
+    _switch(COMPLETION, "--mlock", "text.mlock", "lock the model in memory"),
+    _switch(COMPLETION, "--no-mmap", "text.mmap", "read the model instead of mapping its file", const=False),
+    _text(
+        "--numa", "text.numa", v.one_of(v.NUMA), metavar="distribute|isolate|numactl",
+        text="place threads on a machine with several memory nodes",
     ),
     _text(
         "--chat-template", "server.chat_template", v.word, metavar="TEMPLATE", env="LLAMA_ARG_CHAT_TEMPLATE",
@@ -282,5 +317,55 @@ _RUNNING = (
     _switch(COMPLETION, "--no-warmup", "text.warmup", "do not run the model once before serving", const=False),
 )  # fmt: skip
 
-OPTIONS: tuple[Option, ...] = _GENERAL + _SERVER + _MODEL + _SAMPLING + _RUNNING
+_MEMORY = (
+    _switch(COMPLETION, "-nkvo --no-kv-offload", "text.offload_kqv", "keep the KV memory off the GPU", const=False),
+    _text(
+        "-ctk --cache-type-k", "text.type_k", v.one_of(v.CACHE_TYPES), metavar="TYPE",
+        text=f"type of the keys in the KV memory: {' '.join(v.CACHE_TYPES)}",
+    ),
+    _text(
+        "-ctv --cache-type-v", "text.type_v", v.one_of(v.CACHE_TYPES), metavar="TYPE",
+        text="the same of the values; all but f32, f16 and bf16 need flash attention",
+    ),
+    _switch(COMPLETION, "--swa-full", "text.swa_full", "keep all of the context in models with a sliding window"),
+    _text(
+        "-dt --defrag-thold", "defrag_thold", v.number(), "has no effect any more", env="LLAMA_ARG_DEFRAG_THOLD",
+        default="",
+    ),
+    _text(
+        "--rope-scaling", "text.rope_scaling", v.one_of(v.ROPE_SCALINGS), metavar="none|linear|yarn",
+        text="how positions beyond the training context are scaled", default="the model's",
+    ),
+    _text(
+        "--rope-scale", "text.rope_freq_scale", v.rope_scale, default="the model's",
+        text="context is this many times the training context; the same as --rope-freq-scale 1/N",
+    ),
+    _text(
+        "--rope-freq-base", "text.rope_freq_base", v.number(0), "RoPE base frequency; 0 is the model's",
+    ),
+    _text(
+        "--rope-freq-scale", "text.rope_freq_scale", v.number(0), "RoPE frequency scale; 0 is the model's",
+    ),
+    _text(
+        "--yarn-orig-ctx", "text.yarn_orig_ctx", v.integer(0), "YaRN: training context; 0 is the model's",
+    ),
+    _text(
+        "--yarn-ext-factor", "text.yarn_ext_factor", v.number(),
+        text="YaRN: mix of extrapolation, 0 is interpolation alone; negative is the model's",
+    ),
+    _text(
+        "--yarn-attn-factor", "text.yarn_attn_factor", v.number(), default="the model's, usually 1",
+        text="YaRN: scale of the attention, with --yarn-ext-factor 0 alone; negative is the model's",
+    ),
+    _text(
+        "--yarn-beta-fast", "text.yarn_beta_fast", v.number(), default="the model's, usually 32",
+        text="YaRN: low correction bound; negative is the model's",
+    ),
+    _text(
+        "--yarn-beta-slow", "text.yarn_beta_slow", v.number(), default="the model's, usually 1",
+        text="YaRN: high correction bound; negative is the model's",
+    ),
+)  # fmt: skip
+
+OPTIONS: tuple[Option, ...] = _GENERAL + _SERVER + _MODEL + _SAMPLING + _RUNNING + _MEMORY
 """In the order of `--help`."""

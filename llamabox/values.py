@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -85,6 +86,59 @@ def gpu_layers(text: str) -> int:
     return max(-1, value)
 
 
+def tensor_split(text: str) -> tuple[float, ...]:
+    """A share for each GPU, separated by `,` or `/`."""
+    try:
+        return tuple(number(0)(part) for part in text.replace("/", ",").split(","))
+    except ValueError as error:
+        raise ValueError(f"{error}, as in 3,1 for three quarters on the first GPU") from None
+
+
+def rope_scale(text: str) -> float:
+    """A factor of context as the frequencies' scale, its inverse."""
+    return 1 / number(above=0)(text)
+
+
+def kv_override(text: str) -> tuple[tuple[str, int | float | bool | str], ...]:
+    """`KEY=TYPE:VALUE` (contract 1.4)."""
+    key, has_key, rest = text.partition("=")
+    kind, has_kind, value = rest.partition(":")
+    if not (key and has_key and has_kind and kind in KV_TYPES):
+        raise ValueError(f"expected KEY=TYPE:VALUE with a type of {', '.join(KV_TYPES)}")
+    if len(key.encode()) > MAX_KV_TEXT:
+        raise ValueError(f"expected a key of at most {MAX_KV_TEXT} bytes")
+    return ((key, KV_TYPES[kind](value)),)
+
+
+def _kv_text(text: str) -> str:
+    if len(text.encode()) > MAX_KV_TEXT:
+        raise ValueError(f"expected a text of at most {MAX_KV_TEXT} bytes")
+    return text
+
+
+def _kv_bool(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text == "true"
+
+
+MAX_KV_TEXT = 127
+"""Bytes of a key or a text that llama_model_kv_override has room for."""
+
+KV_TYPES: dict[str, Callable[[str], int | float | bool | str]] = {
+    "int": integer(-(2**63), 2**63 - 1),
+    "float": number(),
+    "bool": _kv_bool,
+    "str": _kv_text,
+}
+
+SPLIT_MODES = {mode: mode for mode in ("none", "layer", "row")}
+ROPE_SCALINGS = {scaling: scaling for scaling in ("none", "linear", "yarn")}
+NUMA = {strategy: strategy for strategy in ("distribute", "isolate", "numactl")}
+CACHE_TYPES = {name: name for name in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")}
+QUANTISED = frozenset(CACHE_TYPES) - {"f32", "f16", "bf16"}
+
+
 def env_flag(text: str) -> bool:
     """A switch in the environment: exactly `1` or `true` is on, anything else is off (contract 1.8)."""
     return text in ("1", "true")
@@ -137,6 +191,24 @@ def hosts(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     if not found:
         raise ValueError("expected an address")
+    return found
+
+
+def api_prefix(text: str) -> str:
+    """With a slash before it and none after it; empty for none at all."""
+    prefix = text.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~/-]*", prefix):
+        raise ValueError("expected a path of letters, digits and . _ ~ - /")
+    return "/" + prefix if prefix else ""
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers spell them, separated by commas; also `localhost`, `null` and `*`."""
+    found = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    if not found or not all(
+        re.fullmatch(r"\*|localhost|null|[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/?#@]+", one) for one in found
+    ):
+        raise ValueError("expected origins as https://page.example:8000, localhost or *")
     return found
 
 

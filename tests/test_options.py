@@ -26,6 +26,8 @@ OWNERS = {"text": TextConfig, "server": ServerConfig, "generation": GenerationPa
 VALUES = {
     "--seed": "7", "--samplers": "top_k;temp", "--sampling-seq": "kt", "--chat-template": "llama3",
     "--logit-bias": "5-1.5", "--flash-attn": "off", "--top-nsigma": "2", "--gpu-layers": "3", "--log-colors": "on",
+    "--split-mode": "row", "--override-kv": "a.b=int:3", "--cache-type-k": "q8_0", "--cache-type-v": "q8_0",
+    "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
 
@@ -61,7 +63,7 @@ def example(option: Option, tmp_path: Path) -> str:
 
 
 def test_every_option_writes_to_a_field_that_exists() -> None:
-    actions = {"help", "version", "system_info", "list_devices"}
+    actions = {"help", "version", "system_info", "list_devices", "defrag_thold"}
     for option in OPTIONS:
         owner, _, name = option.dest.partition(".")
         if not name:
@@ -129,6 +131,28 @@ def test_unknown_words_are_passed_over() -> None:
         (["--repeat-penalty", "0"], "more than 0"),
         (["--dry-base", "0.5"], "1 or more"),
         (["--mirostat", "3"], "0 to 2"),
+        (["--api-prefix", "/{id}"], "a path of letters"),
+        (["--cors-origins", "page.example"], "https://page.example"),
+        (["--cors-origins", "http://page.example/path"], "https://page.example"),
+        (["--cors-origins", ","], "https://page.example"),
+        (["-sm", "tensor"], "none, layer, row"),
+        (["-ts", "3,,1"], "a number, as in 3,1"),
+        (["-ts", "-1"], "0 or more"),
+        (["-mg", "-1"], "0 or more"),
+        (["--override-kv", "a=int"], "KEY=TYPE:VALUE"),
+        (["--override-kv", "=int:1"], "KEY=TYPE:VALUE"),
+        (["--override-kv", "a=u8:1"], "int, float, bool, str"),
+        (["--override-kv", "a=int:9223372036854775808"], "9223372036854775807"),
+        (["--override-kv", "a=bool:1"], "true or false"),
+        (["--override-kv", "a=float:nan"], "finite"),
+        (["--override-kv", f"a=str:{'ü' * 64}"], "127 bytes"),
+        (["--override-kv", f"{'k' * 128}=int:1"], "127 bytes"),
+        (["--rope-scaling", "longrope"], "none, linear, yarn"),
+        (["--rope-scale", "0"], "more than 0"),
+        (["-ctk", "q6_k"], "q8_0"),
+        (["-ctv", "q8_0", "-fa", "off"], "needs flash attention"),
+        (["--numa", "on"], "distribute, isolate, numactl"),
+        (["-dt", "often"], "a number"),
         (["--seed", "4294967296"], "-1 to 4294967295"),
         (["--keep", "-2"], "-1 or more"),
         (["-l", "12"], "TOKEN_ID"),
@@ -201,6 +225,35 @@ def test_what_the_server_is_told() -> None:
     assert made("--host", "::1, /run/x.sock")[1].hosts == ("::1", "/run/x.sock")
     assert made("-b", "100")[0].n_ubatch == 100
     assert text.n_ubatch == 512
+
+
+def test_the_door() -> None:
+    for text, prefix in {"api": "/api", "/a/b.c/": "/a/b.c", "/": "", "": ""}.items():
+        assert made("--api-prefix", text)[1].api_prefix == prefix
+    origins = made("--cors-origins", "http://a.example:81, localhost,https://b.example/")[1].cors_origins
+    assert origins == ("http://a.example:81", "localhost", "https://b.example")
+    _, server = made(LLAMA_ARG_SSL_KEY_FILE="k", LLAMA_ARG_SSL_CERT_FILE="c", LLAMA_ARG_API_PREFIX="/x")
+    assert (server.ssl_key_file, server.ssl_cert_file, server.api_prefix) == ("k", "c", "/x")
+
+
+def test_loading() -> None:
+    text, _ = made("-ts", "3/1,0.5", "--override-kv", "a=int:-3", "--override-kv", "b.c=float:2", "--rope-scale", "4")
+    assert text.tensor_split == (3.0, 1.0, 0.5)
+    assert text.kv_overrides == (("a", -3), ("b.c", 2.0))
+    assert isinstance(text.kv_overrides[1][1], float)
+    assert text.rope_freq_scale == 0.25
+    words = ("--override-kv", "k=bool:true", "--override-kv", "k=str:a=b:c", "--override-kv", "k=str:")
+    assert made(*words)[0].kv_overrides == (("k", True), ("k", "a=b:c"), ("k", ""))
+    assert made("--override-kv", f"{'k' * 127}=str:{'v' * 127}")
+    assert made("-ctk", "Q8_0", "-ctv", "iq4_nl", "-fa", "auto")[0].type_v == "iq4_nl"
+    assert made("-ctv", "bf16", "-fa", "off")[0].type_v == "bf16"
+
+
+@pytest.mark.parametrize(("words", "environ"), [(("-dt", "0.1"), {}), ((), {"LLAMA_ARG_DEFRAG_THOLD": "0.2"})])
+def test_what_has_no_effect_any_more_says_so_once(words: tuple[str, ...], environ: dict[str, str]) -> None:
+    parsed = parse([*words, *words], environ)
+    assert parsed.warnings == ("-dt: the KV memory is not defragmented any more, this option has no effect",)
+    assert compose(parsed) == made()
 
 
 def test_threads() -> None:

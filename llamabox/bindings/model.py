@@ -110,8 +110,9 @@ class Model:
     def _int(self, name: str) -> int:
         return int(getattr(self.native.lib, f"llama_model_{name}")(self.handle))
 
-    @cached_property
+    @property
     def n_ctx_train(self) -> int:
+        """Tokens. A context with YaRN scaling raises it."""
         return self._int("n_ctx_train")
 
     @cached_property

@@ -73,11 +73,11 @@ def create_app(config: ServerConfig, client: TextService) -> Starlette:
     """The whole HTTP side over one text worker. Starts nothing; `app.state.services` is what run.py steers it by."""
     services = Services(config, client, Templates(config.chat_template), Metrics(client))
     app = Starlette(
-        routes=_routes(),
+        routes=_routes(config.api_prefix),
         middleware=[
-            Middleware(RequestId, server=f"llamabox/{llamabox.__version__}"),
-            Middleware(Cors),
-            Middleware(Auth, keys=config.api_keys),
+            Middleware(RequestId, server=f"llamabox/{llamabox.__version__}", prefix=config.api_prefix),
+            Middleware(Cors, origins=config.cors_origins),
+            Middleware(Auth, keys=config.api_keys, prefix=config.api_prefix),
             Middleware(Admission, services=services),
         ],
         exception_handlers={
@@ -91,13 +91,13 @@ def create_app(config: ServerConfig, client: TextService) -> Starlette:
     return app
 
 
-def _routes() -> list[BaseRoute]:
-    routes: list[BaseRoute] = [Route(path, endpoint, methods=["GET"]) for path, endpoint in GET.items()]
-    routes += [Route(path, JsonRoute(handler), methods=["POST"]) for path, handler in POST.items()]
-    routes += [Route("/props", _by_method(GET=props, POST=set_props), methods=["GET", "POST"])]
-    routes += [Route("/slots/{id_slot}", JsonRoute(slot_action, needs_body=False), methods=["POST"])]
+def _routes(prefix: str) -> list[BaseRoute]:
+    routes: list[BaseRoute] = [Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in GET.items()]
+    routes += [Route(prefix + path, JsonRoute(handler), methods=["POST"]) for path, handler in POST.items()]
+    routes += [Route(prefix + "/props", _by_method(GET=props, POST=set_props), methods=["GET", "POST"])]
+    routes += [Route(prefix + "/slots/{id_slot}", JsonRoute(slot_action, needs_body=False), methods=["POST"])]
     every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-    routes += [Route(path, _missing(what), methods=every) for path, what in MISSING.items()]
+    routes += [Route(prefix + path, _missing(what), methods=every) for path, what in MISSING.items()]
     return routes
 
 

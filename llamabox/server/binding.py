@@ -30,13 +30,13 @@ def bind_sockets(hosts: Iterable[str], port: int) -> list[socket.socket]:
     return sockets
 
 
-def describe_socket(sock: socket.socket) -> str:
+def describe_socket(sock: socket.socket, scheme: str = "http") -> str:
     """Where a client would connect."""
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{name}"
     host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
-    return f"http://{host}:{name[1]}"
+    return f"{scheme}://{host}:{name[1]}"
 
 
 def unix_paths(sockets: Iterable[socket.socket]) -> list[str]:

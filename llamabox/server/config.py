@@ -18,6 +18,10 @@ class ServerConfig:
     stall_timeout: float = 30.0  # seconds a client may leave its stream unread, or its body unsent; `timeout` caps it
     ping_interval: float = 30.0  # seconds of silence after which a stream gets a comment line
     max_body: int = 64 << 20  # bytes
+    ssl_key_file: str | None = None  # PEM; both or neither
+    ssl_cert_file: str | None = None
+    api_prefix: str = ""  # of every route; begins with a slash unless empty, and does not end with one
+    cors_origins: tuple[str, ...] = ("*",)  # pages that may read replies; * any, localhost this machine's
     api_keys: frozenset[str] = frozenset()
     alias: str = "unknown"  # while it is "unknown" the model's path stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own

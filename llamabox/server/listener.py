@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from dataclasses import dataclass
+from typing import Any
 
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -42,11 +44,20 @@ class Connection:
 class Listener:
     """Takes connections from `start` to `close`. Belongs to the event loop; the sockets are its own from `start` on."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
+    ) -> None:
         self._app = wrap_app(app, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
         self._hypercorn = _hypercorn_config(config)
         self._sockets = sockets
         self._stall_timeout = min(config.timeout, config.stall_timeout)
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {
+                "ssl": tls,
+                "ssl_handshake_timeout": config.keep_alive,
+                "ssl_shutdown_timeout": self._stall_timeout,  # what is still unsent goes out within it
+            }
         self._context = WorkerContext(None)
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
@@ -59,7 +70,7 @@ class Listener:
     async def start(self) -> None:
         """Accepts from here on."""
         for sock in self._sockets:
-            self._servers.append(await asyncio.start_server(self._serve, sock=sock, backlog=BACKLOG))
+            self._servers.append(await asyncio.start_server(self._serve, sock=sock, backlog=BACKLOG, **self._tls))
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop_accepting(self) -> None:

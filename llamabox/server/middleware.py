@@ -15,13 +15,14 @@ from llamabox import log
 from llamabox.errors import AuthenticationFailed
 from llamabox.server.disconnect import ClientGone
 from llamabox.server.errors import error_response
+from llamabox.server.origins import Origins
 from llamabox.server.record import KEY, RequestRecord, line
 from llamabox.server.services import Services
 
 logger = logging.getLogger(__name__)
 
-HEALTH = frozenset({"/health", "/v1/health"})
-BY_THE_CLOCK = HEALTH | {"/metrics"}
+HEALTH = ("/health", "/v1/health")
+METRICS = "/metrics"
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """What a client may choose as its X-Request-ID: it ends up in our log."""
@@ -34,6 +35,10 @@ PREFLIGHT = (
 )
 
 RawHeaders = list[tuple[bytes, bytes]]
+
+
+def health_paths(prefix: str) -> frozenset[str]:
+    return frozenset(prefix + path for path in HEALTH)
 
 
 def _with_headers(send: Send, extra: RawHeaders, record: RequestRecord | None = None) -> Send:
@@ -53,8 +58,10 @@ class RequestId:
     The last place that ClientGone reaches: Hypercorn then finds no reply and closes the connection.
     """
 
-    def __init__(self, app: ASGIApp, server: str) -> None:
+    def __init__(self, app: ASGIApp, server: str, prefix: str = "") -> None:
         self._app = app
+        self._health = health_paths(prefix)
+        self._by_the_clock = self._health | {prefix + METRICS}
         self._server = server.encode("latin-1")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +73,7 @@ class RequestId:
         record = RequestRecord(given if REQUEST_ID.fullmatch(given) else str(now_us), now_us)
         scope[KEY] = record
         extra: RawHeaders = [(b"server", self._server)]
-        is_health = scope["path"] in HEALTH
+        is_health = scope["path"] in self._health
         if not is_health:
             extra.append((b"x-request-id", record.request_id.encode("latin-1")))
             extra.append((b"x-request-accepted-at", b"%d" % now_us))
@@ -75,17 +82,19 @@ class RequestId:
         except ClientGone:
             pass
         finally:
-            level = log.MORE if scope["path"] in BY_THE_CLOCK else logging.INFO
+            level = log.MORE if scope["path"] in self._by_the_clock else logging.INFO
             if logger.isEnabledFor(level):
                 facts = record.facts(scope["method"], scope["path"])
                 logger.log(level, "%s", line(facts), extra={log.FACTS: facts})
 
 
 class Cors:
-    """Any page may call: a preflight is answered here, for every path and without a key (contract 2.1.5, 4)."""
+    """Lets pages of the allowed origins call. A preflight is answered here, for every path and without a key
+    (contract 2.1.5, 4)."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, origins: Iterable[str]) -> None:
         self._app = app
+        self._origins = Origins(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,12 +102,11 @@ class Cors:
             return
         extra: RawHeaders = []
         origin = Headers(scope=scope).get("origin")
-        if origin is not None:
-            extra = [
-                (b"access-control-allow-origin", origin.encode("latin-1")),
-                (b"access-control-allow-credentials", b"true"),
-                (b"vary", b"Origin"),
-            ]
+        if origin is not None or not self._origins.is_any:
+            extra.append((b"vary", b"Origin"))
+        if origin is not None and origin in self._origins:
+            extra.append((b"access-control-allow-origin", origin.encode("latin-1")))
+            extra.append((b"access-control-allow-credentials", b"true"))
         if scope["method"] == "OPTIONS":
             await send({"type": "http.response.start", "status": 200, "headers": [*PREFLIGHT, *extra]})
             await send({"type": "http.response.body", "body": b""})
@@ -109,12 +117,14 @@ class Cors:
 class Auth:
     """Lets in who brings a key, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; anybody may ask for the health."""
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Iterable[str], prefix: str = "") -> None:
         self._app = app
+        self._health = health_paths(prefix)
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._keys or scope["path"] in HEALTH or self._knows(Headers(scope=scope)):
+        is_open = scope["type"] != "http" or not self._keys or scope["path"] in self._health
+        if is_open or self._knows(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         await error_response(AuthenticationFailed("Invalid API Key"))(scope, receive, send)

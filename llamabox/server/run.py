@@ -17,6 +17,7 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.listener import Listener
 from llamabox.server.seams import TextService
 from llamabox.server.services import Services
+from llamabox.server.tls import tls_context
 
 logger = logging.getLogger(__name__)
 
@@ -50,21 +51,25 @@ async def serve(config: ServerConfig, client: TextService) -> int:
     """Serves until SIGTERM or SIGINT, or until the first load fails. Returns the exit code; the worker ends before.
 
     0 after a signal, 1 when the model cannot be loaded, 2 when the native libraries are missing or do not fit.
-    Raises ListenError, before anything is loaded, if a host or port cannot be listened on.
+    Raises, before anything is loaded, ListenError if a host or port cannot be listened on, and OptionsError if key or
+    certificate cannot be used.
     """
+    tls = tls_context(config)
     sockets = bind_sockets(config.hosts, config.port)
     paths = unix_paths(sockets)
     _raise_file_limit()
     app = create_app(config, client)
     services: Services = app.state.services
-    listener = Listener(app, config, sockets)
+    listener = Listener(app, config, sockets, tls)
     signalled = asyncio.Event()
     with _catching_signals(signalled, client):
         try:
             await listener.start()
             await client.start()
             for sock in sockets:
-                logger.info("listening on %s", describe_socket(sock))
+                logger.info(
+                    "listening on %s", describe_socket(sock, "http" if tls is None else "https") + config.api_prefix
+                )
             code = await _until_over(services, signalled)
             services.lifecycle.stop()
             await listener.stop_accepting()

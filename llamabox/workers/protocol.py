@@ -40,6 +40,9 @@ PREFIX = struct.Struct("<II")
 MAX_FRAME = 1 << 30
 """A longer frame is a broken peer, not a message."""
 
+KvValue = int | float | bool | str
+"""What a value of a model file's metadata can be overridden with."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
@@ -53,8 +56,27 @@ class TextConfig:
     n_threads: int = -1
     n_threads_batch: int = -1
     n_gpu_layers: int = -1
+    split_mode: str = "layer"  # none, layer, row
+    tensor_split: tuple[float, ...] = ()  # shares of the GPUs; none: by their memory
+    main_gpu: int = 0
+    kv_overrides: tuple[tuple[str, KvValue], ...] = ()
+    mmap: bool = True
+    mlock: bool = False
+    numa: str = "disabled"  # disabled, distribute, isolate, numactl
     flash_attn: str = "auto"  # on, off, auto
     kv_unified: bool = False
+    offload_kqv: bool = True
+    type_k: str = "f16"
+    type_v: str = "f16"
+    swa_full: bool = False
+    rope_scaling: str = "unspecified"  # none, linear, yarn; unspecified: the model's, as are the zeros below
+    rope_freq_base: float = 0.0
+    rope_freq_scale: float = 0.0
+    yarn_orig_ctx: int = 0
+    yarn_ext_factor: float = -1.0  # negative: the model's, as with those below
+    yarn_attn_factor: float = -1.0
+    yarn_beta_fast: float = -1.0
+    yarn_beta_slow: float = -1.0
     context_shift: bool = True
     cont_batching: bool = True
     warmup: bool = True
@@ -327,6 +349,12 @@ def _submit(fields: dict[str, Any]) -> Submit:
     return Submit(**fields)
 
 
+def _text_config(fields: dict[str, Any]) -> TextConfig:
+    fields["tensor_split"] = tuple(fields["tensor_split"])
+    fields["kv_overrides"] = tuple((key, value) for key, value in fields["kv_overrides"])
+    return TextConfig(**fields)
+
+
 def _without_surrogates(value: Any) -> Any:
     """The same JSON value with each lone surrogate in its strings replaced by U+FFFD."""
     match value:
@@ -340,7 +368,7 @@ def _without_surrogates(value: Any) -> Any:
 
 
 _BUILD: dict[str, Callable[[Any], Message]] = {
-    "configure": lambda fields: Configure(TextConfig(**fields["config"])),
+    "configure": lambda fields: Configure(_text_config(fields["config"])),
     "submit": _submit,
     "abort": lambda fields: Abort(**fields),
     "call": lambda fields: Call(**fields),

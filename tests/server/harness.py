@@ -15,6 +15,7 @@ from llamabox.server.app import create_app
 from llamabox.server.binding import bind_sockets
 from llamabox.server.config import ServerConfig
 from llamabox.server.listener import Listener
+from llamabox.server.tls import tls_context
 from tests.server.fake_client import FakeTextClient
 
 WITHIN = 10.0
@@ -48,7 +49,7 @@ async def running(client: FakeTextClient, config: ServerConfig | None = None) ->
     app = create_app(config, client)
     sockets = bind_sockets(["127.0.0.1"], 0)
     port = sockets[0].getsockname()[1]
-    listener = Listener(app, config, sockets)
+    listener = Listener(app, config, sockets, tls_context(config))
     await listener.start()
     try:
         async with (

@@ -62,6 +62,10 @@ by_annotation: dict[Any, st.SearchStrategy[Any]] = {
     "str | None": st.none() | texts,
     "list[int]": st.lists(ints, max_size=5),
     "tuple[str, ...]": st.lists(texts, max_size=3).map(tuple),
+    "tuple[float, ...]": st.lists(floats, max_size=3).map(tuple),
+    "tuple[tuple[str, KvValue], ...]": st.lists(
+        st.tuples(texts, st.one_of(ints, floats, st.booleans(), texts)), max_size=3
+    ).map(tuple),
     "tuple[tuple[int, float], ...]": st.lists(st.tuples(ints, biases), max_size=3).map(tuple),
     "list[tuple[int | str, float]]": st.lists(st.tuples(ints | texts, biases), max_size=3),
     "list[str | int]": st.lists(ints | texts, max_size=5),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from llamabox import errors
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, build_info
-from llamabox.bindings.context import Context, ContextParams, FlashAttention
-from llamabox.bindings.model import Model, ModelParams
+from llamabox.bindings.context import Context, ContextParams, FlashAttention, Rope, RopeScaling
+from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
 from llamabox.workers.protocol import ModelInfo, TextConfig
@@ -25,10 +26,8 @@ class TextModel:
 
     def __init__(self, native: Native, config: TextConfig, on_progress: Callable[[float], None]) -> None:
         """Raises ModelLoadError or ContextError with one line that says what is wrong."""
-        backend.start(native)
-        self.model = Model.load(
-            native, config.model, ModelParams(n_gpu_layers=config.n_gpu_layers), on_progress=on_progress
-        )
+        backend.start(native, backend.Numa(config.numa))
+        self.model = Model.load(native, config.model, model_params(config, native), on_progress=on_progress)
         try:
             if not self.model.has_decoder:
                 raise errors.ModelLoadError(f"{config.model} is an encoder: it embeds text, but cannot generate any")
@@ -82,6 +81,42 @@ class TextModel:
         self.model.close()
 
 
+def model_params(config: TextConfig, native: Native) -> ModelParams:
+    """How to load. Without a GPU nothing can be split: that is warned about, so that one command line fits all."""
+    room = native.lib.llama_max_devices()
+    if len(config.tensor_split) >= room:
+        raise errors.ModelLoadError(f"-ts has {len(config.tensor_split)} shares, but there may be {room - 1} at most")
+    plain = ModelParams(
+        n_gpu_layers=config.n_gpu_layers,
+        load_mode=LOAD_MODES[config.mmap, config.mlock],
+        kv_overrides=tuple(dict(config.kv_overrides).items()),  # libllama would take the first of two
+    )
+    split = replace(
+        plain,
+        split_mode=SplitMode(config.split_mode),
+        main_gpu=config.main_gpu,
+        tensor_split=config.tensor_split,
+    )
+    if split != plain and not has_gpu(native):
+        logger.warning("-sm, -ts and -mg have no effect: there is no GPU")
+        return plain
+    return split
+
+
+def has_gpu(native: Native) -> bool:
+    """`llama_supports_gpu_offload` does not ask that: it is true of any build with RPC."""
+    return any(device.kind in ("gpu", "igpu") for device in backend.devices(native))
+
+
+LOAD_MODES = {
+    (True, False): LoadMode.AUTO,
+    (True, True): LoadMode.MMAP_MLOCK,
+    (False, False): LoadMode.NONE,
+    (False, True): LoadMode.MLOCK,
+}
+"""By (mmap, mlock), contract 1.10."""
+
+
 def context_params(config: TextConfig, model: Model) -> ContextParams:
     """The context for a configuration. With one sequence a unified pool and a stream of its own are the same."""
     return ContextParams(
@@ -93,6 +128,20 @@ def context_params(config: TextConfig, model: Model) -> ContextParams:
         n_threads_batch=config.n_threads_batch,
         flash_attn=FlashAttention(config.flash_attn),
         kv_unified=config.kv_unified,
+        swa_full=config.swa_full,
+        offload_kqv=config.offload_kqv,
+        type_k=config.type_k,
+        type_v=config.type_v,
+        rope=Rope(
+            scaling=RopeScaling(config.rope_scaling),
+            freq_base=config.rope_freq_base,
+            freq_scale=config.rope_freq_scale,
+            yarn_ext_factor=config.yarn_ext_factor,
+            yarn_attn_factor=config.yarn_attn_factor,
+            yarn_beta_fast=config.yarn_beta_fast,
+            yarn_beta_slow=config.yarn_beta_slow,
+            yarn_orig_ctx=config.yarn_orig_ctx,
+        ),
     )
 
 

@@ -1,0 +1,190 @@
+"""What the load options do to a real model. Without a GPU, -nkvo, -sm, -ts and -mg only show in what is passed on, as
+do --numa on one memory node and --swa-full with a model that has no sliding window."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from llamabox.bindings import _ffi, backend
+from llamabox.bindings.batch import Batch
+from llamabox.bindings.context import Rope, RopeScaling
+from llamabox.bindings.model import LoadMode, SplitMode
+from llamabox.commandline import compose, parse
+from llamabox.demo import ensure_demo_model
+from llamabox.errors import ContextError, ModelLoadError
+from llamabox.workers.protocol import TextConfig
+from llamabox.workers.text import loader
+from llamabox.workers.text.loader import TextModel, context_params, has_gpu, model_params
+
+Load = Callable[..., TextModel]
+
+YARN = ("--rope-scaling", "yarn", "--rope-scale", "2")
+CHANGES_LOGITS = {
+    "base": ((), ("--rope-freq-base", "50000")),
+    "scale": ((), ("--rope-scale", "2")),
+    "frequency scale": ((), ("--rope-freq-scale", "0.5")),
+    "no scaling": (("--rope-scale", "2"), ("--rope-scale", "2", "--rope-scaling", "none")),
+    "yarn": (("--rope-scale", "2"), YARN),
+    "yarn: context": (YARN, (*YARN, "--yarn-orig-ctx", "256")),
+    "yarn: extrapolation": (YARN, (*YARN, "--yarn-ext-factor", "0.5")),
+    "yarn: attention": (
+        (*YARN, "--yarn-ext-factor", "0"), (*YARN, "--yarn-ext-factor", "0", "--yarn-attn-factor", "2"),
+    ),
+    "yarn: fast": (YARN, (*YARN, "--yarn-beta-fast", "8")),
+    "yarn: slow": (YARN, (*YARN, "--yarn-beta-slow", "8")),
+    "keys": ((), ("-ctk", "q4_0")),
+    "values": ((), ("-ctv", "q4_0")),
+    "a float of the metadata": ((), ("--override-kv", "llama.attention.layer_norm_rms_epsilon=float:1")),
+}  # fmt: skip
+"""Options without and with what is tried."""
+
+CHANGES_NOTHING = {
+    "linear is what a scale means": (("--rope-scale", "2"), ("--rope-scale", "2", "--rope-scaling", "linear")),
+    "the inverse": (("--rope-scale", "4"), ("--rope-freq-scale", "0.25")),
+    "unmapped": ((), ("--no-mmap",)),
+    "no GPU memory": ((), ("-nkvo", "--swa-full")),
+}
+
+
+def config_of(*words: str) -> TextConfig:
+    config, _ = compose(parse(["-c", "256", "-b", "64", "-t", "1", "--no-warmup", *words], {}))
+    return replace(config, model=str(ensure_demo_model(progress=False)))
+
+
+@pytest.fixture(scope="module")
+def native() -> _ffi.Native:
+    loaded = _ffi.load()
+    backend.start(loaded)
+    return loaded
+
+
+@pytest.fixture
+def load(native: _ffi.Native) -> Iterator[Load]:
+    made: list[TextModel] = []
+
+    def make(*words: str) -> TextModel:
+        made.append(TextModel(native, config_of(*words), lambda _: None))
+        return made[-1]
+
+    yield make
+    for model in made:
+        model.close()
+
+
+def logits(native: _ffi.Native, *words: str) -> NDArray[np.float32]:
+    with closing(TextModel(native, config_of(*words), lambda _: None)) as model:
+        text = "The capital of France is Paris, and the capital of Italy is"
+        batch = Batch(native, 64)
+        row = batch.extend(model.model.vocab.tokenize(text, add_special=True, parse_special=True), 0, 0)[-1]
+        batch.logits[row] = 1
+        model.context.decode(batch)
+        return model.context.logits(row).copy()
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES_LOGITS.values(), ids=CHANGES_LOGITS.keys())
+def test_it_changes_what_the_model_says(native: _ffi.Native, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+    assert np.abs(logits(native, *before) - logits(native, *after)).max() > 0.05
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES_NOTHING.values(), ids=CHANGES_NOTHING.keys())
+def test_it_changes_nothing_of_what_the_model_says(
+    native: _ffi.Native, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    assert np.array_equal(logits(native, *before), logits(native, *after))
+
+
+def test_overridden_metadata(load: Load) -> None:
+    plain = load().info()
+    assert (plain.n_ctx_train, plain.add_bos) == (8192, False)
+    length, bos = "llama.context_length=int:", "tokenizer.ggml.add_bos_token=bool:true"
+    info = load("--override-kv", length + "9", "--override-kv", bos, "--override-kv", length + "100").info()
+    assert (info.n_ctx_train, info.add_bos) == (100, True), "the last of two for one key counts"
+    assert info.n_ctx == 100, "and a slot has no more than the model was trained for"
+    scaled = load("--override-kv", "llama.rope.scaling.type=str:yarn", "--rope-scale", "2").info()
+    assert scaled.n_ctx_train == 2 * 8192
+
+
+def test_an_override_of_the_wrong_type_is_not_taken(load: Load) -> None:
+    assert load("--override-kv", "llama.context_length=str:100").info().n_ctx_train == 8192
+
+
+def test_yarn_raises_what_a_slot_may_hold(load: Load) -> None:
+    length = ("--override-kv", "llama.context_length=int:100")
+    assert load(*length).info().n_ctx == 100
+    assert load(*length, *YARN).info().n_ctx == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "locked", "mapped"),
+    [((), False, True), (("--mlock",), True, True), (("--no-mmap",), False, False),
+     (("--mlock", "--no-mmap"), True, False)],
+)  # fmt: skip
+def test_how_the_file_is_held(load: Load, words: tuple[str, ...], locked: bool, mapped: bool) -> None:
+    if locked and os.geteuid() != 0 and resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] < 1 << 28:
+        pytest.skip("this user may not lock so much memory")
+    before = n_locked()
+    model = load(*words)
+    assert (n_locked() - before > 1 << 16) == locked
+    assert (str(Path(model.model.path).resolve()) in Path("/proc/self/maps").read_text()) == mapped
+
+
+def n_locked() -> int:
+    """KiB of this process that cannot be paged out."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmLck:")[1].split()[0])
+
+
+def test_quantised_values_need_flash_attention(native: _ffi.Native) -> None:
+    """The command line refuses it before; this is what is left for a caller of the worker."""
+    config = replace(config_of("-ctv", "q8_0"), flash_attn="off")
+    with pytest.raises(ContextError, match="quantized V cache requires flash_attn"):
+        TextModel(native, config, lambda _: None)
+
+
+def test_without_a_gpu_a_split_is_warned_about(native: _ffi.Native, caplog: pytest.LogCaptureFixture) -> None:
+    if has_gpu(native):
+        pytest.skip("there is a GPU")
+    config = config_of("-sm", "row", "-ts", "3/1", "-mg", "1")
+    assert model_params(config, native) == model_params(config_of(), native)
+    assert [record.message for record in caplog.records] == ["-sm, -ts and -mg have no effect: there is no GPU"]
+
+
+def test_what_a_gpu_is_told(native: _ffi.Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "has_gpu", lambda native: True)
+    params = model_params(config_of("-sm", "row", "-ts", "3/1", "-mg", "1", "-ngl", "7"), native)
+    assert (params.split_mode, params.tensor_split, params.main_gpu) == (SplitMode.ROW, (3.0, 1.0), 1)
+    assert (params.n_gpu_layers, params.load_mode) == (7, LoadMode.AUTO)
+
+
+def test_more_shares_than_devices_can_be(native: _ffi.Native) -> None:
+    room = native.lib.llama_max_devices()
+    model_params(config_of("-ts", ",".join("1" * (room - 1))), native)
+    with pytest.raises(ModelLoadError, match=f"-ts has {room} shares, but there may be {room - 1} at most"):
+        model_params(config_of("-ts", ",".join("1" * room)), native)
+
+
+def test_what_a_context_is_told(load: Load) -> None:
+    model = load().model
+    plain = context_params(config_of(), model)
+    assert (plain.offload_kqv, plain.swa_full, plain.rope) == (True, False, Rope()), "nothing the user did not give"
+    given = context_params(config_of("-nkvo", "--swa-full", "-ctk", "Q8_0", "--rope-scaling", "none"), model)
+    assert (given.offload_kqv, given.swa_full, given.type_k) == (False, True, "q8_0")
+    assert given.rope == Rope(scaling=RopeScaling.NONE)
+
+
+@pytest.mark.parametrize("strategy", ["distribute", "isolate", "numactl"])
+def test_memory_nodes(native: _ffi.Native, monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
+    """ggml takes the first strategy of a process, and this one is not to be changed for the tests to come."""
+    asked: list[str] = []
+    monkeypatch.setattr(loader.backend, "start", lambda native, numa: asked.append(numa))
+    TextModel(native, config_of("--numa", strategy), lambda _: None).close()
+    assert asked == [strategy]
