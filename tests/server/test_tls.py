@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from llamabox.errors import OptionsError
 from llamabox.server.config import ServerConfig
@@ -20,24 +26,28 @@ from llamabox.server.tls import tls_context
 from tests.server.fake_client import FakeTextClient, delta, saying, started
 from tests.server.harness import WITHIN, Running, events, running
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the certificate is made with openssl")
-
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 
 
-def certify(folder: Path, *key_options: str) -> ServerConfig:
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"),
-            *("-subj", "/CN=llamabox test", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-addext", "keyUsage=critical,digitalSignature,keyCertSign"),
-            *("-keyout", str(key), "-out", str(certificate), *(key_options or ("-nodes",))),
-        ],
-        check=True,
-        capture_output=True,
+def certify(folder: Path, password: bytes | None = None) -> ServerConfig:
+    """A certificate for 127.0.0.1, signed by its own key; with a password that key is encrypted."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "llamabox test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
     )
-    return ServerConfig(ssl_key_file=str(key), ssl_cert_file=str(certificate))
+    encryption = BestAvailableEncryption(password) if password else NoEncryption()
+    key_path, certificate_path = folder / "key.pem", folder / "certificate.pem"
+    key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+    certificate_path.write_bytes(certificate.public_bytes(Encoding.PEM))
+    return ServerConfig(ssl_key_file=str(key_path), ssl_cert_file=str(certificate_path))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +146,7 @@ def test_a_key_that_is_not_the_certificates(config: ServerConfig, tmp_path: Path
 
 def test_an_encrypted_key_is_refused_and_not_asked_about(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="an unencrypted key"):
-        tls_context(certify(tmp_path, "-passout", "pass:secret"))
+        tls_context(certify(tmp_path, b"secret"))
 
 
 def test_the_command_ends_with_1(config: ServerConfig, tmp_path: Path) -> None:
