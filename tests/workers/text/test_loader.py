@@ -131,10 +131,16 @@ def test_yarn_raises_what_a_slot_may_hold(load: Load) -> None:
 def test_how_the_file_is_held(load: Load, words: tuple[str, ...], locked: bool, mapped: bool) -> None:
     if locked and os.geteuid() != 0 and resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] < 1 << 28:
         pytest.skip("this user may not lock so much memory")
-    before = n_locked()
-    model = load(*words)
-    assert (n_locked() - before > 1 << 16) == locked
-    assert (str(Path(model.model.path).resolve()) in Path("/proc/self/maps").read_text()) == mapped
+    # Other tests of this process may hold the same file, so what counts is what this load adds.
+    locked_before, mapped_before = n_locked(), n_mapped()
+    load(*words)
+    assert (n_locked() - locked_before > 1 << 16) == locked
+    assert (n_mapped() > mapped_before) == mapped
+
+
+def n_mapped() -> int:
+    """Mappings of GGUF files in this process."""
+    return Path("/proc/self/maps").read_text().count(".gguf")
 
 
 def n_locked() -> int:
