@@ -139,8 +139,10 @@ def test_how_the_file_is_held(load: Load, words: tuple[str, ...], locked: bool, 
 
 
 def n_mapped() -> int:
-    """Mappings of GGUF files in this process."""
-    return Path("/proc/self/maps").read_text().count(".gguf")
+    """Bytes of GGUF files that this process maps."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ranges = [line.split()[0].split("-") for line in lines if line.endswith(".gguf")]
+    return sum(int(end, 16) - int(start, 16) for start, end in ranges)
 
 
 def n_locked() -> int:
