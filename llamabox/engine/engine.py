@@ -7,26 +7,12 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 from llamabox import errors
-from llamabox.engine.detokenizer import Piece
-from llamabox.engine.events import (
-    Activity,
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    FinishReason,
-    Likely,
-    Started,
-    StopType,
-    Timings,
-    TokenProbs,
-)
+from llamabox.engine.events import Activity, Event, StopType
 from llamabox.engine.kv_cache import KVCache
-from llamabox.engine.logprobs import log
 from llamabox.engine.pacing import Pacing
+from llamabox.engine.reporter import Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduler import Scheduler, Work
@@ -57,8 +43,7 @@ class Engine:
         self._clock = clock
         self._pacing = Pacing()
         self._requests: dict[str, list[Sequence]] = {}
-        self._events: list[Event] = []
-        self._done = Activity()
+        self._reporter = Reporter(runner)
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx)
         self.context_shift = config.context_shift and self.cache.can_shift
         self._scheduler = Scheduler(
@@ -72,7 +57,7 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        return self._scheduler.is_idle and not self._events
+        return self._scheduler.is_idle and self._reporter.is_empty
 
     @property
     def running(self) -> list[Sequence]:
@@ -87,7 +72,7 @@ class Engine:
         """Queue a request. Raises ContextExceeded or InvalidRequest, and then nothing was queued."""
         self._check(request)
         if not request.tokens:
-            self._answer_nothing(request)
+            self._reporter.nothing(request)
             return
         seed = request.params.sampling.seed
         if seed == RANDOM_SEED:
@@ -102,7 +87,7 @@ class Engine:
 
     def abort(self, request_id: str) -> None:
         """Forget a request and free its slots at once; it gets no further event. Unknown ids are ignored."""
-        self._events = [event for event in self._events if event.request_id != request_id]
+        self._reporter.forget(request_id)
         for sequence in self._requests.pop(request_id, ()):
             if sequence.state is not State.ENDED:
                 self._scheduler.remove(sequence)
@@ -113,13 +98,12 @@ class Engine:
         if work.batch:
             self._update(work, self._execute(work))
         else:
-            assert self._events or self._scheduler.is_idle, "a step that makes no progress"
-        events, self._events = self._events, []
-        return events
+            assert not self._reporter.is_empty or self._scheduler.is_idle, "a step that makes no progress"
+        return self._reporter.take()
 
     def activity(self) -> Activity:
         """A snapshot."""
-        done = self._done
+        done = self._reporter.done
         done.n_resident, n_most = self.cache.usage()
         done.n_tokens_max = max(done.n_tokens_max, n_most)
         done.n_processing = len(self._scheduler.running)
@@ -136,27 +120,6 @@ class Engine:
             if slot.is_busy and slot.slot_id not in held
         ]
         return problems
-
-    def _answer_nothing(self, request: Request) -> None:
-        """An empty prompt without BOS has no logits to go on from: as in llama.cpp, its answer is empty."""
-        for index in range(request.params.n):
-            self._events += (
-                Started(request.request_id, index, -1, 0, 0, request.params.sampling.seed),
-                Finished(
-                    request.request_id,
-                    index,
-                    FinishReason.STOP,
-                    StopType.NONE,
-                    stopping_word="",
-                    truncated=False,
-                    has_new_line=False,
-                    n_prompt=0,
-                    n_resident=0,
-                    id_slot=-1,
-                    seed=request.params.sampling.seed,
-                    timings=Timings(),
-                ),
-            )
 
     def _check(self, request: Request) -> None:
         assert request.request_id not in self._requests
@@ -213,8 +176,8 @@ class Engine:
         except errors.DecodeError as error:
             self._lose(work, error)
             return []
-        self._done.n_decode += 1
-        self._done.n_busy += len(work.shares)
+        self._reporter.done.n_decode += 1
+        self._reporter.done.n_busy += len(work.shares)
         for share in work.shares:
             assert share.sequence.slot is not None
             self.cache.computed(share.sequence.slot, share.sequence.cells, share.stop)
@@ -256,27 +219,8 @@ class Engine:
                 self._finish(sequence, StopType.LIMIT)
 
     def _start(self, sequence: Sequence, now: float) -> None:
-        """The prompt is computed."""
-        timings = sequence.timings
-        timings.cache_n = sequence.n_cached
-        timings.prompt_n = sequence.n_prompt - sequence.n_cached
-        timings.queue_ms = (sequence.admitted - sequence.arrived) * 1e3
-        timings.prompt_ms = (now - sequence.admitted) * 1e3
         sequence.first_token = now
-        self._done.n_cached += timings.cache_n
-        self._done.n_prompt += timings.prompt_n
-        self._done.prompt_ms += timings.prompt_ms
-        assert sequence.slot is not None
-        self._events.append(
-            Started(
-                sequence.request_id,
-                sequence.index,
-                sequence.slot.slot_id,
-                sequence.n_prompt,
-                sequence.n_cached,
-                sequence.seed,
-            )
-        )
+        self._reporter.started(sequence, now)
 
     def _advance(self, sequence: Sequence, token: int, row: int, now: float) -> None:
         """Take a sampled token: say it, and end the sequence where it ends (order of checks: contract A.5)."""
@@ -287,18 +231,13 @@ class Engine:
             return
         sequence.cells.append(token)
         sequence.n_generated += 1
-        timings = sequence.timings
-        timings.predicted_n = sequence.n_generated
-        predicted_ms = (now - sequence.first_token) * 1e3
-        self._done.n_predicted += 1
-        self._done.predicted_ms += predicted_ms - timings.predicted_ms
-        timings.predicted_ms = predicted_ms
+        self._reporter.generated(sequence, now)
         if sequence.params.n_probs:
-            sequence.probs.append(self._probs(sequence, token, row))
+            sequence.probs.append(self._reporter.probs(sequence, token, row))
         said = self._runner.piece(token, sequence.params.special)
         piece = sequence.detokenizer.push(token, said)
         if piece is not None:
-            self._say(sequence, piece)
+            self._reporter.said(sequence, piece)
             if piece.is_cut:
                 self._finish(sequence, StopType.LIMIT)
                 return
@@ -307,23 +246,8 @@ class Engine:
                 return
         stop_type = self._stop_type(sequence, token, said)
         if stop_type is not None:
-            self._say(sequence, sequence.detokenizer.flush())
+            self._reporter.said(sequence, sequence.detokenizer.flush())
             self._finish(sequence, stop_type)
-
-    def _probs(self, sequence: Sequence, token: int, row: int) -> TokenProbs:
-        params = sequence.params
-        if params.post_sampling_probs:
-            found = sequence.distribution
-            logprob, top = (
-                log(found.get(token, 0.0)),
-                [(each, log(p)) for each, p in islice(found.items(), params.n_probs)],
-            )
-        else:
-            logprob, top = self._runner.logprobs(row, token, params.n_probs)
-        chosen, *rest = (
-            Likely(each, self._runner.piece(each, params.special), value) for each, value in [(token, logprob), *top]
-        )
-        return TokenProbs(chosen, rest)
 
     def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:
         at_wall = len(sequence.cells) >= self._config.n_ctx and not self._may_shift(sequence)
@@ -340,38 +264,12 @@ class Engine:
     def _may_shift(self, sequence: Sequence) -> bool:
         return self.context_shift and not sequence.cells.has_media and sequence.params.n_predict != FILL_CONTEXT
 
-    def _say(self, sequence: Sequence, piece: Piece) -> None:
-        if piece.text or piece.tokens:
-            # A copy: the sequence may move on before the event is written out.
-            timings = copy.copy(sequence.timings)
-            delta = Delta(sequence.request_id, sequence.index, piece.text, piece.tokens, timings)
-            if sequence.params.n_probs:
-                n_tokens = len(piece.tokens)
-                delta.probs, sequence.probs = sequence.probs[:n_tokens], sequence.probs[n_tokens:]
-            self._events.append(delta)
-
     def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
-        assert sequence.slot is not None
-        self._events.append(
-            Finished(
-                sequence.request_id,
-                sequence.index,
-                FinishReason.LENGTH if stop_type is StopType.LIMIT else FinishReason.STOP,
-                stop_type,
-                word,
-                sequence.truncated,
-                sequence.detokenizer.has_new_line,
-                sequence.n_prompt,
-                sequence.n_computed,
-                sequence.slot.slot_id,
-                sequence.seed,
-                sequence.timings,
-            )
-        )
+        self._reporter.finished(sequence, stop_type, word)
         self._end(sequence)
 
     def _fail(self, sequence: Sequence, error: errors.LlamaboxError, *, forget: bool = False) -> None:
-        self._events.append(Failed(sequence.request_id, sequence.index, errors.to_wire(error)))
+        self._reporter.failed(sequence, error)
         self._end(sequence, forget=forget)
 
     def _end(self, sequence: Sequence, *, forget: bool = False) -> None:

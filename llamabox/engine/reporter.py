@@ -1,0 +1,149 @@
+"""What the engine tells about its sequences: events, and the counters behind /metrics."""
+
+from __future__ import annotations
+
+import copy
+from itertools import islice
+
+from llamabox import errors
+from llamabox.engine.detokenizer import Piece
+from llamabox.engine.events import (
+    Activity,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Likely,
+    Started,
+    StopType,
+    Timings,
+    TokenProbs,
+)
+from llamabox.engine.logprobs import log
+from llamabox.engine.request import Request
+from llamabox.engine.seams import Runner
+from llamabox.engine.sequence import Sequence
+
+
+class Reporter:
+    """Collects the events of a step. Changes nothing of a sequence but its timings. Owned by the engine's thread."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._events: list[Event] = []
+        self.done = Activity()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._events
+
+    def take(self) -> list[Event]:
+        """All events since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    def forget(self, request_id: str) -> None:
+        """Drop what was not yet taken of an aborted request."""
+        self._events = [event for event in self._events if event.request_id != request_id]
+
+    def started(self, sequence: Sequence, now: float) -> None:
+        """The prompt is computed."""
+        timings = sequence.timings
+        timings.cache_n = sequence.n_cached
+        timings.prompt_n = sequence.n_prompt - sequence.n_cached
+        timings.queue_ms = (sequence.admitted - sequence.arrived) * 1e3
+        timings.prompt_ms = (now - sequence.admitted) * 1e3
+        self.done.n_cached += timings.cache_n
+        self.done.n_prompt += timings.prompt_n
+        self.done.prompt_ms += timings.prompt_ms
+        assert sequence.slot is not None
+        self._events.append(
+            Started(
+                sequence.request_id,
+                sequence.index,
+                sequence.slot.slot_id,
+                sequence.n_prompt,
+                sequence.n_cached,
+                sequence.seed,
+            )
+        )
+
+    def generated(self, sequence: Sequence, now: float) -> None:
+        """One more token was generated, at `now`."""
+        timings = sequence.timings
+        timings.predicted_n = sequence.n_generated
+        predicted_ms = (now - sequence.first_token) * 1e3
+        self.done.n_predicted += 1
+        self.done.predicted_ms += predicted_ms - timings.predicted_ms
+        timings.predicted_ms = predicted_ms
+
+    def said(self, sequence: Sequence, piece: Piece) -> None:
+        """Text and tokens to be sent, if there are any."""
+        if piece.text or piece.tokens:
+            # A copy: the sequence may move on before the event is written out.
+            timings = copy.copy(sequence.timings)
+            delta = Delta(sequence.request_id, sequence.index, piece.text, piece.tokens, timings)
+            if sequence.params.n_probs:
+                n_tokens = len(piece.tokens)
+                delta.probs, sequence.probs = sequence.probs[:n_tokens], sequence.probs[n_tokens:]
+            self._events.append(delta)
+
+    def finished(self, sequence: Sequence, stop_type: StopType, word: str) -> None:
+        assert sequence.slot is not None
+        self._events.append(
+            Finished(
+                sequence.request_id,
+                sequence.index,
+                FinishReason.LENGTH if stop_type is StopType.LIMIT else FinishReason.STOP,
+                stop_type,
+                word,
+                sequence.truncated,
+                sequence.detokenizer.has_new_line,
+                sequence.n_prompt,
+                sequence.n_computed,
+                sequence.slot.slot_id,
+                sequence.seed,
+                sequence.timings,
+            )
+        )
+
+    def failed(self, sequence: Sequence, error: errors.LlamaboxError) -> None:
+        self._events.append(Failed(sequence.request_id, sequence.index, errors.to_wire(error)))
+
+    def nothing(self, request: Request) -> None:
+        """An empty prompt without BOS has no logits to go on from: as in llama.cpp, its answer is empty."""
+        for index in range(request.params.n):
+            self._events += (
+                Started(request.request_id, index, -1, 0, 0, request.params.sampling.seed),
+                Finished(
+                    request.request_id,
+                    index,
+                    FinishReason.STOP,
+                    StopType.NONE,
+                    stopping_word="",
+                    truncated=False,
+                    has_new_line=False,
+                    n_prompt=0,
+                    n_resident=0,
+                    id_slot=-1,
+                    seed=request.params.sampling.seed,
+                    timings=Timings(),
+                ),
+            )
+
+    def probs(self, sequence: Sequence, token: int, row: int) -> TokenProbs:
+        """The sampled `token` of a row of the last batch among the likeliest, as the request wants them."""
+        params = sequence.params
+        if params.post_sampling_probs:
+            found = sequence.distribution
+            logprob, top = (
+                log(found.get(token, 0.0)),
+                [(each, log(p)) for each, p in islice(found.items(), params.n_probs)],
+            )
+        else:
+            logprob, top = self._runner.logprobs(row, token, params.n_probs)
+        chosen, *rest = (
+            Likely(each, self._runner.piece(each, params.special), value) for each, value in [(token, logprob), *top]
+        )
+        return TokenProbs(chosen, rest)
