@@ -26,7 +26,7 @@ from llamabox.demo import ensure_demo_model
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text
-from llamabox.workers.protocol import TextConfig
+from llamabox.workers.text_config import TextConfig
 
 logger = logging.getLogger(__name__)
 

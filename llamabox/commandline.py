@@ -18,7 +18,7 @@ from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
 from llamabox.values import QUANTISED, unknown_samplers
-from llamabox.workers.protocol import TextConfig
+from llamabox.workers.text_config import TextConfig
 
 
 @dataclass(frozen=True, slots=True)

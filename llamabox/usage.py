@@ -5,7 +5,7 @@ from __future__ import annotations
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
-from llamabox.workers.protocol import TextConfig
+from llamabox.workers.text_config import TextConfig
 
 MARGIN = 33
 """Column at which the texts of `--help` begin."""

@@ -20,7 +20,7 @@ MAX_FUNCTION_LINES = 60
 VALUES = ("engine.request", "engine.events")
 """Plain values of the engine that may cross the process boundary."""
 
-INSIDE_A_WORKER = ("workers.channel", "workers.protocol", "workers.orphan")
+INSIDE_A_WORKER = ("workers.channel", "workers.protocol", "workers.text_config", "workers.orphan")
 """What both ends of the process boundary are made of."""
 
 # For each part of the house, what else of the house it may import. The longest prefix of a module's name counts, and
@@ -53,6 +53,7 @@ SERVER_PROCESS = (
     "workers.supervisor",
     "workers.channel",
     "workers.protocol",
+    "workers.text_config",
     "chat",
 )
 

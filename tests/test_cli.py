@@ -15,7 +15,7 @@ import pytest
 from llamabox import cli
 from llamabox.errors import ModelLoadError, NativeMismatch, NativeMissing, to_wire
 from llamabox.server.config import ServerConfig
-from llamabox.workers.protocol import TextConfig
+from llamabox.workers.text_config import TextConfig
 
 
 @pytest.fixture(autouse=True)

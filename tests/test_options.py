@@ -18,7 +18,7 @@ from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text, readme_table
 from llamabox.values import api_keys_of_file, file_text, folder
-from llamabox.workers.protocol import TextConfig
+from llamabox.workers.text_config import TextConfig
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 OWNERS = {"text": TextConfig, "server": ServerConfig, "generation": GenerationParams, "sampling": SamplingParams}

@@ -16,7 +16,7 @@ from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.json import JsonResponse, dumps
 from llamabox.server.responses.native import PartialChunks, final_object, select_fields
 from llamabox.server.responses.timings import rate_header
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 
 async def completion(exchange: Exchange) -> Response:

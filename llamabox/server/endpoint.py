@@ -18,7 +18,7 @@ from llamabox.server.errors import error_response
 from llamabox.server.params import present
 from llamabox.server.record import RequestRecord, record_of
 from llamabox.server.services import Services, services_of
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from llamabox.server.responses.json import JsonResponse
 from llamabox.server.responses.native import final_object
 from llamabox.server.responses.openai import DONE, Chunks, Envelope, usage_object, whole_reply
 from llamabox.server.responses.timings import rate_header, timings_object
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 
 async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Options, dialect: Dialect) -> Response:

@@ -14,7 +14,7 @@ from llamabox.server.logit_bias import BiasEntry, parse_logit_bias
 from llamabox.server.logprob_fields import chat_n_top, completion_n_top, native_n_top
 from llamabox.server.numbers import INT32_MAX, wrong
 from llamabox.server.sampling_fields import parse_sampling
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 MAX_STOPS = 256
 MAX_STOP_LENGTH = 4096

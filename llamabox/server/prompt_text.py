@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llamabox.server.prompts import Prompt
 from llamabox.server.seams import TextService
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 
 async def prompt_texts(client: TextService, info: ModelInfo, prompts: list[Prompt]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from llamabox.errors import ContextExceeded
 from llamabox.server import numbers
 from llamabox.server.numbers import wrong
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 MAX_PROMPTS = 1024
 

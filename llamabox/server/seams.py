@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from llamabox.engine.events import Activity, Event
 from llamabox.workers.client import WorkerState
-from llamabox.workers.protocol import ModelInfo, Submit
+from llamabox.workers.protocol import Submit
+from llamabox.workers.text_config import ModelInfo
 
 
 class Generation(Protocol):

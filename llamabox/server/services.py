@@ -17,7 +17,7 @@ from llamabox.server.seams import TextService
 from llamabox.server.slot_book import SlotBook
 from llamabox.server.templating import Templates
 from llamabox.workers.client import WorkerState
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 LOADING = "Loading model"
 STOPPING = "The server is stopping"

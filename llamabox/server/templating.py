@@ -7,7 +7,7 @@ import asyncio
 from llamabox.chat.messages import Conversation
 from llamabox.chat.template import ChatTemplate, render_chat, resolve_template
 from llamabox.errors import InvalidRequest, OptionsError
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 
 class Templates:

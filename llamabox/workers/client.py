@@ -22,17 +22,16 @@ from llamabox.workers.protocol import (
     LoadFailed,
     Loading,
     Message,
-    ModelInfo,
     Ready,
     Reply,
     Step,
     StopAsked,
     Submit,
-    TextConfig,
     read_error,
 )
 from llamabox.workers.supervisor import Backoff, Supervisor
 from llamabox.workers.suspects import Suspects
+from llamabox.workers.text_config import ModelInfo, TextConfig
 
 __all__ = ["Generation", "TextClient", "WorkerState"]
 

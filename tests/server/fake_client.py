@@ -9,7 +9,8 @@ from typing import Any
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StopType, Timings
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.workers.client import WorkerState
-from llamabox.workers.protocol import ModelInfo, Submit
+from llamabox.workers.protocol import Submit
+from llamabox.workers.text_config import ModelInfo
 
 Script = Callable[[Submit], list[list[Event]] | LlamaboxError]
 

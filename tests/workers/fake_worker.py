@@ -34,7 +34,6 @@ from llamabox.workers.protocol import (
     Configure,
     LoadFailed,
     Loading,
-    ModelInfo,
     Ready,
     Reply,
     Shutdown,
@@ -42,6 +41,7 @@ from llamabox.workers.protocol import (
     StopAsked,
     Submit,
 )
+from llamabox.workers.text_config import ModelInfo
 
 INFO = ModelInfo(
     path="fake.gguf",

@@ -15,8 +15,9 @@ import uvloop
 from llamabox.engine.events import Delta
 from llamabox.engine.request import GenerationParams
 from llamabox.workers.client import Generation, TextClient
-from llamabox.workers.protocol import Submit, TextConfig
+from llamabox.workers.protocol import Submit
 from llamabox.workers.supervisor import Backoff
+from llamabox.workers.text_config import TextConfig
 
 HERE = Path(__file__).parent
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

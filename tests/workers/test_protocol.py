@@ -31,18 +31,17 @@ from llamabox.workers.protocol import (
     LoadFailed,
     Loading,
     Message,
-    ModelInfo,
     Ready,
     Reply,
     Shutdown,
     Step,
     StopAsked,
     Submit,
-    TextConfig,
     decode,
     encode,
     read_error,
 )
+from llamabox.workers.text_config import ModelInfo, TextConfig
 
 texts = st.text(max_size=20)
 ints = st.integers(-(2**63), 2**64 - 1)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from llamabox.workers.channel import AsyncChannel
-from llamabox.workers.protocol import Configure, TextConfig
+from llamabox.workers.protocol import Configure
 from llamabox.workers.supervisor import Backoff, Supervisor, describe_exit
+from llamabox.workers.text_config import TextConfig
 from tests.workers.harness import run, worker_env
 
 

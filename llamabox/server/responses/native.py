@@ -11,7 +11,7 @@ from llamabox.server.responses.json import dump_line, dump_text, dumps
 from llamabox.server.responses.logprobs import entries, placed
 from llamabox.server.responses.settings import settings_object
 from llamabox.server.responses.timings import timings_object
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 
 def final_object(choice: Choice, options: Options, info: ModelInfo, *, prompt: str, streamed: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.json import dump_line, dump_text, dumps
 from llamabox.server.responses.logprobs import StreamedLogprobs, whole_logprobs
 from llamabox.server.responses.timings import per_token, predicted_per_second, timings_object
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 ALPHABET = string.ascii_letters + string.digits
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llamabox.server.logit_bias import BiasEntry
 from llamabox.server.params import Options
-from llamabox.workers.protocol import ModelInfo
+from llamabox.workers.text_config import ModelInfo
 
 
 def settings_object(options: Options, info: ModelInfo, *, seed: int | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from llamabox.bindings.context import Context, ContextParams, FlashAttention, Ro
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
-from llamabox.workers.protocol import ModelInfo, TextConfig
+from llamabox.workers.text_config import ModelInfo, TextConfig
 
 logger = logging.getLogger(__name__)
 

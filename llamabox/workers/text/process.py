@@ -14,7 +14,7 @@ from llamabox.bindings.log import LogPump
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.orphan import die_with_parent
-from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready, TextConfig
+from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
 from llamabox.workers.text import slot_file
 from llamabox.workers.text.calls import EngineCalls, VocabCalls
 from llamabox.workers.text.intake import Intake
@@ -22,6 +22,7 @@ from llamabox.workers.text.loader import TextModel
 from llamabox.workers.text.loop import Loop, Reader
 from llamabox.workers.text.sigterm import watch_sigterm
 from llamabox.workers.text.slot_calls import SlotCalls
+from llamabox.workers.text_config import TextConfig
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from llamabox.bindings.model import LoadMode, SplitMode
 from llamabox.commandline import compose, parse
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import ContextError, ModelLoadError
-from llamabox.workers.protocol import TextConfig
 from llamabox.workers.text import loader
 from llamabox.workers.text.loader import TextModel, context_params, model_params
+from llamabox.workers.text_config import TextConfig
 
 Load = Callable[..., TextModel]
 

@@ -1,0 +1,27 @@
+"""Every command-line option, in one table. Parsing, `--help` and the README's list come from it.
+
+An option's default is not here: it is that of the configuration field the option writes to, named by `dest`:
+
+    text.X        workers.protocol.TextConfig
+    server.X      server.config.ServerConfig
+    generation.X  engine.request.GenerationParams
+    sampling.X    engine.request.SamplingParams
+    X             what cli.py itself acts on
+"""
+
+from __future__ import annotations
+
+from llamabox.options.general import GENERAL_OPTIONS
+from llamabox.options.loading import LOADING_OPTIONS
+from llamabox.options.memory import MEMORY_OPTIONS
+from llamabox.options.option import COMPLETION, GENERAL, SERVER, Option
+from llamabox.options.running import RUNNING_OPTIONS
+from llamabox.options.sampling import SAMPLING_OPTIONS
+from llamabox.options.server import SERVER_OPTIONS
+
+__all__ = ["COMPLETION", "GENERAL", "OPTIONS", "SERVER", "Option"]
+
+OPTIONS: tuple[Option, ...] = (
+    GENERAL_OPTIONS + SERVER_OPTIONS + LOADING_OPTIONS + SAMPLING_OPTIONS + RUNNING_OPTIONS + MEMORY_OPTIONS
+)
+"""In the order of `--help`."""

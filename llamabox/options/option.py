@@ -1,0 +1,77 @@
+"""What an option is, and the two ways to write one down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from llamabox import values as v
+
+GENERAL = "general"
+SERVER = "server"
+COMPLETION = "server/completion"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option. Without `parse` it is a switch that stores `const`."""
+
+    group: str
+    flags: tuple[str, ...]
+    dest: str
+    help: str
+    metavar: str = ""
+    parse: Callable[[str], object] | None = None
+    const: object = True
+    words: frozenset[str] = frozenset()  # not empty: the value may be left out, and only one of these is a value
+    accumulates: bool = False  # several uses add up instead of the last one winning
+    env: str | None = None
+    parse_env: Callable[[str], object] | None = None  # where it differs from `parse`
+    hidden: tuple[str, ...] = ()  # further spellings, not printed
+    default: str | None = None  # printed instead of the field's value; "" prints none
+
+
+def switch(group: str, flags: str, dest: str, text: str, const: object = True, env: str | None = None) -> Option:
+    parse_env = v.env_flag if env else None
+    return Option(
+        group=group,
+        flags=tuple(flags.split()),
+        dest=dest,
+        help=text,
+        const=const,
+        env=env,
+        parse_env=parse_env,
+        default="",
+    )
+
+
+def valued(
+    group: str,
+    flags: str,
+    dest: str,
+    parse: Callable[[str], object],
+    text: str,
+    *,
+    metavar: str = "N",
+    env: str | None = None,
+    hidden: str = "",
+    default: str | None = None,
+    accumulates: bool = False,
+) -> Option:
+    return Option(
+        group=group,
+        flags=tuple(flags.split()),
+        dest=dest,
+        help=text,
+        metavar=metavar,
+        parse=parse,
+        env=env,
+        hidden=tuple(hidden.split()),
+        default=default,
+        accumulates=accumulates,
+    )
+
+
+text = partial(valued, COMPLETION)
+"""A valued option of the largest group."""

@@ -1,0 +1,33 @@
+"""Options of how requests share the model."""
+
+from __future__ import annotations
+
+from llamabox import values as v
+from llamabox.options.option import COMPLETION, switch, text
+
+RUNNING_OPTIONS = (
+    switch(
+        COMPLETION, "--cache-prompt", "generation.cache_prompt", "reuse what is already computed of a prompt (default)",
+    ),
+    switch(COMPLETION, "--no-cache-prompt", "generation.cache_prompt", "compute every prompt anew", const=False),
+    text(
+        "-np --parallel", "text.n_parallel", v.integer(1, 256), "slots: requests served at the same time",
+        env="LLAMA_ARG_N_PARALLEL",
+    ),
+    switch(
+        COMPLETION, "-cb --cont-batching", "text.cont_batching", "evaluate prompts beside running texts (default)",
+        env="LLAMA_ARG_CONT_BATCHING",
+    ),
+    switch(
+        COMPLETION, "-nocb --no-cont-batching", "text.cont_batching", "evaluate prompts only while no text is running",
+        const=False,
+    ),
+    switch(
+        COMPLETION, "--kv-unified", "text.kv_unified",
+        "one KV memory for all slots: less to copy, but an answer may depend in its low bits on its neighbours",
+    ),
+    switch(
+        COMPLETION, "--no-kv-unified", "text.kv_unified", "a KV memory of its own for each slot (default)", const=False,
+    ),
+    switch(COMPLETION, "--no-warmup", "text.warmup", "do not run the model once before serving", const=False),
+)  # fmt: skip

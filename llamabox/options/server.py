@@ -1,0 +1,63 @@
+"""Options of the door: where to listen, for whom, and which model is behind it."""
+
+from __future__ import annotations
+
+from llamabox import values as v
+from llamabox.options.option import SERVER, switch, valued
+
+SERVER_OPTIONS = (
+    valued(
+        SERVER, "--host", "server.hosts", v.hosts, metavar="HOST", env="LLAMA_ARG_HOST",
+        text="address to listen on; a comma list for several; a path ending in .sock is a unix socket",
+    ),
+    valued(
+        SERVER, "--port", "server.port", v.integer(1, 65535), "port to listen on", metavar="PORT", env="LLAMA_ARG_PORT",
+    ),
+    valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds that a request may be silent"),
+    valued(SERVER, "--conn-keepalive", "server.keep_alive", v.seconds, "seconds that an idle connection is kept"),
+    valued(
+        SERVER, "--max-body", "server.max_body", v.mebibytes, "largest request body, MiB", metavar="MIB", default="64",
+    ),
+    valued(
+        SERVER, "--ssl-key-file", "server.ssl_key_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_KEY_FILE",
+        text="private key for TLS, PEM; needs --ssl-cert-file", default="",
+    ),
+    valued(
+        SERVER, "--ssl-cert-file", "server.ssl_cert_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_CERT_FILE",
+        text="certificate for TLS with those that sign it, PEM; needs --ssl-key-file", default="",
+    ),
+    valued(
+        SERVER, "--api-prefix", "server.api_prefix", v.api_prefix, metavar="PATH", env="LLAMA_ARG_API_PREFIX",
+        text="what every route's path begins with, that of /health too",
+    ),
+    valued(
+        SERVER, "--cors-origins", "server.cors_origins", v.origins, metavar="ORIGIN,…", env="LLAMA_ARG_CORS_ORIGINS",
+        text="web pages that may call, as https://page.example; localhost is this machine with any port, * any page",
+    ),
+    valued(
+        SERVER, "-m --model", "text.model", v.word, metavar="FILE", env="LLAMA_ARG_MODEL",
+        text="GGUF file; of a split one the first part",
+        default="a small demo model, fetched once, with template chatml",
+    ),
+    valued(
+        SERVER, "-a --alias", "server.alias", v.word, metavar="NAME", env="LLAMA_ARG_MODEL_ALIAS",
+        text="the model's name in the API", default="the model's path",
+    ),
+    valued(
+        SERVER, "-s --seed", "sampling.seed", v.seed, default="-1", text="seed; -1 draws one for each request",
+    ),
+    switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
+    switch(SERVER, "--metrics", "server.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
+    valued(
+        SERVER, "--slot-save-path", "server.slot_save_path", v.folder, metavar="DIR", default="",
+        text="with --slots: let clients save and restore slots as files in this folder",
+    ),
+    valued(
+        SERVER, "--api-key", "server.api_keys", v.api_keys, metavar="KEY", accumulates=True, env="LLAMA_API_KEY",
+        text="ask clients for this key; a comma list or several times for several", default="",
+    ),
+    valued(
+        SERVER, "--api-key-file", "server.api_keys", v.api_keys_of_file, metavar="FILE", accumulates=True,
+        text="the same from a file, one key a line", default="",
+    ),
+)  # fmt: skip

@@ -1,0 +1,76 @@
+"""What a text worker is told to load, and what it tells of the model it loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+KvValue = int | float | bool | str
+"""What a value of a model file's metadata can be overridden with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextConfig:
+    """All that a text worker needs to load and run a model. Units and defaults as in contract 1.4."""
+
+    model: str
+    n_ctx: int = 4096  # over all slots; 0: what the model was trained for
+    n_parallel: int = 1
+    n_batch: int = 2048
+    n_ubatch: int = 512
+    n_threads: int = -1
+    n_threads_batch: int = -1
+    n_gpu_layers: int = -1
+    split_mode: str = "layer"  # none, layer, row
+    tensor_split: tuple[float, ...] = ()  # shares of the GPUs; none: by their memory
+    main_gpu: int = 0
+    kv_overrides: tuple[tuple[str, KvValue], ...] = ()
+    mmap: bool = True
+    mlock: bool = False
+    numa: str = "disabled"  # disabled, distribute, isolate, numactl
+    flash_attn: str = "auto"  # on, off, auto
+    kv_unified: bool = False
+    offload_kqv: bool = True
+    type_k: str = "f16"
+    type_v: str = "f16"
+    swa_full: bool = False
+    rope_scaling: str = "unspecified"  # none, linear, yarn; unspecified: the model's, as are the zeros below
+    rope_freq_base: float = 0.0
+    rope_freq_scale: float = 0.0
+    yarn_orig_ctx: int = 0
+    yarn_ext_factor: float = -1.0  # negative: the model's, as with those below
+    yarn_attn_factor: float = -1.0
+    yarn_beta_fast: float = -1.0
+    yarn_beta_slow: float = -1.0
+    context_shift: bool = True
+    cont_batching: bool = True
+    warmup: bool = True
+    verbosity: int = 0
+    log_colors: bool = False
+    log_json: bool = False
+    native: str | None = None  # the native prefix; None: the one inside the package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What the server process knows of the loaded model."""
+
+    path: str
+    n_ctx: int  # of one slot
+    n_ctx_total: int
+    n_slots: int
+    n_ctx_train: int
+    n_vocab: int
+    n_embd: int
+    n_params: int
+    size: int  # bytes
+    vocab_type: int
+    ftype: str
+    description: str
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+    add_bos: bool
+    context_shift: bool  # asked for and possible
+    build: str  # "b<number>-<commit>"; the number is left out where it is not known
+    longest_piece: int  # bytes: no prompt of n bytes has fewer than n / longest_piece tokens
+    eog_tokens: list[int] = field(default_factory=list)
