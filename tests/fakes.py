@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from llamabox import errors
 from llamabox.engine.batch import Batch
-from llamabox.engine.request import SamplingParams
+from llamabox.engine.request import LoraSet, SamplingParams
 
 EOG = 0
 """The fake vocabulary's end-of-generation token."""
@@ -122,7 +122,7 @@ class FakeMemory:
     def clear(self) -> None:
         self.cells.clear()
 
-    def compute(self, seq_id: int, token: int, position: int) -> int:
+    def compute(self, seq_id: int, token: int, position: int, lora: LoraSet = ()) -> int:
         """Add one cell behind the sequence's last. Returns its value, from which the next token follows."""
         before = self.of(seq_id)
         expected = before[-1].position + 1 if before else 0
@@ -130,7 +130,8 @@ class FakeMemory:
         if self._n_window:
             before = before[-self._n_window + 1 :]
             assert before == [] or before[0].position <= max(0, position - self._n_window + 1), "lost its window"
-        value = digest(token, position, *(v for cell in before for v in (cell.position, cell.value)))
+        scales = (round(1000 * number) for pair in lora for number in pair)
+        value = digest(token, position, *scales, *(v for cell in before for v in (cell.position, cell.value)))
         self.cells.append(Cell(position, value, {seq_id}))
         return value
 
@@ -240,7 +241,7 @@ class FakeRunner:
         for row, (token, position, seq_id) in enumerate(rows):
             if failure is not None and row >= len(batch) // 2:
                 raise failure
-            value = self._memory.compute(seq_id, token, position)
+            value = self._memory.compute(seq_id, token, position, batch.lora)
             if row in batch.outputs:
                 self._values[row] = value
         self._memory.forget_outside_window()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from llamabox.engine.request import LoraSet
+
 
 @dataclass(frozen=True, slots=True)
 class MediaSpan:
@@ -25,13 +27,16 @@ class MediaSpan:
 class History:
     """An ordered list of cell keys with their positions. Not thread-safe; owned by the engine's thread.
 
+    All its cells are computed with one LoRA set: under another, equal keys would mean different cells.
+
     A text token is one cell at one position and its key is the token id. A media chunk's cells have negative keys made
     from its content hash, so that equal keys mean equal content. Plain text is the case without spans.
     """
 
-    __slots__ = ("_keys", "_spans")
+    __slots__ = ("_keys", "_spans", "lora")
 
-    def __init__(self, tokens: Iterable[int] = ()) -> None:
+    def __init__(self, tokens: Iterable[int] = (), lora: LoraSet = ()) -> None:
+        self.lora = lora
         self._keys = array("q", tokens)
         self._spans: list[MediaSpan] = []
 
@@ -78,7 +83,9 @@ class History:
         return self._keys[cell]
 
     def append_from(self, other: History, start: int, stop: int) -> None:
-        """Add cells [start, stop) of `other`; media chunks go over whole."""
+        """Add cells [start, stop) of `other`; media chunks go over whole. An empty history takes over its LoRA set."""
+        assert not self._keys or self.lora == other.lora, "cells of two LoRA sets in one history"
+        self.lora = other.lora
         offset = len(self._keys) - start
         self._keys.extend(other._keys[start:stop])
         self._spans.extend(
@@ -106,7 +113,9 @@ class History:
         return n_cells
 
     def common_prefix(self, other: History) -> int:
-        """Number of leading cells that are the same in both, media chunks whole."""
+        """Number of leading cells that are the same in both, media chunks whole. None under different LoRA sets."""
+        if self.lora != other.lora:
+            return 0
         limit = min(len(self._keys), len(other._keys))
         if limit == 0:
             return 0

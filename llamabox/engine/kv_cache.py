@@ -136,7 +136,8 @@ class KVCache:
     def state(self, slot: Slot) -> SlotState:
         """A copy of all that `slot` holds, text only. Changes nothing."""
         assert not slot.resident.has_media
-        return SlotState(tuple(slot.resident.keys()), slot.n_exact, self._memory.state_get(slot.slot_id))
+        native = self._memory.state_get(slot.slot_id)
+        return SlotState(tuple(slot.resident.keys()), slot.n_exact, native, slot.resident.lora)
 
     def restore(self, slot: Slot, state: SlotState) -> bool:
         """Let the free `slot` hold `state`, which must be from this model. False, and the slot empty, if it cannot."""
@@ -148,7 +149,7 @@ class KVCache:
         if self._memory.seq_pos_max(slot.slot_id) != len(state.tokens) - 1:
             self.clear(slot)
             return False
-        slot.resident.extend(state.tokens)
+        slot.resident = History(state.tokens, state.lora)
         slot.n_exact = state.n_exact
         self._touch(slot)
         return True

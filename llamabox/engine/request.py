@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
@@ -49,6 +50,15 @@ SAMPLER_LETTERS = {
     "t": "temperature",
 }
 """The letters of `--sampling-seq`."""
+
+
+LoraSet = tuple[tuple[int, float], ...]
+"""Which LoRA adapters compute a text: (id, scale) in the order of ids, none at scale 0. Equal sets are equal values."""
+
+
+def lora_set(scales: Mapping[int, float]) -> LoraSet:
+    """The set of adapters with these scales by id; those that are not named have scale 0."""
+    return tuple(sorted((adapter_id, scale) for adapter_id, scale in scales.items() if scale))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +110,7 @@ class GenerationParams:
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True
     id_slot: int = -1  # wait for this slot; -1: any
+    lora: LoraSet = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
 

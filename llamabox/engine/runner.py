@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import cast
 
+from llamabox.bindings.adapters import Lora, apply_loras
 from llamabox.bindings.batch import Batch as NativeBatch
 from llamabox.bindings.context import Context
 from llamabox.bindings.sampler import ChainBuilder, RowSampler, SamplerChain
 from llamabox.engine.batch import Batch
 from llamabox.engine.logprobs import top_logprobs
-from llamabox.engine.request import SamplingParams
+from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Sampler
 
@@ -82,10 +83,15 @@ class LlamaSampler:
 
 
 class LlamaRunner:
-    """The engine's Runner over a context, on that context's thread. Does not own the context."""
+    """The engine's Runner over a context, on that context's thread. Owns neither the context nor the adapters.
 
-    def __init__(self, context: Context) -> None:
+    `loras` are those of the model, by id. A change of adapters costs the next decode some milliseconds.
+    """
+
+    def __init__(self, context: Context, loras: Seq[Lora] = ()) -> None:
         self._context = context
+        self._loras = loras
+        self._applied: LoraSet = ()
         self._vocab = context.model.vocab
         self._batch = NativeBatch(context.native, context.n_batch)
         self._rows = RowSampler(context)
@@ -114,6 +120,9 @@ class LlamaRunner:
         return LlamaSampler(builder.build(), wants_history=chosen.wants_history)
 
     def execute(self, batch: Batch) -> None:
+        if batch.lora != self._applied:
+            apply_loras(self._context, [(self._loras[adapter_id], scale) for adapter_id, scale in batch.lora])
+            self._applied = batch.lora
         native, n_rows = self._batch, len(batch)
         native.token[:n_rows] = batch.tokens
         native.pos[:n_rows] = batch.positions

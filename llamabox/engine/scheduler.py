@@ -9,6 +9,7 @@ from llamabox.engine.batch import Batch
 from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.pacing import SHORT_PROMPT, Pacing
 from llamabox.engine.sequence import Sequence
+from llamabox.engine.turns import Turns
 
 MAX_OVERTAKEN = 8
 """Steps in which shorter prompts may be served before a longer one that came earlier."""
@@ -59,6 +60,7 @@ class Scheduler:
         self._adds_bos = adds_bos
         self._cont_batching = cont_batching
         self._admission = Admission(cache)
+        self._turns = Turns()
         self.running: list[Sequence] = []
 
     @property
@@ -86,18 +88,33 @@ class Scheduler:
     def schedule(self) -> Work:
         """Admit who can be admitted and plan one step."""
         work = Work(admitted=self._admission.admit(self.running))
+        mine = self._whose_turn(work.batch)
         parts: list[tuple[Sequence, int]] = []
-        for sequence in self.running:
+        for sequence in mine:
             if sequence.n_pending == 1:
                 if self._make_room(sequence):
                     parts.append((sequence, 1))
                 else:
                     work.stuck.append(sequence)
         work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
-        prefill = self._prefill(self._n_batch - len(parts), has_decoders=work.n_decode > 0)
+        # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
+        has_decoders = any(_decodes(sequence) for sequence in self.running)
+        prefill = self._prefill(mine, self._n_batch - len(parts), has_decoders=has_decoders)
+        if any(sequence.n_pending > 1 for sequence in self.running):
+            self._turns.end()
         work.n_prefill = sum(n_cells for _, n_cells in prefill)
         self._fill(work, parts + prefill)
         return work
+
+    def _whose_turn(self, batch: Batch) -> list[Sequence]:
+        """The running sequences of the LoRA set whose turn it is, which becomes the batch's."""
+        able = self.running
+        if not self._cont_batching and any(_decodes(sequence) for sequence in able):
+            able = [sequence for sequence in able if sequence.n_pending == 1]
+        if not able:
+            return []
+        batch.lora = self._turns.next(sequence.params.lora for sequence in able)
+        return [sequence for sequence in self.running if sequence.params.lora == batch.lora]
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Shift the context where the next cell would reach its end. False where there is no room to do it."""
@@ -114,9 +131,9 @@ class Scheduler:
         sequence.truncated = True
         return True
 
-    def _prefill(self, room: int, *, has_decoders: bool) -> list[tuple[Sequence, int]]:
+    def _prefill(self, mine: list[Sequence], room: int, *, has_decoders: bool) -> list[tuple[Sequence, int]]:
         """Prompt chunks of this step, as (sequence, number of cells)."""
-        candidates = [sequence for sequence in self.running if sequence.n_pending > 1]
+        candidates = [sequence for sequence in mine if sequence.n_pending > 1]
         if not candidates or (has_decoders and not self._cont_batching):
             return []
         candidates.sort(key=_urgency)
@@ -150,6 +167,10 @@ class Scheduler:
                 wants_output=wants_output,
             )
             work.shares.append(Share(sequence, stop, row if wants_output else -1))
+
+
+def _decodes(sequence: Sequence) -> bool:
+    return sequence.n_pending == 1 and not sequence.is_prefilling
 
 
 def _slot_id(sequence: Sequence) -> int:

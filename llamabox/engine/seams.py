@@ -92,7 +92,7 @@ class Runner(Protocol):
         """A sampler for one sequence. Raises InvalidRequest when libllama will not have these values."""
 
     def execute(self, batch: Batch) -> None:
-        """Compute the batch: one llama_decode. Raises a DecodeError."""
+        """Compute the batch with its LoRA set: one llama_decode. Raises a DecodeError."""
 
     def sample(self, rows: Seq[int], samplers: Seq[Sampler]) -> list[int]:
         """One token per row of the last batch, each accepted by its sampler. -1 for a row of NaN."""

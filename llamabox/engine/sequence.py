@@ -32,7 +32,7 @@ class Sequence:
         self.request = request
         self.index = index
         self.seed = seed
-        self.cells = History(request.tokens)
+        self.cells = History(request.tokens, request.params.lora)
         self.n_prompt = len(self.cells)
         self.n_cached = 0
         self.n_generated = 0

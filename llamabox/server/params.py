@@ -12,6 +12,7 @@ from llamabox.server import numbers, unsupported
 from llamabox.server.config import ServerConfig
 from llamabox.server.logit_bias import BiasEntry, parse_logit_bias
 from llamabox.server.logprob_fields import chat_n_top, completion_n_top, native_n_top
+from llamabox.server.lora_fields import parse_lora
 from llamabox.server.numbers import INT32_MAX, wrong
 from llamabox.server.sampling_fields import parse_sampling
 from llamabox.workers.text_config import ModelInfo
@@ -105,6 +106,7 @@ def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         t_max_predict_ms=_whole(body, "t_max_predict_ms", -INT32_MAX - 1, INT32_MAX, defaults.t_max_predict_ms),
         cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
         id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
+        lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else defaults.lora,
         sampling=parse_sampling(body, sampling, info.n_ctx),
     )
 

@@ -273,6 +273,7 @@ def _sampling(fields: dict[str, Any]) -> SamplingParams:
 def _submit(fields: dict[str, Any]) -> Submit:
     params = fields["params"]
     params["stop"] = tuple(params["stop"])
+    params["lora"] = _pairs(params["lora"])
     params["sampling"] = _sampling(params["sampling"])
     fields["params"] = GenerationParams(**params)
     fields["logit_bias"] = _biases(fields["logit_bias"])
@@ -281,8 +282,15 @@ def _submit(fields: dict[str, Any]) -> Submit:
 
 def _text_config(fields: dict[str, Any]) -> TextConfig:
     fields["tensor_split"] = tuple(fields["tensor_split"])
-    fields["kv_overrides"] = tuple((key, value) for key, value in fields["kv_overrides"])
+    fields["kv_overrides"] = _pairs(fields["kv_overrides"])
+    fields["lora"] = _pairs(fields["lora"])
+    fields["control_vectors"] = _pairs(fields["control_vectors"])
+    fields["control_vector_layers"] = tuple(fields["control_vector_layers"])
     return TextConfig(**fields)
+
+
+def _pairs(rows: Iterable[list[Any]]) -> tuple[tuple[Any, Any], ...]:
+    return tuple((first, second) for first, second in rows)
 
 
 def _without_surrogates(value: Any) -> Any:

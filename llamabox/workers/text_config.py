@@ -24,6 +24,9 @@ class TextConfig:
     tensor_split: tuple[float, ...] = ()  # shares of the GPUs; none: by their memory
     main_gpu: int = 0
     kv_overrides: tuple[tuple[str, KvValue], ...] = ()
+    lora: tuple[tuple[str, float], ...] = ()  # adapter files and the scales to begin with; the index is the id
+    control_vectors: tuple[tuple[str, float], ...] = ()  # files and strengths
+    control_vector_layers: tuple[int, int] = (0, 0)  # first and last; 0: the first or the last that there is
     mmap: bool = True
     mlock: bool = False
     numa: str = "disabled"  # disabled, distribute, isolate, numactl
@@ -74,3 +77,4 @@ class ModelInfo:
     build: str  # "b<number>-<commit>"; the number is left out where it is not known
     longest_piece: int  # bytes: no prompt of n bytes has fewer than n / longest_piece tokens
     eog_tokens: list[int] = field(default_factory=list)
+    lora: list[dict[str, str]] = field(default_factory=list)  # by id: path, task_name, prompt_prefix

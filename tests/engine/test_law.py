@@ -30,6 +30,7 @@ def asks(draw: st.DrawFn) -> dict[str, object]:
         "post_sampling_probs": draw(st.booleans()),
         "cache_prompt": draw(st.booleans()),
         "id_slot": draw(st.sampled_from([-1, -1, -1, 0])),
+        "lora": draw(st.sampled_from([(), (), ((0, 1.0),), ((0, 0.5),), ((0, 1.0), (1, -2.0))])),
         "sampling": {
             "temperature": draw(st.sampled_from([0.0, 1.0])),
             "seed": draw(st.integers(0, 3)),

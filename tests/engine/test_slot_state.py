@@ -28,6 +28,26 @@ def test_a_restored_slot_is_gone_on_from_as_if_computed_there(unified: bool) -> 
     assert got.tokens == alone(longer)[0].tokens
 
 
+def test_a_restored_slot_is_of_the_lora_set_that_computed_it() -> None:
+    driver = Driver()
+    lora = ((0, 0.5),)
+    driver.submit(request("first", PROMPT, id_slot=0, lora=lora))
+    driver.run()
+    cache = driver.engine.cache
+    state = cache.state(cache.slots[0])
+    assert state.lora == lora
+    cache.clear(cache.slots[0])
+    cache.restore(cache.slots[2], state)
+    for name, chosen, n_cached in (("plain", (), 0), ("same", lora, len(state.tokens))):
+        longer = request(name, (*state.tokens, 9, 9), lora=chosen)
+        driver.submit(longer)
+        driver.run()
+        got = driver.transcripts[name, 0]
+        assert got.started is not None
+        assert got.started.n_cached == n_cached
+        assert got.tokens == alone(longer)[0].tokens
+
+
 def test_after_a_shift_only_what_is_exact_is_gone_on_from() -> None:
     driver = Driver(n_ctx=32)
     driver.submit(request("first", PROMPT, n_predict=40, n_keep=4, id_slot=0))
