@@ -43,6 +43,7 @@ class Engine:
         self._clock = clock
         self._pacing = Pacing()
         self._requests: dict[str, list[Sequence]] = {}
+        self._has_nan = False  # in the memory, maybe: it is wiped as soon as nobody runs
         self._reporter = Reporter(runner)
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx)
         self.context_shift = config.context_shift and self.cache.can_shift
@@ -94,9 +95,11 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Do one step and return what it brought forth. With nothing to do it returns no event."""
+        self._wipe_nan()  # an abort may have ended the last one that ran
         work = self._plan()
         if work.batch:
             self._update(work, self._execute(work))
+            self._wipe_nan()
         else:
             assert not self._reporter.is_empty or self._scheduler.is_idle, "a step that makes no progress"
         return self._reporter.take()
@@ -120,6 +123,11 @@ class Engine:
             if slot.is_busy and slot.slot_id not in held
         ]
         return problems
+
+    def _wipe_nan(self) -> None:
+        if self._has_nan and not self.running:
+            self.cache.wipe()
+            self._has_nan = False
 
     def _check(self, request: Request) -> None:
         assert request.request_id not in self._requests
@@ -227,6 +235,8 @@ class Engine:
         if sequence.n_generated == 0:
             self._start(sequence, now)
         if token < 0:
+            # Attention multiplies what nobody holds any more by 0, which leaves a NaN a NaN: for whoever comes next.
+            self._has_nan = True
             self._fail(sequence, errors.ServerFault("the model's output is not a number (NaN logits)"), forget=True)
             return
         sequence.cells.append(token)

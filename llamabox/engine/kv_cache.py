@@ -154,6 +154,13 @@ class KVCache:
         self._touch(slot)
         return True
 
+    def wipe(self) -> None:
+        """Forget the cells of all slots, which are free, and what else is left in the memory."""
+        assert not any(slot.is_busy for slot in self.slots)
+        self._memory.clear()
+        for slot in self.slots:
+            self._forget(slot)
+
     def drop_free(self) -> int:
         """Forget the cells of all free slots. Returns how many cells their ledgers held."""
         n_dropped = 0

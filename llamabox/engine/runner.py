@@ -63,7 +63,7 @@ class LlamaMemory:
         return self._memory.seq_pos_max(seq_id)
 
     def clear(self) -> None:
-        self._memory.clear()
+        self._memory.clear(data=True)
 
 
 class LlamaSampler:

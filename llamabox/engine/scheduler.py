@@ -100,7 +100,7 @@ class Scheduler:
         # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
         has_decoders = any(_decodes(sequence) for sequence in self.running)
         prefill = self._prefill(mine, self._n_batch - len(parts), has_decoders=has_decoders)
-        if any(sequence.n_pending > 1 for sequence in self.running):
+        if len(mine) < len(self.running) and any(sequence.n_pending > 1 for sequence in self.running):
             self._turns.end()
         work.n_prefill = sum(n_cells for _, n_cells in prefill)
         self._fill(work, parts + prefill)

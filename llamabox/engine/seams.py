@@ -40,7 +40,7 @@ class Memory(Protocol):
         """The highest position held, -1 when empty."""
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything, the numbers in cells that nobody holds any more as well."""
 
     @property
     def can_shift(self) -> bool:

@@ -8,8 +8,8 @@ from llamabox.engine.request import LoraSet, lora_set
 from llamabox.server import numbers
 from llamabox.server.numbers import describe, wrong
 
-LARGEST_SCALE = 1e6
-"""Beyond it products leave float32."""
+LARGEST_SCALE = 100.0
+"""What a client may ask for. Far beyond sense, and far below where an adapter turns its cells into infinities."""
 
 
 def parse_lora(field: str, value: Any, n_adapters: int) -> LoraSet:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from e2e.near_tie import TOLERANCE
 from e2e.server_process import ServerProcess, free_port
-from models.adapters import LORA, N_EMBD, make_control_vector, make_lora, pair
+from models.adapters import LORA, N_EMBD, drawn, make_control_vector, make_lora, pair
 from models.gguf_file import write_gguf
 
 PROMPT = "The lighthouse keeper wrote in his book every evening:"
@@ -160,6 +160,23 @@ def test_a_saved_slot_is_gone_on_from_under_its_own_set_only(tmp_path: Path, mod
         refused = server.post("/slots/0?action=restore", {"filename": "under-b"})
         assert refused.status_code == 400
         assert "control vector" in refused.json()["detail"]
+
+
+def test_a_text_that_turns_into_nan_does_not_spoil_those_that_follow(
+    serve: Callable[..., ServerProcess], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Without flash attention the cells that it leaves would be read again, times 0, which is NaN."""
+    path = tmp_path_factory.mktemp("wild") / "wild.gguf"
+    values = pair("blk.0.attn_v.weight", drawn(1, 1, N_EMBD), drawn(2, 192, 1))
+    write_gguf(path, {**LORA, "adapter.lora.alpha": 1e12}, values)
+    server = serve("-c", "1024", "-np", "2", "-fa", "off", "--lora", str(path), "--lora-init-without-apply")
+    base = say(server)
+    for id_slot in (0, 1):
+        reply = server.post("/completion", {"prompt": PROMPT * 9, "lora": scaled(1), "id_slot": id_slot})
+        assert reply.status_code == 500
+        assert "NaN" in reply.json()["detail"]
+    for id_slot in (0, 1):
+        assert say(server, id_slot=id_slot, cache_prompt=False) == base
 
 
 def test_a_control_vector_changes_the_answer_and_at_scale_0_does_not(

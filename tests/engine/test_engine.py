@@ -357,6 +357,7 @@ def test_a_row_that_is_not_a_number_fails_its_own_request_and_is_not_reused() ->
     assert driver.transcripts["good", 0].tokens == alone(request("good", prompt(5), n_predict=20))[0].tokens
     assert sick.started is not None
     assert len(driver.engine.cache.slots[sick.started.id_slot].resident) == 0
+    assert driver.runner.memory.cells == [], "wiped as soon as nobody ran any more"
 
 
 def test_without_room_cached_cells_are_given_up_before_anybody_fails() -> None:

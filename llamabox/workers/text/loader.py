@@ -9,7 +9,7 @@ from dataclasses import replace
 from llamabox import errors
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, build_info
-from llamabox.bindings.adapters import Lora
+from llamabox.bindings.adapters import Lora, apply_loras
 from llamabox.bindings.context import Context, ContextParams, FlashAttention, Rope, RopeScaling
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.engine.engine import Engine, EngineConfig
@@ -43,7 +43,7 @@ class TextModel:
             self.steering.apply(self.context)
         self.n_ctx = slot_context(config, self.context)
         if config.warmup:
-            self.context.warm_up()
+            self._warm_up()
         self.engine = Engine(
             LlamaRunner(self.context, self.loras),
             EngineConfig(
@@ -57,6 +57,14 @@ class TextModel:
             logger.info("control vector on layers %d to %d", self.steering.first, self.steering.last)
         if config.context_shift and not self.engine.context_shift:
             logger.info("this model's memory cannot shift: generations end at the context's end")
+
+    def _warm_up(self) -> None:
+        """With the adapters too: what libllama cannot compute with should end the load, not the first request."""
+        if self.loras:
+            apply_loras(self.context, [(lora, 1.0) for lora in self.loras])
+            self.context.warm_up()
+            apply_loras(self.context, [])
+        self.context.warm_up()
 
     def info(self) -> ModelInfo:
         """What the server process is told."""
