@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "log": ("errors",),
     "values": ("errors", *VALUES),
+    "bench": ("errors",),
     "bindings": ("errors", "log"),
     "engine": ("errors",),
     "engine.runner": ("errors", "log", "engine", "bindings"),

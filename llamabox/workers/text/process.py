@@ -16,7 +16,7 @@ from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
 from llamabox.workers.text import slot_file
-from llamabox.workers.text.calls import EngineCalls, VocabCalls
+from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.loader import TextModel
 from llamabox.workers.text.loop import Loop, Reader
@@ -60,10 +60,10 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     with LogPump(native):
         text = TextModel(native, config, lambda progress: channel.send(Loading(progress)))
         intake = Intake(text.model.vocab)
-        reader.serve(intake, VocabCalls(text.model.vocab, intake))
+        reader.serve(intake, QuickCalls(text.model.vocab, intake, text.engine, text.n_ctx))
         key = slot_file.model_key(text.context)
         slots = SlotCalls(text.engine, key, text.model.vocab.n_tokens, channel.send, reader.tasks.put)
-        loop = Loop(channel, reader, text.engine, EngineCalls(text.engine, text.n_ctx), slots)
+        loop = Loop(channel, reader, text.engine, EngineCalls(text.engine), slots)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(text.info()))
