@@ -48,6 +48,7 @@ SERVER_OPTIONS = (
     ),
     switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
     switch(SERVER, "--metrics", "server.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
+    switch(SERVER, "--infill", "server.enable_infill", "serve POST /infill, for models that complete in the middle"),
     valued(
         SERVER, "--slot-save-path", "server.slot_save_path", v.folder, metavar="DIR", default="",
         text="with --slots: let clients save and restore slots as files in this folder",

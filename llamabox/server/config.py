@@ -31,4 +31,5 @@ class ServerConfig:
     enable_slots: bool = False
     slot_save_path: str | None = None  # an existing folder
     enable_metrics: bool = False
+    enable_infill: bool = False
     shutdown_grace: float = 10.0  # seconds running requests get to end after SIGTERM

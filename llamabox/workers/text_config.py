@@ -52,6 +52,7 @@ class TextConfig:
     context_shift: bool = True
     cont_batching: bool = True
     warmup: bool = True
+    spm_infill: bool = False  # suffix, prefix, middle instead of prefix, suffix, middle
     verbosity: int = 0
     log_colors: bool = False
     log_json: bool = False

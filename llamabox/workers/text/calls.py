@@ -9,19 +9,25 @@ from llamabox.bindings.vocab import Vocab
 from llamabox.engine.engine import Engine
 from llamabox.errors import NotSupported
 from llamabox.workers.protocol import Call
+from llamabox.workers.text.infill import InfillFormat
 from llamabox.workers.text.intake import Intake
 
 
 class VocabCalls:
-    """tokenize and detokenize: any thread, at any time."""
+    """tokenize, detokenize and infill: any thread, at any time."""
 
-    def __init__(self, vocab: Vocab, intake: Intake) -> None:
+    def __init__(self, vocab: Vocab, intake: Intake, infill: InfillFormat) -> None:
         self._vocab = vocab
         self._intake = intake
+        self._infill = infill
 
     def find(self, method: str) -> Callable[..., Any] | None:
         """The method's function, None where it is not one of these."""
-        methods: dict[str, Callable[..., Any]] = {"tokenize": self.tokenize, "detokenize": self.detokenize}
+        methods: dict[str, Callable[..., Any]] = {
+            "tokenize": self.tokenize,
+            "detokenize": self.detokenize,
+            "infill": self.infill,
+        }
         return methods.get(method)
 
     def tokenize(
@@ -38,6 +44,14 @@ class VocabCalls:
         known = [self._intake.token(token, "tokens") for token in tokens]
         content = b"".join(self._vocab.piece(token, special=False) for token in known)
         return {"content": content.decode("utf-8", "replace")}
+
+    def infill(
+        self, prefix: str, suffix: str, extra: list[tuple[str, str]], prompt: str, n_predict: int
+    ) -> dict[str, Any]:
+        """`{"tokens": [id, …], "text": what they stand for, special ones included}`; see InfillFormat."""
+        tokens = self._infill.tokens(prefix, suffix, extra, prompt, n_predict)
+        text = self._vocab.detokenize(tokens, remove_special=False, unparse_special=True)
+        return {"tokens": tokens, "text": text.decode("utf-8", "replace")}
 
     def _piece(self, token: int) -> str | list[int]:
         piece = self._vocab.piece(token, special=True)

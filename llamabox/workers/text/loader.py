@@ -14,6 +14,7 @@ from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
+from llamabox.workers.text.infill import InfillFormat
 from llamabox.workers.text_config import ModelInfo, TextConfig
 
 logger = logging.getLogger(__name__)
@@ -168,6 +169,12 @@ def thread_pools(config: TextConfig, context: Context) -> ThreadPools | None:
     if plain == batch == ThreadParams():
         return None
     return ThreadPools(context, plain, batch)
+
+
+def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:
+    """How /infill lays its prompts out."""
+    vocab = text.model.vocab
+    return InfillFormat(vocab, n_batch=config.n_batch, n_ctx=text.n_ctx, suffix_first=config.spm_infill)
 
 
 def slot_context(config: TextConfig, context: Context) -> int:

@@ -20,7 +20,7 @@ from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
 from llamabox.workers.text import slot_file
 from llamabox.workers.text.calls import EngineCalls, VocabCalls
 from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.loader import TextModel, thread_params
+from llamabox.workers.text.loader import TextModel, infill_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
 from llamabox.workers.text.sigterm import watch_sigterm
 from llamabox.workers.text.slot_calls import SlotCalls
@@ -63,7 +63,7 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     with LogPump(native):
         text = TextModel(native, config, lambda progress: channel.send(Loading(progress)))
         intake = Intake(text.model.vocab)
-        reader.serve(intake, VocabCalls(text.model.vocab, intake))
+        reader.serve(intake, VocabCalls(text.model.vocab, intake, infill_format(config, text)))
         key = slot_file.model_key(text.context)
         slots = SlotCalls(text.engine, key, text.model.vocab.n_tokens, channel.send, reader.tasks.put)
         loop = Loop(channel, reader, text.engine, EngineCalls(text.engine, text.n_ctx), slots)
