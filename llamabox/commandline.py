@@ -17,7 +17,7 @@ from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
-from llamabox.values import QUANTISED, unknown_samplers
+from llamabox.values import QUANTISED, unescape, unknown_samplers
 from llamabox.workers.text_config import TextConfig
 
 
@@ -132,6 +132,8 @@ def echo(argv: Sequence[str]) -> str:
 def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
     """The configurations of the text worker and of the server. `TextConfig.model` is empty where none was given."""
     sampling = replace(SamplingParams(), **_of(parsed, "sampling"))
+    if "sampling.dry_sequence_breakers" in parsed.values and parsed.values.get("escape", True):
+        sampling = replace(sampling, dry_sequence_breakers=tuple(map(unescape, sampling.dry_sequence_breakers)))
     defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"))
     text = replace(TextConfig(model=""), **_of(parsed, "text"))
     text = replace(text, n_ubatch=min(text.n_ubatch, text.n_batch), **_placement(parsed, text))

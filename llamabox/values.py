@@ -323,15 +323,16 @@ def logit_bias(text: str) -> tuple[tuple[int, float], ...]:
 
 
 def sequence_breaker(text: str) -> tuple[str, ...]:
-    r"""One breaker, with `\n` and the like as in C. `none` is no breaker."""
+    """One breaker as it was typed, which `unescape` is for. `none` is no breaker."""
     if text == "none":
         return ()
     if not text:
         raise ValueError("expected a text, or none")
-    return (_unescape(text),)
+    return (text,)
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
+    r"""With `\n` and the like as in C; what is no escape stays."""
     pieces: list[str] = []
     rest = iter(text)
     for character in rest:

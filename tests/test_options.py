@@ -67,7 +67,7 @@ def example(option: Option, tmp_path: Path) -> str:
 
 
 def test_every_option_writes_to_a_field_that_exists() -> None:
-    actions = {"help", "version", "system_info", "list_devices", "defrag_thold"}
+    actions = {"help", "version", "system_info", "list_devices", "defrag_thold", "escape"}
     for option in OPTIONS:
         owner, _, name = option.dest.partition(".")
         if not name:
@@ -107,6 +107,10 @@ def test_the_last_one_wins_and_lists_add_up() -> None:
     assert server.api_keys == {"a", "b", "c"}
     _, server = made("--dry-sequence-breaker", r"a\n\"", "--dry-sequence-breaker", ";")
     assert server.defaults.sampling.dry_sequence_breakers == ('a\n"', ";")
+    for words in (("--no-escape", "--dry-sequence-breaker", r"\n"), ("--dry-sequence-breaker", r"\n", "--no-escape")):
+        assert made(*words)[1].defaults.sampling.dry_sequence_breakers == (r"\n",)
+        assert made(*words, "-e")[1].defaults.sampling.dry_sequence_breakers == ("\n",)
+    assert made("--no-escape")[1] == made()[1], "the defaults are no text that was typed"
     assert made("--dry-sequence-breaker", "none")[1].defaults.sampling.dry_sequence_breakers == ()
 
 

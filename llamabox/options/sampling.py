@@ -52,6 +52,8 @@ SAMPLING_OPTIONS = (
         accumulates=True, text="breaks a repetition for DRY; the first use drops the defaults, none leaves no breaker",
         default=r"\n : \" *",
     ),
+    switch(COMPLETION, "-e --escape", "escape", r"\n and the like in --dry-sequence-breaker are as in C (default)"),
+    switch(COMPLETION, "--no-escape", "escape", "take --dry-sequence-breaker as it is typed", const=False),
     text("--dynatemp-range", "sampling.dynatemp_range", v.number(0), "temperature varies by ±N; 0 is off"),
     text("--dynatemp-exp", "sampling.dynatemp_exponent", v.number(), "exponent of the varying temperature"),
     text(
