@@ -24,7 +24,8 @@ THREAD_OPTIONS = (
     ),
     text(
         "--poll", "text.poll", v.integer(0, 100),
-        text="how long threads spin before they sleep; 0 not at all; with OpenMP the larger of this and its -batch",
+        text="how long waiting threads spin before they sleep: 0 not at all, 100 where nothing else wants the CPUs; "
+        "with OpenMP the larger of this and its -batch",
     ),
     text(
         "-Cb --cpu-mask-batch", "text.cpu_mask_batch", v.cpu_mask, metavar="HEX", accumulates=True, default="as -C",
