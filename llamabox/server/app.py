@@ -20,6 +20,7 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.endpoint import Handler, JsonRoute
 from llamabox.server.errors import on_fault, on_http_exception, on_llamabox_error
 from llamabox.server.health import health
+from llamabox.server.infill import infill
 from llamabox.server.lora_adapters import BODY, lora_adapters, set_lora_adapters
 from llamabox.server.metrics import Metrics
 from llamabox.server.middleware import Admission, Auth, Cors, RequestId
@@ -51,6 +52,7 @@ POST: dict[str, Handler] = {
     "/v1/completions": openai_completion,
     "/completion": completion,
     "/completions": completion,
+    "/infill": infill,
     "/tokenize": tokenize,
     "/detokenize": detokenize,
 }
@@ -63,7 +65,6 @@ MISSING: dict[str, str] = {
     "/v1/reranking": "reranking (--rerank)",
     "/rerank": "reranking (--rerank)",
     "/reranking": "reranking (--rerank)",
-    "/infill": "infill (--infill)",
     "/v1/images/generations": "image generation (--images)",
     "/v1/images/edits": "image edits (--images)",
 }

@@ -281,11 +281,10 @@ def _submit(fields: dict[str, Any]) -> Submit:
 
 
 def _text_config(fields: dict[str, Any]) -> TextConfig:
-    fields["tensor_split"] = tuple(fields["tensor_split"])
-    fields["kv_overrides"] = _pairs(fields["kv_overrides"])
-    fields["lora"] = _pairs(fields["lora"])
-    fields["control_vectors"] = _pairs(fields["control_vectors"])
-    fields["control_vector_layers"] = tuple(fields["control_vector_layers"])
+    for name in ("tensor_split", "cpu_mask", "cpu_mask_batch", "control_vector_layers"):
+        fields[name] = tuple(fields[name])
+    for name in ("kv_overrides", "lora", "control_vectors"):
+        fields[name] = _pairs(fields[name])
     return TextConfig(**fields)
 
 

@@ -185,7 +185,7 @@ def test_a_control_vector_changes_the_answer_and_at_scale_0_does_not(
     base, vector = say(plain), str(files / "c.gguf")
     common = ("-c", "4096", "-np", "4", "--control-vector-scaled", vector)
     assert say(serve(*common, "0")) == base
-    assert say(serve(*common, "0.5")) != base
+    assert say(serve(*common, "0.5")) != base != say(serve(*common[:-2], "--control-vector", vector))
     assert say(serve(*common, "0.5", "--control-vector-layer-range", "21", "0")) == base, "it has no such layer"
 
 
