@@ -88,7 +88,7 @@ class Scheduler:
     def schedule(self) -> Work:
         """Admit who can be admitted and plan one step."""
         work = Work(admitted=self._admission.admit(self.running))
-        mine = self._whose_turn(work.batch)
+        mine = self._whose_turn(self.running, work.batch)
         parts: list[tuple[Sequence, int]] = []
         for sequence in mine:
             if sequence.n_pending == 1:
@@ -106,15 +106,15 @@ class Scheduler:
         self._fill(work, parts + prefill)
         return work
 
-    def _whose_turn(self, batch: Batch) -> list[Sequence]:
-        """The running sequences of the LoRA set whose turn it is, which becomes the batch's."""
-        able = self.running
-        if not self._cont_batching and any(_decodes(sequence) for sequence in able):
-            able = [sequence for sequence in able if sequence.n_pending == 1]
+    def _whose_turn(self, ready: list[Sequence], batch: Batch) -> list[Sequence]:
+        """Those of the `ready` sequences whose LoRA set has its turn, which becomes the batch's."""
+        able = ready
+        if not self._cont_batching and any(_decodes(sequence) for sequence in ready):
+            able = [sequence for sequence in ready if sequence.n_pending == 1]
         if not able:
             return []
         batch.lora = self._turns.next(sequence.params.lora for sequence in able)
-        return [sequence for sequence in self.running if sequence.params.lora == batch.lora]
+        return [sequence for sequence in ready if sequence.params.lora == batch.lora]
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Shift the context where the next cell would reach its end. False where there is no room to do it."""
