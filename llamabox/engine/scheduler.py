@@ -98,9 +98,9 @@ class Scheduler:
                     work.stuck.append(sequence)
         work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
         # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
-        has_decoders = any(_decodes(sequence) for sequence in self.running)
+        has_decoders = any(not sequence.is_prefilling for sequence in self.running)
         prefill = self._prefill(mine, self._n_batch - len(parts), has_decoders=has_decoders)
-        if len(mine) < len(self.running) and any(sequence.n_pending > 1 for sequence in self.running):
+        if len(mine) < len(self.running) and any(_has_prompt(sequence) for sequence in self.running):
             self._turns.end()
         work.n_prefill = sum(n_cells for _, n_cells in prefill)
         self._fill(work, parts + prefill)
@@ -109,8 +109,8 @@ class Scheduler:
     def _whose_turn(self, ready: list[Sequence], batch: Batch) -> list[Sequence]:
         """Those of the `ready` sequences whose LoRA set has its turn, which becomes the batch's."""
         able = ready
-        if not self._cont_batching and any(_decodes(sequence) for sequence in ready):
-            able = [sequence for sequence in ready if sequence.n_pending == 1]
+        if not self._cont_batching and any(not sequence.is_prefilling for sequence in ready):
+            able = [sequence for sequence in ready if not _has_prompt(sequence)]
         if not able:
             return []
         batch.lora = self._turns.next(sequence.params.lora for sequence in able)
@@ -169,8 +169,9 @@ class Scheduler:
             work.shares.append(Share(sequence, stop, row if wants_output else -1))
 
 
-def _decodes(sequence: Sequence) -> bool:
-    return sequence.n_pending == 1 and not sequence.is_prefilling
+def _has_prompt(sequence: Sequence) -> bool:
+    """Its prompt takes more than the one row that everybody gets."""
+    return sequence.is_prefilling and sequence.n_pending > 1
 
 
 def _slot_id(sequence: Sequence) -> int:
