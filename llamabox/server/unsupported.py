@@ -23,17 +23,10 @@ def _no_more_than(limit: float) -> Neutral:
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value <= limit
 
 
-def _text_format(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("type") == "text"
-
-
 GENERATION: dict[str, Neutral] = {
-    "grammar": _is(""),
     "grammar_lazy": _is(False),
     "grammar_triggers": _empty,
     "preserved_tokens": _empty,
-    "json_schema": lambda value: False,
-    "response_format": _text_format,
     "backend_sampling": _is(False),
     "lora": _is([]),
     "n_cache_reuse": _is(0),
