@@ -80,7 +80,7 @@ class GuidedConstraint:
     def _check(self) -> None:
         reason = complaint(self._matcher)
         if reason is not None:
-            raise InvalidRequest(f"the grammar cannot be followed any further: {reason}")
+            raise InvalidRequest(f"the grammar cannot be followed: {reason}")
 
 
 class GuidedGrammar:
