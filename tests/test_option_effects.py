@@ -41,7 +41,7 @@ def row(observer: Observer, words: str, without: str = "", **values: Any) -> Rea
 
 context, model_file, threads = observed.context, observed.model_file, observed.threads
 generation, samplers, listener = observed.generation, observed.samplers, observed.listener
-LORA = "e2e/test_lora.py"
+FORM, LORA = "e2e/test_structured_output.py", "e2e/test_lora.py"
 LOADER, SERVER, THREADS = "workers/text/test_loader.py", "e2e/test_server_options.py", "e2e/test_threads.py"
 CPU = f"{1 << FIRST_CPU:x}"
 
@@ -180,6 +180,9 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--adaptive-decay": row(
         samplers, "--samplers adaptive_p --adaptive-decay 0.5", "--samplers adaptive_p", adaptive_p=(-1, 0.5, 5),
     ),
+    "--grammar": Shown(f"{FORM}::test_a_bad_default_keeps_the_server_from_starting"),
+    "--grammar-file": Shown(f"{FORM}::test_defaults_of_the_command_line"),
+    "--json-schema": Shown(f"{FORM}::test_defaults_of_the_command_line"),
     "--logit-bias": Shown(f"{SERVER}::test_a_bias_of_the_command_line_is_every_requests"),
 }  # fmt: skip
 """By the last of the option's flags: how its effect is seen."""
@@ -193,7 +196,8 @@ SEED = """
     --no-escape --samplers --sampling-seq --penalize-nl --temp --top-k --top-p --min-p --xtc-probability --xtc-threshold
     --typical --repeat-last-n --repeat-penalty --presence-penalty --frequency-penalty --dry-multiplier --dry-base
     --dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker --dynatemp-range --dynatemp-exp --mirostat
-    --mirostat-lr --mirostat-ent --logit-bias --rope-scaling --rope-scale --rope-freq-base --rope-freq-scale
+    --mirostat-lr --mirostat-ent --logit-bias --grammar --grammar-file --json-schema
+    --rope-scaling --rope-scale --rope-freq-base --rope-freq-scale
     --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-fast --yarn-beta-slow --no-kv-offload
     --cache-prompt --cache-type-k --cache-type-v --defrag-thold --parallel --cont-batching --no-cont-batching --mlock
     --no-mmap --numa --no-warmup --spm-infill --special --lora --lora-scaled --lora-init-without-apply --control-vector

@@ -11,6 +11,9 @@ from llamabox.engine.pacing import SHORT_PROMPT, Pacing
 from llamabox.engine.sequence import Sequence
 from llamabox.engine.turns import Turns
 
+MAX_FORCED = SHORT_PROMPT
+"""Cells of one sequence, of those that a grammar forces, in one step: more would be felt by the others."""
+
 MAX_OVERTAKEN = 8
 """Steps in which shorter prompts may be served before a longer one that came earlier."""
 
@@ -33,6 +36,7 @@ class Work:
     admitted: list[Sequence] = field(default_factory=list)
     stuck: list[Sequence] = field(default_factory=list)
     n_decode: int = 0
+    n_forced: int = 0  # cells of decoding sequences beyond one each
     n_prefill: int = 0
 
 
@@ -91,15 +95,18 @@ class Scheduler:
         mine = self._whose_turn(self.running, work.batch)
         parts: list[tuple[Sequence, int]] = []
         for sequence in mine:
-            if sequence.n_pending == 1:
+            if sequence.n_pending == 1 or not sequence.is_prefilling:
                 if self._make_room(sequence):
                     parts.append((sequence, 1))
                 else:
                     work.stuck.append(sequence)
         work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
+        parts = self._extend(parts)
+        n_cells = sum(n_cells for _, n_cells in parts)
+        work.n_forced = n_cells - len(parts)
         # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
         has_decoders = any(not sequence.is_prefilling for sequence in self.running)
-        prefill = self._prefill(mine, self._n_batch - len(parts), has_decoders=has_decoders)
+        prefill = self._prefill(mine, self._n_batch - n_cells, has_decoders=has_decoders)
         if len(mine) < len(self.running) and any(_has_prompt(sequence) for sequence in self.running):
             self._turns.end()
         work.n_prefill = sum(n_cells for _, n_cells in prefill)
@@ -115,6 +122,16 @@ class Scheduler:
             return []
         batch.lora = self._turns.next(sequence.params.lora for sequence in able)
         return [sequence for sequence in ready if sequence.params.lora == batch.lora]
+
+    def _extend(self, parts: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int]]:
+        """The same with forced cells, up to the context's end: what lies behind it waits for the shift, as ever."""
+        room = self._n_batch - len(parts)
+        extended: list[tuple[Sequence, int]] = []
+        for sequence, _ in parts:
+            n_cells = min(sequence.n_pending, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED, room + 1)
+            room -= n_cells - 1
+            extended.append((sequence, n_cells))
+        return extended
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Shift the context where the next cell would reach its end. False where there is no room to do it."""
@@ -133,7 +150,7 @@ class Scheduler:
 
     def _prefill(self, mine: list[Sequence], room: int, *, has_decoders: bool) -> list[tuple[Sequence, int]]:
         """Prompt chunks of this step, as (sequence, number of cells)."""
-        candidates = [sequence for sequence in mine if sequence.n_pending > 1]
+        candidates = [sequence for sequence in mine if _has_prompt(sequence)]
         if not candidates or (has_decoders and not self._cont_batching):
             return []
         candidates.sort(key=_urgency)

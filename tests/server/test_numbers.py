@@ -240,8 +240,6 @@ class TestUnsupported:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
-            ("grammar", "root ::= 'a'"), ("json_schema", {}), ("response_format", {"type": "json_object"}),
-            ("response_format", {"type": "sound"}), ("response_format", "text"),
             ("return_progress", True), ("backend_sampling", True),
             ("grammar_lazy", True), ("n_cache_reuse", 5),
         ],
