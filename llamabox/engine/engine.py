@@ -43,6 +43,7 @@ class Engine:
         self._clock = clock
         self._pacing = Pacing()
         self._requests: dict[str, list[Sequence]] = {}
+        self._resting_until: float | None = None  # nobody is due before that
         self._reporter = Reporter(runner)
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx)
         self.context_shift = config.context_shift and self.cache.can_shift
@@ -98,8 +99,16 @@ class Engine:
         if work.batch:
             self._update(work, self._execute(work))
         else:
-            assert not self._reporter.is_empty or self._scheduler.is_idle, "a step that makes no progress"
+            is_resting = self._resting_until is not None
+            assert is_resting or not self._reporter.is_empty or self._scheduler.is_idle, "a step that makes no progress"
         return self._reporter.take()
+
+    def rest(self) -> float:
+        """Seconds for which a step would compute nothing, unless something is submitted or aborted meanwhile.
+
+        Not 0 while all that run keep to a speed limit, and the last step found none of them due.
+        """
+        return 0.0 if self._resting_until is None else max(0.0, self._resting_until - self._clock())
 
     def activity(self) -> Activity:
         """A snapshot."""
@@ -138,10 +147,11 @@ class Engine:
     def _plan(self) -> Work:
         """A step whose sequences are all able to run it; those that are not have failed."""
         while True:
-            work = self._scheduler.schedule()
+            work = self._scheduler.schedule(self._clock())
             for sequence in work.stuck:
                 self._fail(sequence, errors.ServerFault("Context size has been exceeded."), forget=True)
             if self._prepare(work.admitted):
+                self._resting_until = None if work.batch else work.next_due
                 return work
 
     def _prepare(self, admitted: list[Sequence]) -> bool:

@@ -100,6 +100,7 @@ class GenerationParams:
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True
     id_slot: int = -1  # wait for this slot; -1: any
+    tokens_per_second: int = 0  # the most that each sequence generates after its first token; 0: no limit
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
 

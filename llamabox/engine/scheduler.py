@@ -31,6 +31,7 @@ class Work:
     shares: list[Share] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
     stuck: list[Sequence] = field(default_factory=list)
+    next_due: float | None = None  # when the first of those is due that keep to a speed limit and sat this step out
     n_decode: int = 0
     n_prefill: int = 0
 
@@ -83,18 +84,26 @@ class Scheduler:
             self._cache.release(sequence.slot)
         sequence.end()
 
-    def schedule(self) -> Work:
-        """Admit who can be admitted and plan one step."""
+    def schedule(self, now: float) -> Work:
+        """Admit who can be admitted and plan one step. Whose speed limit says that it is not due yet sits it out."""
         work = Work(admitted=self._admission.admit(self.running))
+        due = [(sequence.due(now), sequence) for sequence in self.running]
+        work.next_due = min((time for time, _ in due if time > now), default=None)
+        ready = [sequence for time, sequence in due if time <= now]
         parts: list[tuple[Sequence, int]] = []
-        for sequence in self.running:
+        for sequence in ready:
             if sequence.n_pending == 1:
                 if self._make_room(sequence):
                     parts.append((sequence, 1))
                 else:
                     work.stuck.append(sequence)
         work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
-        prefill = self._prefill(self._n_batch - len(parts), has_decoders=work.n_decode > 0)
+        # A text that sits this step out wants its next one in time as well, so it keeps the chunk small, too.
+        has_decoders = work.n_decode > 0 or work.next_due is not None
+        if self._cont_batching or work.n_decode == 0:
+            prefill = self._prefill(ready, self._n_batch - len(parts), has_decoders=has_decoders)
+        else:
+            prefill = []
         work.n_prefill = sum(n_cells for _, n_cells in prefill)
         self._fill(work, parts + prefill)
         return work
@@ -114,10 +123,10 @@ class Scheduler:
         sequence.truncated = True
         return True
 
-    def _prefill(self, room: int, *, has_decoders: bool) -> list[tuple[Sequence, int]]:
+    def _prefill(self, ready: list[Sequence], room: int, *, has_decoders: bool) -> list[tuple[Sequence, int]]:
         """Prompt chunks of this step, as (sequence, number of cells)."""
-        candidates = [sequence for sequence in self.running if sequence.n_pending > 1]
-        if not candidates or (has_decoders and not self._cont_batching):
+        candidates = [sequence for sequence in ready if sequence.n_pending > 1]
+        if not candidates:
             return []
         candidates.sort(key=_urgency)
         long_budget = min(room, self._pacing.chunk() if has_decoders else self._n_chunk)

@@ -14,6 +14,10 @@ RUNNING_OPTIONS = (
         "-np --parallel", "text.n_parallel", v.integer(1, 256), "slots: requests served at the same time",
         env="LLAMA_ARG_N_PARALLEL",
     ),
+    text(
+        "-tps --tokens-per-second", "text.tokens_per_second", v.integer(-1),
+        text="let requests limit their speed by the header X-Request-Tokens-Per-Second, up to this; -1 measures it",
+    ),
     switch(
         COMPLETION, "-cb --cont-batching", "text.cont_batching", "evaluate prompts beside running texts (default)",
         env="LLAMA_ARG_CONT_BATCHING",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 from starlette.responses import Response
@@ -14,8 +15,10 @@ from llamabox.server.endpoint import Exchange
 from llamabox.server.params import Options
 from llamabox.server.prompts import Prompt
 from llamabox.server.responses.choice import Choice
+from llamabox.server.responses.timings import RATE_HEADER, rate_header
 from llamabox.server.running import events_of, make_submits
 from llamabox.server.sse import EventStream
+from llamabox.server.token_rate import asked_rate
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ class Reply:
     def __init__(self, exchange: Exchange, prompts: list[Prompt], options: Options) -> None:
         self._exchange = exchange
         self._options = options
+        rate = asked_rate(exchange.scope, exchange.info.tokens_per_second)
+        options = replace(options, params=replace(options.params, tokens_per_second=rate))
         self._submits = make_submits(exchange.services, prompts, options)
         self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
         exchange.record.choices = self.choices
@@ -61,7 +66,13 @@ class Reply:
 
     def stream(self, shape: Shape) -> Response:
         """The same as events, in the words of `shape`."""
-        return EventStream(self._chunks(shape), ping_interval=self._options.ping_interval)
+        return EventStream(
+            self._chunks(shape), ping_interval=self._options.ping_interval, trailer=RATE_HEADER, trailers=self._trailers
+        )
+
+    def _trailers(self) -> dict[str, str]:
+        """Where an error ended the stream, the rate up to there: Hypercorn breaks at trailers without any field."""
+        return rate_header(self.choices[0].timings)
 
     async def _chunks(self, shape: Shape) -> AsyncGenerator[bytes, None]:
         """What one engine step brought goes out in one piece."""

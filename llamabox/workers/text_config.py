@@ -44,6 +44,7 @@ class TextConfig:
     context_shift: bool = True
     cont_batching: bool = True
     warmup: bool = True
+    tokens_per_second: int = 0  # the most that a request may limit itself to; 0: no limits, -1: measured at start
     verbosity: int = 0
     log_colors: bool = False
     log_json: bool = False
@@ -74,3 +75,4 @@ class ModelInfo:
     build: str  # "b<number>-<commit>"; the number is left out where it is not known
     longest_piece: int  # bytes: no prompt of n bytes has fewer than n / longest_piece tokens
     eog_tokens: list[int] = field(default_factory=list)
+    tokens_per_second: int = 0  # the cap of TextConfig, measured by now; 0: none

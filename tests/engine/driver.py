@@ -47,7 +47,8 @@ class Driver:
     def __init__(self, runner: FakeRunner | None = None, **config: object) -> None:
         self.runner = runner or FakeRunner()
         settings: dict[str, object] = {"n_slots": 4, "n_ctx": 64, **config}
-        self.engine = Engine(self.runner, EngineConfig(**settings), clock=Clock())  # type: ignore[arg-type]
+        self.clock = Clock()
+        self.engine = Engine(self.runner, EngineConfig(**settings), clock=self.clock)  # type: ignore[arg-type]
         self.transcripts: dict[tuple[str, int], Transcript] = {}
         self.aborted: set[str] = set()
         self.n_steps = 0
@@ -64,6 +65,7 @@ class Driver:
     def step(self) -> list[Event]:
         self.n_steps += 1
         assert self.n_steps <= MAX_STEPS, "the engine does not come to rest"
+        self.clock.now += self.engine.rest()
         events = self.engine.step()
         for event in events:
             self._take(event)

@@ -30,6 +30,7 @@ def asks(draw: st.DrawFn) -> dict[str, object]:
         "post_sampling_probs": draw(st.booleans()),
         "cache_prompt": draw(st.booleans()),
         "id_slot": draw(st.sampled_from([-1, -1, -1, 0])),
+        "tokens_per_second": draw(st.sampled_from([0, 0, 0, 20, 300])),
         "sampling": {
             "temperature": draw(st.sampled_from([0.0, 1.0])),
             "seed": draw(st.integers(0, 3)),

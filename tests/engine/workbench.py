@@ -59,7 +59,7 @@ class Workbench:
     def step(self) -> Work:
         self.n_steps += 1
         assert self.n_steps <= MAX_STEPS, "what the test waits for never comes"
-        work = self.scheduler.schedule()
+        work = self.scheduler.schedule(float(self.n_steps))
         assert not work.stuck
         for share in work.shares:
             self._compute(share.sequence, share.stop)

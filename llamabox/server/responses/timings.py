@@ -6,6 +6,8 @@ from typing import Any
 
 from llamabox.engine.events import Timings
 
+RATE_HEADER = "x-response-tokens-per-second"
+
 
 def rate(n: int, ms: float) -> float:
     """`n` per second; 0.0 where nothing was measured."""
@@ -38,5 +40,5 @@ def timings_object(timings: Timings) -> dict[str, Any]:
 
 
 def rate_header(timings: Timings) -> dict[str, str]:
-    """X-Response-Tokens-Per-Second, for plain replies."""
-    return {"x-response-tokens-per-second": f"{predicted_per_second(timings):.6f}"}
+    """X-Response-Tokens-Per-Second: a header of plain replies, a trailer of streams."""
+    return {RATE_HEADER: f"{predicted_per_second(timings):.6f}"}

@@ -13,6 +13,7 @@ from llamabox.bindings.context import Context, ContextParams, FlashAttention, Ro
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
+from llamabox.workers.text.speed import measure
 from llamabox.workers.text_config import ModelInfo, TextConfig
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,10 @@ class TextModel:
         self.n_ctx = slot_context(config, self.context)
         if config.warmup:
             self.context.warm_up()
+        self.tokens_per_second = config.tokens_per_second
+        if config.tokens_per_second < 0:
+            self.tokens_per_second = measure(self.context)
+            logger.info("measured: at most %d tokens per second", self.tokens_per_second)
         self.engine = Engine(
             LlamaRunner(self.context),
             EngineConfig(
@@ -74,6 +79,7 @@ class TextModel:
             build=build_info(model.native)["build"],
             eog_tokens=list(vocab.eog_tokens),
             longest_piece=vocab.longest_piece,
+            tokens_per_second=self.tokens_per_second,
         )
 
     def close(self) -> None:
