@@ -133,6 +133,8 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
     """The configurations of the text worker and of the server. `TextConfig.model` is empty where none was given."""
     sampling = replace(SamplingParams(), **_of(parsed, "sampling"))
     defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"))
+    if defaults.n_cache_reuse:
+        defaults = replace(defaults, cache_prompt=True)
     text = replace(TextConfig(model=""), **_of(parsed, "text"))
     text = replace(
         text,

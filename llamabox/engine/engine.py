@@ -28,6 +28,7 @@ class EngineConfig:
     n_ctx: int
     context_shift: bool = True
     cont_batching: bool = True
+    slot_similarity: float = 0.5  # see admission.Admission
 
 
 class Engine:
@@ -54,6 +55,7 @@ class Engine:
             n_chunk=runner.n_ubatch,
             adds_bos=runner.adds_bos(),
             cont_batching=config.cont_batching,
+            slot_similarity=config.slot_similarity,
         )
 
     @property
@@ -186,6 +188,7 @@ class Engine:
         except errors.DecodeError as error:
             self._lose(work, error)
             return []
+        self.cache.carried_out()
         self._reporter.done.n_decode += 1
         self._reporter.done.n_busy += len(work.shares)
         for share in work.shares:

@@ -107,12 +107,25 @@ class History:
 
     def common_prefix(self, other: History) -> int:
         """Number of leading cells that are the same in both, media chunks whole."""
-        limit = min(len(self._keys), len(other._keys))
-        if limit == 0:
+        return self.whole(self.common_run(0, other, 0))
+
+    def common_run(self, start: int, other: History, other_start: int) -> int:
+        """Number of cells from `start` on that are the same as those of `other` from `other_start` on."""
+        limit = min(len(self._keys) - start, len(other._keys) - other_start)
+        if limit <= 0:
             return 0
-        differs = self._view()[:limit] != other._view()[:limit]
+        differs = self._view()[start : start + limit] != other._view()[other_start : other_start + limit]
         first = int(differs.argmax())
-        return self.whole(first if differs[first] else limit)
+        return first if differs[first] else limit
+
+    def find(self, wanted: History, start: int, stop: int, first: int) -> int:
+        """The first cell from `first` on where the cells [start, stop) of `wanted` stand in this one too; else -1."""
+        n_bytes = self._keys.itemsize
+        data, pattern = self._keys.tobytes(), wanted._keys[start:stop].tobytes()
+        at = data.find(pattern, first * n_bytes)
+        while at >= 0 and at % n_bytes:  # across two keys
+            at = data.find(pattern, at + n_bytes - at % n_bytes)
+        return at // n_bytes
 
     def _view(self) -> NDArray[np.int64]:
         # Must not outlive the statement it is made in: an array cannot grow while a view of it is alive.

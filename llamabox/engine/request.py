@@ -99,6 +99,7 @@ class GenerationParams:
     n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True
+    n_cache_reuse: int = 0  # behind the common prefix, move resident runs of this many cells or more; 0: none
     id_slot: int = -1  # wait for this slot; -1: any
     tokens_per_second: int = 0  # the most that each sequence generates after its first token; 0: no limit
     sampling: SamplingParams = field(default_factory=SamplingParams)

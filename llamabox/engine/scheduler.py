@@ -52,6 +52,7 @@ class Scheduler:
         n_chunk: int,
         adds_bos: bool,
         cont_batching: bool,
+        slot_similarity: float,
     ) -> None:
         self._cache = cache
         self._pacing = pacing
@@ -59,7 +60,7 @@ class Scheduler:
         self._n_chunk = min(n_chunk, n_batch)
         self._adds_bos = adds_bos
         self._cont_batching = cont_batching
-        self._admission = Admission(cache)
+        self._admission = Admission(cache, slot_similarity)
         self.running: list[Sequence] = []
 
     @property

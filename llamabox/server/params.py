@@ -104,6 +104,7 @@ def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         n_indent=_whole(body, "n_indent", 0, INT32_MAX, defaults.n_indent),
         t_max_predict_ms=_whole(body, "t_max_predict_ms", -INT32_MAX - 1, INT32_MAX, defaults.t_max_predict_ms),
         cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
+        n_cache_reuse=_whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),
         id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
         sampling=parse_sampling(body, sampling, info.n_ctx),
     )

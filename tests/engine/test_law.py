@@ -29,6 +29,7 @@ def asks(draw: st.DrawFn) -> dict[str, object]:
         "n_probs": draw(st.sampled_from([0, 0, 3])),
         "post_sampling_probs": draw(st.booleans()),
         "cache_prompt": draw(st.booleans()),
+        "n_cache_reuse": draw(st.sampled_from([0, 0, 0, 2])),
         "id_slot": draw(st.sampled_from([-1, -1, -1, 0])),
         "tokens_per_second": draw(st.sampled_from([0, 0, 0, 20, 300])),
         "sampling": {
@@ -102,6 +103,9 @@ def test_tokens_equal_those_it_would_have_got_alone(
     driver.run()
     for one in asked:
         if one.request_id in driver.aborted:
+            continue
+        if one.params.n_cache_reuse:  # it asked for cells that others would not have
+            assert all(driver.transcripts[one.request_id, i].finished is not None for i in range(one.params.n))
             continue
         solo = alone(one, memory=FakeMemory(**memory), n_slots=3, n_ctx=N_CTX, context_shift=context_shift)  # type: ignore[arg-type]
         for index, expected in solo.items():

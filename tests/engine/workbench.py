@@ -38,6 +38,7 @@ class Workbench:
             n_chunk=n_chunk,
             adds_bos=False,
             cont_batching=cont_batching,
+            slot_similarity=0.5,
         )
         self.n_arrived = 0
         self.n_steps = 0

@@ -50,6 +50,7 @@ class TextModel:
                 n_ctx=self.n_ctx,
                 context_shift=config.context_shift,
                 cont_batching=config.cont_batching,
+                slot_similarity=config.slot_similarity,
             ),
         )
         if config.context_shift and not self.engine.context_shift:
