@@ -164,6 +164,7 @@ class Engine:
             sequence.admitted = now
             try:
                 sequence.sampler = self._new_sampler(sequence)
+                self._reporter.progress(sequence, now)
             except errors.RequestError as error:
                 self._fail(sequence, error)
                 ready = False
@@ -225,6 +226,8 @@ class Engine:
         sampled = iter(tokens)
         for share in work.shares:
             sequence = share.sequence
+            if sequence.is_prefilling:
+                self._reporter.progress(sequence, now)
             if share.row >= 0:
                 self._advance(sequence, next(sampled), share.row, now)
             elif share.stop == len(sequence.cells):

@@ -95,6 +95,7 @@ class GenerationParams:
     stop: tuple[str, ...] = ()
     n_indent: int = 0  # end where a line after the first begins with fewer blanks than this
     t_max_predict_ms: int = -1  # end with the first line that ends this long after the first token; 0 or less: never
+    return_progress: bool = False  # tell how far the prompt is
     special: bool = False  # render special tokens in the text
     n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own

@@ -72,6 +72,7 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
             _parse_params(body, config, info, dialect),
             n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
             post_sampling_probs=_flag(body, "post_sampling_probs"),
+            return_progress=_flag(body, "return_progress") and stream,
         ),
         logit_bias=parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else [],
         model=_parse_model(body, config, info),

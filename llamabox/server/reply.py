@@ -10,7 +10,7 @@ from typing import Protocol
 
 from starlette.responses import Response
 
-from llamabox.engine.events import Delta, Finished, Started
+from llamabox.engine.events import Delta, Finished, Progress, Started
 from llamabox.server.endpoint import Exchange
 from llamabox.server.params import Options
 from llamabox.server.prompts import Prompt
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 class Shape(Protocol):
     """How a dialect writes one sequence's events into a stream. Empty bytes: nothing to say."""
 
+    def progress(self, choice: Choice, event: Progress) -> bytes: ...
     def started(self, choice: Choice, event: Started) -> bytes: ...
     def text(self, choice: Choice, event: Delta) -> bytes: ...
     def finished(self, choice: Choice, *, is_last: bool) -> bytes: ...
@@ -87,6 +88,8 @@ class Reply:
                             self._exchange.services.metrics.said(choice, event)
                             choice.count(event)
                             parts.append(shape.text(choice, event))
+                        case Progress():
+                            parts.append(shape.progress(self._choice(position, event), event))
                         case Started():
                             parts.append(shape.started(self._start(position, event), event))
                         case Finished():
@@ -98,7 +101,7 @@ class Reply:
                 if chunk:
                     yield chunk
 
-    def _choice(self, position: int, event: Started | Delta | Finished) -> Choice:
+    def _choice(self, position: int, event: Progress | Started | Delta | Finished) -> Choice:
         return self.choices[position * self._options.params.n + event.index]
 
     def _start(self, position: int, event: Started) -> Choice:

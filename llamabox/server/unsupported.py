@@ -36,7 +36,6 @@ GENERATION: dict[str, Neutral] = {
     "response_format": _text_format,
     "backend_sampling": _is(False),
     "lora": _is([]),
-    "return_progress": _is(False),
     "adaptive_target": _no_more_than(-1e-9),
     "adaptive_decay": _is(0.9),
     "penalize_nl": _is(False),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fakes import FakeMemory, FakeRunner
 
 from llamabox.engine.engine import Engine, EngineConfig
-from llamabox.engine.events import Delta, Event, Failed, Finished, Started, TokenProbs
+from llamabox.engine.events import Delta, Event, Failed, Finished, Progress, Started, TokenProbs
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
 
 MAX_STEPS = 10_000
@@ -18,6 +18,7 @@ MAX_STEPS = 10_000
 class Transcript:
     """Everything one sequence reported."""
 
+    progress: list[Progress] = field(default_factory=list)
     started: Started | None = None
     tokens: list[int] = field(default_factory=list)
     probs: list[TokenProbs] = field(default_factory=list)
@@ -85,6 +86,9 @@ class Driver:
         assert event.request_id not in self.aborted
         assert not transcript.is_over, "an event after the end"
         match event:
+            case Progress():
+                assert transcript.started is None
+                transcript.progress.append(event)
             case Started():
                 assert transcript.started is None
                 transcript.started = event

@@ -240,7 +240,7 @@ class TestUnsupported:
         [
             ("grammar", "root ::= 'a'"), ("json_schema", {}), ("response_format", {"type": "json_object"}),
             ("response_format", {"type": "sound"}), ("response_format", "text"), ("lora", [{"id": 0, "scale": 1}]),
-            ("return_progress", True), ("backend_sampling", True),
+            ("backend_sampling", True),
             ("adaptive_target", 0.5), ("grammar_lazy", True), ("penalize_nl", True),
         ],
     )  # fmt: skip

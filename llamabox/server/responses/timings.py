@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llamabox.engine.events import Timings
+from llamabox.engine.events import Progress, Timings
 
 RATE_HEADER = "x-response-tokens-per-second"
 
@@ -36,6 +36,16 @@ def timings_object(timings: Timings) -> dict[str, Any]:
         "predicted_ms": timings.predicted_ms,
         "predicted_per_token_ms": per_token(timings.predicted_n - 1, timings.predicted_ms),
         "predicted_per_second": predicted_per_second(timings),
+    }
+
+
+def progress_object(event: Progress) -> dict[str, int]:
+    """`prompt_progress`, as llama-server has it: tokens, and milliseconds since the prompt got its slot."""
+    return {
+        "total": event.n_prompt,
+        "cache": event.timings.cache_n,
+        "processed": event.n_processed,
+        "time_ms": int(event.timings.prompt_ms),
     }
 
 
