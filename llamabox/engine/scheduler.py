@@ -99,15 +99,19 @@ class Scheduler:
                 else:
                     work.stuck.append(sequence)
         work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
-        # A text that sits this step out wants its next one in time as well, so it keeps the chunk small, too.
-        has_decoders = work.n_decode > 0 or work.next_due is not None
-        if self._cont_batching or work.n_decode == 0:
-            prefill = self._prefill(ready, self._n_batch - len(parts), has_decoders=has_decoders)
-        else:
-            prefill = []
+        prefill = self._prefill(ready, self._n_batch - len(parts), self._chunk(work, now))
         work.n_prefill = sum(n_cells for _, n_cells in prefill)
         self._fill(work, parts + prefill)
         return work
+
+    def _chunk(self, work: Work, now: float) -> int:
+        """Prompt tokens of this step."""
+        if work.n_decode:
+            return self._pacing.chunk() if self._cont_batching else 0
+        if work.next_due is not None:
+            # A text that sits this step out wants its next one in time.
+            return min(self._n_chunk, self._pacing.chunk(work.next_due - now))
+        return self._n_chunk
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Shift the context where the next cell would reach its end. False where there is no room to do it."""
@@ -124,13 +128,13 @@ class Scheduler:
         sequence.truncated = True
         return True
 
-    def _prefill(self, ready: list[Sequence], room: int, *, has_decoders: bool) -> list[tuple[Sequence, int]]:
+    def _prefill(self, ready: list[Sequence], room: int, chunk: int) -> list[tuple[Sequence, int]]:
         """Prompt chunks of this step, as (sequence, number of cells)."""
         candidates = [sequence for sequence in ready if sequence.n_pending > 1]
-        if not candidates:
+        if not candidates or not chunk:
             return []
         candidates.sort(key=_urgency)
-        long_budget = min(room, self._pacing.chunk() if has_decoders else self._n_chunk)
+        long_budget = min(room, chunk)
         short_budget = min(room, self._n_chunk)
         fair = long_budget
         parts: list[tuple[Sequence, int]] = []

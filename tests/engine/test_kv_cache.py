@@ -130,7 +130,7 @@ class Bookkeeping(RuleBasedStateMachine):
     def compute(self, slot_id: int, cells: list[int]) -> None:
         self.store.compute(slot_id, cells)
 
-    @precondition(lambda self: self.store.cache.can_shift and self.store.memory.partial_removal)
+    @precondition(lambda self: self.store.cache.can_shift)
     @rule(slot_id=slot_ids, data=st.data())
     def shift(self, slot_id: int, data: st.DataObject) -> None:
         n_cells = len(self.store.slot(slot_id).resident)
