@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -118,14 +119,15 @@ class History:
         first = int(differs.argmax())
         return first if differs[first] else limit
 
-    def find(self, wanted: History, start: int, stop: int, first: int) -> int:
-        """The first cell from `first` on where the cells [start, stop) of `wanted` stand in this one too; else -1."""
-        n_bytes = self._keys.itemsize
-        data, pattern = self._keys.tobytes(), wanted._keys[start:stop].tobytes()
-        at = data.find(pattern, first * n_bytes)
-        while at >= 0 and at % n_bytes:  # across two keys
-            at = data.find(pattern, at + n_bytes - at % n_bytes)
-        return at // n_bytes
+    def as_text(self) -> str:
+        """Text cells as a string of one character each, which Python searches in linear time whatever is in it.
+
+        Empty where a token id is beyond the last character, 0x10ffff: several times the largest vocabulary there is.
+        """
+        if not len(self._keys) or self._view().max() > sys.maxunicode:
+            return ""
+        assert not self._spans
+        return self._view().astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
     def _view(self) -> NDArray[np.int64]:
         # Must not outlive the statement it is made in: an array cannot grow while a view of it is alive.

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from llamabox.engine.history import History
 from llamabox.engine.slot import Slot
 
+MAX_RUNS = 256
+"""Moving one costs a walk over all cells of the memory: a prompt that is cut into more is better computed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -46,15 +49,15 @@ def find_reuse(slot: Slot, prompt: History, limit: int, n_least: int) -> Reuse:
     As llama.cpp does (contract A.4): of what the slot holds, pieces may be missing in the prompt, but not the other
     way round. Cells behind a dropped piece attended to it: they are not what a fresh evaluation would make.
     """
-    resident = slot.resident
+    resident, wanted = slot.resident.as_text(), prompt.as_text()
     n_prefix = usable_prefix(slot, prompt, limit)
     runs: list[Run] = []
     n_cells = end = n_prefix
-    while n_cells + n_least <= limit:
-        found = resident.find(prompt, n_cells, n_cells + n_least, end)
+    while n_cells + n_least <= limit and len(runs) < MAX_RUNS:
+        found = resident.find(wanted[n_cells : n_cells + n_least], end)
         if found < 0:
             break
-        n_run = min(resident.common_run(found, prompt, n_cells), limit - n_cells)
+        n_run = min(slot.resident.common_run(found, prompt, n_cells), limit - n_cells)
         runs.append(Run(found - end, n_run))
         n_cells += n_run
         end = found + n_run

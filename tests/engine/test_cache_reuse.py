@@ -7,6 +7,7 @@ from fakes import FakeMemory, FakeRunner, FakeSampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llamabox.engine.prefix_index import MAX_RUNS
 from llamabox.engine.request import Request
 
 N_CTX = 64
@@ -183,3 +184,13 @@ def test_a_slot_full_of_something_else_is_not_taken_for_a_short_run() -> None:
     driver.run()
     assert n_cached(driver, "short") == 0
     assert driver.transcripts["short", 0].started != driver.transcripts["a again", 0].started
+
+
+def test_a_prompt_cut_into_countless_pieces_moves_only_some() -> None:
+    pieces = tuple(token for i in range(270) for token in (1000 + i, 2000 + i, 3000 + i))
+    driver = Driver(FakeRunner(n_batch=1024, n_ubatch=1024), n_slots=1, n_ctx=1024)
+    driver.submit(request("whole", pieces, n_predict=1))
+    driver.run()
+    driver.submit(request("cut", (*(token for token in pieces if token < 3000), 9), n_predict=1, n_cache_reuse=1))
+    driver.run()
+    assert n_cached(driver, "cut") == 2 * (1 + MAX_RUNS)
