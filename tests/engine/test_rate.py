@@ -27,6 +27,7 @@ def test_no_stretch_of_time_has_more_tokens_than_the_rate_and_a_small_burst(
             assert j - i <= (times[j] - start + BURST) * rate + 1 + 1e-6
 
 
+@settings(deadline=None)
 @given(rate=st.integers(1, 50), lateness=st.lists(st.floats(0.0, BURST - 0.01), min_size=20, max_size=60))
 def test_steps_that_are_a_little_late_do_not_slow_it_down(rate: int, lateness: list[float]) -> None:
     limit = RateLimit(rate)
@@ -36,6 +37,7 @@ def test_steps_that_are_a_little_late_do_not_slow_it_down(rate: int, lateness: l
     assert now - start <= len(lateness) / rate + BURST + 1e-6
 
 
+@settings(deadline=None)
 @given(rate=st.integers(1, 50), batches=st.lists(st.integers(1, 9), min_size=1, max_size=30))
 def test_tokens_that_come_together_are_all_charged(rate: int, batches: list[int]) -> None:
     limit = RateLimit(rate)
