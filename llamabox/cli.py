@@ -40,10 +40,12 @@ class Stopped(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = sys.argv[1:] if argv is None else list(argv)
     # As process 1 of a container the system's default would be to ignore these.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    if argv[:1] == ["bench"]:
+        return _bench(argv[1:])
     try:
         parsed = parse(argv, os.environ)
     except OptionsError as error:
@@ -78,6 +80,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.error("%s", error.message)
             return exit_status(error)
         return _fail(error)
+
+
+def _bench(argv: Sequence[str]) -> int:
+    # Only here: whoever serves does not load it.
+    from llamabox.bench import command
+
+    try:
+        return command.main(argv)
+    except Stopped:
+        return 130
 
 
 def exit_status(error: LlamaboxError) -> int:

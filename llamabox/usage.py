@@ -13,7 +13,11 @@ MARGIN = 33
 
 def help_text() -> str:
     """The whole of `--help`."""
-    lines = ["usage: llamabox [options]", "       python -m llamabox [options]"]
+    lines = [
+        "usage: llamabox [options]",
+        "       python -m llamabox [options]",
+        "       llamabox bench [options]    measures a running server; bench --help tells how",
+    ]
     for group in dict.fromkeys(option.group for option in OPTIONS):
         lines += ["", f"{group}:", ""]
         for option in OPTIONS:

@@ -21,6 +21,7 @@ from tests.server.test_tls import certify, trusting
 
 ROUTES = {
     "/completion": {"prompt": "a"},
+    "/infill": {"input_prefix": "a", "input_suffix": "b"},
     "/v1/completions": {"prompt": ["a", "b"]},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}]},
 }
@@ -50,7 +51,7 @@ def test_what_the_header_asks_for(path: str, cap: int, header: str | None, expec
     async def scene() -> None:
         client = FakeTextClient(saying("one", "two"), info=replace(INFO, tokens_per_second=cap))
         headers = {} if header is None else {"X-Request-Tokens-Per-Second": header}
-        async with running(client) as server:
+        async with running(client, ServerConfig(enable_infill=True)) as server:
             for stream in (False, True):
                 reply = await server.http.post(path, json={**ROUTES[path], "stream": stream}, headers=headers)
                 if expected is None:
@@ -95,7 +96,7 @@ def headers_of(found: list[h2.events.Event], kind: type[h2.events.Event]) -> dic
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> ServerConfig:
-    return certify(tmp_path_factory.mktemp("tls"))
+    return replace(certify(tmp_path_factory.mktemp("tls")), enable_infill=True)
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -107,7 +108,7 @@ def test_a_stream_over_http2_ends_with_the_rate(config: ServerConfig, path: str)
             assert headers_of(found, h2.events.ResponseReceived)["trailer"] == RATE
             assert headers_of(found, h2.events.TrailersReceived) == {RATE: "100.000000"}
             text = b"".join(event.data for event in found if isinstance(event, h2.events.DataReceived))
-            assert text.endswith(b"}\n\n" if path == "/completion" else b"data: [DONE]\n\n")
+            assert text.endswith(b"}\n\n" if path in ("/completion", "/infill") else b"data: [DONE]\n\n")
 
             found = await over_http2(server, config, path, body)
             assert "trailer" not in headers_of(found, h2.events.ResponseReceived), "nobody asked for it"

@@ -1,4 +1,4 @@
-"""Questions the server process may ask a text worker. Those about the vocabulary are answered on the reader thread."""
+"""Questions the server process may ask a text worker: those answered at once, and those that wait for a step's end."""
 
 from __future__ import annotations
 
@@ -9,19 +9,28 @@ from llamabox.bindings.vocab import Vocab
 from llamabox.engine.engine import Engine
 from llamabox.errors import NotSupported
 from llamabox.workers.protocol import Call
+from llamabox.workers.text.infill import InfillFormat
 from llamabox.workers.text.intake import Intake
 
 
-class VocabCalls:
-    """tokenize and detokenize: any thread, at any time."""
+class QuickCalls:
+    """tokenize, detokenize, infill, slots: any thread, at any time, also while a long prompt is computed."""
 
-    def __init__(self, vocab: Vocab, intake: Intake) -> None:
+    def __init__(self, vocab: Vocab, intake: Intake, infill: InfillFormat, engine: Engine, n_ctx: int) -> None:
         self._vocab = vocab
         self._intake = intake
+        self._infill = infill
+        self._engine = engine
+        self._n_ctx = n_ctx
 
     def find(self, method: str) -> Callable[..., Any] | None:
         """The method's function, None where it is not one of these."""
-        methods: dict[str, Callable[..., Any]] = {"tokenize": self.tokenize, "detokenize": self.detokenize}
+        methods: dict[str, Callable[..., Any]] = {
+            "tokenize": self.tokenize,
+            "detokenize": self.detokenize,
+            "slots": self.slots,
+            "infill": self.infill,
+        }
         return methods.get(method)
 
     def tokenize(
@@ -39,33 +48,20 @@ class VocabCalls:
         content = b"".join(self._vocab.piece(token, special=False) for token in known)
         return {"content": content.decode("utf-8", "replace")}
 
-    def _piece(self, token: int) -> str | list[int]:
-        piece = self._vocab.piece(token, special=True)
-        try:
-            return piece.decode("utf-8")
-        except UnicodeDecodeError:
-            return list(piece)
-
-
-class EngineCalls:
-    """What concerns the engine: answered on its thread, between two steps."""
-
-    def __init__(self, engine: Engine, n_ctx: int) -> None:
-        self._engine = engine
-        self._n_ctx = n_ctx
-
-    def answer(self, call: Call) -> Any:
-        """The value of the reply. Raises NotSupported for an unknown method."""
-        match call.method:
-            case "slots":
-                return self.slots()
-            case "check_integrity":
-                return {"problems": self._engine.check_integrity()}
-        raise NotSupported(f"the text worker knows no call {call.method!r}")
+    def infill(
+        self, prefix: str, suffix: str, extra: list[tuple[str, str]], prompt: str, n_predict: int
+    ) -> dict[str, Any]:
+        """`{"tokens": [id, …], "text": what they stand for, special ones included}`; see InfillFormat."""
+        tokens = self._infill.tokens(prefix, suffix, extra, prompt, n_predict)
+        text = self._vocab.detokenize(tokens, remove_special=False, unparse_special=True)
+        return {"tokens": tokens, "text": text.decode("utf-8", "replace")}
 
     def slots(self) -> list[dict[str, Any]]:
-        """One object per slot; the last five keys tell of the sequence in it, if there is one."""
-        running = {sequence.slot.slot_id: sequence for sequence in self._engine.running if sequence.slot is not None}
+        """One object per slot; the last five keys tell of the sequence in it, if there is one.
+
+        A glance at what the engine's thread is changing: each number is right, but they may be of neighbouring steps.
+        """
+        running = {sequence.slot.slot_id: sequence for sequence in list(self._engine.running) if sequence.slot}
         found = []
         for slot in self._engine.cache.slots:
             sequence = running.get(slot.slot_id)
@@ -82,3 +78,24 @@ class EngineCalls:
                 }
             )
         return found
+
+    def _piece(self, token: int) -> str | list[int]:
+        piece = self._vocab.piece(token, special=True)
+        try:
+            return piece.decode("utf-8")
+        except UnicodeDecodeError:
+            return list(piece)
+
+
+class EngineCalls:
+    """What concerns the engine: answered on its thread, between two steps."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def answer(self, call: Call) -> Any:
+        """The value of the reply. Raises NotSupported for an unknown method."""
+        match call.method:
+            case "check_integrity":
+                return {"problems": self._engine.check_integrity()}
+        raise NotSupported(f"the text worker knows no call {call.method!r}")

@@ -13,7 +13,7 @@ from llamabox.engine.request import Request
 from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Abort, Call, Message, Reply, Shutdown, Step, Submit
-from llamabox.workers.text.calls import EngineCalls, VocabCalls
+from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.slot_calls import METHODS, ReadSlot, SlotCalls
 
@@ -31,7 +31,7 @@ class Reader:
         self._channel = channel
         self._stopping = stopping
         self._intake: Intake | None = None
-        self._calls: VocabCalls | None = None
+        self._calls: QuickCalls | None = None
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
 
@@ -39,7 +39,7 @@ class Reader:
         """Begin to receive. While nothing serves yet, Shutdown and the end of the channel end the process."""
         self._thread.start()
 
-    def serve(self, intake: Intake, calls: VocabCalls) -> None:
+    def serve(self, intake: Intake, calls: QuickCalls) -> None:
         """From now on requests are taken in. Called before Ready is sent."""
         self._intake, self._calls = intake, calls
 

@@ -1,0 +1,1 @@
+"""`llamabox bench`: how fast a server answers, as its clients see it."""
