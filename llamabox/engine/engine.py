@@ -98,11 +98,11 @@ class Engine:
     def step(self) -> list[Event]:
         """Do one step and return what it brought forth. With nothing to do it returns no event."""
         work = self._plan()
-        if work.batch:
-            self._update(work, self._execute(work))
-        else:
-            is_resting = self._resting_until is not None
-            assert is_resting or not self._reporter.is_empty or self._scheduler.is_idle, "a step that makes no progress"
+        if self._reporter.is_empty:  # else what there is to tell does not wait for the batch: it is planned again
+            if work.batch:
+                self._update(work, self._execute(work))
+            else:
+                assert self._resting_until is not None or self._scheduler.is_idle, "a step that makes no progress"
         return self._reporter.take()
 
     def rest(self) -> float:
