@@ -149,6 +149,8 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
     text = replace(TextConfig(model=""), **_of(parsed, "text"))
     text = replace(text, n_ubatch=min(text.n_ubatch, text.n_batch), **_placement(parsed, text))
     defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"), lora=_first_set(parsed, text))
+    if defaults.n_cache_reuse:
+        defaults = replace(defaults, cache_prompt=True)
     text = replace(
         text,
         grammar=defaults.grammar,

@@ -25,6 +25,10 @@ def digest(*values: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=5).digest(), "big")
 
 
+STALE = -1
+"""The value of a cell before its copy is carried out."""
+
+
 @dataclass(eq=False)
 class Cell:
     """One KV cell. `value` depends on every cell it attended to when it was computed, as a real one does."""
@@ -56,6 +60,9 @@ class FakeMemory:
         self._unified = unified
         self._n_window = n_window
         self.cells: list[Cell] = []
+        self._put_off: list[
+            tuple[int, list[tuple[Cell, Cell]]]
+        ] = []  # targets, their copies and the originals that the next decode carries out
 
     @property
     def can_shift(self) -> bool:
@@ -85,11 +92,22 @@ class FakeMemory:
 
     def seq_cp(self, source: int, target: int) -> None:
         assert not self.of(target), f"sequence {target} is not empty"
-        for cell in self.of(source):
-            if self._unified:
+        if self._unified:
+            for cell in self.of(source):
                 cell.owners.add(target)
-            else:
-                self.cells.append(Cell(cell.position, cell.value, {target}))
+        else:
+            copies = [(Cell(cell.position, STALE, {target}), cell) for cell in self.of(source)]
+            self.cells += [copy for copy, _ in copies]
+            self._put_off.append((target, copies))
+
+    def carry_out(self, seq_id: int | None = None) -> None:
+        assert seq_id is None or not self.of(seq_id), f"sequence {seq_id} is not empty"
+        for target, copies in self._put_off:
+            for cell in self.of(target):  # all of the target is overwritten, also what came there in between
+                cell.value = STALE
+            for cell, original in copies:
+                cell.value = original.value
+        self._put_off.clear()
 
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
         assert self._can_shift
@@ -239,6 +257,7 @@ class FakeRunner:
         assert 0 < len(batch) <= self._n_batch
         assert batch.seq_ids == sorted(batch.seq_ids)
         assert batch.outputs == sorted(set(batch.outputs))
+        self._memory.carry_out()
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, errors.NoRoom):
             raise failure

@@ -113,6 +113,11 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--batch-size": row(context, "-b 100", n_batch=100),
     "--ubatch-size": row(context, "-ub 100", n_ubatch=100),
     "--flash-attn": row(context, "-fa off", flash_attn_type="LLAMA_FLASH_ATTN_TYPE_DISABLED"),
+    "--cache-reuse": Shown("e2e/test_cache_reuse.py::test_the_command_line_turns_it_on_for_everybody"),
+    "--slot-prompt-similarity": Shown(
+        "e2e/test_prefix_reuse.py::test_how_similar_a_slot_must_be_to_be_preferred_to_an_older_one"
+    ),
+    "--tokens-per-second": Shown("e2e/test_token_rate.py::test_above_the_cap_is_gone"),
     "--parallel": row(context, "-np 3", n_seq_max=3),
     "--kv-unified": row(context, "--kv-unified", kv_unified=True),
     "--no-kv-unified": row(context, "--no-kv-unified", "--kv-unified", kv_unified=False),
@@ -200,16 +205,16 @@ SEED = """
     --rope-scaling --rope-scale --rope-freq-base --rope-freq-scale
     --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-fast --yarn-beta-slow --no-kv-offload
     --cache-prompt --cache-type-k --cache-type-v --defrag-thold --parallel --cont-batching --no-cont-batching --mlock
-    --no-mmap --numa --no-warmup --spm-infill --special --lora --lora-scaled --lora-init-without-apply --control-vector
-    --control-vector-scaled --control-vector-layer-range
+    --no-mmap --numa --no-warmup --spm-infill --special --slot-prompt-similarity --tokens-per-second --cache-reuse
+    --lora --lora-scaled --lora-init-without-apply --control-vector --control-vector-scaled --control-vector-layer-range
     -h -v -lv -to -m -a -s -mg -ngl -sm -ts -t -C -Cr -tb -Cb -Crb -c -n -b -ub -fa -e -l -nkvo -ctk -ctv -dt -np -cb
-    -nocb -sp --usage --log-verbose --log-verbosity --n-gpu-layers --dry--allowed-length
+    -nocb -sp -sps -tps --usage --log-verbose --log-verbosity --n-gpu-layers --dry--allowed-length
 """
 """Flags that llama-box's users have in their scripts."""
 
 SEED_ENVIRONMENT = """
     MODEL MODEL_ALIAS THREADS CTX_SIZE N_PARALLEL BATCH UBATCH N_GPU_LAYERS THREADS_HTTP CHAT_TEMPLATE N_PREDICT METRICS
-    SLOTS FLASH_ATTN CONT_BATCHING DEFRAG_THOLD HOST PORT
+    SLOTS FLASH_ATTN CONT_BATCHING DEFRAG_THOLD HOST PORT CACHE_REUSE
 """
 
 

@@ -140,6 +140,9 @@ def test_unknown_words_are_passed_over() -> None:
         (["--port", "65536"], "1 to 65535"),
         (["--port", "8o"], "whole number"),
         (["-np", "0"], "1 to 256"),
+        (["-sps", "1.5"], "0 to 1"),
+        (["-tps", "-2"], "-1 or more"),
+        (["--cache-reuse", "-1"], "0 or more"),
         (["-c", "-1"], "0 or more"),
         (["-c", "99999999999"], "0 or more"),
         (["--temp", "nan"], "finite"),
@@ -263,6 +266,9 @@ def test_samplers() -> None:
 
 
 def test_what_the_server_is_told() -> None:
+    for words in (("--cache-reuse", "4"), ("--cache-reuse", "4", "--no-cache-prompt")):
+        defaults = made(*words)[1].defaults
+        assert (defaults.n_cache_reuse, defaults.cache_prompt) == (4, True)
     text, server = made("-n", "64", "--temp", "0.5", "-s", "-1", "--keep", "8", "--special", "--no-cache-prompt")
     assert (server.n_predict, server.defaults.n_predict, server.defaults.n_keep) == (64, 64, 8)
     assert (server.defaults.special, server.defaults.cache_prompt) == (True, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -114,14 +115,28 @@ class History:
 
     def common_prefix(self, other: History) -> int:
         """Number of leading cells that are the same in both, media chunks whole. None under different LoRA sets."""
+        return self.whole(self.common_run(0, other, 0))
+
+    def common_run(self, start: int, other: History, other_start: int) -> int:
+        """Number of cells from `start` on that are the same as those of `other` from `other_start` on."""
         if self.lora != other.lora:
             return 0
-        limit = min(len(self._keys), len(other._keys))
-        if limit == 0:
+        limit = min(len(self._keys) - start, len(other._keys) - other_start)
+        if limit <= 0:
             return 0
-        differs = self._view()[:limit] != other._view()[:limit]
+        differs = self._view()[start : start + limit] != other._view()[other_start : other_start + limit]
         first = int(differs.argmax())
-        return self.whole(first if differs[first] else limit)
+        return first if differs[first] else limit
+
+    def as_text(self) -> str:
+        """Text cells as a string of one character each, which Python searches in linear time whatever is in it.
+
+        Empty where a token id is beyond the last character, 0x10ffff: several times the largest vocabulary there is.
+        """
+        if not len(self._keys) or self._view().max() > sys.maxunicode:
+            return ""
+        assert not self._spans
+        return self._view().astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
     def _view(self) -> NDArray[np.int64]:
         # Must not outlive the statement it is made in: an array cannot grow while a view of it is alive.

@@ -117,14 +117,17 @@ class GenerationParams:
     stop: tuple[str, ...] = ()
     n_indent: int = 0  # end where a line after the first begins with fewer blanks than this
     t_max_predict_ms: int = -1  # end with the first line that ends this long after the first token; 0 or less: never
+    return_progress: bool = False  # tell how far the prompt is
     special: bool = False  # render special tokens in the text
     n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
     grammar: str = ""  # what the text must be, in GBNF
     json_schema: str = ""  # or a JSON schema, as JSON; at most one of the two
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True
+    n_cache_reuse: int = 0  # behind the common prefix, move resident runs of this many cells or more; 0: none
     id_slot: int = -1  # wait for this slot; -1: any
     lora: LoraSet = ()
+    tokens_per_second: int = 0  # the most that each sequence generates after its first token; 0: no limit
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
 

@@ -14,12 +14,14 @@ from llamabox.engine.logprobs import top_logprobs
 from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Sampler, TokenMask
+from llamabox.errors import NoRoom
 
 
 class LlamaMemory:
     """The engine's Memory over a context's."""
 
     def __init__(self, context: Context) -> None:
+        self._context = context
         self._memory = context.memory
         self._n_window = context.model.n_swa
         self._is_unified = context.kv_unified
@@ -44,6 +46,16 @@ class LlamaMemory:
 
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
         self._memory.seq_add(seq_id, p0, p1, delta)
+
+    def carry_out(self, seq_id: int) -> None:
+        # libllama has no call for that alone; a decode begins with it, also one that then finds no room.
+        batch = NativeBatch(self._context.native, 1)
+        batch.add(self._context.model.vocab.bos or 0, 0, seq_id, wants_logits=False)
+        try:
+            self._context.decode(batch)
+        except NoRoom:
+            return
+        self._memory.seq_rm(seq_id, -1, -1)
 
     def seq_detach(self, seq_id: int) -> bool:
         state = self._memory.state_get(seq_id)

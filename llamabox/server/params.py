@@ -74,6 +74,7 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
             _parse_params(body, config, info, dialect),
             n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
             post_sampling_probs=_flag(body, "post_sampling_probs"),
+            return_progress=_flag(body, "return_progress") and stream,
         ),
         logit_bias=parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else [],
         model=_parse_model(body, config, info),
@@ -109,6 +110,7 @@ def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
         grammar=grammar,
         json_schema=json_schema,
+        n_cache_reuse=_whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),
         id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
         lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else defaults.lora,
         sampling=parse_sampling(body, sampling, info.n_ctx),

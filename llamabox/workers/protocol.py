@@ -28,6 +28,7 @@ from llamabox.engine.events import (
     Finished,
     FinishReason,
     Likely,
+    Progress,
     Started,
     StopType,
     Timings,
@@ -186,6 +187,9 @@ def _row(event: Event) -> tuple[Any, ...]:
             return row if event.probs is None else (*row, [_probs_row(probs) for probs in event.probs])
         case Started():
             return ("s", event.request_id, event.index, event.id_slot, event.n_prompt, event.n_cached, event.seed)
+        case Progress():
+            head = ("p", event.request_id, event.index, event.id_slot, event.n_prompt)
+            return (*head, *_timings_row(event.timings))
         case Finished():
             return (
                 *("f", event.request_id, event.index, event.reason, event.stop_type, event.stopping_word),
@@ -246,6 +250,8 @@ def _event(row: list[Any]) -> Event:
             return Delta(row[1], row[2], row[3], row[4], Timings(*row[5:11]), probs)
         case "s":
             return Started(*row[1:])
+        case "p":
+            return Progress(row[1], row[2], row[3], row[4], Timings(*row[5:]))
         case "f":
             ending = (FinishReason(row[3]), StopType(row[4]))
             return Finished(*(*row[1:3], *ending, *row[5:12], Timings(*row[12:])))

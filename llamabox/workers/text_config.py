@@ -54,7 +54,9 @@ class TextConfig:
     yarn_beta_slow: float = -1.0
     context_shift: bool = True
     cont_batching: bool = True
+    slot_similarity: float = 0.5  # the part of a free slot's cells that must be of use to take it over; 0: never
     warmup: bool = True
+    tokens_per_second: int = 0  # the most that a request may limit itself to; 0: no limits, -1: measured at start
     spm_infill: bool = False  # suffix, prefix, middle instead of prefix, suffix, middle
     verbosity: int = 0
     log_colors: bool = False
@@ -89,3 +91,4 @@ class ModelInfo:
     longest_piece: int  # bytes: no prompt of n bytes has fewer than n / longest_piece tokens
     eog_tokens: list[int] = field(default_factory=list)
     lora: list[dict[str, str]] = field(default_factory=list)  # by id: path, task_name, prompt_prefix
+    tokens_per_second: int = 0  # the cap of TextConfig, measured by now; 0: none

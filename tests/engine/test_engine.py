@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
-from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Started, StopType
+from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Progress, Started, StopType
 from llamabox.engine.request import RANDOM_SEED, Request
 from llamabox.engine.seams import TokenMask
 
@@ -495,3 +495,13 @@ def test_a_random_seed_is_drawn_told_and_repeatable() -> None:
     again = answer(request("r", sampling={"seed": ended(first).seed, "temperature": 1.0}, n_predict=20))
     assert again.tokens == first.tokens
     assert first.tokens != second.tokens
+
+
+def test_how_much_is_cached_is_told_before_the_first_batch_of_the_prompt() -> None:
+    driver = Driver()
+    driver.submit(request(tokens=tuple(range(1, 41)), return_progress=True))
+    [first] = driver.step()
+    assert isinstance(first, Progress)
+    assert (first.n_processed, driver.runner.batches) == (0, [])
+    driver.run()
+    assert [one.n_processed for one in driver.transcripts["r", 0].progress] == [0, 32, 40]

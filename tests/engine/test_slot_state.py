@@ -73,3 +73,28 @@ def test_a_state_without_room_leaves_the_slot_empty() -> None:
     assert not cache.restore(cache.slots[2], state)
     assert len(cache.slots[2].resident) == 0
     assert cache.check_integrity() == []
+
+
+def test_a_copy_that_no_decode_carried_out_is_neither_saved_nor_does_it_overwrite_what_is_restored() -> None:
+    # Seen with libllama and separate KV streams: the copy of a request whose sampler was then refused was saved as the
+    # bytes that had been in the slot before.
+    driver = Driver(FakeRunner(memory=FakeMemory(unified=False)), n_slots=2)
+    driver.submit(request("first", PROMPT, n_predict=30, id_slot=0))
+    driver.run()
+    cache = driver.engine.cache
+    good = cache.state(cache.slots[0])
+    driver.submit(request("refused", PROMPT, sampling={"top_k": 666}))
+    driver.run()
+    assert driver.transcripts["refused", 0].failed is not None
+    saved = cache.state(cache.slots[1])
+    assert cache.restore(cache.slots[1], good)
+    cache.clear(cache.slots[0])
+    after_good = request("after good", (*good.tokens, 9))
+    after_saved = request("after saved", (*saved.tokens, 9))
+    for state, asked in ((good, after_good), (saved, after_saved)):
+        if state is saved:
+            assert cache.restore(cache.slots[0], saved)
+        driver.submit(asked)
+        driver.run()
+        assert driver.transcripts[asked.request_id, 0].tokens == alone(asked)[0].tokens
+    assert driver.transcripts["after good", 0].started.n_cached == len(good.tokens)  # type: ignore[union-attr]

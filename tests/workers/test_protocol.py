@@ -15,6 +15,7 @@ from llamabox.engine.events import (
     Finished,
     FinishReason,
     Likely,
+    Progress,
     Started,
     StopType,
     Timings,
@@ -100,7 +101,7 @@ by_annotation["TextConfig"] = made(TextConfig)
 by_annotation["ModelInfo"] = made(ModelInfo)
 by_annotation["Activity | None"] = st.none() | made(Activity)
 by_annotation["list[Event]"] = st.lists(
-    st.one_of(made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
+    st.one_of(made(Progress), made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
 )
 messages: st.SearchStrategy[Message] = st.one_of(
     *(made(cls) for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, Ready, Step, Reply, StopAsked)),

@@ -16,6 +16,7 @@ from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
 from llamabox.workers.text.infill import InfillFormat
+from llamabox.workers.text.speed import measure
 from llamabox.workers.text.steering import read_steering
 from llamabox.workers.text_config import ModelInfo, TextConfig
 
@@ -47,6 +48,10 @@ class TextModel:
         self.n_ctx = slot_context(config, self.context)
         if config.warmup:
             self._warm_up()
+        self.tokens_per_second = config.tokens_per_second
+        if config.tokens_per_second < 0:
+            self.tokens_per_second = measure(self.context)
+            logger.info("measured: at most %d tokens per second", self.tokens_per_second)
         self.engine = Engine(
             LlamaRunner(self.context, self.loras),
             EngineConfig(
@@ -54,6 +59,7 @@ class TextModel:
                 n_ctx=self.n_ctx,
                 context_shift=config.context_shift,
                 cont_batching=config.cont_batching,
+                slot_similarity=config.slot_similarity,
             ),
         )
         if self.steering is not None:
@@ -101,6 +107,7 @@ class TextModel:
                 }
                 for lora in self.loras
             ],
+            tokens_per_second=self.tokens_per_second,
         )
 
     def close(self) -> None:
