@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import struct
 import tempfile
 from array import array
@@ -36,7 +37,12 @@ def model_key(context: Context) -> bytes:
 
 
 def write(path: Path, key: bytes, state: SlotState) -> int:
-    """Write the file whole or not at all; returns its bytes. Raises ServerFault where the disk will not have it."""
+    """Write the file whole or not at all; returns its bytes. What has the name may only be a file, which is replaced.
+
+    Raises InvalidRequest where it is something else, ServerFault where the disk will not have it.
+    """
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise InvalidRequest(f"Unable to save slot to {path.name}: it exists and is no file", field="filename")
     tokens = array("i", state.tokens).tobytes()
     head = HEAD.pack(MAGIC, VERSION, len(state.tokens), state.n_exact, len(state.native), key)
     checksum = _checksum(head, tokens, state.native)
@@ -58,7 +64,7 @@ def write(path: Path, key: bytes, state: SlotState) -> int:
 def read(path: Path, key: bytes, n_vocab: int) -> tuple[SlotState, int]:
     """The state in a file, and the file's bytes. Raises InvalidRequest with what is wrong with it."""
     try:
-        content = path.read_bytes()
+        content = _read_file(path)
     except OSError as error:
         raise _unable(path, error.strerror or "it cannot be read") from error
     if len(content) < HEAD.size + CHECKSUM or not content.startswith(MAGIC):
@@ -80,6 +86,16 @@ def read(path: Path, key: bytes, n_vocab: int) -> tuple[SlotState, int]:
     if n_exact > n_tokens or any(not 0 <= token < n_vocab for token in tokens):
         raise _unable(path, "its tokens are not in the vocabulary")
     return SlotState(tuple(tokens), n_exact, bytes(view[middle:])), len(content)
+
+
+def _read_file(path: Path) -> bytes:
+    """Neither follows a link nor waits for somebody to write into a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _unable(path, "it is no file")
+        head = file.read(len(MAGIC))  # anybody's file may be larger than memory; only ours is read
+        return head + file.read() if head == MAGIC else head
 
 
 def _checksum(*parts: bytes | memoryview) -> bytes:
