@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Callable
 
 from llamabox.engine.engine import Engine
 from llamabox.engine.events import Activity, Failed
@@ -15,6 +16,7 @@ from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Abort, Call, Message, Reply, Shutdown, Step, Submit
 from llamabox.workers.text.calls import EngineCalls, VocabCalls
 from llamabox.workers.text.intake import Intake
+from llamabox.workers.text.long_texts import LongTexts, is_long
 from llamabox.workers.text.slot_calls import METHODS, ReadSlot, SlotCalls
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,10 @@ Task = Request | Abort | Call | Shutdown | ReadSlot
 
 
 class Reader:
-    """The thread that receives. Tokenising and vocabulary calls happen here, beside the decode that is running."""
+    """The thread that receives. Tokenising and vocabulary calls happen beside the decode that is running.
+
+    What is long has a thread of its own: an abort or a short prompt must not wait for it.
+    """
 
     def __init__(self, channel: BlockingChannel, stopping: threading.Event) -> None:
         """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
@@ -33,11 +38,13 @@ class Reader:
         self._intake: Intake | None = None
         self._calls: VocabCalls | None = None
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._long_texts = LongTexts(self._prepare)
         self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
 
     def start(self) -> None:
         """Begin to receive. While nothing serves yet, Shutdown and the end of the channel end the process."""
         self._thread.start()
+        self._long_texts.start()
 
     def serve(self, intake: Intake, calls: VocabCalls) -> None:
         """From now on requests are taken in. Called before Ready is sent."""
@@ -52,11 +59,12 @@ class Reader:
 
     def _take(self, message: Message) -> None:
         match message:
-            case Submit():
-                self._submit(message)
-            case Call():
-                self._call(message)
+            case Submit() | Call() if is_long(message):
+                self._long_texts.put(message)
+            case Submit() | Call():
+                self._prepare(message)()
             case Abort():
+                self._long_texts.abort(message.request_id)
                 self.tasks.put(message)
             case Shutdown() if self._intake is None:
                 os._exit(0)
@@ -66,24 +74,29 @@ class Reader:
             case _:
                 logger.error("a text worker has no use for a %s message", type(message).__name__)
 
-    def _submit(self, submit: Submit) -> None:
+    def _prepare(self, message: Submit | Call) -> Callable[[], None]:
+        """Does what needs the vocabulary; the function returned hands on what came of it."""
+        return self._request(message) if isinstance(message, Submit) else self._answer(message)
+
+    def _request(self, submit: Submit) -> Callable[[], None]:
         assert self._intake is not None, "a request before Ready"
         try:
-            self.tasks.put(self._intake.request(submit))
+            request = self._intake.request(submit)
         except LlamaboxError as error:
-            self._channel.send(Step([Failed(submit.request_id, 0, to_wire(error))]))
+            failed = Step([Failed(submit.request_id, 0, to_wire(error))])
+            return lambda: self._channel.send(failed)
+        return lambda: self.tasks.put(request)
 
-    def _call(self, call: Call) -> None:
+    def _answer(self, call: Call) -> Callable[[], None]:
         assert self._calls is not None, "a call before Ready"
         method = self._calls.find(call.method)
         if method is None:
-            self.tasks.put(call)
-            return
+            return lambda: self.tasks.put(call)
         try:
             reply = Reply(call.call_id, value=method(**call.arguments))
         except LlamaboxError as error:
             reply = Reply(call.call_id, error=to_wire(error))
-        self._channel.send(reply)
+        return lambda: self._channel.send(reply)
 
 
 class Loop:
