@@ -13,7 +13,7 @@ class ServerConfig:
 
     hosts: tuple[str, ...] = ("127.0.0.1",)  # addresses, or paths ending in .sock
     port: int = 8080
-    timeout: float = 600.0  # seconds a request may be silent
+    timeout: float = 600.0  # seconds a request may be silent, or its body take
     keep_alive: float = 15.0  # seconds an idle connection is kept
     stall_timeout: float = 30.0  # seconds a client may leave its stream unread, or its body unsent; `timeout` caps it
     ping_interval: float = 30.0  # seconds of silence after which a stream gets a comment line
@@ -23,7 +23,7 @@ class ServerConfig:
     api_prefix: str = ""  # of every route; begins with a slash unless empty, and does not end with one
     cors_origins: tuple[str, ...] = ("*",)  # pages that may read replies; * any, localhost this machine's
     api_keys: frozenset[str] = frozenset()
-    alias: str = "unknown"  # while it is "unknown" the model's path stands for it
+    alias: str = "unknown"  # or several, separated by commas; while it is "unknown" the model's path stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
     defaults: GenerationParams = field(default_factory=GenerationParams)  # the command line's
