@@ -13,7 +13,7 @@ SERVER_OPTIONS = (
     valued(
         SERVER, "--port", "server.port", v.integer(1, 65535), "port to listen on", metavar="PORT", env="LLAMA_ARG_PORT",
     ),
-    valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds that a request may be silent"),
+    valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds a request may be silent, or its body take"),
     valued(SERVER, "--conn-keepalive", "server.keep_alive", v.seconds, "seconds that an idle connection is kept"),
     valued(
         SERVER, "--max-body", "server.max_body", v.mebibytes, "largest request body, MiB", metavar="MIB", default="64",
@@ -41,7 +41,7 @@ SERVER_OPTIONS = (
     ),
     valued(
         SERVER, "-a --alias", "server.alias", v.word, metavar="NAME", env="LLAMA_ARG_MODEL_ALIAS",
-        text="the model's name in the API", default="the model's path",
+        text="the model's name in the API; of a comma list the first in the alphabet", default="the model's path",
     ),
     valued(
         SERVER, "-s --seed", "sampling.seed", v.seed, default="-1", text="seed; -1 draws one for each request",
