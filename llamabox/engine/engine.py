@@ -282,14 +282,19 @@ class Engine:
             if token is not None:
                 self._take(sequence, token, row, now)
             if sequence.constraint is not None:
-                self._follow(sequence, sequence.constraint, now)
+                self._follow(sequence, sequence.constraint, now, n_taken=int(token is not None))
         except errors.RequestError as error:
             self._fail(sequence, error)
 
-    def _follow(self, sequence: Sequence, constraint: Constraint, now: float) -> None:
-        """Take what a grammar forces; what is beyond MAX_FORCED waits for the next step, so that every step ends."""
+    def _follow(self, sequence: Sequence, constraint: Constraint, now: float, *, n_taken: int) -> None:
+        """Take what a grammar forces, behind `n_taken` tokens of this step.
+
+        What is beyond MAX_FORCED, or a speed limit, waits for the next step, so that every step ends.
+        """
         assert sequence.sampler is not None
-        for token in _forced(sequence)[:MAX_FORCED]:
+        limit = sequence.rate_limit
+        most = MAX_FORCED if limit is None else min(MAX_FORCED, limit.n_at_once - n_taken)
+        for token in _forced(sequence)[:most]:
             sequence.sampler.accept(token)
             self._take(sequence, token, -1, now)
             if sequence.constraint is None:

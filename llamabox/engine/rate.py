@@ -6,15 +6,20 @@ BURST = 0.25
 """Seconds that a late token may be behind its time and still be caught up with: enough for a step of the others."""
 
 
+AT_ONCE = 0.05
+"""Seconds whose tokens may come in one step: many more, all charged, would be a lump with a silence behind it."""
+
+
 class RateLimit:
     """A token bucket, refilled smoothly and all but empty from the start: when the next token may be computed.
 
     All tokens count, however many of them one step brought.
     """
 
-    __slots__ = ("_due", "_interval", "_n_charged")
+    __slots__ = ("_due", "_interval", "_n_charged", "n_at_once")
 
     def __init__(self, tokens_per_second: int) -> None:
+        self.n_at_once = max(1, int(AT_ONCE * tokens_per_second))
         self._interval = 1.0 / tokens_per_second
         self._n_charged = 0
         self._due = 0.0

@@ -19,7 +19,7 @@ SETTINGS: dict[str, Any] = {
     "n_probs": int, "min_keep": int, "grammar": str, "grammar_lazy": bool, "grammar_triggers": list,
     "preserved_tokens": list, "chat_format": str, "reasoning_format": str, "reasoning_in_content": bool,
     "generation_prompt": str, "samplers": [str], "speculative.types": str, "timings_per_token": bool,
-    "post_sampling_probs": bool, "backend_sampling": bool, "lora": list,
+    "post_sampling_probs": bool, "backend_sampling": bool, "lora": [{"id": int, "scale": NUMBER}],
 }  # fmt: skip
 TIMINGS = {
     "cache_n": int, "prompt_n": int, "prompt_ms": NUMBER, "prompt_per_token_ms": NUMBER, "prompt_per_second": NUMBER,
@@ -44,6 +44,8 @@ LIKELY = {"id": int, "token": str, "bytes": [int], "logprob": NUMBER}
 PROBABILITIES = [{**LIKELY, "top_logprobs": [LIKELY]}]
 ENVELOPE = {"id": str, "object": str, "created": int, "model": str, "system_fingerprint": str}
 LEGACY_LOGPROBS = {"tokens": [str], "token_logprobs": [NUMBER], "top_logprobs": [dict], "text_offset": [int]}
+PROGRESS = {"total": int, "cache": int, "processed": int, "time_ms": NUMBER}
+ADAPTER = {"id": int, "path": str, "scale": NUMBER, "task_name": str, "prompt_prefix": str}
 NEXT_TOKEN = {
     "has_next_token": bool, "has_new_line": bool, "n_remain": int, "n_decoded": int, "stopped_eos": bool,
     "stopped_word": bool, "stopped_limit": bool, "stopping_word": str,

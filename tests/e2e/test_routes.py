@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from e2e.server_process import ServerProcess
 from e2e.shapes import (
+    ADAPTER,
     ENVELOPE,
     FINAL,
     LEGACY_LOGPROBS,
@@ -18,6 +19,7 @@ from e2e.shapes import (
     OLLAMA_MODEL,
     PARTIAL,
     PROBABILITIES,
+    PROGRESS,
     PROPS,
     SLOT,
     TEXT_OR_NULL,
@@ -26,6 +28,7 @@ from e2e.shapes import (
     USED_SLOT,
     assert_shape,
 )
+from models.adapters import make_lora
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
 
@@ -39,6 +42,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(serve: Callable[..., ServerProcess], folder: Path) -> ServerProcess:
     arguments = ("-c", "512", "-np", "2", "-t", "1", "-n", "64", "-s", "42", "-a", "smol,demo")
     return serve(*arguments, "--metrics", "--slot-save-path", str(folder))
+
+
+@pytest.fixture(scope="module")
+def equipped(serve: Callable[..., ServerProcess], folder: Path) -> ServerProcess:
+    """With two adapters, and a model that is told which of its tokens to fill the middle with."""
+    arguments = ["-c", "512", "-np", "2", "-t", "1", "--infill", "-tps", "50"]
+    for name, token in (("pre", 11), ("suf", 12), ("mid", 13)):
+        arguments += ["--override-kv", f"tokenizer.ggml.fim_{name}_token_id=int:{token}"]
+    make_lora(folder / "a.gguf", seed=1)
+    make_lora(folder / "b.gguf", seed=2)
+    return serve(*arguments, "--lora", str(folder / "a.gguf"), "--lora-scaled", str(folder / "b.gguf"), "0.5")
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +268,54 @@ def test_chat(server: ServerProcess, path: str) -> None:
         assert field in refused(server.post(path, {**CHAT, field: value}), 400, "invalid_request_error")
 
 
+def test_infill(equipped: ServerProcess) -> None:
+    body = {
+        "input_prefix": "def add(a, b):\n    ",
+        "input_suffix": "\n    return c\n",
+        "n_predict": 3,
+        "temperature": 0,
+    }
+    plain = equipped.post("/infill", body)
+    assert_shape(plain.json(), FINAL)
+    assert float(plain.headers["x-response-tokens-per-second"]) > 0
+    probable = equipped.ok("/infill", {**body, "n_probs": 2, "response_fields": ["index", "completion_probabilities"]})
+    assert_shape(probable, {"index": int, "completion_probabilities": PROBABILITIES})
+    several = equipped.ok("/infill", {**body, "n": 2, "lora": [{"id": 1, "scale": 0.25}]})
+    assert_shape(several, [FINAL])
+    assert [one["generation_settings"]["lora"] for one in several] == [[{"id": 1, "scale": 0.25}]] * 2
+    streamed = events(equipped, "/infill", {**body, "timings_per_token": True, "return_progress": True})
+    progress = [one for one in streamed if "prompt_progress" in one]
+    assert_shape(progress, [{**PARTIAL, "timings": TIMINGS, "prompt_progress": PROGRESS}])
+    *partial, final = streamed[len(progress) :]
+    assert progress
+    assert partial
+    assert_shape(partial, [{**PARTIAL, "timings": TIMINGS}])
+    assert_shape(final, FINAL)
+    assert "".join(one["content"] for one in streamed) == plain.json()["content"]
+    for field in ("input_prefix", "input_suffix"):
+        assert field in refused(equipped.post("/infill", {**body, field: None}), 400, "invalid_request_error")
+    for field in ("prompt", "input_extra", "grammar", "n_probs"):
+        assert field in refused(equipped.post("/infill", {**body, field: [1]}), 400, "invalid_request_error")
+    beyond = equipped.http.post("/infill", json=body, headers={"X-Request-Tokens-Per-Second": "51"})
+    assert (beyond.status_code, beyond.headers["content-type"]) == (410, "text/plain; charset=utf-8")
+
+
+def test_lora_adapters(equipped: ServerProcess) -> None:
+    listed = equipped.http.get("/lora-adapters").json()
+    assert_shape(listed, [ADAPTER])
+    assert [(one["id"], one["scale"]) for one in listed] == [(0, 1), (1, 0.5)]
+    try:
+        assert equipped.ok("/lora-adapters", [{"id": 1, "scale": 2}]) == {"success": True}
+        assert [one["scale"] for one in equipped.http.get("/lora-adapters").json()] == [0, 2]
+        shown = equipped.http.get("/props").json()["default_generation_settings"]
+        assert shown["lora"] == shown["params"]["lora"] == [{"id": 1, "scale": 2}]
+        for body in ({}, [{"id": 0, "scale": 1}, {"id": 2, "scale": 1}], [{"id": 0}], [0]):
+            refused(equipped.post("/lora-adapters", body), 400, "invalid_request_error")
+        assert [one["scale"] for one in equipped.http.get("/lora-adapters").json()] == [0, 2]
+    finally:
+        equipped.ok("/lora-adapters", [{"id": 0, "scale": 1}, {"id": 1, "scale": 0.5}])
+
+
 def test_templates_and_their_tokens(server: ServerProcess) -> None:
     shown = server.ok("/apply-template", CHAT)
     assert shown == {"prompt": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"}
@@ -291,6 +353,9 @@ def test_metrics(server: ServerProcess) -> None:
         ("GET", "/slots", "--slots"),
         ("POST", "/slots/0?action=erase", "--slot-save-path"),
         ("GET", "/metrics", "--metrics"),
+        ("POST", "/infill", "--infill"),
+        ("GET", "/lora-adapters", "--lora"),
+        ("POST", "/lora-adapters", "--lora"),
         ("POST", "/v1/embeddings", "--embeddings"),
         ("POST", "/embeddings", "--embeddings"),
         ("POST", "/embedding", "--embeddings"),
@@ -303,7 +368,7 @@ def test_metrics(server: ServerProcess) -> None:
     ],
 )
 def test_a_closed_gate_names_its_flag(bare: ServerProcess, method: str, path: str, flag: str) -> None:
-    content = b"{}" if method == "POST" else None
+    content = None if method == "GET" else b"[]" if path == "/lora-adapters" else b"{}"
     assert flag in refused(bare.http.request(method, path, content=content), 501, "not_supported_error")
 
 
@@ -318,7 +383,8 @@ def test_a_path_that_nobody_knows(server: ServerProcess, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/completion"), ("POST", "/health"), ("DELETE", "/slots/0"), ("PUT", "/v1/chat/completions"),
-     ("GET", "/tokenize"), ("POST", "/v1/models"), ("POST", "/metrics"), ("POST", "/slots")],
+     ("GET", "/tokenize"), ("POST", "/v1/models"), ("POST", "/metrics"), ("POST", "/slots"),
+     ("GET", "/infill"), ("PUT", "/lora-adapters")],
 )  # fmt: skip
 def test_a_method_that_is_not_taken(server: ServerProcess, method: str, path: str) -> None:
     response = server.http.request(method, path)

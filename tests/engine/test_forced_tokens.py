@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from engine.driver import Driver, Transcript, alone, request
 from engine.workbench import Workbench
@@ -115,6 +117,19 @@ def test_endless_forced_tokens_come_in_steps_of_a_bounded_size() -> None:
         assert said <= 1 + MAX_FORCED
     driver.abort("r")
     driver.run()
+
+
+@pytest.mark.parametrize(("rate", "n_at_once"), [(1, 1), (20, 1), (40, 2), (200, 10)])
+def test_forced_tokens_keep_to_a_speed_limit_without_coming_in_a_lump(rate: int, n_at_once: int) -> None:
+    driver = Driver()
+    driver.submit(request(grammar=FakeGrammar(n_tokens=60, period=20), n_predict=-1, tokens_per_second=rate))
+    n_generated = [0]
+    while not driver.transcripts["r", 0].is_over:
+        driver.step()
+        n_generated += [sequence.n_generated for sequence in driver.engine.running]
+    gained = [after - before for before, after in pairwise(n_generated)]
+    assert max(gained) == n_at_once
+    assert driver.transcripts["r", 0].tokens == one(FakeGrammar(n_tokens=60, period=20)).tokens
 
 
 def test_forced_cells_go_before_prompts_and_not_for_prompts() -> None:
