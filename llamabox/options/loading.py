@@ -51,11 +51,11 @@ LOADING_OPTIONS = (
     ),
     text(
         "-t --threads", "text.n_threads", v.integer(-1024, 1024), env="LLAMA_ARG_THREADS",
-        text="threads of a decode; 0 or less takes one a physical core",
+        text="threads of a decode; 0 or less: one for each physical core",
     ),
     text(
         "-tb --threads-batch", "text.n_threads_batch", v.integer(-1024, 1024), default="as -t",
-        text="threads of a prompt's evaluation; 0 or less takes all processors",
+        text="threads of a prompt's evaluation; 0 or less: one for each processor",
     ),
     text(
         "-c --ctx-size", "text.n_ctx", v.integer(0), env="LLAMA_ARG_CTX_SIZE",

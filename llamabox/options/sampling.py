@@ -52,7 +52,7 @@ SAMPLING_OPTIONS = (
         accumulates=True, text="breaks a repetition for DRY; the first use drops the defaults, none leaves no breaker",
         default=r"\n : \" *",
     ),
-    switch(COMPLETION, "-e --escape", "escape", r"\n and the like in --dry-sequence-breaker are as in C (default)"),
+    switch(COMPLETION, "-e --escape", "escape", r"read \n and the like in --dry-sequence-breaker as in C (default)"),
     switch(COMPLETION, "--no-escape", "escape", "take --dry-sequence-breaker as it is typed", const=False),
     text("--dynatemp-range", "sampling.dynatemp_range", v.number(0), "temperature varies by ±N; 0 is off"),
     text("--dynatemp-exp", "sampling.dynatemp_exponent", v.number(), "exponent of the varying temperature"),
@@ -74,12 +74,12 @@ SAMPLING_OPTIONS = (
         text="change a token's logit, as 15043+1 or 15043-1; several times for several",
     ),
     text(
-        "--grammar", "generation.grammar", str, "GBNF that the answers follow to requests without one",
+        "--grammar", "generation.grammar", str, "grammar (GBNF) of the answers to requests that bring none",
         metavar="GBNF", default="",
     ),
     text("--grammar-file", "generation.grammar", v.file_text, "the same from a file", metavar="FILE", default=""),
     text(
         "-j --json-schema", "generation.json_schema", v.json_schema, metavar="JSON", default="",
-        text="JSON schema that the answers follow to requests without one; {} is any object",
+        text="JSON schema of the answers to requests that bring none; {} is any object",
     ),
 )  # fmt: skip

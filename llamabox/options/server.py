@@ -13,14 +13,14 @@ SERVER_OPTIONS = (
     valued(
         SERVER, "--port", "server.port", v.integer(1, 65535), "port to listen on", metavar="PORT", env="LLAMA_ARG_PORT",
     ),
-    valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds a request may be silent, or its body take"),
+    valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds a client may be silent, or a body may take"),
     valued(
         SERVER, "--threads-http", "server.n_threads_http", v.integer(-1, 1024), env="LLAMA_ARG_THREADS_HTTP",
-        text="threads for work that blocks, which is chat templates; below 1: as many as suit the machine",
+        text="threads for work that blocks (chat templates); below 1: as many as suit the machine",
     ),
     valued(
         SERVER, "--conn-idle", "server.conn_idle", v.integer(1, 32767),
-        text="seconds of silence after which TCP asks a client whether it is there; 4 such without an answer end it",
+        text="seconds of silence after which TCP asks for a sign of life; 4 such without an answer end a connection",
     ),
     valued(SERVER, "--conn-keepalive", "server.keep_alive", v.seconds, "seconds that an idle connection is kept"),
     valued(

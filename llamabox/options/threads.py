@@ -25,7 +25,7 @@ THREAD_OPTIONS = (
     text(
         "--poll", "text.poll", v.integer(0, 100),
         text="how long waiting threads spin before they sleep: 0 not at all, 100 where nothing else wants the CPUs; "
-        "with OpenMP the larger of this and its -batch",
+        "with OpenMP the larger of this and --poll-batch counts",
     ),
     text(
         "-Cb --cpu-mask-batch", "text.cpu_mask_batch", v.cpu_mask, metavar="HEX", accumulates=True, default="as -C",
