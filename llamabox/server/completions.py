@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
 
 from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.endpoint import Exchange
+from llamabox.server.logit_bias import token_ids
 from llamabox.server.params import Dialect, Options, parse_options
 from llamabox.server.prompt_text import prompt_texts
 from llamabox.server.prompts import Prompt, parse_prompts
@@ -31,6 +33,7 @@ async def answer(
     exchange: Exchange, prompts: list[Prompt], texts: list[str], options: Options, *, is_list: bool
 ) -> Response:
     """What becomes of `prompts`, in llama.cpp's form. `texts` is what the replies show of them."""
+    options = replace(options, logit_bias=await token_ids(exchange.services.client, options.logit_bias))
     reply = Reply(exchange, prompts, options)
     if options.stream:
         return reply.stream(NativeShape(exchange.info, options, texts))

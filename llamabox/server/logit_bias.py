@@ -11,6 +11,7 @@ from typing import Any
 
 from llamabox.server import numbers
 from llamabox.server.numbers import wrong
+from llamabox.server.seams import TextService
 
 FIELD = "logit_bias"
 MAX_ENTRIES = 4096
@@ -34,6 +35,23 @@ def parse_logit_bias(value: Any, n_vocab: int) -> list[BiasEntry]:
     if len(value) > MAX_ENTRIES:
         raise wrong(FIELD, f"must have at most {MAX_ENTRIES} entries, not {len(value)}")
     return [(_token(token, n_vocab), _bias(bias)) for token, bias in pairs]
+
+
+async def token_ids(client: TextService, entries: list[BiasEntry]) -> list[BiasEntry]:
+    """One entry a token, with those that each text becomes: what replies show is what the engine is given.
+
+    The last of several for one token counts. Raises InvalidRequest where they become too many.
+    """
+    found: dict[int | str, float] = {}
+    for token, bias in entries:
+        if isinstance(token, int):
+            found[token] = bias
+            continue
+        made = await client.call("tokenize", content=[token], add_special=False, parse_special=True, with_pieces=False)
+        found.update((one, bias) for one in made["tokens"])
+        if len(found) > MAX_ENTRIES:
+            raise wrong(FIELD, f"its texts become more than {MAX_ENTRIES} tokens")
+    return list(found.items())
 
 
 def _key(key: str) -> int | str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
 
 from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.endpoint import Exchange
+from llamabox.server.logit_bias import token_ids
 from llamabox.server.params import Dialect, Options
 from llamabox.server.prompt_text import prompt_texts
 from llamabox.server.prompts import Prompt
@@ -23,6 +25,7 @@ from llamabox.workers.text_config import ModelInfo
 async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Options, dialect: Dialect) -> Response:
     """Runs the prompts and answers, streamed or whole."""
     texts = await prompt_texts(exchange.services.client, exchange.info, prompts) if options.verbose else None
+    options = replace(options, logit_bias=await token_ids(exchange.services.client, options.logit_bias))
     envelope = Envelope.new(dialect, options, exchange.info)
     reply = Reply(exchange, prompts, options)
     if options.stream:

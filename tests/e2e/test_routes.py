@@ -198,6 +198,11 @@ def test_native_completion(server: ServerProcess, path: str) -> None:
     assert_shape(partial, [{**PARTIAL, "timings": TIMINGS, "completion_probabilities": PROBABILITIES}])
     assert_shape(final, FINAL)
     assert_shape(events(server, path, body)[:-1], [PARTIAL])
+    banned = server.ok(path, {**body, "logit_bias": {" the": False, "5": 1, " the end": -2}})
+    assert_shape(banned, FINAL)
+    the, end = server.ok("/tokenize", {"content": " the end"})["tokens"]
+    shown = {one["token"]: one["bias"] for one in banned["generation_settings"]["logit_bias"]}
+    assert (shown[the], shown[end], shown[5]) == (-2, -2, 1)
     refused(server.post(path, {"n_predict": 2}), 400, "invalid_request_error")
     refused(server.post(path, {"prompt": "x " * 600, "stream": True}), 400, "exceed_context_size_error")
 
