@@ -16,8 +16,8 @@ from llamabox.server.responses.json import JsonResponse
 
 MAX_NAME = 255
 FORBIDDEN = frozenset('/\\:*?"<>|')
-LOOK_ALIKES = frozenset("\u2044\u2215\u2216\u29f5\u29f8\u29f9\ufffd\ufeff")
-"""Slashes that have no plain form and that somebody may take for the real ones, and the marks of broken text."""
+LOOK_ALIKES = frozenset("\uff0e\u2044\u2215\u2216\u29f5\u29f8\u29f9\ufffd\ufeff")
+"""The wide full stop, slashes without a plain form that may be taken for real ones, and the marks of broken text."""
 
 
 async def slot_action(exchange: Exchange) -> Response:

@@ -28,6 +28,7 @@ LOOK_ALIKES = [
     "a\u2025b",
     "\u2024a",
     "\uff0ea",
+    "a\uff0eb",
     "a\ufffd",
     "\ufeffa",
     "\ud800",
