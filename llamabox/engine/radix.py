@@ -110,6 +110,21 @@ class RadixTree:
                 break
         return Found(length, frozenset(node.owners)) if length else Found()
 
+    def beginnings(self, keys: Sequence[int]) -> set[int]:
+        """The owners whose whole sequence is a beginning of `keys`, or all of it."""
+        wanted = keys if isinstance(keys, array) else array("q", keys)
+        node, length = self._root, 0
+        while length < len(wanted):
+            child = node.children.get(wanted[length])
+            if child is None or _common(child.keys, wanted, length) < len(child.keys):
+                break
+            node, length = child, length + len(child.keys)
+        found = set()
+        while node.parent is not None:
+            found |= {owner for owner in node.owners if self._ends[owner] is node}
+            node = node.parent
+        return found
+
     def runs(self) -> dict[tuple[int, ...], frozenset[int]]:
         """Every node as the keys from the root to its end, with its owners: to look at, not to work with."""
         found: dict[tuple[int, ...], frozenset[int]] = {}

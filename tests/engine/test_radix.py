@@ -55,6 +55,13 @@ class RadixMachine(RuleBasedStateMachine):
     def find(self, keys: list[int], limit: int) -> None:
         assert self.tree.find(keys, limit) == oracle(self.model, keys, limit)
 
+    @rule(owner=OWNERS, tail=KEYS, n_keys=st.integers(0, 30))
+    def beginnings(self, owner: int, tail: list[int], n_keys: int) -> None:
+        keys = (self.model[owner] + tail)[:n_keys]
+        assert self.tree.beginnings(keys) == {
+            each for each, sequence in self.model.items() if sequence and sequence == keys[: len(sequence)]
+        }
+
     @rule(owner=OWNERS, tail=KEYS)
     def find_a_known_beginning(self, owner: int, tail: list[int]) -> None:
         keys = self.model[owner] + tail
