@@ -17,7 +17,7 @@ from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
-from llamabox.values import QUANTISED, unknown_samplers
+from llamabox.values import QUANTISED, unescape, unknown_samplers
 from llamabox.workers.text_config import TextConfig
 
 
@@ -132,12 +132,14 @@ def echo(argv: Sequence[str]) -> str:
 def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
     """The configurations of the text worker and of the server. `TextConfig.model` is empty where none was given."""
     sampling = replace(SamplingParams(), **_of(parsed, "sampling"))
+    if "sampling.dry_sequence_breakers" in parsed.values and parsed.values.get("escape", True):
+        sampling = replace(sampling, dry_sequence_breakers=tuple(map(unescape, sampling.dry_sequence_breakers)))
     defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"))
     text = replace(TextConfig(model=""), **_of(parsed, "text"))
+    text = replace(text, n_ubatch=min(text.n_ubatch, text.n_batch), **_placement(parsed, text))
     text = replace(
         text,
-        n_ubatch=min(text.n_ubatch, text.n_batch),
-        n_threads=text.n_threads if text.n_threads > 0 else processors.n_physical(),
+        n_threads=text.n_threads if text.n_threads > 0 else processors.n_physical(text.cpu_mask),
         n_threads_batch=_threads_batch(parsed, text),
     )
     server = replace(
@@ -155,8 +157,18 @@ def _threads_batch(parsed: Parsed, text: TextConfig) -> int:
     if text.n_threads_batch > 0:
         return text.n_threads_batch
     if "text.n_threads_batch" in parsed.values:
-        return processors.n_logical()
-    return text.n_threads if text.n_threads > 0 else processors.n_physical()
+        return processors.n_logical(text.cpu_mask_batch)
+    return text.n_threads if text.n_threads > 0 else processors.n_physical(text.cpu_mask_batch)
+
+
+def _placement(parsed: Parsed, text: TextConfig) -> dict[str, Any]:
+    """Where threads run and how they wait: those of prompts as those of decodes, but for what was given."""
+    twins = {name: getattr(text, name) for name in ("cpu_mask", "cpu_strict", "prio", "poll")}
+    for name in tuple(twins):
+        twins[name + "_batch"] = parsed.values.get(f"text.{name}_batch", twins[name])
+    for name in ("cpu_mask", "cpu_mask_batch"):
+        twins[name] = tuple(sorted(set(twins[name])))
+    return twins
 
 
 def _of(parsed: Parsed, owner: str) -> dict[str, Any]:

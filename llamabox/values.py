@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from llamabox import processors
 from llamabox.engine.request import RANDOM_SEED, SAMPLER_LETTERS, SAMPLER_NAMES
 
 T = TypeVar("T")
@@ -131,6 +132,60 @@ KV_TYPES: dict[str, Callable[[str], int | float | bool | str]] = {
     "bool": _kv_bool,
     "str": _kv_text,
 }
+
+
+def cpu_mask(text: str) -> tuple[int, ...]:
+    """Bits of a hexadecimal number as the CPUs they stand for; 0x before it is allowed."""
+    digits = text.strip().lower().removeprefix("0x")
+    if not re.fullmatch(r"[0-9a-f]+", digits):
+        raise ValueError("expected a hexadecimal number, as f0 for CPUs 4 to 7")
+    bits = int(digits, 16)
+    if not 0 < bits < 1 << MAX_CPUS:
+        raise ValueError(f"expected at least one CPU and none above {MAX_CPUS - 1}")
+    return _usable(cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1)
+
+
+def cpu_range(text: str) -> tuple[int, ...]:
+    """`LO-HI` as its CPUs. Without LO it begins with the first CPU, without HI it ends with the last."""
+    found = re.fullmatch(r"([0-9]{0,4})-([0-9]{0,4})", text.strip())
+    if found is None or not (found[1] or found[2]):
+        raise ValueError("expected LO-HI, as 0-3")
+    there = sorted(processors.allowed())
+    if found[1] and found[2]:
+        low, high = int(found[1]), int(found[2])
+        if low > high or high >= MAX_CPUS:
+            raise ValueError(f"expected LO-HI with LO not above HI, and HI at most {MAX_CPUS - 1}")
+        return _usable(range(low, high + 1))
+    cpus = tuple(cpu for cpu in there if int(found[1] or 0) <= cpu <= int(found[2] or MAX_CPUS))
+    if not cpus or (found[2] and int(found[2]) > there[-1]):
+        raise ValueError(f"there are no such CPUs: this process may use {_ranges(there)}")
+    return cpus
+
+
+def _usable(cpus: Iterable[int]) -> tuple[int, ...]:
+    """The CPUs, all of which must be there: ggml would leave a thread where it is rather than say so."""
+    wanted, there = tuple(cpus), processors.allowed()
+    missing = [cpu for cpu in wanted if cpu not in there]
+    if missing:
+        raise ValueError(f"there is no CPU {_ranges(missing)}: this process may use {_ranges(sorted(there))}")
+    return wanted
+
+
+def _ranges(cpus: Sequence[int]) -> str:
+    """Ascending CPU numbers as the system writes them: 0-3,8."""
+    parts: list[list[int]] = []
+    for cpu in cpus:
+        if parts and cpu == parts[-1][-1] + 1:
+            parts[-1].append(cpu)
+        else:
+            parts.append([cpu])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+MAX_CPUS = 512
+"""GGML_MAX_N_THREADS, the length of ggml's masks."""
+
+BIT = {"0": False, "1": True}
 
 SPLIT_MODES = {mode: mode for mode in ("none", "layer", "row")}
 ROPE_SCALINGS = {scaling: scaling for scaling in ("none", "linear", "yarn")}
@@ -268,15 +323,16 @@ def logit_bias(text: str) -> tuple[tuple[int, float], ...]:
 
 
 def sequence_breaker(text: str) -> tuple[str, ...]:
-    r"""One breaker, with `\n` and the like as in C. `none` is no breaker."""
+    """One breaker as it was typed, which `unescape` is for. `none` is no breaker."""
     if text == "none":
         return ()
     if not text:
         raise ValueError("expected a text, or none")
-    return (_unescape(text),)
+    return (text,)
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
+    r"""With `\n` and the like as in C; what is no escape stays."""
     pieces: list[str] = []
     rest = iter(text)
     for character in rest:

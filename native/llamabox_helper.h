@@ -8,7 +8,7 @@
 #include "llama.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 1 };
+enum { LB_INTERFACE = 2 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
@@ -67,6 +67,9 @@ bool lb_load_progress(float progress, void * user_data);
 // Returns the number of rows that got no token.
 int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
                        struct llama_sampler ** chains, const uint8_t * greedy, llama_token * out);
+
+// `inner` with one token spared: its logit is afterwards what it was before. Takes ownership of `inner`.
+struct llama_sampler * lb_sampler_init_spare(struct llama_sampler * inner, llama_token token);
 
 // The two highest logits of a row, in order. False when the row has no logits or holds a NaN.
 bool lb_top_two(struct llama_context * ctx, int32_t batch_idx, llama_token * ids, float * logits);

@@ -28,7 +28,7 @@ INSIDE_A_WORKER = ("workers.channel", "workers.protocol", "workers.text_config",
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "log": ("errors",),
-    "values": ("errors", *VALUES),
+    "values": ("errors", "processors", *VALUES),
     "bench": ("errors",),
     "bindings": ("errors", "log"),
     "engine": ("errors",),

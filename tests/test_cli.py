@@ -93,9 +93,9 @@ def test_the_first_line_is_the_command_without_keys(
     model = tmp_path / "m.gguf"
     model.touch()
     monkeypatch.setattr(cli, "_run", lambda text, server: 7)
-    assert cli.main(["-m", str(model), "--api-key", "secret", "--prot", "1"]) == 7
+    assert cli.main(["-m", str(model), "--api-key", "secret", "--porrt", "1"]) == 7
     shown = capsys.readouterr()
-    assert shown.out == f"llamabox -m {model} --api-key '***' --prot 1\n"
+    assert shown.out == f"llamabox -m {model} --api-key '***' --porrt 1\n"
     assert "--port" in shown.err
     assert "secret" not in shown.err
 

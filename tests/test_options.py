@@ -23,10 +23,14 @@ from llamabox.workers.text_config import TextConfig
 README = Path(__file__).resolve().parents[1] / "README.md"
 OWNERS = {"text": TextConfig, "server": ServerConfig, "generation": GenerationParams, "sampling": SamplingParams}
 
+FIRST_CPU = min(processors.allowed())
+
 VALUES = {
     "--seed": "7", "--samplers": "top_k;temp", "--sampling-seq": "kt", "--chat-template": "llama3",
     "--logit-bias": "5-1.5", "--flash-attn": "off", "--top-nsigma": "2", "--gpu-layers": "3", "--log-colors": "on",
     "--split-mode": "row", "--override-kv": "a.b=int:3", "--cache-type-k": "q8_0", "--cache-type-v": "q8_0",
+    "--cpu-mask": f"{1 << FIRST_CPU:x}", "--cpu-range": f"{FIRST_CPU}-{FIRST_CPU}", "--cpu-strict": "1",
+    "--cpu-mask-batch": f"{1 << FIRST_CPU:x}", "--cpu-range-batch": f"-{FIRST_CPU}", "--cpu-strict-batch": "1",
     "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
@@ -63,7 +67,7 @@ def example(option: Option, tmp_path: Path) -> str:
 
 
 def test_every_option_writes_to_a_field_that_exists() -> None:
-    actions = {"help", "version", "system_info", "list_devices", "defrag_thold"}
+    actions = {"help", "version", "system_info", "list_devices", "defrag_thold", "escape"}
     for option in OPTIONS:
         owner, _, name = option.dest.partition(".")
         if not name:
@@ -103,14 +107,18 @@ def test_the_last_one_wins_and_lists_add_up() -> None:
     assert server.api_keys == {"a", "b", "c"}
     _, server = made("--dry-sequence-breaker", r"a\n\"", "--dry-sequence-breaker", ";")
     assert server.defaults.sampling.dry_sequence_breakers == ('a\n"', ";")
+    for words in (("--no-escape", "--dry-sequence-breaker", r"\n"), ("--dry-sequence-breaker", r"\n", "--no-escape")):
+        assert made(*words)[1].defaults.sampling.dry_sequence_breakers == (r"\n",)
+        assert made(*words, "-e")[1].defaults.sampling.dry_sequence_breakers == ("\n",)
+    assert made("--no-escape")[1] == made()[1], "the defaults are no text that was typed"
     assert made("--dry-sequence-breaker", "none")[1].defaults.sampling.dry_sequence_breakers == ()
 
 
 def test_unknown_words_are_passed_over() -> None:
-    parsed = parse(["word", "--prot", "81", "-1", "--port", "82", "--zzzzzzzz"], {})
+    parsed = parse(["word", "--porrt", "81", "-1", "--port", "82", "--zzzzzzzz"], {})
     assert parsed.values == {"server.port": 82}
     assert parsed.warnings == (
-        "Unknown argument: --prot; the nearest known one is --port",
+        "Unknown argument: --porrt; the nearest known one is --port",
         "Unknown argument: --zzzzzzzz",
     )
 
@@ -151,6 +159,21 @@ def test_unknown_words_are_passed_over() -> None:
         (["--rope-scale", "0"], "more than 0"),
         (["-ctk", "q6_k"], "q8_0"),
         (["-ctv", "q8_0", "-fa", "off"], "needs flash attention"),
+        (["-C", "0xg"], "hexadecimal"),
+        (["-C", "0"], "at least one CPU"),
+        (["-C", "1" + "0" * 128], "none above 511"),
+        (["-C", "8" + "0" * 127], "there is no CPU 511: this process may use"),
+        (["-Cr", "3-2"], "LO not above HI"),
+        (["-Cr", "-"], "as 0-3"),
+        (["-Cr", "1"], "as 0-3"),
+        (["-Crb", "509-511"], "there is no CPU 509-511"),
+        (["-Crb", "0-512"], "HI at most 511"),
+        (["-Cr", "511-"], "no such CPUs"),
+        (["-Cr", "-511"], "no such CPUs"),
+        (["--cpu-strict", "2"], "0, 1"),
+        (["--prio", "4"], "-1 to 3"),
+        (["--prio-batch", "-2"], "-1 to 3"),
+        (["--poll", "101"], "0 to 100"),
         (["--numa", "on"], "distribute, isolate, numactl"),
         (["-dt", "often"], "a number"),
         (["--seed", "4294967296"], "-1 to 4294967295"),
@@ -262,6 +285,21 @@ def test_threads() -> None:
     text, _ = made("-t", "0", "-tb", "-1")
     assert (text.n_threads, text.n_threads_batch) == (processors.n_physical(), processors.n_logical())
     assert 1 <= processors.n_physical() <= processors.n_logical()
+
+
+def test_where_threads_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors, "allowed", lambda: frozenset({0, 1, 2, 5}))
+    assert made("-C", "0x26")[0].cpu_mask == (1, 2, 5)
+    assert made("-C", "1", "-Cr", "1-2", "-Cr", "2-")[0].cpu_mask == (0, 1, 2, 5), "they add up"
+    assert made("-Cr", "-1")[0].cpu_mask == (0, 1)
+    assert "there is no CPU 3-4: this process may use 0-2,5" in refused("-Cr", "1-5")
+    text, _ = made("-C", "3", "--cpu-strict", "1", "--prio", "2", "--poll", "0", "-tb", "0")
+    assert (text.cpu_mask_batch, text.cpu_strict_batch, text.prio_batch, text.poll_batch) == ((0, 1), True, 2, 0)
+    assert text.n_threads <= 2 >= text.n_threads_batch, "no more threads than CPUs, unless they are asked for"
+    words = ("-Cb", "4", "--cpu-strict-batch", "0", "--prio-batch", "0", "--poll-batch", "9")
+    text, _ = made("-C", "3", "--cpu-strict", "1", "--prio", "2", "--poll", "0", *words)
+    assert (text.cpu_mask_batch, text.cpu_strict_batch, text.prio_batch, text.poll_batch) == ((2,), False, 0, 9)
+    assert (text.cpu_mask, text.cpu_strict, text.prio, text.poll) == ((0, 1), True, 2, 0)
 
 
 def test_keys_are_never_shown() -> None:

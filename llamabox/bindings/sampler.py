@@ -17,6 +17,9 @@ from llamabox.errors import InvalidRequest
 BAD_ROW = -1
 """Instead of a token: the row has a NaN, or its chain left nothing to choose from."""
 
+INFILL_PIECE = 512
+"""Bytes of the buffer in which libllama's infill sampler compares pieces."""
+
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """llama_token_data."""
 
@@ -81,7 +84,7 @@ class SamplerChain:
 class ChainBuilder:
     """Adds samplers in the order of the calls. `add` takes libllama's name and its arguments in libllama's order:
 
-    logit_bias(pairs of token and bias) · penalties(last_n, repeat, frequency, presence) ·
+    logit_bias(pairs of token and bias) · penalties(last_n, repeat, frequency, presence, of newlines too) ·
     dry(multiplier, base, allowed_length, last_n, breakers) · top_n_sigma(n) · top_k(k) · typical(p, min_keep) ·
     top_p(p, min_keep) · min_p(p, min_keep) · xtc(probability, threshold, min_keep, seed) · temp(t) ·
     temp_ext(t, delta, exponent) · infill() · grammar(text, root), and last one of
@@ -132,8 +135,12 @@ class ChainBuilder:
         array = self._native.ffi.new("llama_logit_bias[]", biases)
         return self._native.lib.llama_sampler_init_logit_bias(self._vocab.n_tokens, len(biases), array)
 
-    def _penalties(self, last_n: int, repeat: float, frequency: float, presence: float) -> Any:
-        return self._native.lib.llama_sampler_init_penalties(self._vocab.n_tokens, last_n, repeat, frequency, presence)
+    def _penalties(self, last_n: int, repeat: float, frequency: float, presence: float, newlines: bool = True) -> Any:
+        lib, newline = self._native.lib, self._vocab.nl
+        sampler = lib.llama_sampler_init_penalties(self._vocab.n_tokens, last_n, repeat, frequency, presence)
+        if newlines or newline is None or sampler == self._native.ffi.NULL:
+            return sampler
+        return lib.lb_sampler_init_spare(sampler, newline)
 
     def _dry(self, multiplier: float, base: float, allowed_length: int, last_n: int, breakers: Sequence[str]) -> Any:
         texts = [self._native.ffi.new("char[]", encode(text)) for text in breakers]
@@ -143,6 +150,11 @@ class ChainBuilder:
         )
 
     def _infill(self) -> Any:
+        """libllama asserts on a model without an end token, and throws at a piece that is longer than its buffer."""
+        if self._vocab.eot is None and self._vocab.eos is None:
+            raise InvalidRequest("the sampler infill needs a model with a token that ends a text")
+        if self._vocab.longest_piece > INFILL_PIECE:
+            raise InvalidRequest(f"the sampler infill needs a model without tokens of more than {INFILL_PIECE} bytes")
         return self._native.lib.llama_sampler_init_infill(self._vocab.handle)
 
     def _grammar(self, text: str, root: str) -> Any:

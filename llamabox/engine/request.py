@@ -34,6 +34,9 @@ SAMPLER_NAMES = {
     "xtc": "xtc",
     "temperature": "temperature",
     "temp": "temperature",
+    "infill": "infill",
+    "adaptive_p": "adaptive_p",
+    "adaptive-p": "adaptive_p",
 }
 """Every accepted spelling of a sampler's name."""
 
@@ -47,6 +50,8 @@ SAMPLER_LETTERS = {
     "m": "min_p",
     "x": "xtc",
     "t": "temperature",
+    "i": "infill",
+    "a": "adaptive_p",
 }
 """The letters of `--sampling-seq`."""
 
@@ -71,6 +76,7 @@ class SamplingParams:
     repeat_penalty: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    penalize_nl: bool = False  # whether the penalties reach the newline token
     dry_multiplier: float = 0.0
     dry_base: float = 1.75
     dry_allowed_length: int = 2
@@ -79,6 +85,8 @@ class SamplingParams:
     mirostat: int = 0
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0  # probability that adaptive_p, if named, keeps choosing near; negative: it is a draw
+    adaptive_decay: float = 0.9  # 0 to 0.99: how slowly adaptive_p forgets; 1 / (1 - decay) tokens
     min_keep: int = 0
     ignore_eos: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, bias); -inf bans

@@ -1,7 +1,7 @@
 """The sampling plan: which samplers run, in which order, with which values. Pure; building them is the Runner's.
 
-Order (contract A.1): logit bias → penalties, unless named elsewhere → the named samplers → the pick. Mirostat replaces
-everything behind the penalties.
+Order (contract A.1): logit bias → penalties, unless named elsewhere → the named samplers → the pick, which is
+adaptive_p's where that is named, wherever. Mirostat replaces everything behind the penalties.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import math
 from dataclasses import dataclass
 
 from llamabox.engine.request import RANDOM_SEED, SamplingParams
+
+MAX_INFILL = 256
+"""Candidates that reach the infill sampler: it compares each with each, a whole vocabulary would take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,12 @@ def choice_seed(seed: int, index: int) -> int:
 def _is_greedy(params: SamplingParams) -> bool:
     """Whether the named samplers leave the largest logit in and the temperature picks it.
 
-    XTC and typical sampling may remove the most likely token; the others never do.
+    XTC, typical sampling and infill may remove the most likely token; the others never do.
     """
-    removes_top = (params.xtc_probability > 0 and "xtc" in params.samplers) or (
-        params.typical_p < 1 and "typ_p" in params.samplers
+    removes_top = (
+        (params.xtc_probability > 0 and "xtc" in params.samplers)
+        or (params.typical_p < 1 and "typ_p" in params.samplers)
+        or "infill" in params.samplers
     )
     freezes = params.temperature <= 0 and params.dynatemp_range <= 0 and "temperature" in params.samplers
     return freezes and not removes_top and params.mirostat == 0
@@ -66,10 +71,13 @@ def _chain(params: SamplingParams, *, seed: int, n_ctx: int) -> list[Step]:
         pick = Step("mirostat_v2", (seed, params.mirostat_tau, params.mirostat_eta))
         return [*_penalties(params, n_ctx), Step("temp", (params.temperature,)), pick]
     steps: list[Step] = []
+    pick = Step("dist", (seed,))
+    if "adaptive_p" in params.samplers:
+        pick = Step("adaptive_p", (params.adaptive_target, params.adaptive_decay, seed))
     names = params.samplers if "penalties" in params.samplers else ("penalties", *params.samplers)
     for name in names:
         steps += _named(name, params, seed=seed, n_ctx=n_ctx)
-    return [*steps, Step("dist", (seed,))]
+    return [*steps, pick]
 
 
 def _named(name: str, params: SamplingParams, *, seed: int, n_ctx: int) -> list[Step]:
@@ -95,6 +103,10 @@ def _named(name: str, params: SamplingParams, *, seed: int, n_ctx: int) -> list[
             return [Step("xtc", (params.xtc_probability, params.xtc_threshold, keep, seed))] if active else []
         case "temperature":
             return [Step("temp_ext", (params.temperature, params.dynatemp_range, params.dynatemp_exponent))]
+        case "infill":
+            return [Step("top_k", (MAX_INFILL,)), Step("infill")]
+        case "adaptive_p":
+            return []  # it is the pick
     raise AssertionError(f"unknown sampler {name!r}")
 
 
@@ -103,7 +115,8 @@ def _penalties(params: SamplingParams, n_ctx: int) -> list[Step]:
     idle = params.repeat_penalty == 1 and params.frequency_penalty == 0 and params.presence_penalty == 0
     if window == 0 or idle:
         return []
-    values = (window, params.repeat_penalty, params.frequency_penalty, params.presence_penalty)
+    strengths = (params.repeat_penalty, params.frequency_penalty, params.presence_penalty)
+    values = (window, *strengths, params.penalize_nl)
     return [Step("penalties", values)]
 
 

@@ -18,10 +18,17 @@ from llamabox.options.option import COMPLETION, GENERAL, SERVER, Option
 from llamabox.options.running import RUNNING_OPTIONS
 from llamabox.options.sampling import SAMPLING_OPTIONS
 from llamabox.options.server import SERVER_OPTIONS
+from llamabox.options.threads import THREAD_OPTIONS
 
 __all__ = ["COMPLETION", "GENERAL", "OPTIONS", "SERVER", "Option"]
 
 OPTIONS: tuple[Option, ...] = (
-    GENERAL_OPTIONS + SERVER_OPTIONS + LOADING_OPTIONS + SAMPLING_OPTIONS + RUNNING_OPTIONS + MEMORY_OPTIONS
+    GENERAL_OPTIONS
+    + SERVER_OPTIONS
+    + LOADING_OPTIONS
+    + THREAD_OPTIONS
+    + SAMPLING_OPTIONS
+    + RUNNING_OPTIONS
+    + MEMORY_OPTIONS
 )
 """In the order of `--help`."""

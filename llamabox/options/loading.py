@@ -70,5 +70,5 @@ LOADING_OPTIONS = (
         parse=v.one_of(v.FLASH_ATTN), const="on", words=frozenset(v.FLASH_ATTN), env="LLAMA_ARG_FLASH_ATTN",
         parse_env=v.env_flash_attn, help="flash attention; without a value: on",
     ),
-    switch(COMPLETION, "--special", "generation.special", "render special tokens in the text"),
+    switch(COMPLETION, "-sp --special", "generation.special", "render special tokens in the text"),
 )  # fmt: skip

@@ -29,5 +29,6 @@ RUNNING_OPTIONS = (
     switch(
         COMPLETION, "--no-kv-unified", "text.kv_unified", "a KV memory of its own for each slot (default)", const=False,
     ),
+    switch(COMPLETION, "--spm-infill", "text.spm_infill", "infill: the suffix goes before the prefix"),
     switch(COMPLETION, "--no-warmup", "text.warmup", "do not run the model once before serving", const=False),
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamabox import values as v
-from llamabox.options.option import text
+from llamabox.options.option import COMPLETION, switch, text
 
 SAMPLING_OPTIONS = (
     text(
@@ -12,7 +12,7 @@ SAMPLING_OPTIONS = (
     text(
         "--sampling-seq", "sampling.samplers", v.sampling_seq, metavar="LETTERS", default="dkypmxt",
         text="the same, a letter each: e penalties, d dry, s top_n_sigma, k top_k, y typ_p, p top_p, m min_p, x xtc, "
-        "t temperature",
+        "t temperature, i infill, a adaptive_p",
     ),
     text("--temp", "sampling.temperature", v.number(0, clamp=True), "temperature; 0 takes the likeliest"),
     text("--top-k", "sampling.top_k", v.at_least_zero, "keep the N likeliest tokens; 0 is off"),
@@ -36,6 +36,7 @@ SAMPLING_OPTIONS = (
     text("--repeat-penalty", "sampling.repeat_penalty", v.number(above=0), "penalise repetition; 1 is off"),
     text("--presence-penalty", "sampling.presence_penalty", v.number(), "penalise what occurred; 0 is off"),
     text("--frequency-penalty", "sampling.frequency_penalty", v.number(), "penalise by count; 0 is off"),
+    switch(COMPLETION, "--penalize-nl", "sampling.penalize_nl", "let the penalties reach the newline token as well"),
     text("--dry-multiplier", "sampling.dry_multiplier", v.number(0), "DRY multiplier; 0 is off"),
     text("--dry-base", "sampling.dry_base", v.number(1), "DRY base"),
     text(
@@ -51,6 +52,8 @@ SAMPLING_OPTIONS = (
         accumulates=True, text="breaks a repetition for DRY; the first use drops the defaults, none leaves no breaker",
         default=r"\n : \" *",
     ),
+    switch(COMPLETION, "-e --escape", "escape", r"\n and the like in --dry-sequence-breaker are as in C (default)"),
+    switch(COMPLETION, "--no-escape", "escape", "take --dry-sequence-breaker as it is typed", const=False),
     text("--dynatemp-range", "sampling.dynatemp_range", v.number(0), "temperature varies by ±N; 0 is off"),
     text("--dynatemp-exp", "sampling.dynatemp_exponent", v.number(), "exponent of the varying temperature"),
     text(
@@ -58,6 +61,14 @@ SAMPLING_OPTIONS = (
     ),
     text("--mirostat-lr", "sampling.mirostat_eta", v.number(0), "Mirostat's learning rate, eta"),
     text("--mirostat-ent", "sampling.mirostat_tau", v.number(0), "Mirostat's target entropy, tau"),
+    text(
+        "--adaptive-target", "sampling.adaptive_target", v.number(high=1),
+        text="probability near which the sampler adaptive_p keeps its choices, 0 to 1; negative is off",
+    ),
+    text(
+        "--adaptive-decay", "sampling.adaptive_decay", v.number(0, 0.99),
+        text="how slowly adaptive_p forgets what it chose, over 1/(1-N) tokens",
+    ),
     text(
         "-l --logit-bias", "sampling.logit_bias", v.logit_bias, metavar="ID±BIAS", accumulates=True, default="",
         text="change a token's logit, as 15043+1 or 15043-1; several times for several",

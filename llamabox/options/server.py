@@ -14,6 +14,14 @@ SERVER_OPTIONS = (
         SERVER, "--port", "server.port", v.integer(1, 65535), "port to listen on", metavar="PORT", env="LLAMA_ARG_PORT",
     ),
     valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds that a request may be silent"),
+    valued(
+        SERVER, "--threads-http", "server.n_threads_http", v.integer(-1, 1024), env="LLAMA_ARG_THREADS_HTTP",
+        text="threads for work that blocks, which is chat templates; below 1: as many as suit the machine",
+    ),
+    valued(
+        SERVER, "--conn-idle", "server.conn_idle", v.integer(1, 32767),
+        text="seconds of silence after which TCP asks a client whether it is there; 4 such without an answer end it",
+    ),
     valued(SERVER, "--conn-keepalive", "server.keep_alive", v.seconds, "seconds that an idle connection is kept"),
     valued(
         SERVER, "--max-body", "server.max_body", v.mebibytes, "largest request body, MiB", metavar="MIB", default="64",
@@ -48,6 +56,7 @@ SERVER_OPTIONS = (
     ),
     switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
     switch(SERVER, "--metrics", "server.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
+    switch(SERVER, "--infill", "server.enable_infill", "serve POST /infill, for models that complete in the middle"),
     valued(
         SERVER, "--slot-save-path", "server.slot_save_path", v.folder, metavar="DIR", default="",
         text="with --slots: let clients save and restore slots as files in this folder",

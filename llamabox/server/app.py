@@ -19,6 +19,7 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.endpoint import Handler, JsonRoute
 from llamabox.server.errors import on_fault, on_http_exception, on_llamabox_error
 from llamabox.server.health import health
+from llamabox.server.infill import infill
 from llamabox.server.metrics import Metrics
 from llamabox.server.middleware import Admission, Auth, Cors, RequestId
 from llamabox.server.models import models
@@ -49,6 +50,7 @@ POST: dict[str, Handler] = {
     "/v1/completions": openai_completion,
     "/completion": completion,
     "/completions": completion,
+    "/infill": infill,
     "/tokenize": tokenize,
     "/detokenize": detokenize,
 }
@@ -61,7 +63,6 @@ MISSING: dict[str, str] = {
     "/v1/reranking": "reranking (--rerank)",
     "/rerank": "reranking (--rerank)",
     "/reranking": "reranking (--rerank)",
-    "/infill": "infill (--infill)",
     "/lora-adapters": "LoRA adapters (--lora)",
     "/v1/images/generations": "image generation (--images)",
     "/v1/images/edits": "image edits (--images)",

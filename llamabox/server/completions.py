@@ -10,7 +10,7 @@ from llamabox.engine.events import Delta, Started
 from llamabox.server.endpoint import Exchange
 from llamabox.server.params import Dialect, Options, parse_options
 from llamabox.server.prompt_text import prompt_texts
-from llamabox.server.prompts import parse_prompts
+from llamabox.server.prompts import Prompt, parse_prompts
 from llamabox.server.reply import Reply
 from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.json import JsonResponse, dumps
@@ -24,6 +24,13 @@ async def completion(exchange: Exchange) -> Response:
     prompts, is_list = parse_prompts(exchange.body, exchange.info)
     options = parse_options(exchange.body, exchange.services.config, exchange.info, Dialect.NATIVE)
     texts = await prompt_texts(exchange.services.client, exchange.info, prompts)
+    return await answer(exchange, prompts, texts, options, is_list=is_list)
+
+
+async def answer(
+    exchange: Exchange, prompts: list[Prompt], texts: list[str], options: Options, *, is_list: bool
+) -> Response:
+    """What becomes of `prompts`, in llama.cpp's form. `texts` is what the replies show of them."""
     reply = Reply(exchange, prompts, options)
     if options.stream:
         return reply.stream(NativeShape(exchange.info, options, texts))

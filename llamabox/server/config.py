@@ -14,6 +14,8 @@ class ServerConfig:
     hosts: tuple[str, ...] = ("127.0.0.1",)  # addresses, or paths ending in .sock
     port: int = 8080
     timeout: float = 600.0  # seconds a request may be silent
+    n_threads_http: int = -1  # for work that blocks; below 1: Python's own number
+    conn_idle: int = 60  # seconds of silence after which TCP probes a connection
     keep_alive: float = 15.0  # seconds an idle connection is kept
     stall_timeout: float = 30.0  # seconds a client may leave its stream unread, or its body unsent; `timeout` caps it
     ping_interval: float = 30.0  # seconds of silence after which a stream gets a comment line
@@ -31,4 +33,5 @@ class ServerConfig:
     enable_slots: bool = False
     slot_save_path: str | None = None  # an existing folder
     enable_metrics: bool = False
+    enable_infill: bool = False
     shutdown_grace: float = 10.0  # seconds running requests get to end after SIGTERM

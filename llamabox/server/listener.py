@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 
+N_PROBES = 4
+"""TCP's questions to a silent client that may go unanswered."""
+
 MAX_HEADERS = 64 * 1024
 """Bytes of request line and headers."""
 
@@ -50,6 +53,7 @@ class Listener:
         self._app = wrap_app(app, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
         self._hypercorn = _hypercorn_config(config)
         self._sockets = sockets
+        self._conn_idle = config.conn_idle
         self._stall_timeout = min(config.timeout, config.stall_timeout)
         self._tls: dict[str, Any] = {}
         if tls is not None:
@@ -70,6 +74,7 @@ class Listener:
     async def start(self) -> None:
         """Accepts from here on."""
         for sock in self._sockets:
+            _probe_when_idle(sock, self._conn_idle)
             self._servers.append(await asyncio.start_server(self._serve, sock=sock, backlog=BACKLOG, **self._tls))
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -115,6 +120,21 @@ class Listener:
                 elif n_unsent and time() - connection.since >= self._stall_timeout:
                     logger.info("a client took none of its %d bytes for %g s: cut off", n_unsent, self._stall_timeout)
                     connection.transport.abort()
+
+
+def _probe_when_idle(sock: socket.socket, seconds: int) -> None:
+    """Of a client whose machine is gone nothing comes, not even an end. Accepted sockets inherit it."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", seconds),
+        ("TCP_KEEPALIVE", seconds),  # macOS' name of it
+        ("TCP_KEEPINTVL", seconds),
+        ("TCP_KEEPCNT", N_PROBES),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _hypercorn_config(config: ServerConfig) -> Config:

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
 from llamabox.server.app import create_app
@@ -54,6 +55,7 @@ async def serve(config: ServerConfig, client: TextService) -> int:
     Raises, before anything is loaded, ListenError if a host or port cannot be listened on, and OptionsError if key or
     certificate cannot be used.
     """
+    _size_thread_pool(config)
     tls = tls_context(config)
     sockets = bind_sockets(config.hosts, config.port)
     paths = unix_paths(sockets)
@@ -175,6 +177,12 @@ async def _force(client: TextService) -> None:
         async with asyncio.timeout(FORCE_SECONDS):
             await client.stop(0.0)
     os._exit(1)
+
+
+def _size_thread_pool(config: ServerConfig) -> None:
+    """For `asyncio.to_thread`; the loop ends the pool."""
+    if config.n_threads_http > 0:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(config.n_threads_http))
 
 
 def _raise_file_limit() -> None:

@@ -25,9 +25,6 @@ MAX_SAMPLERS = 32
 MAX_BREAKERS = 64
 MAX_BREAKER_LENGTH = 256
 
-LATER = frozenset({"infill", "adaptive_p", "adaptive-p", "i", "a"})
-"""Samplers, by name and by letter, that clients know and the engine does not have."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -74,16 +71,13 @@ def _breakers(field: str, value: Any) -> tuple[str, ...]:
 
 
 def _samplers(field: str, value: Any) -> tuple[str, ...]:
-    """Names, or one string of letters. What nobody knows is left out (contract 2.10.2); what comes later is refused."""
+    """Names, or one string of letters. What nobody knows is left out (contract 2.10.2)."""
     if isinstance(value, str):
         known, names = SAMPLER_LETTERS, list(value)
     else:
         known, names = SAMPLER_NAMES, numbers.strings(field, value, max_count=MAX_SAMPLERS, max_length=64)
     if len(names) > MAX_SAMPLERS:
         raise wrong(field, f"must have at most {MAX_SAMPLERS} entries, not {len(names)}")
-    for name in names:
-        if name in LATER:
-            raise wrong(field, f"the sampler {name!r} is not supported; remove it from the list")
     return tuple(known[name] for name in names if name in known)
 
 
@@ -103,6 +97,7 @@ RULES = (
     Rule("repeat_penalty", _between(1 / LARGE, LARGE)),
     Rule("frequency_penalty", _between(-LARGE, LARGE)),
     Rule("presence_penalty", _between(-LARGE, LARGE)),
+    Rule("penalize_nl", numbers.boolean),
     Rule("dry_multiplier", _between(0.0, LARGE)),
     Rule("dry_base", _between(-LARGE, LARGE)),
     Rule("dry_allowed_length", _whole(0)),
@@ -111,6 +106,8 @@ RULES = (
     Rule("mirostat", _clamp_whole(0, 2)),
     Rule("mirostat_tau", _between(0.0, LARGE)),
     Rule("mirostat_eta", _between(0.0, LARGE)),
+    Rule("adaptive_target", _between(-LARGE, 1.0)),
+    Rule("adaptive_decay", _between(0.0, 0.99)),
     Rule("min_keep", _whole(0)),
     Rule("samplers", _samplers),
     Rule("ignore_eos", numbers.boolean),

@@ -19,10 +19,6 @@ def _empty(value: Any) -> bool:
     return value in ("", [], {}) or value is False
 
 
-def _no_more_than(limit: float) -> Neutral:
-    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value <= limit
-
-
 def _text_format(value: Any) -> bool:
     return isinstance(value, dict) and value.get("type") == "text"
 
@@ -38,9 +34,6 @@ GENERATION: dict[str, Neutral] = {
     "lora": _is([]),
     "n_cache_reuse": _is(0),
     "return_progress": _is(False),
-    "adaptive_target": _no_more_than(-1e-9),
-    "adaptive_decay": _is(0.9),
-    "penalize_nl": _is(False),
 }
 """Refused on every route that generates."""
 

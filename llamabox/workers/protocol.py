@@ -280,7 +280,8 @@ def _submit(fields: dict[str, Any]) -> Submit:
 
 
 def _text_config(fields: dict[str, Any]) -> TextConfig:
-    fields["tensor_split"] = tuple(fields["tensor_split"])
+    for name in ("tensor_split", "cpu_mask", "cpu_mask_batch"):
+        fields[name] = tuple(fields[name])
     fields["kv_overrides"] = tuple((key, value) for key, value in fields["kv_overrides"])
     return TextConfig(**fields)
 

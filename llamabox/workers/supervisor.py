@@ -23,12 +23,6 @@ logger = logging.getLogger(__name__)
 TERM_GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 
-OPENMP = {"GOMP_SPINCOUNT": "500"}
-"""How often a thread that waits for its team looks again before it sleeps; GCC's own is 300,000.
-
-Where another program wants a core, the default burns what the thread waited for needs: one stream on two busy cores ran
-at 1 to 3 tokens/s, with 200 to 2,000 at 12 to 32."""
-
 EXIT_GRACE = 2.0
 """Seconds a worker may live on after it closed its socket, or after a SIGKILL."""
 
@@ -71,7 +65,7 @@ class WorkerProcess:
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
-                    env={**openmp(os.environ), **os.environ, **env},
+                    env={**os.environ, **env},
                 )
         except BaseException:
             ours.close()
@@ -99,11 +93,6 @@ class WorkerProcess:
             if self._process.returncode is None:
                 self.signal(signal.SIGKILL)
         return await self._process.wait()
-
-
-def openmp(environ: Mapping[str, str]) -> dict[str, str]:
-    """What to set for OpenMP; nothing where the user has said how its threads wait."""
-    return {} if "OMP_WAIT_POLICY" in environ else OPENMP
 
 
 class Supervisor:

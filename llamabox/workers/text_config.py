@@ -19,6 +19,14 @@ class TextConfig:
     n_ubatch: int = 512
     n_threads: int = -1
     n_threads_batch: int = -1
+    cpu_mask: tuple[int, ...] = ()  # CPUs that decodes may run on; none: all
+    cpu_strict: bool = False  # each thread on one CPU of them
+    prio: int = 0  # -1 low, 0 usual, 1 to 3 real-time
+    poll: int = 50  # 0 to 100: how long threads spin before they sleep
+    cpu_mask_batch: tuple[int, ...] = ()  # these four for the evaluation of prompts
+    cpu_strict_batch: bool = False
+    prio_batch: int = 0
+    poll_batch: int = 50
     n_gpu_layers: int = -1
     split_mode: str = "layer"  # none, layer, row
     tensor_split: tuple[float, ...] = ()  # shares of the GPUs; none: by their memory
@@ -44,6 +52,7 @@ class TextConfig:
     context_shift: bool = True
     cont_batching: bool = True
     warmup: bool = True
+    spm_infill: bool = False  # suffix, prefix, middle instead of prefix, suffix, middle
     verbosity: int = 0
     log_colors: bool = False
     log_json: bool = False

@@ -37,11 +37,22 @@ typedef void (*ggml_log_callback)(enum ggml_log_level level, const char * text, 
 
 void ggml_log_set(ggml_log_callback log_callback, void * user_data);
 
+enum ggml_sched_priority {
+    GGML_SCHED_PRIO_LOW,
+    GGML_SCHED_PRIO_NORMAL,
+    GGML_SCHED_PRIO_MEDIUM,
+    GGML_SCHED_PRIO_HIGH,
+    GGML_SCHED_PRIO_REALTIME,
+    ...
+};
+
 struct ggml_threadpool_params {
-    int      n_threads;
-    uint32_t poll;
-    bool     strict_cpu;
-    bool     paused;
+    bool                     cpumask[...];
+    int                      n_threads;
+    enum ggml_sched_priority prio;
+    uint32_t                 poll;
+    bool                     strict_cpu;
+    bool                     paused;
     ...;
 };
 

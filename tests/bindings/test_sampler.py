@@ -24,6 +24,8 @@ CHAINS: dict[str, Steps] = {
     "mirostat": (("temp", 0.8), ("mirostat", 4, 5.0, 0.1, 100)),
     "mirostat 2": (("temp", 0.8), ("mirostat_v2", 4, 5.0, 0.1)),
     "adaptive": (("min_p", 0.05, 1), ("adaptive_p", 0.5, 0.9, 6)),
+    "newlines": (("penalties", 64, 1.3, 0.2, 0.1, False), ("top_k", 40), ("dist", 7)),
+    "infill": (("top_k", 40), ("infill",), ("dist", 13)),
     "bias": (("logit_bias", ((28, 4.0), (504, -np.inf))), ("top_k", 40), ("dist", 8)),
 }
 
@@ -51,8 +53,8 @@ def rows(context: Context) -> list[int]:
 
 def test_every_chain_equals_libllama_over_200_steps(context: Context) -> None:
     """Both sample the same logits with chains made alike; the tokens go on in one batch, so histories matter."""
-    ours = [chain(context, steps) for steps in CHAINS.values()][:12]
-    theirs = [chain(context, steps) for steps in CHAINS.values()][:12]
+    ours = [chain(context, steps) for steps in CHAINS.values()]
+    theirs = [chain(context, steps) for steps in CHAINS.values()]
     sampler, lib = RowSampler(context), context.native.lib
     batch = Batch(context.native, context.n_batch)
     start = context.model.vocab.tokenize("Once upon a time", add_special=True, parse_special=True)
@@ -197,3 +199,99 @@ def test_a_row_of_nan_has_no_distribution(context: Context, rows: list[int]) -> 
     pointer[5] = float("nan")
     with chain(context, CHAINS["usual"]) as usual:
         assert sampler.distribution(rows[0], usual) == {}
+
+
+def penalised(context: Context, row: int, *, newlines: bool, chosen: tuple[int, ...]) -> dict[int, float]:
+    with chain(context, (("penalties", 64, 1.5, 0.5, 0.25, newlines), ("dist", 1))) as made:
+        for token in chosen:
+            made.accept(token)
+        return RowSampler(context).distribution(row, made)
+
+
+def test_the_penalties_spare_newlines_unless_told(context: Context, rows: list[int]) -> None:
+    """Against the formula: of the tokens that occurred, all fall but the newline."""
+    newline = context.model.vocab.nl
+    assert newline is not None
+    other = 28
+    logits = context.logits(rows[0]).astype(np.float64)
+    logits[newline] = context.logits(rows[0])[newline] = 3.0
+    for newlines in (True, False):
+        expected = logits.copy()
+        for token, count in ((other, 1), (newline, 2)):
+            if token == other or newlines:
+                scaled = expected[token] / 1.5 if expected[token] > 0 else expected[token] * 1.5
+                expected[token] = scaled - 0.5 * count - 0.25
+        weights = np.exp(expected - expected.max())
+        found = penalised(context, rows[0], newlines=newlines, chosen=(other, newline, newline))
+        for token in (newline, other, 500):
+            assert found[token] == pytest.approx(weights[token] / weights.sum(), rel=1e-4)
+
+
+def test_a_newline_that_an_earlier_sampler_dropped_stays_dropped(context: Context, rows: list[int]) -> None:
+    newline = context.model.vocab.nl
+    context.logits(rows[0])[newline] = -100.0
+    with chain(context, (("top_k", 5), ("penalties", 64, 1.5, 0.5, 0.25, False), ("dist", 1))) as made:
+        found = RowSampler(context).distribution(rows[0], made)
+        assert (len(found), newline in found) == (5, False)
+        # Sorted, and the newline among them, but not at its own index.
+        context.logits(rows[0])[newline] = 100.0
+        for _ in range(3):
+            made.accept(newline)
+        assert next(iter(RowSampler(context).distribution(rows[0], made))) == newline
+
+
+def test_sparing_keeps_history_through_clone_copy_and_reset(context: Context, rows: list[int]) -> None:
+    steps: Steps = (("penalties", 64, 1.5, 0.5, 0.25, False), ("dist", 1))
+    sampler, lib = RowSampler(context), context.native.lib
+    with chain(context, steps) as made, chain(context, steps) as other:
+        fresh = sampler.distribution(rows[0], made)
+        for token in list(fresh)[:20]:
+            made.accept(token)
+        used = sampler.distribution(rows[0], made)
+        assert used != fresh
+        with made.clone() as clone:
+            assert sampler.distribution(rows[0], clone) == used
+        lib.llama_sampler_copy(made.handle, other.handle)
+        assert sampler.distribution(rows[0], other) == used
+        made.reset()
+        assert sampler.distribution(rows[0], made) == fresh
+        assert "penalties" in made.names[0]
+
+
+def test_infill_leaves_few_choices_or_ends(context: Context, rows: list[int]) -> None:
+    """libllama's rule: EOG if 3 * p(EOG) * n > p(text), else what has at least a share of the probability."""
+    sampler, eog = RowSampler(context), set(context.model.vocab.eog_tokens)
+    logits = context.logits(rows[0])
+    logits[:] = -50.0
+    logits[[1000, 2000]] = 5.0
+    with chain(context, (("top_k", 40), ("infill",), ("dist", 1))) as made:
+        assert set(sampler.distribution(rows[0], made)) - eog == {1000, 2000}
+        logits[min(eog)] = 5.0
+        assert set(sampler.distribution(rows[0], made)) <= eog
+
+
+def test_adaptive_p_prefers_what_lies_near_its_target(context: Context, rows: list[int]) -> None:
+    """Of a likely and a less likely token, the one whose probability is the target's comes more often."""
+    logits = context.logits(rows[0])
+    logits[:] = -np.inf
+    logits[[10, 20]] = np.log([0.8, 0.2])
+    for target, preferred in ((0.8, 10), (0.2, 20)):
+        with chain(context, (("adaptive_p", target, 0.9, 1),)) as made:
+            found = RowSampler(context).distribution(rows[0], made)
+            assert found[preferred] > found[30 - preferred]
+    with chain(context, (("adaptive_p", -1.0, 0.9, 1),)) as made:
+        assert RowSampler(context).distribution(rows[0], made) == pytest.approx({10: 0.8, 20: 0.2})
+
+
+def test_infill_needs_an_end_and_short_pieces(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libllama would assert, and throw."""
+    vocab = context.model.vocab
+    with monkeypatch.context() as patched:
+        patched.setattr(vocab, "eot", None)
+        patched.setattr(vocab, "eos", None)
+        with pytest.raises(InvalidRequest, match="needs a model with a token that ends"):
+            chain(context, (("infill",),))
+    with monkeypatch.context() as patched:
+        patched.setattr(vocab, "longest_piece", 513)
+        with pytest.raises(InvalidRequest, match="more than 512 bytes"):
+            chain(context, (("infill",),))

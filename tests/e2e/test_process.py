@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from e2e.server_process import ServerProcess
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -41,3 +45,18 @@ def test_a_taken_port_is_named() -> None:
         ended = run("-m", "llamabox", "--port", str(port))
     assert ended.returncode == 1
     assert f"127.0.0.1:{port}" in ended.stderr
+
+
+def test_a_silent_clients_next_probe_is_due_within_conn_idle(serve: Callable[..., ServerProcess]) -> None:
+    """As the kernel has it: the server's end of the connection runs a keep-alive timer (2) of at most that long."""
+    server = serve("--conn-idle", "7", "--threads-http", "1")
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+        ends = f"0100007F:{server.port:04X} 0100007F:{client.getsockname()[1]:04X} 01"
+        timer = "01"  # a retransmission is due until the client has acknowledged the answer
+        while timer == "01":
+            [row] = [line for line in Path("/proc/net/tcp").read_text().splitlines() if ends in line]
+            timer, _, due = row.split()[5].partition(":")
+        assert timer == "02"
+        assert 0 < int(due, 16) <= 7 * os.sysconf("SC_CLK_TCK")

@@ -16,7 +16,7 @@ from llamabox.engine.request import (
     SAMPLER_NAMES,
     SamplingParams,
 )
-from llamabox.engine.sampling import Plan, Step, choice_seed, plan
+from llamabox.engine.sampling import MAX_INFILL, Plan, Step, choice_seed, plan
 
 N_CTX = 512
 CANONICAL = sorted(set(SAMPLER_NAMES.values()))
@@ -45,6 +45,8 @@ STEP_NAMES = {
     "min_p": "min_p",
     "xtc": "xtc",
     "temperature": "temp_ext",
+    "infill": "infill",
+    "adaptive_p": "adaptive_p",
 }
 
 
@@ -68,10 +70,12 @@ def test_the_default_chain_is_the_seeds() -> None:
 
 @given(st.lists(st.sampled_from(CANONICAL), unique=True))
 def test_the_named_samplers_run_in_the_order_of_their_names_and_the_pick_is_last(order: list[str]) -> None:
-    expected = [STEP_NAMES[name] for name in order]
-    if "penalties" not in order:
-        expected.insert(0, "penalties")
-    assert names(replace(EVERYTHING, samplers=tuple(order))) == [*expected, "dist"]
+    """Infill brings a bound on its candidates along, and adaptive_p is the pick, wherever it is named."""
+    expected = ["penalties"] if "penalties" not in order else []
+    for name in order:
+        expected += {"infill": ["top_k", "infill"], "adaptive_p": []}.get(name, [STEP_NAMES[name]])
+    pick = "adaptive_p" if "adaptive_p" in order else "dist"
+    assert names(replace(EVERYTHING, samplers=tuple(order))) == [*expected, pick]
 
 
 def test_every_spelling_and_every_letter_names_a_sampler_that_can_be_planned() -> None:
@@ -105,7 +109,7 @@ def test_an_unknown_name_is_our_bug() -> None:
     ],
 )
 def test_a_value_that_switches_its_sampler_off_leaves_no_step(off: dict[str, float], gone: str) -> None:
-    everything = replace(EVERYTHING, samplers=tuple(CANONICAL))
+    everything = replace(EVERYTHING, samplers=tuple(name for name in CANONICAL if name != "infill"))
     assert gone in names(everything)
     assert set(names(everything)) - set(names(replace(everything, **off))) == {gone}  # type: ignore[arg-type]
 
@@ -132,11 +136,14 @@ def test_the_values_reach_their_samplers_in_libllamas_order() -> None:
         samplers=tuple(CANONICAL),
         frequency_penalty=0.2,
         presence_penalty=0.3,
+        penalize_nl=True,
+        adaptive_target=0.25,
+        adaptive_decay=0.5,
         dynatemp_range=0.25,
         dynatemp_exponent=2.0,
     )
     assert set(made(params).steps) == {
-        Step("penalties", (64, 1.1, 0.2, 0.3)),
+        Step("penalties", (64, 1.1, 0.2, 0.3, True)),
         Step("dry", (0.8, 1.75, 2, N_CTX, ("\n", ":", '"', "*"))),
         Step("top_n_sigma", (1.0,)),
         Step("top_k", (40,)),
@@ -145,7 +152,9 @@ def test_the_values_reach_their_samplers_in_libllamas_order() -> None:
         Step("min_p", (0.1, 2)),
         Step("xtc", (0.5, 0.1, 2, 7)),
         Step("temp_ext", (0.7, 0.25, 2.0)),
-        Step("dist", (7,)),
+        Step("top_k", (MAX_INFILL,)),
+        Step("infill"),
+        Step("adaptive_p", (0.25, 0.5, 7)),
     }
 
 
@@ -188,6 +197,7 @@ def is_greedy(params: SamplingParams, **rest: object) -> bool:
         {"typical_p": 0.5, "samplers": ("top_k", "temperature")},
         {"repeat_last_n": 0, "repeat_penalty": 2.0},
         {"logit_bias": ((1, 0.5),)},
+        {"samplers": ("temperature", "adaptive_p"), "adaptive_target": 0.3},  # one candidate is left to pick from
     ],
 )
 def test_it_is_greedy_when_nothing_can_change_the_largest_logit(harmless: dict[str, object]) -> None:
@@ -208,6 +218,7 @@ def test_it_is_greedy_when_nothing_can_change_the_largest_logit(harmless: dict[s
         {"typical_p": 0.9},
         {"mirostat": 1},
         {"mirostat": 2},
+        {"samplers": ("top_k", "infill", "temperature")},
     ],
 )
 def test_it_is_not_greedy_when_something_may_pick_another_token(meddling: dict[str, object]) -> None:

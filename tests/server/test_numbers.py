@@ -22,14 +22,14 @@ from tests.server.fake_client import INFO
 FLOATS = {
     "temperature", "dynatemp_range", "dynatemp_exponent", "top_p", "min_p", "typical_p", "top_n_sigma",
     "xtc_probability", "xtc_threshold", "repeat_penalty", "frequency_penalty", "presence_penalty", "dry_multiplier",
-    "dry_base", "mirostat_tau", "mirostat_eta",
+    "dry_base", "mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay",
 }  # fmt: skip
 INTEGERS = {
     "seed", "top_k", "repeat_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "min_keep", "n_predict",
     "max_tokens", "max_completion_tokens", "n_keep", "n_discard", "n", "n_cmpl", "id_slot",
     "t_max_predict_ms", "n_indent",
 }  # fmt: skip
-FLAGS = {"stream", "cache_prompt", "ignore_eos", "timings_per_token", "return_tokens", "verbose"}
+FLAGS = {"stream", "cache_prompt", "ignore_eos", "penalize_nl", "timings_per_token", "return_tokens", "verbose"}
 
 
 def parse(body: dict[str, Any], config: ServerConfig | None = None, dialect: Dialect = Dialect.NATIVE) -> Options:
@@ -103,6 +103,7 @@ def test_documented_clamps(field: str, value: float, seen: float) -> None:
         ("dry_penalty_last_n", -2), ("dry_allowed_length", -1), ("min_keep", -1), ("n", 0), ("n", 3), ("n_cmpl", -1),
         ("id_slot", 2), ("id_slot", -2), ("dynatemp_range", -1), ("dynatemp_exponent", -1), ("dry_multiplier", -1),
         ("mirostat_tau", -1), ("mirostat_eta", -1),
+        ("adaptive_target", 1.01), ("adaptive_target", -1e7), ("adaptive_decay", 1), ("adaptive_decay", -0.1),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(field: str, value: float) -> None:
@@ -214,6 +215,8 @@ class TestSamplers:
         [
             (["top_k", "nucleus", "temp"], ("top_k", "top_p", "temperature")),
             ("kpt", ("top_k", "top_p", "temperature")),
+            ("kia", ("top_k", "infill", "adaptive_p")),
+            (["infill", "adaptive-p"], ("infill", "adaptive_p")),
             (["what", "top_k"], ("top_k",)),
             ("k?!", ("top_k",)),
             ([], ()),
@@ -223,7 +226,7 @@ class TestSamplers:
     def test_names_and_letters(self, value: object, names: tuple[str, ...]) -> None:
         assert parse({"samplers": value}).params.sampling.samplers == names
 
-    @pytest.mark.parametrize("value", [5, [1], ["infill"], "ki", ["top_k"] * 40, "k" * 40], ids=range(6))
+    @pytest.mark.parametrize("value", [5, [1], ["top_k"] * 40, "k" * 40], ids=range(4))
     def test_what_cannot_be(self, value: object) -> None:
         refused("samplers", value)
 
@@ -240,7 +243,7 @@ class TestUnsupported:
             ("grammar", "root ::= 'a'"), ("json_schema", {}), ("response_format", {"type": "json_object"}),
             ("response_format", {"type": "sound"}), ("response_format", "text"), ("lora", [{"id": 0, "scale": 1}]),
             ("return_progress", True), ("backend_sampling", True),
-            ("adaptive_target", 0.5), ("grammar_lazy", True), ("n_cache_reuse", 5), ("penalize_nl", True),
+            ("grammar_lazy", True), ("n_cache_reuse", 5),
         ],
     )  # fmt: skip
     def test_is_refused_by_name_on_every_route(self, field: str, value: object) -> None:

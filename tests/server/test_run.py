@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.run import run, serve
 from llamabox.workers.client import WorkerState
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
-from tests.server.harness import WITHIN
+from tests.server.harness import WITHIN, running
 
 
 def free_port() -> int:
@@ -249,5 +250,37 @@ def test_idle_connections_and_slow_headers_are_closed() -> None:
                 assert await reader.read() == b""
                 writer.close()
                 await writer.wait_closed()
+
+    asyncio.run(scene())
+
+
+def test_blocking_work_has_as_many_threads_as_were_asked_for() -> None:
+    """Two pass a barrier for two, and no third thread ever helps."""
+
+    async def scene() -> None:
+        client = FakeTextClient()
+        client.loaded.set()
+        barrier = threading.Barrier(2)
+
+        def work() -> int:
+            barrier.wait(WITHIN)
+            return threading.get_ident()
+
+        async with serving(client, ServerConfig(port=free_port(), n_threads_http=2)):
+            assert len(set(await asyncio.gather(*[asyncio.to_thread(work) for _ in range(8)]))) == 2
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("seconds", [60, 7])
+def test_a_silent_client_is_probed(seconds: int) -> None:
+    async def scene() -> None:
+        async with running(FakeTextClient(), ServerConfig(conn_idle=seconds)) as server:
+            await server.http.get("/health")
+            [connection] = server.listener._connections
+            sock = connection.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            told = [getattr(socket, name) for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")]
+            assert [sock.getsockopt(socket.IPPROTO_TCP, name) for name in told] == [seconds, seconds, 4]
 
     asyncio.run(scene())

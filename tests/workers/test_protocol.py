@@ -61,6 +61,7 @@ by_annotation: dict[Any, st.SearchStrategy[Any]] = {
     "str | None": st.none() | texts,
     "list[int]": st.lists(ints, max_size=5),
     "tuple[str, ...]": st.lists(texts, max_size=3).map(tuple),
+    "tuple[int, ...]": st.lists(ints, max_size=3).map(tuple),
     "tuple[float, ...]": st.lists(floats, max_size=3).map(tuple),
     "tuple[tuple[str, KvValue], ...]": st.lists(
         st.tuples(texts, st.one_of(ints, floats, st.booleans(), texts)), max_size=3

@@ -9,15 +9,17 @@ from llamabox.bindings.vocab import Vocab
 from llamabox.engine.engine import Engine
 from llamabox.errors import NotSupported
 from llamabox.workers.protocol import Call
+from llamabox.workers.text.infill import InfillFormat
 from llamabox.workers.text.intake import Intake
 
 
 class QuickCalls:
-    """tokenize, detokenize, slots: any thread, at any time, also while a long prompt is computed."""
+    """tokenize, detokenize, infill, slots: any thread, at any time, also while a long prompt is computed."""
 
-    def __init__(self, vocab: Vocab, intake: Intake, engine: Engine, n_ctx: int) -> None:
+    def __init__(self, vocab: Vocab, intake: Intake, infill: InfillFormat, engine: Engine, n_ctx: int) -> None:
         self._vocab = vocab
         self._intake = intake
+        self._infill = infill
         self._engine = engine
         self._n_ctx = n_ctx
 
@@ -27,6 +29,7 @@ class QuickCalls:
             "tokenize": self.tokenize,
             "detokenize": self.detokenize,
             "slots": self.slots,
+            "infill": self.infill,
         }
         return methods.get(method)
 
@@ -44,6 +47,14 @@ class QuickCalls:
         known = [self._intake.token(token, "tokens") for token in tokens]
         content = b"".join(self._vocab.piece(token, special=False) for token in known)
         return {"content": content.decode("utf-8", "replace")}
+
+    def infill(
+        self, prefix: str, suffix: str, extra: list[tuple[str, str]], prompt: str, n_predict: int
+    ) -> dict[str, Any]:
+        """`{"tokens": [id, …], "text": what they stand for, special ones included}`; see InfillFormat."""
+        tokens = self._infill.tokens(prefix, suffix, extra, prompt, n_predict)
+        text = self._vocab.detokenize(tokens, remove_special=False, unparse_special=True)
+        return {"tokens": tokens, "text": text.decode("utf-8", "replace")}
 
     def slots(self) -> list[dict[str, Any]]:
         """One object per slot; the last five keys tell of the sequence in it, if there is one.

@@ -11,8 +11,10 @@ from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, build_info
 from llamabox.bindings.context import Context, ContextParams, FlashAttention, Rope, RopeScaling
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
+from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
+from llamabox.workers.text.infill import InfillFormat
 from llamabox.workers.text_config import ModelInfo, TextConfig
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class TextModel:
         except errors.LlamaboxError:
             self.model.close()
             raise
+        self.threads = thread_pools(config, self.context)
         self.n_ctx = slot_context(config, self.context)
         if config.warmup:
             self.context.warm_up()
@@ -77,6 +80,8 @@ class TextModel:
         )
 
     def close(self) -> None:
+        if self.threads is not None:
+            self.threads.close()
         self.context.close()
         self.model.close()
 
@@ -143,6 +148,33 @@ def context_params(config: TextConfig, model: Model) -> ContextParams:
             yarn_orig_ctx=config.yarn_orig_ctx,
         ),
     )
+
+
+def thread_params(config: TextConfig) -> tuple[ThreadParams, ThreadParams]:
+    """How the threads of decodes run, and those of prompts."""
+    return (
+        ThreadParams(cpus=config.cpu_mask, strict=config.cpu_strict, priority=config.prio, poll=config.poll),
+        ThreadParams(
+            cpus=config.cpu_mask_batch,
+            strict=config.cpu_strict_batch,
+            priority=config.prio_batch,
+            poll=config.poll_batch,
+        ),
+    )
+
+
+def thread_pools(config: TextConfig, context: Context) -> ThreadPools | None:
+    """The context's threadpools; None, and ggml's own ways, where no option says anything of them."""
+    plain, batch = thread_params(config)
+    if plain == batch == ThreadParams():
+        return None
+    return ThreadPools(context, plain, batch)
+
+
+def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:
+    """How /infill lays its prompts out."""
+    vocab = text.model.vocab
+    return InfillFormat(vocab, n_batch=config.n_batch, n_ctx=text.n_ctx, suffix_first=config.spm_infill)
 
 
 def slot_context(config: TextConfig, context: Context) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ import threading
 from llamabox import log
 from llamabox.bindings._ffi import load
 from llamabox.bindings.log import LogPump
+from llamabox.bindings.threadpool import spin_environment
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.orphan import die_with_parent
@@ -18,7 +20,7 @@ from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
 from llamabox.workers.text import slot_file
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.loader import TextModel
+from llamabox.workers.text.loader import TextModel, infill_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
 from llamabox.workers.text.sigterm import watch_sigterm
 from llamabox.workers.text.slot_calls import SlotCalls
@@ -56,11 +58,13 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     """Load, then answer until Shutdown. Raises what keeps it from loading."""
     reader = Reader(channel, stopping)
     reader.start()
+    spin_environment(*thread_params(config), os.environ)
     native = load(config.native)
     with LogPump(native):
         text = TextModel(native, config, lambda progress: channel.send(Loading(progress)))
         intake = Intake(text.model.vocab)
-        reader.serve(intake, QuickCalls(text.model.vocab, intake, text.engine, text.n_ctx))
+        calls = QuickCalls(text.model.vocab, intake, infill_format(config, text), text.engine, text.n_ctx)
+        reader.serve(intake, calls)
         key = slot_file.model_key(text.context)
         slots = SlotCalls(text.engine, key, text.model.vocab.n_tokens, channel.send, reader.tasks.put)
         loop = Loop(channel, reader, text.engine, EngineCalls(text.engine), slots)

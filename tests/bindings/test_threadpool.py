@@ -1,0 +1,64 @@
+"""What ggml's threadpools are told, read back from C, and what OpenMP is told in their place."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from llamabox.bindings import threadpool
+from llamabox.bindings._ffi import Native
+from llamabox.bindings.context import Context
+from llamabox.bindings.threadpool import ThreadParams, ThreadPools, spin_environment
+from llamabox.errors import ContextError
+
+
+def test_what_a_pool_is_told(native: Native) -> None:
+    params = ThreadParams(cpus=(0, 3, 511), strict=True, priority=-1, poll=7)
+    c = threadpool._fill(native, params, 5, paused=True)
+    assert [cpu for cpu in range(len(c.cpumask)) if c.cpumask[cpu]] == [0, 3, 511]
+    assert (c.n_threads, c.strict_cpu, c.poll, c.paused) == (5, True, 7, True)
+    assert c.prio == native.lib.GGML_SCHED_PRIO_LOW
+    for priority, name in threadpool.PRIORITIES.items():
+        c = threadpool._fill(native, ThreadParams(priority=priority), 1, paused=False)
+        assert c.prio == getattr(native.lib, f"GGML_SCHED_PRIO_{name}")
+    with pytest.raises(ContextError, match="CPUs up to 511, not 512"):
+        threadpool._fill(native, ThreadParams(cpus=(512,)), 1, paused=False)
+
+
+def test_the_defaults_are_ggmls(native: Native) -> None:
+    c = threadpool._fill(native, ThreadParams(), 2, paused=False)
+    theirs = native.lib.ggml_threadpool_params_default(2)
+    assert (c.poll, c.prio, c.strict_cpu, any(c.cpumask)) == (theirs.poll, theirs.prio, theirs.strict_cpu, False)
+    assert not any(theirs.cpumask)
+
+
+def test_a_context_computes_with_pools_and_after_them(context: Context) -> None:
+    before = os.sched_getaffinity(0)
+    pools = ThreadPools(context, ThreadParams(poll=0), ThreadParams(poll=1))
+    context.warm_up()
+    pools.close()
+    pools.close()
+    context.warm_up()
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_backend_without_threadpools_is_said(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threadpool.backend, "proc_address", lambda *_: None)
+    with pytest.raises(ContextError, match="no threadpools: leave out -C"):
+        ThreadPools(context, ThreadParams(poll=0), ThreadParams())
+
+
+@pytest.mark.parametrize(
+    ("plain", "batch", "already", "told"),
+    [(50, 50, {}, {"GOMP_SPINCOUNT": "500"}),
+     (50, 50, {"GOMP_SPINCOUNT": "7"}, {}),
+     (50, 50, {"OMP_WAIT_POLICY": "ACTIVE"}, {}),
+     (0, 0, {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}),
+     (0, 100, {}, {"GOMP_SPINCOUNT": "250000", "KMP_BLOCKTIME": "400"}),
+     (10, 50, {}, {"GOMP_SPINCOUNT": "500", "KMP_BLOCKTIME": "200"})],
+)  # fmt: skip
+def test_how_long_openmp_is_to_spin(plain: int, batch: int, already: dict[str, str], told: dict[str, str]) -> None:
+    environ = dict(already)
+    spin_environment(ThreadParams(poll=plain), ThreadParams(poll=batch), environ)
+    assert environ == already | told
