@@ -73,6 +73,8 @@ def _check_together(values: dict[str, Any]) -> None:
     type_v = values.get("text.type_v")
     if type_v in QUANTISED and values.get("text.flash_attn") == "off":
         raise OptionsError(f"-ctv {type_v} needs flash attention: leave out -fa off, or take f16, bf16 or f32")
+    if values.get("generation.grammar") and values.get("generation.json_schema"):
+        raise OptionsError("--grammar and --json-schema exclude each other: leave out one")
 
 
 def _store(values: dict[str, Any], option: Option, value: Any) -> None:
@@ -139,6 +141,8 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
     text = replace(text, n_ubatch=min(text.n_ubatch, text.n_batch), **_placement(parsed, text))
     text = replace(
         text,
+        grammar=defaults.grammar,
+        json_schema=defaults.json_schema,
         n_threads=text.n_threads if text.n_threads > 0 else processors.n_physical(text.cpu_mask),
         n_threads_batch=_threads_batch(parsed, text),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -320,6 +321,17 @@ def logit_bias(text: str) -> tuple[tuple[int, float], ...]:
             is_ban = sign == "-" and bias.lower() == "inf"
             return ((integer(0)(token), -math.inf if is_ban else number()(sign + bias)),)
     raise ValueError("expected TOKEN_ID+BIAS or TOKEN_ID-BIAS, as in 15043-1")
+
+
+def json_schema(text: str) -> str:
+    """An object, as compact JSON."""
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise ValueError("expected a JSON object")
+    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
 
 def sequence_breaker(text: str) -> tuple[str, ...]:

@@ -204,6 +204,11 @@ static int32_t vocabulary_size(struct llama_context * ctx) {
     return llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
 }
 
+// Whether a mask lets a token come. Without a mask all do.
+static inline bool is_allowed(const uint32_t * mask, int32_t token) {
+    return mask == NULL || (mask[token >> 5] >> (token & 31) & 1) != 0;
+}
+
 // The highest logit, the lowest id among equals, as llama_sampler_init_greedy() has it; -1 for a row with NaN or +inf.
 static llama_token highest(const float * logits, int32_t n_vocab) {
     int32_t best = 0;
@@ -217,19 +222,40 @@ static llama_token highest(const float * logits, int32_t n_vocab) {
     return bad ? -1 : best;
 }
 
-// Apply the chain to a copy of the row. libllama sorts with comparisons that NaN breaks and asserts on the outcome,
-// so such a row never reaches it.
-static llama_token apply_chain(struct llama_sampler * chain, const float * logits, int32_t n_vocab,
-                               llama_token_data * candidates) {
-    bool bad = false;
+// The same among the tokens that the mask allows; -1 where it allows none.
+static llama_token highest_allowed(const float * logits, int32_t n_vocab, const uint32_t * mask) {
+    int32_t best = -1;
     for (int32_t i = 0; i < n_vocab; i++) {
-        bad |= !(logits[i] <= FLT_MAX);
-        candidates[i] = (llama_token_data) { i, logits[i], 0.0f };
+        if ((i & 31) == 0 && mask[i >> 5] == 0) {
+            i += 31;
+        } else if (is_allowed(mask, i)) {
+            if (!(logits[i] <= FLT_MAX)) {
+                return -1;
+            }
+            if (best < 0 || logits[i] > logits[best]) {
+                best = i;
+            }
+        }
     }
-    if (bad) {
+    return best;
+}
+
+// Apply the chain to a copy of the row, of which a mask leaves the allowed tokens only. libllama sorts with comparisons
+// that NaN breaks and asserts on the outcome, so such a row never reaches it, nor does an empty one.
+static llama_token apply_chain(struct llama_sampler * chain, const float * logits, int32_t n_vocab,
+                               const uint32_t * mask, llama_token_data * candidates) {
+    bool   bad  = false;
+    size_t size = 0;
+    for (int32_t i = 0; i < n_vocab; i++) {
+        if (is_allowed(mask, i)) {
+            bad |= !(logits[i] <= FLT_MAX);
+            candidates[size++] = (llama_token_data) { i, logits[i], 0.0f };
+        }
+    }
+    if (bad || size == 0) {
         return -1;
     }
-    llama_token_data_array array = { candidates, (size_t) n_vocab, -1, false };
+    llama_token_data_array array = { candidates, size, -1, false };
     llama_sampler_apply(chain, &array);
     if (array.selected < 0 || (size_t) array.selected >= array.size) {
         return -1;
@@ -253,7 +279,8 @@ static llama_token_data * candidate_buffer(int32_t n_vocab) {
 }
 
 int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
-                       struct llama_sampler ** chains, const uint8_t * greedy, llama_token * out) {
+                       struct llama_sampler ** chains, const uint8_t * greedy, const uint32_t ** masks,
+                       llama_token * out) {
     const int32_t n_vocab = vocabulary_size(ctx);
     llama_token_data * candidates = candidate_buffer(n_vocab);
     int32_t n_failed = 0;
@@ -262,9 +289,9 @@ int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t
         if (logits == NULL) {
             out[i] = -2;
         } else if (greedy[i]) {
-            out[i] = highest(logits, n_vocab);
+            out[i] = masks[i] ? highest_allowed(logits, n_vocab, masks[i]) : highest(logits, n_vocab);
         } else {
-            out[i] = candidates && chains[i] ? apply_chain(chains[i], logits, n_vocab, candidates) : -1;
+            out[i] = candidates && chains[i] ? apply_chain(chains[i], logits, n_vocab, masks[i], candidates) : -1;
         }
         if (out[i] < 0) {
             n_failed++;

@@ -62,11 +62,14 @@ bool lb_load_progress(float progress, void * user_data);
 //   batch_idx[i]  index in the batch, as llama_get_logits_ith takes it
 //   chains[i]     sampler chain of the row; NULL only together with greedy[i], then nothing is accepted
 //   greedy[i]     non-zero: the highest logit (the lowest id of equals) instead of applying the chain
-//   out[i]        token id, or -1: the row holds a NaN or +infinity or its chain left nothing to choose,
+//   masks[i]      bit t & 31 of word t >> 5 says whether token t may come, for all tokens; NULL: all may
+//   out[i]        token id, or -1: the row holds a NaN or +infinity (where the mask looks, if there is one), or mask or
+//                 chain left nothing to choose,
 //                 -2: the batch asked for no logits at this index. Nothing is accepted then.
 // Returns the number of rows that got no token.
 int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
-                       struct llama_sampler ** chains, const uint8_t * greedy, llama_token * out);
+                       struct llama_sampler ** chains, const uint8_t * greedy, const uint32_t ** masks,
+                       llama_token * out);
 
 // `inner` with one token spared: its logit is afterwards what it was before. Takes ownership of `inner`.
 struct llama_sampler * lb_sampler_init_spare(struct llama_sampler * inner, llama_token token);

@@ -8,9 +8,12 @@ import hashlib
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from llamabox import errors
 from llamabox.engine.batch import Batch
 from llamabox.engine.request import SamplingParams
+from llamabox.engine.seams import TokenMask
 
 EOG = 0
 """The fake vocabulary's end-of-generation token."""
@@ -167,12 +170,18 @@ class FakeSampler:
     def close(self) -> None:
         self.closed = True
 
-    def choose(self, value: int, n_vocab: int) -> int:
+    def choose(self, value: int, n_vocab: int, mask: TokenMask | None = None) -> int:
+        """A token of `mask`; -1 where it is empty."""
         assert not self.closed
         self.n_sampled += 1
         seed = 0 if self.params.temperature == 0 else self.seed
         token = digest(value, seed, self.n_sampled, *self.history) % n_vocab
-        if token == EOG and self.params.ignore_eos:
+        if mask is not None:
+            allowed = [each for each in range(n_vocab) if mask[each >> 5] >> (each & 31) & 1]
+            if self.params.ignore_eos and allowed != [EOG]:
+                allowed = [each for each in allowed if each != EOG]
+            token = allowed[token % len(allowed)] if allowed else -1
+        elif token == EOG and self.params.ignore_eos:
             token = 1
         if self.wants_history:
             self.history.append(token)
@@ -245,8 +254,11 @@ class FakeRunner:
                 self._values[row] = value
         self._memory.forget_outside_window()
 
-    def sample(self, rows: Seq[int], samplers: Seq[FakeSampler]) -> list[int]:
-        return [sampler.choose(self._values[row], self.n_vocab) for row, sampler in zip(rows, samplers, strict=True)]
+    def sample(self, rows: Seq[int], samplers: Seq[FakeSampler], masks: Seq[TokenMask | None]) -> list[int]:
+        return [
+            sampler.choose(self._values[row], self.n_vocab, mask)
+            for row, sampler, mask in zip(rows, samplers, masks, strict=True)
+        ]
 
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
         """Of a few tokens only: the whole vocabulary would take long."""
@@ -254,9 +266,9 @@ class FakeRunner:
         likeliest = sorted(values, key=lambda each: (-values[each], each))[:n]
         return values[token], [(each, values[each]) for each in likeliest]
 
-    def distribution(self, row: int, sampler: FakeSampler) -> dict[int, float]:
+    def distribution(self, row: int, sampler: FakeSampler, mask: TokenMask | None) -> dict[int, float]:
         """The token that will be chosen, and others that are less likely."""
-        coming = copy.deepcopy(sampler).choose(self._values[row], self.n_vocab)
+        coming = copy.deepcopy(sampler).choose(self._values[row], self.n_vocab, mask)
         return {coming: 0.5, (coming + 1) % self.n_vocab: 0.3, (coming + 2) % self.n_vocab: 0.2}
 
     def piece(self, token: int, special: bool) -> bytes:
@@ -264,3 +276,77 @@ class FakeRunner:
 
     def is_eog(self, token: int) -> bool:
         return token == EOG
+
+
+class FakeConstraint:
+    """Follows a FakeGrammar, and punishes what a real matcher would."""
+
+    def __init__(self, grammar: FakeGrammar) -> None:
+        self._grammar = grammar
+        self._n_accepted = 0
+        self._state = 0
+        self._prepared = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._n_accepted >= self._grammar.n_tokens
+
+    def allowed(self) -> list[int]:
+        """In a state of two the only token, else a handful; the end everywhere but among those that are forced."""
+        if self.is_complete:
+            return [EOG]
+        if self._grammar.fails_at == self._n_accepted:
+            raise errors.InvalidRequest("the fake cannot follow")
+        n_choices = 1 if self._n_accepted % self._grammar.period else 5
+        choices = [1 + digest(self._grammar.seed, self._state, i) % 200 for i in range(n_choices)]
+        return choices if n_choices == 1 or not self._grammar.may_end else [EOG, *choices]
+
+    def forced(self) -> list[int]:
+        ahead, tokens = copy.copy(self), []
+        while (
+            self._grammar.forces
+            and len(tokens) < 100
+            and not ahead.is_complete
+            and len(choices := ahead.allowed()) == 1
+        ):
+            tokens.append(choices[0])
+            ahead._move(choices[0])
+        return tokens
+
+    def accept(self, token: int) -> None:
+        assert token != EOG
+        assert token in self.allowed(), "a token that the grammar forbids"
+        self._move(token)
+        self._prepared = False
+
+    def prepare(self) -> None:
+        self._prepared = True
+
+    def mask(self) -> TokenMask:
+        assert self._prepared, "the mask is computed while nothing else runs"
+        mask = np.zeros(9, np.uint32)
+        for token in self.allowed():
+            mask[token >> 5] |= np.uint32(1 << (token & 31))
+        return mask
+
+    def _move(self, token: int) -> None:
+        self._n_accepted += 1
+        self._state = digest(self._state, token)
+
+
+@dataclass(frozen=True)
+class FakeGrammar:
+    """Texts of up to `n_tokens` tokens: a choice, then `period` - 1 tokens that follow from those before, and again.
+
+    With `forces` it knows that the latter have no choice; else only its masks tell.
+    """
+
+    seed: int = 0
+    n_tokens: int = 20
+    period: int = 4
+    forces: bool = True
+    may_end: bool = False
+    fails_at: int = -1
+
+    def start(self) -> FakeConstraint:
+        return FakeConstraint(self)

@@ -56,7 +56,7 @@ def example(option: Option, tmp_path: Path) -> str:
         return str(path)
     if option.parse is folder:
         return str(tmp_path)
-    for text in ("3", "0.25", "2", "some"):
+    for text in ("3", "0.25", "2", "{}", "some"):
         try:
             assert option.parse
             option.parse(text)
@@ -184,6 +184,10 @@ def test_unknown_words_are_passed_over() -> None:
         (["-ngl", "some"], "auto"),
         (["--host", " , "], "address"),
         (["--api-key", ","], "key"),
+        (["-j", "[1]"], "object"),
+        (["-j", "{"], "JSON"),
+        (["--grammar-file", "/nowhere/at/all"], "No such file"),
+        (["--grammar", 'root ::= "a"', "-j", "{}"], "exclude each other"),
         (["--api-key-file", "/nowhere/at/all"], "No such file"),
         (["--chat-template-file", "/"], "directory"),
     ],
@@ -279,6 +283,16 @@ def test_what_has_no_effect_any_more_says_so_once(words: tuple[str, ...], enviro
     assert compose(parsed) == made()
 
 
+def test_grammars(tmp_path: Path) -> None:
+    file = tmp_path / "g.gbnf"
+    file.write_text('root ::= "é"\n', encoding="utf-8")
+    text, server = made("--grammar-file", str(file))
+    assert text.grammar == server.defaults.grammar == file.read_text(encoding="utf-8")
+    text, server = made("-j", ' {"type" : "string"} ')
+    assert text.json_schema == server.defaults.json_schema == '{"type":"string"}'
+    assert made("--grammar", "a", "--grammar", "")[0].grammar == ""
+
+
 def test_threads() -> None:
     assert made("-t", "7")[0].n_threads_batch == 7
     assert made("-t", "7", "-tb", "3")[0].n_threads_batch == 3
@@ -315,7 +329,7 @@ def test_keys_are_never_shown() -> None:
     )
 )
 def test_any_words_parse_or_are_refused_with_a_sentence(words: list[str]) -> None:
-    words = [word for word in words if word not in ("--chat-template-file", "--api-key-file")]
+    words = [word for word in words if word not in ("--chat-template-file", "--api-key-file", "--grammar-file")]
     message: Any = "fine"
     try:
         made(*words)

@@ -24,6 +24,10 @@ CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)
 """llama_token_data."""
 
 
+Mask = NDArray[np.uint32]
+"""Which tokens may come: a bit for each."""
+
+
 class SamplerChain:
     """Owns a llama_sampler chain: random numbers, penalty history. One thread at a time.
 
@@ -179,14 +183,18 @@ class RowSampler:
         self._greedy = np.zeros(capacity, np.uint8)
         self._tokens = np.zeros(capacity, np.int32)
         self._chains = ffi.new("struct llama_sampler *[]", capacity)
+        self._masks = ffi.new("uint32_t *[]", capacity)
         self._rows_c = ffi.cast("int32_t *", self._rows.ctypes.data)
         self._greedy_c = ffi.cast("uint8_t *", self._greedy.ctypes.data)
         self._tokens_c = ffi.cast("llama_token *", self._tokens.ctypes.data)
 
-    def sample(self, rows: Sequence[int], chains: Sequence[SamplerChain]) -> list[int]:
+    def sample(
+        self, rows: Sequence[int], chains: Sequence[SamplerChain], masks: Sequence[Mask | None] | None = None
+    ) -> list[int]:
         """Sample rows[i] of the last batch with chains[i], which accepts its token. BAD_ROW where there is none.
 
-        rows must be ones for which the batch asked for logits. A chain may come up once only.
+        rows must be ones for which the batch asked for logits. A chain may come up once only. masks[i] has a bit for
+        each token of the vocabulary that may come, token t in bit t & 31 of word t >> 5; None: all may.
         """
         count = len(rows)
         if count > self._capacity:
@@ -194,21 +202,37 @@ class RowSampler:
         self._rows[:count] = rows
         self._greedy[:count] = [chain.is_greedy for chain in chains]
         self._chains[0:count] = [chain.handle for chain in chains]
-        self._sample(self._context.handle, count, self._rows_c, self._chains, self._greedy_c, self._tokens_c)
+        self._masks[0:count] = [self._pointer(mask) for mask in masks or [None] * count]
+        self._sample(
+            self._context.handle, count, self._rows_c, self._chains, self._greedy_c, self._masks, self._tokens_c
+        )
         tokens: list[int] = self._tokens[:count].tolist()
         assert -2 not in tokens, "a row was sampled for which the batch asked for no logits"
         return tokens
 
-    def distribution(self, row: int, chain: SamplerChain) -> dict[int, float]:
+    def _pointer(self, mask: Mask | None) -> Any:
+        ffi = self._context.native.ffi
+        if mask is None:
+            return ffi.NULL
+        assert mask.flags.c_contiguous
+        assert 32 * len(mask) >= self._context.n_vocab
+        return ffi.cast("uint32_t *", mask.ctypes.data)
+
+    def distribution(self, row: int, chain: SamplerChain, mask: Mask | None = None) -> dict[int, float]:
         """What `sample` would choose from: each possible token and its probability, the likeliest first.
 
         The chain stays as it is. Empty for a row that holds a NaN or +infinity, which libllama must not see.
         """
         logits = self._context.logits(row)
-        if not (logits < np.inf).all():
+        ids = np.arange(len(logits))
+        if mask is not None:
+            allowed = np.unpackbits(mask.view(np.uint8), count=len(logits), bitorder="little")
+            ids = np.flatnonzero(allowed)
+            logits = logits[ids]
+        if not len(ids) or not (logits < np.inf).all():
             return {}
-        candidates = np.zeros(len(logits), CANDIDATE)
-        candidates["id"] = np.arange(len(logits))
+        candidates = np.zeros(len(ids), CANDIDATE)
+        candidates["id"] = ids
         candidates["logit"] = logits
         ffi, lib = self._context.native.ffi, self._context.native.lib
         array = ffi.new("llama_token_data_array *")

@@ -20,7 +20,7 @@ class Vocab:
     """
 
     def __init__(self, native: Native, handle: Any) -> None:
-        self._native = native
+        self.native = native
         self.handle = handle
         self.n_tokens: int = native.lib.llama_vocab_n_tokens(handle)
         self.type: int = native.lib.llama_vocab_type(handle)
@@ -50,12 +50,12 @@ class Vocab:
         )
 
     def _special(self, name: str) -> int | None:
-        token = getattr(self._native.lib, f"llama_vocab_{name}")(self.handle)
+        token = getattr(self.native.lib, f"llama_vocab_{name}")(self.handle)
         return None if token < 0 else token
 
     def _require_text(self) -> None:
         """libllama aborts the process when a model without a vocabulary is asked about text."""
-        if self.type == self._native.lib.LLAMA_VOCAB_TYPE_NONE:
+        if self.type == self.native.lib.LLAMA_VOCAB_TYPE_NONE:
             raise NotSupported("the model has no vocabulary: it takes and gives token ids only")
 
     def check(self, token: int) -> int:
@@ -67,13 +67,13 @@ class Vocab:
     @cached_property
     def eog_tokens(self) -> tuple[int, ...]:
         """Every token that ends a generation, in ascending order."""
-        is_eog = self._native.lib.llama_vocab_is_eog
+        is_eog = self.native.lib.llama_vocab_is_eog
         return tuple(token for token in range(self.n_tokens) if is_eog(self.handle, token))
 
     @cached_property
     def longest_piece(self) -> int:
         """Bytes of the longest token; a text of n bytes has at least n / longest_piece tokens."""
-        native = self._native
+        native = self.native
         sizes = (
             native.lib.llama_token_to_piece(self.handle, token, native.ffi.NULL, 0, 0, True)
             for token in range(self.n_tokens)
@@ -83,23 +83,23 @@ class Vocab:
     @cached_property
     def suppress_tokens(self) -> tuple[int, ...]:
         """Tokens that the model's author wants never sampled (tokenizer.ggml.suppress_tokens)."""
-        count = self._native.ffi.new("int32_t *")
-        tokens = self._native.lib.llama_vocab_get_suppress_tokens(self.handle, count)
+        count = self.native.ffi.new("int32_t *")
+        tokens = self.native.lib.llama_vocab_get_suppress_tokens(self.handle, count)
         return tuple(tokens[0 : count[0]]) if count[0] else ()
 
     def is_eog(self, token: int) -> bool:
-        return bool(self._native.lib.llama_vocab_is_eog(self.handle, self.check(token)))
+        return bool(self.native.lib.llama_vocab_is_eog(self.handle, self.check(token)))
 
     def is_control(self, token: int) -> bool:
-        return bool(self._native.lib.llama_vocab_is_control(self.handle, self.check(token)))
+        return bool(self.native.lib.llama_vocab_is_control(self.handle, self.check(token)))
 
     def attr(self, token: int) -> int:
         """Bits of LLAMA_TOKEN_ATTR_*."""
-        return int(self._native.lib.llama_vocab_get_attr(self.handle, self.check(token)))
+        return int(self.native.lib.llama_vocab_get_attr(self.handle, self.check(token)))
 
     def text(self, token: int) -> str:
         """The token as it stands in the model file: `Ġthe` where `piece` gives ` the`."""
-        return self._native.text(self._native.lib.llama_vocab_get_text(self.handle, self.check(token))) or ""
+        return self.native.text(self.native.lib.llama_vocab_get_text(self.handle, self.check(token))) or ""
 
     def tokenize(self, text: str | bytes, *, add_special: bool, parse_special: bool) -> list[int]:
         """Tokens of a text. Bytes need not be UTF-8; text with lone surrogates is an InvalidRequest.
@@ -111,7 +111,7 @@ class Vocab:
         data = text if isinstance(text, bytes) else encode(text)
         if len(data) > MAX_TEXT:
             raise InvalidRequest(f"a text of {len(data)} bytes is too long to tokenise")
-        ffi, tokenize = self._native.ffi, self._native.lib.llama_tokenize
+        ffi, tokenize = self.native.ffi, self.native.lib.llama_tokenize
         capacity = len(data) + 2
         tokens = ffi.new("llama_token[]", capacity)
         count = tokenize(self.handle, data, len(data), tokens, capacity, add_special, parse_special)
@@ -127,7 +127,7 @@ class Vocab:
         """The bytes a token stands for: possibly part of a character; empty for a special one unless asked for."""
         self._require_text()
         self.check(token)
-        ffi, to_piece = self._native.ffi, self._native.lib.llama_token_to_piece
+        ffi, to_piece = self.native.ffi, self.native.lib.llama_token_to_piece
         size = 64
         buffer = ffi.new("char[]", size)
         length = to_piece(self.handle, token, buffer, size, 0, special)
@@ -140,7 +140,7 @@ class Vocab:
     def detokenize(self, tokens: Sequence[int], *, remove_special: bool, unparse_special: bool) -> bytes:
         """The inverse of tokenize. May end inside a character, as the tokens do."""
         self._require_text()
-        ffi, detokenize = self._native.ffi, self._native.lib.llama_detokenize
+        ffi, detokenize = self.native.ffi, self.native.lib.llama_detokenize
         array = ffi.new("llama_token[]", [self.check(token) for token in tokens])
         size = 16 * len(tokens) + 16
         while True:

@@ -15,8 +15,8 @@ from llamabox.engine.pacing import Pacing
 from llamabox.engine.reporter import Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
 from llamabox.engine.sampling import choice_seed
-from llamabox.engine.scheduler import Scheduler, Work
-from llamabox.engine.seams import Runner, Sampler
+from llamabox.engine.scheduler import MAX_FORCED, Scheduler, Share, Work
+from llamabox.engine.seams import Constraint, Runner, Sampler, TokenMask
 from llamabox.engine.sequence import Sequence, State
 
 
@@ -152,6 +152,9 @@ class Engine:
             sequence.admitted = now
             try:
                 sequence.sampler = self._new_sampler(sequence)
+                if sequence.request.grammar is not None:
+                    sequence.constraint = sequence.request.grammar.start()
+                    sequence.constraint.prepare()
             except errors.RequestError as error:
                 self._fail(sequence, error)
                 ready = False
@@ -165,33 +168,52 @@ class Engine:
                 sampler.accept(token)
         return sampler
 
-    def _execute(self, work: Work) -> list[int]:
-        """Run the batch; returns one token per output row, in order. Empty when the batch could not be computed."""
+    def _execute(self, work: Work) -> dict[Sequence, int]:
+        """Run the batch; returns the tokens sampled from it. Without shares afterwards, it could not be computed."""
         start = self._clock()
         try:
             self._runner.execute(work.batch)
         except errors.NoRoom as error:
             self._shed(work, error)
-            return []
+            return {}
         except errors.DecodeError as error:
             self._lose(work, error)
-            return []
+            return {}
         self._reporter.done.n_decode += 1
         self._reporter.done.n_busy += len(work.shares)
         for share in work.shares:
             assert share.sequence.slot is not None
             self.cache.computed(share.sequence.slot, share.sequence.cells, share.stop)
-        sampled = [share for share in work.shares if share.row >= 0]
-        samplers = [share.sequence.sampler for share in sampled]
-        for share in sampled:
-            sequence = share.sequence
-            if sequence.params.n_probs and sequence.params.post_sampling_probs and sequence.sampler is not None:
-                sequence.distribution = self._runner.distribution(share.row, sequence.sampler)
-        tokens = self._runner.sample(
-            [share.row for share in sampled], [sampler for sampler in samplers if sampler is not None]
-        )
-        self._pacing.observe(n_decode=work.n_decode, n_prefill=work.n_prefill, seconds=self._clock() - start)
+        tokens = self._sample(work)
+        if not work.n_forced:  # else it is a step of neither kind
+            self._pacing.observe(n_decode=work.n_decode, n_prefill=work.n_prefill, seconds=self._clock() - start)
         return tokens
+
+    def _sample(self, work: Work) -> dict[Sequence, int]:
+        """A token for each sequence of which all is computed, but for those whose grammar leaves no choice."""
+        drawn: list[Share] = []
+        samplers: list[Sampler] = []
+        masks: list[TokenMask | None] = []
+        for share in work.shares:
+            sequence, sampler = share.sequence, share.sequence.sampler
+            if share.row < 0 or sampler is None:
+                continue
+            mask = None
+            if sequence.constraint is not None:
+                try:
+                    mask = sequence.constraint.mask()
+                    if sequence.constraint.is_complete or _forced(sequence):
+                        continue
+                except errors.RequestError as error:
+                    self._fail(sequence, error)
+                    continue
+            if sequence.params.n_probs and sequence.params.post_sampling_probs:
+                sequence.distribution = self._runner.distribution(share.row, sampler, mask)
+            drawn.append(share)
+            samplers.append(sampler)
+            masks.append(mask)
+        tokens = self._runner.sample([share.row for share in drawn], samplers, masks)
+        return {share.sequence: token for share, token in zip(drawn, tokens, strict=True)}
 
     def _shed(self, work: Work, error: errors.NoRoom) -> None:
         """No room, nothing computed: give up what is only cached; if nothing is, the latest comer."""
@@ -206,14 +228,15 @@ class Engine:
             self._fail(share.sequence, errors.ServerFault(f"decode failed: {error.message}"), forget=True)
         work.shares.clear()
 
-    def _update(self, work: Work, tokens: list[int]) -> None:
+    def _update(self, work: Work, tokens: dict[Sequence, int]) -> None:
         """Move every sequence of the batch on by what was computed."""
         now = self._clock()
-        sampled = iter(tokens)
         for share in work.shares:
             sequence = share.sequence
+            if sequence.state is State.ENDED:  # its grammar could not go on
+                continue
             if share.row >= 0:
-                self._advance(sequence, next(sampled), share.row, now)
+                self._advance(sequence, tokens.get(sequence), share.row, now)
             elif share.stop == len(sequence.cells):
                 self._start(sequence, now)
                 self._finish(sequence, StopType.LIMIT)
@@ -222,13 +245,37 @@ class Engine:
         sequence.first_token = now
         self._reporter.started(sequence, now)
 
-    def _advance(self, sequence: Sequence, token: int, row: int, now: float) -> None:
-        """Take a sampled token: say it, and end the sequence where it ends (order of checks: contract A.5)."""
+    def _advance(self, sequence: Sequence, token: int | None, row: int, now: float) -> None:
+        """Take the sampled token, None where the grammar left no choice, and what the grammar forces behind it."""
         if sequence.n_generated == 0:
             self._start(sequence, now)
-        if token < 0:
-            self._fail(sequence, errors.ServerFault("the model's output is not a number (NaN logits)"), forget=True)
+        if token is not None and token < 0:
+            self._fail(sequence, _no_token(sequence), forget=True)
             return
+        try:
+            if token is not None:
+                self._take(sequence, token, row, now)
+            if sequence.constraint is not None:
+                self._follow(sequence, sequence.constraint, now)
+        except errors.RequestError as error:
+            self._fail(sequence, error)
+
+    def _follow(self, sequence: Sequence, constraint: Constraint, now: float) -> None:
+        """Take what a grammar forces; what is beyond MAX_FORCED waits for the next step, so that every step ends."""
+        assert sequence.sampler is not None
+        for token in _forced(sequence)[:MAX_FORCED]:
+            sequence.sampler.accept(token)
+            self._take(sequence, token, -1, now)
+            if sequence.constraint is None:
+                return
+        if constraint.is_complete:
+            self._reporter.said(sequence, sequence.detokenizer.flush())
+            self._finish(sequence, StopType.EOS)
+        else:
+            constraint.prepare()
+
+    def _take(self, sequence: Sequence, token: int, row: int, now: float) -> None:
+        """Say a token, and end the sequence where it ends (order of checks: contract A.5)."""
         sequence.cells.append(token)
         sequence.n_generated += 1
         self._reporter.generated(sequence, now)
@@ -248,6 +295,8 @@ class Engine:
         if stop_type is not None:
             self._reporter.said(sequence, sequence.detokenizer.flush())
             self._finish(sequence, stop_type)
+        elif sequence.constraint is not None:
+            sequence.constraint.accept(token)
 
     def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:
         at_wall = len(sequence.cells) >= self._config.n_ctx and not self._may_shift(sequence)
@@ -277,3 +326,16 @@ class Engine:
         siblings = self._requests[sequence.request_id]
         if all(sibling.state is State.ENDED for sibling in siblings):
             del self._requests[sequence.request_id]
+
+
+def _forced(sequence: Sequence) -> list[int]:
+    """Tokens that its grammar forces. None where log-probabilities are asked for: only a computed row tells them."""
+    if sequence.constraint is None or sequence.params.n_probs:
+        return []
+    return sequence.constraint.forced()
+
+
+def _no_token(sequence: Sequence) -> errors.LlamaboxError:
+    if sequence.constraint is not None:
+        return errors.ServerFault("nothing that the grammar allows can be chosen: the model's output is not a number")
+    return errors.ServerFault("the model's output is not a number (NaN logits)")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llamabox.engine.seams import Grammar
 
 DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
 """The seed's chain; penalties come first unless a request names them elsewhere."""
@@ -105,6 +109,8 @@ class GenerationParams:
     t_max_predict_ms: int = -1  # end with the first line that ends this long after the first token; 0 or less: never
     special: bool = False  # render special tokens in the text
     n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
+    grammar: str = ""  # what the text must be, in GBNF
+    json_schema: str = ""  # or a JSON schema, as JSON; at most one of the two
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True
     id_slot: int = -1  # wait for this slot; -1: any
@@ -118,3 +124,4 @@ class Request:
     request_id: str
     tokens: tuple[int, ...]
     params: GenerationParams = field(default_factory=GenerationParams)
+    grammar: Grammar | None = None  # what `params` say of it, compiled

@@ -12,7 +12,7 @@ from llamabox.engine.batch import Batch
 from llamabox.engine.logprobs import top_logprobs
 from llamabox.engine.request import SamplingParams
 from llamabox.engine.sampling import plan
-from llamabox.engine.seams import Sampler
+from llamabox.engine.seams import Sampler, TokenMask
 
 
 class LlamaMemory:
@@ -123,17 +123,17 @@ class LlamaRunner:
         native.n_tokens = n_rows
         self._context.decode(native)
 
-    def sample(self, rows: Seq[int], samplers: Seq[Sampler]) -> list[int]:
+    def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
         if not rows:
             return []
         ours = cast(Seq[LlamaSampler], samplers)  # they came from new_sampler
-        return self._rows.sample(rows, [sampler.chain for sampler in ours])
+        return self._rows.sample(rows, [sampler.chain for sampler in ours], masks)
 
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
         return top_logprobs(self._context.logits(row), token, n)  # sampling worked on a copy of the row
 
-    def distribution(self, row: int, sampler: Sampler) -> dict[int, float]:
-        return self._rows.distribution(row, cast(LlamaSampler, sampler).chain)
+    def distribution(self, row: int, sampler: Sampler, mask: TokenMask | None) -> dict[int, float]:
+        return self._rows.distribution(row, cast(LlamaSampler, sampler).chain, mask)
 
     def piece(self, token: int, special: bool) -> bytes:
         key = 2 * token + special

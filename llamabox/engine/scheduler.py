@@ -10,6 +10,9 @@ from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.pacing import SHORT_PROMPT, Pacing
 from llamabox.engine.sequence import Sequence
 
+MAX_FORCED = SHORT_PROMPT
+"""Cells of one sequence, of those that a grammar forces, in one step: more would be felt by the others."""
+
 MAX_OVERTAKEN = 8
 """Steps in which shorter prompts may be served before a longer one that came earlier."""
 
@@ -32,6 +35,7 @@ class Work:
     admitted: list[Sequence] = field(default_factory=list)
     stuck: list[Sequence] = field(default_factory=list)
     n_decode: int = 0
+    n_forced: int = 0  # cells of decoding sequences beyond one each
     n_prefill: int = 0
 
 
@@ -88,16 +92,29 @@ class Scheduler:
         work = Work(admitted=self._admission.admit(self.running))
         parts: list[tuple[Sequence, int]] = []
         for sequence in self.running:
-            if sequence.n_pending == 1:
+            if sequence.n_pending == 1 or not sequence.is_prefilling:
                 if self._make_room(sequence):
                     parts.append((sequence, 1))
                 else:
                     work.stuck.append(sequence)
         work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
-        prefill = self._prefill(self._n_batch - len(parts), has_decoders=work.n_decode > 0)
+        parts = self._extend(parts)
+        n_cells = sum(n_cells for _, n_cells in parts)
+        work.n_forced = n_cells - len(parts)
+        prefill = self._prefill(self._n_batch - n_cells, has_decoders=work.n_decode > 0)
         work.n_prefill = sum(n_cells for _, n_cells in prefill)
         self._fill(work, parts + prefill)
         return work
+
+    def _extend(self, parts: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int]]:
+        """The same with forced cells, up to the context's end: what lies behind it waits for the shift, as ever."""
+        room = self._n_batch - len(parts)
+        extended: list[tuple[Sequence, int]] = []
+        for sequence, _ in parts:
+            n_cells = min(sequence.n_pending, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED, room + 1)
+            room -= n_cells - 1
+            extended.append((sequence, n_cells))
+        return extended
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Shift the context where the next cell would reach its end. False where there is no room to do it."""
@@ -116,7 +133,7 @@ class Scheduler:
 
     def _prefill(self, room: int, *, has_decoders: bool) -> list[tuple[Sequence, int]]:
         """Prompt chunks of this step, as (sequence, number of cells)."""
-        candidates = [sequence for sequence in self.running if sequence.n_pending > 1]
+        candidates = [sequence for sequence in self.running if sequence.n_pending > 1 and sequence.is_prefilling]
         if not candidates or (has_decoders and not self._cont_batching):
             return []
         candidates.sort(key=_urgency)

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llamabox.engine.batch import Batch
 from llamabox.engine.request import SamplingParams
+
+TokenMask = NDArray[np.uint32]
+"""Bit t & 31 of word t >> 5 says whether token t may come; shape [ceil(n_vocab / 32)]."""
 
 
 class Memory(Protocol):
@@ -67,10 +73,45 @@ class Sampler(Protocol):
         """Whether prompt tokens must be accepted before the first sampling (penalties, DRY)."""
 
     def accept(self, token: int) -> None:
-        """Take a token of the prompt into the penalty history."""
+        """Take a token that was not sampled, of the prompt or a forced one, into the penalty history."""
 
     def close(self) -> None:
         """Free it; idempotent."""
+
+
+class Constraint(Protocol):
+    """What one sequence may say next. It depends on nothing but the tokens accepted so far.
+
+    Tokens that end a generation are in its mask exactly where the text may end; they are not accepted. Every method may
+    raise InvalidRequest: the grammar turned out too complex to follow, or leaves nothing to say.
+    """
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing may follow but the end."""
+
+    def forced(self) -> list[int]:
+        """Tokens that come next whatever the model thinks, in order; none where there is a choice. Changes nothing.
+
+        The mask allows only the first of them, so that sampling gives the same text more slowly. There may be more
+        behind them.
+        """
+
+    def accept(self, token: int) -> None:
+        """Move on by a token that mask or `forced` allowed."""
+
+    def prepare(self) -> None:
+        """No more tokens come before the next `mask`: begin to compute it, beside the caller."""
+
+    def mask(self) -> TokenMask:
+        """The tokens that may come next: valid until the next `accept`, not to be written to."""
+
+
+class Grammar(Protocol):
+    """A compiled grammar. Sequences share it."""
+
+    def start(self) -> Constraint:
+        """The constraint of one sequence, at its beginning."""
 
 
 class Runner(Protocol):
@@ -94,8 +135,11 @@ class Runner(Protocol):
     def execute(self, batch: Batch) -> None:
         """Compute the batch: one llama_decode. Raises a DecodeError."""
 
-    def sample(self, rows: Seq[int], samplers: Seq[Sampler]) -> list[int]:
-        """One token per row of the last batch, each accepted by its sampler. -1 for a row of NaN."""
+    def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
+        """One token per row of the last batch, of those its mask allows, each accepted by its sampler.
+
+        -1 for a row of NaN, and where there is nothing to choose from.
+        """
 
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
         """The log-probability of `token` in a row of the last batch, and the `n` highest as (token, logprob).
@@ -103,7 +147,7 @@ class Runner(Protocol):
         Of the raw logits, over the whole vocabulary; the highest first, the lowest id first among equals.
         """
 
-    def distribution(self, row: int, sampler: Sampler) -> dict[int, float]:
+    def distribution(self, row: int, sampler: Sampler, mask: TokenMask | None) -> dict[int, float]:
         """What `sample` is about to choose from: token and probability, the likeliest first. Empty for a row of NaN."""
 
     def piece(self, token: int, special: bool) -> bytes:

@@ -8,7 +8,7 @@ from llamabox.engine.detokenizer import Detokenizer
 from llamabox.engine.events import Timings, TokenProbs
 from llamabox.engine.history import History
 from llamabox.engine.request import GenerationParams, Request
-from llamabox.engine.seams import Sampler
+from llamabox.engine.seams import Constraint, Sampler
 from llamabox.engine.slot import Slot
 
 
@@ -41,6 +41,7 @@ class Sequence:
         self.state = State.WAITING
         self.slot: Slot | None = None
         self.sampler: Sampler | None = None
+        self.constraint: Constraint | None = None
         self.detokenizer = Detokenizer(request.params.stop, request.params.n_indent)
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
         self.distribution: dict[int, float] = {}  # that the token of this step was drawn from, if it is to be told
@@ -86,6 +87,7 @@ class Sequence:
     def end(self) -> None:
         """Free what it owns; idempotent. The slot is the scheduler's to release."""
         self.state = State.ENDED
+        self.constraint = None
         if self.sampler is not None:
             self.sampler.close()
             self.sampler = None

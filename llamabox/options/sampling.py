@@ -73,4 +73,13 @@ SAMPLING_OPTIONS = (
         "-l --logit-bias", "sampling.logit_bias", v.logit_bias, metavar="ID±BIAS", accumulates=True, default="",
         text="change a token's logit, as 15043+1 or 15043-1; several times for several",
     ),
+    text(
+        "--grammar", "generation.grammar", str, "GBNF that the answers follow to requests without one",
+        metavar="GBNF", default="",
+    ),
+    text("--grammar-file", "generation.grammar", v.file_text, "the same from a file", metavar="FILE", default=""),
+    text(
+        "-j --json-schema", "generation.json_schema", v.json_schema, metavar="JSON", default="",
+        text="JSON schema that the answers follow to requests without one; {} is any object",
+    ),
 )  # fmt: skip

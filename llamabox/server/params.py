@@ -10,6 +10,7 @@ from typing import Any
 from llamabox.engine.request import FILL_CONTEXT, GenerationParams, SamplingParams
 from llamabox.server import numbers, unsupported
 from llamabox.server.config import ServerConfig
+from llamabox.server.grammar_fields import parse_grammar
 from llamabox.server.logit_bias import BiasEntry, parse_logit_bias
 from llamabox.server.logprob_fields import chat_n_top, completion_n_top, native_n_top
 from llamabox.server.numbers import INT32_MAX, wrong
@@ -94,6 +95,7 @@ def model_name(config: ServerConfig, info: ModelInfo) -> str:
 def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect) -> GenerationParams:
     defaults = config.defaults
     sampling = defaults.sampling if dialect is Dialect.NATIVE else _openai_defaults(config)
+    grammar, json_schema = parse_grammar(body, defaults)
     return replace(
         defaults,
         n=_parse_n(body, info),
@@ -104,6 +106,8 @@ def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         n_indent=_whole(body, "n_indent", 0, INT32_MAX, defaults.n_indent),
         t_max_predict_ms=_whole(body, "t_max_predict_ms", -INT32_MAX - 1, INT32_MAX, defaults.t_max_predict_ms),
         cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
+        grammar=grammar,
+        json_schema=json_schema,
         id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
         sampling=parse_sampling(body, sampling, info.n_ctx),
     )

@@ -19,17 +19,10 @@ def _empty(value: Any) -> bool:
     return value in ("", [], {}) or value is False
 
 
-def _text_format(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("type") == "text"
-
-
 GENERATION: dict[str, Neutral] = {
-    "grammar": _is(""),
     "grammar_lazy": _is(False),
     "grammar_triggers": _empty,
     "preserved_tokens": _empty,
-    "json_schema": lambda value: False,
-    "response_format": _text_format,
     "backend_sampling": _is(False),
     "lora": _is([]),
     "n_cache_reuse": _is(0),

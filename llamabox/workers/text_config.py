@@ -56,6 +56,8 @@ class TextConfig:
     verbosity: int = 0
     log_colors: bool = False
     log_json: bool = False
+    grammar: str = ""  # that most requests follow: compiled at the start, and refused there if it is wrong
+    json_schema: str = ""  # the same; at most one of the two
     native: str | None = None  # the native prefix; None: the one inside the package
 
 

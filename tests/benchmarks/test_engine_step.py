@@ -87,7 +87,7 @@ class NullRunner:
         self.n_rows = len(batch)
         self.memory.last.update(zip(batch.seq_ids, batch.positions, strict=True))
 
-    def sample(self, rows: Seq[int], samplers: Seq[NullSampler]) -> list[int]:
+    def sample(self, rows: Seq[int], samplers: Seq[NullSampler], masks: Seq[None]) -> list[int]:
         return [65] * len(rows)
 
     def piece(self, token: int, special: bool) -> bytes:

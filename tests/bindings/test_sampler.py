@@ -7,7 +7,7 @@ import pytest
 
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context
-from llamabox.bindings.sampler import BAD_ROW, ChainBuilder, RowSampler, SamplerChain
+from llamabox.bindings.sampler import BAD_ROW, ChainBuilder, Mask, RowSampler, SamplerChain
 from llamabox.errors import InvalidRequest
 
 Steps = tuple[tuple[object, ...], ...]
@@ -295,3 +295,47 @@ def test_infill_needs_an_end_and_short_pieces(context: Context, monkeypatch: pyt
         patched.setattr(vocab, "longest_piece", 513)
         with pytest.raises(InvalidRequest, match="more than 512 bytes"):
             chain(context, (("infill",),))
+
+
+def mask_of(context: Context, tokens: list[int]) -> Mask:
+    mask = np.zeros((context.n_vocab + 31) // 32, np.uint32)
+    for token in tokens:
+        mask[token >> 5] |= np.uint32(1 << (token & 31))
+    return mask
+
+
+@pytest.mark.parametrize("name", ["greedy", *CHAINS])
+def test_a_mask_is_as_if_the_other_tokens_had_no_chance(context: Context, rows: list[int], name: str) -> None:
+    """The oracle has -inf in the row itself.
+
+    Mirostat counts candidates, even impossible ones, and libllama's typical sampling makes NaN of them: these two only
+    stay inside.
+    """
+    steps = CHAINS.get(name, (("greedy",),))
+    allowed = [0, 31, 32, 63, *range(300, 340), 28, 504, context.n_vocab - 1]
+    mask = mask_of(context, allowed)
+    with chain(context, steps) as masked, chain(context, steps) as oracle:
+        for row in rows:
+            [token] = RowSampler(context).sample([row], [masked], [mask])
+            assert token in allowed
+            logits = context.logits(row)
+            rest = np.setdiff1d(np.arange(context.n_vocab), allowed)
+            logits[rest] = -np.inf
+            if not name.startswith(("mirostat", "typical")):
+                assert RowSampler(context).sample([row], [oracle]) == [token]
+
+
+@pytest.mark.parametrize("name", ["greedy", *CHAINS])
+def test_masks_of_none_of_one_and_of_all_tokens(context: Context, rows: list[int], name: str) -> None:
+    steps = CHAINS.get(name, (("greedy",),))
+    sampler = RowSampler(context)
+    every = mask_of(context, list(range(context.n_vocab)))
+    masks = [mask_of(context, []), mask_of(context, [77]), every, None]
+    chains = [chain(context, steps) for _ in masks]
+    nothing, one, *same = sampler.sample([rows[0]] * 4, chains, masks)
+    assert nothing == BAD_ROW
+    assert one == 77
+    assert same[0] == same[1]
+    assert sampler.distribution(rows[0], chains[0], masks[0]) == {}
+    assert sampler.distribution(rows[0], chains[1], masks[1]) == {77: pytest.approx(1.0)}
+    assert sampler.distribution(rows[0], chains[2], every) == sampler.distribution(rows[0], chains[3])

@@ -9,6 +9,7 @@ from fakes import FakeMemory, FakeRunner
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Event, Failed, Finished, Started, TokenProbs
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
+from llamabox.engine.seams import Grammar
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""
@@ -102,12 +103,14 @@ def request(
     request_id: str = "r",
     tokens: tuple[int, ...] = (1, 2, 3),
     sampling: dict[str, object] | None = None,
+    grammar: Grammar | None = None,
     **params: object,
 ) -> Request:
     """A greedy request that never meets the end-of-generation token unless asked for."""
     chosen = SamplingParams(**{"temperature": 0.0, "seed": 7, "ignore_eos": True, **(sampling or {})})  # type: ignore[arg-type]
     values: dict[str, object] = {"n_predict": 8, **params}
-    return Request(request_id=request_id, tokens=tokens, params=GenerationParams(sampling=chosen, **values))  # type: ignore[arg-type]
+    generation = GenerationParams(sampling=chosen, **values)  # type: ignore[arg-type]
+    return Request(request_id=request_id, tokens=tokens, params=generation, grammar=grammar)
 
 
 def alone(asked: Request, *, memory: FakeMemory | None = None, **config: object) -> dict[int, Transcript]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llamabox import errors
 from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Started, StopType
 from llamabox.engine.request import RANDOM_SEED, Request
+from llamabox.engine.seams import TokenMask
 
 N_CTX = 64
 ASCII = 100
@@ -336,8 +337,8 @@ def test_a_refused_sampler_fails_its_own_request() -> None:
 class NanRunner(FakeRunner):
     """The rows of the sampler with seed 666 turn into NaN at its third token."""
 
-    def sample(self, rows: Seq[int], samplers: Seq[FakeSampler]) -> list[int]:
-        tokens = super().sample(rows, samplers)
+    def sample(self, rows: Seq[int], samplers: Seq[FakeSampler], masks: Seq[TokenMask | None]) -> list[int]:
+        tokens = super().sample(rows, samplers, masks)
         for i, sampler in enumerate(samplers):
             if sampler.seed == 666 and sampler.n_sampled == 3:
                 tokens[i] = -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.driver import Driver, alone, request
-from fakes import FakeMemory, FakeRunner
+from fakes import FakeGrammar, FakeMemory, FakeRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +15,16 @@ N_CTX = 48
 # Few distinct tokens and few heads make shared prefixes of every length likely.
 heads = st.sampled_from([(), (5,) * 4, (5,) * 9, tuple(range(1, 30)), tuple(range(1, 41))])
 tails = st.lists(st.integers(1, 3), min_size=1, max_size=7).map(tuple)
+
+grammars = st.builds(
+    FakeGrammar,
+    seed=st.integers(0, 2),
+    n_tokens=st.sampled_from([0, 1, 12, 100]),
+    period=st.sampled_from([1, 2, 7, 60]),
+    forces=st.booleans(),
+    may_end=st.booleans(),
+    fails_at=st.sampled_from([-1, -1, -1, 0, 5]),
+)
 
 
 @st.composite
@@ -29,6 +39,7 @@ def asks(draw: st.DrawFn) -> dict[str, object]:
         "n_probs": draw(st.sampled_from([0, 0, 3])),
         "post_sampling_probs": draw(st.booleans()),
         "cache_prompt": draw(st.booleans()),
+        "grammar": draw(st.none() | grammars),
         "id_slot": draw(st.sampled_from([-1, -1, -1, 0])),
         "sampling": {
             "temperature": draw(st.sampled_from([0.0, 1.0])),
@@ -105,11 +116,14 @@ def test_tokens_equal_those_it_would_have_got_alone(
         solo = alone(one, memory=FakeMemory(**memory), n_slots=3, n_ctx=N_CTX, context_shift=context_shift)  # type: ignore[arg-type]
         for index, expected in solo.items():
             got = driver.transcripts[one.request_id, index]
-            assert got.failed is None
+            assert (got.failed is None) == (expected.failed is None)
             assert got.tokens == expected.tokens
             assert got.text == expected.text
             assert got.probs == expected.probs
             assert len(got.probs) == (len(got.tokens) if one.params.n_probs else 0)
+            if got.failed is not None:
+                assert one.grammar is not None
+                continue
             assert got.finished is not None
             assert expected.finished is not None
             assert got.finished.stop_type == expected.finished.stop_type
@@ -136,5 +150,6 @@ def test_a_failing_decode_harms_only_its_own_batch(asked: list[dict[str, object]
             if got.failed is None:
                 assert got.tokens == expected[index].tokens
             else:
-                assert got.failed.error["error"] == "ServerFault"
+                own = expected[index].failed  # of its grammar, whatever becomes of the decodes
+                assert got.failed.error["error"] == "ServerFault" or (own is not None and got.failed.error == own.error)
                 assert got.tokens == expected[index].tokens[: len(got.tokens)]

@@ -240,9 +240,7 @@ class TestUnsupported:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
-            ("grammar", "root ::= 'a'"), ("json_schema", {}), ("response_format", {"type": "json_object"}),
-            ("response_format", {"type": "sound"}), ("response_format", "text"), ("lora", [{"id": 0, "scale": 1}]),
-            ("return_progress", True), ("backend_sampling", True),
+            ("lora", [{"id": 0, "scale": 1}]), ("return_progress", True), ("backend_sampling", True),
             ("grammar_lazy", True), ("n_cache_reuse", 5),
         ],
     )  # fmt: skip

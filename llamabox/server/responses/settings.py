@@ -53,7 +53,7 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "logit_bias": _biases(options, info),
         "n_probs": params.n_probs,
         "min_keep": sampling.min_keep,
-        "grammar": "",
+        "grammar": params.grammar,
         "grammar_lazy": False,
         "grammar_triggers": [],
         "preserved_tokens": [],

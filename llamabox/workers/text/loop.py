@@ -14,6 +14,7 @@ from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Abort, Call, Message, Reply, Shutdown, Step, Submit
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
+from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.slot_calls import METHODS, ReadSlot, SlotCalls
 
@@ -32,6 +33,7 @@ class Reader:
         self._stopping = stopping
         self._intake: Intake | None = None
         self._calls: QuickCalls | None = None
+        self._grammars: GrammarDesk | None = None
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
 
@@ -39,9 +41,13 @@ class Reader:
         """Begin to receive. While nothing serves yet, Shutdown and the end of the channel end the process."""
         self._thread.start()
 
-    def serve(self, intake: Intake, calls: QuickCalls) -> None:
+    def serve(self, intake: Intake, calls: QuickCalls, grammars: GrammarDesk) -> None:
         """From now on requests are taken in. Called before Ready is sent."""
-        self._intake, self._calls = intake, calls
+        self._intake, self._calls, self._grammars = intake, calls, grammars
+
+    def refuse(self, request_id: str, error: LlamaboxError) -> None:
+        """Answer a request that the engine does not get. From any thread."""
+        self._channel.send(Step([Failed(request_id, 0, to_wire(error))]))
 
     def _run(self) -> None:
         while (message := self._channel.receive()) is not None:
@@ -57,6 +63,8 @@ class Reader:
             case Call():
                 self._call(message)
             case Abort():
+                if self._grammars is not None:
+                    self._grammars.forget(message.request_id)
                 self.tasks.put(message)
             case Shutdown() if self._intake is None:
                 os._exit(0)
@@ -68,10 +76,16 @@ class Reader:
 
     def _submit(self, submit: Submit) -> None:
         assert self._intake is not None, "a request before Ready"
+        assert self._grammars is not None
         try:
-            self.tasks.put(self._intake.request(submit))
+            request = self._intake.request(submit)
         except LlamaboxError as error:
-            self._channel.send(Step([Failed(submit.request_id, 0, to_wire(error))]))
+            self.refuse(submit.request_id, error)
+            return
+        if submit.params.grammar or submit.params.json_schema:
+            self._grammars.take(request)
+        else:
+            self.tasks.put(request)
 
     def _call(self, call: Call) -> None:
         assert self._calls is not None, "a call before Ready"

@@ -13,12 +13,13 @@ from llamabox import log
 from llamabox.bindings._ffi import load
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import spin_environment
-from llamabox.errors import LlamaboxError, to_wire
+from llamabox.errors import InvalidRequest, LlamaboxError, OptionsError, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
 from llamabox.workers.text import slot_file
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
+from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.loader import TextModel, infill_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
@@ -63,8 +64,10 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     with LogPump(native):
         text = TextModel(native, config, lambda progress: channel.send(Loading(progress)))
         intake = Intake(text.model.vocab)
+        grammars = GrammarDesk(text.model.vocab, reader.tasks.put, reader.refuse)
+        prepare_default(grammars, config)
         calls = QuickCalls(text.model.vocab, intake, infill_format(config, text), text.engine, text.n_ctx)
-        reader.serve(intake, calls)
+        reader.serve(intake, calls, grammars)
         key = slot_file.model_key(text.context)
         slots = SlotCalls(text.engine, key, text.model.vocab.n_tokens, channel.send, reader.tasks.put)
         loop = Loop(channel, reader, text.engine, EngineCalls(text.engine), slots)
@@ -72,6 +75,18 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(text.info()))
         loop.run()
+        grammars.close()
         text.close()
     channel.close()
     return 0
+
+
+def prepare_default(grammars: GrammarDesk, config: TextConfig) -> None:
+    """Compile what the command line wants all answers to follow. Raises OptionsError where that cannot be."""
+    if config.grammar or config.json_schema:
+        try:
+            grammars.prepare(config.grammar, config.json_schema)
+        except InvalidRequest as error:
+            option = "--json-schema" if config.json_schema else "--grammar"
+            what = error.message.removeprefix(f"Field '{error.field}': ")
+            raise OptionsError(f"{option}: {what}") from error

@@ -1,0 +1,47 @@
+"""What llguidance is told: grammars in its own form, limits, and its complaints in one line.
+
+Without numpy, for the process that only tries grammars out (workers.text.grammar_check).
+"""
+
+from __future__ import annotations
+
+from llguidance import LLMatcher, LLParserLimits
+
+from llamabox.errors import InvalidRequest
+
+OPTIONS = '"x-guidance":{"whitespace_flexible":false}'
+"""No blanks but inside strings: as little choice as can be, so that most of an answer is forced."""
+
+
+def limits() -> LLParserLimits:
+    """Bounds of one grammar: 20,000 lexer states are some 40 MB, a mask takes some 20 ms at most."""
+    return LLParserLimits(max_lexer_states=20_000, max_grammar_size=200_000, verbose_errors=False)
+
+
+def schema_grammar(schema: str) -> str:
+    """llguidance's grammar for a JSON schema, which is the JSON text of an object. Raises InvalidRequest.
+
+    Not through its own function, which reads the text with the interpreter locked: 0.1 s for a large one.
+    """
+    if '"x-guidance"' in schema:
+        raise InvalidRequest("Field 'json_schema': \"x-guidance\" is not for requests", field="json_schema")
+    members = schema.strip()[1:-1].strip()
+    if not members:  # contract 2.10.2: any object
+        members = '"type":"object"'
+    return f'{{"grammars":[{{"json_schema":{{{OPTIONS},{members}}}}}]}}'
+
+
+def lark_grammar(text: str) -> str:
+    """llguidance's grammar for a Lark text."""
+    grammar: str = LLMatcher.grammar_from_lark(text)
+    return grammar
+
+
+def complaint(matcher: LLMatcher) -> str | None:
+    """Why the matcher cannot go on, in a line; None while it can."""
+    if not matcher.is_error():
+        return None
+    lines = str(matcher.get_error()).replace("<non-verbose/>", "").split("\n")
+    if lines[0].strip() == "NoExtensionBias":
+        return "nothing fits it"
+    return " ".join(" ".join(lines).split())[:300]

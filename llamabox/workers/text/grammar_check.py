@@ -1,0 +1,84 @@
+"""`python -m llamabox.workers.text.grammar_check`: tries grammars out where they can do no harm.
+
+llguidance bounds what a mask costs, but not what compiling does: some grammars and schemas of a few kilobytes overflow
+the stack, which ends the process (a chain of 20,000 `$ref`s), or take for ever (thirty `anyOf`s in an `allOf`). So each
+goes through this process first, which may die of it.
+
+A line of JSON in, a grammar in llguidance's form; a line out, why it cannot be used or null. No line out: it died.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+import threading
+
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from llamabox.engine.guidance import complaint, limits
+from llamabox.workers.orphan import die_with_parent
+
+CPU_SECONDS = 4
+"""For one grammar. Processor time, so that it is the same on a busy machine."""
+
+MEMORY = 2 << 30
+"""Bytes of address space."""
+
+STACK = 2 << 20
+"""Bytes: a quarter of what threads have in the worker, since there the same must fit for certain."""
+
+N_STEPS = 4
+"""Tokens to try: what is too deep for a compiler may be so for the matcher as well."""
+
+
+class Bytes:
+    """A vocabulary of all bytes and an end, in the shape that TokenizerWrapper asks for."""
+
+    eos_token_id = 256
+    bos_token_id = None
+    special_token_ids = (256,)
+    tokens = (*(bytes([i]) for i in range(256)), b"<end>")
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
+
+
+def try_out(grammar: str, tokenizer: LLTokenizer) -> str | None:
+    """Why it cannot be used; None where it can."""
+    matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
+    for _ in range(N_STEPS):
+        reason = complaint(matcher)
+        if reason is not None or matcher.is_stopped():
+            return reason
+        mask = int.from_bytes(matcher.deep_copy().compute_bitmask(), "little") & (1 << 256) - 1
+        if matcher.is_stopped() or mask == 0:
+            break
+        matcher.consume_token((mask & -mask).bit_length() - 1)
+    return None
+
+
+def serve() -> None:
+    """Answer until the input ends."""
+    tokenizer = LLTokenizer(TokenizerWrapper(Bytes()))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    for line in sys.stdin:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, hard))
+        print(json.dumps(try_out(json.loads(line), tokenizer)), flush=True)
+
+
+def main() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.stack_size(STACK)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Constrained sequences in the engine: what a grammar forces is said without sampling, and nothing else changes."""
+
+from __future__ import annotations
+
+import pytest
+from engine.driver import Driver, Transcript, alone, request
+from engine.workbench import Workbench
+from fakes import EOG, FakeGrammar, FakeRunner
+
+from llamabox.engine.events import Delta, FinishReason, StopType
+from llamabox.engine.pacing import Pacing
+from llamabox.engine.scheduler import MAX_FORCED
+
+
+def one(grammar: FakeGrammar, **params: object) -> Transcript:
+    return alone(request(grammar=grammar, **{"n_predict": -1, **params}))[0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("period", [1, 2, 5, 30])
+def test_text_is_the_same_with_and_without_forced_tokens(period: int, temperature: float) -> None:
+    """Sampling mixes in how often it drew, so the oracle's sampler must not: one choice in all."""
+    sampling = {"temperature": temperature}
+    for seed in range(5):
+        forced, sampled = (
+            one(FakeGrammar(seed=seed, period=period, n_tokens=period, forces=forces), sampling=sampling)
+            for forces in (True, False)
+        )
+        assert forced.tokens == sampled.tokens
+        assert len(forced.tokens) == period
+        assert forced.text == sampled.text
+
+
+def test_forced_tokens_cost_no_steps_and_count_as_predicted() -> None:
+    driver = Driver()
+    driver.submit(request(grammar=FakeGrammar(n_tokens=24, period=8), n_predict=-1))
+    driver.run()
+    found = driver.transcripts["r", 0]
+    assert len(driver.runner.batches) == 3
+    assert len(found.tokens) == 24
+    assert found.finished is not None
+    assert found.finished.timings.predicted_n == 24
+
+
+def test_a_complete_text_ends_without_another_token_even_where_the_end_token_is_banned() -> None:
+    found = one(FakeGrammar(n_tokens=5), sampling={"ignore_eos": True})
+    assert len(found.tokens) == 5
+    assert EOG not in found.tokens
+    assert found.finished is not None
+    assert (found.finished.reason, found.finished.stop_type) == (FinishReason.STOP, StopType.EOS)
+
+
+def test_a_grammar_of_the_empty_text_ends_at_once() -> None:
+    found = one(FakeGrammar(n_tokens=0))
+    assert found.tokens == []
+    assert found.finished is not None
+    assert found.finished.stop_type is StopType.EOS
+
+
+@pytest.mark.parametrize("n_predict", [1, 2, 3, 7, 19])
+@pytest.mark.parametrize("period", [1, 4, 100])
+def test_n_predict_is_never_overshot(n_predict: int, period: int) -> None:
+    found = one(FakeGrammar(period=period), n_predict=n_predict)
+    assert len(found.tokens) == n_predict
+    assert found.finished is not None
+    assert found.finished.stop_type is StopType.LIMIT
+
+
+def test_a_stop_string_among_forced_tokens_ends_the_text_there() -> None:
+    whole = one(FakeGrammar(period=100))
+    word = whole.text[9:11]
+    found = one(FakeGrammar(period=100), stop=(word,))
+    assert found.text == whole.text[: whole.text.index(word)]
+    assert found.finished is not None
+    assert found.finished.stop_type is StopType.WORD
+
+
+def test_with_log_probabilities_every_token_is_sampled_and_has_its_own() -> None:
+    grammar = FakeGrammar(n_tokens=20, period=20)
+    driver = Driver()
+    driver.submit(request(grammar=grammar, n_predict=-1, n_probs=2))
+    driver.run()
+    found = driver.transcripts["r", 0]
+    assert found.tokens == one(grammar).tokens
+    assert [probs.chosen.token for probs in found.probs] == found.tokens
+    assert len(driver.runner.batches) == 20
+
+
+def test_penalties_see_forced_tokens() -> None:
+    driver = Driver()
+    grammar = FakeGrammar(n_tokens=20, period=5)
+    driver.submit(request(grammar=grammar, n_predict=-1, sampling={"repeat_penalty": 1.3}))
+    driver.run()
+    assert driver.runner.samplers[0].history == [1, 2, 3, *driver.transcripts["r", 0].tokens]
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 6])
+def test_a_grammar_that_cannot_go_on_fails_its_own_sequence_only(fails_at: int) -> None:
+    driver = Driver()
+    driver.submit(request("sick", grammar=FakeGrammar(fails_at=fails_at), n_predict=-1))
+    driver.submit(request("good", (4, 5), n_predict=30))
+    driver.run()
+    sick = driver.transcripts["sick", 0]
+    assert sick.failed is not None
+    assert sick.failed.error["error"] == "InvalidRequest"
+    assert driver.transcripts["good", 0].tokens == alone(request("good", (4, 5), n_predict=30))[0].tokens
+
+
+def test_endless_forced_tokens_come_in_steps_of_a_bounded_size() -> None:
+    """Each step ends, so that others are served and an abort is heard."""
+    driver = Driver(FakeRunner(n_batch=512, n_ubatch=512), n_ctx=2048)
+    driver.submit(request(grammar=FakeGrammar(n_tokens=10**9, period=10**9), n_predict=-1))
+    for _ in range(50):
+        said = sum(len(event.tokens) for event in driver.step() if isinstance(event, Delta))
+        assert said <= 1 + MAX_FORCED
+    driver.abort("r")
+    driver.run()
+
+
+def test_forced_cells_go_before_prompts_and_not_for_prompts() -> None:
+    pacing = Pacing()
+    bench = Workbench(n_batch=64, pacing=pacing)
+    decoding = bench.add_decoding()
+    decoding.cells.extend(range(100, 110))
+    bench.add(tuple(range(300)))
+    work = bench.scheduler.schedule()
+    cells = {share.sequence: share.stop - share.sequence.n_computed for share in work.shares}
+    assert cells[decoding] == 11
+    assert (work.n_decode, work.n_forced) == (1, 10)
+    assert work.n_prefill == sum(cells.values()) - 11
+
+
+def test_forced_cells_fit_into_a_batch_with_a_row_for_everybody() -> None:
+    bench = Workbench(n_batch=8)
+    decoding = [bench.add_decoding((i + 1,)) for i in range(3)]
+    decoding[0].cells.extend(range(100, 150))
+    work = bench.scheduler.schedule()
+    assert {share.sequence for share in work.shares} == set(decoding)
+    assert len(work.batch) == 8

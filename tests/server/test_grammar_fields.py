@@ -1,0 +1,104 @@
+"""grammar, json_schema and response_format: where each may stand, and what counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llamabox.engine.request import GenerationParams
+from llamabox.errors import InvalidRequest
+from llamabox.server.config import ServerConfig
+from llamabox.server.grammar_fields import MAX_TEXT, parse_grammar
+from llamabox.server.params import Dialect, parse_options, present
+from llamabox.server.responses.settings import settings_object
+from tests.server.fake_client import INFO
+
+GBNF = 'root ::= "a"'
+SCHEMA = {"type": "string"}
+SCHEMA_TEXT = '{"type":"string"}'
+NAMED = "response_format.json_schema.schema"
+OBJECT_TEXT = '{"type":"object"}'
+
+
+def parse(body: dict[str, Any], **defaults: str) -> tuple[str, str]:
+    return parse_grammar(present(body), GenerationParams(**defaults))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, ("", "")),
+        ({"grammar": GBNF}, (GBNF, "")),
+        ({"grammar": None, "json_schema": SCHEMA}, ("", SCHEMA_TEXT)),
+        ({"grammar": "", "json_schema": SCHEMA}, ("", SCHEMA_TEXT)),
+        ({"grammar": GBNF, "json_schema": None}, (GBNF, "")),
+        ({"json_schema": {}}, ("", "{}")),
+        ({"response_format": {"type": "text"}}, ("", "")),
+        ({"response_format": {"type": "text"}, "grammar": GBNF}, (GBNF, "")),
+        ({"response_format": {"type": "json_object"}}, ("", OBJECT_TEXT)),
+        ({"response_format": {"type": "json_object", "schema": None}}, ("", OBJECT_TEXT)),
+        ({"response_format": {"type": "json_object", "schema": SCHEMA}}, ("", SCHEMA_TEXT)),
+        ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, ("", SCHEMA_TEXT)),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "strict": True, "schema": SCHEMA},
+                }
+            },
+            ("", SCHEMA_TEXT),
+        ),
+    ],
+)
+@pytest.mark.parametrize("dialect", Dialect)
+def test_what_each_place_says(body: dict[str, Any], expected: tuple[str, str], dialect: Dialect) -> None:
+    assert parse(body) == expected
+    params = parse_options(present(body), ServerConfig(), INFO, dialect).params
+    assert (params.grammar, params.json_schema) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"grammar": 5}, "grammar"),
+        ({"grammar": "x" * (MAX_TEXT + 1)}, "grammar"),
+        ({"grammar": GBNF, "json_schema": SCHEMA}, "grammar"),
+        ({"grammar": GBNF, "json_schema": {}}, "grammar"),
+        ({"grammar": GBNF, "response_format": {"type": "json_object"}}, "grammar"),
+        ({"json_schema": SCHEMA, "response_format": {"type": "json_object"}}, "json_schema"),
+        ({"json_schema": "string"}, "json_schema"),
+        ({"json_schema": [1]}, "json_schema"),
+        ({"json_schema": True}, "json_schema"),
+        ({"json_schema": {"enum": ["x" * 64] * 100_000}}, "json_schema"),
+        ({"response_format": "json_object"}, "response_format"),
+        ({"response_format": {}}, "response_format.type"),
+        ({"response_format": {"type": "sound"}}, "response_format.type"),
+        ({"response_format": {"type": 123}}, "response_format.type"),
+        ({"response_format": {"type": "json_object", "schema": 123}}, "response_format.schema"),
+        ({"response_format": {"type": "json_object", "schema": []}}, "response_format.schema"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": 5}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, NAMED),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}}, NAMED),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_names_its_field(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(body)
+    assert caught.value.field == field
+    assert f"'{field}'" in caught.value.message
+
+
+def test_the_command_lines_counts_where_the_request_brings_none() -> None:
+    for body in ({}, {"grammar": None}, {"response_format": {"type": "text"}}):
+        assert parse(body, grammar=GBNF) == (GBNF, "")
+        assert parse(body, json_schema=SCHEMA_TEXT) == ("", SCHEMA_TEXT)
+    assert parse({"grammar": 'root ::= "b"'}, json_schema=SCHEMA_TEXT) == ('root ::= "b"', "")
+    assert parse({"json_schema": {}}, grammar=GBNF) == ("", "{}")
+    assert parse({"grammar": ""}, grammar=GBNF) == ("", "")
+
+
+def test_the_settings_show_the_grammar() -> None:
+    options = parse_options({"grammar": GBNF}, ServerConfig(), INFO, Dialect.NATIVE)
+    assert settings_object(options, INFO)["grammar"] == GBNF
