@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_template(server)
         if not text.model:
             text, server = with_demo_model(text, server)
-        _check_model(text.model)
+        for what, path in _files(text):
+            _check_file(what, path)
         return _run(text, server)
     except Stopped:
         return 0
@@ -143,15 +144,22 @@ def with_demo_model(text: TextConfig, server: ServerConfig) -> tuple[TextConfig,
     return text, replace(server, chat_template=server.chat_template or "chatml")
 
 
-def _check_model(given: str) -> None:
-    """Raises OptionsError for a model file that cannot be opened."""
+def _files(text: TextConfig) -> Iterator[tuple[str, str]]:
+    """What is to be loaded. A wrong name is told at once, not after the model took a minute."""
+    yield "model", text.model
+    yield from (("LoRA adapter", path) for path, _ in text.lora)
+    yield from (("control vector", path) for path, _ in text.control_vectors)
+
+
+def _check_file(what: str, given: str) -> None:
+    """Raises OptionsError for a file that cannot be opened."""
     path = Path(given)
     if path.is_dir():
-        raise OptionsError(f"cannot read the model {given}: it is a folder, a GGUF file is needed")
+        raise OptionsError(f"cannot read the {what} {given}: it is a folder, a GGUF file is needed")
     try:
         path.open("rb").close()
     except OSError as error:
-        raise OptionsError(f"cannot read the model {given}: {error.strerror}") from error
+        raise OptionsError(f"cannot read the {what} {given}: {error.strerror}") from error
 
 
 def _run(text: TextConfig, server: ServerConfig) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llamabox import processors
-from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.engine.request import GenerationParams, LoraSet, SamplingParams, lora_set
 from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
@@ -46,15 +46,16 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
         if option.parse is None:
             _store(values, option, option.const)
             continue
-        following = argv[position] if position < len(argv) else None
-        if option.words and (following is None or following.lower() not in option.words):
+        words = _following(argv, position, option.n_words)
+        if option.words and (not words or words[0].lower() not in option.words):
             _store(values, option, option.const)
             continue
-        if following is None:
+        if not words:
             raise OptionsError(f"{flag} needs a value: {flag} {option.metavar}")
-        position += 1
+        position += len(words)
+        following = " ".join(words)
         try:
-            _store(values, option, option.parse(following))
+            _store(values, option, option.parse(*words))
         except ValueError as error:
             raise OptionsError(f"{_shown(flag, following)}: {error}") from None
         if option.dest == "sampling.samplers":
@@ -66,6 +67,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
         warnings.append("-dt: the KV memory is not defragmented any more, this option has no effect")
     _check_together(values)
     return Parsed(values, tuple(warnings))
+
+
+def _following(argv: Sequence[str], position: int, n_words: int) -> list[str]:
+    """Up to `n_words` words. The first may begin with a dash; a later one may only if it is a number."""
+    words = list(argv[position : position + n_words])
+    for i, word in enumerate(words[1:], 1):
+        if word.startswith("-") and not _is_number(word):
+            return words[:i]
+    return words
 
 
 def _check_together(values: dict[str, Any]) -> None:
@@ -136,9 +146,11 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
     sampling = replace(SamplingParams(), **_of(parsed, "sampling"))
     if "sampling.dry_sequence_breakers" in parsed.values and parsed.values.get("escape", True):
         sampling = replace(sampling, dry_sequence_breakers=tuple(map(unescape, sampling.dry_sequence_breakers)))
-    defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"))
     text = replace(TextConfig(model=""), **_of(parsed, "text"))
     text = replace(text, n_ubatch=min(text.n_ubatch, text.n_batch), **_placement(parsed, text))
+    defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"), lora=_first_set(parsed, text))
+    if defaults.n_cache_reuse:
+        defaults = replace(defaults, cache_prompt=True)
     text = replace(
         text,
         grammar=defaults.grammar,
@@ -154,6 +166,13 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
         given=frozenset(_of(parsed, "sampling")),
     )
     return text, server
+
+
+def _first_set(parsed: Parsed, text: TextConfig) -> LoraSet:
+    """The LoRA adapters that hold until a request or POST /lora-adapters says otherwise."""
+    if parsed.values.get("server.lora_init_without_apply"):
+        return ()
+    return lora_set({adapter_id: scale for adapter_id, (_, scale) in enumerate(text.lora)})
 
 
 def _threads_batch(parsed: Parsed, text: TextConfig) -> int:

@@ -20,6 +20,7 @@
     │   ├── AuthenticationFailed  no API key, or a wrong one
     │   ├── Forbidden             not from this kind of model
     │   ├── NotFound              no such path
+    │   ├── RateTooHigh           more tokens per second than the server gives anybody
     │   └── NotSupported          a feature that is off or that the model lacks
     └── ServiceError              the request was right, the service was not
         ├── Unavailable           loading, restarting, stopping, or full
@@ -134,6 +135,10 @@ class Forbidden(RequestError):
 
 class NotFound(RequestError):
     """No such path."""
+
+
+class RateTooHigh(RequestError):
+    """More tokens per second than the server gives to anybody."""
 
 
 class NotSupported(RequestError):

@@ -18,6 +18,9 @@ INT_MAX = 2**31 - 1
 FLOAT_MAX = 3.4e38
 """What still is a number as C's float."""
 
+MAX_SCALE = 1e6
+"""Of an adapter or a control vector: beyond it products leave float32."""
+
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 
 
@@ -228,6 +231,37 @@ def folder(text: str) -> str:
     if not Path(text).is_dir():
         raise ValueError("expected a folder that exists")
     return text
+
+
+def scaled_file(path: str, scale: str | None = None) -> tuple[tuple[str, float], ...]:
+    """A file and its scale, two words; one word may have both, as FILE:SCALE."""
+    if scale is None:
+        path, _, scale = path.rpartition(":")
+        if not path or not _is_scale(scale):
+            raise ValueError("expected a file and a scale, two words, as in adapter.gguf 0.5")
+    return ((word(path), number(-MAX_SCALE, MAX_SCALE)(scale)),)
+
+
+def plain_file(path: str) -> tuple[tuple[str, float], ...]:
+    """A file at scale 1."""
+    return ((word(path), 1.0),)
+
+
+def layer_range(start: str, end: str | None = None) -> tuple[int, int]:
+    """Two layers, the first and the last. 0 or less is the first or the last that there is."""
+    if end is None:
+        raise ValueError("expected the first and the last layer, two words, as in 10 20")
+    first, last = (max(0, integer(-INT_MAX)(text)) for text in (start, end))
+    if 0 < last < first:
+        raise ValueError("expected a first layer that is not behind the last")
+    return first, last
+
+
+def _is_scale(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def one_of(words: Mapping[str, T]) -> Callable[[str], T]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from llamabox import errors
 from llamabox.engine.batch import Batch
-from llamabox.engine.request import SamplingParams
+from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.seams import TokenMask
 
 EOG = 0
@@ -23,6 +23,10 @@ def digest(*values: int) -> int:
     """A 40-bit hash, the same in every process."""
     text = ",".join(map(str, values)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=5).digest(), "big")
+
+
+STALE = -1
+"""The value of a cell before its copy is carried out."""
 
 
 @dataclass(eq=False)
@@ -56,6 +60,9 @@ class FakeMemory:
         self._unified = unified
         self._n_window = n_window
         self.cells: list[Cell] = []
+        self._put_off: list[
+            tuple[int, list[tuple[Cell, Cell]]]
+        ] = []  # targets, their copies and the originals that the next decode carries out
 
     @property
     def can_shift(self) -> bool:
@@ -85,11 +92,22 @@ class FakeMemory:
 
     def seq_cp(self, source: int, target: int) -> None:
         assert not self.of(target), f"sequence {target} is not empty"
-        for cell in self.of(source):
-            if self._unified:
+        if self._unified:
+            for cell in self.of(source):
                 cell.owners.add(target)
-            else:
-                self.cells.append(Cell(cell.position, cell.value, {target}))
+        else:
+            copies = [(Cell(cell.position, STALE, {target}), cell) for cell in self.of(source)]
+            self.cells += [copy for copy, _ in copies]
+            self._put_off.append((target, copies))
+
+    def carry_out(self, seq_id: int | None = None) -> None:
+        assert seq_id is None or not self.of(seq_id), f"sequence {seq_id} is not empty"
+        for target, copies in self._put_off:
+            for cell in self.of(target):  # all of the target is overwritten, also what came there in between
+                cell.value = STALE
+            for cell, original in copies:
+                cell.value = original.value
+        self._put_off.clear()
 
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
         assert self._can_shift
@@ -125,7 +143,7 @@ class FakeMemory:
     def clear(self) -> None:
         self.cells.clear()
 
-    def compute(self, seq_id: int, token: int, position: int) -> int:
+    def compute(self, seq_id: int, token: int, position: int, lora: LoraSet = ()) -> int:
         """Add one cell behind the sequence's last. Returns its value, from which the next token follows."""
         before = self.of(seq_id)
         expected = before[-1].position + 1 if before else 0
@@ -133,7 +151,8 @@ class FakeMemory:
         if self._n_window:
             before = before[-self._n_window + 1 :]
             assert before == [] or before[0].position <= max(0, position - self._n_window + 1), "lost its window"
-        value = digest(token, position, *(v for cell in before for v in (cell.position, cell.value)))
+        scales = (round(1000 * number) for pair in lora for number in pair)
+        value = digest(token, position, *scales, *(v for cell in before for v in (cell.position, cell.value)))
         self.cells.append(Cell(position, value, {seq_id}))
         return value
 
@@ -238,6 +257,7 @@ class FakeRunner:
         assert 0 < len(batch) <= self._n_batch
         assert batch.seq_ids == sorted(batch.seq_ids)
         assert batch.outputs == sorted(set(batch.outputs))
+        self._memory.carry_out()
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, errors.NoRoom):
             raise failure
@@ -249,7 +269,7 @@ class FakeRunner:
         for row, (token, position, seq_id) in enumerate(rows):
             if failure is not None and row >= len(batch) // 2:
                 raise failure
-            value = self._memory.compute(seq_id, token, position)
+            value = self._memory.compute(seq_id, token, position, batch.lora)
             if row in batch.outputs:
                 self._values[row] = value
         self._memory.forget_outside_window()

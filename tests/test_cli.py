@@ -67,6 +67,20 @@ def test_a_model_that_cannot_be_read(never_served: None, capsys: pytest.CaptureF
         assert reason in error
 
 
+@pytest.mark.parametrize("flag", ["--lora", "--control-vector"])
+def test_an_adapter_that_cannot_be_read(
+    never_served: None, capsys: pytest.CaptureFixture[str], tmp_path: Path, flag: str
+) -> None:
+    model = tmp_path / "m.gguf"
+    model.touch()
+    for path, reason in ((tmp_path / "none.gguf", "No such file"), (tmp_path, "folder")):
+        assert cli.main(["-m", str(model), flag, str(path)]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"{path}: " in error
+        assert reason in error
+
+
 def test_with_json_logs_everything_on_stderr_is_json() -> None:
     run = command("--log-json", "--bogus", "-m", "/nowhere.gguf", "--api-key", "SECRET")
     warning, start, error = map(orjson.loads, run.stderr.splitlines())

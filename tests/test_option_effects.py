@@ -15,7 +15,7 @@ from llamabox.commandline import parse
 from llamabox.options import OPTIONS, Option
 from tests import observed
 from tests.observed import Observer
-from tests.test_options import FIRST_CPU, example
+from tests.test_options import FIRST_CPU, values_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def row(observer: Observer, words: str, without: str = "", **values: Any) -> Rea
 
 context, model_file, threads = observed.context, observed.model_file, observed.threads
 generation, samplers, listener = observed.generation, observed.samplers, observed.listener
+FORM, LORA = "e2e/test_structured_output.py", "e2e/test_lora.py"
 LOADER, SERVER, THREADS = "workers/text/test_loader.py", "e2e/test_server_options.py", "e2e/test_threads.py"
 CPU = f"{1 << FIRST_CPU:x}"
 
@@ -70,6 +71,9 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--model": Shown("e2e/test_model_files.py::test_one_clear_line_and_exit_1"),
     "--alias": Shown(f"{SERVER}::test_alias_is_the_models_name"),
     "--seed": Shown(f"{SERVER}::test_seed_and_keep_are_every_requests"),
+    "--lora": Shown(f"{LORA}::test_the_command_lines_scales_hold_until_others_are_posted"),
+    "--lora-scaled": Shown(f"{LORA}::test_the_command_lines_scales_hold_until_others_are_posted"),
+    "--lora-init-without-apply": Shown(f"{LORA}::test_posted_scales_outlive_a_worker_that_dies"),
     "--slots": Shown("server/test_errors.py::test_features_that_are_off_name_their_flag"),
     "--metrics": Shown("e2e/test_metrics.py::test_counters_are_the_sums_over_the_timings_and_outlive_the_worker"),
     "--infill": Shown("e2e/test_infill.py::test_a_model_without_markers_and_a_server_without_the_flag"),
@@ -82,6 +86,9 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--tensor-split": row(model_file, "-ts 3,1", tensor_split=(3.0, 1.0)),
     "--main-gpu": row(model_file, "-mg 1", main_gpu=1),
     "--override-kv": row(model_file, "--override-kv a.b=int:3", kv_overrides="a.b"),
+    "--control-vector": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
+    "--control-vector-scaled": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
+    "--control-vector-layer-range": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
     "--mlock": row(model_file, "--mlock", load_mode="LLAMA_LOAD_MODE_MMAP_MLOCK"),
     "--no-mmap": row(model_file, "--no-mmap", load_mode="LLAMA_LOAD_MODE_NONE"),
     "--numa": Shown(f"{LOADER}::test_memory_nodes"),
@@ -106,6 +113,11 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--batch-size": row(context, "-b 100", n_batch=100),
     "--ubatch-size": row(context, "-ub 100", n_ubatch=100),
     "--flash-attn": row(context, "-fa off", flash_attn_type="LLAMA_FLASH_ATTN_TYPE_DISABLED"),
+    "--cache-reuse": Shown("e2e/test_cache_reuse.py::test_the_command_line_turns_it_on_for_everybody"),
+    "--slot-prompt-similarity": Shown(
+        "e2e/test_prefix_reuse.py::test_how_similar_a_slot_must_be_to_be_preferred_to_an_older_one"
+    ),
+    "--tokens-per-second": Shown("e2e/test_token_rate.py::test_above_the_cap_is_gone"),
     "--parallel": row(context, "-np 3", n_seq_max=3),
     "--kv-unified": row(context, "--kv-unified", kv_unified=True),
     "--no-kv-unified": row(context, "--no-kv-unified", "--kv-unified", kv_unified=False),
@@ -173,6 +185,9 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--adaptive-decay": row(
         samplers, "--samplers adaptive_p --adaptive-decay 0.5", "--samplers adaptive_p", adaptive_p=(-1, 0.5, 5),
     ),
+    "--grammar": Shown(f"{FORM}::test_a_bad_default_keeps_the_server_from_starting"),
+    "--grammar-file": Shown(f"{FORM}::test_defaults_of_the_command_line"),
+    "--json-schema": Shown(f"{FORM}::test_defaults_of_the_command_line"),
     "--logit-bias": Shown(f"{SERVER}::test_a_bias_of_the_command_line_is_every_requests"),
 }  # fmt: skip
 """By the last of the option's flags: how its effect is seen."""
@@ -186,18 +201,20 @@ SEED = """
     --no-escape --samplers --sampling-seq --penalize-nl --temp --top-k --top-p --min-p --xtc-probability --xtc-threshold
     --typical --repeat-last-n --repeat-penalty --presence-penalty --frequency-penalty --dry-multiplier --dry-base
     --dry-allowed-length --dry-penalty-last-n --dry-sequence-breaker --dynatemp-range --dynatemp-exp --mirostat
-    --mirostat-lr --mirostat-ent --logit-bias --rope-scaling --rope-scale --rope-freq-base --rope-freq-scale
+    --mirostat-lr --mirostat-ent --logit-bias --grammar --grammar-file --json-schema
+    --rope-scaling --rope-scale --rope-freq-base --rope-freq-scale
     --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-fast --yarn-beta-slow --no-kv-offload
     --cache-prompt --cache-type-k --cache-type-v --defrag-thold --parallel --cont-batching --no-cont-batching --mlock
-    --no-mmap --numa --no-warmup --spm-infill --special
+    --no-mmap --numa --no-warmup --spm-infill --special --slot-prompt-similarity --tokens-per-second --cache-reuse
+    --lora --lora-scaled --lora-init-without-apply --control-vector --control-vector-scaled --control-vector-layer-range
     -h -v -lv -to -m -a -s -mg -ngl -sm -ts -t -C -Cr -tb -Cb -Crb -c -n -b -ub -fa -e -l -nkvo -ctk -ctv -dt -np -cb
-    -nocb -sp --usage --log-verbose --log-verbosity --n-gpu-layers --dry--allowed-length
+    -nocb -sp -sps -tps --usage --log-verbose --log-verbosity --n-gpu-layers --dry--allowed-length
 """
 """Flags that llama-box's users have in their scripts."""
 
 SEED_ENVIRONMENT = """
     MODEL MODEL_ALIAS THREADS CTX_SIZE N_PARALLEL BATCH UBATCH N_GPU_LAYERS THREADS_HTTP CHAT_TEMPLATE N_PREDICT METRICS
-    SLOTS FLASH_ATTN CONT_BATCHING DEFRAG_THOLD HOST PORT
+    SLOTS FLASH_ATTN CONT_BATCHING DEFRAG_THOLD HOST PORT CACHE_REUSE
 """
 
 
@@ -207,10 +224,6 @@ def key(option: Option) -> str:
 
 def spellings(option: Option) -> tuple[str, ...]:
     return option.flags + option.hidden
-
-
-def words_of(option: Option, tmp_path: Path) -> list[str]:
-    return [example(option, tmp_path)] if option.parse else []
 
 
 def test_every_option_has_a_row() -> None:
@@ -225,7 +238,7 @@ def test_what_scripts_for_llama_box_use_is_there() -> None:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=key)
 def test_all_spellings_mean_the_same(option: Option, tmp_path: Path) -> None:
-    words = words_of(option, tmp_path)
+    words = values_of(option, tmp_path)
     [value, *others] = [parse([flag, *words], {}).values for flag in spellings(option)]
     assert list(value) == [option.dest]
     assert all(other == value for other in others)
@@ -234,7 +247,7 @@ def test_all_spellings_mean_the_same(option: Option, tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.env], ids=key)
 def test_the_environment_counts_where_the_command_line_is_silent(option: Option, tmp_path: Path) -> None:
     assert option.env
-    words = words_of(option, tmp_path)
+    words = values_of(option, tmp_path)
     given = parse([option.flags[0], *words], {}).values
     assert parse([], {option.env: words[0] if words else "1"}).values == given
     assert parse([], {option.env: ""}).values == {}

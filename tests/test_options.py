@@ -29,6 +29,7 @@ VALUES = {
     "--seed": "7", "--samplers": "top_k;temp", "--sampling-seq": "kt", "--chat-template": "llama3",
     "--logit-bias": "5-1.5", "--flash-attn": "off", "--top-nsigma": "2", "--gpu-layers": "3", "--log-colors": "on",
     "--split-mode": "row", "--override-kv": "a.b=int:3", "--cache-type-k": "q8_0", "--cache-type-v": "q8_0",
+    "--lora-scaled": "a.gguf 0.5", "--control-vector-scaled": "a.gguf 0.5", "--control-vector-layer-range": "3 5",
     "--cpu-mask": f"{1 << FIRST_CPU:x}", "--cpu-range": f"{FIRST_CPU}-{FIRST_CPU}", "--cpu-strict": "1",
     "--cpu-mask-batch": f"{1 << FIRST_CPU:x}", "--cpu-range-batch": f"-{FIRST_CPU}", "--cpu-strict-batch": "1",
     "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate",
@@ -66,6 +67,14 @@ def example(option: Option, tmp_path: Path) -> str:
     raise AssertionError(f"no example value for {flag}")
 
 
+def values_of(option: Option, tmp_path: Path) -> list[str]:
+    """The words that follow its flag."""
+    if not option.parse:
+        return []
+    value = example(option, tmp_path)
+    return value.split() if option.n_words > 1 else [value]
+
+
 def test_every_option_writes_to_a_field_that_exists() -> None:
     actions = {"help", "version", "system_info", "list_devices", "defrag_thold", "escape"}
     for option in OPTIONS:
@@ -85,7 +94,7 @@ def test_no_flag_is_there_twice() -> None:
 @pytest.mark.parametrize("option", [o for o in OPTIONS if "." in o.dest], ids=lambda option: option.flags[-1])
 def test_every_option_has_an_effect(option: Option, tmp_path: Path) -> None:
     """A switch that spells out the default is checked after its opposite."""
-    words = [option.flags[0]] + ([example(option, tmp_path)] if option.parse else [])
+    words = [option.flags[0], *values_of(option, tmp_path)]
     opposite = [o.flags[0] for o in OPTIONS if o.dest == option.dest and o.parse is None and o.const != option.const]
     before = made("-t", "5", *opposite) if option.parse is None else made("-t", "5")
     after = made("-t", "5", *opposite, *words) if option.parse is None else made("-t", "5", *words)
@@ -131,6 +140,9 @@ def test_unknown_words_are_passed_over() -> None:
         (["--port", "65536"], "1 to 65535"),
         (["--port", "8o"], "whole number"),
         (["-np", "0"], "1 to 256"),
+        (["-sps", "1.5"], "0 to 1"),
+        (["-tps", "-2"], "-1 or more"),
+        (["--cache-reuse", "-1"], "0 or more"),
         (["-c", "-1"], "0 or more"),
         (["-c", "99999999999"], "0 or more"),
         (["--temp", "nan"], "finite"),
@@ -175,6 +187,18 @@ def test_unknown_words_are_passed_over() -> None:
         (["--prio-batch", "-2"], "-1 to 3"),
         (["--poll", "101"], "0 to 100"),
         (["--numa", "on"], "distribute, isolate, numactl"),
+        (["--lora"], "--lora FILE"),
+        (["--lora-scaled"], "--lora-scaled FILE SCALE"),
+        (["--lora-scaled", "a.gguf"], "two words"),
+        (["--lora-scaled", "a.gguf", "--port", "81"], "two words"),
+        (["--lora-scaled", "a.gguf", "much"], "a number"),
+        (["--lora-scaled", "a.gguf", "nan"], "finite"),
+        (["--lora-scaled", "a.gguf:inf"], "two words"),
+        (["--lora-scaled", ":0.5"], "two words"),
+        (["--control-vector-scaled", "c.gguf", "1e7"], "-1e+06 to 1e+06"),
+        (["--control-vector-layer-range", "3"], "two words"),
+        (["--control-vector-layer-range", "3", "x"], "whole number"),
+        (["--control-vector-layer-range", "5", "3"], "not behind the last"),
         (["-dt", "often"], "a number"),
         (["--seed", "4294967296"], "-1 to 4294967295"),
         (["--keep", "-2"], "-1 or more"),
@@ -242,6 +266,9 @@ def test_samplers() -> None:
 
 
 def test_what_the_server_is_told() -> None:
+    for words in (("--cache-reuse", "4"), ("--cache-reuse", "4", "--no-cache-prompt")):
+        defaults = made(*words)[1].defaults
+        assert (defaults.n_cache_reuse, defaults.cache_prompt) == (4, True)
     text, server = made("-n", "64", "--temp", "0.5", "-s", "-1", "--keep", "8", "--special", "--no-cache-prompt")
     assert (server.n_predict, server.defaults.n_predict, server.defaults.n_keep) == (64, 64, 8)
     assert (server.defaults.special, server.defaults.cache_prompt) == (True, False)
@@ -274,6 +301,23 @@ def test_loading() -> None:
     assert made("--override-kv", f"{'k' * 127}=str:{'v' * 127}")
     assert made("-ctk", "Q8_0", "-ctv", "iq4_nl", "-fa", "auto")[0].type_v == "iq4_nl"
     assert made("-ctv", "bf16", "-fa", "off")[0].type_v == "bf16"
+
+
+def test_adapters_add_up_and_take_one_word_or_two() -> None:
+    words = ("--lora", "a", "--lora-scaled", "b", "-0.5", "--lora-scaled", "c:d:2", "--lora-scaled", "e", "0")
+    text, server = made(*words)
+    assert text.lora == (("a", 1.0), ("b", -0.5), ("c:d", 2.0), ("e", 0.0))
+    assert server.defaults.lora == ((0, 1.0), (1, -0.5), (2, 2.0))
+    text, server = made(*words, "--lora-init-without-apply")
+    assert (len(text.lora), server.defaults.lora) == (4, ())
+
+
+def test_control_vectors() -> None:
+    text, _ = made("--control-vector", "a", "--control-vector-scaled", "b:-1", "--control-vector-scaled", "c", ".5")
+    assert text.control_vectors == (("a", 1.0), ("b", -1.0), ("c", 0.5))
+    assert text.control_vector_layers == (0, 0)
+    for words, layers in {("3", "5"): (3, 5), ("-1", "7"): (0, 7), ("4", "0"): (4, 0)}.items():
+        assert made("--control-vector-layer-range", *words)[0].control_vector_layers == layers
 
 
 @pytest.mark.parametrize(("words", "environ"), [(("-dt", "0.1"), {}), ((), {"LLAMA_ARG_DEFRAG_THOLD": "0.2"})])

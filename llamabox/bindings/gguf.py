@@ -43,17 +43,37 @@ Scalar = int | float | bool | str
 SPLIT_NAME = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor's entry. `shape` is in ggml's order, the length of a row first; `kind` a GGML_TYPE_*."""
+
+    shape: tuple[int, ...]
+    kind: int
+    offset: int  # bytes, from the start of the data
+    n_bytes: int
+
+
 @dataclass(slots=True)
 class Header:
-    """What a file says of itself. `values` has the scalars and strings; `arrays` the length of each array."""
+    """What a file says of itself. `values` has the scalars and strings; `arrays` the length of each array.
+
+    `kinds` tells the GGUF type of each of `values`: libllama aborts when it reads one as another type.
+    """
 
     n_tensors: int
     values: dict[str, Scalar] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
     arrays: dict[str, int] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    data_start: int = 0  # bytes, from the start of the file
 
     def number(self, key: str) -> int | None:
         value = self.values.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def text(self, key: str) -> str | None:
+        value = self.values.get(key)
+        return value if isinstance(value, str) else None
 
 
 class Reader:
@@ -128,14 +148,18 @@ def parse(reader: Reader, type_sizes: Mapping[int, tuple[int, int]]) -> Header:
     for _ in range(n_values):
         read_value(reader, header)
     check_values(reader, header)
-    ends = [read_tensor(reader, type_sizes) for _ in range(n_tensors)]
-    check_extent(reader, header, ends)
+    for _ in range(n_tensors):
+        name, tensor = read_tensor(reader, type_sizes)
+        if name in header.tensors:
+            raise reader.fail(f"tensor {name!r} is there twice")
+        header.tensors[name] = tensor
+    check_extent(reader, header)
     return header
 
 
 def read_value(reader: Reader, header: Header) -> None:
     key = reader.string(MAX_KEY)
-    kind = reader.integer("I")
+    kind = header.kinds[key] = reader.integer("I")
     if kind in SCALARS:
         header.values[key] = reader.scalar(SCALARS[kind])
     elif kind == STRING:
@@ -191,8 +215,8 @@ def check_values(reader: Reader, header: Header) -> None:
             raise reader.fail(f"{architecture}.{name} is {value!r}, not a number from {low} to {high}")
 
 
-def read_tensor(reader: Reader, type_sizes: Mapping[int, tuple[int, int]]) -> tuple[str, int]:
-    """One tensor's entry. Returns its name and where its bytes end, counted from the start of the data."""
+def read_tensor(reader: Reader, type_sizes: Mapping[int, tuple[int, int]]) -> tuple[str, Tensor]:
+    """One tensor's entry, and its name."""
     name = reader.string(MAX_NAME)
     n_dims = reader.integer("I")
     if not 1 <= n_dims <= 4:
@@ -209,21 +233,20 @@ def read_tensor(reader: Reader, type_sizes: Mapping[int, tuple[int, int]]) -> tu
             raise reader.fail(f"tensor {name!r} has the impossible shape {shape}")
     if shape[0] % block:
         raise reader.fail(f"tensor {name!r} has rows of {shape[0]} elements, not a multiple of its block of {block}")
-    return name, offset + n_elements // block * size
+    return name, Tensor(tuple(shape), kind, offset, n_elements // block * size)
 
 
-def check_extent(reader: Reader, header: Header, ends: list[tuple[str, int]]) -> None:
+def check_extent(reader: Reader, header: Header) -> None:
     alignment = header.number("general.alignment") or DEFAULT_ALIGNMENT
-    start = (reader.at + alignment - 1) // alignment * alignment
-    for name, end in ends:
-        if start + end > reader.size:
-            raise reader.fail(
-                f"it is cut off: tensor {name!r} needs {start + end} bytes of file, but there are {reader.size}"
-            )
+    start = header.data_start = (reader.at + alignment - 1) // alignment * alignment
+    for name, tensor in header.tensors.items():
+        end = start + tensor.offset + tensor.n_bytes
+        if end > reader.size:
+            raise reader.fail(f"it is cut off: tensor {name!r} needs {end} bytes of file, but there are {reader.size}")
 
 
 def check_model(path: Path, type_sizes: Mapping[int, tuple[int, int]]) -> Header:
-    """Check a model, with all its parts where it is split. Returns the first part's header."""
+    """Check a model, with all its parts where it is split. Returns the first part's header, with all parts' tensors."""
     header = read_header(path, type_sizes)
     count = header.number("split.count") or 1
     if count <= 1:
@@ -237,5 +260,6 @@ def check_model(path: Path, type_sizes: Mapping[int, tuple[int, int]]) -> Header
         first = f"{found['stem']}-00001-of-{count:05d}.gguf"
         raise ModelLoadError(f"{path} cannot be loaded: it is not the first of {count} parts; name {first}")
     for number in range(2, count + 1):
-        read_header(path.with_name(f"{found['stem']}-{number:05d}-of-{count:05d}.gguf"), type_sizes)
+        part = read_header(path.with_name(f"{found['stem']}-{number:05d}-of-{count:05d}.gguf"), type_sizes)
+        header.tensors |= part.tensors
     return header

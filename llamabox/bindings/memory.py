@@ -29,9 +29,9 @@ class Memory:
     def can_shift(self) -> bool:
         return bool(self._lib.llama_memory_can_shift(self._handle))
 
-    def clear(self) -> None:
-        """Forget all sequences; the data stays and is overwritten later."""
-        self._lib.llama_memory_clear(self._handle, False)
+    def clear(self, *, data: bool = False) -> None:
+        """Forget all sequences. Without `data` what was computed for them stays until it is overwritten."""
+        self._lib.llama_memory_clear(self._handle, data)
 
     def seq_rm(self, seq_id: int, p0: int, p1: int = -1) -> bool:
         """Remove positions. False, and nothing removed, where the memory cannot remove part of a sequence."""

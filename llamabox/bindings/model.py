@@ -61,9 +61,10 @@ class Model:
     Reading its properties is thread-safe.
     """
 
-    def __init__(self, native: Native, handle: Any, path: Path) -> None:
+    def __init__(self, native: Native, handle: Any, path: Path, header: gguf.Header) -> None:
         self.native = native
         self.path = path
+        self.header = header  # of its file, with the tensors of all parts
         self._handle = handle
         self.vocab = Vocab(native, native.lib.llama_model_get_vocab(handle))
 
@@ -82,12 +83,12 @@ class Model:
         Raises ModelLoadError with one line that says what is wrong with the file.
         """
         path = Path(path)
-        gguf.check_model(path, type_sizes(native))
+        header = gguf.check_model(path, type_sizes(native))
         load = Load(native, path, params or ModelParams())
         handle = load.run(on_progress)
         if handle == native.ffi.NULL:
             raise ModelLoadError(f"{path} cannot be loaded: {load.reason()}")
-        return cls(native, handle, path)
+        return cls(native, handle, path, header)
 
     @property
     def handle(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamabox.engine.kv_cache import KVCache
-from llamabox.engine.prefix_index import Match
+from llamabox.engine.prefix_index import Match, Reuse
 from llamabox.engine.sequence import Sequence, State
 from llamabox.engine.slot import Slot
 
@@ -16,10 +16,14 @@ class Admission:
 
     A sequence starts from the longest resident prefix of its prompt, in whatever slot that is. When a running sequence
     is still computing a longer common prefix, it waits for that and then copies it; a sibling (n > 1) always does.
+
+    Taking a slot over forgets what is in it behind the prefix, so at least the part `slot_similarity` of what it holds
+    must be of use; else, and always where it is 0, the least recently used slot gets a copy of the prefix.
     """
 
-    def __init__(self, cache: KVCache) -> None:
+    def __init__(self, cache: KVCache, slot_similarity: float) -> None:
         self._cache = cache
+        self._similarity = slot_similarity
         self._waiting: list[Sequence] = []
 
     def __len__(self) -> int:
@@ -50,12 +54,18 @@ class Admission:
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
         """Put `sequence` into one of the `free` slots. False when it had better wait."""
         match = Match()
+        reuse: Reuse | None = None
         if sequence.params.cache_prompt:
             # The last prompt token is always computed: its logits choose the first token.
             match = self._cache.match(sequence.cells, sequence.n_prompt - 1)
-            if _coming(sequence, running) > match.n_cells:
+            reuse = self._reuse(sequence, free)
+            n_cells = match.n_cells if reuse is None else max(match.n_cells, reuse.n_cells)
+            if _coming(sequence, running) > n_cells:
                 return False
-        sequence.slot, sequence.n_cached = self._place(match, free)
+        if reuse is not None and reuse.n_cells > match.n_cells:
+            sequence.slot, sequence.n_cached = reuse.slot, self._cache.take_reuse(reuse)
+        else:
+            sequence.slot, sequence.n_cached = self._place(match, free)
         sequence.state = State.RUNNING
         return True
 
@@ -64,11 +74,23 @@ class Admission:
         oldest = free[0]
         if match.slot is None:
             return oldest, self._cache.take(oldest, 0)
-        # Taking a slot forgets the rest of what is in it, so most of it should be of use.
-        of_use = 2 * match.n_cells >= len(match.slot.resident)
-        if match.slot in free and (of_use or match.slot is oldest):
+        if match.slot in free and (match.slot is oldest or self._is_similar(match.slot, match.n_cells)):
             return match.slot, self._cache.take(match.slot, match.n_cells)
         return oldest, self._cache.copy(match.slot, oldest, match.n_cells)
+
+    def _reuse(self, sequence: Sequence, free: list[Slot]) -> Reuse | None:
+        """What the prompt can take from one slot by moving cells, where the request allows that."""
+        params = sequence.params
+        # The choices of one request start from one evaluation, which must be exact to be shared.
+        if not params.n_cache_reuse or params.n > 1:
+            return None
+        reuse = self._cache.best_reuse(free, sequence.cells, sequence.n_prompt - 1, params.n_cache_reuse)
+        if reuse is None or not (reuse.slot is free[0] or self._is_similar(reuse.slot, reuse.n_cells)):
+            return None
+        return reuse
+
+    def _is_similar(self, slot: Slot, n_cells: int) -> bool:
+        return self._similarity > 0 and n_cells >= self._similarity * len(slot.resident)
 
 
 def _coming(sequence: Sequence, running: list[Sequence]) -> int:
@@ -77,6 +99,8 @@ def _coming(sequence: Sequence, running: list[Sequence]) -> int:
     for other in running:
         if other.state is not State.RUNNING or not other.is_prefilling:
             continue
+        if other.slot is None or other.slot.n_exact < other.n_computed:
+            continue  # it goes on from moved cells: what it computes is its own
         common = min(other.cells.common_prefix(sequence.cells), sequence.n_prompt - 1)
         gain = common - other.n_computed
         is_sibling = other.request_id == sequence.request_id

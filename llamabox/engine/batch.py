@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llamabox.engine.request import LoraSet
+
 
 @dataclass(slots=True)
 class Batch:
     """Rows in the order of their slots. Parallel lists of length n_rows, ready to be laid over native arrays.
 
-    `outputs` names the rows whose logits are wanted, in ascending order.
+    `outputs` names the rows whose logits are wanted, in ascending order. All rows are computed with the set `lora`.
     """
 
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     seq_ids: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    lora: LoraSet = ()
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -15,6 +15,9 @@ from llamabox.engine.guidance import complaint, limits
 from llamabox.engine.seams import TokenMask
 from llamabox.errors import InvalidRequest
 
+MAX_FORCED_START = 10_000
+"""Tokens that a grammar may begin with. An object that must have a property of its own kind forces them without end."""
+
 
 class GuidedConstraint:
     """A Constraint over a matcher of its own. Its masks are computed on the `helper`, never two things at a time.
@@ -77,7 +80,7 @@ class GuidedConstraint:
     def _check(self) -> None:
         reason = complaint(self._matcher)
         if reason is not None:
-            raise InvalidRequest(f"the grammar cannot be followed any further: {reason}")
+            raise InvalidRequest(f"the grammar cannot be followed: {reason}")
 
 
 class GuidedGrammar:
@@ -93,9 +96,10 @@ class GuidedGrammar:
         reason = complaint(self._matcher)
         if reason is not None:
             raise InvalidRequest(reason)
-        first = self.start()  # some grammars show only here that nothing fits them, or nothing that ends
-        first.mask()
-        first.forced()
+        first = self.start()
+        first.mask()  # some grammars show only here that nothing fits them
+        if len(first.forced()) > MAX_FORCED_START:
+            raise InvalidRequest("nothing that fits it ever ends, or it begins with too long a text that is given")
 
     def start(self) -> GuidedConstraint:
         return GuidedConstraint(self._matcher.deep_copy(), self._ends, self._helper)

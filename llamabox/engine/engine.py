@@ -28,6 +28,7 @@ class EngineConfig:
     n_ctx: int
     context_shift: bool = True
     cont_batching: bool = True
+    slot_similarity: float = 0.5  # see admission.Admission
 
 
 class Engine:
@@ -43,6 +44,8 @@ class Engine:
         self._clock = clock
         self._pacing = Pacing()
         self._requests: dict[str, list[Sequence]] = {}
+        self._has_nan = False  # in the memory, maybe: it is wiped as soon as nobody runs
+        self._resting_until: float | None = None  # nobody is due before that
         self._reporter = Reporter(runner)
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx)
         self.context_shift = config.context_shift and self.cache.can_shift
@@ -53,6 +56,7 @@ class Engine:
             n_chunk=runner.n_ubatch,
             adds_bos=runner.adds_bos(),
             cont_batching=config.cont_batching,
+            slot_similarity=config.slot_similarity,
         )
 
     @property
@@ -94,12 +98,22 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Do one step and return what it brought forth. With nothing to do it returns no event."""
+        self._wipe_nan()  # an abort may have ended the last one that ran
         work = self._plan()
-        if work.batch:
-            self._update(work, self._execute(work))
-        else:
-            assert not self._reporter.is_empty or self._scheduler.is_idle, "a step that makes no progress"
+        if self._reporter.is_empty:  # else what there is to tell does not wait for the batch: it is planned again
+            if work.batch:
+                self._update(work, self._execute(work))
+                self._wipe_nan()
+            else:
+                assert self._resting_until is not None or self._scheduler.is_idle, "a step that makes no progress"
         return self._reporter.take()
+
+    def rest(self) -> float:
+        """Seconds for which a step would compute nothing, unless something is submitted or aborted meanwhile.
+
+        Not 0 while all that run keep to a speed limit, and the last step found none of them due.
+        """
+        return 0.0 if self._resting_until is None else max(0.0, self._resting_until - self._clock())
 
     def activity(self) -> Activity:
         """A snapshot."""
@@ -121,6 +135,11 @@ class Engine:
         ]
         return problems
 
+    def _wipe_nan(self) -> None:
+        if self._has_nan and not self.running:
+            self.cache.wipe()
+            self._has_nan = False
+
     def _check(self, request: Request) -> None:
         assert request.request_id not in self._requests
         n_prompt, n_ctx = len(request.tokens), self._config.n_ctx
@@ -138,10 +157,11 @@ class Engine:
     def _plan(self) -> Work:
         """A step whose sequences are all able to run it; those that are not have failed."""
         while True:
-            work = self._scheduler.schedule()
+            work = self._scheduler.schedule(self._clock())
             for sequence in work.stuck:
                 self._fail(sequence, errors.ServerFault("Context size has been exceeded."), forget=True)
             if self._prepare(work.admitted):
+                self._resting_until = None if work.batch else work.next_due
                 return work
 
     def _prepare(self, admitted: list[Sequence]) -> bool:
@@ -155,6 +175,7 @@ class Engine:
                 if sequence.request.grammar is not None:
                     sequence.constraint = sequence.request.grammar.start()
                     sequence.constraint.prepare()
+                self._reporter.progress(sequence, now)
             except errors.RequestError as error:
                 self._fail(sequence, error)
                 ready = False
@@ -179,6 +200,7 @@ class Engine:
         except errors.DecodeError as error:
             self._lose(work, error)
             return {}
+        self.cache.carried_out()
         self._reporter.done.n_decode += 1
         self._reporter.done.n_busy += len(work.shares)
         for share in work.shares:
@@ -235,6 +257,8 @@ class Engine:
             sequence = share.sequence
             if sequence.state is State.ENDED:  # its grammar could not go on
                 continue
+            if sequence.is_prefilling:
+                self._reporter.progress(sequence, now)
             if share.row >= 0:
                 self._advance(sequence, tokens.get(sequence), share.row, now)
             elif share.stop == len(sequence.cells):
@@ -250,6 +274,8 @@ class Engine:
         if sequence.n_generated == 0:
             self._start(sequence, now)
         if token is not None and token < 0:
+            # Attention multiplies what nobody holds any more by 0, which leaves a NaN a NaN: for whoever comes next.
+            self._has_nan = True
             self._fail(sequence, _no_token(sequence), forget=True)
             return
         try:

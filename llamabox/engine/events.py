@@ -1,7 +1,7 @@
 """What the engine tells about a request, in the order in which it happens.
 
-For each (request_id, index): Started, then Deltas, then exactly one of Finished or Failed.
-A Failed may also come first. An aborted request gets no further event.
+For each (request_id, index): Progress where it was asked for, Started, then Deltas, then exactly one of Finished or
+Failed. A Failed may also come first. An aborted request gets no further event.
 """
 
 from __future__ import annotations
@@ -70,6 +70,24 @@ class Activity:
             self.n_waiting,
             self.n_resident,
         )
+
+
+@dataclass(slots=True)
+class Progress:
+    """How much of the prompt is in the slot: what was cached, and then once for each batch that had a part of it.
+
+    Told of a request's first sequence only, whose prompt is that of all.
+    """
+
+    request_id: str
+    index: int
+    id_slot: int
+    n_prompt: int
+    timings: Timings  # prompt_n and prompt_ms so far
+
+    @property
+    def n_processed(self) -> int:
+        return self.timings.cache_n + self.timings.prompt_n
 
 
 @dataclass(slots=True)
@@ -147,4 +165,4 @@ class Failed:
     error: dict[str, Any] = field(default_factory=dict)
 
 
-Event = Started | Delta | Finished | Failed
+Event = Progress | Started | Delta | Finished | Failed

@@ -14,8 +14,8 @@ OPTIONS = '"x-guidance":{"whitespace_flexible":false}'
 
 
 def limits() -> LLParserLimits:
-    """Bounds of one grammar: 20,000 lexer states are some 40 MB, a mask takes some 20 ms at most."""
-    return LLParserLimits(max_lexer_states=20_000, max_grammar_size=200_000, verbose_errors=False)
+    """Bounds of one grammar: 10,000 lexer states are some 20 MB, a mask takes some 20 ms at most."""
+    return LLParserLimits(max_lexer_states=10_000, max_grammar_size=200_000, verbose_errors=False)
 
 
 def schema_grammar(schema: str) -> str:

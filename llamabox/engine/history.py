@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from llamabox.engine.request import LoraSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,16 @@ class MediaSpan:
 class History:
     """An ordered list of cell keys with their positions. Not thread-safe; owned by the engine's thread.
 
+    All its cells are computed with one LoRA set: under another, equal keys would mean different cells.
+
     A text token is one cell at one position and its key is the token id. A media chunk's cells have negative keys made
     from its content hash, so that equal keys mean equal content. Plain text is the case without spans.
     """
 
-    __slots__ = ("_keys", "_spans")
+    __slots__ = ("_keys", "_spans", "lora")
 
-    def __init__(self, tokens: Iterable[int] = ()) -> None:
+    def __init__(self, tokens: Iterable[int] = (), lora: LoraSet = ()) -> None:
+        self.lora = lora
         self._keys = array("q", tokens)
         self._spans: list[MediaSpan] = []
 
@@ -78,7 +84,9 @@ class History:
         return self._keys[cell]
 
     def append_from(self, other: History, start: int, stop: int) -> None:
-        """Add cells [start, stop) of `other`; media chunks go over whole."""
+        """Add cells [start, stop) of `other`; media chunks go over whole. An empty history takes over its LoRA set."""
+        assert not self._keys or self.lora == other.lora, "cells of two LoRA sets in one history"
+        self.lora = other.lora
         offset = len(self._keys) - start
         self._keys.extend(other._keys[start:stop])
         self._spans.extend(
@@ -106,13 +114,29 @@ class History:
         return n_cells
 
     def common_prefix(self, other: History) -> int:
-        """Number of leading cells that are the same in both, media chunks whole."""
-        limit = min(len(self._keys), len(other._keys))
-        if limit == 0:
+        """Number of leading cells that are the same in both, media chunks whole. None under different LoRA sets."""
+        return self.whole(self.common_run(0, other, 0))
+
+    def common_run(self, start: int, other: History, other_start: int) -> int:
+        """Number of cells from `start` on that are the same as those of `other` from `other_start` on."""
+        if self.lora != other.lora:
             return 0
-        differs = self._view()[:limit] != other._view()[:limit]
+        limit = min(len(self._keys) - start, len(other._keys) - other_start)
+        if limit <= 0:
+            return 0
+        differs = self._view()[start : start + limit] != other._view()[other_start : other_start + limit]
         first = int(differs.argmax())
-        return self.whole(first if differs[first] else limit)
+        return first if differs[first] else limit
+
+    def as_text(self) -> str:
+        """Text cells as a string of one character each, which Python searches in linear time whatever is in it.
+
+        Empty where a token id is beyond the last character, 0x10ffff: several times the largest vocabulary there is.
+        """
+        if not len(self._keys) or self._view().max() > sys.maxunicode:
+            return ""
+        assert not self._spans
+        return self._view().astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
     def _view(self) -> NDArray[np.int64]:
         # Must not outlive the statement it is made in: an array cannot grow while a view of it is alive.

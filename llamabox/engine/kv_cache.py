@@ -6,7 +6,7 @@ The ledger and the native memory change in one method or not at all; `check_inte
 from __future__ import annotations
 
 from llamabox.engine.history import History
-from llamabox.engine.prefix_index import Match, longest_prefix
+from llamabox.engine.prefix_index import Match, Reuse, find_reuse, longest_prefix
 from llamabox.engine.seams import Memory
 from llamabox.engine.slot import Slot, SlotState
 
@@ -25,6 +25,7 @@ class KVCache:
         self._memory = memory
         self._clock = 0
         self._worth_copying = 1 if memory.is_unified else max(MIN_COPY, n_ctx // COPY_SHARE)
+        self._put_off: set[int] = set()  # slots whose copy or shift the memory carries out with the next decode
         self.n_ctx = n_ctx  # cells a slot may hold
         self.slots = [Slot(i) for i in range(n_slots)]
 
@@ -59,6 +60,28 @@ class KVCache:
         """The longest usable resident prefix of `prompt`, up to `limit` cells. Changes nothing."""
         return longest_prefix(self.slots, prompt, limit)
 
+    def best_reuse(self, slots: list[Slot], prompt: History, limit: int, n_least: int) -> Reuse | None:
+        """What of a prompt is best moved together in one of `slots`; None where nothing can. Changes nothing.
+
+        Only where cells can be moved, and not under a sliding window, which may have forgotten some in between.
+        """
+        if not self._memory.can_shift or self._memory.n_window or prompt.has_media:
+            return None
+        usable = [slot for slot in slots if not slot.resident.has_media and slot.resident.lora == prompt.lora]
+        found = [find_reuse(slot, prompt, limit, n_least) for slot in usable]
+        return max((reuse for reuse in found if reuse.runs), key=lambda reuse: reuse.n_cells, default=None)
+
+    def take_reuse(self, reuse: Reuse) -> int:
+        """Make the free slot busy with what `reuse` found in it, moved together. Returns how many cells it has."""
+        slot = reuse.slot
+        self.take(slot, len(slot.resident))
+        n_cells = reuse.n_prefix
+        for run in reuse.runs:
+            if run.n_gap and not self.shift(slot, n_cells, run.n_gap):
+                return 0
+            n_cells += run.n_cells
+        return self.truncate(slot, n_cells)
+
     def take(self, slot: Slot, n_cells: int) -> int:
         """Make the free `slot` busy, keeping its first `n_cells` cells. Returns how many it really kept."""
         assert not slot.is_busy
@@ -80,7 +103,9 @@ class KVCache:
         target.resident.append_from(source.resident, 0, len(source.resident))
         target.n_exact = source.n_exact
         n_kept = self.truncate(target, n_cells)
-        if self._memory.is_unified:
+        if not self._memory.is_unified:
+            self._put_off.add(target.slot_id)
+        else:
             target.n_shared = n_kept
             source.n_shared = max(source.n_shared, n_kept)
         self._touch(source)
@@ -98,6 +123,10 @@ class KVCache:
         slot.n_shared = min(slot.n_shared, n_cells)
         return n_cells
 
+    def carried_out(self) -> None:
+        """Note that a decode went through, and with it all that was put off until then."""
+        self._put_off.clear()
+
     def computed(self, slot: Slot, history: History, stop: int) -> None:
         """Note that a decode has put cells up to `stop` of `history` into the memory."""
         was_exact = slot.n_exact == len(slot.resident)
@@ -106,7 +135,10 @@ class KVCache:
             slot.n_exact = len(slot.resident)
 
     def shift(self, slot: Slot, n_keep: int, n_discard: int) -> bool:
-        """Drop cells [n_keep, n_keep + n_discard), move later ones down. False, and the slot empty, without room."""
+        """Drop cells [n_keep, n_keep + n_discard), move later ones down.
+
+        False, and the slot empty, without room for it, and where the memory refuses to remove a part.
+        """
         n_cells = len(slot.resident)
         assert self._memory.can_shift
         assert 0 < n_discard <= n_cells - n_keep
@@ -116,7 +148,10 @@ class KVCache:
                 self._forget(slot)
                 return False
             slot.n_shared = 0
-        self._memory.seq_rm(slot.slot_id, n_keep, n_keep + n_discard)
+        if not self._memory.seq_rm(slot.slot_id, n_keep, n_keep + n_discard):
+            self.clear(slot)
+            return False
+        self._put_off.add(slot.slot_id)
         self._memory.seq_add(slot.slot_id, n_keep + n_discard, n_cells, -n_discard)
         slot.resident.discard(n_keep, n_keep + n_discard)
         slot.n_exact = min(slot.n_exact, n_keep)
@@ -124,8 +159,13 @@ class KVCache:
         return True
 
     def release(self, slot: Slot) -> None:
-        """The sequence in `slot` has ended; its cells stay for others to start from."""
+        """The sequence in `slot` has ended; its cells stay for others to start from.
+
+        Unless its cells are not what the ledger says yet, because it ended before the decode that they wait for.
+        """
         slot.is_busy = False
+        if slot.slot_id in self._put_off:
+            self.clear(slot)
         self._touch(slot)
 
     def clear(self, slot: Slot) -> None:
@@ -136,22 +176,34 @@ class KVCache:
     def state(self, slot: Slot) -> SlotState:
         """A copy of all that `slot` holds, text only. Changes nothing."""
         assert not slot.resident.has_media
-        return SlotState(tuple(slot.resident.keys()), slot.n_exact, self._memory.state_get(slot.slot_id))
+        assert slot.slot_id not in self._put_off or not len(slot.resident)
+        native = self._memory.state_get(slot.slot_id)
+        return SlotState(tuple(slot.resident.keys()), slot.n_exact, native, slot.resident.lora)
 
     def restore(self, slot: Slot, state: SlotState) -> bool:
         """Let the free `slot` hold `state`, which must be from this model. False, and the slot empty, if it cannot."""
         assert not slot.is_busy
         assert len(state.tokens) <= self.n_ctx
         self.clear(slot)
+        if slot.slot_id in self._put_off:  # a copy to come would overwrite the state
+            self._memory.carry_out(slot.slot_id)
+            self.carried_out()
         if not self._memory.state_set(slot.slot_id, state.native):
             return False
         if self._memory.seq_pos_max(slot.slot_id) != len(state.tokens) - 1:
             self.clear(slot)
             return False
-        slot.resident.extend(state.tokens)
+        slot.resident = History(state.tokens, state.lora)
         slot.n_exact = state.n_exact
         self._touch(slot)
         return True
+
+    def wipe(self) -> None:
+        """Forget the cells of all slots, which are free, and what else is left in the memory."""
+        assert not any(slot.is_busy for slot in self.slots)
+        self._memory.clear()
+        for slot in self.slots:
+            self._forget(slot)
 
     def drop_free(self) -> int:
         """Forget the cells of all free slots. Returns how many cells their ledgers held."""

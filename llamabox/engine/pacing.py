@@ -32,11 +32,11 @@ class Pacing:
             base = self._decode if n_decode else 0.0
             self._token = _blend(self._token, max(seconds - base, 0.0) / n_prefill)
 
-    def chunk(self) -> int:
-        """Prompt tokens that may join a step that carries decoding rows."""
+    def chunk(self, idle: float = 0.0) -> int:
+        """Prompt tokens that may join a step that carries decoding rows, or could do so only in `idle` seconds."""
         if not self._decode or not self._token:
             return MIN_CHUNK
-        return max(MIN_CHUNK, int((self._factor - 1.0) * self._decode / self._token))
+        return max(MIN_CHUNK, int(((self._factor - 1.0) * self._decode + idle) / self._token))
 
 
 def _blend(average: float, value: float) -> float:

@@ -15,6 +15,7 @@ from llamabox.engine.events import (
     Finished,
     FinishReason,
     Likely,
+    Progress,
     Started,
     StopType,
     Timings,
@@ -46,6 +47,17 @@ class Reporter:
     def forget(self, request_id: str) -> None:
         """Drop what was not yet taken of an aborted request."""
         self._events = [event for event in self._events if event.request_id != request_id]
+
+    def progress(self, sequence: Sequence, now: float) -> None:
+        """Where the request wants to know: this much of the prompt is computed."""
+        if not sequence.params.return_progress or sequence.index:
+            return
+        assert sequence.slot is not None
+        n_new = sequence.n_computed - sequence.n_cached
+        timings = Timings(sequence.n_cached, n_new, prompt_ms=(now - sequence.admitted) * 1e3)
+        self._events.append(
+            Progress(sequence.request_id, sequence.index, sequence.slot.slot_id, sequence.n_prompt, timings)
+        )
 
     def started(self, sequence: Sequence, now: float) -> None:
         """The prompt is computed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,15 @@ SAMPLER_LETTERS = {
 """The letters of `--sampling-seq`."""
 
 
+LoraSet = tuple[tuple[int, float], ...]
+"""Which LoRA adapters compute a text: (id, scale) in the order of ids, none at scale 0. Equal sets are equal values."""
+
+
+def lora_set(scales: Mapping[int, float]) -> LoraSet:
+    """The set of adapters with these scales by id; those that are not named have scale 0."""
+    return tuple(sorted((adapter_id, scale) for adapter_id, scale in scales.items() if scale))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How the next token is chosen. Values are checked before they get here; ranges are those of contract 2.10.2."""
@@ -107,13 +117,17 @@ class GenerationParams:
     stop: tuple[str, ...] = ()
     n_indent: int = 0  # end where a line after the first begins with fewer blanks than this
     t_max_predict_ms: int = -1  # end with the first line that ends this long after the first token; 0 or less: never
+    return_progress: bool = False  # tell how far the prompt is
     special: bool = False  # render special tokens in the text
     n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
     grammar: str = ""  # what the text must be, in GBNF
     json_schema: str = ""  # or a JSON schema, as JSON; at most one of the two
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True
+    n_cache_reuse: int = 0  # behind the common prefix, move resident runs of this many cells or more; 0: none
     id_slot: int = -1  # wait for this slot; -1: any
+    lora: LoraSet = ()
+    tokens_per_second: int = 0  # the most that each sequence generates after its first token; 0: no limit
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import cast
 
+from llamabox.bindings.adapters import Lora, apply_loras
 from llamabox.bindings.batch import Batch as NativeBatch
 from llamabox.bindings.context import Context
 from llamabox.bindings.sampler import ChainBuilder, RowSampler, SamplerChain
 from llamabox.engine.batch import Batch
 from llamabox.engine.logprobs import top_logprobs
-from llamabox.engine.request import SamplingParams
+from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Sampler, TokenMask
+from llamabox.errors import NoRoom
 
 
 class LlamaMemory:
     """The engine's Memory over a context's."""
 
     def __init__(self, context: Context) -> None:
+        self._context = context
         self._memory = context.memory
         self._n_window = context.model.n_swa
         self._is_unified = context.kv_unified
@@ -44,6 +47,16 @@ class LlamaMemory:
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
         self._memory.seq_add(seq_id, p0, p1, delta)
 
+    def carry_out(self, seq_id: int) -> None:
+        # libllama has no call for that alone; a decode begins with it, also one that then finds no room.
+        batch = NativeBatch(self._context.native, 1)
+        batch.add(self._context.model.vocab.bos or 0, 0, seq_id, wants_logits=False)
+        try:
+            self._context.decode(batch)
+        except NoRoom:
+            return
+        self._memory.seq_rm(seq_id, -1, -1)
+
     def seq_detach(self, seq_id: int) -> bool:
         state = self._memory.state_get(seq_id)
         self._memory.seq_rm(seq_id, -1, -1)
@@ -62,7 +75,7 @@ class LlamaMemory:
         return self._memory.seq_pos_max(seq_id)
 
     def clear(self) -> None:
-        self._memory.clear()
+        self._memory.clear(data=True)
 
 
 class LlamaSampler:
@@ -82,10 +95,15 @@ class LlamaSampler:
 
 
 class LlamaRunner:
-    """The engine's Runner over a context, on that context's thread. Does not own the context."""
+    """The engine's Runner over a context, on that context's thread. Owns neither the context nor the adapters.
 
-    def __init__(self, context: Context) -> None:
+    `loras` are those of the model, by id. A change of adapters costs the next decode some milliseconds.
+    """
+
+    def __init__(self, context: Context, loras: Seq[Lora] = ()) -> None:
         self._context = context
+        self._loras = loras
+        self._applied: LoraSet = ()
         self._vocab = context.model.vocab
         self._batch = NativeBatch(context.native, context.n_batch)
         self._rows = RowSampler(context)
@@ -114,6 +132,9 @@ class LlamaRunner:
         return LlamaSampler(builder.build(), wants_history=chosen.wants_history)
 
     def execute(self, batch: Batch) -> None:
+        if batch.lora != self._applied:
+            apply_loras(self._context, [(self._loras[adapter_id], scale) for adapter_id, scale in batch.lora])
+            self._applied = batch.lora
         native, n_rows = self._batch, len(batch)
         native.token[:n_rows] = batch.tokens
         native.pos[:n_rows] = batch.positions

@@ -9,6 +9,7 @@ from llamabox.engine.batch import Batch
 from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.pacing import SHORT_PROMPT, Pacing
 from llamabox.engine.sequence import Sequence
+from llamabox.engine.turns import Turns
 
 MAX_FORCED = SHORT_PROMPT
 """Cells of one sequence, of those that a grammar forces, in one step: more would be felt by the others."""
@@ -34,6 +35,7 @@ class Work:
     shares: list[Share] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
     stuck: list[Sequence] = field(default_factory=list)
+    next_due: float | None = None  # when the first of those is due that keep to a speed limit and sat this step out
     n_decode: int = 0
     n_forced: int = 0  # cells of decoding sequences beyond one each
     n_prefill: int = 0
@@ -55,6 +57,7 @@ class Scheduler:
         n_chunk: int,
         adds_bos: bool,
         cont_batching: bool,
+        slot_similarity: float,
     ) -> None:
         self._cache = cache
         self._pacing = pacing
@@ -62,7 +65,8 @@ class Scheduler:
         self._n_chunk = min(n_chunk, n_batch)
         self._adds_bos = adds_bos
         self._cont_batching = cont_batching
-        self._admission = Admission(cache)
+        self._admission = Admission(cache, slot_similarity)
+        self._turns = Turns()
         self.running: list[Sequence] = []
 
     @property
@@ -87,11 +91,15 @@ class Scheduler:
             self._cache.release(sequence.slot)
         sequence.end()
 
-    def schedule(self) -> Work:
-        """Admit who can be admitted and plan one step."""
+    def schedule(self, now: float) -> Work:
+        """Admit who can be admitted and plan one step. Whose speed limit says that it is not due yet sits it out."""
         work = Work(admitted=self._admission.admit(self.running))
+        due = [(sequence.due(now), sequence) for sequence in self.running]
+        work.next_due = min((time for time, _ in due if time > now), default=None)
+        ready = [sequence for time, sequence in due if time <= now]
+        mine = self._whose_turn(ready, work.batch)
         parts: list[tuple[Sequence, int]] = []
-        for sequence in self.running:
+        for sequence in mine:
             if sequence.n_pending == 1 or not sequence.is_prefilling:
                 if self._make_room(sequence):
                     parts.append((sequence, 1))
@@ -101,10 +109,22 @@ class Scheduler:
         parts = self._extend(parts)
         n_cells = sum(n_cells for _, n_cells in parts)
         work.n_forced = n_cells - len(parts)
-        prefill = self._prefill(self._n_batch - n_cells, has_decoders=work.n_decode > 0)
+        prefill = self._prefill(mine, self._n_batch - n_cells, self._chunk(ready, work.next_due, now))
+        if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
+            self._turns.end()
         work.n_prefill = sum(n_cells for _, n_cells in prefill)
         self._fill(work, parts + prefill)
         return work
+
+    def _whose_turn(self, ready: list[Sequence], batch: Batch) -> list[Sequence]:
+        """Those of the `ready` sequences whose LoRA set has its turn, which becomes the batch's."""
+        able = ready
+        if not self._cont_batching and any(not sequence.is_prefilling for sequence in ready):
+            able = [sequence for sequence in ready if not _has_prompt(sequence)]
+        if not able:
+            return []
+        batch.lora = self._turns.next(sequence.params.lora for sequence in able)
+        return [sequence for sequence in ready if sequence.params.lora == batch.lora]
 
     def _extend(self, parts: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int]]:
         """The same with forced cells, up to the context's end: what lies behind it waits for the shift, as ever."""
@@ -115,6 +135,16 @@ class Scheduler:
             room -= n_cells - 1
             extended.append((sequence, n_cells))
         return extended
+
+    def _chunk(self, ready: list[Sequence], next_due: float | None, now: float) -> int:
+        """Prompt tokens of this step."""
+        # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
+        if any(not sequence.is_prefilling for sequence in ready):
+            return self._pacing.chunk() if self._cont_batching else 0
+        if next_due is not None:
+            # A text that sits this step out wants its next one in time.
+            return min(self._n_chunk, self._pacing.chunk(next_due - now))
+        return self._n_chunk
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Shift the context where the next cell would reach its end. False where there is no room to do it."""
@@ -131,13 +161,13 @@ class Scheduler:
         sequence.truncated = True
         return True
 
-    def _prefill(self, room: int, *, has_decoders: bool) -> list[tuple[Sequence, int]]:
+    def _prefill(self, mine: list[Sequence], room: int, chunk: int) -> list[tuple[Sequence, int]]:
         """Prompt chunks of this step, as (sequence, number of cells)."""
-        candidates = [sequence for sequence in self.running if sequence.n_pending > 1 and sequence.is_prefilling]
-        if not candidates or (has_decoders and not self._cont_batching):
+        candidates = [sequence for sequence in mine if _has_prompt(sequence)]
+        if not candidates or not chunk:
             return []
         candidates.sort(key=_urgency)
-        long_budget = min(room, self._pacing.chunk() if has_decoders else self._n_chunk)
+        long_budget = min(room, chunk)
         short_budget = min(room, self._n_chunk)
         fair = long_budget
         parts: list[tuple[Sequence, int]] = []
@@ -167,6 +197,11 @@ class Scheduler:
                 wants_output=wants_output,
             )
             work.shares.append(Share(sequence, stop, row if wants_output else -1))
+
+
+def _has_prompt(sequence: Sequence) -> bool:
+    """Its prompt takes more than the one row that everybody gets."""
+    return sequence.is_prefilling and sequence.n_pending > 1
 
 
 def _slot_id(sequence: Sequence) -> int:

@@ -25,10 +25,16 @@ class Memory(Protocol):
         """Remove [p0, p1). False, and nothing done, where a part cannot be removed; a whole sequence always can."""
 
     def seq_cp(self, source: int, target: int) -> None:
-        """Let the empty `target` hold all that `source` holds; in a unified pool they share the cells from then on."""
+        """Let the empty `target` hold all that `source` holds; in a unified pool they share the cells from then on.
+
+        Without one, what is in the cells is copied by the next decode: until then `state_get` gives what was there.
+        """
 
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
-        """Move [p0, p1) by `delta`. Moves the cells for every sequence that shares them."""
+        """Move [p0, p1) by `delta`. Moves the cells for every sequence that shares them; the next decode does it."""
+
+    def carry_out(self, seq_id: int) -> None:
+        """Do now what waits for the next decode. `seq_id` must be empty, and is so afterwards."""
 
     def seq_detach(self, seq_id: int) -> bool:
         """Give the sequence cells of its own, with the same content. False, and the sequence empty, without room."""
@@ -46,7 +52,7 @@ class Memory(Protocol):
         """The highest position held, -1 when empty."""
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything, the numbers in cells that nobody holds any more as well."""
 
     @property
     def can_shift(self) -> bool:
@@ -133,7 +139,7 @@ class Runner(Protocol):
         """A sampler for one sequence. Raises InvalidRequest when libllama will not have these values."""
 
     def execute(self, batch: Batch) -> None:
-        """Compute the batch: one llama_decode. Raises a DecodeError."""
+        """Compute the batch with its LoRA set: one llama_decode. Raises a DecodeError."""
 
     def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
         """One token per row of the last batch, of those its mask allows, each accepted by its sampler.

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from llamabox.engine.detokenizer import Detokenizer
 from llamabox.engine.events import Timings, TokenProbs
 from llamabox.engine.history import History
+from llamabox.engine.rate import RateLimit
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.engine.seams import Constraint, Sampler
 from llamabox.engine.slot import Slot
@@ -32,7 +33,7 @@ class Sequence:
         self.request = request
         self.index = index
         self.seed = seed
-        self.cells = History(request.tokens)
+        self.cells = History(request.tokens, request.params.lora)
         self.n_prompt = len(self.cells)
         self.n_cached = 0
         self.n_generated = 0
@@ -46,6 +47,8 @@ class Sequence:
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
         self.distribution: dict[int, float] = {}  # that the token of this step was drawn from, if it is to be told
         self.timings = Timings()
+        limit = request.params.tokens_per_second
+        self.rate_limit = RateLimit(limit) if limit else None
         self.arrived = arrived
         self.admitted = arrived
         self.first_token = arrived
@@ -77,6 +80,12 @@ class Sequence:
     def is_prefilling(self) -> bool:
         """Running, with nothing generated yet."""
         return self.n_generated == 0 and self.slot is not None
+
+    def due(self, now: float) -> float:
+        """When its next token may be computed; `now` or earlier: at once."""
+        if self.rate_limit is None or self.n_generated == 0:
+            return now
+        return self.rate_limit.due(self.n_generated, now)
 
     def n_keep(self, adds_bos: bool, n_ctx: int) -> int:
         """Cells that a context shift keeps at the front (contract A.3)."""

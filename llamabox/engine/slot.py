@@ -10,15 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llamabox.engine.history import History
+from llamabox.engine.request import LoraSet
 
 
 @dataclass(frozen=True, slots=True)
 class SlotState:
-    """What a slot holds, for keeping it elsewhere: its text tokens, how many of them are exact, the native state."""
+    """What a slot holds, for keeping it elsewhere: its text tokens, how many of them are exact, the native state.
+
+    `lora` is the set of adapters that computed it.
+    """
 
     tokens: tuple[int, ...]
     n_exact: int
     native: bytes
+    lora: LoraSet = ()
 
 
 class Slot:

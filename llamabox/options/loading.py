@@ -23,6 +23,18 @@ LOADING_OPTIONS = (
         "--override-kv", "text.kv_overrides", v.kv_override, metavar="KEY=TYPE:VALUE", accumulates=True, default="",
         text="replace a value of the model's metadata; TYPE is int, float, bool or str; several times for several",
     ),
+    text(
+        "--control-vector", "text.control_vectors", v.plain_file, metavar="FILE", accumulates=True, default="",
+        text="add a control vector (GGUF) to what the layers put out; several times for several",
+    ),
+    text(
+        "--control-vector-scaled", "text.control_vectors", v.scaled_file, metavar="FILE SCALE", accumulates=True,
+        n_words=2, text="the same, times SCALE", default="",
+    ),
+    text(
+        "--control-vector-layer-range", "text.control_vector_layers", v.layer_range, metavar="START END", n_words=2,
+        text="layers that control vectors apply to, both included; 0 is the first or the last", default="all",
+    ),
     switch(COMPLETION, "--mlock", "text.mlock", "lock the model in memory"),
     switch(COMPLETION, "--no-mmap", "text.mmap", "read the model instead of mapping its file", const=False),
     text(

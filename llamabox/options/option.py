@@ -22,7 +22,8 @@ class Option:
     dest: str
     help: str
     metavar: str = ""
-    parse: Callable[[str], object] | None = None
+    parse: Callable[..., object] | None = None  # gets the words that follow, a string each
+    n_words: int = 1  # at most so many; fewer where the next one begins with a dash or there is none
     const: object = True
     words: frozenset[str] = frozenset()  # not empty: the value may be left out, and only one of these is a value
     accumulates: bool = False  # several uses add up instead of the last one winning
@@ -50,7 +51,7 @@ def valued(
     group: str,
     flags: str,
     dest: str,
-    parse: Callable[[str], object],
+    parse: Callable[..., object],
     text: str,
     *,
     metavar: str = "N",
@@ -58,6 +59,7 @@ def valued(
     hidden: str = "",
     default: str | None = None,
     accumulates: bool = False,
+    n_words: int = 1,
 ) -> Option:
     return Option(
         group=group,
@@ -66,6 +68,7 @@ def valued(
         help=text,
         metavar=metavar,
         parse=parse,
+        n_words=n_words,
         env=env,
         hidden=tuple(hidden.split()),
         default=default,

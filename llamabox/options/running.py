@@ -11,8 +11,22 @@ RUNNING_OPTIONS = (
     ),
     switch(COMPLETION, "--no-cache-prompt", "generation.cache_prompt", "compute every prompt anew", const=False),
     text(
+        "--cache-reuse", "generation.n_cache_reuse", v.integer(0), env="LLAMA_ARG_CACHE_REUSE",
+        text="behind the common start of a prompt, move resident pieces of so many tokens or more instead of computing "
+        "them: inexact, as a context shift; turns --cache-prompt on; 0 is off",
+    ),
+    text(
+        "-sps --slot-prompt-similarity", "text.slot_similarity", v.number(0, 1),
+        text="a prompt takes over the slot that holds its start where at least this part of the slot is of use to it; "
+        "else, and always with 0, the least recently used slot gets a copy",
+    ),
+    text(
         "-np --parallel", "text.n_parallel", v.integer(1, 256), "slots: requests served at the same time",
         env="LLAMA_ARG_N_PARALLEL",
+    ),
+    text(
+        "-tps --tokens-per-second", "text.tokens_per_second", v.integer(-1),
+        text="let requests limit their speed by the header X-Request-Tokens-Per-Second, up to this; -1 measures it",
     ),
     switch(
         COMPLETION, "-cb --cont-batching", "text.cont_batching", "evaluate prompts beside running texts (default)",

@@ -52,6 +52,18 @@ SERVER_OPTIONS = (
         text="the model's name in the API", default="the model's path",
     ),
     valued(
+        SERVER, "--lora", "text.lora", v.plain_file, metavar="FILE", accumulates=True, default="",
+        text="load a LoRA adapter (GGUF) and apply it at scale 1; several times for several",
+    ),
+    valued(
+        SERVER, "--lora-scaled", "text.lora", v.scaled_file, metavar="FILE SCALE", accumulates=True, n_words=2,
+        text="the same at another scale", default="",
+    ),
+    switch(
+        SERVER, "--lora-init-without-apply", "server.lora_init_without_apply",
+        "load LoRA adapters at scale 0, until a request or POST /lora-adapters gives them another",
+    ),
+    valued(
         SERVER, "-s --seed", "sampling.seed", v.seed, default="-1", text="seed; -1 draws one for each request",
     ),
     switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),

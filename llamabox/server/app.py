@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 import llamabox
 from llamabox.errors import LlamaboxError, NotSupported
@@ -20,6 +21,7 @@ from llamabox.server.endpoint import Handler, JsonRoute
 from llamabox.server.errors import on_fault, on_http_exception, on_llamabox_error
 from llamabox.server.health import health
 from llamabox.server.infill import infill
+from llamabox.server.lora_adapters import BODY, lora_adapters, set_lora_adapters
 from llamabox.server.metrics import Metrics
 from llamabox.server.middleware import Admission, Auth, Cors, RequestId
 from llamabox.server.models import models
@@ -63,7 +65,6 @@ MISSING: dict[str, str] = {
     "/v1/reranking": "reranking (--rerank)",
     "/rerank": "reranking (--rerank)",
     "/reranking": "reranking (--rerank)",
-    "/lora-adapters": "LoRA adapters (--lora)",
     "/v1/images/generations": "image generation (--images)",
     "/v1/images/edits": "image edits (--images)",
 }
@@ -96,6 +97,8 @@ def _routes(prefix: str) -> list[BaseRoute]:
     routes: list[BaseRoute] = [Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in GET.items()]
     routes += [Route(prefix + path, JsonRoute(handler), methods=["POST"]) for path, handler in POST.items()]
     routes += [Route(prefix + "/props", _by_method(GET=props, POST=set_props), methods=["GET", "POST"])]
+    adapters = ByMethod(lora_adapters, JsonRoute(set_lora_adapters, array_as=BODY))
+    routes += [Route(prefix + "/lora-adapters", adapters, methods=["GET", "POST"])]
     routes += [Route(prefix + "/slots/{id_slot}", JsonRoute(slot_action, needs_body=False), methods=["POST"])]
     every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
     routes += [Route(prefix + path, _missing(what), methods=every) for path, what in MISSING.items()]
@@ -112,6 +115,21 @@ def _by_method(
         return await endpoints[method](request)
 
     return endpoint
+
+
+class ByMethod:
+    """An ASGI app: one path with an endpoint for GET and a route with a body for POST."""
+
+    def __init__(self, get: Callable[[Request], Awaitable[Response]], post: JsonRoute) -> None:
+        self._get = get
+        self._post = post
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await self._post(scope, receive, send)
+        else:
+            response = await self._get(Request(scope, receive))
+            await response(scope, receive, send)
 
 
 def _missing(what: str) -> Callable[[Request], Awaitable[Response]]:

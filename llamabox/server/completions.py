@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from llamabox.engine.events import Delta, Started
+from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.endpoint import Exchange
 from llamabox.server.params import Dialect, Options, parse_options
 from llamabox.server.prompt_text import prompt_texts
@@ -14,7 +14,7 @@ from llamabox.server.prompts import Prompt, parse_prompts
 from llamabox.server.reply import Reply
 from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.json import JsonResponse, dumps
-from llamabox.server.responses.native import PartialChunks, final_object, select_fields
+from llamabox.server.responses.native import PartialChunks, final_object, progress_chunk, select_fields
 from llamabox.server.responses.timings import rate_header
 from llamabox.workers.text_config import ModelInfo
 
@@ -48,6 +48,9 @@ class NativeShape:
         self._options = options
         self._texts = texts
         self._partial: dict[int, PartialChunks] = {}
+
+    def progress(self, choice: Choice, event: Progress) -> bytes:
+        return progress_chunk(choice.index, event, self._options)
 
     def started(self, choice: Choice, event: Started) -> bytes:
         self._partial[choice.index] = PartialChunks(choice.index, event, self._options)

@@ -28,8 +28,10 @@ class ServerConfig:
     alias: str = "unknown"  # while it is "unknown" the model's path stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
-    defaults: GenerationParams = field(default_factory=GenerationParams)  # the command line's
+    # The command line's; of its LoRA set, what POST /lora-adapters last made of it.
+    defaults: GenerationParams = field(default_factory=GenerationParams)
     given: frozenset[str] = frozenset()  # names of the sampling options the user set (contract D-7)
+    lora_init_without_apply: bool = False  # the adapters begin at scale 0
     enable_slots: bool = False
     slot_save_path: str | None = None  # an existing folder
     enable_metrics: bool = False

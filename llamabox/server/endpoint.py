@@ -45,10 +45,11 @@ Handler = Callable[[Exchange], Awaitable[Response]]
 class JsonRoute:
     """An ASGI app of one handler. Its work is cancelled the moment the client is gone, before or amid the reply."""
 
-    def __init__(self, handler: Handler, *, needs_body: bool = True) -> None:
-        """Without `needs_body` no body at all is an empty object."""
+    def __init__(self, handler: Handler, *, needs_body: bool = True, array_as: str | None = None) -> None:
+        """Without `needs_body` no body at all is an empty object. With `array_as` a body is an array: that field."""
         self._handler = handler
         self._needs_body = needs_body
+        self._array_as = array_as
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = services_of(Request(scope))
@@ -59,7 +60,7 @@ class JsonRoute:
         except BodyTooLarge as exc:
             await _refuse_body(exc, config.max_body, receive, send)
             return
-        body = parse_body(raw) if raw or self._needs_body else {}
+        body = parse_body(raw, self._array_as) if raw or self._needs_body else {}
         del raw
         exchange = Exchange(services, services.model(), body, record_of(scope), scope)
         await run_while_connected(receive, self._answer(exchange, scope, send))
@@ -76,14 +77,21 @@ class JsonRoute:
             raise ServerFault("the server failed at this request; its log says why") from exc
 
 
-def parse_body(raw: bytes) -> dict[str, Any]:
-    """A JSON object without its nulls, whatever the content type says. InvalidRequest for anything else."""
+def parse_body(raw: bytes, array_as: str | None = None) -> dict[str, Any]:
+    """A JSON object without its nulls, whatever the content type says. InvalidRequest for anything else.
+
+    With `array_as` it must be an array, which becomes the field of that name.
+    """
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
         raise BodyTooLarge(f"the request body holds more than {MAX_VALUES} values")
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
         raise InvalidRequest(f"the request body is not valid JSON: {exc}") from exc
+    if array_as is not None:
+        if not isinstance(body, list):
+            raise InvalidRequest("the request body must be a JSON array")
+        return {array_as: body}
     if not isinstance(body, dict):
         raise InvalidRequest("the request body must be a JSON object")
     return present(body)

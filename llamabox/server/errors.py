@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from llamabox import errors
 from llamabox.server.responses.json import JsonResponse, dumps
@@ -28,6 +28,7 @@ STATUS: dict[type[errors.LlamaboxError], tuple[int, str]] = {
     errors.AuthenticationFailed: (401, "authentication_error"),
     errors.Forbidden: (403, "permission_error"),
     errors.NotFound: (404, "not_found_error"),
+    errors.RateTooHigh: (410, "invalid_request_error"),
     errors.NotSupported: (501, "not_supported_error"),
     errors.ServiceError: (500, "server_error"),
     errors.Unavailable: (503, "unavailable_error"),
@@ -57,6 +58,8 @@ def error_object(error: errors.LlamaboxError) -> dict[str, Any]:
 def error_response(error: errors.LlamaboxError) -> Response:
     """The whole reply. A 503 asks to come back in a second."""
     value = error_object(error)
+    if isinstance(error, errors.RateTooHigh):  # plain text (contract 2.1.6)
+        return PlainTextResponse(error.message, value["code"])
     headers: dict[str, str] = {}
     if value["code"] == 503:
         headers["retry-after"] = "1"

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from llamabox.engine.events import Delta, Started
+from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.endpoint import Exchange
 from llamabox.server.params import Dialect, Options
 from llamabox.server.prompt_text import prompt_texts
@@ -46,6 +46,9 @@ class OpenAIShape:
         self._info = info
         self._choices = choices
         self._texts = texts
+
+    def progress(self, choice: Choice, event: Progress) -> bytes:
+        return self._chunks.progress(choice.index, event)
 
     def started(self, choice: Choice, event: Started) -> bytes:
         return self._chunks.role(choice.index) if self._is_chat else b""

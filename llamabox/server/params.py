@@ -13,6 +13,7 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.grammar_fields import parse_grammar
 from llamabox.server.logit_bias import BiasEntry, parse_logit_bias
 from llamabox.server.logprob_fields import chat_n_top, completion_n_top, native_n_top
+from llamabox.server.lora_fields import parse_lora
 from llamabox.server.numbers import INT32_MAX, wrong
 from llamabox.server.sampling_fields import parse_sampling
 from llamabox.workers.text_config import ModelInfo
@@ -73,6 +74,7 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
             _parse_params(body, config, info, dialect),
             n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
             post_sampling_probs=_flag(body, "post_sampling_probs"),
+            return_progress=_flag(body, "return_progress") and stream,
         ),
         logit_bias=parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else [],
         model=_parse_model(body, config, info),
@@ -108,7 +110,9 @@ def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
         grammar=grammar,
         json_schema=json_schema,
+        n_cache_reuse=_whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),
         id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
+        lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else defaults.lora,
         sampling=parse_sampling(body, sampling, info.n_ctx),
     )
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 from starlette.responses import Response
 
-from llamabox.engine.events import Delta, Finished, Started
+from llamabox.engine.events import Delta, Finished, Progress, Started
 from llamabox.server.endpoint import Exchange
 from llamabox.server.params import Options
 from llamabox.server.prompts import Prompt
 from llamabox.server.responses.choice import Choice
+from llamabox.server.responses.timings import RATE_HEADER, rate_header
 from llamabox.server.running import events_of, make_submits
 from llamabox.server.sse import EventStream
+from llamabox.server.token_rate import asked_rate
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ logger = logging.getLogger(__name__)
 class Shape(Protocol):
     """How a dialect writes one sequence's events into a stream. Empty bytes: nothing to say."""
 
+    def progress(self, choice: Choice, event: Progress) -> bytes: ...
     def started(self, choice: Choice, event: Started) -> bytes: ...
     def text(self, choice: Choice, event: Delta) -> bytes: ...
     def finished(self, choice: Choice, *, is_last: bool) -> bytes: ...
@@ -36,6 +40,8 @@ class Reply:
     def __init__(self, exchange: Exchange, prompts: list[Prompt], options: Options) -> None:
         self._exchange = exchange
         self._options = options
+        rate = asked_rate(exchange.scope, exchange.info.tokens_per_second)
+        options = replace(options, params=replace(options.params, tokens_per_second=rate))
         self._submits = make_submits(exchange.services, prompts, options)
         self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
         exchange.record.choices = self.choices
@@ -61,7 +67,13 @@ class Reply:
 
     def stream(self, shape: Shape) -> Response:
         """The same as events, in the words of `shape`."""
-        return EventStream(self._chunks(shape), ping_interval=self._options.ping_interval)
+        return EventStream(
+            self._chunks(shape), ping_interval=self._options.ping_interval, trailer=RATE_HEADER, trailers=self._trailers
+        )
+
+    def _trailers(self) -> dict[str, str]:
+        """Where an error ended the stream, the rate up to there: Hypercorn breaks at trailers without any field."""
+        return rate_header(self.choices[0].timings)
 
     async def _chunks(self, shape: Shape) -> AsyncGenerator[bytes, None]:
         """What one engine step brought goes out in one piece."""
@@ -76,6 +88,8 @@ class Reply:
                             self._exchange.services.metrics.said(choice, event)
                             choice.count(event)
                             parts.append(shape.text(choice, event))
+                        case Progress():
+                            parts.append(shape.progress(self._choice(position, event), event))
                         case Started():
                             parts.append(shape.started(self._start(position, event), event))
                         case Finished():
@@ -87,7 +101,7 @@ class Reply:
                 if chunk:
                     yield chunk
 
-    def _choice(self, position: int, event: Started | Delta | Finished) -> Choice:
+    def _choice(self, position: int, event: Progress | Started | Delta | Finished) -> Choice:
         return self.choices[position * self._options.params.n + event.index]
 
     def _start(self, position: int, event: Started) -> Choice:

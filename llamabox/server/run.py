@@ -132,6 +132,9 @@ async def _load(services: Services) -> int:
         logger.error("%s", exc.message)
         return EXIT_LOAD_FAILED
     logger.info("model ready: %s, %d slots of %d tokens", info.path, info.n_slots, info.n_ctx)
+    scales = dict(services.config.defaults.lora)
+    for adapter_id, adapter in enumerate(info.lora):
+        logger.info("LoRA adapter %d: %s at scale %g", adapter_id, adapter["path"], scales.get(adapter_id, 0.0))
     await services.templates.warm(info)
     return 0
 

@@ -1,11 +1,12 @@
-"""Server-sent events: the headers wait for the first, and a silent stream is pinged."""
+"""Server-sent events: the headers wait for the first, and a silent stream is pinged; trailers on HTTP/2."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -21,18 +22,35 @@ class EventStream(Response):
     An error before the first chunk is raised, to become an HTTP status; a later one is the last event (contract D-3).
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], *, ping_interval: float) -> None:
-        """`ping_interval` in seconds; 0: no pings."""
+    def __init__(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        ping_interval: float,
+        trailer: str,
+        trailers: Callable[[], Mapping[str, str]],
+    ) -> None:
+        """`ping_interval` in seconds; 0: no pings.
+
+        `trailer` is the name of what `trailers` gives at the end, for clients that can and will take it.
+        """
         self.status_code = 200
         self.background = None
         self._chunks = chunks
         self._ping_interval = ping_interval
+        self._trailer = trailer
+        self._trailers = trailers
         self._last_sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._chunks):
             first = await anext(self._chunks, b"")
-            await send({"type": "http.response.start", "status": self.status_code, "headers": _headers(scope)})
+            with_trailers = _takes_trailers(scope)
+            headers = _headers(scope)
+            if with_trailers:
+                headers.append((b"trailer", self._trailer.encode("latin-1")))
+            start = {"type": "http.response.start", "status": self.status_code, "headers": headers}
+            await send({**start, "trailers": with_trailers})
             pinging = asyncio.create_task(self._ping(send))
             try:
                 await self._send_all(first, send)
@@ -40,6 +58,9 @@ class EventStream(Response):
                 pinging.cancel()
                 await asyncio.wait((pinging,))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if with_trailers:
+            found = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self._trailers().items()]
+            await send({"type": "http.response.trailers", "headers": found, "more_trailers": False})
 
     async def _send_all(self, first: bytes, send: Send) -> None:
         time = asyncio.get_running_loop().time
@@ -61,6 +82,11 @@ class EventStream(Response):
             if time() - self._last_sent >= self._ping_interval:
                 self._last_sent = time()
                 await send({"type": "http.response.body", "body": PING, "more_body": True})
+
+
+def _takes_trailers(scope: Scope) -> bool:
+    """Over HTTP/2, which Hypercorn tells by the extension, and only where the client asks for them, as it does too."""
+    return "http.response.trailers" in scope.get("extensions", {}) and Headers(scope=scope).get("te") == "trailers"
 
 
 def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:

@@ -24,9 +24,6 @@ GENERATION: dict[str, Neutral] = {
     "grammar_triggers": _empty,
     "preserved_tokens": _empty,
     "backend_sampling": _is(False),
-    "lora": _is([]),
-    "n_cache_reuse": _is(0),
-    "return_progress": _is(False),
 }
 """Refused on every route that generates."""
 

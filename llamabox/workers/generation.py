@@ -16,7 +16,7 @@ MAX_LAG = 4096
 
 
 class Generation:
-    """An async iterator over Started, Delta and Finished; it ends after the last of the request's n sequences.
+    """An async iterator over a request's events; it ends after the last of its n sequences.
 
     A Failed event, or the worker's death, is raised as its exception once the events before it are consumed.
     Belongs to the event loop; one consumer. As a context manager it aborts what has not ended by the exit.

@@ -28,6 +28,7 @@ from llamabox.engine.events import (
     Finished,
     FinishReason,
     Likely,
+    Progress,
     Started,
     StopType,
     Timings,
@@ -186,6 +187,9 @@ def _row(event: Event) -> tuple[Any, ...]:
             return row if event.probs is None else (*row, [_probs_row(probs) for probs in event.probs])
         case Started():
             return ("s", event.request_id, event.index, event.id_slot, event.n_prompt, event.n_cached, event.seed)
+        case Progress():
+            head = ("p", event.request_id, event.index, event.id_slot, event.n_prompt)
+            return (*head, *_timings_row(event.timings))
         case Finished():
             return (
                 *("f", event.request_id, event.index, event.reason, event.stop_type, event.stopping_word),
@@ -246,6 +250,8 @@ def _event(row: list[Any]) -> Event:
             return Delta(row[1], row[2], row[3], row[4], Timings(*row[5:11]), probs)
         case "s":
             return Started(*row[1:])
+        case "p":
+            return Progress(row[1], row[2], row[3], row[4], Timings(*row[5:]))
         case "f":
             ending = (FinishReason(row[3]), StopType(row[4]))
             return Finished(*(*row[1:3], *ending, *row[5:12], Timings(*row[12:])))
@@ -273,6 +279,7 @@ def _sampling(fields: dict[str, Any]) -> SamplingParams:
 def _submit(fields: dict[str, Any]) -> Submit:
     params = fields["params"]
     params["stop"] = tuple(params["stop"])
+    params["lora"] = _pairs(params["lora"])
     params["sampling"] = _sampling(params["sampling"])
     fields["params"] = GenerationParams(**params)
     fields["logit_bias"] = _biases(fields["logit_bias"])
@@ -280,10 +287,15 @@ def _submit(fields: dict[str, Any]) -> Submit:
 
 
 def _text_config(fields: dict[str, Any]) -> TextConfig:
-    for name in ("tensor_split", "cpu_mask", "cpu_mask_batch"):
+    for name in ("tensor_split", "cpu_mask", "cpu_mask_batch", "control_vector_layers"):
         fields[name] = tuple(fields[name])
-    fields["kv_overrides"] = tuple((key, value) for key, value in fields["kv_overrides"])
+    for name in ("kv_overrides", "lora", "control_vectors"):
+        fields[name] = _pairs(fields[name])
     return TextConfig(**fields)
+
+
+def _pairs(rows: Iterable[list[Any]]) -> tuple[tuple[Any, Any], ...]:
+    return tuple((first, second) for first, second in rows)
 
 
 def _without_surrogates(value: Any) -> Any:

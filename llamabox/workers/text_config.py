@@ -32,6 +32,9 @@ class TextConfig:
     tensor_split: tuple[float, ...] = ()  # shares of the GPUs; none: by their memory
     main_gpu: int = 0
     kv_overrides: tuple[tuple[str, KvValue], ...] = ()
+    lora: tuple[tuple[str, float], ...] = ()  # adapter files and the scales to begin with; the index is the id
+    control_vectors: tuple[tuple[str, float], ...] = ()  # files and strengths
+    control_vector_layers: tuple[int, int] = (0, 0)  # first and last; 0: the first or the last that there is
     mmap: bool = True
     mlock: bool = False
     numa: str = "disabled"  # disabled, distribute, isolate, numactl
@@ -51,7 +54,9 @@ class TextConfig:
     yarn_beta_slow: float = -1.0
     context_shift: bool = True
     cont_batching: bool = True
+    slot_similarity: float = 0.5  # the part of a free slot's cells that must be of use to take it over; 0: never
     warmup: bool = True
+    tokens_per_second: int = 0  # the most that a request may limit itself to; 0: no limits, -1: measured at start
     spm_infill: bool = False  # suffix, prefix, middle instead of prefix, suffix, middle
     verbosity: int = 0
     log_colors: bool = False
@@ -85,3 +90,5 @@ class ModelInfo:
     build: str  # "b<number>-<commit>"; the number is left out where it is not known
     longest_piece: int  # bytes: no prompt of n bytes has fewer than n / longest_piece tokens
     eog_tokens: list[int] = field(default_factory=list)
+    lora: list[dict[str, str]] = field(default_factory=list)  # by id: path, task_name, prompt_prefix
+    tokens_per_second: int = 0  # the cap of TextConfig, measured by now; 0: none

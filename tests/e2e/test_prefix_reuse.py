@@ -64,3 +64,16 @@ def test_the_same_prompt_again_computes_its_last_token_only(server: ServerProces
     second = server.ok("/completion", body)
     assert second["timings"]["prompt_n"] == 1
     assert second["timings"]["cache_n"] == first["tokens_evaluated"] - 1
+
+
+@pytest.mark.parametrize(("similarity", "slot"), [("0.5", 0), ("1", 0), ("0", 1)])
+def test_how_similar_a_slot_must_be_to_be_preferred_to_an_older_one(
+    serve: Callable[..., ServerProcess], similarity: str, slot: int
+) -> None:
+    server = serve("-c", "1024", "-np", "2", "-sps", similarity)
+    text = "One morning a heron stood in the shallow water and waited for a fish that did not come."
+    for prompt, id_slot in (("Something else.", 1), (text, 0)):
+        server.ok("/completion", {"prompt": prompt, "n_predict": 1, "id_slot": id_slot})
+    reply = server.ok("/completion", {"prompt": text + " Then it", "n_predict": 1})
+    assert reply["id_slot"] == slot
+    assert reply["timings"]["cache_n"] > 10

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fakes import FakeMemory, FakeRunner
 
 from llamabox.engine.engine import Engine, EngineConfig
-from llamabox.engine.events import Delta, Event, Failed, Finished, Started, TokenProbs
+from llamabox.engine.events import Delta, Event, Failed, Finished, Progress, Started, TokenProbs
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
 from llamabox.engine.seams import Grammar
 
@@ -19,6 +19,7 @@ MAX_STEPS = 10_000
 class Transcript:
     """Everything one sequence reported."""
 
+    progress: list[Progress] = field(default_factory=list)
     started: Started | None = None
     tokens: list[int] = field(default_factory=list)
     probs: list[TokenProbs] = field(default_factory=list)
@@ -48,7 +49,8 @@ class Driver:
     def __init__(self, runner: FakeRunner | None = None, **config: object) -> None:
         self.runner = runner or FakeRunner()
         settings: dict[str, object] = {"n_slots": 4, "n_ctx": 64, **config}
-        self.engine = Engine(self.runner, EngineConfig(**settings), clock=Clock())  # type: ignore[arg-type]
+        self.clock = Clock()
+        self.engine = Engine(self.runner, EngineConfig(**settings), clock=self.clock)  # type: ignore[arg-type]
         self.transcripts: dict[tuple[str, int], Transcript] = {}
         self.aborted: set[str] = set()
         self.n_steps = 0
@@ -65,6 +67,7 @@ class Driver:
     def step(self) -> list[Event]:
         self.n_steps += 1
         assert self.n_steps <= MAX_STEPS, "the engine does not come to rest"
+        self.clock.now += self.engine.rest()
         events = self.engine.step()
         for event in events:
             self._take(event)
@@ -84,6 +87,9 @@ class Driver:
         assert event.request_id not in self.aborted
         assert not transcript.is_over, "an event after the end"
         match event:
+            case Progress():
+                assert transcript.started is None
+                transcript.progress.append(event)
             case Started():
                 assert transcript.started is None
                 transcript.started = event

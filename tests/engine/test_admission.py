@@ -263,3 +263,28 @@ def test_who_waited_for_a_prefix_that_never_came_computes_it_itself() -> None:
     driver.run()
     assert n_cached(driver, "late") == 16
     assert driver.transcripts["late", 0].tokens == alone(late, n_ctx=256)[0].tokens
+
+
+# How similar a slot must be to be taken over
+
+
+@pytest.mark.parametrize(
+    ("similarity", "takes_over"), [(0.0, False), (0.3, True), (0.5, True), (0.6, False), (1.0, False)]
+)
+def test_a_slot_is_taken_over_where_enough_of_it_is_of_use(similarity: float, takes_over: bool) -> None:
+    driver = wide(n_slots=2, slot_similarity=similarity)
+    assert served(driver, request("oldest", (9,) * 20, n_predict=1, id_slot=0)) == 0
+    assert served(driver, request("half", HEAD, n_predict=1, id_slot=1)) == 0
+    asked = request("asked", (*HEAD[:20], 7, 7, 7), n_predict=4)
+    assert served(driver, asked) == 20
+    assert (slot_of(driver, "asked") == 1) == takes_over
+    assert driver.transcripts["asked", 0].tokens == alone(asked)[0].tokens
+
+
+def test_with_0_a_slot_that_is_all_of_use_gets_no_preference() -> None:
+    for similarity, expected in ((0.0, 0), (0.5, 1), (1.0, 1)):
+        driver = wide(n_slots=2, slot_similarity=similarity)
+        served(driver, request("oldest", (9,) * 20, n_predict=1, id_slot=0))
+        served(driver, request("first", HEAD, n_predict=1, id_slot=1))
+        served(driver, request("longer", (*HEAD, 7), n_predict=1))
+        assert slot_of(driver, "longer") == expected

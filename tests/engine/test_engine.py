@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
-from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Started, StopType
+from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Progress, Started, StopType
 from llamabox.engine.request import RANDOM_SEED, Request
 from llamabox.engine.seams import TokenMask
 
@@ -358,6 +358,7 @@ def test_a_row_that_is_not_a_number_fails_its_own_request_and_is_not_reused() ->
     assert driver.transcripts["good", 0].tokens == alone(request("good", prompt(5), n_predict=20))[0].tokens
     assert sick.started is not None
     assert len(driver.engine.cache.slots[sick.started.id_slot].resident) == 0
+    assert driver.runner.memory.cells == [], "wiped as soon as nobody ran any more"
 
 
 def test_without_room_cached_cells_are_given_up_before_anybody_fails() -> None:
@@ -494,3 +495,13 @@ def test_a_random_seed_is_drawn_told_and_repeatable() -> None:
     again = answer(request("r", sampling={"seed": ended(first).seed, "temperature": 1.0}, n_predict=20))
     assert again.tokens == first.tokens
     assert first.tokens != second.tokens
+
+
+def test_how_much_is_cached_is_told_before_the_first_batch_of_the_prompt() -> None:
+    driver = Driver()
+    driver.submit(request(tokens=tuple(range(1, 41)), return_progress=True))
+    [first] = driver.step()
+    assert isinstance(first, Progress)
+    assert (first.n_processed, driver.runner.batches) == (0, [])
+    driver.run()
+    assert [one.n_processed for one in driver.transcripts["r", 0].progress] == [0, 32, 40]

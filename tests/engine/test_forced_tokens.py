@@ -123,7 +123,7 @@ def test_forced_cells_go_before_prompts_and_not_for_prompts() -> None:
     decoding = bench.add_decoding()
     decoding.cells.extend(range(100, 110))
     bench.add(tuple(range(300)))
-    work = bench.scheduler.schedule()
+    work = bench.scheduler.schedule(0.0)
     cells = {share.sequence: share.stop - share.sequence.n_computed for share in work.shares}
     assert cells[decoding] == 11
     assert (work.n_decode, work.n_forced) == (1, 10)
@@ -134,6 +134,6 @@ def test_forced_cells_fit_into_a_batch_with_a_row_for_everybody() -> None:
     bench = Workbench(n_batch=8)
     decoding = [bench.add_decoding((i + 1,)) for i in range(3)]
     decoding[0].cells.extend(range(100, 150))
-    work = bench.scheduler.schedule()
+    work = bench.scheduler.schedule(0.0)
     assert {share.sequence for share in work.shares} == set(decoding)
     assert len(work.batch) == 8

@@ -173,3 +173,12 @@ def test_what_was_handed_out_is_a_copy() -> None:
     taken.append(9)
     assert history.keys() == [1, 2, 3]
     assert taken.keys() == [1, 2, 9]
+
+
+@given(st.lists(st.integers(0, 0x10FFFF), max_size=20))
+def test_a_text_has_a_character_for_each_cell(tokens: list[int]) -> None:
+    assert [ord(character) for character in History(tokens).as_text()] == tokens
+
+
+def test_token_ids_beyond_the_last_character_make_no_text() -> None:
+    assert History([5, 0x110000]).as_text() == ""

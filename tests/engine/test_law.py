@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from engine.driver import Driver, alone, request
+from itertools import pairwise
+
+from engine.driver import Driver, Transcript, alone, request
 from fakes import FakeGrammar, FakeMemory, FakeRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,10 +39,14 @@ def asks(draw: st.DrawFn) -> dict[str, object]:
         "n_keep": draw(st.sampled_from([-1, 0, 3])),
         "n_discard": draw(st.sampled_from([0, 0, 2])),
         "n_probs": draw(st.sampled_from([0, 0, 3])),
+        "return_progress": draw(st.booleans()),
         "post_sampling_probs": draw(st.booleans()),
         "cache_prompt": draw(st.booleans()),
         "grammar": draw(st.none() | grammars),
         "id_slot": draw(st.sampled_from([-1, -1, -1, 0])),
+        "lora": draw(st.sampled_from([(), (), ((0, 1.0),), ((0, 0.5),), ((0, 1.0), (1, -2.0))])),
+        "n_cache_reuse": draw(st.sampled_from([0, 0, 0, 2])),
+        "tokens_per_second": draw(st.sampled_from([0, 0, 0, 20, 300])),
         "sampling": {
             "temperature": draw(st.sampled_from([0.0, 1.0])),
             "seed": draw(st.integers(0, 3)),
@@ -113,6 +119,9 @@ def test_tokens_equal_those_it_would_have_got_alone(
     for one in asked:
         if one.request_id in driver.aborted:
             continue
+        if one.params.n_cache_reuse:  # it asked for cells that others would not have
+            assert all(driver.transcripts[one.request_id, i].finished is not None for i in range(one.params.n))
+            continue
         solo = alone(one, memory=FakeMemory(**memory), n_slots=3, n_ctx=N_CTX, context_shift=context_shift)  # type: ignore[arg-type]
         for index, expected in solo.items():
             got = driver.transcripts[one.request_id, index]
@@ -120,6 +129,7 @@ def test_tokens_equal_those_it_would_have_got_alone(
             assert got.tokens == expected.tokens
             assert got.text == expected.text
             assert got.probs == expected.probs
+            _check_progress(got, one, index)
             assert len(got.probs) == (len(got.tokens) if one.params.n_probs else 0)
             if got.failed is not None:
                 assert one.grammar is not None
@@ -128,6 +138,23 @@ def test_tokens_equal_those_it_would_have_got_alone(
             assert expected.finished is not None
             assert got.finished.stop_type == expected.finished.stop_type
             assert got.finished.truncated == expected.finished.truncated
+
+
+def _check_progress(got: Transcript, asked: Request, index: int) -> None:
+    """From what was cached to the whole prompt, always a step on, and only where it was asked for."""
+    processed = [one.n_processed for one in got.progress]
+    if not asked.params.return_progress or index:
+        assert processed == []
+        return
+    if got.started is None:  # its grammar failed before the first token
+        assert got.failed is not None
+        return
+    assert (processed[0], processed[-1]) == (got.started.n_cached, len(asked.tokens))
+    assert all(earlier < later for earlier, later in pairwise(processed))
+    assert {(one.n_prompt, one.timings.cache_n) for one in got.progress} == {(len(asked.tokens), got.started.n_cached)}
+    times = [one.timings.prompt_ms for one in got.progress]
+    assert times == sorted(times)
+    assert (times[0], got.progress[0].timings.prompt_n) == (0.0, 0)
 
 
 @settings(max_examples=60, deadline=None)

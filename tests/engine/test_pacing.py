@@ -49,6 +49,13 @@ def test_prompts_measured_alone_count_without_a_decoding_share() -> None:
     assert pacing.chunk() == 20  # (3 - 1) * 100 ms at 10 ms a token
 
 
+def test_time_in_which_nobody_is_due_is_filled() -> None:
+    pacing = Pacing()
+    measured(pacing, 0.1, 0.001)
+    assert pacing.chunk() == 200
+    assert pacing.chunk(0.05) == 250
+
+
 def test_it_follows_a_machine_that_became_slower() -> None:
     pacing = Pacing()
     measured(pacing, 0.1, 0.001)

@@ -38,6 +38,7 @@ class Workbench:
             n_chunk=n_chunk,
             adds_bos=False,
             cont_batching=cont_batching,
+            slot_similarity=0.5,
         )
         self.n_arrived = 0
         self.n_steps = 0
@@ -59,7 +60,7 @@ class Workbench:
     def step(self) -> Work:
         self.n_steps += 1
         assert self.n_steps <= MAX_STEPS, "what the test waits for never comes"
-        work = self.scheduler.schedule()
+        work = self.scheduler.schedule(float(self.n_steps))
         assert not work.stuck
         for share in work.shares:
             self._compute(share.sequence, share.stop)

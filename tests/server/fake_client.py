@@ -133,6 +133,7 @@ class FakeTextClient:
         self.generations: list[FakeGeneration] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Any] = {"tokenize": {"tokens": [5, 6, 7]}, "detokenize": {"content": "five six"}}
+        self.answers["infill"] = {"tokens": [1, 2, 3], "text": "five"}
         self.load_error: LlamaboxError | None = None
         self.started = asyncio.Event()
         self.loaded = asyncio.Event()

@@ -18,7 +18,7 @@ from tests.server.fake_client import FakeTextClient, saying
 CONTRACT = {
     (400, "invalid_request_error"), (400, "exceed_context_size_error"), (401, "authentication_error"),
     (403, "permission_error"), (404, "not_found_error"), (413, "invalid_request_error"), (500, "server_error"),
-    (501, "not_supported_error"), (503, "unavailable_error"),
+    (410, "invalid_request_error"), (501, "not_supported_error"), (503, "unavailable_error"),
 }  # fmt: skip
 
 

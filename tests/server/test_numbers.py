@@ -27,7 +27,7 @@ FLOATS = {
 INTEGERS = {
     "seed", "top_k", "repeat_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat", "min_keep", "n_predict",
     "max_tokens", "max_completion_tokens", "n_keep", "n_discard", "n", "n_cmpl", "id_slot",
-    "t_max_predict_ms", "n_indent",
+    "t_max_predict_ms", "n_indent", "n_cache_reuse",
 }  # fmt: skip
 FLAGS = {"stream", "cache_prompt", "ignore_eos", "penalize_nl", "timings_per_token", "return_tokens", "verbose"}
 
@@ -99,8 +99,9 @@ def test_documented_clamps(field: str, value: float, seen: float) -> None:
     [
         ("repeat_penalty", 0), ("repeat_penalty", -1), ("repeat_penalty", 1e-30), ("repeat_penalty", 1e30),
         ("frequency_penalty", 1e30), ("presence_penalty", -1e30), ("seed", -2), ("seed", 2**32), ("seed", 2**64),
-        ("n_keep", -2), ("n_discard", -1), ("n_predict", -2), ("max_tokens", -5), ("repeat_last_n", -2),
-        ("dry_penalty_last_n", -2), ("dry_allowed_length", -1), ("min_keep", -1), ("n", 0), ("n", 3), ("n_cmpl", -1),
+        ("n_keep", -2), ("n_discard", -1), ("n_cache_reuse", -1), ("n_predict", -2), ("max_tokens", -5),
+        ("repeat_last_n", -2), ("dry_penalty_last_n", -2),
+        ("dry_allowed_length", -1), ("min_keep", -1), ("n", 0), ("n", 3), ("n_cmpl", -1),
         ("id_slot", 2), ("id_slot", -2), ("dynatemp_range", -1), ("dynatemp_exponent", -1), ("dry_multiplier", -1),
         ("mirostat_tau", -1), ("mirostat_eta", -1),
         ("adaptive_target", 1.01), ("adaptive_target", -1e7), ("adaptive_decay", 1), ("adaptive_decay", -0.1),
@@ -240,8 +241,7 @@ class TestUnsupported:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
-            ("lora", [{"id": 0, "scale": 1}]), ("return_progress", True), ("backend_sampling", True),
-            ("grammar_lazy", True), ("n_cache_reuse", 5),
+            ("backend_sampling", True), ("grammar_lazy", True),
         ],
     )  # fmt: skip
     def test_is_refused_by_name_on_every_route(self, field: str, value: object) -> None:

@@ -15,6 +15,7 @@ from llamabox.engine.events import (
     Finished,
     FinishReason,
     Likely,
+    Progress,
     Started,
     StopType,
     Timings,
@@ -67,6 +68,10 @@ by_annotation: dict[Any, st.SearchStrategy[Any]] = {
         st.tuples(texts, st.one_of(ints, floats, st.booleans(), texts)), max_size=3
     ).map(tuple),
     "tuple[tuple[int, float], ...]": st.lists(st.tuples(ints, biases), max_size=3).map(tuple),
+    "LoraSet": st.lists(st.tuples(ints, floats), max_size=3).map(tuple),
+    "tuple[tuple[str, float], ...]": st.lists(st.tuples(texts, floats), max_size=3).map(tuple),
+    "tuple[int, int]": st.tuples(ints, ints),
+    "list[dict[str, str]]": st.lists(st.dictionaries(texts, texts, max_size=3), max_size=3),
     "list[tuple[int | str, float]]": st.lists(st.tuples(ints | texts, biases), max_size=3),
     "list[str | int]": st.lists(ints | texts, max_size=5),
     "dict[str, Any]": st.dictionaries(texts, values, max_size=3),
@@ -96,7 +101,7 @@ by_annotation["TextConfig"] = made(TextConfig)
 by_annotation["ModelInfo"] = made(ModelInfo)
 by_annotation["Activity | None"] = st.none() | made(Activity)
 by_annotation["list[Event]"] = st.lists(
-    st.one_of(made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
+    st.one_of(made(Progress), made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
 )
 messages: st.SearchStrategy[Message] = st.one_of(
     *(made(cls) for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, Ready, Step, Reply, StopAsked)),

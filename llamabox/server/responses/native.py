@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from llamabox.engine.events import Delta, Started, StopType
+from llamabox.engine.events import Delta, Progress, Started, StopType
 from llamabox.server.params import Options
 from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.json import dump_line, dump_text, dumps
 from llamabox.server.responses.logprobs import entries, placed
 from llamabox.server.responses.settings import settings_object
-from llamabox.server.responses.timings import timings_object
+from llamabox.server.responses.timings import progress_object, timings_object
 from llamabox.workers.text_config import ModelInfo
 
 
@@ -57,6 +57,24 @@ def select_fields(result: dict[str, Any], fields: list[str]) -> dict[str, Any]:
         else:
             selected[field] = value
     return selected
+
+
+def progress_chunk(index: int, event: Progress, options: Options) -> bytes:
+    """An SSE event without text, before the first one with text."""
+    chunk = {
+        "index": index,
+        "content": "",
+        "tokens": [],
+        "tokens_predicted": 0,
+        "tokens_evaluated": event.n_prompt,
+        "id_slot": event.id_slot,
+        "stop": False,
+        "model": options.model,
+        "prompt_progress": progress_object(event),
+    }
+    if options.timings_per_token:
+        chunk["timings"] = timings_object(event.timings)
+    return b"data: " + dump_line(chunk) + b"\n\n"
 
 
 class PartialChunks:

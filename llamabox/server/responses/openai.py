@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llamabox.engine.events import Delta
+from llamabox.engine.events import Delta, Progress
 from llamabox.server.params import Dialect, Options
 from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.json import dump_line, dump_text, dumps
 from llamabox.server.responses.logprobs import StreamedLogprobs, whole_logprobs
-from llamabox.server.responses.timings import per_token, predicted_per_second, timings_object
+from llamabox.server.responses.timings import per_token, predicted_per_second, progress_object, timings_object
 from llamabox.workers.text_config import ModelInfo
 
 ALPHABET = string.ascii_letters + string.digits
@@ -133,8 +133,20 @@ class Chunks:
 
     def role(self, index: int) -> bytes:
         """The first chunk of a chat choice."""
-        delta = {"role": "assistant", "content": None}
-        return self._event([{"index": index, "finish_reason": None, "logprobs": None, "delta": delta}], {})
+        return self._event([self._empty(index)], {})
+
+    def progress(self, index: int, event: Progress) -> bytes:
+        """How far the prompt is; on a chunk that says no more than a first one does, as llama-server has it."""
+        extra: dict[str, Any] = {"prompt_progress": progress_object(event)}
+        if self._with_timings:
+            extra["timings"] = timings_object(event.timings)
+        return self._event([self._empty(index)], extra)
+
+    def _empty(self, index: int) -> dict[str, Any]:
+        head = {"index": index, "finish_reason": None, "logprobs": None}
+        if self._envelope.dialect is Dialect.CHAT:
+            return {**head, "delta": {"role": "assistant", "content": None}}
+        return {**head, "text": ""}
 
     def end(self, choice: Choice, extra: dict[str, Any]) -> bytes:
         """The chunk with the finish_reason, and what rides on it."""

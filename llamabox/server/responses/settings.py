@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from llamabox.server.logit_bias import BiasEntry
+from llamabox.server.lora_fields import lora_object
 from llamabox.server.params import Options
 from llamabox.workers.text_config import ModelInfo
 
@@ -66,7 +67,7 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "timings_per_token": options.timings_per_token,
         "post_sampling_probs": params.post_sampling_probs,
         "backend_sampling": False,
-        "lora": [],
+        "lora": lora_object(params.lora),
     }
 
 

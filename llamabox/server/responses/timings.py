@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llamabox.engine.events import Timings
+from llamabox.engine.events import Progress, Timings
+
+RATE_HEADER = "x-response-tokens-per-second"
 
 
 def rate(n: int, ms: float) -> float:
@@ -37,6 +39,16 @@ def timings_object(timings: Timings) -> dict[str, Any]:
     }
 
 
+def progress_object(event: Progress) -> dict[str, int]:
+    """`prompt_progress`, as llama-server has it: tokens, and milliseconds since the prompt got its slot."""
+    return {
+        "total": event.n_prompt,
+        "cache": event.timings.cache_n,
+        "processed": event.n_processed,
+        "time_ms": int(event.timings.prompt_ms),
+    }
+
+
 def rate_header(timings: Timings) -> dict[str, str]:
-    """X-Response-Tokens-Per-Second, for plain replies."""
-    return {"x-response-tokens-per-second": f"{predicted_per_second(timings):.6f}"}
+    """X-Response-Tokens-Per-Second: a header of plain replies, a trailer of streams."""
+    return {RATE_HEADER: f"{predicted_per_second(timings):.6f}"}

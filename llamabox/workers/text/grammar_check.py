@@ -9,6 +9,7 @@ A line of JSON in, a grammar in llguidance's form; a line out, why it cannot be 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import signal
@@ -72,7 +73,8 @@ def serve() -> None:
 def main() -> None:
     die_with_parent()
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with contextlib.suppress(ValueError, OSError):  # macOS does not know it, and a container may allow less
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.stack_size(STACK)
     thread = threading.Thread(target=serve)

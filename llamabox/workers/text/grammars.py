@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 STACK = 8 << 20
 """Bytes of the threads here: see grammar_check.STACK."""
 
-MAX_KEPT = 64
-"""Compiled grammars to keep: clients send the same one again and again."""
+MAX_KEPT = 16
+"""Compiled grammars to keep: clients send the same one again and again. Each remembers its lexer's states, of which
+hostile ones have as many as may be (engine.guidance.limits)."""
 
 MAX_KEPT_TEXT = 4 << 20
 """Characters of their texts."""

@@ -9,12 +9,15 @@ from dataclasses import replace
 from llamabox import errors
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, build_info
+from llamabox.bindings.adapters import Lora, apply_loras
 from llamabox.bindings.context import Context, ContextParams, FlashAttention, Rope, RopeScaling
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
 from llamabox.workers.text.infill import InfillFormat
+from llamabox.workers.text.speed import measure
+from llamabox.workers.text.steering import read_steering
 from llamabox.workers.text_config import ModelInfo, TextConfig
 
 logger = logging.getLogger(__name__)
@@ -33,25 +36,44 @@ class TextModel:
         try:
             if not self.model.has_decoder:
                 raise errors.ModelLoadError(f"{config.model} is an encoder: it embeds text, but cannot generate any")
+            self.steering = read_steering(config, self.model)
+            self.loras = [Lora(self.model, path) for path, _ in config.lora]
             self.context = Context(self.model, context_params(config, self.model))
         except errors.LlamaboxError:
-            self.model.close()
+            self.model.close()  # and the adapters that were loaded with it
             raise
         self.threads = thread_pools(config, self.context)
+        if self.steering is not None:
+            self.steering.apply(self.context)
         self.n_ctx = slot_context(config, self.context)
         if config.warmup:
-            self.context.warm_up()
+            self._warm_up()
+        self.tokens_per_second = config.tokens_per_second
+        if config.tokens_per_second < 0:
+            self.tokens_per_second = measure(self.context)
+            logger.info("measured: at most %d tokens per second", self.tokens_per_second)
         self.engine = Engine(
-            LlamaRunner(self.context),
+            LlamaRunner(self.context, self.loras),
             EngineConfig(
                 n_slots=config.n_parallel,
                 n_ctx=self.n_ctx,
                 context_shift=config.context_shift,
                 cont_batching=config.cont_batching,
+                slot_similarity=config.slot_similarity,
             ),
         )
+        if self.steering is not None:
+            logger.info("control vector on layers %d to %d", self.steering.first, self.steering.last)
         if config.context_shift and not self.engine.context_shift:
             logger.info("this model's memory cannot shift: generations end at the context's end")
+
+    def _warm_up(self) -> None:
+        """With the adapters too: what libllama cannot compute with should end the load, not the first request."""
+        if self.loras:
+            apply_loras(self.context, [(lora, 1.0) for lora in self.loras])
+            self.context.warm_up()
+            apply_loras(self.context, [])
+        self.context.warm_up()
 
     def info(self) -> ModelInfo:
         """What the server process is told."""
@@ -77,12 +99,23 @@ class TextModel:
             build=build_info(model.native)["build"],
             eog_tokens=list(vocab.eog_tokens),
             longest_piece=vocab.longest_piece,
+            lora=[
+                {
+                    "path": str(lora.path),
+                    "task_name": lora.meta("adapter.lora.task_name"),
+                    "prompt_prefix": lora.meta("adapter.lora.prompt_prefix"),
+                }
+                for lora in self.loras
+            ],
+            tokens_per_second=self.tokens_per_second,
         )
 
     def close(self) -> None:
         if self.threads is not None:
             self.threads.close()
         self.context.close()
+        for lora in self.loras:
+            lora.close()
         self.model.close()
 
 

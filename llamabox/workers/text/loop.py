@@ -129,6 +129,8 @@ class Loop:
         self._slots.retry()
         if self._engine.is_idle:
             self._do(self._next_when_idle())
+        elif (seconds := self._engine.rest()) > 0:
+            self._do_within(seconds)
         while not self._stopping:
             try:
                 task = self._tasks.get_nowait()
@@ -143,6 +145,14 @@ class Loop:
             for problem in self._engine.check_integrity():
                 logger.error("KV ledger: %s", problem)
             return self._tasks.get()
+
+    def _do_within(self, seconds: float) -> None:
+        """All that run keep to a speed limit: wait for that, or for something new to do."""
+        try:
+            task = self._tasks.get(timeout=seconds)
+        except queue.Empty:
+            return
+        self._do(task)
 
     def _do(self, task: Task) -> None:
         match task:

@@ -68,8 +68,9 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         prepare_default(grammars, config)
         calls = QuickCalls(text.model.vocab, intake, infill_format(config, text), text.engine, text.n_ctx)
         reader.serve(intake, calls, grammars)
-        key = slot_file.model_key(text.context)
-        slots = SlotCalls(text.engine, key, text.model.vocab.n_tokens, channel.send, reader.tasks.put)
+        key = slot_file.model_key(text.context, text.steering.key if text.steering else b"")
+        digests = [lora.digest for lora in text.loras]
+        slots = SlotCalls(text.engine, key, digests, text.model.vocab.n_tokens, channel.send, reader.tasks.put)
         loop = Loop(channel, reader, text.engine, EngineCalls(text.engine), slots)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,23 @@ class ReadSlot:
 
 
 class SlotCalls:
-    """Owned by the loop's thread. `send` and `later` may be called from any thread; `later` hands back a ReadSlot."""
+    """Owned by the loop's thread. `send` and `later` may be called from any thread; `later` hands back a ReadSlot.
+
+    `key` is slot_file.model_key, `adapters` are the digests of the LoRA adapters by id.
+    """
 
     def __init__(
         self,
         engine: Engine,
         key: bytes,
+        adapters: Sequence[bytes],
         n_vocab: int,
         send: Callable[[Reply], None],
         later: Callable[[ReadSlot], None],
     ) -> None:
         self._engine = engine
         self._key = key
+        self._adapters = adapters
         self._n_vocab = n_vocab
         self._send = send
         self._later = later
@@ -83,11 +88,11 @@ class SlotCalls:
         return {"n_erased": n_erased}
 
     def _write(self, call: Call, state: SlotState, started: float) -> dict[str, Any]:
-        n_written = slot_file.write(Path(call.arguments["path"]), self._key, state)
+        n_written = slot_file.write(Path(call.arguments["path"]), self._key, state, self._adapters)
         return {"n_saved": len(state.tokens), "n_written": n_written, "ms": (time.perf_counter() - started) * 1e3}
 
     def _read(self, call: Call, started: float) -> None:
-        state, n_read = slot_file.read(Path(call.arguments["path"]), self._key, self._n_vocab)
+        state, n_read = slot_file.read(Path(call.arguments["path"]), self._key, self._n_vocab, self._adapters)
         self._later(ReadSlot(call, state, n_read, started))
 
     def _restore(self, task: ReadSlot) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """A slot on disk: what was computed for a text, to go on from after a restart.
 
-    magic "LLBXSLOT" | u32 version | u32 n_tokens | u32 n_exact | u64 n_native | 32 bytes model key | 32 bytes checksum
-    n_tokens × int32 token | n_native bytes of libllama's state
+    magic "LLBXSLOT" | u32 version | u32 n_tokens | u32 n_exact | u32 n_loras | u64 n_native | 32 bytes model key
+    32 bytes checksum
+    n_loras × (32 bytes digest of the adapter's file, f64 scale) | n_tokens × int32 token | n_native bytes of libllama's
+    state
 
 Little endian. The checksum is BLAKE2b over all that is not itself. libllama aborts the process on a damaged state, so
 every byte is checked before it sees one.
@@ -15,36 +17,43 @@ import os
 import struct
 import tempfile
 from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from llamabox.bindings.context import Context
+from llamabox.engine.request import LoraSet, lora_set
 from llamabox.engine.slot import SlotState
 from llamabox.errors import InvalidRequest, ServerFault
 
 MAGIC = b"LLBXSLOT"
-VERSION = 1
-HEAD = struct.Struct("<8sIIIQ32s")
+VERSION = 2
+HEAD = struct.Struct("<8sIIIIQ32s")
+SCALED = struct.Struct("<32sd")
 CHECKSUM = 32
 
 
-def model_key(context: Context) -> bytes:
-    """32 bytes that differ where a state does not fit: another model, or a memory of another kind."""
+def model_key(context: Context, steering: bytes = b"") -> bytes:
+    """32 bytes that differ where a state does not fit: another model or control vector, or a memory of another kind."""
     model = context.model
     facts = (model.desc, model.n_params, model.size, model.n_embd, model.n_layer, model.vocab.n_tokens)
     shape = (context.kv_unified, context.n_seq_max if not context.kv_unified else 0)
-    return hashlib.blake2b(repr((facts, shape)).encode(), digest_size=32).digest()
+    return hashlib.blake2b(repr((facts, shape)).encode() + steering, digest_size=32).digest()
 
 
-def write(path: Path, key: bytes, state: SlotState) -> int:
-    """Write the file whole or not at all; returns its bytes. Raises ServerFault where the disk will not have it."""
+def write(path: Path, key: bytes, state: SlotState, adapters: Sequence[bytes] = ()) -> int:
+    """Write the file whole or not at all; returns its bytes. Raises ServerFault where the disk will not have it.
+
+    `adapters` are the digests of the LoRA adapters' files by id: the next server may number them otherwise.
+    """
+    loras = b"".join(SCALED.pack(adapters[adapter_id], scale) for adapter_id, scale in state.lora)
     tokens = array("i", state.tokens).tobytes()
-    head = HEAD.pack(MAGIC, VERSION, len(state.tokens), state.n_exact, len(state.native), key)
-    checksum = _checksum(head, tokens, state.native)
+    head = HEAD.pack(MAGIC, VERSION, len(state.tokens), state.n_exact, len(state.lora), len(state.native), key)
+    checksum = _checksum(head, loras, tokens, state.native)
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".slot-")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.writelines((head, checksum, tokens, state.native))
+                file.writelines((head, checksum, loras, tokens, state.native))
             os.replace(name, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -52,10 +61,10 @@ def write(path: Path, key: bytes, state: SlotState) -> int:
             raise
     except OSError as error:
         raise ServerFault(f"cannot write the slot file {path.name}: {error.strerror}") from error
-    return len(head) + len(checksum) + len(tokens) + len(state.native)
+    return len(head) + len(checksum) + len(loras) + len(tokens) + len(state.native)
 
 
-def read(path: Path, key: bytes, n_vocab: int) -> tuple[SlotState, int]:
+def read(path: Path, key: bytes, n_vocab: int, adapters: Sequence[bytes] = ()) -> tuple[SlotState, int]:
     """The state in a file, and the file's bytes. Raises InvalidRequest with what is wrong with it."""
     try:
         content = path.read_bytes()
@@ -63,23 +72,38 @@ def read(path: Path, key: bytes, n_vocab: int) -> tuple[SlotState, int]:
         raise _unable(path, error.strerror or "it cannot be read") from error
     if len(content) < HEAD.size + CHECKSUM or not content.startswith(MAGIC):
         raise _unable(path, "it is not a slot file of this server")
-    _, version, n_tokens, n_exact, n_native, found_key = HEAD.unpack_from(content)
+    _, version, n_tokens, n_exact, n_loras, n_native, found_key = HEAD.unpack_from(content)
     if version != VERSION:
         raise _unable(path, f"it has version {version}, this server writes {VERSION}")
-    start = HEAD.size + CHECKSUM
+    loras = HEAD.size + CHECKSUM
+    start = loras + SCALED.size * n_loras
     middle = start + 4 * n_tokens
     if len(content) != middle + n_native:
         raise _unable(path, f"it has {len(content)} bytes and should have {middle + n_native}")
     view = memoryview(content)
-    if _checksum(view[: HEAD.size], view[start:middle], view[middle:]) != content[HEAD.size : start]:
+    if _checksum(view[: HEAD.size], view[loras:start], view[start:middle], view[middle:]) != content[HEAD.size : loras]:
         raise _unable(path, "its checksum is wrong")
     if found_key != key:
-        raise _unable(path, "it is of another model, or of another kind of KV memory")
+        raise _unable(path, "it is of another model or control vector, or of another kind of KV memory")
     tokens = array("i")
     tokens.frombytes(view[start:middle])
     if n_exact > n_tokens or any(not 0 <= token < n_vocab for token in tokens):
         raise _unable(path, "its tokens are not in the vocabulary")
-    return SlotState(tuple(tokens), n_exact, bytes(view[middle:])), len(content)
+    scaled = SCALED.iter_unpack(view[loras:start])
+    return SlotState(tuple(tokens), n_exact, bytes(view[middle:]), _lora_set(path, scaled, adapters)), len(content)
+
+
+def _lora_set(path: Path, scaled: Iterable[tuple[bytes, float]], adapters: Sequence[bytes]) -> LoraSet:
+    """The set by this server's ids. One that was given twice has two."""
+    free = dict(enumerate(adapters))
+    scales: dict[int, float] = {}
+    for digest, scale in scaled:
+        found = next((adapter_id for adapter_id, known in free.items() if known == digest), None)
+        if found is None:
+            raise _unable(path, "it was computed with a LoRA adapter that this server did not load")
+        scales[found] = scale
+        del free[found]
+    return lora_set(scales)
 
 
 def _checksum(*parts: bytes | memoryview) -> bytes:

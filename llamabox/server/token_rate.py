@@ -1,0 +1,27 @@
+"""The token rate that a request asks for, against the server's cap (contract 2.1.6)."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from llamabox.errors import RateTooHigh
+
+HEADER = "x-request-tokens-per-second"
+
+
+def asked_rate(scope: Scope, cap: int) -> int:
+    """Tokens per second that each of the request's texts is limited to; 0: no limit. Raises RateTooHigh.
+
+    Without a cap nobody is limited, and with one only who asks for it; what is no whole number asks for the cap.
+    """
+    text = Headers(scope=scope).get(HEADER)
+    if text is None or cap == 0:
+        return 0
+    try:
+        rate = int(text)
+    except ValueError:
+        return cap
+    if rate > cap:
+        raise RateTooHigh("This request exceeds the maximum tokens per second")
+    return max(rate, 0)

@@ -1,0 +1,63 @@
+"""Writes small GGUF files (version 3): enough for adapters, and for every way in which one can be wrong.
+
+"GGUF" | u32 version | i64 n_tensors | i64 n_values | values | tensor entries | data, each tensor padded to 32
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+UINT32, INT32, FLOAT32, STRING, ARRAY, FLOAT64 = 4, 5, 6, 8, 9, 12
+F32, F16, I32 = 0, 1, 26
+KINDS = {np.dtype(np.float32): F32, np.dtype(np.float16): F16, np.dtype(np.int32): I32}
+ALIGNMENT = 32
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A value whose GGUF type is not the usual one of its Python type."""
+
+    kind: int
+    data: bytes
+
+
+Value = str | int | float | Typed
+
+
+def write_gguf(path: Path, values: dict[str, Value], tensors: dict[str, NDArray[np.generic]]) -> Path:
+    """Arrays have numpy's shape, rows last: the reverse of ggml's. int is a u32, float a 32-bit one. Returns `path`."""
+    head = b"GGUF" + struct.pack("<Iqq", 3, len(tensors), len(values))
+    head += b"".join(_text(key) + _value(value) for key, value in values.items())
+    data = b""
+    for name, array in tensors.items():
+        shape = array.shape[::-1]
+        head += _text(name) + struct.pack(f"<I{len(shape)}q", len(shape), *shape)
+        head += struct.pack("<IQ", KINDS[array.dtype], len(data))
+        data += _padded(np.ascontiguousarray(array).tobytes())
+    path.write_bytes(_padded(head) + data)
+    return path
+
+
+def uint32_array(*numbers: int) -> Typed:
+    return Typed(ARRAY, struct.pack(f"<IQ{len(numbers)}I", UINT32, len(numbers), *numbers))
+
+
+def _value(value: Value) -> bytes:
+    if isinstance(value, Typed):
+        return struct.pack("<I", value.kind) + value.data
+    if isinstance(value, str):
+        return struct.pack("<I", STRING) + _text(value)
+    return struct.pack("<If", FLOAT32, value) if isinstance(value, float) else struct.pack("<II", UINT32, value)
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % ALIGNMENT)

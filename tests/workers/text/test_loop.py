@@ -1,0 +1,69 @@
+"""The worker's loop while nothing is due: it waits, and hears at once of what comes in."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any, cast
+
+import pytest
+
+from llamabox.engine.events import Activity
+from llamabox.engine.request import Request
+from llamabox.workers.protocol import Abort, Shutdown
+from llamabox.workers.text.loop import Loop, Reader
+
+WITHIN = 10.0
+"""Seconds after which a test that waits for an event has failed."""
+
+
+class RestingEngine:
+    """Has a sequence that is due in an hour."""
+
+    is_idle = False
+
+    def __init__(self) -> None:
+        self.n_steps = 0
+        self.heard: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def rest(self) -> float:
+        return 3600.0
+
+    def step(self) -> list[Any]:
+        self.n_steps += 1
+        return []
+
+    def activity(self) -> Activity:
+        return Activity()
+
+    def abort(self, request_id: str) -> None:
+        self.heard.put(request_id)
+
+    def submit(self, request: Request) -> None:
+        self.heard.put(request.request_id)
+
+
+class NoSlotCalls:
+    def retry(self) -> None:
+        """There are none."""
+
+
+class TasksOnly:
+    """The one part of a reader that the loop uses."""
+
+    def __init__(self) -> None:
+        self.tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+
+@pytest.mark.parametrize("task", [Abort("r"), Request(request_id="r", tokens=(1,))], ids=["abort", "request"])
+def test_what_comes_in_while_all_rest_is_heard_at_once_and_nothing_spins(task: Abort | Request) -> None:
+    engine, reader = RestingEngine(), TasksOnly()
+    loop = Loop(cast(Any, None), cast(Reader, reader), cast(Any, engine), cast(Any, None), cast(Any, NoSlotCalls()))
+    running = threading.Thread(target=loop.run, daemon=True)
+    running.start()
+    reader.tasks.put(task)
+    assert engine.heard.get(timeout=WITHIN) == "r"
+    reader.tasks.put(Shutdown())
+    running.join(WITHIN)
+    assert not running.is_alive()
+    assert engine.n_steps <= 2, "a step for each task, and no more"
