@@ -13,7 +13,7 @@ SERVER_OPTIONS = (
     valued(
         SERVER, "--port", "server.port", v.integer(1, 65535), "port to listen on", metavar="PORT", env="LLAMA_ARG_PORT",
     ),
-    valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds that a request may be silent"),
+    valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds a request may be silent, or its body take"),
     valued(
         SERVER, "--threads-http", "server.n_threads_http", v.integer(-1, 1024), env="LLAMA_ARG_THREADS_HTTP",
         text="threads for work that blocks, which is chat templates; below 1: as many as suit the machine",
@@ -49,7 +49,7 @@ SERVER_OPTIONS = (
     ),
     valued(
         SERVER, "-a --alias", "server.alias", v.word, metavar="NAME", env="LLAMA_ARG_MODEL_ALIAS",
-        text="the model's name in the API", default="the model's path",
+        text="the model's name in the API; of a comma list the first in the alphabet", default="the model's path",
     ),
     valued(
         SERVER, "--lora", "text.lora", v.plain_file, metavar="FILE", accumulates=True, default="",

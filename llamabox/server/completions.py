@@ -35,9 +35,13 @@ async def answer(
     if options.stream:
         return reply.stream(NativeShape(exchange.info, options, texts))
     choices = await reply.gather()
-    finals = [_final(choice, options, exchange.info, texts, streamed=False) for choice in choices]
-    content = finals if is_list or options.params.n > 1 else finals[0]
-    return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
+
+    def make() -> Response:
+        finals = [_final(choice, options, exchange.info, texts, streamed=False) for choice in choices]
+        content = finals if is_list or options.params.n > 1 else finals[0]
+        return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
+
+    return await reply.build(make)
 
 
 class NativeShape:

@@ -13,7 +13,7 @@ class ServerConfig:
 
     hosts: tuple[str, ...] = ("127.0.0.1",)  # addresses, or paths ending in .sock
     port: int = 8080
-    timeout: float = 600.0  # seconds a request may be silent
+    timeout: float = 600.0  # seconds a request may be silent, or its body take
     n_threads_http: int = -1  # for work that blocks; below 1: Python's own number
     conn_idle: int = 60  # seconds of silence after which TCP probes a connection
     keep_alive: float = 15.0  # seconds an idle connection is kept
@@ -25,7 +25,7 @@ class ServerConfig:
     api_prefix: str = ""  # of every route; begins with a slash unless empty, and does not end with one
     cors_origins: tuple[str, ...] = ("*",)  # pages that may read replies; * any, localhost this machine's
     api_keys: frozenset[str] = frozenset()
-    alias: str = "unknown"  # while it is "unknown" the model's path stands for it
+    alias: str = "unknown"  # or several, separated by commas; while it is "unknown" the model's path stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
     # The command line's; of its LoRA set, what POST /lora-adapters last made of it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope, Send
 
 from llamabox.errors import BodyTooLarge, InvalidRequest
 
@@ -19,31 +19,34 @@ class ClientGone(Exception):
     """Nobody waits for the reply any more, so there is none. Never crosses the server package."""
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, gap: float) -> bytes:
-    """The whole body, at most `limit` bytes of it in memory and at most `gap` seconds between two pieces.
+async def read_body(scope: Scope, receive: Receive, *, limit: int, gap: float, seconds: float) -> bytearray:
+    """The whole body: at most `limit` bytes, at most `gap` seconds between two pieces, at most `seconds` in all.
 
-    Raises BodyTooLarge (at once where the header says so), InvalidRequest for a client that stops sending, ClientGone.
+    Raises BodyTooLarge (at once where the header says so), InvalidRequest for a client that sends too slowly,
+    ClientGone.
     """
     declared = _content_length(scope)
     if declared is not None and declared > limit:
         raise _too_large(limit)
-    pieces: list[bytes] = []
-    n_bytes = 0
+    time = asyncio.get_running_loop().time
+    deadline = time() + seconds  # else a byte now and then would keep a connection for ever
+    body = bytearray()  # not a list: millions of chunks of one byte would take forty times their size
     more = True
     while more:
         try:
-            async with asyncio.timeout(gap):
+            async with asyncio.timeout_at(min(time() + gap, deadline)):
                 message = await receive()
         except TimeoutError:
+            if time() >= deadline:
+                raise InvalidRequest(f"the request body did not arrive within {seconds:g} seconds") from None
             raise InvalidRequest(f"the request body stopped arriving for {gap:g} seconds") from None
         if message["type"] == "http.disconnect":
             raise ClientGone
-        pieces.append(message.get("body", b""))
-        n_bytes += len(pieces[-1])
-        if n_bytes > limit:
+        body += message.get("body", b"")
+        if len(body) > limit:
             raise _too_large(limit)
         more = message.get("more_body", False)
-    return b"".join(pieces)
+    return body
 
 
 async def discard_body(receive: Receive, *, limit: int, seconds: float) -> None:
@@ -74,6 +77,23 @@ async def run_while_connected(receive: Receive, work: Coroutine[None, None, None
     if working.cancelled():
         raise ClientGone
     working.result()
+
+
+def impatient(send: Send, seconds: float) -> Send:
+    """`send`, but ClientGone where one message is not taken within `seconds`.
+
+    For HTTP/2, where a client closes its window instead of the socket's: no bytes lie unsent that listener.py could
+    see. It costs a timer for each message.
+    """
+
+    async def wrapped(message: Message) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await send(message)
+        except TimeoutError:
+            raise ClientGone from None
+
+    return wrapped
 
 
 async def _until_disconnect(receive: Receive) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from llamabox.errors import BodyTooLarge, InvalidRequest, LlamaboxError, ServerFault
-from llamabox.server.disconnect import discard_body, read_body, run_while_connected
+from llamabox.server.disconnect import ClientGone, discard_body, impatient, read_body, run_while_connected
 from llamabox.server.errors import error_response
 from llamabox.server.params import present
 from llamabox.server.record import RequestRecord, record_of
@@ -54,15 +55,19 @@ class JsonRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = services_of(Request(scope))
         config = services.config
+        if encoding := Headers(scope=scope).get("content-encoding"):
+            raise InvalidRequest(f"the request body is encoded with {encoding[:40]}, which is not read; send it plain")
         gap = min(config.timeout, config.stall_timeout)
         try:
-            raw = await read_body(scope, receive, limit=config.max_body, gap=gap)
+            raw = await read_body(scope, receive, limit=config.max_body, gap=gap, seconds=config.timeout)
         except BodyTooLarge as exc:
             await _refuse_body(exc, config.max_body, receive, send)
             return
         body = parse_body(raw, self._array_as) if raw or self._needs_body else {}
         del raw
         exchange = Exchange(services, services.model(), body, record_of(scope), scope)
+        if scope["http_version"] == "2":
+            send = impatient(send, gap)
         await run_while_connected(receive, self._answer(exchange, scope, send))
 
     async def _answer(self, exchange: Exchange, scope: Scope, send: Send) -> None:
@@ -70,14 +75,14 @@ class JsonRoute:
             response = await self._handler(exchange)
             await response(scope, _nobody_receives, send)
             exchange.services.metrics.answered(exchange.record)
-        except LlamaboxError:
+        except (ClientGone, LlamaboxError):
             raise
         except Exception as exc:
             logger.exception("request %s failed", exchange.record.request_id)
             raise ServerFault("the server failed at this request; its log says why") from exc
 
 
-def parse_body(raw: bytes, array_as: str | None = None) -> dict[str, Any]:
+def parse_body(raw: bytes | bytearray, array_as: str | None = None) -> dict[str, Any]:
     """A JSON object without its nulls, whatever the content type says. InvalidRequest for anything else.
 
     With `array_as` it must be an array, which becomes the field of that name.

@@ -22,6 +22,7 @@ from hypercorn.utils import wrap_app
 from starlette.types import ASGIApp
 
 from llamabox.server.config import ServerConfig
+from llamabox.server.h2_window import bound_buffers
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Listener:
         self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
     ) -> None:
         self._app = wrap_app(app, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
+        bound_buffers()
         self._hypercorn = _hypercorn_config(config)
         self._sockets = sockets
         self._conn_idle = config.conn_idle

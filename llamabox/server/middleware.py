@@ -159,4 +159,4 @@ class Admission:
 
     def _is_scrape(self, scope: Scope) -> bool:
         """Counters outlive a worker, and a restart is when somebody wants to see them."""
-        return scope["path"] == "/metrics" and self._services.client.info is not None
+        return scope["path"] == self._services.config.api_prefix + METRICS and self._services.client.info is not None

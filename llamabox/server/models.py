@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llamabox.server.params import model_name
+from llamabox.server.params import aliases, model_name
 from llamabox.server.responses.json import JsonResponse
 from llamabox.server.services import services_of
+from llamabox.workers.text_config import ModelInfo
 
 
 async def models(request: Request) -> Response:
-    """OpenAI's list, with the model's facts in `meta`."""
+    """OpenAI's list, with the model's facts in `meta`, and Ollama's."""
     services = services_of(request)
     info = services.model()
+    name = model_name(services.config, info)
     entry = {
-        "id": model_name(services.config, info),
+        "id": name,
         "object": "model",
         "created": services.created,
         "owned_by": "llama-box",
-        "aliases": [],
+        "aliases": aliases(services.config),
         "tags": [],
         "meta": {
             "vocab_type": info.vocab_type,
@@ -32,4 +36,28 @@ async def models(request: Request) -> Response:
             "ftype": info.ftype,
         },
     }
-    return JsonResponse({"object": "list", "data": [entry]})
+    return JsonResponse({"object": "list", "data": [entry], "models": [_as_ollama(name, info)]})
+
+
+def _as_ollama(name: str, info: ModelInfo) -> dict[str, Any]:
+    """As llama-server lists it for clients that were made for Ollama; what neither knows is empty."""
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": "",
+        "size": "",
+        "digest": "",
+        "type": "model",
+        "description": "",
+        "tags": [""],
+        "capabilities": ["completion"],
+        "parameters": "",
+        "details": {
+            "parent_model": "",
+            "format": "gguf",
+            "family": "",
+            "families": [""],
+            "parameter_size": "",
+            "quantization_level": info.ftype,
+        },
+    }

@@ -28,10 +28,14 @@ async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Optio
     if options.stream:
         return reply.stream(OpenAIShape(envelope, options, exchange.info, reply.choices, texts))
     choices = await reply.gather()
-    content = whole_reply(envelope, choices, options)
-    if texts is not None:
-        content["__verbose"] = final_object(choices[0], options, exchange.info, prompt=texts[0], streamed=False)
-    return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
+
+    def make() -> Response:
+        content = whole_reply(envelope, choices, options)
+        if texts is not None:
+            content["__verbose"] = final_object(choices[0], options, exchange.info, prompt=texts[0], streamed=False)
+        return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
+
+    return await reply.build(make)
 
 
 class OpenAIShape:

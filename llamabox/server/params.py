@@ -89,9 +89,15 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
     )
 
 
+def aliases(config: ServerConfig) -> list[str]:
+    """The names in `--alias`, sorted; none while it is "unknown"."""
+    names = {name.strip() for name in config.alias.split(",")} - {""}
+    return [] if names == {"unknown"} else sorted(names)
+
+
 def model_name(config: ServerConfig, info: ModelInfo) -> str:
-    """The alias, or the model's path while there is none."""
-    return info.path if config.alias == "unknown" else config.alias
+    """The first alias, or the model's path while there is none."""
+    return next(iter(aliases(config)), info.path)
 
 
 def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect) -> GenerationParams:

@@ -33,6 +33,7 @@ async def props(request: Request) -> Response:
             "eos_token": info.eos_token,
             "build_info": info.build,
             "is_sleeping": False,
+            "cors_proxy_enabled": False,
         }
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
@@ -11,6 +12,7 @@ from typing import Protocol
 from starlette.responses import Response
 
 from llamabox.engine.events import Delta, Finished, Progress, Started
+from llamabox.errors import InvalidRequest
 from llamabox.server.endpoint import Exchange
 from llamabox.server.params import Options
 from llamabox.server.prompts import Prompt
@@ -21,6 +23,10 @@ from llamabox.server.sse import EventStream
 from llamabox.server.token_rate import asked_rate
 
 logger = logging.getLogger(__name__)
+
+MANY_LIKELY = 2_000
+MAX_LIKELY = 500_000
+"""Log-probabilities in one plain reply, at about a kilobyte each while it is made."""
 
 
 class Shape(Protocol):
@@ -59,11 +65,21 @@ class Reply:
                         case Delta():
                             self._exchange.services.metrics.said(choice := self._choice(position, event), event)
                             choice.add(event)
+                            self._check_size()
                         case Started():
                             self._start(position, event)
                         case Finished():
                             self._finish(position, event)
         return self.choices
+
+    async def build(self, make: Callable[[], Response]) -> Response:
+        """The plain reply that `make` makes of the choices; on a thread where there is much to make of.
+
+        A whole vocabulary at each token takes seconds, in which nobody else would be answered.
+        """
+        if sum(choice.n_likely for choice in self.choices) > MANY_LIKELY:
+            return await asyncio.to_thread(make)
+        return make()
 
     def stream(self, shape: Shape) -> Response:
         """The same as events, in the words of `shape`."""
@@ -100,6 +116,14 @@ class Reply:
                 chunk = b"".join(parts)
                 if chunk:
                     yield chunk
+
+    def _check_size(self) -> None:
+        """InvalidRequest: whole vocabularies add up to gigabytes before the first byte of a plain reply goes out."""
+        if self._options.params.n_probs and sum(choice.n_likely for choice in self.choices) > MAX_LIKELY:
+            raise InvalidRequest(
+                f"Field 'n_probs': over {MAX_LIKELY} log-probabilities came together; ask for fewer or stream them",
+                field="n_probs",
+            )
 
     def _choice(self, position: int, event: Progress | Started | Delta | Finished) -> Choice:
         return self.choices[position * self._options.params.n + event.index]

@@ -16,8 +16,8 @@ from llamabox.server.responses.json import JsonResponse
 
 MAX_NAME = 255
 FORBIDDEN = frozenset('/\\:*?"<>|')
-LOOK_ALIKES = frozenset("\uff0e\u2215\u2216\ufffd\ufeff")
-"""Full stops and slashes that some system may take for the real ones, and the marks of broken text."""
+LOOK_ALIKES = frozenset("\u2044\u2215\u2216\u29f5\u29f8\u29f9\ufffd\ufeff")
+"""Slashes that have no plain form and that somebody may take for the real ones, and the marks of broken text."""
 
 
 async def slot_action(exchange: Exchange) -> Response:
@@ -57,14 +57,21 @@ def slot_path(folder: Path, filename: object) -> Path:
 
 
 def is_filename(name: str) -> bool:
-    """The rules of contract 2.6."""
+    """The rules of contract 2.6, which the plain form of wide and small letters must keep too: U+FF0F is a slash.
+
+    Nor does it begin with a full stop: hidden files are others', or our own that are still being written.
+    """
     try:
         n_bytes = len(name.encode("utf-8"))
     except UnicodeEncodeError:
         return False
+    return 1 <= n_bytes <= MAX_NAME and _is_plain(name) and _is_plain(unicodedata.normalize("NFKC", name))
+
+
+def _is_plain(name: str) -> bool:
     return (
-        1 <= n_bytes <= MAX_NAME
-        and name == name.strip(" ")
+        name == name.strip(" ")
+        and not name.startswith(".")
         and not name.endswith(".")
         and ".." not in name
         and not FORBIDDEN & set(name)

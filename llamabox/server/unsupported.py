@@ -38,6 +38,7 @@ COMPLETION: dict[str, Neutral] = {
 """Refused on /v1/completions as well."""
 
 CHAT: dict[str, Neutral] = {
+    "tool_choice": _is("none", "auto"),
     "functions": _empty,
     "function_call": _is("none", "auto"),
     "modalities": _is(["text"]),

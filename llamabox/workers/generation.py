@@ -7,12 +7,15 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
-from llamabox.engine.events import Event, Failed, Finished
+from llamabox.engine.events import Delta, Event, Failed, Finished
 from llamabox.errors import LlamaboxError, ServerFault
 from llamabox.workers.protocol import Submit, read_error
 
 MAX_LAG = 4096
 """Events that may wait for a slow consumer. A step makes one per sequence, so this is minutes of a stream."""
+
+MAX_LAG_PROBS = 1 << 19
+"""Log-probabilities that may wait in them, at about 130 bytes each: one event may bring the whole vocabulary's."""
 
 
 class Generation:
@@ -22,7 +25,7 @@ class Generation:
     Belongs to the event loop; one consumer. As a context manager it aborts what has not ended by the exit.
     """
 
-    __slots__ = ("_closed", "_error", "_events", "_leave", "_max_lag", "_n_running", "_waiter", "submit")
+    __slots__ = ("_closed", "_error", "_events", "_leave", "_max_lag", "_n_probs", "_n_running", "_waiter", "submit")
 
     def __init__(self, submit: Submit, leave: Callable[[Generation, bool], None], max_lag: int = MAX_LAG) -> None:
         """`leave(self, completed)` is called once, when the worker has nothing more to say that matters."""
@@ -30,6 +33,7 @@ class Generation:
         self._leave = leave
         self._max_lag = max_lag
         self._events: deque[Event] = deque()
+        self._n_probs = 0  # in the events that wait
         self._waiter: asyncio.Future[None] | None = None
         self._n_running = submit.params.n
         self._error: LlamaboxError | None = None
@@ -41,7 +45,9 @@ class Generation:
     async def __anext__(self) -> Event:
         await self._available()
         if self._events:
-            return self._events.popleft()
+            event = self._events.popleft()
+            self._n_probs -= _n_probs(event)
+            return event
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
@@ -51,7 +57,7 @@ class Generation:
         await self._available()
         if self._events:
             events = list(self._events)
-            self._events.clear()
+            self._forget()
             return events
         if self._error is not None:
             raise self._error
@@ -60,7 +66,7 @@ class Generation:
     def abort(self) -> None:
         """Ends it here and in the worker. Idempotent, and nothing after a complete end."""
         if not self._closed:
-            self._events.clear()
+            self._forget()
             self._close(completed=False)
 
     async def __aenter__(self) -> Generation:
@@ -79,11 +85,13 @@ class Generation:
             self._error = read_error(event.error)
             self._close(completed=False)
             return
-        if len(self._events) >= self._max_lag:
-            self._events.clear()
-            self.fail(ServerFault(f"the client is too slow: {self._max_lag} events were waiting for it"))
+        if len(self._events) >= self._max_lag or self._n_probs > MAX_LAG_PROBS:
+            n_waiting = len(self._events)
+            self._forget()
+            self.fail(ServerFault(f"the client is too slow: {n_waiting} events were waiting for it"))
             return
         self._events.append(event)
+        self._n_probs += _n_probs(event)
         if isinstance(event, Finished):
             self._n_running -= 1
         if self._n_running:
@@ -96,6 +104,10 @@ class Generation:
         if not self._closed:
             self._error = error
             self._close(completed=False)
+
+    def _forget(self) -> None:
+        self._events.clear()
+        self._n_probs = 0
 
     def _close(self, *, completed: bool) -> None:
         self._closed = True
@@ -117,3 +129,8 @@ class Generation:
                 await self._waiter
             finally:
                 self._waiter = None
+
+
+def _n_probs(event: Event) -> int:
+    """Log-probabilities in it, one a token aside."""
+    return sum(len(one.top) for one in event.probs) if isinstance(event, Delta) and event.probs else 0

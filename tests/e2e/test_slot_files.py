@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import select
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+from e2e.raw_client import RawClient
 from e2e.server_process import ServerProcess
 
 PROMPT = "The lighthouse keeper wrote in his book every evening: the wind, the ships, the light. " * 6
@@ -66,6 +73,64 @@ def test_damage_and_bad_names_leave_the_slot_as_it_was(tmp_path: Path, model: Pa
         response = server.post("/slots/0?action=restore", {"filename": "good"})
         assert response.status_code == 400
         assert complete(server, PROMPT, 0)["timings"]["cache_n"] == 0
+
+
+BAD_NAMES = [
+    *("../log", "..", ".", "a/b", "/etc/passwd", "a\\b", "..\\log", "%2e%2e%2flog/x", "slots/../../log"),
+    *("\uff0e\uff0e\uff0flog", "..\u2215log", "..\u2216log", "\u2025\u2044log", "a\uff0fb", ".\u200b./log"),
+    *("a\0b", "good\0", "a\nb", "a\x7f", "a\x85", "\ud800", "\ufffd", "\ufeffgood"),
+    *("x" * 256, "é" * 200, "x" * 1_000_000, "", " ", " good", "good ", "good.", ".good", "...", "a:b", "a*", "?"),
+    *(5, 1.5, True, None, [], ["good"], {}, {"a": "good"}),
+    *("link", "outside", "pipe", "folder", "loop"),
+]
+
+
+@pytest.mark.parametrize("action", ["save", "restore"])
+def test_no_name_leads_anywhere_else(tmp_path: Path, model: Path, action: str) -> None:
+    """What stands beside and behind the folder is as it was, and so is the slot."""
+    folder = tmp_path / "slots"
+    (folder / "folder").mkdir(parents=True)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"LLBXSLOT" + b"secret")
+    (folder / "link").symlink_to(secret)
+    (folder / "outside").symlink_to(tmp_path / "new")
+    (folder / "loop").symlink_to(folder / "loop")
+    os.mkfifo(folder / "pipe")
+    with start(tmp_path, model, "-t", "1") as server:
+        complete(server, PROMPT, 0, n_predict=1)
+        act(server, 0, "save", "good")
+        before = sorted((path, path.lstat().st_mode, path.lstat().st_size) for path in tmp_path.rglob("*"))
+        for name in BAD_NAMES:
+            content = json.dumps({"filename": name}).encode()
+            response = server.http.post(f"/slots/0?action={action}", content=content)
+            assert response.status_code == 400, (name, response.text)
+            assert "secret" not in response.text
+        after = sorted((path, path.lstat().st_mode, path.lstat().st_size) for path in tmp_path.rglob("*"))
+        assert [one for one in after if one[0] != tmp_path / "log"] == [
+            one for one in before if one[0] != tmp_path / "log"
+        ]
+        assert secret.read_bytes() == b"LLBXSLOT" + b"secret"
+        assert complete(server, PROMPT, 0, n_predict=1)["timings"]["prompt_n"] == 1
+        assert "Traceback" not in server.log
+
+
+def test_so_many_actions_may_wait_for_a_busy_slot(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "slots").mkdir()
+    with start(tmp_path, model, "-t", "1") as server, ExitStack() as stack:
+        stream = server.stream("/completion", {"prompt": "x", "n_predict": 2000, "ignore_eos": True, "id_slot": 0})
+        next(stream)
+        clients: dict[socket.socket, RawClient] = {}
+        answered: list[socket.socket] = []
+        while not answered:
+            assert len(clients) < 1000, "nobody is refused"
+            client = stack.enter_context(RawClient(server.port))
+            client.post("/slots/0?action=erase", {})
+            clients[client.sock] = client
+            answered = select.select(clients, [], [], 0 if len(clients) < 257 else 0.1)[0]
+        refused = clients.pop(answered[0])
+        assert b"503" in refused.read_until(b"\r\n")
+        stream.close()  # type: ignore[attr-defined]
+        assert b"200" in next(iter(clients.values())).read_until(b"\r\n")
 
 
 def test_a_busy_slot_is_waited_for(tmp_path: Path, model: Path) -> None:

@@ -10,15 +10,28 @@ from llamabox.errors import InvalidRequest
 from llamabox.server.slot_files import is_filename, slot_path
 
 
-@pytest.mark.parametrize("name", ["a", "chat-1.bin", "mit Leerzeichen.x", "日本語", ".hidden", "x" * 255])
+@pytest.mark.parametrize("name", ["a", "chat-1.bin", "mit Leerzeichen.x", "日本語", "ﬁn²", "x" * 255])
 def test_plain_names_are_taken(name: str, tmp_path: Path) -> None:
     assert slot_path(tmp_path, name) == tmp_path / name
 
 
 SEPARATORS = ["a/b", "../a", "a\\b", "a:b", "a*", "a?", 'a"', "a<", "a>", "a|"]
-DOTS_AND_SPACES = ["", ".", "..", " a", "a ", "a.", "a..b"]
+DOTS_AND_SPACES = ["", ".", "..", " a", "a ", "a.", "a..b", ".a", "\u3000a"]
 CONTROLS = ["a\x00", "a\n", "a\x7f", "a\x85"]
-LOOK_ALIKES = ["\uff0e\uff0e", "a\u2215b", "a\u2216b", "a\ufffd", "\ufeffa", "\ud800"]
+LOOK_ALIKES = [
+    "\uff0e\uff0e",
+    "a\u2215b",
+    "a\u2216b",
+    "a\u2044b",
+    "a\uff0fb",
+    "a\ufe68b",
+    "a\u2025b",
+    "\u2024a",
+    "\uff0ea",
+    "a\ufffd",
+    "\ufeffa",
+    "\ud800",
+]
 TOO_LONG = ["x" * 256, "é" * 128]
 
 

@@ -18,6 +18,7 @@ class Choice:
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     probs: list[TokenProbs] = field(default_factory=list)
+    n_likely: int = 0  # entries in all `probs`
     end: Finished | None = None
 
     def start(self, event: Started) -> None:
@@ -36,6 +37,7 @@ class Choice:
         self.tokens += event.tokens
         if event.probs:
             self.probs += event.probs
+            self.n_likely += sum(len(one.top) for one in event.probs)
 
     def finish(self, event: Finished) -> None:
         """Nothing comes after it."""

@@ -6,6 +6,8 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from llamabox.engine.engine import Engine
 from llamabox.engine.events import Activity, Failed
@@ -16,6 +18,7 @@ from llamabox.workers.protocol import Abort, Call, Message, Reply, Shutdown, Ste
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
+from llamabox.workers.text.long_texts import LongTexts, is_long
 from llamabox.workers.text.slot_calls import METHODS, ReadSlot, SlotCalls
 
 logger = logging.getLogger(__name__)
@@ -25,7 +28,10 @@ Task = Request | Abort | Call | Shutdown | ReadSlot
 
 
 class Reader:
-    """The thread that receives. Tokenising and vocabulary calls happen here, beside the decode that is running."""
+    """The thread that receives. Tokenising and vocabulary calls happen beside the decode that is running.
+
+    What is long has a thread of its own: an abort or a short prompt must not wait for it.
+    """
 
     def __init__(self, channel: BlockingChannel, stopping: threading.Event) -> None:
         """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
@@ -35,11 +41,13 @@ class Reader:
         self._calls: QuickCalls | None = None
         self._grammars: GrammarDesk | None = None
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._long_texts = LongTexts(self._prepare)
         self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
 
     def start(self) -> None:
         """Begin to receive. While nothing serves yet, Shutdown and the end of the channel end the process."""
         self._thread.start()
+        self._long_texts.start()
 
     def serve(self, intake: Intake, calls: QuickCalls, grammars: GrammarDesk) -> None:
         """From now on requests are taken in. Called before Ready is sent."""
@@ -58,11 +66,12 @@ class Reader:
 
     def _take(self, message: Message) -> None:
         match message:
-            case Submit():
-                self._submit(message)
-            case Call():
-                self._call(message)
+            case Submit() | Call() if is_long(message):
+                self._long_texts.put(message)
+            case Submit() | Call():
+                self._prepare(message)()
             case Abort():
+                self._long_texts.abort(message.request_id)
                 if self._grammars is not None:
                     self._grammars.forget(message.request_id)
                 self.tasks.put(message)
@@ -74,30 +83,30 @@ class Reader:
             case _:
                 logger.error("a text worker has no use for a %s message", type(message).__name__)
 
-    def _submit(self, submit: Submit) -> None:
+    def _prepare(self, message: Submit | Call) -> Callable[[], None]:
+        """Does what needs the vocabulary; the function returned hands on what came of it."""
+        return self._request(message) if isinstance(message, Submit) else self._answer(message)
+
+    def _request(self, submit: Submit) -> Callable[[], None]:
         assert self._intake is not None, "a request before Ready"
         assert self._grammars is not None
         try:
             request = self._intake.request(submit)
         except LlamaboxError as error:
-            self.refuse(submit.request_id, error)
-            return
-        if submit.params.grammar or submit.params.json_schema:
-            self._grammars.take(request)
-        else:
-            self.tasks.put(request)
+            return partial(self.refuse, submit.request_id, error)
+        has_grammar = submit.params.grammar or submit.params.json_schema
+        return partial(self._grammars.take if has_grammar else self.tasks.put, request)
 
-    def _call(self, call: Call) -> None:
+    def _answer(self, call: Call) -> Callable[[], None]:
         assert self._calls is not None, "a call before Ready"
         method = self._calls.find(call.method)
         if method is None:
-            self.tasks.put(call)
-            return
+            return lambda: self.tasks.put(call)
         try:
             reply = Reply(call.call_id, value=method(**call.arguments))
         except LlamaboxError as error:
             reply = Reply(call.call_id, error=to_wire(error))
-        self._channel.send(reply)
+        return lambda: self._channel.send(reply)
 
 
 class Loop:

@@ -11,11 +11,14 @@ from typing import Any
 
 from llamabox.engine.engine import Engine
 from llamabox.engine.slot import SlotState
-from llamabox.errors import InvalidRequest, LlamaboxError, to_wire
+from llamabox.errors import InvalidRequest, LlamaboxError, Unavailable, to_wire
 from llamabox.workers.protocol import Call, Reply
 from llamabox.workers.text import slot_file
 
 METHODS = ("slot_save", "slot_restore", "slot_erase")
+
+MAX_WAITING = 256
+"""Calls that may wait for busy slots: each step looks at them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ class SlotCalls:
         """Do it now, or as soon as `retry` finds the slot idle."""
         if isinstance(task, Call) and task.method == "slot_restore":
             self._beside(task, self._read, task, time.perf_counter())
+        elif isinstance(task, Call) and len(self._waiting) >= MAX_WAITING:
+            refusal = Unavailable(f"{MAX_WAITING} slot actions wait for busy slots already: try again")
+            self._send(Reply(task.call_id, error=to_wire(refusal)))
         else:
             self._waiting.append(task)
             self.retry()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import struct
 import tempfile
 from array import array
@@ -41,10 +42,13 @@ def model_key(context: Context, steering: bytes = b"") -> bytes:
 
 
 def write(path: Path, key: bytes, state: SlotState, adapters: Sequence[bytes] = ()) -> int:
-    """Write the file whole or not at all; returns its bytes. Raises ServerFault where the disk will not have it.
+    """Write the file whole or not at all; returns its bytes. What has the name may only be a file, which is replaced.
 
-    `adapters` are the digests of the LoRA adapters' files by id: the next server may number them otherwise.
+    `adapters` are the digests of the LoRA adapters' files by id: the next server may number them otherwise. Raises
+    InvalidRequest where the name is that of something else, ServerFault where the disk will not have it.
     """
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise InvalidRequest(f"Unable to save slot to {path.name}: it exists and is no file", field="filename")
     loras = b"".join(SCALED.pack(adapters[adapter_id], scale) for adapter_id, scale in state.lora)
     tokens = array("i", state.tokens).tobytes()
     head = HEAD.pack(MAGIC, VERSION, len(state.tokens), state.n_exact, len(state.lora), len(state.native), key)
@@ -67,7 +71,7 @@ def write(path: Path, key: bytes, state: SlotState, adapters: Sequence[bytes] = 
 def read(path: Path, key: bytes, n_vocab: int, adapters: Sequence[bytes] = ()) -> tuple[SlotState, int]:
     """The state in a file, and the file's bytes. Raises InvalidRequest with what is wrong with it."""
     try:
-        content = path.read_bytes()
+        content = _read_file(path)
     except OSError as error:
         raise _unable(path, error.strerror or "it cannot be read") from error
     if len(content) < HEAD.size + CHECKSUM or not content.startswith(MAGIC):
@@ -104,6 +108,16 @@ def _lora_set(path: Path, scaled: Iterable[tuple[bytes, float]], adapters: Seque
         scales[found] = scale
         del free[found]
     return lora_set(scales)
+
+
+def _read_file(path: Path) -> bytes:
+    """Neither follows a link nor waits for somebody to write into a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _unable(path, "it is no file")
+        head = file.read(len(MAGIC))  # anybody's file may be larger than memory; only ours is read
+        return head + file.read() if head == MAGIC else head
 
 
 def _checksum(*parts: bytes | memoryview) -> bytes:

@@ -1,0 +1,76 @@
+"""Long texts wait for each other and hold up nobody else; one that is aborted never arrives."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from llamabox.engine.request import GenerationParams
+from llamabox.workers.protocol import Call, Submit
+from llamabox.workers.text.long_texts import MIN_BYTES, MIN_TOKENS, LongTexts, is_long
+
+
+def submit(
+    name: str, prompt: list[str | int] | None = None, bias: list[tuple[int | str, float]] | None = None
+) -> Submit:
+    return Submit(request_id=name, prompt=prompt or ["x"], params=GenerationParams(), logit_bias=bias or [])
+
+
+@pytest.mark.parametrize(
+    ("message", "long"),
+    [
+        (submit("a", ["x" * MIN_BYTES]), False),
+        (submit("a", ["x" * MIN_BYTES, "x"]), True),
+        (submit("a", [1] * MIN_TOKENS), False),
+        (submit("a", [1] * (MIN_TOKENS + 1)), True),
+        (submit("a", bias=[("word" * 100, 1.0)] * 100), True),
+        (Call(1, "tokenize", {"content": ["x" * (MIN_BYTES + 1)]}), True),
+        (Call(1, "detokenize", {"tokens": [1] * (MIN_TOKENS + 1)}), True),
+        (Call(1, "slots", {}), False),
+    ],
+)
+def test_what_is_long(message: Submit | Call, long: bool) -> None:
+    assert is_long(message) is long
+
+
+class Work:
+    """Each message is begun, waits for `go`, and is handed on."""
+
+    def __init__(self) -> None:
+        self.begun: queue.SimpleQueue[Submit | Call] = queue.SimpleQueue()
+        self.go = threading.Semaphore(0)
+        self.handed_on: queue.SimpleQueue[Submit | Call] = queue.SimpleQueue()
+        self.lane = LongTexts(self.prepare)
+        self.lane.start()
+
+    def prepare(self, message: Submit | Call) -> Callable[[], None]:
+        self.begun.put(message)
+        assert self.go.acquire(timeout=10)
+        return lambda: self.handed_on.put(message)
+
+
+def test_one_after_the_other_in_order() -> None:
+    work = Work()
+    messages: list[Submit | Call] = [submit("a"), Call(1, "tokenize", {}), submit("b")]
+    for message in messages:
+        work.lane.put(message)
+    for message in messages:
+        work.go.release()
+        assert work.handed_on.get(timeout=10) is message
+
+
+def test_an_aborted_one_never_arrives_whether_it_has_begun_or_not() -> None:
+    work = Work()
+    for name in ("begun", "waiting", "last"):
+        work.lane.put(submit(name))
+    assert work.begun.get(timeout=10) == submit("begun")
+    work.lane.abort("begun")
+    work.lane.abort("waiting")
+    work.lane.abort("never heard of")
+    work.go.release(2)
+    assert work.handed_on.get(timeout=10) == submit("last")
+    assert work.begun.get(timeout=10) == submit("last")
+    assert work.begun.empty()
