@@ -123,6 +123,9 @@ class FakeMemory:
         self.cells += [Cell(cell.position, cell.value, {seq_id}) for cell in mine]
         return True
 
+    def state_size(self, seq_id: int) -> int:
+        return len(self.state_get(seq_id))
+
     def state_get(self, seq_id: int) -> bytes:
         return repr([(cell.position, cell.value) for cell in self.of(seq_id)]).encode()
 

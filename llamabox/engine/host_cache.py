@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llamabox.engine.radix import RadixTree
+from llamabox.engine.radix import Found, RadixTree
+from llamabox.engine.request import LoraSet
 from llamabox.engine.slot import SlotState
 
 TOKEN_BYTES = 64
@@ -22,15 +23,15 @@ class Kept:
 
 
 class HostCache:
-    """States by their tokens, the least recently used dropped first. Owned by the engine's thread.
+    """States by their tokens and LoRA set, the least recently used dropped first. Owned by the engine's thread.
 
-    `budget` is in bytes and is never exceeded, not even for a moment; 0 keeps nothing.
+    `budget` is in bytes and is never exceeded; 0 keeps nothing. All cells of a state must be exact.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._states: OrderedDict[int, SlotState] = OrderedDict()  # the most recently used last
-        self._index = RadixTree()
+        self._trees: dict[LoraSet, RadixTree] = {}
         self._next = 0
         self.n_bytes = 0
 
@@ -41,12 +42,8 @@ class HostCache:
     def is_on(self) -> bool:
         return self._budget > 0
 
-    def has(self, tokens: Sequence[int]) -> bool:
-        """Whether some entry begins with all of `tokens`."""
-        return self._index.find(tokens, len(tokens)).length == len(tokens)
-
     def make_room(self, n_bytes: int) -> bool:
-        """Drop old entries until a state of `n_bytes` fits. False, and nothing dropped, where it never will."""
+        """Drop old entries until `n_bytes` more fit. False, and nothing dropped, where they never will."""
         if n_bytes > self._budget:
             return False
         while self.n_bytes + n_bytes > self._budget:
@@ -55,20 +52,21 @@ class HostCache:
 
     def put(self, state: SlotState) -> bool:
         """Keep `state` in the place of entries that are beginnings of it. False where it is larger than the budget."""
-        n_exact = state.n_exact
-        if not self.make_room(size(state)):
+        assert state.n_exact == len(state.tokens)
+        tree = self._trees.get(state.lora)
+        if not self.make_room(size(len(state.tokens), len(state.native))):
             return False
-        for entry in self._index.beginnings(state.tokens[:n_exact]):
+        for entry in tree.beginnings(state.tokens) if tree else ():
             self._drop(entry)
         entry, self._next = self._next, self._next + 1
         self._states[entry] = state
-        self._index.extend(entry, state.tokens[:n_exact])
-        self.n_bytes += size(state)
+        self._trees.setdefault(state.lora, RadixTree()).extend(entry, state.tokens)
+        self.n_bytes += size(len(state.tokens), len(state.native))
         return True
 
-    def find(self, tokens: Sequence[int], limit: int) -> Kept:
+    def find(self, tokens: Sequence[int], lora: LoraSet, limit: int) -> Kept:
         """The entry that holds most of the beginning of `tokens`, up to `limit` of them; the shortest among equals."""
-        found = self._index.find(tokens, limit)
+        found = self._trees[lora].find(tokens, limit) if lora in self._trees else Found()
         if not found.length:
             return Kept()
         return Kept(min(found.owners, key=lambda entry: len(self._states[entry].tokens)), found.length)
@@ -79,10 +77,13 @@ class HostCache:
         return self._states[entry]
 
     def _drop(self, entry: int) -> None:
-        self._index.drop(entry)
-        self.n_bytes -= size(self._states.pop(entry))
+        state = self._states.pop(entry)
+        self.n_bytes -= size(len(state.tokens), len(state.native))
+        self._trees[state.lora].drop(entry)
+        if not len(self._trees[state.lora]):
+            del self._trees[state.lora]
 
 
-def size(state: SlotState) -> int:
-    """Bytes that an entry counts."""
-    return len(state.native) + TOKEN_BYTES * len(state.tokens)
+def size(n_tokens: int, n_native: int) -> int:
+    """Bytes that an entry of so many tokens and bytes of native state counts."""
+    return n_native + TOKEN_BYTES * n_tokens

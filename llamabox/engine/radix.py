@@ -110,6 +110,13 @@ class RadixTree:
                 break
         return Found(length, frozenset(node.owners)) if length else Found()
 
+    def n_shared(self, owner: int) -> int:
+        """Leading keys of the owner's sequence that somebody else has too."""
+        length, node = self.length(owner), self._ends.get(owner, self._root)
+        while node.parent is not None and len(node.owners) == 1:
+            length, node = length - len(node.keys), node.parent
+        return length
+
     def beginnings(self, keys: Sequence[int]) -> set[int]:
         """The owners whose whole sequence is a beginning of `keys`, or all of it."""
         wanted = keys if isinstance(keys, array) else array("q", keys)

@@ -62,6 +62,9 @@ class LlamaMemory:
         self._memory.seq_rm(seq_id, -1, -1)
         return self._memory.state_set(seq_id, state)
 
+    def state_size(self, seq_id: int) -> int:
+        return self._memory.state_size(seq_id)
+
     def state_get(self, seq_id: int) -> bytes:
         return self._memory.state_get(seq_id)
 

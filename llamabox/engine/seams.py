@@ -39,6 +39,9 @@ class Memory(Protocol):
     def seq_detach(self, seq_id: int) -> bool:
         """Give the sequence cells of its own, with the same content. False, and the sequence empty, without room."""
 
+    def state_size(self, seq_id: int) -> int:
+        """Bytes that `state_get` would return."""
+
     def state_get(self, seq_id: int) -> bytes:
         """Everything the sequence holds, for `state_set`."""
 

@@ -55,6 +55,12 @@ class RadixMachine(RuleBasedStateMachine):
     def find(self, keys: list[int], limit: int) -> None:
         assert self.tree.find(keys, limit) == oracle(self.model, keys, limit)
 
+    @rule(owner=OWNERS)
+    def shared(self, owner: int) -> None:
+        others = {each: sequence for each, sequence in self.model.items() if each != owner}
+        keys = self.model[owner]
+        assert self.tree.n_shared(owner) == oracle(others, keys, len(keys)).length
+
     @rule(owner=OWNERS, tail=KEYS, n_keys=st.integers(0, 30))
     def beginnings(self, owner: int, tail: list[int], n_keys: int) -> None:
         keys = (self.model[owner] + tail)[:n_keys]
