@@ -93,7 +93,8 @@ def test_without_these_options_no_thread_is_touched(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "count"), [((), 500), (("--poll", "100"), 250_000), (("--poll", "0"), 0), (("--poll-batch", "60"), 1_733)]
+    ("words", "count"),
+    [((), 1000), (("--poll", "100"), 1_000_000), (("--poll", "0"), 0), (("--poll-batch", "60"), 3_981)],
 )
 def test_how_long_openmp_spins(model: Path, tmp_path: Path, words: tuple[str, ...], count: int) -> None:
     """GNU's OpenMP tells what it took from its environment when it is loaded."""

@@ -28,7 +28,7 @@ MEMORY = 2 << 30
 """Bytes of address space."""
 
 STACK = 2 << 20
-"""Bytes: a quarter of what threads have in the worker, since there the same must fit for certain."""
+"""Bytes: a quarter of what the thread has in the worker (beside), since there the same must fit for certain."""
 
 N_STEPS = 4
 """Tokens to try: what is too deep for a compiler may be so for the matcher as well."""

@@ -22,11 +22,9 @@ from llamabox.engine.guidance import lark_grammar, schema_grammar
 from llamabox.engine.lark import to_lark
 from llamabox.engine.request import Request
 from llamabox.errors import InvalidRequest, LlamaboxError, ServerFault
+from llamabox.workers.text.beside import Beside
 
 logger = logging.getLogger(__name__)
-
-STACK = 8 << 20
-"""Bytes of the threads here: see grammar_check.STACK."""
 
 MAX_KEPT = 16
 """Compiled grammars to keep: clients send the same one again and again. Each remembers its lexer's states, of which
@@ -117,15 +115,14 @@ class GrammarDesk:
     """
 
     def __init__(
-        self, vocab: Vocab, deliver: Callable[[Request], None], refuse: Callable[[str, LlamaboxError], None]
+        self,
+        vocab: Vocab,
+        beside: Beside,
+        deliver: Callable[[Request], None],
+        refuse: Callable[[str, LlamaboxError], None],
     ) -> None:
-        earlier = threading.stack_size(STACK)
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="masks")
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="grammars")
-        for pool in (self._helper, self._worker):
-            pool.submit(int).result()  # its thread is made now, with this stack
-        threading.stack_size(earlier)
-        self._compiler = GrammarCompiler(vocab, self._helper)
+        self._worker = beside.grammars
+        self._compiler = GrammarCompiler(vocab, beside.masks)
         self._deliver = deliver
         self._refuse = refuse
         self._lock = threading.Lock()
@@ -152,9 +149,7 @@ class GrammarDesk:
         self._worker.submit(self._compiled, (grammar, json_schema)).result()
 
     def close(self) -> None:
-        """End its threads and its process. Whoever still waits is not answered."""
-        self._worker.shutdown(cancel_futures=True)
-        self._helper.shutdown(cancel_futures=True)
+        """End its process; its threads must have ended."""
         self._compiler.close()
 
     def _serve(self, request: Request) -> None:

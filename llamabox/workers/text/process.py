@@ -18,6 +18,7 @@ from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
 from llamabox.workers.text import slot_file
+from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
@@ -62,20 +63,23 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     spin_environment(*thread_params(config), os.environ)
     native = load(config.native)
     with LogPump(native):
+        beside = Beside()
         text = TextModel(native, config, lambda progress: channel.send(Loading(progress)))
         intake = Intake(text.model.vocab)
-        grammars = GrammarDesk(text.model.vocab, reader.tasks.put, reader.refuse)
+        grammars = GrammarDesk(text.model.vocab, beside, reader.tasks.put, reader.refuse)
         prepare_default(grammars, config)
         calls = QuickCalls(text.model.vocab, intake, infill_format(config, text), text.engine, text.n_ctx)
         reader.serve(intake, calls, grammars)
         key = slot_file.model_key(text.context, text.steering.key if text.steering else b"")
         digests = [lora.digest for lora in text.loras]
-        slots = SlotCalls(text.engine, key, digests, text.model.vocab.n_tokens, channel.send, reader.tasks.put)
+        n_vocab = text.model.vocab.n_tokens
+        slots = SlotCalls(text.engine, key, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
         loop = Loop(channel, reader, text.engine, EngineCalls(text.engine), slots)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(text.info()))
         loop.run()
+        beside.close()
         grammars.close()
         text.close()
     channel.close()

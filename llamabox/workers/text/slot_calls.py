@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class ReadSlot:
 class SlotCalls:
     """Owned by the loop's thread. `send` and `later` may be called from any thread; `later` hands back a ReadSlot.
 
-    `key` is slot_file.model_key, `adapters` are the digests of the LoRA adapters by id.
+    `key` is slot_file.model_key, `adapters` are the digests of the LoRA adapters by id. `files` reads and writes.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class SlotCalls:
         key: bytes,
         adapters: Sequence[bytes],
         n_vocab: int,
+        files: Executor,
         send: Callable[[Reply], None],
         later: Callable[[ReadSlot], None],
     ) -> None:
@@ -50,6 +51,7 @@ class SlotCalls:
         self._key = key
         self._adapters = adapters
         self._n_vocab = n_vocab
+        self._files = files
         self._send = send
         self._later = later
         self._waiting: list[Call | ReadSlot] = []
@@ -114,7 +116,7 @@ class SlotCalls:
         return {"n_restored": n_tokens, "n_read": task.n_read, "ms": milliseconds}
 
     def _beside(self, call: Call, work: Callable[..., Any], *arguments: object) -> None:
-        threading.Thread(target=self._answer, args=(call, work, *arguments), name="slot file", daemon=True).start()
+        self._files.submit(self._answer, call, work, *arguments)
 
     def _answer(self, call: Call, work: Callable[..., Any], *arguments: object) -> None:
         """Send what `work` returns, or its error; nothing yet where it returns None."""

@@ -16,6 +16,7 @@ from llamabox.demo import ensure_demo_model
 from llamabox.engine.guidance import lark_grammar, schema_grammar
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.errors import InvalidRequest, LlamaboxError
+from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.grammars import MAX_KEPT, GrammarDesk, Trial
 
 Outcome = Request | tuple[str, LlamaboxError]
@@ -34,7 +35,14 @@ class Desk:
 
     def __init__(self, model: Model) -> None:
         self.out: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self.desk = GrammarDesk(model.vocab, self.out.put, lambda request_id, error: self.out.put((request_id, error)))
+        self.beside = Beside()
+        self.desk = GrammarDesk(
+            model.vocab, self.beside, self.out.put, lambda request_id, error: self.out.put((request_id, error))
+        )
+
+    def close(self) -> None:
+        self.beside.close()
+        self.desk.close()
 
     def ask(self, request_id: str = "r", **params: Any) -> None:
         self.desk.take(Request(request_id=request_id, tokens=(1,), params=GenerationParams(**params)))
@@ -54,7 +62,7 @@ class Desk:
 def desk(model: Model) -> Iterator[Desk]:
     made = Desk(model)
     yield made
-    made.desk.close()
+    made.close()
 
 
 def test_a_grammar_is_compiled_once_and_shared(desk: Desk) -> None:
