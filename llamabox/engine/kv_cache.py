@@ -260,9 +260,10 @@ class KVCache:
         if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells or slot.resident.has_media:
             return
         n_elsewhere = max(self._index.n_shared(slot), self.kept(slot.resident, n_cells).n_cells)
-        if n_cells - n_elsewhere >= WORTH_KEEPING and slot.slot_id not in self._put_off:
-            if self._host.make_room(size(n_cells, self._memory.state_size(slot.slot_id))):
-                self._host.put(self.state(slot))
+        if n_cells - n_elsewhere < WORTH_KEEPING or slot.slot_id in self._put_off:
+            return
+        if self._host.make_room(size(n_cells, self._memory.state_size(slot.slot_id))):
+            self._host.put(self.state(slot))
 
     def _busy_neighbours(self, slot: Slot) -> int:
         around = self.slots[max(0, slot.slot_id - 1) : slot.slot_id + 2]

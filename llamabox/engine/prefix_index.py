@@ -1,4 +1,4 @@
-"""Which resident cells a prompt can start from: the sequences of all slots in radix trees, those that are growing too."""
+"""Which resident cells a prompt can start from: the sequences of all slots, growing ones too, in radix trees."""
 
 from __future__ import annotations
 

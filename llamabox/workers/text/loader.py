@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -60,6 +61,7 @@ class TextModel:
                 context_shift=config.context_shift,
                 cont_batching=config.cont_batching,
                 slot_similarity=config.slot_similarity,
+                host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
             ),
         )
         if self.steering is not None:
