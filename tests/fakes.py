@@ -224,7 +224,9 @@ class FakeRunner:
         n_vocab: int = 257,
         memory: FakeMemory | None = None,
         adds_bos: bool = False,
+        tile: int = 1,
     ) -> None:
+        self.tile = tile
         self._n_batch = n_batch
         self._n_ubatch = n_ubatch
         self._adds_bos = adds_bos

@@ -55,6 +55,7 @@ class Engine:
             self._pacing,
             n_batch=runner.n_batch,
             n_chunk=runner.n_ubatch,
+            tile=runner.tile,
             adds_bos=runner.adds_bos(),
             cont_batching=config.cont_batching,
             slot_similarity=config.slot_similarity,

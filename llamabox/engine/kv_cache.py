@@ -41,6 +41,10 @@ class KVCache:
     def can_shift(self) -> bool:
         return self._memory.can_shift
 
+    @property
+    def is_unified(self) -> bool:
+        return self._memory.is_unified
+
     def free_slots(self) -> list[Slot]:
         """Free slots in the order in which to give them up: empty ones first, then the least recently used.
 
@@ -103,7 +107,7 @@ class KVCache:
         """What host memory holds of the beginning of `prompt`, up to `limit` cells. Changes nothing."""
         if not len(self._host) or prompt.has_media:
             return Kept()
-        return self._host.find(prompt.keys(0, limit), prompt.lora, limit)
+        return self._host.find(prompt.run(0, limit), prompt.lora, limit)
 
     def take_kept(self, slot: Slot, kept: Kept) -> int:
         """Make the free `slot` busy with cells from host memory. Returns how many it really got."""

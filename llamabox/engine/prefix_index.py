@@ -52,7 +52,7 @@ class PrefixIndex:
         tree = self._trees.get(prompt.lora)
         if tree is None:
             return Match()
-        found = tree.find(prompt.keys(0, limit), limit)
+        found = tree.find(prompt.run(0, limit), limit)
         n_cells = prompt.whole(found.length)
         if not n_cells:
             return Match()
@@ -74,4 +74,4 @@ class PrefixIndex:
             tree = self._trees.setdefault(lora, RadixTree())
             n_known = tree.length(slot.slot_id)
             if n_known < slot.n_exact:
-                tree.extend(slot.slot_id, slot.resident.keys(n_known, slot.n_exact))
+                tree.extend(slot.slot_id, slot.resident.run(n_known, slot.n_exact))

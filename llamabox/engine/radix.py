@@ -49,7 +49,7 @@ class RadixTree:
 
     def extend(self, owner: int, keys: Iterable[int]) -> None:
         """Add `keys` at the end of the owner's sequence."""
-        added = array("q", keys)
+        added = keys if isinstance(keys, array) else array("q", keys)
         if not added:
             return
         start = node = self._ends.get(owner, self._root)

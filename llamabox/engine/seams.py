@@ -135,6 +135,10 @@ class Runner(Protocol):
         """Rows that are computed at once inside `execute`."""
 
     @property
+    def tile(self) -> int:
+        """Rows of one sequence from which attention is computed in tiles, see portions; 1: it makes no difference."""
+
+    @property
     def memory(self) -> Memory:
         """The KV memory that `execute` fills."""
 

@@ -99,6 +99,7 @@ def small_scale() -> Iterator[None]:
     context_shift=st.booleans(),
     cont_batching=st.booleans(),
     host_budget=st.sampled_from([0, 3_000, 1_000_000]),
+    tile=st.sampled_from([1, 2, 6]),
 )
 def test_tokens_equal_those_it_would_have_got_alone(
     script: list[tuple[str, object]],
@@ -109,10 +110,11 @@ def test_tokens_equal_those_it_would_have_got_alone(
     context_shift: bool,
     cont_batching: bool,
     host_budget: int,
+    tile: int,
 ) -> None:
     pool = FakeMemory(n_cells=n_slots * N_CTX, **memory)  # type: ignore[arg-type]
     driver = Driver(
-        FakeRunner(n_batch=n_batch, n_ubatch=n_ubatch, memory=pool),
+        FakeRunner(n_batch=n_batch, n_ubatch=n_ubatch, memory=pool, tile=tile),
         n_slots=n_slots,
         n_ctx=N_CTX,
         context_shift=context_shift,
