@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <float.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -209,17 +210,97 @@ static inline bool is_allowed(const uint32_t * mask, int32_t token) {
     return mask == NULL || (mask[token >> 5] >> (token & 31) & 1) != 0;
 }
 
+enum { BLOCK = 64 };
+
+// How many of a block's logits are above the floor; INT32_MAX where one is NaN or +inf. Integers only are summed up, so
+// that the compiler may do it in vectors without being allowed to reorder floating-point arithmetic.
+static int32_t n_above(const float * logits, float floor) {
+    int32_t n_bad = 0, n_found = 0;
+    for (int32_t i = 0; i < BLOCK; i++) {
+        n_bad   += !(logits[i] <= FLT_MAX);
+        n_found += logits[i] > floor;
+    }
+    return n_bad ? INT32_MAX : n_found;
+}
+
+// The same for the rest of a row, shorter than a block.
+static int32_t n_above_in_rest(const float * logits, int32_t n, float floor) {
+    float block[BLOCK];
+    for (int32_t i = 0; i < BLOCK; i++) {
+        block[i] = i < n ? logits[i] : -INFINITY;
+    }
+    return n_above(block, floor);
+}
+
 // The highest logit, the lowest id among equals, as llama_sampler_init_greedy() has it; -1 for a row with NaN or +inf.
 static llama_token highest(const float * logits, int32_t n_vocab) {
     int32_t best = 0;
-    bool    bad  = false;
-    for (int32_t i = 0; i < n_vocab; i++) {
-        bad |= !(logits[i] <= FLT_MAX);
-        if (logits[i] > logits[best]) {
-            best = i;
+    for (int32_t start = 0; start < n_vocab; start += BLOCK) {
+        const int32_t n = n_vocab - start < BLOCK ? n_vocab - start : BLOCK;
+        const int32_t n_higher = n == BLOCK ? n_above(logits + start, logits[best])
+                                            : n_above_in_rest(logits + start, n, logits[best]);
+        if (n_higher == INT32_MAX) {
+            return -1;
+        }
+        for (int32_t i = start; n_higher > 0 && i < start + n; i++) {
+            if (logits[i] > logits[best]) {
+                best = i;
+            }
         }
     }
-    return bad ? -1 : best;
+    return best;
+}
+
+// Put a candidate in the place of the lowest one, which stands first in the heap.
+static void replace_lowest(llama_token_data * heap, int32_t size, llama_token_data candidate) {
+    int32_t hole = 0;
+    for (;;) {
+        int32_t child = 2 * hole + 1;
+        if (child >= size) {
+            break;
+        }
+        if (child + 1 < size && heap[child + 1].logit < heap[child].logit) {
+            child++;
+        }
+        if (candidate.logit <= heap[child].logit) {
+            break;
+        }
+        heap[hole] = heap[child];
+        hole = child;
+    }
+    heap[hole] = candidate;
+}
+
+static int higher_first(const void * a, const void * b) {
+    const llama_token_data * x = a, * y = b;
+    return x->logit != y->logit ? (x->logit < y->logit) - (x->logit > y->logit) : (x->id > y->id) - (x->id < y->id);
+}
+
+// The n highest logits of a row, the highest first, the lowest id first among equals as far as they are in. Returns how
+// many there are, 0 for a row with NaN or +inf. A heap of the highest so far: few of a block get past its lowest.
+static size_t highest_few(const float * logits, int32_t n_vocab, int32_t n, llama_token_data * heap) {
+    n = n < n_vocab ? n : n_vocab;
+    for (int32_t i = 0; i < n; i++) {
+        heap[i] = (llama_token_data) { 0, -INFINITY, 0.0f };
+    }
+    int32_t n_in = 0;  // the first so many are taken as they come, so that -inf among them is a candidate too
+    for (int32_t start = 0; start < n_vocab; start += BLOCK) {
+        const int32_t size = n_vocab - start < BLOCK ? n_vocab - start : BLOCK;
+        const float   floor = heap[0].logit;
+        const int32_t n_higher = size == BLOCK ? n_above(logits + start, floor)
+                                               : n_above_in_rest(logits + start, size, floor);
+        if (n_higher == INT32_MAX) {
+            return 0;
+        }
+        for (int32_t i = start; n_higher > 0 && i < start + size; i++) {
+            if (logits[i] > heap[0].logit) {
+                replace_lowest(heap, n, (llama_token_data) { i, logits[i], 0.0f });
+                n_in += n_in < n;
+            }
+        }
+    }
+    qsort(heap, (size_t) n, sizeof(*heap), higher_first);
+    return (size_t) n_in;
 }
 
 // The same among the tokens that the mask allows; -1 where it allows none.
@@ -240,10 +321,8 @@ static llama_token highest_allowed(const float * logits, int32_t n_vocab, const 
     return best;
 }
 
-// Apply the chain to a copy of the row, of which a mask leaves the allowed tokens only. libllama sorts with comparisons
-// that NaN breaks and asserts on the outcome, so such a row never reaches it, nor does an empty one.
-static llama_token apply_chain(struct llama_sampler * chain, const float * logits, int32_t n_vocab,
-                               const uint32_t * mask, llama_token_data * candidates) {
+// All tokens that may come. Returns how many there are, 0 where one of them is NaN or +inf.
+static size_t allowed(const float * logits, int32_t n_vocab, const uint32_t * mask, llama_token_data * candidates) {
     bool   bad  = false;
     size_t size = 0;
     for (int32_t i = 0; i < n_vocab; i++) {
@@ -252,7 +331,16 @@ static llama_token apply_chain(struct llama_sampler * chain, const float * logit
             candidates[size++] = (llama_token_data) { i, logits[i], 0.0f };
         }
     }
-    if (bad || size == 0) {
+    return bad ? 0 : size;
+}
+
+// Apply the chain to a copy of the row: to its n_best highest logits, or to all that may come. libllama sorts with
+// comparisons that NaN breaks and asserts on the outcome, so such a row never reaches it, nor does an empty one.
+static llama_token apply_chain(struct llama_sampler * chain, const float * logits, int32_t n_vocab, int32_t n_best,
+                               const uint32_t * mask, llama_token_data * candidates) {
+    const size_t size = n_best > 0 && mask == NULL ? highest_few(logits, n_vocab, n_best, candidates)
+                                                   : allowed(logits, n_vocab, mask, candidates);
+    if (size == 0) {
         return -1;
     }
     llama_token_data_array array = { candidates, size, -1, false };
@@ -279,7 +367,7 @@ static llama_token_data * candidate_buffer(int32_t n_vocab) {
 }
 
 int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
-                       struct llama_sampler ** chains, const uint8_t * greedy, const uint32_t ** masks,
+                       struct llama_sampler ** chains, const int32_t * n_best, const uint32_t ** masks,
                        llama_token * out) {
     const int32_t n_vocab = vocabulary_size(ctx);
     llama_token_data * candidates = candidate_buffer(n_vocab);
@@ -288,10 +376,11 @@ int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t
         const float * logits = llama_get_logits_ith(ctx, batch_idx[i]);
         if (logits == NULL) {
             out[i] = -2;
-        } else if (greedy[i]) {
+        } else if (n_best[i] == 1) {
             out[i] = masks[i] ? highest_allowed(logits, n_vocab, masks[i]) : highest(logits, n_vocab);
         } else {
-            out[i] = candidates && chains[i] ? apply_chain(chains[i], logits, n_vocab, masks[i], candidates) : -1;
+            out[i] = candidates == NULL || chains[i] == NULL
+                ? -1 : apply_chain(chains[i], logits, n_vocab, n_best[i], masks[i], candidates);
         }
         if (out[i] < 0) {
             n_failed++;

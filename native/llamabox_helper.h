@@ -60,15 +60,16 @@ bool lb_load_progress(float progress, void * user_data);
 
 // Sample and accept one token for each of n_rows rows of the last decode.
 //   batch_idx[i]  index in the batch, as llama_get_logits_ith takes it
-//   chains[i]     sampler chain of the row; NULL only together with greedy[i], then nothing is accepted
-//   greedy[i]     non-zero: the highest logit (the lowest id of equals) instead of applying the chain
+//   chains[i]     sampler chain of the row; NULL only where n_best[i] is 1, then nothing is accepted
+//   n_best[i]     the chain need only see this many of the highest logits; 1: the highest (the lowest id of equals) is
+//                 taken without applying the chain; 0: it must see all. With a mask it sees all that may come.
 //   masks[i]      bit t & 31 of word t >> 5 says whether token t may come, for all tokens; NULL: all may
 //   out[i]        token id, or -1: the row holds a NaN or +infinity (where the mask looks, if there is one), or mask or
 //                 chain left nothing to choose,
 //                 -2: the batch asked for no logits at this index. Nothing is accepted then.
 // Returns the number of rows that got no token.
 int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
-                       struct llama_sampler ** chains, const uint8_t * greedy, const uint32_t ** masks,
+                       struct llama_sampler ** chains, const int32_t * n_best, const uint32_t ** masks,
                        llama_token * out);
 
 // `inner` with one token spared: its logit is afterwards what it was before. Takes ownership of `inner`.

@@ -123,6 +123,9 @@ class FakeMemory:
         self.cells += [Cell(cell.position, cell.value, {seq_id}) for cell in mine]
         return True
 
+    def state_size(self, seq_id: int) -> int:
+        return len(self.state_get(seq_id))
+
     def state_get(self, seq_id: int) -> bytes:
         return repr([(cell.position, cell.value) for cell in self.of(seq_id)]).encode()
 
@@ -221,7 +224,9 @@ class FakeRunner:
         n_vocab: int = 257,
         memory: FakeMemory | None = None,
         adds_bos: bool = False,
+        tile: int = 1,
     ) -> None:
+        self.tile = tile
         self._n_batch = n_batch
         self._n_ubatch = n_ubatch
         self._adds_bos = adds_bos

@@ -53,10 +53,14 @@ class Memory:
         """The highest position that is there; -1 for an empty sequence."""
         return int(self._lib.llama_memory_seq_pos_max(self._handle, self._seq(seq_id)))
 
+    def state_size(self, seq_id: int) -> int:
+        """Bytes of a sequence's state."""
+        return int(self._lib.llama_state_seq_get_size(self._context, self._seq(seq_id)))
+
     def state_get(self, seq_id: int) -> bytes:
         """A sequence's state, to be restored by state_set in a context of the same model and settings."""
         ffi, lib = self._native.ffi, self._lib
-        size = lib.llama_state_seq_get_size(self._context, self._seq(seq_id))
+        size = self.state_size(seq_id)
         buffer = ffi.new("uint8_t[]", size)
         return bytes(ffi.buffer(buffer, lib.llama_state_seq_get_data(self._context, buffer, size, seq_id)))
 

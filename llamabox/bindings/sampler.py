@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
+from llamabox.bindings.shortlist import ALL, shortlist
 from llamabox.bindings.vocab import Vocab, encode
 from llamabox.errors import InvalidRequest
 
@@ -31,14 +32,14 @@ Mask = NDArray[np.uint32]
 class SamplerChain:
     """Owns a llama_sampler chain: random numbers, penalty history. One thread at a time.
 
-    is_greedy: every sampler in it leaves the highest logit in front and the last one picks it, so that `RowSampler` may
-    take the argmax instead of running the chain. `close()` is idempotent.
+    n_best: so many of a row's highest logits decide what it does, and `RowSampler` shows it no others; 1: the highest
+    is the one, whatever the chain; ALL: it must see every one. `close()` is idempotent.
     """
 
-    def __init__(self, native: Native, handle: Any, *, is_greedy: bool) -> None:
+    def __init__(self, native: Native, handle: Any, *, n_best: int = ALL) -> None:
         self._native = native
         self._handle = handle
-        self.is_greedy = is_greedy
+        self.n_best = n_best
 
     @property
     def handle(self) -> Any:
@@ -69,7 +70,7 @@ class SamplerChain:
 
     def clone(self) -> SamplerChain:
         """A copy with the same history and random state, to go its own way."""
-        return SamplerChain(self._native, self._native.lib.llama_sampler_clone(self.handle), is_greedy=self.is_greedy)
+        return SamplerChain(self._native, self._native.lib.llama_sampler_clone(self.handle), n_best=self.n_best)
 
     def close(self) -> None:
         handle, self._handle = self._handle, None
@@ -97,15 +98,13 @@ class ChainBuilder:
     Raises InvalidRequest for what libllama refuses.
     """
 
-    KEEPS_ARGMAX = frozenset({"top_k", "top_p", "min_p", "top_n_sigma", "temp", "greedy"})
-
     def __init__(self, native: Native, vocab: Vocab) -> None:
         self._native = native
         self._vocab = vocab
         params = native.lib.llama_sampler_chain_default_params()
         params.no_perf = True
         self._chain = native.lib.llama_sampler_chain_init(params)
-        self._names: list[str] = []
+        self._steps: list[tuple[str, tuple[Any, ...]]] = []
         self._made: dict[str, Callable[..., Any]] = {
             "logit_bias": self._logit_bias,
             "penalties": self._penalties,
@@ -121,14 +120,13 @@ class ChainBuilder:
         if sampler == self._native.ffi.NULL:
             raise InvalidRequest(f"libllama refuses the sampler {name} with {arguments}")
         self._native.lib.llama_sampler_chain_add(self._chain, sampler)
-        self._names.append(name)
+        self._steps.append((name, arguments))
         return self
 
     def build(self) -> SamplerChain:
         """The finished chain. The builder must not be used again."""
         chain, self._chain = self._chain, None
-        is_greedy = self._names[-1:] == ["greedy"] and self.KEEPS_ARGMAX.issuperset(self._names)
-        return SamplerChain(self._native, chain, is_greedy=is_greedy)
+        return SamplerChain(self._native, chain, n_best=shortlist(self._steps))
 
     def __del__(self) -> None:
         if self._chain is not None:
@@ -180,12 +178,12 @@ class RowSampler:
         ffi = self._context.native.ffi
         self._capacity = capacity
         self._rows = np.zeros(capacity, np.int32)
-        self._greedy = np.zeros(capacity, np.uint8)
+        self._n_best = np.zeros(capacity, np.int32)
         self._tokens = np.zeros(capacity, np.int32)
         self._chains = ffi.new("struct llama_sampler *[]", capacity)
         self._masks = ffi.new("uint32_t *[]", capacity)
         self._rows_c = ffi.cast("int32_t *", self._rows.ctypes.data)
-        self._greedy_c = ffi.cast("uint8_t *", self._greedy.ctypes.data)
+        self._n_best_c = ffi.cast("int32_t *", self._n_best.ctypes.data)
         self._tokens_c = ffi.cast("llama_token *", self._tokens.ctypes.data)
 
     def sample(
@@ -200,11 +198,11 @@ class RowSampler:
         if count > self._capacity:
             self._grow(2 * count)
         self._rows[:count] = rows
-        self._greedy[:count] = [chain.is_greedy for chain in chains]
+        self._n_best[:count] = [chain.n_best for chain in chains]
         self._chains[0:count] = [chain.handle for chain in chains]
         self._masks[0:count] = [self._pointer(mask) for mask in masks or [None] * count]
         self._sample(
-            self._context.handle, count, self._rows_c, self._chains, self._greedy_c, self._masks, self._tokens_c
+            self._context.handle, count, self._rows_c, self._chains, self._n_best_c, self._masks, self._tokens_c
         )
         tokens: list[int] = self._tokens[:count].tolist()
         assert -2 not in tokens, "a row was sampled for which the batch asked for no logits"

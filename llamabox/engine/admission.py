@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from llamabox.engine.host_cache import Kept
 from llamabox.engine.kv_cache import KVCache
-from llamabox.engine.prefix_index import Match, Reuse
+from llamabox.engine.prefix_index import Match
+from llamabox.engine.reuse import Reuse
 from llamabox.engine.sequence import Sequence, State
 from llamabox.engine.slot import Slot
+
+WORTH_RESTORING = 32
+"""Cells that a sequence must gain from host memory, which moves a state whole."""
 
 WORTH_WAITING = 32
 """Cells that a sequence must gain before it waits for another one to compute them."""
@@ -54,15 +59,20 @@ class Admission:
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
         """Put `sequence` into one of the `free` slots. False when it had better wait."""
         match = Match()
+        kept = Kept()
+        n_cells = 0
         reuse: Reuse | None = None
         if sequence.params.cache_prompt:
             # The last prompt token is always computed: its logits choose the first token.
             match = self._cache.match(sequence.cells, sequence.n_prompt - 1)
             reuse = self._reuse(sequence, free)
-            n_cells = match.n_cells if reuse is None else max(match.n_cells, reuse.n_cells)
+            kept = self._cache.kept(sequence.cells, sequence.n_prompt - 1)
+            n_cells = max(match.n_cells, kept.n_cells, 0 if reuse is None else reuse.n_cells)
             if _coming(sequence, running) > n_cells:
                 return False
-        if reuse is not None and reuse.n_cells > match.n_cells:
+        if kept.n_cells >= n_cells > match.n_cells + WORTH_RESTORING:
+            sequence.slot, sequence.n_cached = free[0], self._cache.take_kept(free[0], kept)
+        elif reuse is not None and reuse.n_cells > match.n_cells:
             sequence.slot, sequence.n_cached = reuse.slot, self._cache.take_reuse(reuse)
         else:
             sequence.slot, sequence.n_cached = self._place(match, free)

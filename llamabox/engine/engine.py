@@ -29,6 +29,7 @@ class EngineConfig:
     context_shift: bool = True
     cont_batching: bool = True
     slot_similarity: float = 0.5  # see admission.Admission
+    host_budget: int = 0  # bytes of host memory for what slots have to give up
 
 
 class Engine:
@@ -47,13 +48,14 @@ class Engine:
         self._has_nan = False  # in the memory, maybe: it is wiped as soon as nobody runs
         self._resting_until: float | None = None  # nobody is due before that
         self._reporter = Reporter(runner)
-        self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx)
+        self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget)
         self.context_shift = config.context_shift and self.cache.can_shift
         self._scheduler = Scheduler(
             self.cache,
             self._pacing,
             n_batch=runner.n_batch,
             n_chunk=runner.n_ubatch,
+            tile=runner.tile,
             adds_bos=runner.adds_bos(),
             cont_batching=config.cont_batching,
             slot_similarity=config.slot_similarity,

@@ -80,6 +80,10 @@ class History:
         """A copy of the keys in [start, stop)."""
         return self._keys[start:stop].tolist()
 
+    def run(self, start: int, stop: int) -> array[int]:
+        """The same as an array."""
+        return self._keys[start:stop]
+
     def key(self, cell: int) -> int:
         return self._keys[cell]
 

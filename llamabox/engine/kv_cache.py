@@ -6,12 +6,17 @@ The ledger and the native memory change in one method or not at all; `check_inte
 from __future__ import annotations
 
 from llamabox.engine.history import History
-from llamabox.engine.prefix_index import Match, Reuse, find_reuse, longest_prefix
+from llamabox.engine.host_cache import HostCache, Kept, size
+from llamabox.engine.prefix_index import Match, PrefixIndex
+from llamabox.engine.reuse import Reuse, find_reuse
 from llamabox.engine.seams import Memory
 from llamabox.engine.slot import Slot, SlotState
 
 MIN_COPY = 8
 """Cells for which a copy between streams begins to pay."""
+
+WORTH_KEEPING = 64
+"""Cells that nobody else holds for which a state in host memory pays: it is written and read whole."""
 
 COPY_SHARE = 256
 """A copy moves a whole stream: it pays for one part in so many of it. A cell is copied some 1,000 times as fast as
@@ -21,17 +26,24 @@ computed (23 KB against 4.5 ms for a model of 135 M on a CPU; larger models and 
 class KVCache:
     """All slots over one Memory. Owned by the engine's thread; every method that changes cells says so."""
 
-    def __init__(self, memory: Memory, n_slots: int, n_ctx: int) -> None:
+    def __init__(self, memory: Memory, n_slots: int, n_ctx: int, host_budget: int = 0) -> None:
+        """`host_budget`: bytes of host memory for what slots have to give up."""
         self._memory = memory
+        self._host = HostCache(host_budget)
         self._clock = 0
         self._worth_copying = 1 if memory.is_unified else max(MIN_COPY, n_ctx // COPY_SHARE)
         self._put_off: set[int] = set()  # slots whose copy or shift the memory carries out with the next decode
         self.n_ctx = n_ctx  # cells a slot may hold
         self.slots = [Slot(i) for i in range(n_slots)]
+        self._index = PrefixIndex(self.slots)
 
     @property
     def can_shift(self) -> bool:
         return self._memory.can_shift
+
+    @property
+    def is_unified(self) -> bool:
+        return self._memory.is_unified
 
     def free_slots(self) -> list[Slot]:
         """Free slots in the order in which to give them up: empty ones first, then the least recently used.
@@ -58,7 +70,7 @@ class KVCache:
 
     def match(self, prompt: History, limit: int) -> Match:
         """The longest usable resident prefix of `prompt`, up to `limit` cells. Changes nothing."""
-        return longest_prefix(self.slots, prompt, limit)
+        return self._index.match(prompt, limit)
 
     def best_reuse(self, slots: list[Slot], prompt: History, limit: int, n_least: int) -> Reuse | None:
         """What of a prompt is best moved together in one of `slots`; None where nothing can. Changes nothing.
@@ -85,9 +97,24 @@ class KVCache:
     def take(self, slot: Slot, n_cells: int) -> int:
         """Make the free `slot` busy, keeping its first `n_cells` cells. Returns how many it really kept."""
         assert not slot.is_busy
+        if 2 * n_cells < len(slot.resident):
+            self._keep(slot)
         slot.is_busy = True
         self._touch(slot)
         return self.truncate(slot, n_cells)
+
+    def kept(self, prompt: History, limit: int) -> Kept:
+        """What host memory holds of the beginning of `prompt`, up to `limit` cells. Changes nothing."""
+        if not len(self._host) or prompt.has_media:
+            return Kept()
+        return self._host.find(prompt.run(0, limit), prompt.lora, limit)
+
+    def take_kept(self, slot: Slot, kept: Kept) -> int:
+        """Make the free `slot` busy with cells from host memory. Returns how many it really got."""
+        state = self._host.get(kept.entry)
+        self._keep(slot)
+        self.restore(slot, state)
+        return self.take(slot, kept.n_cells)
 
     def copy(self, source: Slot, target: Slot, n_cells: int) -> int:
         """Make the free `target` busy with the first `n_cells` cells of `source`. Returns how many it really got.
@@ -118,6 +145,7 @@ class KVCache:
             n_cells = 0
         if n_cells == 0:
             self._memory.seq_rm(slot.slot_id, -1, -1)
+        self._index.lost(slot, n_cells)
         slot.resident.truncate(n_cells)
         slot.n_exact = min(slot.n_exact, n_cells)
         slot.n_shared = min(slot.n_shared, n_cells)
@@ -152,6 +180,7 @@ class KVCache:
             self.clear(slot)
             return False
         self._put_off.add(slot.slot_id)
+        self._index.lost(slot, n_keep)
         self._memory.seq_add(slot.slot_id, n_keep + n_discard, n_cells, -n_discard)
         slot.resident.discard(n_keep, n_keep + n_discard)
         slot.n_exact = min(slot.n_exact, n_keep)
@@ -210,6 +239,7 @@ class KVCache:
         n_dropped = 0
         for slot in self.slots:
             if not slot.is_busy and len(slot.resident):
+                self._keep(slot)
                 n_dropped += len(slot.resident)
                 self.clear(slot)
         return n_dropped
@@ -228,6 +258,17 @@ class KVCache:
                 )
         return problems
 
+    def _keep(self, slot: Slot) -> None:
+        """Put what a slot is about to give up into host memory, if too much of it would be lost. Changes no cell."""
+        n_cells = len(slot.resident)
+        if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells or slot.resident.has_media:
+            return
+        n_elsewhere = max(self._index.n_shared(slot), self.kept(slot.resident, n_cells).n_cells)
+        if n_cells - n_elsewhere < WORTH_KEEPING or slot.slot_id in self._put_off:
+            return
+        if self._host.make_room(size(n_cells, self._memory.state_size(slot.slot_id))):
+            self._host.put(self.state(slot))
+
     def _busy_neighbours(self, slot: Slot) -> int:
         around = self.slots[max(0, slot.slot_id - 1) : slot.slot_id + 2]
         return sum(other.is_busy for other in around)
@@ -243,6 +284,7 @@ class KVCache:
         return True
 
     def _forget(self, slot: Slot) -> None:
+        self._index.lost(slot, 0)
         slot.resident = History()
         slot.n_exact = slot.n_shared = 0
 

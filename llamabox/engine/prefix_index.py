@@ -1,15 +1,14 @@
-"""Which resident cells a prompt can start from."""
+"""Which resident cells a prompt can start from: the sequences of all slots, growing ones too, in radix trees."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamabox.engine.history import History
+from llamabox.engine.radix import RadixTree
+from llamabox.engine.request import LoraSet
 from llamabox.engine.slot import Slot
-
-MAX_RUNS = 256
-"""Moving one costs a walk over all cells of the memory: a prompt that is cut into more is better computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,60 +19,59 @@ class Match:
     n_cells: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """`n_cells` cells of a slot that a prompt goes on with, once the `n_gap` cells before them are dropped."""
+class PrefixIndex:
+    """The exact cells of every slot, a tree for each LoRA set. Owned by the engine's thread.
 
-    n_gap: int
-    n_cells: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reuse:
-    """The first `n_prefix` cells of `slot` and then `runs` are the beginning of a prompt, `n_cells` in all."""
-
-    slot: Slot
-    n_prefix: int
-    runs: tuple[Run, ...]
-    n_cells: int
-
-
-def usable_prefix(slot: Slot, prompt: History, limit: int) -> int:
-    """Leading cells of `prompt` that `slot` holds, at most `limit`, as a fresh evaluation would make them."""
-    return prompt.whole(min(slot.resident.common_prefix(prompt), slot.n_exact, limit))
-
-
-def find_reuse(slot: Slot, prompt: History, limit: int, n_least: int) -> Reuse:
-    """What `prompt` can take from `slot`, at most `limit` cells: text only, runs of `n_least` cells or more.
-
-    As llama.cpp does (contract A.4): of what the slot holds, pieces may be missing in the prompt, but not the other
-    way round. Cells behind a dropped piece attended to it: they are not what a fresh evaluation would make.
+    Told at once of what a slot loses, and at the next lookup finds out by itself what it has gained: slots grow with
+    every token, lookups come with every request.
     """
-    resident, wanted = slot.resident.as_text(), prompt.as_text()
-    n_prefix = usable_prefix(slot, prompt, limit)
-    runs: list[Run] = []
-    n_cells = end = n_prefix
-    while n_cells + n_least <= limit and len(runs) < MAX_RUNS:
-        found = resident.find(wanted[n_cells : n_cells + n_least], end)
-        if found < 0:
-            break
-        n_run = min(slot.resident.common_run(found, prompt, n_cells), limit - n_cells)
-        runs.append(Run(found - end, n_run))
-        n_cells += n_run
-        end = found + n_run
-    return Reuse(slot, n_prefix, tuple(runs), n_cells)
 
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._slots = slots
+        self._trees: dict[LoraSet, RadixTree] = {}
+        self._trees_of: dict[int, LoraSet] = {}  # in which a slot stands
 
-def longest_prefix(slots: Iterable[Slot], prompt: History, limit: int) -> Match:
-    """The slot that holds most of the prompt's beginning, at most `limit` cells; among equals a free slot wins.
+    def lost(self, slot: Slot, n_cells: int) -> None:
+        """All from `n_cells` on is about to go, or may be something else from now on."""
+        lora = self._trees_of.get(slot.slot_id)
+        if lora is None:
+            return
+        tree = self._trees[lora]
+        tree.cut(slot.slot_id, n_cells)
+        if not tree.length(slot.slot_id):
+            del self._trees_of[slot.slot_id]
+            if not len(tree):
+                del self._trees[lora]
 
-    Only cells that equal what a fresh evaluation would hold count: after a context shift those before the gap.
-    """
-    best = Match()
-    for slot in slots:
-        n_cells = usable_prefix(slot, prompt, limit)
-        better = n_cells > best.n_cells
-        tie = n_cells == best.n_cells > 0 and best.slot is not None and best.slot.is_busy and not slot.is_busy
-        if better or tie:
-            best = Match(slot, n_cells)
-    return best
+    def match(self, prompt: History, limit: int) -> Match:
+        """The slot that holds most of the prompt's beginning, at most `limit` cells; among equals a free slot wins.
+
+        Only cells that equal what a fresh evaluation would hold count: after a context shift those before the gap.
+        """
+        self._catch_up()
+        tree = self._trees.get(prompt.lora)
+        if tree is None:
+            return Match()
+        found = tree.find(prompt.run(0, limit), limit)
+        n_cells = prompt.whole(found.length)
+        if not n_cells:
+            return Match()
+        holders = [self._slots[slot_id] for slot_id in found.owners]
+        return Match(min(holders, key=lambda slot: (slot.is_busy, slot.slot_id)), n_cells)
+
+    def n_shared(self, slot: Slot) -> int:
+        """Leading exact cells of `slot` that another slot holds too."""
+        self._catch_up()
+        lora = self._trees_of.get(slot.slot_id)
+        return 0 if lora is None else self._trees[lora].n_shared(slot.slot_id)
+
+    def _catch_up(self) -> None:
+        for slot in self._slots:
+            if not slot.n_exact:
+                continue
+            lora = self._trees_of.setdefault(slot.slot_id, slot.resident.lora)
+            assert lora == slot.resident.lora, "a slot went over to other adapters without losing its cells"
+            tree = self._trees.setdefault(lora, RadixTree())
+            n_known = tree.length(slot.slot_id)
+            if n_known < slot.n_exact:
+                tree.extend(slot.slot_id, slot.resident.run(n_known, slot.n_exact))

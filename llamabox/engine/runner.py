@@ -62,6 +62,9 @@ class LlamaMemory:
         self._memory.seq_rm(seq_id, -1, -1)
         return self._memory.state_set(seq_id, state)
 
+    def state_size(self, seq_id: int) -> int:
+        return self._memory.state_size(seq_id)
+
     def state_get(self, seq_id: int) -> bytes:
         return self._memory.state_get(seq_id)
 
@@ -100,8 +103,10 @@ class LlamaRunner:
     `loras` are those of the model, by id. A change of adapters costs the next decode some milliseconds.
     """
 
-    def __init__(self, context: Context, loras: Seq[Lora] = ()) -> None:
+    def __init__(self, context: Context, loras: Seq[Lora] = (), *, tile: int = 1) -> None:
+        """`tile`: see Runner."""
         self._context = context
+        self._tile = tile
         self._loras = loras
         self._applied: LoraSet = ()
         self._vocab = context.model.vocab
@@ -118,6 +123,10 @@ class LlamaRunner:
     @property
     def n_ubatch(self) -> int:
         return self._context.n_ubatch
+
+    @property
+    def tile(self) -> int:
+        return self._tile
 
     @property
     def memory(self) -> LlamaMemory:

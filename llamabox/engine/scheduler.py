@@ -8,6 +8,7 @@ from llamabox.engine.admission import Admission
 from llamabox.engine.batch import Batch
 from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.pacing import SHORT_PROMPT, Pacing
+from llamabox.engine.portions import portion
 from llamabox.engine.sequence import Sequence
 from llamabox.engine.turns import Turns
 
@@ -44,7 +45,8 @@ class Work:
 class Scheduler:
     """Decides; computes nothing. Owned by the engine's thread.
 
-    `n_batch` bounds the rows of a step, `n_chunk` the prompt tokens of a step in which nobody decodes. Without
+    `n_batch` bounds the rows of a step, `n_chunk` the prompt tokens of a step in which nobody decodes; `tile` see
+    portions. Without
     `cont_batching` prompts wait until nobody decodes (the seed's -nocb).
     """
 
@@ -55,6 +57,7 @@ class Scheduler:
         *,
         n_batch: int,
         n_chunk: int,
+        tile: int,
         adds_bos: bool,
         cont_batching: bool,
         slot_similarity: float,
@@ -63,6 +66,7 @@ class Scheduler:
         self._pacing = pacing
         self._n_batch = n_batch
         self._n_chunk = min(n_chunk, n_batch)
+        self._tile = tile if 2 * (tile + 1) <= n_batch else 1
         self._adds_bos = adds_bos
         self._cont_batching = cont_batching
         self._admission = Admission(cache, slot_similarity)
@@ -109,7 +113,9 @@ class Scheduler:
         parts = self._extend(parts)
         n_cells = sum(n_cells for _, n_cells in parts)
         work.n_forced = n_cells - len(parts)
-        prefill = self._prefill(mine, self._n_batch - n_cells, self._chunk(ready, work.next_due, now))
+        prefill = self._prefill(
+            mine, self._n_batch - n_cells, self._chunk(ready, work.next_due, now), has_others=bool(parts)
+        )
         if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
             self._turns.end()
         work.n_prefill = sum(n_cells for _, n_cells in prefill)
@@ -161,7 +167,7 @@ class Scheduler:
         sequence.truncated = True
         return True
 
-    def _prefill(self, mine: list[Sequence], room: int, chunk: int) -> list[tuple[Sequence, int]]:
+    def _prefill(self, mine: list[Sequence], room: int, chunk: int, *, has_others: bool) -> list[tuple[Sequence, int]]:
         """Prompt chunks of this step, as (sequence, number of cells)."""
         candidates = [sequence for sequence in mine if _has_prompt(sequence)]
         if not candidates or not chunk:
@@ -172,16 +178,27 @@ class Scheduler:
         fair = long_budget
         parts: list[tuple[Sequence, int]] = []
         for sequence in candidates:
-            n_pending = sequence.n_pending
-            budget = short_budget if n_pending <= SHORT_PROMPT else long_budget
-            n_cells = min(n_pending, budget)
+            n_cells = self._portion(sequence, short_budget, long_budget, lead=int(has_others or len(candidates) > 1))
+            n_cells = min(n_cells, room)
             if n_cells <= 0:
                 continue
             parts.append((sequence, n_cells))
+            room -= n_cells
             short_budget -= n_cells
             long_budget -= n_cells
         _note_overtaking(candidates, dict(parts), fair)
         return parts
+
+    def _portion(self, sequence: Sequence, short_budget: int, long_budget: int, *, lead: int) -> int:
+        """Cells of a prompt for this step; none where the budget is used up."""
+        n_pending = sequence.n_pending
+        if n_pending <= SHORT_PROMPT:
+            return min(n_pending, short_budget)
+        if long_budget <= 0:
+            return 0
+        # With separate streams one row of each sequence is computed together with the rows of the others.
+        lead = 0 if self._cache.is_unified else lead
+        return portion(n_pending, sequence.n_computed, long_budget, tile=self._tile, lead=lead)
 
     def _fill(self, work: Work, parts: list[tuple[Sequence, int]]) -> None:
         # Rows in the order of their slots: separate KV streams are computed together only in consecutive order.

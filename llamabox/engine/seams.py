@@ -39,6 +39,9 @@ class Memory(Protocol):
     def seq_detach(self, seq_id: int) -> bool:
         """Give the sequence cells of its own, with the same content. False, and the sequence empty, without room."""
 
+    def state_size(self, seq_id: int) -> int:
+        """Bytes that `state_get` would return."""
+
     def state_get(self, seq_id: int) -> bytes:
         """Everything the sequence holds, for `state_set`."""
 
@@ -130,6 +133,10 @@ class Runner(Protocol):
     @property
     def n_ubatch(self) -> int:
         """Rows that are computed at once inside `execute`."""
+
+    @property
+    def tile(self) -> int:
+        """Rows of one sequence from which attention is computed in tiles, see portions; 1: it makes no difference."""
 
     @property
     def memory(self) -> Memory:

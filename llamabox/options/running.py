@@ -16,6 +16,11 @@ RUNNING_OPTIONS = (
         "them: inexact, as a context shift; turns --cache-prompt on; 0 is off",
     ),
     text(
+        "-cram --cache-ram", "text.cache_ram", v.integer(-1), env="LLAMA_ARG_CACHE_RAM", metavar="MIB",
+        text="host memory for what slots have to give up, MiB: copied back when a prompt begins with it; 0 is off, "
+        "-1 no limit",
+    ),
+    text(
         "-sps --slot-prompt-similarity", "text.slot_similarity", v.number(0, 1),
         text="a prompt takes over the slot that holds its start where at least this part of the slot is of use to it; "
         "else, and always with 0, the least recently used slot gets a copy",

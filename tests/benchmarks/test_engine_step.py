@@ -72,6 +72,7 @@ class NullRunner:
 
     n_batch = 2048
     n_ubatch = 512
+    tile = 64
 
     def __init__(self) -> None:
         self.memory = NullMemory()

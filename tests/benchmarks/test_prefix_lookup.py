@@ -7,7 +7,7 @@ import random
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from llamabox.engine.history import History
-from llamabox.engine.prefix_index import longest_prefix
+from llamabox.engine.prefix_index import PrefixIndex
 from llamabox.engine.slot import Slot
 
 N_SLOTS = 16
@@ -26,5 +26,5 @@ def test_sixteen_slots_of_four_thousand_tokens(benchmark: BenchmarkFixture) -> N
         slot.n_exact = N_TOKENS
         slots.append(slot)
     history = History(prompt)
-    match = benchmark.pedantic(longest_prefix, args=(slots, history, N_TOKENS - 1), rounds=50, warmup_rounds=2)
+    match = benchmark.pedantic(PrefixIndex(slots).match, args=(history, N_TOKENS - 1), rounds=50, warmup_rounds=2)
     assert (match.slot, match.n_cells) == (slots[-1], 3000 + 50 * (N_SLOTS - 1))

@@ -26,6 +26,13 @@ CHAINS: dict[str, Steps] = {
     "adaptive": (("min_p", 0.05, 1), ("adaptive_p", 0.5, 0.9, 6)),
     "newlines": (("penalties", 64, 1.3, 0.2, 0.1, False), ("top_k", 40), ("dist", 7)),
     "infill": (("top_k", 40), ("infill",), ("dist", 13)),
+    "banned": (
+        ("logit_bias", ((28, -np.inf), (504, -2.0))),
+        ("penalties", 9, 1.1, 0.0, 0.5),
+        ("top_k", 7),
+        ("dist", 8),
+    ),
+    "banned greedy": (("logit_bias", ((28, -np.inf), (504, -np.inf), (30, -1.0))), ("greedy",)),
     "bias": (("logit_bias", ((28, 4.0), (504, -np.inf))), ("top_k", 40), ("dist", 8)),
 }
 
@@ -88,7 +95,7 @@ def test_many_rows_at_once_equal_one_by_one(context: Context, rows: list[int]) -
 def test_greedy_is_argmax_and_the_lowest_id_of_equals(context: Context, rows: list[int]) -> None:
     sampler = RowSampler(context)
     greedy = chain(context, (("greedy",),))
-    assert greedy.is_greedy
+    assert greedy.n_best == 1
     for row in rows:
         logits = context.logits(row)
         top = int(logits.argmax())
@@ -98,12 +105,16 @@ def test_greedy_is_argmax_and_the_lowest_id_of_equals(context: Context, rows: li
         assert context.native.lib.llama_sampler_sample(greedy.handle, context.handle, row) == min(top, 7)
 
 
-def test_only_chains_that_keep_the_highest_logit_are_greedy(context: Context) -> None:
-    kept: Steps = (("top_k", 40), ("top_p", 0.5, 0), ("min_p", 0.1, 0), ("temp", 0.7), ("greedy",))
-    assert chain(context, kept).is_greedy
-    for step in (("penalties", 64, 1.3, 0.0, 0.0), ("typical", 0.5, 0), ("logit_bias", ((1, 5.0),))):
-        assert not chain(context, (step, ("greedy",))).is_greedy
-    assert not chain(context, CHAINS["usual"]).is_greedy
+def test_a_short_row_and_a_row_with_few_choices(context: Context, rows: list[int]) -> None:
+    """The shortlist neither drops a possible token nor adds an impossible one."""
+    steps: Steps = (("logit_bias", ((3, -np.inf),)), ("top_k", 5), ("dist", 1))
+    logits = context.logits(rows[0])
+    logits[:] = -np.inf
+    logits[[3, context.n_vocab - 1]] = 9.0, 1.0
+    assert chain(context, steps).n_best == 6
+    assert RowSampler(context).sample([rows[0]], [chain(context, steps)]) == [context.n_vocab - 1]
+    logits[:] = -np.inf
+    assert RowSampler(context).sample([rows[0]], [chain(context, steps)]) == [BAD_ROW]
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])

@@ -7,8 +7,8 @@ from fakes import FakeMemory, FakeRunner, FakeSampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamabox.engine.prefix_index import MAX_RUNS
 from llamabox.engine.request import Request
+from llamabox.engine.reuse import MAX_RUNS
 
 N_CTX = 64
 

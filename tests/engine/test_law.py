@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
+import pytest
 from engine.driver import Driver, Transcript, alone, request
 from fakes import FakeGrammar, FakeMemory, FakeRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
+from llamabox.engine import admission, kv_cache
 from llamabox.engine.request import Request
 
 N_CTX = 48
@@ -77,6 +80,15 @@ def memories() -> st.SearchStrategy[dict[str, object]]:
     )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_scale() -> Iterator[None]:
+    """What pays from dozens of cells on does so from a few on here, or it would never happen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kv_cache, "WORTH_KEEPING", 4)
+        patch.setattr(admission, "WORTH_RESTORING", 1)
+        yield
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     script=actions,
@@ -86,6 +98,8 @@ def memories() -> st.SearchStrategy[dict[str, object]]:
     n_ubatch=st.sampled_from([5, 32]),
     context_shift=st.booleans(),
     cont_batching=st.booleans(),
+    host_budget=st.sampled_from([0, 3_000, 1_000_000]),
+    tile=st.sampled_from([1, 2, 6]),
 )
 def test_tokens_equal_those_it_would_have_got_alone(
     script: list[tuple[str, object]],
@@ -95,14 +109,17 @@ def test_tokens_equal_those_it_would_have_got_alone(
     n_ubatch: int,
     context_shift: bool,
     cont_batching: bool,
+    host_budget: int,
+    tile: int,
 ) -> None:
     pool = FakeMemory(n_cells=n_slots * N_CTX, **memory)  # type: ignore[arg-type]
     driver = Driver(
-        FakeRunner(n_batch=n_batch, n_ubatch=n_ubatch, memory=pool),
+        FakeRunner(n_batch=n_batch, n_ubatch=n_ubatch, memory=pool, tile=tile),
         n_slots=n_slots,
         n_ctx=N_CTX,
         context_shift=context_shift,
         cont_batching=cont_batching,
+        host_budget=host_budget,
     )
     asked: list[Request] = []
     for action, value in script:

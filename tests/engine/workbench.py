@@ -26,6 +26,7 @@ class Workbench:
         n_ctx: int = 1024,
         n_batch: int = 64,
         n_chunk: int = 32,
+        tile: int = 1,
         pacing: Pacing | None = None,
         cont_batching: bool = True,
     ) -> None:
@@ -36,6 +37,7 @@ class Workbench:
             pacing or Pacing(),
             n_batch=n_batch,
             n_chunk=n_chunk,
+            tile=tile,
             adds_bos=False,
             cont_batching=cont_batching,
             slot_similarity=0.5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -53,13 +54,14 @@ class TextModel:
             self.tokens_per_second = measure(self.context)
             logger.info("measured: at most %d tokens per second", self.tokens_per_second)
         self.engine = Engine(
-            LlamaRunner(self.context, self.loras),
+            LlamaRunner(self.context, self.loras, tile=attention_tile(config, native)),
             EngineConfig(
                 n_slots=config.n_parallel,
                 n_ctx=self.n_ctx,
                 context_shift=config.context_shift,
                 cont_batching=config.cont_batching,
                 slot_similarity=config.slot_similarity,
+                host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
             ),
         )
         if self.steering is not None:
@@ -208,6 +210,16 @@ def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:
     """How /infill lays its prompts out."""
     vocab = text.model.vocab
     return InfillFormat(vocab, n_batch=config.n_batch, n_ctx=text.n_ctx, suffix_first=config.spm_infill)
+
+
+FLASH_TILE = 64
+"""GGML_FA_TILE_Q of ggml's CPU backend: rows from which its flash attention works in tiles, on plain floats only."""
+
+
+def attention_tile(config: TextConfig, native: Native) -> int:
+    """What Runner.tile says. GPUs have no such step, and without flash attention there is none either."""
+    is_plain = {config.type_k, config.type_v} <= {"f16", "f32"}
+    return FLASH_TILE if is_plain and config.flash_attn != "off" and not has_gpu(native) else 1
 
 
 def slot_context(config: TextConfig, context: Context) -> int:
