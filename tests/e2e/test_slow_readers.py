@@ -100,10 +100,10 @@ def test_a_request_that_drips_in(server: ServerProcess, head: bytes, piece: byte
 
 
 def test_thousands_that_say_nothing(server: ServerProcess) -> None:
-    n_idle = 2000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_idle = 2000 if hard == resource.RLIM_INFINITY else min(2000, hard - 200)
     if soft < n_idle + 200:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, n_idle + 200), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n_idle + 200, hard))
     alone = innocent_text(server)
     files, memory = n_files(server.process.pid), resident(server.process.pid)
     with ExitStack() as stack:
