@@ -12,8 +12,8 @@ import numpy as np
 
 from llamabox import errors
 from llamabox.engine.batch import Batch
+from llamabox.engine.grammar import TokenMask
 from llamabox.engine.request import LoraSet, SamplingParams
-from llamabox.engine.seams import TokenMask
 
 EOG = 0
 """The fake vocabulary's end-of-generation token."""

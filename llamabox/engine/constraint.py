@@ -11,8 +11,8 @@ from concurrent.futures import Executor, Future
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
+from llamabox.engine.grammar import TokenMask
 from llamabox.engine.guidance import complaint, limits
-from llamabox.engine.seams import TokenMask
 from llamabox.errors import InvalidRequest
 
 MAX_FORCED_START = 10_000

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from llamabox import errors
 from llamabox.engine.events import Activity, Event, StopType
+from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.pacing import Pacing
 from llamabox.engine.reporter import Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduler import MAX_FORCED, Scheduler, Share, Work
-from llamabox.engine.seams import Constraint, Runner, Sampler, TokenMask
+from llamabox.engine.seams import Runner, Sampler
 from llamabox.engine.sequence import Sequence, State
 
 

@@ -9,6 +9,7 @@ no such stages: `[a-z]+ "end"` says `send`, where a lexer would see one long wor
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from llamabox.engine.gbnf import LAST, Chars, Choice, Node, Reference, Repeat, Series, Token, references
@@ -55,7 +56,7 @@ def _has_token(node: Node) -> bool:
     return False
 
 
-class _Writer:
+class _Writer(ABC):
     """Writes rules one a line, in words for characters and for names that its subclass chooses."""
 
     prefix = ""
@@ -93,8 +94,9 @@ class _Writer:
             parts.append(self.chars(run))
         return " ".join(parts) or '""'
 
+    @abstractmethod
     def chars(self, run: list[Chars]) -> str:
-        raise NotImplementedError
+        """A run of characters that follow one another."""
 
 
 class _Terminals(_Writer):

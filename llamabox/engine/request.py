@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llamabox.engine.seams import Grammar
+    from llamabox.engine.grammar import Grammar
 
 DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
 """The seed's chain; penalties come first unless a request names them elsewhere."""

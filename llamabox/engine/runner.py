@@ -10,10 +10,11 @@ from llamabox.bindings.batch import Batch as NativeBatch
 from llamabox.bindings.context import Context
 from llamabox.bindings.sampler import ChainBuilder, RowSampler, SamplerChain
 from llamabox.engine.batch import Batch
+from llamabox.engine.grammar import TokenMask
 from llamabox.engine.logprobs import top_logprobs
 from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
-from llamabox.engine.seams import Sampler, TokenMask
+from llamabox.engine.seams import Sampler
 from llamabox.errors import NoRoom
 
 

@@ -6,10 +6,11 @@ from enum import Enum, auto
 
 from llamabox.engine.detokenizer import Detokenizer
 from llamabox.engine.events import Timings, TokenProbs
+from llamabox.engine.grammar import Constraint
 from llamabox.engine.history import History
 from llamabox.engine.rate import RateLimit
 from llamabox.engine.request import GenerationParams, Request
-from llamabox.engine.seams import Constraint, Sampler
+from llamabox.engine.seams import Sampler
 from llamabox.engine.slot import Slot
 
 

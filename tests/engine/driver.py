@@ -8,8 +8,8 @@ from fakes import FakeMemory, FakeRunner
 
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Event, Failed, Finished, Progress, Started, TokenProbs
+from llamabox.engine.grammar import Grammar
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
-from llamabox.engine.seams import Grammar
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from llamabox import errors
 from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Progress, Started, StopType
+from llamabox.engine.grammar import TokenMask
 from llamabox.engine.request import RANDOM_SEED, Request
-from llamabox.engine.seams import TokenMask
 
 N_CTX = 64
 ASCII = 100
