@@ -170,7 +170,7 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
 
 def _first_set(parsed: Parsed, text: TextConfig) -> LoraSet:
     """The LoRA adapters that hold until a request or POST /lora-adapters says otherwise."""
-    if parsed.values.get("server.lora_init_without_apply"):
+    if parsed.values.get("lora_init_without_apply"):
         return ()
     return lora_set({adapter_id: scale for adapter_id, (_, scale) in enumerate(text.lora)})
 

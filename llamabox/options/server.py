@@ -60,7 +60,7 @@ SERVER_OPTIONS = (
         text="the same at another scale", default="",
     ),
     switch(
-        SERVER, "--lora-init-without-apply", "server.lora_init_without_apply",
+        SERVER, "--lora-init-without-apply", "lora_init_without_apply",
         "load LoRA adapters at scale 0, until a request or POST /lora-adapters gives them another",
     ),
     valued(

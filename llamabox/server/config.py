@@ -31,7 +31,6 @@ class ServerConfig:
     # The command line's; of its LoRA set, what POST /lora-adapters last made of it.
     defaults: GenerationParams = field(default_factory=GenerationParams)
     given: frozenset[str] = frozenset()  # names of the sampling options the user set (contract D-7)
-    lora_init_without_apply: bool = False  # the adapters begin at scale 0
     enable_slots: bool = False
     slot_save_path: str | None = None  # an existing folder
     enable_metrics: bool = False
