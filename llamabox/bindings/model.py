@@ -121,6 +121,11 @@ class Model:
         return self._int("n_embd")
 
     @cached_property
+    def n_head(self) -> int:
+        """Attention heads of a layer that has most."""
+        return self._int("n_head")
+
+    @cached_property
     def n_layer(self) -> int:
         return self._int("n_layer")
 

@@ -12,7 +12,7 @@ from llamabox import errors
 from llamabox.engine.events import Activity, Event, StopType
 from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv_cache import KVCache
-from llamabox.engine.pacing import Pacing
+from llamabox.engine.pacing import GAP_FACTOR, Pacing
 from llamabox.engine.reporter import Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
 from llamabox.engine.sampling import choice_seed
@@ -31,6 +31,7 @@ class EngineConfig:
     cont_batching: bool = True
     slot_similarity: float = 0.5  # see admission.Admission
     host_budget: int = 0  # bytes of host memory for what slots have to give up
+    gap_factor: float = GAP_FACTOR
 
 
 class Engine:
@@ -44,7 +45,7 @@ class Engine:
         self._runner = runner
         self._config = config
         self._clock = clock
-        self._pacing = Pacing()
+        self._pacing = Pacing(factor=config.gap_factor)
         self._requests: dict[str, list[Sequence]] = {}
         self._has_nan = False  # in the memory, maybe: it is wiped as soon as nobody runs
         self._resting_until: float | None = None  # nobody is due before that

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from llamabox.engine.admission import Admission
 from llamabox.engine.batch import Batch
 from llamabox.engine.kv_cache import KVCache
-from llamabox.engine.pacing import SHORT_PROMPT, Pacing
+from llamabox.engine.pacing import Pacing
 from llamabox.engine.portions import portion
 from llamabox.engine.sequence import Sequence
 from llamabox.engine.turns import Turns
 
-MAX_FORCED = SHORT_PROMPT
+MAX_FORCED = 64
 """Cells of one sequence, of those that a grammar forces, in one step: more would be felt by the others."""
 
 MAX_OVERTAKEN = 8
@@ -145,11 +145,12 @@ class Scheduler:
     def _chunk(self, ready: list[Sequence], next_due: float | None, now: float) -> int:
         """Prompt tokens of this step."""
         # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
-        if any(not sequence.is_prefilling for sequence in ready):
-            return self._pacing.chunk() if self._cont_batching else 0
+        n_decode = sum(not sequence.is_prefilling for sequence in ready)
+        if n_decode:
+            return self._pacing.chunk(n_decode) if self._cont_batching else 0
         if next_due is not None:
             # A text that sits this step out wants its next one in time.
-            return min(self._n_chunk, self._pacing.chunk(next_due - now))
+            return min(self._n_chunk, self._pacing.chunk(1, next_due - now))
         return self._n_chunk
 
     def _make_room(self, sequence: Sequence) -> bool:
@@ -173,32 +174,28 @@ class Scheduler:
         if not candidates or not chunk:
             return []
         candidates.sort(key=_urgency)
-        long_budget = min(room, chunk)
-        short_budget = min(room, self._n_chunk)
-        fair = long_budget
+        fair = budget = min(room, chunk)
+        n_behind = sum(sequence.n_pending for sequence in candidates)
         parts: list[tuple[Sequence, int]] = []
         for sequence in candidates:
-            n_cells = self._portion(sequence, short_budget, long_budget, lead=int(has_others or len(candidates) > 1))
+            if budget <= 0:
+                break
+            n_behind -= sequence.n_pending
+            # Who was overtaken too often goes first, but leaves the others half of the step.
+            share = max((budget + 1) // 2, budget - n_behind) if _is_overdue(sequence) else budget
+            n_cells = self._portion(sequence, share, lead=int(has_others or len(candidates) > 1))
             n_cells = min(n_cells, room)
-            if n_cells <= 0:
-                continue
             parts.append((sequence, n_cells))
             room -= n_cells
-            short_budget -= n_cells
-            long_budget -= n_cells
+            budget -= n_cells
         _note_overtaking(candidates, dict(parts), fair)
         return parts
 
-    def _portion(self, sequence: Sequence, short_budget: int, long_budget: int, *, lead: int) -> int:
-        """Cells of a prompt for this step; none where the budget is used up."""
-        n_pending = sequence.n_pending
-        if n_pending <= SHORT_PROMPT:
-            return min(n_pending, short_budget)
-        if long_budget <= 0:
-            return 0
+    def _portion(self, sequence: Sequence, budget: int, *, lead: int) -> int:
+        """Cells of a prompt for this step; more than the budget where only whole tiles are worth computing."""
         # With separate streams one row of each sequence is computed together with the rows of the others.
         lead = 0 if self._cache.is_unified else lead
-        return portion(n_pending, sequence.n_computed, long_budget, tile=self._tile, lead=lead)
+        return portion(sequence.n_pending, sequence.n_computed, budget, tile=self._tile, lead=lead)
 
     def _fill(self, work: Work, parts: list[tuple[Sequence, int]]) -> None:
         # Rows in the order of their slots: separate KV streams are computed together only in consecutive order.
@@ -226,9 +223,13 @@ def _slot_id(sequence: Sequence) -> int:
     return sequence.slot.slot_id
 
 
+def _is_overdue(sequence: Sequence) -> bool:
+    return sequence.n_overtaken >= MAX_OVERTAKEN
+
+
 def _urgency(sequence: Sequence) -> tuple[bool, float, float]:
     """Overtaken too often: by arrival, before all others. Else the shortest remaining first."""
-    if sequence.n_overtaken >= MAX_OVERTAKEN:
+    if _is_overdue(sequence):
         return (False, sequence.arrived, 0.0)
     return (True, float(sequence.n_pending), sequence.arrived)
 

@@ -41,6 +41,11 @@ RUNNING_OPTIONS = (
         COMPLETION, "-nocb --no-cont-batching", "text.cont_batching", "evaluate prompts only while no text is running",
         const=False,
     ),
+    text(
+        "--gap-factor", "text.gap_factor", v.number(1.1, 1000), env="LLAMABOX_GAP_FACTOR", metavar="FACTOR",
+        text="beside running texts, so much of a prompt is computed at a time that their next tokens come within this "
+        "many times what they take without",
+    ),
     switch(
         COMPLETION, "--kv-unified", "text.kv_unified",
         "one KV memory for all slots: less to copy, but an answer may depend in its low bits on its neighbours",

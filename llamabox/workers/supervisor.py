@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from llamabox.workers.channel import AsyncChannel
+from llamabox.workers.huge_pages import huge_pages
 from llamabox.workers.protocol import Shutdown
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class WorkerProcess:
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
-                    env={**os.environ, **env},
+                    env={**os.environ, **huge_pages(os.environ), **env},
                 )
         except BaseException:
             ours.close()

@@ -7,7 +7,7 @@ from engine.workbench import Workbench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamabox.engine.pacing import MIN_CHUNK, SHORT_PROMPT, Pacing
+from llamabox.engine.pacing import MIN_CHUNK, Pacing
 from llamabox.engine.scheduler import MAX_OVERTAKEN, Work
 from llamabox.engine.sequence import Sequence
 
@@ -23,10 +23,10 @@ def n_rows(work: Work, sequence: Sequence) -> int:
 
 
 def chunk_of_20() -> Pacing:
-    pacing = Pacing()
+    pacing = Pacing(factor=3.0)
     pacing.observe(n_decode=1, n_prefill=0, seconds=0.1)
     pacing.observe(n_decode=0, n_prefill=100, seconds=1.0)
-    assert pacing.chunk() == 20
+    assert pacing.chunk(1) == 20
     return pacing
 
 
@@ -71,23 +71,15 @@ def test_beside_decoding_rows_a_long_prompt_comes_in_measured_chunks() -> None:
     bench = Workbench(n_batch=64, n_chunk=32, pacing=chunk_of_20())
     bench.add_decoding((7,))
     bench.add(prompt(130), n_predict=1)
-    # Down to 64 the rest is worth finishing in full chunks.
-    assert [bench.step().n_prefill for _ in range(6)] == [20, 20, 20, 20, 32, 18]
-
-
-def test_a_short_prompt_is_not_cut_to_the_measured_chunk() -> None:
-    bench = Workbench(n_batch=128, n_chunk=128, pacing=chunk_of_20())
-    bench.add_decoding((7,))
-    bench.add(prompt(SHORT_PROMPT), n_predict=1)
-    assert bench.step().n_prefill == SHORT_PROMPT
+    assert [bench.step().n_prefill for _ in range(7)] == [20, 20, 20, 20, 20, 20, 10]
 
 
 def test_short_prompts_together_do_not_exceed_one_chunk() -> None:
     bench = Workbench(n_slots=5, n_batch=64, n_chunk=32, pacing=chunk_of_20())
     bench.add_decoding((7,))
     for first in (10, 11, 12):
-        bench.add(prompt(30, first=first), n_predict=1)
-    assert [bench.step().n_prefill for _ in range(3)] == [32, 32, 26]
+        bench.add(prompt(15, first=first), n_predict=1)
+    assert [bench.step().n_prefill for _ in range(3)] == [20, 20, 5]
 
 
 @settings(max_examples=60, deadline=None)
@@ -146,7 +138,7 @@ def test_a_long_prompt_is_overtaken_only_so_often(n_short: int, has_decoders: bo
     bench.step()
     fair = MIN_CHUNK if has_decoders else 32  # what it would get without the others
     n_overtaken = 0
-    while long.n_pending > SHORT_PROMPT:
+    while long.n_pending > 64:
         # A stream of short prompts that never breaks off.
         if not bench.scheduler.n_waiting:
             bench.add(prompt(n_short, first=100 + bench.n_arrived), n_predict=1)
@@ -161,7 +153,7 @@ def test_a_prompt_that_was_overtaken_long_enough_leaves_room_for_others_beside_i
     long.n_overtaken = MAX_OVERTAKEN
     short = bench.add(prompt(12, first=5), n_predict=1)
     work = bench.step()
-    assert (n_rows(work, long), n_rows(work, short)) == (20, 12)
+    assert (n_rows(work, long), n_rows(work, short)) == (10, 10)
 
 
 def test_nothing_is_counted_while_nobody_who_came_later_is_served() -> None:

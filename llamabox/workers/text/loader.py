@@ -11,11 +11,12 @@ from llamabox import errors
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, build_info
 from llamabox.bindings.adapters import Lora, apply_loras
-from llamabox.bindings.context import Context, ContextParams, FlashAttention, Rope, RopeScaling
+from llamabox.bindings.context import Context, ContextParams, Rope, RopeScaling
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
+from llamabox.workers.text.attention import attention_tile, flash_attention
 from llamabox.workers.text.infill import InfillFormat
 from llamabox.workers.text.speed import measure
 from llamabox.workers.text.steering import read_steering
@@ -39,7 +40,8 @@ class TextModel:
                 raise errors.ModelLoadError(f"{config.model} is an encoder: it embeds text, but cannot generate any")
             self.steering = read_steering(config, self.model)
             self.loras = [Lora(self.model, path) for path, _ in config.lora]
-            self.context = Context(self.model, context_params(config, self.model))
+            params = context_params(config, self.model)
+            self.context = Context(self.model, params)
         except errors.LlamaboxError:
             self.model.close()  # and the adapters that were loaded with it
             raise
@@ -54,13 +56,18 @@ class TextModel:
             self.tokens_per_second = measure(self.context)
             logger.info("measured: at most %d tokens per second", self.tokens_per_second)
         self.engine = Engine(
-            LlamaRunner(self.context, self.loras, tile=attention_tile(config, native)),
+            LlamaRunner(
+                self.context,
+                self.loras,
+                tile=attention_tile(config, params.flash_attn, has_gpu=has_gpu(native)),
+            ),
             EngineConfig(
                 n_slots=config.n_parallel,
                 n_ctx=self.n_ctx,
                 context_shift=config.context_shift,
                 cont_batching=config.cont_batching,
                 slot_similarity=config.slot_similarity,
+                gap_factor=config.gap_factor,
                 host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
             ),
         )
@@ -166,7 +173,7 @@ def context_params(config: TextConfig, model: Model) -> ContextParams:
         n_seq_max=config.n_parallel,
         n_threads=config.n_threads,
         n_threads_batch=config.n_threads_batch,
-        flash_attn=FlashAttention(config.flash_attn),
+        flash_attn=flash_attention(config, model, has_gpu=has_gpu(model.native)),
         kv_unified=config.kv_unified,
         swa_full=config.swa_full,
         offload_kqv=config.offload_kqv,
@@ -210,16 +217,6 @@ def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:
     """How /infill lays its prompts out."""
     vocab = text.model.vocab
     return InfillFormat(vocab, n_batch=config.n_batch, n_ctx=text.n_ctx, suffix_first=config.spm_infill)
-
-
-FLASH_TILE = 64
-"""GGML_FA_TILE_Q of ggml's CPU backend: rows from which its flash attention works in tiles, on plain floats only."""
-
-
-def attention_tile(config: TextConfig, native: Native) -> int:
-    """What Runner.tile says. GPUs have no such step, and without flash attention there is none either."""
-    is_plain = {config.type_k, config.type_v} <= {"f16", "f32"}
-    return FLASH_TILE if is_plain and config.flash_attn != "off" and not has_gpu(native) else 1
 
 
 def slot_context(config: TextConfig, context: Context) -> int:

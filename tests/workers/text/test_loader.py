@@ -20,6 +20,7 @@ from llamabox.bindings.context import Rope, RopeScaling
 from llamabox.bindings.model import LoadMode, SplitMode
 from llamabox.commandline import compose, parse
 from llamabox.demo import ensure_demo_model
+from llamabox.engine.request import GenerationParams, Request
 from llamabox.errors import ContextError, ModelLoadError
 from llamabox.workers.text import loader
 from llamabox.workers.text.loader import TextModel, context_params, model_params
@@ -197,3 +198,19 @@ def test_memory_nodes(native: _ffi.Native, monkeypatch: pytest.MonkeyPatch, stra
     monkeypatch.setattr(loader.backend, "start", lambda native, numa: asked.append(numa))
     TextModel(native, config_of("--numa", strategy), lambda _: None).close()
     assert asked == [strategy]
+
+
+def test_the_gap_that_prompts_may_open(load: Load) -> None:
+    n_steps = {}
+    for factor in ("1.1", "1000"):
+        engine = load("-np", "2", "-c", "1024", "--gap-factor", factor).engine
+        engine.submit(Request(request_id="text", tokens=tuple(range(100, 120)), params=GenerationParams()))
+        for _ in range(3):
+            engine.step()
+        prompt = Request(request_id="prompt", tokens=tuple(range(200, 400)), params=GenerationParams(n_predict=1))
+        engine.submit(prompt)
+        n_steps[factor] = 0
+        while len(engine.running) + engine.n_waiting > 1:
+            engine.step()
+            n_steps[factor] += 1
+    assert n_steps["1.1"] >= 200 // 8 > 2 * n_steps["1000"], n_steps
