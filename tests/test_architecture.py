@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "imaging": ("errors", "log", "bindings"),
     "chat": ("errors", "log"),
     "workers": ("errors", "log", *VALUES),
-    "workers.text": ("errors", "log", "bindings", "engine", *INSIDE_A_WORKER),
+    "workers.text": ("errors", "log", "processors", "bindings", "engine", *INSIDE_A_WORKER),
     "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
     "workers.rpc": ("errors", "log", "bindings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),

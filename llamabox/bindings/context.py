@@ -201,6 +201,11 @@ class Context:
         """Wait until what was computed is there."""
         self.native.lib.llama_synchronize(self.handle)
 
+    @property
+    def n_threads(self) -> int:
+        """Threads of a decode."""
+        return int(self.native.lib.llama_n_threads(self.handle))
+
     def set_n_threads(self, n_threads: int, n_threads_batch: int) -> None:
         self.native.lib.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
 

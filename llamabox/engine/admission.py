@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llamabox.engine.host_cache import Kept
 from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.prefix_index import Match
@@ -26,8 +28,12 @@ class Admission:
     must be of use; else, and always where it is 0, the least recently used slot gets a copy of the prefix.
     """
 
-    def __init__(self, cache: KVCache, slot_similarity: float) -> None:
+    def __init__(
+        self, cache: KVCache, slot_similarity: float, on_start: Callable[[Sequence], None] | None = None
+    ) -> None:
+        """`on_start` is shown each sequence that is about to get a slot, before what is in the slots changes."""
         self._cache = cache
+        self._on_start = on_start
         self._similarity = slot_similarity
         self._waiting: list[Sequence] = []
 
@@ -43,6 +49,8 @@ class Admission:
     def admit(self, running: list[Sequence]) -> list[Sequence]:
         """Give free slots to waiting sequences. `running` is extended by those admitted, which are also returned."""
         admitted: list[Sequence] = []
+        if not self._waiting:
+            return admitted
         for sequence in list(self._waiting):
             free = self._cache.free_slots()
             if not free:
@@ -70,6 +78,8 @@ class Admission:
             n_cells = max(match.n_cells, kept.n_cells, 0 if reuse is None else reuse.n_cells)
             if _coming(sequence, running) > n_cells:
                 return False
+        if self._on_start is not None:
+            self._on_start(sequence)
         if kept.n_cells >= n_cells > match.n_cells + WORTH_RESTORING:
             sequence.slot, sequence.n_cached = free[0], self._cache.take_kept(free[0], kept)
         elif reuse is not None and reuse.n_cells > match.n_cells:

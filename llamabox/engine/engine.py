@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
+import logging
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from llamabox import errors
-from llamabox.engine.events import Activity, Event, StopType
+from llamabox.engine.events import Activity, Event, StepTimes, StopType
 from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv_cache import KVCache
+from llamabox.engine.misses import explain
 from llamabox.engine.pacing import GAP_FACTOR, Pacing
 from llamabox.engine.reporter import Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
@@ -19,6 +20,8 @@ from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduler import MAX_FORCED, Scheduler, Share, Work
 from llamabox.engine.seams import Runner, Sampler
 from llamabox.engine.sequence import Sequence, State
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class Engine:
         self._has_nan = False  # in the memory, maybe: it is wiped as soon as nobody runs
         self._resting_until: float | None = None  # nobody is due before that
         self._reporter = Reporter(runner)
+        self.times: StepTimes | None = None  # of the last step, if it computed anything
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget)
         self.context_shift = config.context_shift and self.cache.can_shift
         self._scheduler = Scheduler(
@@ -61,6 +65,7 @@ class Engine:
             adds_bos=runner.adds_bos(),
             cont_batching=config.cont_batching,
             slot_similarity=config.slot_similarity,
+            on_start=self._explain if logger.isEnabledFor(logging.DEBUG) else None,
         )
 
     @property
@@ -103,14 +108,28 @@ class Engine:
     def step(self) -> list[Event]:
         """Do one step and return what it brought forth. With nothing to do it returns no event."""
         self._wipe_nan()  # an abort may have ended the last one that ran
-        work = self._plan()
+        self.times = None
+        begun = self._clock()
+        work = self._plan(begun)
         if self._reporter.is_empty:  # else what there is to tell does not wait for the batch: it is planned again
             if work.batch:
-                self._update(work, self._execute(work))
+                self._compute(work, begun)
                 self._wipe_nan()
             else:
                 assert self._resting_until is not None or self._scheduler.is_idle, "a step that makes no progress"
         return self._reporter.take()
+
+    def _compute(self, work: Work, begun: float) -> None:
+        """The planned step, which `begun` with its planning."""
+        planned = self._clock()
+        self._execute(work)
+        computed = self._clock()
+        tokens = self._sample(work)
+        sampled = self._clock()
+        if work.shares and not work.n_forced:  # else it could not be computed, or is a step of neither kind
+            self._pacing.observe(n_decode=work.n_decode, n_prefill=work.n_prefill, seconds=sampled - planned)
+        self._update(work, tokens, sampled)
+        self.times = StepTimes(planned - begun, computed - planned, sampled - computed, self._clock() - sampled)
 
     def rest(self) -> float:
         """Seconds for which a step would compute nothing, unless something is submitted or aborted meanwhile.
@@ -126,7 +145,7 @@ class Engine:
         done.n_tokens_max = max(done.n_tokens_max, n_most)
         done.n_processing = len(self._scheduler.running)
         done.n_waiting = self._scheduler.n_waiting
-        return copy.copy(done)
+        return done.snapshot()
 
     def check_integrity(self) -> list[str]:
         """Differences between the ledger and the native memory, and slots that leaked; empty when all is well."""
@@ -158,19 +177,18 @@ class Engine:
                 f"Field 'id_slot': must be -1 or from 0 to {self._config.n_slots - 1}", field="id_slot"
             )
 
-    def _plan(self) -> Work:
+    def _plan(self, now: float) -> Work:
         """A step whose sequences are all able to run it; those that are not have failed."""
         while True:
-            work = self._scheduler.schedule(self._clock())
+            work = self._scheduler.schedule(now)
             for sequence in work.stuck:
                 self._fail(sequence, errors.ServerFault("Context size has been exceeded."), forget=True)
-            if self._prepare(work.admitted):
+            if self._prepare(work.admitted, now):
                 self._resting_until = None if work.batch else work.next_due
                 return work
 
-    def _prepare(self, admitted: list[Sequence]) -> bool:
+    def _prepare(self, admitted: list[Sequence], now: float) -> bool:
         """Give each admitted sequence its sampler. False when libllama refused one, which then failed alone."""
-        now = self._clock()
         ready = True
         for sequence in admitted:
             sequence.admitted = now
@@ -185,6 +203,10 @@ class Engine:
                 ready = False
         return ready
 
+    def _explain(self, sequence: Sequence) -> None:
+        why = explain(sequence, self.cache.slots, lambda token: self._runner.piece(token, True))
+        logger.debug("%s %s", sequence.request_id, why)
+
     def _new_sampler(self, sequence: Sequence) -> Sampler:
         params = sequence.params.sampling
         sampler = self._runner.new_sampler(params, seed=sequence.seed, n_ctx=self._config.n_ctx)
@@ -193,27 +215,22 @@ class Engine:
                 sampler.accept(token)
         return sampler
 
-    def _execute(self, work: Work) -> dict[Sequence, int]:
-        """Run the batch; returns the tokens sampled from it. Without shares afterwards, it could not be computed."""
-        start = self._clock()
+    def _execute(self, work: Work) -> None:
+        """Run the batch. Without shares afterwards, it could not be computed."""
         try:
             self._runner.execute(work.batch)
         except errors.NoRoom as error:
             self._shed(work, error)
-            return {}
+            return
         except errors.DecodeError as error:
             self._lose(work, error)
-            return {}
+            return
         self.cache.carried_out()
         self._reporter.done.n_decode += 1
         self._reporter.done.n_busy += len(work.shares)
         for share in work.shares:
             assert share.sequence.slot is not None
             self.cache.computed(share.sequence.slot, share.sequence.cells, share.stop)
-        tokens = self._sample(work)
-        if not work.n_forced:  # else it is a step of neither kind
-            self._pacing.observe(n_decode=work.n_decode, n_prefill=work.n_prefill, seconds=self._clock() - start)
-        return tokens
 
     def _sample(self, work: Work) -> dict[Sequence, int]:
         """A token for each sequence of which all is computed, but for those whose grammar leaves no choice."""
@@ -254,9 +271,8 @@ class Engine:
             self._fail(share.sequence, errors.ServerFault(f"decode failed: {error.message}"), forget=True)
         work.shares.clear()
 
-    def _update(self, work: Work, tokens: dict[Sequence, int]) -> None:
+    def _update(self, work: Work, tokens: dict[Sequence, int], now: float) -> None:
         """Move every sequence of the batch on by what was computed."""
-        now = self._clock()
         for share in work.shares:
             sequence = share.sequence
             if sequence.state is State.ENDED:  # its grammar could not go on

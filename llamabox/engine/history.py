@@ -93,11 +93,12 @@ class History:
         self.lora = other.lora
         offset = len(self._keys) - start
         self._keys.extend(other._keys[start:stop])
-        self._spans.extend(
-            MediaSpan(span.start + offset, span.n_cells, span.n_positions)
-            for span in other._spans
-            if start <= span.start and span.start + span.n_cells <= stop
-        )
+        if other._spans:
+            self._spans.extend(
+                MediaSpan(span.start + offset, span.n_cells, span.n_positions)
+                for span in other._spans
+                if start <= span.start and span.start + span.n_cells <= stop
+            )
 
     def truncate(self, n_cells: int) -> None:
         """Keep the first `n_cells` cells; `n_cells` must not lie inside a media chunk."""

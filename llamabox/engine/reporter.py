@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from itertools import islice
 
 from llamabox import errors
@@ -94,7 +93,7 @@ class Reporter:
         """Text and tokens to be sent, if there are any."""
         if piece.text or piece.tokens:
             # A copy: the sequence may move on before the event is written out.
-            timings = copy.copy(sequence.timings)
+            timings = sequence.timings.snapshot()
             delta = Delta(sequence.request_id, sequence.index, piece.text, piece.tokens, timings)
             if sequence.params.n_probs:
                 n_tokens = len(piece.tokens)

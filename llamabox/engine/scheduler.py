@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llamabox.engine.admission import Admission
@@ -61,6 +62,7 @@ class Scheduler:
         adds_bos: bool,
         cont_batching: bool,
         slot_similarity: float,
+        on_start: Callable[[Sequence], None] | None = None,
     ) -> None:
         self._cache = cache
         self._pacing = pacing
@@ -69,7 +71,7 @@ class Scheduler:
         self._tile = tile if 2 * (tile + 1) <= n_batch else 1
         self._adds_bos = adds_bos
         self._cont_batching = cont_batching
-        self._admission = Admission(cache, slot_similarity)
+        self._admission = Admission(cache, slot_similarity, on_start)
         self._turns = Turns()
         self.running: list[Sequence] = []
 

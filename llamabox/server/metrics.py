@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from llamabox.engine.events import Activity, Delta, Finished
+from llamabox.engine.events import Activity, Delta, Finished, StepTimes
 from llamabox.server.record import RequestRecord
 from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.timings import rate
 from llamabox.server.seams import TextService
 
 GAPS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0)
+STEPS = (
+    *(0.00005, 0.0001, 0.00015, 0.0002, 0.00025, 0.0003, 0.0004, 0.0005, 0.00075, 0.001, 0.00125, 0.0015, 0.002),
+    *(0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 5.0),
+)
 WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the histograms' buckets, seconds."""
 
@@ -36,13 +40,39 @@ class Histogram:
         self._sum += seconds * times
 
     def family(self) -> Metric:
-        """For the registry: counts accumulate over the buckets."""
+        """For the registry."""
+        return self.add_to(HistogramMetricFamily(self._name, self._help, labels=()), ())
+
+    def add_to(self, family: HistogramMetricFamily, labels: tuple[str, ...]) -> HistogramMetricFamily:
+        """The family with these counts under `labels`. Counts accumulate over the buckets."""
         buckets = []
         n_up_to = 0
         for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
             n_up_to += count
             buckets.append((bound, n_up_to))
-        return HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
+        family.add_metric(labels, buckets, self._sum)
+        return family
+
+
+class StepHistograms:
+    """Where a step's time goes, by stage. `host` is what the next llama_decode waits for: schedule, sample, update."""
+
+    STAGES = ("schedule", "decode", "sample", "update", "emit", "host")
+
+    def __init__(self) -> None:
+        self._stages = {stage: Histogram("", "", STEPS) for stage in self.STAGES}
+
+    def observe(self, times: StepTimes) -> None:
+        for stage, histogram in self._stages.items():
+            histogram.observe(getattr(times, stage))
+
+    def family(self) -> Metric:
+        """For the registry."""
+        help_ = "One step of the engine, by stage; host: all that the next decode waits for."
+        family = HistogramMetricFamily("llamabox:step_seconds", help_, labels=("stage",))
+        for stage, histogram in self._stages.items():
+            histogram.add_to(family, (stage,))
+        return family
 
 
 class Metrics:
@@ -59,6 +89,8 @@ class Metrics:
         self._request = Histogram(
             "llamabox:request_seconds", "From a request's arrival to the end of its answer.", WAITS
         )
+        self._steps = StepHistograms()
+        client.on_step = self._steps.observe
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -106,6 +138,11 @@ class Metrics:
             now.n_resident / info.n_ctx_total if info is not None else 0.0,
         )
         yield GaugeMetricFamily(
+            "llamabox:prefix_hit_ratio",
+            "Prompt tokens reused from the cache, of all prompt tokens so far.",
+            now.n_cached / max(now.n_cached + now.n_prompt, 1),
+        )
+        yield GaugeMetricFamily(
             "llamacpp:prompt_tokens_seconds",
             "Average prompt throughput in tokens/s.",
             rate(now.n_prompt - before.n_prompt, now.prompt_ms - before.prompt_ms),
@@ -117,6 +154,7 @@ class Metrics:
         )
         for histogram in (self._first_token, self._gap, self._queue, self._request):
             yield histogram.family()
+        yield self._steps.family()
 
 
 def _counters(now: Activity) -> Iterator[Metric]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from llamabox.engine.events import Activity, Event
+from llamabox.engine.events import Activity, Event, StepTimes
 from llamabox.workers.client import WorkerState
 from llamabox.workers.protocol import Submit
 from llamabox.workers.text_config import ModelInfo
@@ -31,6 +32,9 @@ class TextService(Protocol):
     @property
     def activity(self) -> Activity:
         """What the workers did so far and hold now, as last told: asks nobody."""
+
+    on_step: Callable[[StepTimes], None]
+    """Called with the times of each step that computed something. Does nothing until it is replaced."""
 
     @property
     def n_restarts(self) -> int: ...

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
+import time
 from collections import deque
 from types import TracebackType
 
+from llamabox.errors import ServerFault
 from llamabox.workers.protocol import PREFIX, Message, decode, encode, frame_length
+
+logger = logging.getLogger(__name__)
 
 READ_BUFFER = 256 << 10
 """Bytes asked of the kernel at once: many small frames cost one system call."""
@@ -23,8 +28,7 @@ class BlockingChannel:
     """A worker's end. One thread receives; any thread sends; neither waits for the other. Owns the socket.
 
     `send` hands the bytes to the kernel at once if it has room for them, which it nearly always has. A thread of our
-    own takes what it has no room for: so the engine loop never blocks on a slow server, and, in the usual case, no
-    second thread wakes up and takes a core from the decode that has just begun.
+    own takes what it has no room for, so that the engine loop never blocks on a slow server, and all of what is posted.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -32,7 +36,8 @@ class BlockingChannel:
         self._socket = sock
         self._reader = sock.makefile("rb", buffering=READ_BUFFER)
         self._changed = threading.Condition()
-        self._unsent: deque[bytes | memoryview] = deque()  # guarded by _changed, as are the two flags
+        self._unsent: deque[bytes | memoryview | Message] = deque()  # guarded by _changed, as are the two flags
+        self.posting = 0.0  # seconds that it took to encode and send what was posted last
         self._closing = False
         self._gone = False  # nobody reads what we send
         self._writer = threading.Thread(target=self._write, name="channel writer", daemon=True)
@@ -70,6 +75,16 @@ class BlockingChannel:
                 frame = self._send_now(frame)
             if frame and not self._gone:
                 self._unsent.append(frame)
+                self._changed.notify_all()
+
+    def post(self, message: Message) -> None:
+        """The same, encoded and sent by the channel's own thread: beside the decode that the caller goes on to.
+
+        Nobody may change the message any more.
+        """
+        with self._changed:
+            if not self._gone and not self._closing:
+                self._unsent.append(message)
                 self._changed.notify_all()
 
     def close(self, timeout: float = 5.0) -> None:
@@ -111,16 +126,28 @@ class BlockingChannel:
                 self._changed.wait_for(lambda: self._unsent or self._closing)
                 if not self._unsent:
                     return
-                frame = self._unsent[0]  # stays in the queue while it is sent, so that no later one overtakes it
+                first = self._unsent[0]  # stays in the queue while it is sent, so that no later one overtakes it
+            start = time.perf_counter()
             try:
-                self._socket.sendall(frame)
+                self._socket.sendall(first if isinstance(first, bytes | memoryview) else encode(first))
             except OSError:
-                with self._changed:
-                    self._gone = True
-                    self._unsent.clear()
+                self._break()
                 return
+            except ServerFault:
+                logger.exception("a message cannot be sent: without it nothing behind it makes sense")
+                self._break()
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                return
+            if not isinstance(first, bytes | memoryview):
+                self.posting = time.perf_counter() - start
             with self._changed:
                 self._unsent.popleft()
+
+    def _break(self) -> None:
+        with self._changed:
+            self._gone = True
+            self._unsent.clear()
 
 
 class AsyncChannel:

@@ -7,11 +7,11 @@ import enum
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from llamabox.engine.events import Activity, Event
+from llamabox.engine.events import Activity, Event, StepTimes
 from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, ServerFault, Unavailable
 from llamabox.workers.channel import AsyncChannel
 from llamabox.workers.generation import MAX_LAG, Generation
@@ -82,6 +82,7 @@ class TextClient:
         self.state = WorkerState.LOADING
         self.progress = 0.0
         self.info: ModelInfo | None = None
+        self.on_step: Callable[[StepTimes], None] = lambda times: None
         self.stop_asked = asyncio.Event()  # the worker got a SIGTERM, which is meant for the whole server
         self._past = Activity()  # of the workers that ended
         self._present = Activity()  # of the one that runs
@@ -213,6 +214,8 @@ class TextClient:
             case Step():
                 if message.activity is not None:
                     self._present = message.activity
+                if message.times is not None:
+                    self.on_step(message.times)
                 self._deliver(message.events)
             case Reply():
                 self._answer(message)

@@ -30,6 +30,7 @@ from llamabox.engine.events import (
     Likely,
     Progress,
     Started,
+    StepTimes,
     StopType,
     Timings,
     TokenProbs,
@@ -110,6 +111,7 @@ class Step:
 
     events: list[Event]
     activity: Activity | None = None  # None: as before
+    times: StepTimes | None = None  # None: nothing was computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def encode(message: Message) -> bytes:
     kind = _KIND_OF[type(message)]
     body: Any = message
     if isinstance(message, Step):
-        body = [_activity_row(message.activity), *[_row(event) for event in message.events]]
+        body = [_activity_row(message.activity), _times_row(message.times), *[_row(event) for event in message.events]]
     elif isinstance(message, Submit):
         _check_biases(message.logit_bias)
         _check_biases(message.params.sampling.logit_bias)
@@ -219,7 +221,16 @@ def _activity_row(activity: Activity | None) -> tuple[int | float, ...] | None:
 
 
 def _step(rows: list[Any]) -> Step:
-    return Step([_event(row) for row in rows[1:]], None if rows[0] is None else Activity(*rows[0]))
+    activity, times, *events = rows
+    return Step(
+        [_event(row) for row in events],
+        None if activity is None else Activity(*activity),
+        None if times is None else StepTimes(*times),
+    )
+
+
+def _times_row(times: StepTimes | None) -> tuple[float, ...] | None:
+    return None if times is None else (times.schedule, times.decode, times.sample, times.update, times.emit)
 
 
 def _timings_row(timings: Timings) -> tuple[int, int, float, int, float, float]:

@@ -505,3 +505,28 @@ def test_how_much_is_cached_is_told_before_the_first_batch_of_the_prompt() -> No
     assert (first.n_processed, driver.runner.batches) == (0, [])
     driver.run()
     assert [one.n_processed for one in driver.transcripts["r", 0].progress] == [0, 32, 40]
+
+
+def test_with_debug_messages_each_prompt_says_what_ended_its_cached_part(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    driver = Driver(n_slots=1)
+    for request_id, tokens in (("a", (5, 6, 7)), ("b", (5, 6, 8))):
+        driver.submit(request(request_id, tokens, n_predict=1))
+        driver.run()
+    first, second = (record.message for record in caplog.records if record.name == "llamabox.engine.engine")
+    assert first == "a nothing is cached: all slots are empty"
+    assert second.startswith("b slot 0 holds 2 of 3 prompt tokens: token 2 is 8 ")
+
+
+def test_the_parts_of_a_step_are_timed_and_only_of_one_that_computes() -> None:
+    driver = Driver()
+    driver.step()
+    assert driver.engine.times is None
+    driver.submit(request("a", (1, 2, 3), n_predict=1))
+    before = driver.clock.now
+    driver.step()
+    times = driver.engine.times
+    assert times is not None
+    assert min(times.schedule, times.decode, times.sample, times.update) > 0
+    assert times.host + times.decode == pytest.approx(driver.clock.now - before, abs=0.0015)
+    assert times.host == times.schedule + times.sample + times.update

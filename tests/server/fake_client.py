@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.workers.client import WorkerState
 from llamabox.workers.protocol import Submit
@@ -129,6 +129,7 @@ class FakeTextClient:
         self.script = script
         self.activity = Activity()
         self.n_restarts = 0
+        self.on_step: Callable[[StepTimes], None] = lambda times: None
         self.submits: list[Submit] = []
         self.generations: list[FakeGeneration] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []

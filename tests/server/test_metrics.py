@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from llamabox.engine.events import Activity
+from llamabox.engine.events import Activity, StepTimes
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.metrics import Histogram
@@ -32,6 +32,8 @@ TYPES = {
     "llamacpp:kv_cache_tokens": "gauge",
     "llamacpp:requests_processing": "gauge",
     "llamacpp:requests_deferred": "gauge",
+    "llamabox:prefix_hit_ratio": "gauge",
+    "llamabox:step_seconds": "histogram",
     "llamabox:worker_restarts_total": "counter",
     "llamabox:time_to_first_token_seconds": "histogram",
     "llamabox:inter_token_seconds": "histogram",
@@ -97,6 +99,32 @@ def test_the_workers_counts() -> None:
     }  # fmt: skip
     assert {name: values[f"llamacpp:{name}"] for name in expected} == pytest.approx(expected)
     assert values["llamabox:worker_restarts_total"] == 4
+
+
+def test_where_the_time_of_steps_goes() -> None:
+    client = FakeTextClient()
+    with browser(client) as http:
+        for decode in (0.01, 0.02, 0.03):
+            client.on_step(StepTimes(schedule=0.0001, decode=decode, sample=0.0002, update=0.0003, emit=0.0004))
+        [steps] = [
+            family
+            for family in text_string_to_metric_families(http.get("/metrics").text)
+            if family.name == "llamabox:step_seconds"
+        ]
+    sums = {sample.labels["stage"]: sample.value for sample in steps.samples if sample.name.endswith("_sum")}
+    assert sums == pytest.approx(
+        {"schedule": 0.0003, "decode": 0.06, "sample": 0.0006, "update": 0.0009, "emit": 0.0012, "host": 0.0018}
+    )
+    decodes = [sample for sample in steps.samples if sample.labels == {"stage": "decode", "le": "0.02"}]
+    assert [sample.value for sample in decodes] == [2]
+
+
+def test_what_prompts_found_in_the_cache() -> None:
+    client = FakeTextClient()
+    with browser(client) as http:
+        assert scrape(http)["llamabox:prefix_hit_ratio"] == 0
+        client.activity = DONE
+        assert scrape(http)["llamabox:prefix_hit_ratio"] == pytest.approx(7 / 37)
 
 
 def test_rates_are_those_since_the_last_scrape() -> None:

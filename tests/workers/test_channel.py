@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from llamabox.errors import ChannelBroken
+from llamabox.workers import protocol
 from llamabox.workers.channel import AsyncChannel, BlockingChannel
 from llamabox.workers.protocol import MAX_FRAME, PREFIX, Abort, Call, Reply, Shutdown, encode
 from tests.workers.harness import LOOPS, run
@@ -56,6 +57,38 @@ def test_sending_does_not_block_on_a_peer_that_does_not_read_and_keeps_the_order
         channel.send(message)  # 4 MiB: would block here for ever
     with BlockingChannel(peer) as other:
         assert [other.receive() for _ in sent] == sent
+
+
+def test_what_is_posted_and_what_is_sent_keeps_one_order(ends: Ends) -> None:
+    channel, peer = ends
+    sent = [Reply(i, BIG if i % 5 == 0 else "small") for i in range(30)]
+    for i, message in enumerate(sent):
+        (channel.send if i % 3 else channel.post)(message)
+    with BlockingChannel(peer) as other:
+        assert [other.receive() for _ in sent] == sent
+
+
+def test_closing_sends_what_is_posted(ends: Ends) -> None:
+    channel, peer = ends
+    for i in range(20):
+        channel.post(Reply(i))
+    channel.close()
+    with BlockingChannel(peer) as other:
+        assert [reply.call_id for reply in iter(other.receive, None) if isinstance(reply, Reply)] == list(range(20))
+    channel.post(Reply(21))  # nobody will read it
+
+
+def test_a_posted_message_that_cannot_be_sent_ends_the_stream(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel, peer = ends
+    monkeypatch.setattr(protocol, "MAX_FRAME", 1000)
+    channel.post(Reply(1, "small"))
+    channel.post(Reply(2, BIG))
+    channel.post(Reply(3, "lost"))
+    with BlockingChannel(peer) as other:
+        assert list(iter(other.receive, None)) == [Reply(1, "small")]
+    assert "cannot be sent" in caplog.text
 
 
 def test_messages_of_several_threads_are_not_mixed_up(ends: Ends) -> None:

@@ -17,6 +17,7 @@ from llamabox.engine.events import (
     Likely,
     Progress,
     Started,
+    StepTimes,
     StopType,
     Timings,
     TokenProbs,
@@ -92,6 +93,7 @@ def made(cls: type[Any], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[A
 
 
 by_annotation["Timings"] = made(Timings)
+by_annotation["StepTimes | None"] = st.none() | made(StepTimes)
 by_annotation["Likely"] = made(Likely, piece=st.binary(max_size=8))
 by_annotation["list[Likely]"] = st.lists(by_annotation["Likely"], max_size=3)
 by_annotation["list[TokenProbs] | None"] = st.none() | st.lists(made(TokenProbs), max_size=3)
@@ -179,12 +181,15 @@ def test_a_bias_that_cannot_travel_is_our_bug(bias: float) -> None:
         b"3",
         b'["submit"]',
         b'["submit",{}]',
-        b'["step",[null,["d"]]]',
-        b'["step",[null,[]]]',
-        b'["step",[null,["?",1]]]',
+        b'["step",[null,null,["d"]]]',
+        b'["step",[null,null,[]]]',
+        b'["step",[null,null,["?",1]]]',
         b'["step",[]]',
         b'["step",[3]]',
         b'["step",[null,3]]',
+        b'["step",[null]]',
+        b'["step",[null,null,3]]',
+        b'["step",[null,[1,2,3,4,5,6]]]',
         b'["abort",{"request_id":"a","more":1}]',
         b'["configure",{"config":[]}]',
         b'["nonsense",{}]',

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from llamabox import errors
+from llamabox import errors, processors
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, build_info
 from llamabox.bindings.adapters import Lora, apply_loras
@@ -153,6 +153,11 @@ def model_params(config: TextConfig, native: Native) -> ModelParams:
 def has_gpu(native: Native) -> bool:
     """`llama_supports_gpu_offload` does not ask that: it is true of any build with RPC."""
     return any(device.kind in ("gpu", "igpu") for device in backend.devices(native))
+
+
+def has_spare_core(text: TextModel) -> bool:
+    """Whether a decode leaves a processor to other threads."""
+    return has_gpu(text.model.native) or text.context.n_threads < processors.n_logical()
 
 
 LOAD_MODES = {

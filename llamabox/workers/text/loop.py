@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -113,9 +114,23 @@ class Loop:
     """Runs the engine on the thread that calls `run`, which must be the one that made the context."""
 
     def __init__(
-        self, channel: BlockingChannel, reader: Reader, engine: Engine, calls: EngineCalls, slots: SlotCalls
+        self,
+        channel: BlockingChannel,
+        reader: Reader,
+        engine: Engine,
+        calls: EngineCalls,
+        slots: SlotCalls,
+        *,
+        has_spare_core: bool = False,
     ) -> None:
+        """With a spare core a step's events are sent beside the next decode.
+
+        Without one that would cost more than it saves: a thread that wakes up takes a core from the decode that has
+        just begun. Measured with two threads on two cores: one stream 3 % slower, eight as fast.
+        """
         self._channel = channel
+        self._has_spare_core = has_spare_core
+        self._emit = 0.0  # seconds that the last events took to go
         self._tasks = reader.tasks
         self._engine = engine
         self._calls = calls
@@ -131,7 +146,17 @@ class Loop:
             activity = self._engine.activity()
             if events or activity != self._told:
                 self._told = activity
-                self._channel.send(Step(events, activity))
+                self._tell(Step(events, activity, self._engine.times))
+
+    def _tell(self, step: Step) -> None:
+        if step.times is not None:
+            step.times.emit = self._channel.posting if self._has_spare_core else self._emit
+        if self._has_spare_core:
+            self._channel.post(step)
+            return
+        start = time.perf_counter()
+        self._channel.send(step)
+        self._emit = time.perf_counter() - start
 
     def _take_in(self) -> None:
         """Do all tasks at hand; wait for one when there is nothing else to do."""

@@ -22,7 +22,7 @@ from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.loader import TextModel, infill_format, thread_params
+from llamabox.workers.text.loader import TextModel, has_spare_core, infill_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
 from llamabox.workers.text.sigterm import watch_sigterm
 from llamabox.workers.text.slot_calls import SlotCalls
@@ -74,7 +74,8 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         digests = [lora.digest for lora in text.loras]
         n_vocab = text.model.vocab.n_tokens
         slots = SlotCalls(text.engine, key, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
-        loop = Loop(channel, reader, text.engine, EngineCalls(text.engine), slots)
+        calls_of_engine = EngineCalls(text.engine)
+        loop = Loop(channel, reader, text.engine, calls_of_engine, slots, has_spare_core=has_spare_core(text))
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(text.info()))

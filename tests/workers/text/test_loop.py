@@ -21,6 +21,7 @@ class RestingEngine:
     """Has a sequence that is due in an hour."""
 
     is_idle = False
+    times = None
 
     def __init__(self) -> None:
         self.n_steps = 0
