@@ -184,7 +184,7 @@ def build_prefix(options: Options) -> Path:
     made_of = recipe(options, source)
     libs = built_libraries(options, source, made_of)
     cache = cache_folder()
-    key = digest([libs.name, module.cdef(), (ROOT / "native" / "llamabox_helper.c").read_text(), prefixes.FORMAT])
+    key = digest([libs.name, module.cdef(), module.own_code(), prefixes.FORMAT])
     target = cache / f"prefix-{key}"
     with locked(cache / f"prefix-{key}.lock"), tempfile.TemporaryDirectory(dir=cache) as scratch:
         if target.is_dir():

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "llamabox_scan.h"
+#include "llamabox_wide.h"
 #include "mtmd.h"
 
 const char * lb_library_path(void) {
@@ -210,97 +212,17 @@ static inline bool is_allowed(const uint32_t * mask, int32_t token) {
     return mask == NULL || (mask[token >> 5] >> (token & 31) & 1) != 0;
 }
 
-enum { BLOCK = 64 };
-
-// How many of a block's logits are above the floor; INT32_MAX where one is NaN or +inf. Integers only are summed up, so
-// that the compiler may do it in vectors without being allowed to reorder floating-point arithmetic.
-static int32_t n_above(const float * logits, float floor) {
-    int32_t n_bad = 0, n_found = 0;
-    for (int32_t i = 0; i < BLOCK; i++) {
-        n_bad   += !(logits[i] <= FLT_MAX);
-        n_found += logits[i] > floor;
-    }
-    return n_bad ? INT32_MAX : n_found;
-}
-
-// The same for the rest of a row, shorter than a block.
-static int32_t n_above_in_rest(const float * logits, int32_t n, float floor) {
-    float block[BLOCK];
-    for (int32_t i = 0; i < BLOCK; i++) {
-        block[i] = i < n ? logits[i] : -INFINITY;
-    }
-    return n_above(block, floor);
-}
-
-// The highest logit, the lowest id among equals, as llama_sampler_init_greedy() has it; -1 for a row with NaN or +inf.
-static llama_token highest(const float * logits, int32_t n_vocab) {
-    int32_t best = 0;
-    for (int32_t start = 0; start < n_vocab; start += BLOCK) {
-        const int32_t n = n_vocab - start < BLOCK ? n_vocab - start : BLOCK;
-        const int32_t n_higher = n == BLOCK ? n_above(logits + start, logits[best])
-                                            : n_above_in_rest(logits + start, n, logits[best]);
-        if (n_higher == INT32_MAX) {
-            return -1;
-        }
-        for (int32_t i = start; n_higher > 0 && i < start + n; i++) {
-            if (logits[i] > logits[best]) {
-                best = i;
-            }
-        }
-    }
-    return best;
-}
-
-// Put a candidate in the place of the lowest one, which stands first in the heap.
-static void replace_lowest(llama_token_data * heap, int32_t size, llama_token_data candidate) {
-    int32_t hole = 0;
-    for (;;) {
-        int32_t child = 2 * hole + 1;
-        if (child >= size) {
-            break;
-        }
-        if (child + 1 < size && heap[child + 1].logit < heap[child].logit) {
-            child++;
-        }
-        if (candidate.logit <= heap[child].logit) {
-            break;
-        }
-        heap[hole] = heap[child];
-        hole = child;
-    }
-    heap[hole] = candidate;
-}
-
 static int higher_first(const void * a, const void * b) {
     const llama_token_data * x = a, * y = b;
     return x->logit != y->logit ? (x->logit < y->logit) - (x->logit > y->logit) : (x->id > y->id) - (x->id < y->id);
 }
 
 // The n highest logits of a row, the highest first, the lowest id first among equals as far as they are in. Returns how
-// many there are, 0 for a row with NaN or +inf. A heap of the highest so far: few of a block get past its lowest.
-static size_t highest_few(const float * logits, int32_t n_vocab, int32_t n, llama_token_data * heap) {
-    n = n < n_vocab ? n : n_vocab;
-    for (int32_t i = 0; i < n; i++) {
-        heap[i] = (llama_token_data) { 0, -INFINITY, 0.0f };
-    }
-    int32_t n_in = 0;  // the first so many are taken as they come, so that -inf among them is a candidate too
-    for (int32_t start = 0; start < n_vocab; start += BLOCK) {
-        const int32_t size = n_vocab - start < BLOCK ? n_vocab - start : BLOCK;
-        const float   floor = heap[0].logit;
-        const int32_t n_higher = size == BLOCK ? n_above(logits + start, floor)
-                                               : n_above_in_rest(logits + start, size, floor);
-        if (n_higher == INT32_MAX) {
-            return 0;
-        }
-        for (int32_t i = start; n_higher > 0 && i < start + size; i++) {
-            if (logits[i] > heap[0].logit) {
-                replace_lowest(heap, n, (llama_token_data) { i, logits[i], 0.0f });
-                n_in += n_in < n;
-            }
-        }
-    }
-    qsort(heap, (size_t) n, sizeof(*heap), higher_first);
-    return (size_t) n_in;
+// many there are, 0 for a row with NaN or +inf.
+static size_t highest_few(const float * logits, int32_t n_vocab, int32_t n, llama_token_data * few) {
+    const size_t size = heap_of_highest(logits, n_vocab, n, few);
+    qsort(few, (size_t) (n < n_vocab ? n : n_vocab), sizeof(*few), higher_first);
+    return size;
 }
 
 // The same among the tokens that the mask allows; -1 where it allows none.
@@ -334,43 +256,93 @@ static size_t allowed(const float * logits, int32_t n_vocab, const uint32_t * ma
     return bad ? 0 : size;
 }
 
-// Apply the chain to a copy of the row: to its n_best highest logits, or to all that may come. libllama sorts with
-// comparisons that NaN breaks and asserts on the outcome, so such a row never reaches it, nor does an empty one.
-static llama_token apply_chain(struct llama_sampler * chain, const float * logits, int32_t n_vocab, int32_t n_best,
-                               const uint32_t * mask, llama_token_data * candidates) {
-    const size_t size = n_best > 0 && mask == NULL ? highest_few(logits, n_vocab, n_best, candidates)
-                                                   : allowed(logits, n_vocab, mask, candidates);
-    if (size == 0) {
-        return -1;
+static bool has_equals(const llama_token_data * few, size_t size) {
+    for (size_t i = 1; i < size; i++) {
+        if (few[i].logit == few[i - 1].logit) {
+            return true;
+        }
     }
-    llama_token_data_array array = { candidates, size, -1, false };
-    llama_sampler_apply(chain, &array);
-    if (array.selected < 0 || (size_t) array.selected >= array.size) {
-        return -1;
-    }
-    return array.data[array.selected].id;
+    return false;
 }
 
 // Room for the candidates of one row, kept by the thread for its next call.
-static llama_token_data * candidate_buffer(int32_t n_vocab) {
-    static _Thread_local llama_token_data * buffer   = NULL;
-    static _Thread_local int32_t            capacity = 0;
-    if (capacity < n_vocab) {
-        llama_token_data * grown = realloc(buffer, (size_t) n_vocab * sizeof(*buffer));
-        if (grown == NULL) {
-            return NULL;
-        }
-        buffer   = grown;
-        capacity = n_vocab;
+struct room {
+    llama_token_data * candidates;
+    struct wide_room   wide;
+    int32_t            capacity;
+};
+
+static struct room * room_for(int32_t n_vocab) {
+    static _Thread_local struct room room = { 0 };
+    if (room.capacity < n_vocab) {
+        free(room.candidates);
+        free(room.wide.chosen);
+        free(room.wide.logits);
+        free(room.wide.sums);
+        free(room.wide.order);
+        room.candidates  = malloc((size_t) n_vocab * sizeof(*room.candidates));
+        room.wide.chosen = malloc(((size_t) n_vocab + 1) * sizeof(*room.wide.chosen));
+        room.wide.logits = malloc((size_t) n_vocab * sizeof(*room.wide.logits));
+        room.wide.sums   = malloc(((size_t) n_vocab / BLOCK + 1) * sizeof(*room.wide.sums));
+        room.wide.order  = malloc((size_t) n_vocab * sizeof(*room.wide.order));
+        const bool is_ready = room.candidates && room.wide.chosen && room.wide.logits && room.wide.sums
+            && room.wide.order;
+        room.capacity = is_ready ? n_vocab : 0;
     }
-    return buffer;
+    return room.capacity ? &room : NULL;
+}
+
+// A token among all that may come. libllama sorts with comparisons that NaN breaks and asserts on the outcome, so such
+// a row never reaches it, nor does an empty one.
+static llama_token chosen_of_all(struct llama_sampler * chain, const struct lb_wide * wide, const float * logits,
+                                 int32_t n_vocab, const uint32_t * mask, struct room * room) {
+    const int32_t n_head = wide ? wide->n_head : 0;
+    if (wide && n_head == 0 && mask == NULL) {
+        const llama_token token = wide_token(chain, wide, logits, NULL, n_vocab, &room->wide);
+        if (token != -2) {
+            return token;
+        }
+    }
+    const size_t size = allowed(logits, n_vocab, mask, room->candidates);
+    if (size == 0) {
+        return -1;
+    }
+    llama_token_data_array array = { room->candidates, size, -1, false };
+    for (int32_t i = 0; i < n_head; i++) {
+        llama_sampler_apply(llama_sampler_chain_get(chain, i), &array);
+    }
+    if (wide && (n_head > 0 || mask)) {
+        const llama_token token = wide_token(chain, wide, NULL, array.data, (int32_t) array.size, &room->wide);
+        if (token != -2) {
+            return token;
+        }
+    }
+    return token_of_rest(chain, n_head, &array);
+}
+
+// A token by the chain: from the row's n_best highest logits, or from all that may come. Which of equal logits comes
+// first when libllama sorts depends on all that it sorts.
+static llama_token chosen(struct llama_sampler * chain, const float * logits, int32_t n_vocab, int32_t n_best,
+                          const struct lb_wide * wide, const uint32_t * mask, struct room * room) {
+    if (n_best > 0 && mask == NULL) {
+        const size_t size = highest_few(logits, n_vocab, n_best + 1, room->candidates);
+        if (size == 0) {
+            return -1;
+        }
+        if (!has_equals(room->candidates, size)) {
+            const size_t n_shown = size < (size_t) n_best ? size : (size_t) n_best;
+            llama_token_data_array array = { room->candidates, n_shown, -1, false };
+            return token_of_rest(chain, 0, &array);
+        }
+    }
+    return chosen_of_all(chain, wide, logits, n_vocab, mask, room);
 }
 
 int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
-                       struct llama_sampler ** chains, const int32_t * n_best, const uint32_t ** masks,
-                       llama_token * out) {
+                       struct llama_sampler ** chains, const int32_t * n_best, const struct lb_wide ** wide,
+                       const uint32_t ** masks, llama_token * out) {
     const int32_t n_vocab = vocabulary_size(ctx);
-    llama_token_data * candidates = candidate_buffer(n_vocab);
+    struct room * room = room_for(n_vocab);
     int32_t n_failed = 0;
     for (int32_t i = 0; i < n_rows; i++) {
         const float * logits = llama_get_logits_ith(ctx, batch_idx[i]);
@@ -379,8 +351,8 @@ int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t
         } else if (n_best[i] == 1) {
             out[i] = masks[i] ? highest_allowed(logits, n_vocab, masks[i]) : highest(logits, n_vocab);
         } else {
-            out[i] = candidates == NULL || chains[i] == NULL
-                ? -1 : apply_chain(chains[i], logits, n_vocab, n_best[i], masks[i], candidates);
+            out[i] = room == NULL || chains[i] == NULL
+                ? -1 : chosen(chains[i], logits, n_vocab, n_best[i], wide[i], masks[i], room);
         }
         if (out[i] < 0) {
             n_failed++;

@@ -8,7 +8,7 @@
 #include "llama.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 2 };
+enum { LB_INTERFACE = 3 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
@@ -58,19 +58,42 @@ bool lb_load_progress(float progress, void * user_data);
 
 // ---- sampling --------------------------------------------------------------------------------------------------
 
+// How a chain begins that chooses among the whole vocabulary. In the order of the chain:
+//   n_head samplers that change logits, but neither drop candidates nor move them
+//   temp, where the logits are divided by it; 1: there is no such sampler
+//   the sampler `kind`, with its p and min_keep
+// Then follow other samplers, the first of which has index n_done. Behind LB_WIDE_DRAW there is none, and it itself is
+// an lb_sampler_init_dist(). is_fair: what follows asks not which token it is, only for its logit and its place.
+enum { LB_WIDE_TOP_P = 1, LB_WIDE_MIN_P = 2, LB_WIDE_DRAW = 3 };
+
+struct lb_wide {
+    int32_t kind;
+    int32_t n_head;
+    int32_t n_done;
+    float   temp;
+    float   p;
+    size_t  min_keep;
+    bool    is_fair;
+};
+
 // Sample and accept one token for each of n_rows rows of the last decode.
 //   batch_idx[i]  index in the batch, as llama_get_logits_ith takes it
 //   chains[i]     sampler chain of the row; NULL only where n_best[i] is 1, then nothing is accepted
 //   n_best[i]     the chain need only see this many of the highest logits; 1: the highest (the lowest id of equals) is
 //                 taken without applying the chain; 0: it must see all. With a mask it sees all that may come.
+//   wide[i]       how the chain begins, where n_best[i] is 0; NULL: in some other way. The token is the same with it.
 //   masks[i]      bit t & 31 of word t >> 5 says whether token t may come, for all tokens; NULL: all may
 //   out[i]        token id, or -1: the row holds a NaN or +infinity (where the mask looks, if there is one), or mask or
 //                 chain left nothing to choose,
 //                 -2: the batch asked for no logits at this index. Nothing is accepted then.
 // Returns the number of rows that got no token.
 int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
-                       struct llama_sampler ** chains, const int32_t * n_best, const uint32_t ** masks,
-                       llama_token * out);
+                       struct llama_sampler ** chains, const int32_t * n_best, const struct lb_wide ** wide,
+                       const uint32_t ** masks, llama_token * out);
+
+// libllama's sampler "dist", drawing what that draws, for chains that begin with LB_WIDE_DRAW. Any seed is one: none
+// stands for a random one.
+struct llama_sampler * lb_sampler_init_dist(uint32_t seed);
 
 // `inner` with one token spared: its logit is afterwards what it was before. Takes ownership of `inner`.
 struct llama_sampler * lb_sampler_init_spare(struct llama_sampler * inner, llama_token token);

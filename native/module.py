@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 MODULE = "_llamabox_llama"
 CDEFS = ("ggml.h", "ggml-cpu.h", "ggml-backend.h", "llama.h", "mtmd.h")  # each is named after the header it trims
 HELPER = "llamabox_helper"
+COMPILED = (f"{HELPER}.c", "llamabox_wide.c")
 INCLUDES = ("ggml.h", "ggml-cpu.h", "ggml-backend.h", "llama.h", "mtmd.h", f"{HELPER}.h")
 LINKED = ("mtmd", "llama", "ggml", "ggml-base")
 
@@ -46,6 +47,11 @@ def cdef(folder: Path = HERE) -> str:
     return "\n".join(parts)
 
 
+def own_code(folder: Path = HERE) -> str:
+    """Everything of ours that is compiled."""
+    return "".join(path.read_text() for path in sorted((*folder.glob("llamabox_*.c"), *folder.glob("llamabox_*.h"))))
+
+
 def generate(target: Path, folder: Path = HERE) -> Path:
     """Write the module's C source."""
     ffi = cffi.FFI()
@@ -60,14 +66,17 @@ def generate(target: Path, folder: Path = HERE) -> Path:
 def compile_command(headers: list[Path], folder: Path = HERE) -> list[str]:
     compiler = compilers()["C"].split(": ")[0]
     include = [*headers, folder, Path(sysconfig.get_path("include"))]
-    return [*shlex.split(compiler), "-std=gnu11", "-O3", "-fPIC", *(f"-I{path}" for path in include)]
+    # Nobody reads floating-point exception flags, and for their sake GCC would put branches into loops.
+    flags = ["-std=gnu11", "-O3", "-fno-trapping-math", "-fPIC"]
+    return [*shlex.split(compiler), *flags, *(f"-I{path}" for path in include)]
 
 
 def check(headers: list[Path], scratch: Path, folder: Path = HERE) -> None:
     """Compile the generated C for its errors only. BuildError names what the headers lack."""
     source = generate(scratch, folder)
     strict = [f"-Werror={name}" for name in STRICT]
-    command = [*compile_command(headers, folder), *strict, "-fsyntax-only", str(source), str(folder / f"{HELPER}.c")]
+    sources = [source, *(folder / name for name in COMPILED)]
+    command = [*compile_command(headers, folder), *strict, "-fsyntax-only", *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_locale())
     if done.returncode != 0:
         raise BuildError(explain(done.stderr, headers, folder))
@@ -103,10 +112,11 @@ def link(headers: list[Path], libraries: Path, scratch: Path, folder: Path = HER
     command = [
         *compile_command(headers, folder),
         str(scratch / f"{MODULE}.c"),
-        str(folder / f"{HELPER}.c"),
+        *(str(folder / name) for name in COMPILED),
         *(("-bundle", "-undefined", "dynamic_lookup") if MACOS else ("-shared", "-Wl,--disable-new-dtags")),
         f"-L{libraries}",
         *(f"-l{name}" for name in LINKED),
+        "-lm",
         f"-Wl,-rpath,{ORIGIN}",
         *([] if MACOS else ["-ldl", "-pthread"]),
         "-o",

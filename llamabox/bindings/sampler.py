@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
-from llamabox.bindings.shortlist import ALL, shortlist
+from llamabox.bindings.shortlist import ALL, Kind, Wide, shortlist, wide
 from llamabox.bindings.vocab import Vocab, encode
 from llamabox.errors import InvalidRequest
 
@@ -33,23 +34,22 @@ class SamplerChain:
     """Owns a llama_sampler chain: random numbers, penalty history. One thread at a time.
 
     n_best: so many of a row's highest logits decide what it does, and `RowSampler` shows it no others; 1: the highest
-    is the one, whatever the chain; ALL: it must see every one. `close()` is idempotent.
+    is the one, whatever the chain; ALL: it must see every one, and `wide` says how it begins. `close()` is idempotent.
     """
 
-    def __init__(self, native: Native, handle: Any, *, n_best: int = ALL) -> None:
+    def __init__(self, native: Native, handle: Any, *, n_best: int = ALL, wide: Wide | None = None) -> None:
         self._native = native
         self._handle = handle
+        self._wide = wide
         self.n_best = n_best
+        self.beginning = native.ffi.NULL  # the same for C
+        if wide is not None:
+            self.beginning = native.ffi.new("struct lb_wide *", astuple(wide))
 
     @property
     def handle(self) -> Any:
         assert self._handle is not None, "the sampler chain is closed"
         return self._handle
-
-    @property
-    def seed(self) -> int:
-        """The seed in use, also where a random one was asked for."""
-        return int(self._native.lib.llama_sampler_get_seed(self.handle))
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +70,8 @@ class SamplerChain:
 
     def clone(self) -> SamplerChain:
         """A copy with the same history and random state, to go its own way."""
-        return SamplerChain(self._native, self._native.lib.llama_sampler_clone(self.handle), n_best=self.n_best)
+        copied = self._native.lib.llama_sampler_clone(self.handle)
+        return SamplerChain(self._native, copied, n_best=self.n_best, wide=self._wide)
 
     def close(self) -> None:
         handle, self._handle = self._handle, None
@@ -95,7 +96,7 @@ class ChainBuilder:
     temp_ext(t, delta, exponent) · infill() · grammar(text, root), and last one of
     dist(seed) · greedy() · mirostat(seed, tau, eta, m) · mirostat_v2(seed, tau, eta) · adaptive_p(target, decay, seed)
 
-    Raises InvalidRequest for what libllama refuses.
+    Seeds are what they are: none stands for a random one. Raises InvalidRequest for what libllama refuses.
     """
 
     def __init__(self, native: Native, vocab: Vocab) -> None:
@@ -112,6 +113,7 @@ class ChainBuilder:
             "infill": self._infill,
             "grammar": self._grammar,
             "mirostat": self._mirostat,
+            "dist": self._dist,
         }
 
     def add(self, name: str, *arguments: object) -> Self:
@@ -126,7 +128,8 @@ class ChainBuilder:
     def build(self) -> SamplerChain:
         """The finished chain. The builder must not be used again."""
         chain, self._chain = self._chain, None
-        return SamplerChain(self._native, chain, n_best=shortlist(self._steps))
+        n_best = shortlist(self._steps)
+        return SamplerChain(self._native, chain, n_best=n_best, wide=wide(self._steps) if n_best == ALL else None)
 
     def __del__(self) -> None:
         if self._chain is not None:
@@ -165,6 +168,13 @@ class ChainBuilder:
     def _mirostat(self, seed: int, tau: float, eta: float, m: int) -> Any:
         return self._native.lib.llama_sampler_init_mirostat(self._vocab.n_tokens, seed, tau, eta, m)
 
+    def _dist(self, seed: int) -> Any:
+        beginning = wide([*self._steps, ("dist", (seed,))])
+        lib = self._native.lib
+        if beginning is not None and beginning.kind is Kind.DRAW:
+            return lib.lb_sampler_init_dist(seed)
+        return lib.llama_sampler_init_dist(seed)
+
 
 class RowSampler:
     """Samples many rows of a context's last batch in one call without the GIL. Lives on the context's thread."""
@@ -182,6 +192,7 @@ class RowSampler:
         self._tokens = np.zeros(capacity, np.int32)
         self._chains = ffi.new("struct llama_sampler *[]", capacity)
         self._masks = ffi.new("uint32_t *[]", capacity)
+        self._wide = ffi.new("struct lb_wide *[]", capacity)
         self._rows_c = ffi.cast("int32_t *", self._rows.ctypes.data)
         self._n_best_c = ffi.cast("int32_t *", self._n_best.ctypes.data)
         self._tokens_c = ffi.cast("llama_token *", self._tokens.ctypes.data)
@@ -200,10 +211,11 @@ class RowSampler:
         self._rows[:count] = rows
         self._n_best[:count] = [chain.n_best for chain in chains]
         self._chains[0:count] = [chain.handle for chain in chains]
+        self._wide[0:count] = [chain.beginning for chain in chains]
         self._masks[0:count] = [self._pointer(mask) for mask in masks or [None] * count]
-        self._sample(
-            self._context.handle, count, self._rows_c, self._chains, self._n_best_c, self._masks, self._tokens_c
-        )
+        ffi, handle = self._context.native.ffi, self._context.handle
+        wide = ffi.cast("const struct lb_wide **", self._wide)
+        self._sample(handle, count, self._rows_c, self._chains, self._n_best_c, wide, self._masks, self._tokens_c)
         tokens: list[int] = self._tokens[:count].tolist()
         assert -2 not in tokens, "a row was sampled for which the batch asked for no logits"
         return tokens

@@ -1,8 +1,10 @@
-"""How many of a row's highest logits a sampler chain can choose from, so that the others need not be looked at."""
+"""What of a row a sampler chain must see: so many of its highest logits, or how to go about it if all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 ALL = 0
@@ -11,6 +13,54 @@ LONGEST = 2048
 
 KEEPS_ARGMAX = frozenset({"top_k", "top_p", "min_p", "top_n_sigma", "temp", "greedy"})
 """Samplers that leave the highest logit in front."""
+
+IN_PLACE = frozenset({"logit_bias", "penalties", "dry", "top_n_sigma"})
+"""Samplers that change logits, and neither drop candidates nor move them."""
+
+
+class Kind(IntEnum):
+    """LB_WIDE_* of the helper."""
+
+    TOP_P = 1
+    MIN_P = 2
+    DRAW = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wide:
+    """How a chain begins that chooses among the whole vocabulary: lb_wide of the helper, whose words these are."""
+
+    kind: Kind
+    n_head: int
+    n_done: int
+    temp: float = 1.0
+    p: float = 1.0
+    min_keep: int = 0
+    is_fair: bool = True
+
+
+FAIR = frozenset({"top_k", "top_p", "min_p", "typical", "top_n_sigma", "xtc", "temp", "temp_ext", "dist", "greedy"})
+"""Samplers that ask for logits and places only, never which token it is."""
+
+
+def wide(steps: Sequence[tuple[str, Sequence[Any]]]) -> Wide | None:
+    """For a chain of which shortlist() says ALL; None where it begins in some other way."""
+    n_head = next((i for i, (name, _) in enumerate(steps) if name not in IN_PLACE), len(steps))
+    at, temp = n_head, 1.0
+    if at < len(steps) and steps[at][0] in ("temp", "temp_ext"):
+        temp, *dynamic = steps[at][1]
+        if temp <= 0 or (dynamic and dynamic[0] > 0):
+            return None
+        at += 1
+    match steps[at:]:
+        case [("top_p", (p, min_keep)), *_] if p < 1:
+            is_fair = FAIR.issuperset(name for name, _ in steps[at:])
+            return Wide(Kind.TOP_P, n_head, at + 1, temp, p, min_keep, is_fair)
+        case [("min_p", (p, min_keep)), *_] if 0 < p <= 1:
+            return Wide(Kind.MIN_P, n_head, at + 1, temp, p, min_keep)
+        case [("dist", _)]:
+            return Wide(Kind.DRAW, n_head, at + 1, temp)
+    return None
 
 
 def shortlist(steps: Sequence[tuple[str, Sequence[Any]]]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from fakes import FakeMemory, FakeRunner
@@ -44,7 +45,10 @@ class Clock:
 
 
 class Driver:
-    """An engine, its transcripts, and the rule that events come in their order."""
+    """An engine, its transcripts, and the rule that events come in their order.
+
+    `met` counts the situations that it came into, so that a test can say which ones it has seen.
+    """
 
     def __init__(self, runner: FakeRunner | None = None, **config: object) -> None:
         self.runner = runner or FakeRunner()
@@ -52,11 +56,14 @@ class Driver:
         self.clock = Clock()
         self.engine = Engine(self.runner, EngineConfig(**settings), clock=self.clock)  # type: ignore[arg-type]
         self.transcripts: dict[tuple[str, int], Transcript] = {}
+        self.requests: dict[str, Request] = {}
         self.aborted: set[str] = set()
         self.n_steps = 0
+        self.met: Counter[str] = Counter()
 
     def submit(self, request: Request) -> None:
         self.engine.submit(request)
+        self.requests[request.request_id] = request
         for index in range(request.params.n):
             self.transcripts[request.request_id, index] = Transcript()
 
@@ -68,19 +75,36 @@ class Driver:
         self.n_steps += 1
         assert self.n_steps <= MAX_STEPS, "the engine does not come to rest"
         self.clock.now += self.engine.rest()
+        has_room = self.engine.n_waiting <= len(self.engine.cache.slots) - len(self.engine.running)
         events = self.engine.step()
         for event in events:
             self._take(event)
+        if has_room and self.engine.n_waiting:
+            self._note_waiting()
         return events
 
     def run(self) -> None:
         """Step until idle; then ledger and memory must agree and nothing may be left over."""
-        while not self.engine.is_idle:
-            self.step()
+        self.run_dry()
         assert self.engine.check_integrity() == []
         assert all(sampler.closed for sampler in self.runner.samplers)
         for (request_id, _), transcript in self.transcripts.items():
             assert transcript.is_over or request_id in self.aborted
+
+    def run_dry(self) -> None:
+        """Step until idle, if the engine is to go on afterwards."""
+        while not self.engine.is_idle:
+            self.step()
+
+    def _note_waiting(self) -> None:
+        """There was a slot for everybody, so who waits does so for a prefix or for a slot of his choice."""
+        running = {(sequence.request_id, sequence.index) for sequence in self.engine.running}
+        for key, transcript in self.transcripts.items():
+            request_id, index = key
+            if transcript.is_over or request_id in self.aborted or key in running:
+                continue
+            if self.requests[request_id].params.id_slot < 0:
+                self.met["a wait for a sibling's prefix" if index else "a wait for another's prefix"] += 1
 
     def _take(self, event: Event) -> None:
         transcript = self.transcripts[event.request_id, event.index]
@@ -93,6 +117,7 @@ class Driver:
             case Started():
                 assert transcript.started is None
                 transcript.started = event
+                self.met["a prefix that was resident"] += event.n_cached > 0
             case Delta():
                 assert transcript.started is not None
                 transcript.tokens += event.tokens

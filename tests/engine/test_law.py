@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 from engine.driver import Driver, Transcript, alone, request
 from fakes import FakeGrammar, FakeMemory, FakeRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
@@ -68,6 +70,29 @@ actions = st.lists(
 )
 
 
+@st.composite
+def returns(draw: st.DrawFn) -> list[tuple[str, object]]:
+    """More conversations than slots, and each is taken up again later: what slots give up is wanted back."""
+    prompts = [(*[talker] * draw(st.integers(6, 20)), *draw(tails)) for talker in range(10, 18)]
+    script: list[tuple[str, object]] = []
+    for prompt in draw(st.lists(st.sampled_from(prompts), min_size=6, max_size=16)):
+        script.append(("submit", {"tokens": prompt, "n_predict": draw(st.sampled_from([1, 5]))}))
+        script.append(draw(st.sampled_from([("step", 0), ("rest", 0), ("rest", 0)])))
+    return script
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> list[tuple[str, object]]:
+    """Requests that come together behind one beginning, which one of them computes."""
+    head = tuple(range(1, draw(st.integers(12, 40))))
+    script: list[tuple[str, object]] = []
+    for tail in draw(st.lists(tails, min_size=2, max_size=8)):
+        n = draw(st.sampled_from([1, 1, 2]))
+        script.append(("submit", {"tokens": head + tail, "n": n, "n_predict": draw(st.sampled_from([1, 5, 20]))}))
+        script += [("step", 0)] * draw(st.sampled_from([0, 0, 0, 1, 3]))
+    return script
+
+
 def memories() -> st.SearchStrategy[dict[str, object]]:
     return st.sampled_from(
         [
@@ -86,12 +111,51 @@ def small_scale() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kv_cache, "WORTH_KEEPING", 4)
         patch.setattr(admission, "WORTH_RESTORING", 1)
+        patch.setattr(admission, "WORTH_WAITING", 4)
         yield
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    script=actions,
+class WatchedMemory(FakeMemory):
+    """Counts what is moved in and out of it."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.met: Counter[str] = Counter()
+
+    def seq_cp(self, source: int, target: int) -> None:
+        self.met["a copy between slots"] += 1
+        super().seq_cp(source, target)
+
+    def state_get(self, seq_id: int) -> bytes:
+        self.met["a state in host memory"] += 1
+        return super().state_get(seq_id)
+
+    def state_size(self, seq_id: int) -> int:
+        return len(FakeMemory.state_get(self, seq_id))
+
+    def state_set(self, seq_id: int, state: bytes) -> bool:
+        self.met["a state back from host memory"] += 1
+        return super().state_set(seq_id, state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An engine and what happens to it."""
+
+    script: list[tuple[str, object]]
+    memory: dict[str, object]
+    n_slots: int
+    n_batch: int
+    n_ubatch: int
+    context_shift: bool
+    cont_batching: bool
+    host_budget: int
+    tile: int
+
+
+cases = st.builds(
+    Case,
+    script=actions | returns() | crowds(),
     memory=memories(),
     n_slots=st.integers(3, 5),
     n_batch=st.sampled_from([7, 16, 64]),
@@ -101,61 +165,90 @@ def small_scale() -> Iterator[None]:
     host_budget=st.sampled_from([0, 3_000, 1_000_000]),
     tile=st.sampled_from([1, 2, 6]),
 )
-def test_tokens_equal_those_it_would_have_got_alone(
-    script: list[tuple[str, object]],
-    memory: dict[str, object],
-    n_slots: int,
-    n_batch: int,
-    n_ubatch: int,
-    context_shift: bool,
-    cont_batching: bool,
-    host_budget: int,
-    tile: int,
-) -> None:
-    pool = FakeMemory(n_cells=n_slots * N_CTX, **memory)  # type: ignore[arg-type]
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(case=cases)
+def test_tokens_equal_those_it_would_have_got_alone(case: Case) -> None:
+    for situation in obeyed(case):
+        event(situation)
+
+
+def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
+    """The same cases in every run: each of these situations comes about in many, or the law above says little."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=cases)
+    def run(case: Case) -> None:
+        seen.update(set(obeyed(case)))
+
+    run()
+    for situation in (
+        "a prefix that was resident",
+        "a wait for another's prefix",
+        "a wait for a sibling's prefix",
+        "a copy between slots",
+        "a state in host memory",
+        "a state back from host memory",
+    ):
+        assert seen[situation] >= 5, seen
+
+
+def obeyed(case: Case) -> Counter[str]:
+    """Try the law. Returns the situations that came about."""
+    pool = WatchedMemory(n_cells=case.n_slots * N_CTX, **case.memory)
     driver = Driver(
-        FakeRunner(n_batch=n_batch, n_ubatch=n_ubatch, memory=pool, tile=tile),
-        n_slots=n_slots,
+        FakeRunner(n_batch=case.n_batch, n_ubatch=case.n_ubatch, memory=pool, tile=case.tile),
+        n_slots=case.n_slots,
         n_ctx=N_CTX,
-        context_shift=context_shift,
-        cont_batching=cont_batching,
-        host_budget=host_budget,
+        context_shift=case.context_shift,
+        cont_batching=case.cont_batching,
+        host_budget=case.host_budget,
     )
     asked: list[Request] = []
-    for action, value in script:
+    for action, value in case.script:
         if action == "submit":
             asked.append(request(f"r{len(asked)}", **value))  # type: ignore[arg-type]
             driver.submit(asked[-1])
         elif action == "abort" and isinstance(value, int) and value < len(asked):
             if not all(driver.transcripts[asked[value].request_id, i].is_over for i in range(asked[value].params.n)):
                 driver.abort(asked[value].request_id)
+        elif action == "rest":
+            driver.run_dry()
+            assert driver.engine.check_integrity() == []
         else:
             driver.step()
             assert driver.engine.check_integrity() == []
     driver.run()
     for one in asked:
-        if one.request_id in driver.aborted:
+        if one.request_id not in driver.aborted:
+            _check_alike(driver, one, case)
+    return driver.met + pool.met
+
+
+def _check_alike(driver: Driver, one: Request, case: Case) -> None:
+    if one.params.n_cache_reuse:  # it asked for cells that others would not have
+        ends = [driver.transcripts[one.request_id, i] for i in range(one.params.n)]
+        assert all(end.finished is not None or one.grammar is not None for end in ends)
+        return
+    memory = FakeMemory(**case.memory)  # type: ignore[arg-type]
+    solo = alone(one, memory=memory, n_slots=3, n_ctx=N_CTX, context_shift=case.context_shift)
+    for index, expected in solo.items():
+        got = driver.transcripts[one.request_id, index]
+        assert (got.failed is None) == (expected.failed is None)
+        assert got.tokens == expected.tokens
+        assert got.text == expected.text
+        assert got.probs == expected.probs
+        _check_progress(got, one, index)
+        assert len(got.probs) == (len(got.tokens) if one.params.n_probs else 0)
+        if got.failed is not None:
+            assert one.grammar is not None
             continue
-        if one.params.n_cache_reuse:  # it asked for cells that others would not have
-            ends = [driver.transcripts[one.request_id, i] for i in range(one.params.n)]
-            assert all(end.finished is not None or one.grammar is not None for end in ends)
-            continue
-        solo = alone(one, memory=FakeMemory(**memory), n_slots=3, n_ctx=N_CTX, context_shift=context_shift)  # type: ignore[arg-type]
-        for index, expected in solo.items():
-            got = driver.transcripts[one.request_id, index]
-            assert (got.failed is None) == (expected.failed is None)
-            assert got.tokens == expected.tokens
-            assert got.text == expected.text
-            assert got.probs == expected.probs
-            _check_progress(got, one, index)
-            assert len(got.probs) == (len(got.tokens) if one.params.n_probs else 0)
-            if got.failed is not None:
-                assert one.grammar is not None
-                continue
-            assert got.finished is not None
-            assert expected.finished is not None
-            assert got.finished.stop_type == expected.finished.stop_type
-            assert got.finished.truncated == expected.finished.truncated
+        assert got.finished is not None
+        assert expected.finished is not None
+        assert got.finished.stop_type == expected.finished.stop_type
+        assert got.finished.truncated == expected.finished.truncated
 
 
 def _check_progress(got: Transcript, asked: Request, index: int) -> None:
