@@ -199,8 +199,7 @@ class TextClient:
         self.progress = 0.0
         channel.send(Configure(self.config))
         try:
-            while (message := await channel.receive()) is not None:
-                self._dispatch(message)
+            await channel.serve(self._dispatch)
         except ChannelBroken as exc:
             logger.error("the text worker is taken for dead: %s", exc)
         except Exception:  # nobody else would see it, and a worker that nobody reads must not look alive

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -185,7 +186,7 @@ def test_it_breaks_the_other_end_too(frame: bytes, new_loop: Loop) -> None:
             channel = await AsyncChannel.open(ours)
             theirs.sendall(frame)
             with pytest.raises(ChannelBroken):
-                await channel.receive()
+                await channel.serve(lambda _: None)
             channel.close()
 
     run(main(), new_loop)
@@ -200,22 +201,79 @@ def test_both_ends_understand_each_other(new_loop: Loop) -> None:
             def echo() -> None:
                 while isinstance(call := worker.receive(), Call):
                     worker.send(Reply(call.call_id, call.arguments))
+                worker.close()
 
             echoing = asyncio.get_running_loop().run_in_executor(None, echo)
             calls = [Call(i, "echo", {"text": BIG if i % 100 == 0 else "é"}) for i in range(400)]
             for call in calls:
                 channel.send(call)
             assert channel.n_unsent > 0
-            replies = [await channel.receive() for _ in calls]
-            assert replies == [Reply(call.call_id, call.arguments) for call in calls]
             channel.send(Shutdown())
-            await channel.drain()
+            replies: list[object] = []
+            await channel.serve(replies.append)
+            assert replies == [Reply(call.call_id, call.arguments) for call in calls]
             await echoing
-        assert await channel.receive() is None
         channel.close()
         channel.close()
         channel.send(Shutdown())
-        await channel.drain()
+
+    run(main(), new_loop)
+
+
+def test_frames_cut_anywhere_arrive_whole_at_the_other_end_too(new_loop: Loop) -> None:
+    messages = [Reply(1, "é"), Reply(2, BIG), Abort("a"), Reply(3)]
+    stream = b"".join(encode(message) for message in messages)
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        received: list[object] = []
+        channel = await AsyncChannel.open(ours)
+        serving = asyncio.create_task(channel.serve(received.append))
+        theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        cuts = [*range(1, 80), *range(80, len(stream), 100_001), len(stream)]
+        for start, stop in pairwise([0, *cuts]):
+            await loop.sock_sendall(theirs, stream[start:stop])
+        theirs.close()
+        await serving
+        channel.close()
+        assert received == messages
+
+    run(main(), new_loop)
+
+
+def test_what_came_before_anybody_served_is_not_lost(new_loop: Loop) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        channel = await AsyncChannel.open(ours)
+        with theirs:
+            theirs.sendall(encode(Reply(1)) + encode(Reply(2)))
+        await asyncio.sleep(0)
+        received: list[object] = []
+        await channel.serve(received.append)
+        channel.close()
+        assert received == [Reply(1), Reply(2)]
+
+    run(main(), new_loop)
+
+
+def test_what_the_handler_raises_ends_the_service(new_loop: Loop) -> None:
+    received: list[object] = []
+
+    def handle(message: object) -> None:
+        received.append(message)
+        if len(received) == 2:
+            raise RuntimeError("enough")
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        channel = await AsyncChannel.open(ours)
+        with theirs:
+            theirs.sendall(b"".join(encode(Reply(i)) for i in range(5)))
+            with pytest.raises(RuntimeError, match="enough"):
+                await channel.serve(handle)
+            assert received == [Reply(0), Reply(1)]
+            channel.close()
 
     run(main(), new_loop)
 

@@ -40,8 +40,7 @@ def test_an_end_is_told_in_words(code: int, words: str) -> None:
 def test_stopping_calls_a_planned_restart_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def session(channel: AsyncChannel) -> float:
         channel.send(Configure(TextConfig(model="exit")))
-        while await channel.receive() is not None:
-            pass
+        await channel.serve(lambda _: None)
         return 0.0
 
     async def main() -> None:
