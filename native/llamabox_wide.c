@@ -487,7 +487,7 @@ llama_token wide_token(struct llama_sampler * chain, const struct lb_wide * wide
         return -1;
     }
     const float max = logits[best];
-    if (n <= SMALL || !(fabsf(max) < 1e8f)) { // nothing possible, or beyond what libllama's buckets can take
+    if (n <= SMALL || !(fabsf(max) < 1e6f)) { // nothing possible, or so high that steps between logits get lost
         return -2;
     }
     if (wide->kind == LB_WIDE_DRAW) {
