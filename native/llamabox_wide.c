@@ -245,13 +245,14 @@ static float float_sum(const float * logits, int32_t n, float max) {
     for (int32_t start = 0; start < n; start += BLOCK) {
         const int32_t n_here = n - start < BLOCK ? n - start : BLOCK;
         const float   floor  = sum >= FLT_MIN ? max + ((float) ilogbf(sum) - 24.0f) * 0.693147f - 0.01f : -INFINITY;
-        if (n_here == BLOCK && n_above(logits + start, floor) == 0) {
-            continue;
+        float   counting[BLOCK];
+        int32_t n_counting = 0;
+        for (int32_t i = start; i < start + n_here; i++) { // without a branch, which nobody could foretell
+            counting[n_counting] = logits[i] - max;
+            n_counting += logits[i] > floor;
         }
-        for (int32_t i = start; i < start + n_here; i++) {
-            if (logits[i] > floor) {
-                sum += expf(logits[i] - max);
-            }
+        for (int32_t i = 0; i < n_counting; i++) {
+            sum += expf(counting[i]);
         }
     }
     return sum;
@@ -487,7 +488,7 @@ llama_token wide_token(struct llama_sampler * chain, const struct lb_wide * wide
         return -1;
     }
     const float max = logits[best];
-    if (n <= SMALL || !(fabsf(max) < 1e8f)) { // nothing possible, or beyond what libllama's buckets can take
+    if (n <= SMALL || !(fabsf(max) < 1e6f)) { // nothing possible, or so high that steps between logits get lost
         return -2;
     }
     if (wide->kind == LB_WIDE_DRAW) {

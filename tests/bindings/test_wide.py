@@ -88,12 +88,12 @@ def test_a_mask_draws_from_what_it_lets_through(blank: Context, name: str) -> No
     """Against a chain over nothing else: of candidates in their order, as libllama would be handed them."""
     rng = np.random.default_rng(3)
     sampler = RowSampler(blank)
-    for kind in ("peaked", "equal ones"):
+    for kind in ("peaked", "equal ones") if blank.n_vocab < 100_000 else ("equal ones",):
         blank.logits(0)[:] = ROWS[kind](rng, blank.n_vocab)
         allowed = rng.random(blank.n_vocab) < 0.3
         mask: Mask = np.packbits(allowed, bitorder="little").view(np.uint32)
-        ours = [chain(blank, (*CHAINS[name], ("dist", seed))) for seed in range(3)]
-        tokens = sampler.sample([0] * 3, ours, [mask] * 3)
+        ours = [chain(blank, (*CHAINS[name], ("dist", seed))) for seed in range(2)]
+        tokens = sampler.sample([0] * 2, ours, [mask] * 2)
         for seed, token in enumerate(tokens):
             with libllama_chain(blank, (*CHAINS[name], ("dist", seed))) as oracle:
                 assert token == drawn_of(blank, oracle.handle, np.flatnonzero(allowed)), kind
