@@ -32,7 +32,7 @@ VALUES = {
     "--lora-scaled": "a.gguf 0.5", "--control-vector-scaled": "a.gguf 0.5", "--control-vector-layer-range": "3 5",
     "--cpu-mask": f"{1 << FIRST_CPU:x}", "--cpu-range": f"{FIRST_CPU}-{FIRST_CPU}", "--cpu-strict": "1",
     "--cpu-mask-batch": f"{1 << FIRST_CPU:x}", "--cpu-range-batch": f"-{FIRST_CPU}", "--cpu-strict-batch": "1",
-    "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate",
+    "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate", "--pooling": "cls",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
 

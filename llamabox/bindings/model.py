@@ -121,6 +121,16 @@ class Model:
         return self._int("n_embd")
 
     @cached_property
+    def n_embd_out(self) -> int:
+        """Floats of an embedding, which a model may project to another size than n_embd."""
+        return self._int("n_embd_out")
+
+    @cached_property
+    def n_cls_out(self) -> int:
+        """Outputs of a reranker's classifier; of no meaning for other models."""
+        return self._int("n_cls_out")
+
+    @cached_property
     def n_layer(self) -> int:
         return self._int("n_layer")
 
@@ -153,6 +163,11 @@ class Model:
     @cached_property
     def has_decoder(self) -> bool:
         return bool(self._int("has_decoder"))
+
+    @cached_property
+    def is_causal(self) -> bool:
+        """Whether a token attends to those before it only: libllama takes a model without a word of it for such."""
+        return self.meta(f"{self.meta('general.architecture')}.attention.causal") != "false"
 
     @cached_property
     def rope_type(self) -> int:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from llamabox.bindings.vocab import Vocab
+from llamabox.engine.passages import Passage
 from llamabox.engine.request import Request
-from llamabox.errors import InvalidRequest
-from llamabox.workers.protocol import Submit
+from llamabox.errors import InvalidRequest, RequestError
+from llamabox.workers.protocol import Embed, Submit
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """An Embed, tokenised."""
+
+    passages: list[Passage]
+    n_left: int
 
 
 class Intake:
@@ -25,6 +35,19 @@ class Intake:
             sampling = dataclasses.replace(params.sampling, logit_bias=self._logit_bias(submit))
             params = dataclasses.replace(params, sampling=sampling)
         return Request(request_id=submit.request_id, tokens=tuple(tokens), params=params)
+
+    def passages(self, embed: Embed) -> Passages:
+        """The embedder's passages for `embed`. Raises InvalidRequest naming the field and the passage."""
+        return Passages(
+            [self._passage(embed, embed.first + i, prompt) for i, prompt in enumerate(embed.prompts)], embed.n_left
+        )
+
+    def _passage(self, embed: Embed, index: int, prompt: list[str | int]) -> Passage:
+        try:
+            tokens = self.tokens(prompt, add_special=embed.add_special, parse_special=embed.parse_special)
+        except RequestError as error:
+            raise InvalidRequest(f"Field 'input': input {index}: {error.message}", field="input") from error
+        return Passage(embed.request_id, index, tuple(tokens))
 
     def tokens(self, content: Sequence[str | int], *, add_special: bool, parse_special: bool) -> list[int]:
         """The ids of strings and ids in order; only a leading string gets BOS and the like."""

@@ -11,17 +11,23 @@ from llamabox import errors
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, build_info
 from llamabox.bindings.adapters import Lora, apply_loras
-from llamabox.bindings.context import Context, ContextParams, FlashAttention, Rope, RopeScaling
+from llamabox.bindings.context import Context, ContextParams, FlashAttention, Pooling, Rope, RopeScaling
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
+from llamabox.engine.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
+from llamabox.workers.text.embedding import QUICK_ROWS, open_context
 from llamabox.workers.text.infill import InfillFormat
+from llamabox.workers.text.pooler import LlamaPooler
 from llamabox.workers.text.speed import measure
 from llamabox.workers.text.steering import read_steering
 from llamabox.workers.text_config import ModelInfo, TextConfig
 
 logger = logging.getLogger(__name__)
+
+ANY_LENGTH = 1 << 30
+"""Bytes that one token may stand for, where there is no limit."""
 
 
 class TextModel:
@@ -35,22 +41,24 @@ class TextModel:
         backend.start(native, backend.Numa(config.numa))
         self.model = Model.load(native, config.model, model_params(config, native), on_progress=on_progress)
         try:
-            if not self.model.has_decoder:
-                raise errors.ModelLoadError(f"{config.model} is an encoder: it embeds text, but cannot generate any")
             self.steering = read_steering(config, self.model)
             self.loras = [Lora(self.model, path) for path, _ in config.lora]
-            self.context = Context(self.model, context_params(config, self.model))
+            self._open_contexts(config, native)
         except errors.LlamaboxError:
             self.model.close()  # and the adapters that were loaded with it
             raise
         self.threads = thread_pools(config, self.context)
+        if self.threads is not None and self.embedding_context not in (None, self.context):
+            self.threads.attach(self.embedding_context)
         if self.steering is not None:
-            self.steering.apply(self.context)
-        self.n_ctx = slot_context(config, self.context)
+            for context in self._contexts():
+                self.steering.apply(context)
         if config.warmup:
             self._warm_up()
         self.tokens_per_second = config.tokens_per_second
-        if config.tokens_per_second < 0:
+        if config.tokens_per_second < 0 and not self.generates:
+            self.tokens_per_second = 0
+        elif config.tokens_per_second < 0:
             self.tokens_per_second = measure(self.context)
             logger.info("measured: at most %d tokens per second", self.tokens_per_second)
         self.engine = Engine(
@@ -64,18 +72,66 @@ class TextModel:
                 host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
             ),
         )
+        self.embedder = self._open_embedder(config, native)
         if self.steering is not None:
             logger.info("control vector on layers %d to %d", self.steering.first, self.steering.last)
-        if config.context_shift and not self.engine.context_shift:
+        if config.context_shift and not self.engine.context_shift and self.generates:
             logger.info("this model's memory cannot shift: generations end at the context's end")
+
+    def _open_contexts(self, config: TextConfig, native: Native) -> None:
+        """One that generates, one that embeds, or both; where only one of them is there, `context` is that one.
+
+        The engine of a model that does not generate never gets a request.
+        """
+        params = context_params(config, self.model)
+        self.embedding_context: Context | None = None
+        self.n_ctx = slot_context(config, self.model, params.n_ctx)
+        if config.embeddings or config.rerank:
+            self.embedding_context = self.context = open_context(
+                self.model,
+                params,
+                Pooling(config.pooling),
+                n_ctx=self.n_ctx,
+                quick_rows=quick_rows(config, native),
+            )
+            if self.loras:
+                logger.warning("embeddings are made by the model alone, without its LoRA adapters")
+        self.generates = not config.rerank and self.model.has_decoder
+        if self.generates and (self.embedding_context is None or self.embedding_context.memory.exists):
+            try:
+                self.context = Context(self.model, params)
+                self.n_ctx = slot_context(config, self.model, self.context.n_ctx_seq)
+            except errors.LlamaboxError:
+                if self.embedding_context is not None:
+                    self.embedding_context.close()
+                raise
+        self.generates = self.generates and self.context.memory.exists
+        if not self.generates and self.embedding_context is None:
+            self.context.close()
+            raise errors.ModelLoadError(
+                f"{config.model} cannot generate text: give --embeddings to make vectors with it"
+            )
+
+    def _contexts(self) -> list[Context]:
+        both = [self.context, self.embedding_context]
+        return list(dict.fromkeys(context for context in both if context is not None))
+
+    def _open_embedder(self, config: TextConfig, native: Native) -> Embedder | None:
+        context = self.embedding_context
+        if context is None:
+            return None
+        is_tiled = not context.memory.exists and config.flash_attn != "off" and not has_gpu(native)
+        pooler = LlamaPooler(context, n_least=FLASH_TILE if is_tiled else 1)
+        return Embedder(pooler, n_ctx=self.n_ctx, n_rows=quick_rows(config, native))
 
     def _warm_up(self) -> None:
         """With the adapters too: what libllama cannot compute with should end the load, not the first request."""
-        if self.loras:
+        if self.loras and self.generates:
             apply_loras(self.context, [(lora, 1.0) for lora in self.loras])
             self.context.warm_up()
             apply_loras(self.context, [])
-        self.context.warm_up()
+        for context in self._contexts():
+            context.warm_up()
 
     def info(self) -> ModelInfo:
         """What the server process is told."""
@@ -100,7 +156,7 @@ class TextModel:
             context_shift=self.engine.context_shift,
             build=build_info(model.native)["build"],
             eog_tokens=list(vocab.eog_tokens),
-            longest_piece=vocab.longest_piece,
+            longest_piece=vocab.longest_piece if vocab.type in self._plain_vocabularies() else ANY_LENGTH,
             lora=[
                 {
                     "path": str(lora.path),
@@ -110,12 +166,29 @@ class TextModel:
                 for lora in self.loras
             ],
             tokens_per_second=self.tokens_per_second,
+            generates=self.generates,
+            pooling=self.embedding_context.pooling if self.embedding_context else "",
+            n_vector=self.n_vector,
         )
+
+    @property
+    def n_vector(self) -> int:
+        """Floats of a vector; 0 where none are made."""
+        if self.embedding_context is None:
+            return 0
+        is_rank = self.embedding_context.pooling is Pooling.RANK
+        return self.model.n_cls_out if is_rank else self.model.n_embd_out
+
+    def _plain_vocabularies(self) -> tuple[int, int]:
+        """Whose tokens stand for all of a text; others leave blanks out, or take a word of any length for one token."""
+        lib = self.model.native.lib
+        return lib.LLAMA_VOCAB_TYPE_SPM, lib.LLAMA_VOCAB_TYPE_BPE
 
     def close(self) -> None:
         if self.threads is not None:
             self.threads.close()
-        self.context.close()
+        for context in self._contexts():
+            context.close()
         for lora in self.loras:
             lora.close()
         self.model.close()
@@ -216,17 +289,22 @@ FLASH_TILE = 64
 """GGML_FA_TILE_Q of ggml's CPU backend: rows from which its flash attention works in tiles, on plain floats only."""
 
 
+def quick_rows(config: TextConfig, native: Native) -> int:
+    """Tokens of a batch of passages: as many as are computed at once, but no more than makes them quicker."""
+    return config.n_ubatch if has_gpu(native) else min(config.n_ubatch, QUICK_ROWS)
+
+
 def attention_tile(config: TextConfig, native: Native) -> int:
     """What Runner.tile says. GPUs have no such step, and without flash attention there is none either."""
     is_plain = {config.type_k, config.type_v} <= {"f16", "f32"}
     return FLASH_TILE if is_plain and config.flash_attn != "off" and not has_gpu(native) else 1
 
 
-def slot_context(config: TextConfig, context: Context) -> int:
-    """Cells of one slot (D-21): its share of the context, at most what the model was trained for."""
-    n_ctx_train = context.model.n_ctx_train
+def slot_context(config: TextConfig, model: Model, n_most: int) -> int:
+    """Cells of one slot (D-21): its share of the context, at most `n_most` and what the model was trained for."""
+    n_ctx_train = model.n_ctx_train
     share = (config.n_ctx or n_ctx_train) // config.n_parallel
-    n_ctx = min(share, context.n_ctx_seq)
+    n_ctx = min(share, n_most)
     if n_ctx_train and n_ctx > n_ctx_train:
         logger.warning("slots are limited to the %d tokens that the model was trained for", n_ctx_train)
         n_ctx = n_ctx_train

@@ -20,6 +20,7 @@ from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
 from llamabox.workers.text import slot_file
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
+from llamabox.workers.text.embedding import EmbeddingDesk
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.loader import TextModel, infill_format, thread_params
@@ -74,7 +75,8 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         digests = [lora.digest for lora in text.loras]
         n_vocab = text.model.vocab.n_tokens
         slots = SlotCalls(text.engine, key, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
-        loop = Loop(channel, reader, text.engine, EngineCalls(text.engine), slots)
+        embedding = EmbeddingDesk(text.embedder, channel) if text.embedder is not None else None
+        loop = Loop(channel, reader, text.engine, EngineCalls(text.engine), slots, embedding)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(text.info()))

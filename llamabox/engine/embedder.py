@@ -1,0 +1,146 @@
+"""Vectors for many requests at once: passages → batches → vectors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+from llamabox import errors
+from llamabox.engine.batch import Batch
+from llamabox.engine.events import Activity, Failed, Vector
+from llamabox.engine.passages import Passage, Waiting
+from llamabox.engine.seams import Pooler
+
+
+class Embedder:
+    """Embeds passages in batches that may hold those of several requests. Single-threaded, as the engine is.
+
+    A passage's vector is the same whatever else is in the batch, and each passage gets one Vector or one Failed.
+    """
+
+    def __init__(
+        self, pooler: Pooler, *, n_ctx: int, n_rows: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """`n_ctx`: tokens that a passage may have. `n_rows`: tokens from which on a larger batch gains nothing."""
+        assert n_ctx <= pooler.n_batch or pooler.splits, "a passage must fit into one batch"
+        self._pooler = pooler
+        self._n_ctx = n_ctx
+        self._n_rows = min(n_rows, pooler.n_batch)
+        self._clock = clock
+        self._waiting = Waiting()
+        self._begun: tuple[Passage, int] | None = None  # a passage of several batches, and how much of it is computed
+        self._seconds_per_row = 0.0
+        self.done = Activity()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._begun is None and not len(self._waiting)
+
+    def submit(self, passages: Seq[Passage], n_left: int) -> list[Failed]:
+        """Queue passages of one request, which has `n_left` yet to be embedded, with these.
+
+        Where one of them cannot be embedded the request fails as a whole, and nothing of it stays here.
+        """
+        for passage in passages:
+            error = self._check(passage)
+            if error is not None:
+                self.abort(passage.request_id)
+                return [Failed(passage.request_id, passage.index, errors.to_wire(error))]
+        self._waiting.add(passages, n_left)
+        return []
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request; it gets no further vector. Unknown ids are ignored."""
+        self._waiting.remove(request_id)
+        if self._begun is not None and self._begun[0].request_id == request_id:
+            self._begun = None
+            self._pooler.forget()
+
+    def step(self, seconds: float | None = None) -> list[Vector | Failed]:
+        """Compute one batch. It is as small as it must be to take `seconds` at most, but never empty."""
+        n_rows = self._n_rows
+        if seconds is not None and self._seconds_per_row:
+            n_rows = max(1, min(n_rows, int(seconds / self._seconds_per_row)))
+        if self._begun is None:
+            passages = self._waiting.take(n_rows, self._pooler.n_sequences)
+            if not passages:
+                return []
+            if len(passages[0].tokens) <= n_rows or not self._pooler.splits:
+                return self._whole(passages)
+            self._begun = passages[0], 0
+        return self._part(*self._begun, n_rows)
+
+    def activity(self, engine: Activity) -> Activity:
+        """The engine's, with what was done here on top."""
+        done = self.done.after(engine)
+        done.n_processing = engine.n_processing + (self._begun is not None)
+        done.n_waiting = engine.n_waiting + self._waiting.n_requests
+        done.n_resident = engine.n_resident
+        return done
+
+    def _check(self, passage: Passage) -> errors.RequestError | None:
+        n_tokens = len(passage.tokens)
+        if not n_tokens:
+            return errors.InvalidRequest(f"Field 'input': input {passage.index} has no tokens; it must not be empty")
+        if n_tokens > self._n_ctx:
+            return errors.ContextExceeded(
+                f"Field 'input': input {passage.index} is too large to process: "
+                f"it has {n_tokens} tokens, and at most {self._n_ctx} fit",
+                n_prompt_tokens=n_tokens,
+                n_ctx=self._n_ctx,
+            )
+        return None
+
+    def _whole(self, passages: list[Passage]) -> list[Vector | Failed]:
+        """A batch of whole passages."""
+        batch = Batch()
+        rows = []
+        for seq_id, passage in enumerate(passages):
+            last = batch.add(seq_id, list(passage.tokens), 0, wants_output=True)
+            rows.append(range(last + 1 - len(passage.tokens), last + 1))
+        try:
+            if error := self._execute(batch, len(passages)):
+                return [Failed(one.request_id, one.index, error) for one in passages]
+            return [
+                Vector(one.request_id, one.index, len(one.tokens), self._pooler.vector(seq_id, rows[seq_id]))
+                for seq_id, one in enumerate(passages)
+            ]
+        finally:
+            self._pooler.forget()
+
+    def _part(self, passage: Passage, start: int, n_rows: int) -> list[Vector | Failed]:
+        """The next part of a passage that is longer than a batch."""
+        tokens = list(passage.tokens[start : start + n_rows])
+        batch = Batch()
+        last = batch.add(0, tokens, start, wants_output=True)
+        stop = start + len(tokens)
+        error = self._execute(batch, 1)
+        if error is None and stop < len(passage.tokens):
+            self._begun = passage, stop
+            return []
+        self._begun = None
+        try:
+            if error is not None:
+                return [Failed(passage.request_id, passage.index, error)]
+            data = self._pooler.vector(0, range(last + 1 - len(tokens), last + 1))
+            return [Vector(passage.request_id, passage.index, len(passage.tokens), data)]
+        finally:
+            self._pooler.forget()
+
+    def _execute(self, batch: Batch, n_passages: int) -> dict[str, object] | None:
+        """Run the batch; returns why it could not be computed."""
+        start = self._clock()
+        try:
+            self._pooler.execute(batch)
+        except errors.DecodeError as error:
+            return errors.to_wire(errors.ServerFault(f"decode failed: {error.message}"))
+        seconds = self._clock() - start
+        # The latest counts most: a neighbour on this machine, or a longer passage, changes it.
+        per_row = seconds / len(batch)
+        self._seconds_per_row = per_row if not self._seconds_per_row else (self._seconds_per_row + per_row) / 2
+        self.done.n_decode += 1
+        self.done.n_busy += n_passages
+        self.done.n_prompt += len(batch)
+        self.done.prompt_ms += seconds * 1e3
+        return None

@@ -1,0 +1,59 @@
+"""The context that makes vectors, and the engine's Pooler over it."""
+
+from __future__ import annotations
+
+from llamabox.bindings.batch import Batch as NativeBatch
+from llamabox.bindings.context import Context, Pooling
+from llamabox.engine.batch import Batch
+
+
+class LlamaPooler:
+    """The engine's Pooler over a context with embeddings, on that context's thread. Does not own the context."""
+
+    def __init__(self, context: Context, *, n_least: int = 1) -> None:
+        """`n_least`: rows to which a smaller batch is filled up, with a sequence that nobody asks for.
+
+        ggml's flash attention computes fewer rows by another path, which rounds differently: without the filling a
+        text's vector would tell in its fifth digit whether it came alone.
+        """
+        self._context = context
+        self._n_least = n_least
+        self._batch = NativeBatch(context.native, max(context.n_batch, n_least))
+        model = context.model
+        self._pooling = context.pooling
+        self.n_floats = model.n_cls_out if self._pooling is Pooling.RANK else model.n_embd_out
+        self._filler = model.vocab.pad or 0
+        self.splits = can_split(context)
+
+    @property
+    def n_batch(self) -> int:
+        return self._context.n_batch
+
+    @property
+    def n_sequences(self) -> int:
+        return self._context.n_seq_max - 1  # the last one is the filling
+
+    def execute(self, batch: Batch) -> None:
+        native, n_rows = self._batch, len(batch)
+        native.token[:n_rows] = batch.tokens
+        native.pos[:n_rows] = batch.positions
+        native.seq_id[:n_rows] = batch.seq_ids
+        native.n_tokens = n_rows
+        if n_rows < self._n_least:
+            native.extend([self._filler] * (self._n_least - n_rows), 0, self.n_sequences)
+        native.logits[: native.n_tokens] = 1
+        self._context.decode(native)
+
+    def vector(self, seq_id: int, rows: range) -> bytes:
+        if self._pooling is Pooling.NONE:
+            return b"".join(self._context.row_vector(row, self.n_floats) for row in rows)
+        return self._context.pooled(seq_id, self.n_floats)
+
+    def forget(self) -> None:
+        self._context.memory.clear()
+
+
+def can_split(context: Context) -> bool:
+    """A causal model's last token has the same vector however the tokens before it were cut."""
+    pooling = context.pooling
+    return context.memory.exists and context.model.is_causal and pooling in (Pooling.LAST, Pooling.RANK)
