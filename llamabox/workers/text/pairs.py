@@ -1,0 +1,65 @@
+"""The prompt that asks a reranker how well a document answers a query (contract A.8).
+
+    [BOS] query [EOS] [SEP] document [EOS]
+
+Each special token stands where the model wants such a one; a model without EOS that wants it gets SEP. A model may
+bring a template of its own instead, named "rerank": a text with {query} and {document} in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from llamabox.bindings.vocab import Vocab
+
+Pairing = Callable[[str], list[int]]
+"""A document's tokens, paired with a query that is known already."""
+
+PLACES = re.compile(r"(\{query\}|\{document\})")
+
+
+class PairFormat:
+    """The layout for one model. Thread-safe, as tokenising is. What looks like a special token in a text is text."""
+
+    def __init__(self, vocab: Vocab, template: str | None) -> None:
+        self._vocab = vocab
+        self._template = None if template is None else list(self._split(template))
+
+    def pairing(self, query: str) -> Pairing:
+        """For any number of documents; the query is tokenised once where that is possible."""
+        if self._template is None:
+            return self._plain(query)
+        return lambda document: self._filled(query, document)
+
+    def _plain(self, query: str) -> Pairing:
+        vocab = self._vocab
+        end = vocab.eos if vocab.eos is not None else vocab.sep
+        bos = [vocab.bos] if vocab.add_bos and vocab.bos is not None else []
+        eos = [end] if vocab.wants_eos and end is not None else []
+        sep = [vocab.sep] if vocab.add_sep and vocab.sep is not None else []
+        head = [*bos, *self._text(query), *eos, *sep]
+        return lambda document: [*head, *self._text(document), *eos]
+
+    def _filled(self, query: str, document: str) -> list[int]:
+        """Between two special tokens of the template text is tokenised in one go, as words may span its places."""
+        assert self._template is not None
+        filling = {"{query}": query, "{document}": document}
+        tokens: list[int] = []
+        for part in self._template:
+            if isinstance(part, int):
+                tokens.append(part)
+            else:
+                tokens += self._text("".join(filling.get(piece, piece) for piece in PLACES.split(part)))
+        return tokens
+
+    def _split(self, template: str) -> Iterator[str | int]:
+        """The template's special tokens, and the texts between them."""
+        specials = {text: token for token in self._vocab.control_tokens if (text := self._vocab.text(token))}
+        pattern = "|".join(re.escape(text) for text in sorted(specials, key=len, reverse=True))
+        for part in re.split(f"({pattern})", template) if pattern else [template]:
+            if part:
+                yield specials.get(part, part)
+
+    def _text(self, text: str) -> list[int]:
+        return self._vocab.tokenize(text, add_special=False, parse_special=False) if text else []

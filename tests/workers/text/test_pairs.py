@@ -1,0 +1,85 @@
+"""How query and document become one prompt, over a vocabulary in which each character is a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from llamabox.workers.text.pairs import PairFormat
+
+BOS, EOS, SEP, START, END = 1001, 1002, 1003, 1004, 1005
+NAMES = {BOS: "<BOS>", EOS: "<EOS>", SEP: "<SEP>", START: "<|x|>", END: "<|x|>|"}
+
+
+@dataclass
+class LetterVocab:
+    bos: int | None = BOS
+    eos: int | None = EOS
+    sep: int | None = SEP
+    add_bos: bool = True
+    wants_eos: bool = True
+    add_sep: bool = True
+    control_tokens: tuple[int, ...] = tuple(NAMES)
+    n_calls: int = 0
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        assert (add_special, parse_special) == (False, False), "special tokens in a user's text are text"
+        self.n_calls += 1
+        return [ord(letter) for letter in text]
+
+    def text(self, token: int) -> str:
+        return NAMES[token]
+
+
+def shown(vocab: LetterVocab, query: str = "q", document: str = "d", template: str | None = None) -> str:
+    tokens = PairFormat(vocab, template).pairing(query)(document)  # type: ignore[arg-type]
+    return "".join(f"[{NAMES[token]}]" if token in NAMES else chr(token) for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("vocab", "pair"),
+    [
+        (LetterVocab(), "[<BOS>]q[<EOS>][<SEP>]d[<EOS>]"),
+        (LetterVocab(wants_eos=False), "[<BOS>]q[<SEP>]d"),  # BERT
+        (LetterVocab(add_sep=False), "[<BOS>]q[<EOS>]d[<EOS>]"),
+        (LetterVocab(eos=None, add_sep=False), "[<BOS>]q[<SEP>]d[<SEP>]"),
+        (LetterVocab(eos=None, sep=None, add_sep=False), "[<BOS>]qd"),
+        (LetterVocab(add_bos=False, wants_eos=False, add_sep=False), "qd"),
+        (LetterVocab(bos=None, eos=None, sep=None), "qd"),
+    ],
+)
+def test_each_special_token_stands_where_the_model_wants_one(vocab: LetterVocab, pair: str) -> None:
+    assert shown(vocab) == pair
+
+
+def test_empty_texts_leave_the_frame() -> None:
+    assert shown(LetterVocab(), "", "") == "[<BOS>][<EOS>][<SEP>][<EOS>]"
+
+
+def test_a_query_is_tokenised_once_for_all_documents() -> None:
+    vocab = LetterVocab()
+    pairing = PairFormat(vocab, None).pairing("q")  # type: ignore[arg-type]
+    for document in "abc":
+        pairing(document)
+    assert vocab.n_calls == 4
+
+
+def test_a_template_takes_the_place_of_the_frame() -> None:
+    template = "<|x|>Q: {query}\nD: {document}<|x|>|{query}"
+    assert shown(LetterVocab(), "why", "so", template) == "[<|x|>]Q: why\nD: so[<|x|>|]why"
+
+
+def test_what_looks_special_in_a_text_is_text() -> None:
+    assert shown(LetterVocab(), "<SEP>", "{query}<|x|>", "<|x|>{query}{document}") == "[<|x|>]<SEP>{query}<|x|>"
+    assert shown(LetterVocab(), "<SEP>", "<EOS>") == "[<BOS>]<SEP>[<EOS>][<SEP>]<EOS>[<EOS>]"
+
+
+def test_text_between_two_special_tokens_is_tokenised_in_one_go() -> None:
+    vocab = LetterVocab()
+    PairFormat(vocab, "<|x|>a {query} b {document} c<|x|>d").pairing("q")("d")  # type: ignore[arg-type]
+    assert vocab.n_calls == 2
+
+
+def test_a_model_without_special_tokens_may_have_a_template() -> None:
+    assert shown(LetterVocab(control_tokens=()), template="{document}|{query}") == "d|q"
