@@ -188,8 +188,8 @@ def decode(header: bytes, payload: bytes = b"") -> Message:
     """The message in a frame. Raises ChannelBroken for anything that `encode` does not make."""
     try:
         kind, body = orjson.loads(header)
-        if kind == "vectors":
-            return _vectors(body, payload)
+        if kind in _BUILD_WITH_PAYLOAD:
+            return _BUILD_WITH_PAYLOAD[kind](body, payload)
         if payload:
             raise ValueError(f"a {kind} message has no payload, but {len(payload)} bytes came with it")
         return _BUILD[kind](body)
@@ -367,6 +367,8 @@ _BUILD: dict[str, Callable[[Any], Message]] = {
     "reply": lambda fields: Reply(**fields),
     "stop_asked": lambda fields: StopAsked(**fields),
 }
+
+_BUILD_WITH_PAYLOAD: dict[str, Callable[[Any, bytes], Message]] = {"vectors": _vectors}
 
 _KIND_OF: dict[type[Message], str] = {
     Configure: "configure",
