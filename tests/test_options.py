@@ -392,3 +392,10 @@ def test_help_and_readme_come_from_the_table() -> None:
     assert readme_table() in README.read_text(encoding="utf-8"), (
         "README.md: replace its section on options by the output of: python -m llamabox.usage"
     )
+
+
+def test_reranking_opens_the_vectors_too_and_decides_the_pooling() -> None:
+    text, server = made("--rerank", "--pooling", "mean")
+    assert (text.pooling, server.enable_rerank, server.enable_embeddings) == ("rank", True, True)
+    text, server = made("--embedding")
+    assert (text.pooling, server.enable_rerank, server.enable_embeddings) == ("unspecified", False, True)

@@ -21,7 +21,7 @@ class Sharing:
     def generated(self, seconds: float, *, contested: bool) -> None:
         """A step of generation took this long; `contested`: there was something to embed as well."""
         self._step = seconds
-        self._lead = max(0.0, self._lead + seconds) if contested else 0.0
+        self._lead = self._lead + seconds if contested else 0.0
 
     def embedded(self, seconds: float, *, contested: bool) -> None:
         """A batch of passages took this long."""
