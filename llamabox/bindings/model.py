@@ -130,6 +130,11 @@ class Model:
         """Outputs of a reranker's classifier; of no meaning for other models."""
         return self._int("n_cls_out")
 
+    @property
+    def has_classifier(self) -> bool:
+        """Whether there is what a reranker's outputs are computed with."""
+        return any(name.startswith("cls.") for name in self.header.tensors)
+
     @cached_property
     def n_layer(self) -> int:
         return self._int("n_layer")

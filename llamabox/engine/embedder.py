@@ -82,11 +82,10 @@ class Embedder:
     def _check(self, passage: Passage) -> errors.RequestError | None:
         n_tokens = len(passage.tokens)
         if not n_tokens:
-            return errors.InvalidRequest(f"Field 'input': input {passage.index} has no tokens; it must not be empty")
+            return errors.InvalidRequest(f"{passage.name} has no tokens; it must not be empty")
         if n_tokens > self._n_ctx:
             return errors.ContextExceeded(
-                f"Field 'input': input {passage.index} is too large to process: "
-                f"it has {n_tokens} tokens, and at most {self._n_ctx} fit",
+                f"{passage.name} is too large to process: it has {n_tokens} tokens, and at most {self._n_ctx} fit",
                 n_prompt_tokens=n_tokens,
                 n_ctx=self._n_ctx,
             )

@@ -12,11 +12,17 @@ MAX_PASSED = 16
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One text to make a vector of; `index` is its place in the request."""
+    """One text to make a vector of; `index` is its place in the request's `field`."""
 
     request_id: str
     index: int
     tokens: tuple[int, ...]
+    field: str = "input"
+
+    @property
+    def name(self) -> str:
+        """How an error begins that is its fault."""
+        return f"Field '{self.field}': {self.field.removesuffix('s')} {self.index}"
 
 
 @dataclass(slots=True)

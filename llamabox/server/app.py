@@ -29,6 +29,7 @@ from llamabox.server.middleware import Admission, Auth, Cors, RequestId
 from llamabox.server.models import models
 from llamabox.server.openai_completions import openai_completion
 from llamabox.server.props import props, set_props
+from llamabox.server.rerank import rerank
 from llamabox.server.scrape import metrics
 from llamabox.server.seams import TextService
 from llamabox.server.services import Services
@@ -58,15 +59,16 @@ POST: dict[str, Handler] = {
     "/v1/embeddings": openai_embeddings,
     "/embeddings": embeddings,
     "/embedding": embeddings,
+    "/v1/rerank": rerank,
+    "/v2/rerank": rerank,
+    "/v1/reranking": rerank,
+    "/rerank": rerank,
+    "/reranking": rerank,
     "/tokenize": tokenize,
     "/detokenize": detokenize,
 }
 
 MISSING: dict[str, str] = {
-    "/v1/rerank": "reranking (--rerank)",
-    "/v1/reranking": "reranking (--rerank)",
-    "/rerank": "reranking (--rerank)",
-    "/reranking": "reranking (--rerank)",
     "/v1/images/generations": "image generation (--images)",
     "/v1/images/edits": "image edits (--images)",
 }

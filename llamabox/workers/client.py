@@ -169,11 +169,21 @@ class TextClient:
 
         `await client.embed(prompts).all()` gives them in order. Raises Unavailable when the worker takes nothing now.
         """
+        return self._embed(prompts, add_special=add_special, parse_special=parse_special)
+
+    def rank(self, query: str, documents: Sequence[str], field: str) -> Embedding:
+        """The same of a reranker: what its classifier makes of each document, at least one, together with the query.
+
+        `field` is what errors call the documents.
+        """
+        return self._embed([[document] for document in documents], query=query, field=field)
+
+    def _embed(self, prompts: Sequence[Sequence[str | int]], **settings: Any) -> Embedding:
         self._open_channel()
         self._n_embeddings += 1
-        request_id = f"embed {self._n_embeddings}"
-        embedding = Embedding(request_id, prompts, self._send_part, self._leave_embedding, add_special, parse_special)
-        self._embeddings[request_id] = embedding
+        empty = Embed(request_id=f"embed {self._n_embeddings}", first=0, n_left=0, prompts=[], **settings)
+        embedding = Embedding(empty, prompts, self._send_part, self._leave_embedding)
+        self._embeddings[empty.request_id] = embedding
         return embedding
 
     async def call(self, method: str, **arguments: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from llamabox.engine.events import Vector
@@ -29,20 +30,20 @@ class Embedding:
 
     def __init__(
         self,
-        request_id: str,
+        empty: Embed,
         prompts: Sequence[Sequence[str | int]],
         send: Callable[[Embed], None],
         leave: Callable[[Embedding, bool], None],
-        add_special: bool,
-        parse_special: bool,
     ) -> None:
-        """`leave(self, completed)` is called once, when the worker has nothing more to say that matters."""
+        """`empty` is what all messages have in common. `leave(self, completed)` is called once, when the worker has
+        nothing more to say that matters.
+        """
         assert prompts, "an embedding of nothing would never end"
-        self.request_id = request_id
+        self.request_id = empty.request_id
+        self._empty = empty
         self._prompts = prompts
         self._send = send
         self._leave = leave
-        self._special = add_special, parse_special
         self._n_sent = 0
         self._n_back = 0  # of those, and taken by the consumer
         self._n_made = 0
@@ -132,15 +133,8 @@ class Embedding:
             n_bytes += sum(len(piece) if isinstance(piece, str) else 4 for piece in prompt)
             if n_bytes > PART_BYTES:
                 break
-        add_special, parse_special = self._special
-        part = Embed(
-            request_id=self.request_id,
-            first=self._n_sent,
-            n_left=len(self._prompts) - self._n_made,
-            prompts=prompts,
-            add_special=add_special,
-            parse_special=parse_special,
-        )
+        n_left = len(self._prompts) - self._n_made
+        part = replace(self._empty, first=self._n_sent, n_left=n_left, prompts=prompts)
         self._send(part)
         self._parts.append((part, set(range(self._n_sent, self._n_sent + len(prompts)))))
         self._n_sent += len(prompts)

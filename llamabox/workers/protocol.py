@@ -77,6 +77,8 @@ class Embed:
     prompts: list[list[str | int]]
     add_special: bool = True
     parse_special: bool = True
+    field: str = "input"  # what errors call them
+    query: str | None = None  # of a reranker: each prompt is one text, which is paired with this
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,10 +91,11 @@ def as_reranker(encoder: Encoder, delta: Path = DELTA) -> Encoder:
     return replace(encoder, weights=weights)
 
 
-def write_encoder(path: Path, encoder: Encoder, **more: Value) -> Path:
-    """Mean pooling without a head, rank pooling with one. Matrices are f16, all else f32. Returns `path`."""
+def write_encoder(path: Path, encoder: Encoder, matrices: type[np.floating[Any]] = np.float16) -> Path:
+    """Mean pooling without a head, rank pooling with one. All but the matrices is f32. Returns `path`."""
     pooling = RANK if "head.weight" in encoder.weights else MEAN
-    return write_gguf(path, {**_metadata(encoder), "bert.pooling_type": pooling, **more}, _tensors(encoder.weights))
+    tensors = _tensors(encoder.weights, matrices)
+    return write_gguf(path, {**_metadata(encoder), "bert.pooling_type": pooling}, tensors)
 
 
 def _read_safetensors(raw: bytes) -> Weights:
@@ -138,9 +139,9 @@ def _metadata(encoder: Encoder) -> dict[str, Value]:
     }
 
 
-def _tensors(weights: Weights) -> dict[str, NDArray[np.generic]]:
+def _tensors(weights: Weights, matrices: type[np.floating[Any]]) -> dict[str, NDArray[np.generic]]:
     found: dict[str, NDArray[np.generic]] = {
-        "token_embd.weight": weights["embeddings.word_embeddings.weight"].astype(np.float16),
+        "token_embd.weight": weights["embeddings.word_embeddings.weight"].astype(matrices),
         "position_embd.weight": weights["embeddings.position_embeddings.weight"],
         "token_types.weight": weights["embeddings.token_type_embeddings.weight"],
         "token_embd_norm.weight": weights["embeddings.LayerNorm.weight"],
@@ -149,7 +150,7 @@ def _tensors(weights: Weights) -> dict[str, NDArray[np.generic]]:
     for layer in range(N_LAYER):
         source, target = f"encoder.layer.{layer}", f"blk.{layer}"
         for name, ours in LINEAR.items():
-            found[f"{target}.{ours}.weight"] = weights[f"{source}.{name}.weight"].astype(np.float16)
+            found[f"{target}.{ours}.weight"] = weights[f"{source}.{name}.weight"].astype(matrices)
             found[f"{target}.{ours}.bias"] = weights[f"{source}.{name}.bias"]
         for name, ours in NORMS.items():
             for kind in ("weight", "bias"):

@@ -19,6 +19,7 @@ from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
 from llamabox.workers.text.embedding import QUICK_ROWS, open_context
 from llamabox.workers.text.infill import InfillFormat
+from llamabox.workers.text.pairs import PairFormat
 from llamabox.workers.text.pooler import LlamaPooler
 from llamabox.workers.text.speed import measure
 from llamabox.workers.text.steering import read_steering
@@ -86,6 +87,8 @@ class TextModel:
         params = context_params(config, self.model)
         self.embedding_context: Context | None = None
         self.n_ctx = slot_context(config, self.model, params.n_ctx)
+        if config.rerank and not self.model.has_classifier:
+            raise errors.ModelLoadError(f"{config.model} is no reranker: it has no classifier, which --rerank needs")
         if config.embeddings or config.rerank:
             self.embedding_context = self.context = open_context(
                 self.model,
@@ -277,6 +280,11 @@ def thread_pools(config: TextConfig, context: Context) -> ThreadPools | None:
     if plain == batch == ThreadParams():
         return None
     return ThreadPools(context, plain, batch)
+
+
+def pair_format(text: TextModel) -> PairFormat:
+    """How a reranker is asked."""
+    return PairFormat(text.model.vocab, text.model.chat_template("rerank"), n_ctx=text.n_ctx)
 
 
 def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:

@@ -23,7 +23,7 @@ def is_long(message: Text) -> bool:
     if isinstance(message, Submit):
         texts = [*message.prompt, *(key for key, _ in message.logit_bias)]
     elif isinstance(message, Embed):
-        texts = [piece for prompt in message.prompts for piece in prompt]
+        texts = [message.query or "", *(piece for prompt in message.prompts for piece in prompt)]
     else:
         texts = [*message.arguments.get("content", ()), *message.arguments.get("tokens", ())]
     return len(texts) > MIN_TOKENS or sum(len(text) for text in texts if isinstance(text, str)) > MIN_BYTES

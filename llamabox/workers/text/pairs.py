@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from llamabox.bindings.vocab import Vocab
+from llamabox.errors import ContextExceeded
 
 Pairing = Callable[[str], list[int]]
 """A document's tokens, paired with a query that is known already."""
@@ -22,15 +24,27 @@ PLACES = re.compile(r"(\{query\}|\{document\})")
 class PairFormat:
     """The layout for one model. Thread-safe, as tokenising is. What looks like a special token in a text is text."""
 
-    def __init__(self, vocab: Vocab, template: str | None) -> None:
+    def __init__(self, vocab: Vocab, template: str | None, *, n_ctx: int) -> None:
+        """`n_ctx`: tokens that a whole pair may have; who computes it sees to that."""
         self._vocab = vocab
+        self._n_ctx = n_ctx
         self._template = None if template is None else list(self._split(template))
 
     def pairing(self, query: str) -> Pairing:
-        """For any number of documents; the query is tokenised once where that is possible."""
-        if self._template is None:
-            return self._plain(query)
-        return lambda document: self._filled(query, document)
+        """For any number of documents; the query is tokenised once where that is possible.
+
+        Raises ContextExceeded where it leaves no room for any of them: each pair would have a copy of it.
+        """
+        pair = self._plain(query) if self._template is None else partial(self._filled, query)
+        n_tokens = len(pair(""))
+        if n_tokens > self._n_ctx:
+            raise ContextExceeded(
+                f"Field 'query': is too large to process: it alone makes {n_tokens} tokens, "
+                f"and at most {self._n_ctx} fit",
+                n_prompt_tokens=n_tokens,
+                n_ctx=self._n_ctx,
+            )
+        return pair
 
     def _plain(self, query: str) -> Pairing:
         vocab = self._vocab

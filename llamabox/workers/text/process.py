@@ -23,7 +23,7 @@ from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.embedding import EmbeddingDesk
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.loader import TextModel, infill_format, thread_params
+from llamabox.workers.text.loader import TextModel, infill_format, pair_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
 from llamabox.workers.text.sigterm import watch_sigterm
 from llamabox.workers.text.slot_calls import SlotCalls
@@ -66,7 +66,7 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     with LogPump(native):
         beside = Beside()
         text = TextModel(native, config, lambda progress: channel.send(Loading(progress)))
-        intake = Intake(text.model.vocab)
+        intake = Intake(text.model.vocab, pair_format(text))
         grammars = GrammarDesk(text.model.vocab, beside, reader.tasks.put, reader.refuse)
         prepare_default(grammars, config)
         calls = QuickCalls(text.model.vocab, intake, infill_format(config, text), text.engine, text.n_ctx)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from llamabox.errors import ContextExceeded
 from llamabox.workers.text.pairs import PairFormat
 
 BOS, EOS, SEP, START, END = 1001, 1002, 1003, 1004, 1005
@@ -33,7 +34,7 @@ class LetterVocab:
 
 
 def shown(vocab: LetterVocab, query: str = "q", document: str = "d", template: str | None = None) -> str:
-    tokens = PairFormat(vocab, template).pairing(query)(document)  # type: ignore[arg-type]
+    tokens = PairFormat(vocab, template, n_ctx=64).pairing(query)(document)  # type: ignore[arg-type]
     return "".join(f"[{NAMES[token]}]" if token in NAMES else chr(token) for token in tokens)
 
 
@@ -59,7 +60,7 @@ def test_empty_texts_leave_the_frame() -> None:
 
 def test_a_query_is_tokenised_once_for_all_documents() -> None:
     vocab = LetterVocab()
-    pairing = PairFormat(vocab, None).pairing("q")  # type: ignore[arg-type]
+    pairing = PairFormat(vocab, None, n_ctx=64).pairing("q")  # type: ignore[arg-type]
     for document in "abc":
         pairing(document)
     assert vocab.n_calls == 4
@@ -77,8 +78,20 @@ def test_what_looks_special_in_a_text_is_text() -> None:
 
 def test_text_between_two_special_tokens_is_tokenised_in_one_go() -> None:
     vocab = LetterVocab()
-    PairFormat(vocab, "<|x|>a {query} b {document} c<|x|>d").pairing("q")("d")  # type: ignore[arg-type]
+    pairing = PairFormat(vocab, "<|x|>a {query} b {document} c<|x|>d", n_ctx=64).pairing("q")  # type: ignore[arg-type]
+    vocab.n_calls = 0
+    pairing("d")
     assert vocab.n_calls == 2
+
+
+@pytest.mark.parametrize("template", [None, "{query}<|x|>{document}"])
+def test_a_query_that_leaves_no_room_is_refused_before_any_document_is_looked_at(template: str | None) -> None:
+    made = PairFormat(LetterVocab(), template, n_ctx=64)  # type: ignore[arg-type]
+    n_frame = len(made.pairing("")(""))
+    made.pairing("q" * (64 - n_frame))
+    with pytest.raises(ContextExceeded, match="query") as caught:
+        made.pairing("q" * (65 - n_frame))
+    assert caught.value.details == {"n_prompt_tokens": 65, "n_ctx": 64}
 
 
 def test_a_model_without_special_tokens_may_have_a_template() -> None:
