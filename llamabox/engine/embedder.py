@@ -10,6 +10,7 @@ from llamabox import errors
 from llamabox.engine.batch import Batch
 from llamabox.engine.events import Activity, Failed, Vector
 from llamabox.engine.passages import Passage, Waiting
+from llamabox.engine.rooms import PlainRoom, TiledRoom
 from llamabox.engine.seams import Pooler
 
 
@@ -63,12 +64,14 @@ class Embedder:
         if seconds is not None and self._seconds_per_row:
             n_rows = max(1, min(n_rows, int(seconds / self._seconds_per_row)))
         if self._begun is None:
-            passages = self._waiting.take(n_rows, self._pooler.n_sequences)
-            if not passages:
+            room = TiledRoom(n_rows) if self._pooler.is_tiled else PlainRoom(n_rows)
+            taken = self._waiting.take(room, n_rows, self._pooler.n_sequences)
+            if not taken:
                 return []
-            if len(passages[0].tokens) <= n_rows or not self._pooler.splits:
-                return self._whole(passages)
-            self._begun = passages[0], 0
+            first, _ = taken[0]
+            if len(first.tokens) <= n_rows or not self._pooler.splits:
+                return self._whole(taken, room.n_rows)
+            self._begun = first, 0
         return self._part(*self._begun, n_rows)
 
     def activity(self, engine: Activity) -> Activity:
@@ -91,22 +94,31 @@ class Embedder:
             )
         return None
 
-    def _whole(self, passages: list[Passage]) -> list[Vector | Failed]:
-        """A batch of whole passages."""
+    def _whole(self, taken: list[tuple[Passage, int]], n_rows: int) -> list[Vector | Failed]:
+        """A batch of whole passages, each with its first row; between and after them it is filled up, to `n_rows`."""
         batch = Batch()
-        rows = []
-        for seq_id, passage in enumerate(passages):
-            last = batch.add(seq_id, list(passage.tokens), 0, wants_output=True)
-            rows.append(range(last + 1 - len(passage.tokens), last + 1))
+        n_filled = 0
+        for seq_id, (passage, start) in enumerate(taken):
+            n_filled = self._fill(batch, start, n_filled)
+            batch.add(seq_id, list(passage.tokens), 0, wants_output=True)
+        n_filled = self._fill(batch, n_rows, n_filled)
         try:
-            if error := self._execute(batch, len(passages)):
-                return [Failed(one.request_id, one.index, error) for one in passages]
-            return [
-                Vector(one.request_id, one.index, len(one.tokens), self._pooler.vector(seq_id, rows[seq_id]))
-                for seq_id, one in enumerate(passages)
-            ]
+            if error := self._execute(batch, len(taken), len(batch) - n_filled):
+                return [Failed(one.request_id, one.index, error) for one, _ in taken]
+            made: list[Vector | Failed] = []
+            for seq_id, (one, start) in enumerate(taken):
+                n_tokens = len(one.tokens)
+                data = self._pooler.vector(seq_id, range(start, start + n_tokens))
+                made.append(Vector(one.request_id, one.index, n_tokens, data))
+            return made
         finally:
             self._pooler.forget()
+
+    def _fill(self, batch: Batch, n_rows: int, n_filled: int) -> int:
+        """Up to `n_rows`, where there were `n_filled` such rows before. Returns how many there are now."""
+        n_more = n_rows - len(batch)
+        batch.add(self._pooler.n_sequences, [self._pooler.filler] * n_more, n_filled, wants_output=False)
+        return n_filled + n_more
 
     def _part(self, passage: Passage, start: int, n_rows: int) -> list[Vector | Failed]:
         """The next part of a passage that is longer than a batch."""
@@ -114,7 +126,7 @@ class Embedder:
         batch = Batch()
         last = batch.add(0, tokens, start, wants_output=True)
         stop = start + len(tokens)
-        error = self._execute(batch, 1)
+        error = self._execute(batch, 1, len(tokens))
         if error is None and stop < len(passage.tokens):
             self._begun = passage, stop
             return []
@@ -127,7 +139,7 @@ class Embedder:
         finally:
             self._pooler.forget()
 
-    def _execute(self, batch: Batch, n_passages: int) -> dict[str, object] | None:
+    def _execute(self, batch: Batch, n_passages: int, n_tokens: int) -> dict[str, object] | None:
         """Run the batch; returns why it could not be computed."""
         start = self._clock()
         try:
@@ -140,6 +152,6 @@ class Embedder:
         self._seconds_per_row = per_row if not self._seconds_per_row else (self._seconds_per_row + per_row) / 2
         self.done.n_decode += 1
         self.done.n_busy += n_passages
-        self.done.n_prompt += len(batch)
+        self.done.n_prompt += n_tokens
         self.done.prompt_ms += seconds * 1e3
         return None

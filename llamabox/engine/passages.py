@@ -6,8 +6,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from llamabox.engine.rooms import Room
+
 MAX_PASSED = 16
 """Batches in a row that may leave a request out for the sake of shorter ones."""
+
+MAX_SKIPPED = 32
+"""Passages of a request that have no room in a batch, after which no others are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +76,28 @@ class Waiting:
         """Forget what is left of a request. Unknown ids are ignored."""
         self._lines.pop(request_id, None)
 
-    def take(self, n_rows: int, n_most: int) -> list[Passage]:
-        """The next batch: at most `n_most` passages, of `n_rows` tokens together unless one alone is longer.
+    def take(self, room: Room, n_rows: int, n_most: int) -> list[tuple[Passage, int]]:
+        """The next batch: at most `n_most` passages, each with its first row. It is full with `n_rows`.
 
         Other requests fill up a batch only while it is less than half full: from there on a batch is as quick per
         token as a full one, and whoever it answers need not wait for theirs.
         """
-        taken: list[Passage] = []
-        n_taken = 0
+        taken: list[tuple[Passage, int]] = []
         served: list[Line] = []
         for line in sorted(self._lines.values(), key=lambda line: line.rank):
-            if taken and (2 * n_taken >= n_rows or len(taken) == n_most):
+            if taken and (2 * room.n_used >= n_rows or len(taken) == n_most):
                 break
             n_before = len(taken)
-            while line.passages and len(taken) < n_most:
-                n_tokens = len(line.passages[0].tokens)
-                if taken and n_taken + n_tokens > n_rows:
-                    break
-                taken.append(line.passages.popleft())
-                line.n_left -= 1
-                n_taken += n_tokens
+            left: list[Passage] = []
+            while line.passages and len(taken) < n_most and len(left) < MAX_SKIPPED and room.n_used < n_rows:
+                passage = line.passages.popleft()
+                start = room.place(len(passage.tokens))
+                if start is None:
+                    left.append(passage)
+                else:
+                    taken.append((passage, start))
+                    line.n_left -= 1
+            line.passages.extendleft(reversed(left))
             if len(taken) > n_before:
                 served.append(line)
         self._note(served)

@@ -148,6 +148,14 @@ class Pooler(Protocol):
     def splits(self) -> bool:
         """Whether a sequence may be computed in several batches, one after the other; its last part has the vector."""
 
+    @property
+    def is_tiled(self) -> bool:
+        """Whether a vector depends on the rows where its passage stands, as TiledRoom describes it."""
+
+    @property
+    def filler(self) -> int:
+        """A token for rows that nobody asks for: of a sequence with the id n_sequences."""
+
     def execute(self, batch: Batch) -> None:
         """Compute the batch, whose sequences have ids from 0. Raises a DecodeError."""
 

@@ -198,3 +198,21 @@ def test_a_model_may_bring_a_template(
     for index, document in enumerate(DOCUMENTS):
         expected = oracle.score(f"question: {QUERY}", f"text: {document}.")
         assert found[index] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_reranker_embeds_but_does_not_talk(server: ServerProcess) -> None:
+    for path, body in (("/v1/chat/completions", {"messages": []}), ("/completion", {"prompt": "a"})):
+        response = server.post(path, body)
+        assert (response.status_code, response.headers["content-type"]) == (403, "text/plain; charset=utf-8")
+        assert response.text == "You are not allowed to do completion from this model"
+    assert len(server.ok("/v1/embeddings", {"input": ["a", "b"]})["data"]) == 2
+
+
+def test_an_encoder_that_ranks_nothing_is_told_apart_at_the_start(
+    minilm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = tmp_path_factory.mktemp("encoder") / "log"
+    with ServerProcess(log, "-m", str(minilm), "--rerank", wait=False) as server:
+        assert server.process.wait(60) == 1
+    assert "is no reranker: it has no classifier, which --rerank needs" in server.log
+    assert "Traceback" not in server.log

@@ -10,6 +10,7 @@ from llamabox.bindings.context import Context, ContextParams, Pooling
 from llamabox.bindings.model import Model
 from llamabox.engine.embedder import Embedder
 from llamabox.engine.events import Activity, Event, Failed, Vector
+from llamabox.engine.rooms import TILE
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Step, Vectors
 from llamabox.workers.text.intake import Passages
@@ -26,9 +27,6 @@ N_STATES = 8
 QUICK_ROWS = 128
 """Tokens from which on a CPU computes no faster per token: a MiniLM on two cores made 54 vectors a second of texts with
 62 tokens by ones, 74 by twos, 76 by eights. Smaller batches let others in sooner."""
-
-TILE = 64
-"""Rows from which ggml's flash attention on a CPU takes its tiled path (see runner.tile)."""
 
 
 def open_context(model: Model, params: ContextParams, pooling: Pooling, *, n_ctx: int, quick_rows: int) -> Context:

@@ -132,7 +132,7 @@ class TextModel:
         if context is None:
             return None
         is_tiled = not context.memory.exists and config.flash_attn != "off" and not has_gpu(native)
-        pooler = LlamaPooler(context, n_least=FLASH_TILE if is_tiled else 1)
+        pooler = LlamaPooler(context, is_tiled=is_tiled)
         return Embedder(pooler, n_ctx=self.n_ctx, n_rows=quick_rows(config, native))
 
     def _warm_up(self) -> None:

@@ -10,19 +10,14 @@ from llamabox.engine.batch import Batch
 class LlamaPooler:
     """The engine's Pooler over a context with embeddings, on that context's thread. Does not own the context."""
 
-    def __init__(self, context: Context, *, n_least: int = 1) -> None:
-        """`n_least`: rows to which a smaller batch is filled up, with a sequence that nobody asks for.
-
-        ggml's flash attention computes fewer rows by another path, which rounds differently: without the filling a
-        text's vector would tell in its fifth digit whether it came alone.
-        """
+    def __init__(self, context: Context, *, is_tiled: bool = False) -> None:
         self._context = context
-        self._n_least = n_least
-        self._batch = NativeBatch(context.native, max(context.n_batch, n_least))
+        self._batch = NativeBatch(context.native, context.n_batch)
         model = context.model
         self._pooling = context.pooling
         self.n_floats = model.n_cls_out if self._pooling is Pooling.RANK else model.n_embd_out
-        self._filler = model.vocab.pad or 0
+        self.is_tiled = is_tiled
+        self.filler = model.vocab.pad or 0
         self.splits = can_split(context)
 
     @property
@@ -39,9 +34,7 @@ class LlamaPooler:
         native.pos[:n_rows] = batch.positions
         native.seq_id[:n_rows] = batch.seq_ids
         native.n_tokens = n_rows
-        if n_rows < self._n_least:
-            native.extend([self._filler] * (self._n_least - n_rows), 0, self.n_sequences)
-        native.logits[: native.n_tokens] = 1
+        native.logits[:n_rows] = 1
         self._context.decode(native)
 
     def vector(self, seq_id: int, rows: range) -> bytes:
