@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from llamabox.bindings import gguf
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.backend import device_handle
 from llamabox.bindings.vocab import Vocab
+from llamabox.bindings.widen import widened
 from llamabox.errors import ModelLoadError
 
 REPORT_SECONDS = 0.05
@@ -76,16 +78,24 @@ class Model:
         params: ModelParams | None = None,
         *,
         on_progress: Callable[[float], bool | None] | None = None,
+        widen: Callable[[gguf.Header], int] = lambda header: 0,
     ) -> Self:
         """Load a GGUF file; `backend.start()` must have run. Takes as long as reading the file does.
+
+        `widen` says how many bytes more the weights may take to be computed with faster (see bindings.widen).
 
         on_progress is called in the calling thread, now and then, with 0 to 1; it stops the load by returning False.
         Raises ModelLoadError with one line that says what is wrong with the file.
         """
-        path = Path(path)
+        path, params = Path(path), params or ModelParams()
         header = gguf.check_model(path, type_sizes(native))
-        load = Load(native, path, params or ModelParams())
-        handle = load.run(on_progress)
+        descriptor = widened(path, header, budget) if (budget := widen(header)) else None
+        try:
+            load = Load(native, path if descriptor is None else Path(f"/proc/self/fd/{descriptor}"), params)
+            handle = load.run(on_progress)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
         if handle == native.ffi.NULL:
             raise ModelLoadError(f"{path} cannot be loaded: {load.reason()}")
         return cls(native, handle, path, header)

@@ -6,12 +6,14 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from llamabox import errors
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, build_info
 from llamabox.bindings.adapters import Lora, apply_loras
 from llamabox.bindings.context import Context, ContextParams, FlashAttention, Pooling, Rope, RopeScaling
+from llamabox.bindings.gguf import Header
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.embedder import Embedder
@@ -40,7 +42,13 @@ class TextModel:
     def __init__(self, native: Native, config: TextConfig, on_progress: Callable[[float], None]) -> None:
         """Raises ModelLoadError or ContextError with one line that says what is wrong."""
         backend.start(native, backend.Numa(config.numa))
-        self.model = Model.load(native, config.model, model_params(config, native), on_progress=on_progress)
+        self.model = Model.load(
+            native,
+            config.model,
+            model_params(config, native),
+            on_progress=on_progress,
+            widen=partial(widening, config, native),
+        )
         try:
             self.steering = read_steering(config, self.model)
             self.loras = [Lora(self.model, path) for path, _ in config.lora]
@@ -295,6 +303,20 @@ def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:
 
 FLASH_TILE = 64
 """GGML_FA_TILE_Q of ggml's CPU backend: rows from which its flash attention works in tiles, on plain floats only."""
+
+
+MAX_WIDENING = 256 << 20
+"""Bytes. The matrices of a model of 110 million parameters take 170 more."""
+
+
+def widening(config: TextConfig, native: Native, header: Header) -> int:
+    """Bytes that an encoder's weights may take in addition, for the sake of speed (see bindings.widen).
+
+    What generates reads all weights for each token, and would lose by it.
+    """
+    causal = header.values.get(f"{header.text('general.architecture')}.attention.causal")
+    is_encoder = (config.embeddings or config.rerank) and causal is False
+    return MAX_WIDENING if is_encoder and not has_gpu(native) else 0
 
 
 def quick_rows(config: TextConfig, native: Native) -> int:
