@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from llamabox.engine.rooms import Room
@@ -59,8 +59,9 @@ class Waiting:
         return sum(len(line.passages) for line in self._lines.values())
 
     @property
-    def n_requests(self) -> int:
-        return len(self._lines)
+    def requests(self) -> Set[str]:
+        """The requests that have something here."""
+        return self._lines.keys()
 
     def add(self, passages: Iterable[Passage], n_left: int) -> None:
         """More of one request, which has `n_left` without a vector, these and those that are still to come."""

@@ -9,7 +9,7 @@ from fakes import FakePooler, digest, vector_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.engine.embedder import Embedder
+from llamabox.engine.embedder import Embedder, compute
 from llamabox.engine.events import Activity, Failed, Vector
 from llamabox.engine.passages import MAX_PASSED, Passage, Waiting
 from llamabox.engine.rooms import PlainRoom
@@ -169,4 +169,41 @@ def test_what_waits_is_forgotten_with_its_request() -> None:
     waiting.remove("a")
     taken: list[Any] = waiting.take(PlainRoom(100), 100, 100)
     assert [passage.request_id for passage, _ in taken] == ["b"]
-    assert len(waiting) == waiting.n_requests == 0
+    assert not len(waiting)
+    assert not waiting.requests
+
+
+@given(st.lists(lengths, min_size=1, max_size=4), st.lists(st.integers(0, 3), max_size=60), st.integers(0, 9))
+def test_batches_that_others_compute_may_end_in_any_order(
+    requests: list[list[int]], picks: list[int], n_before_abort: int
+) -> None:
+    poolers = [FakePooler(n_batch=16, n_sequences=5) for _ in range(2)]
+    one = embedder(poolers[0])
+    asked = {f"r{i}": passages(f"r{i}", each) for i, each in enumerate(requests)}
+    for each in asked.values():
+        one.submit(each, len(each))
+    made: list[Vector | Failed] = []
+    begun = []
+    n_ended = 0
+    draw = iter(picks)
+    while not one.is_idle:
+        job = one.begin()
+        if job is not None:
+            begun.append(job)
+        if begun and (job is None or next(draw, 0) % 2):
+            job = begun.pop(next(draw, 0) % len(begun))
+            if n_ended == n_before_abort:
+                one.abort("r0")
+                made = [vector for vector in made if vector.request_id != "r0"]
+            made += one.finish(job, compute(job, poolers[n_ended % 2]))
+            n_ended += 1
+    assert one.activity(Activity()).n_processing == 0
+    for request_id, each in asked.items():
+        got = {vector.index: vector for vector in made if vector.request_id == request_id}
+        if request_id != "r0" or n_ended <= n_before_abort:
+            assert sorted(got) == list(range(len(each)))
+        else:
+            assert not got
+        for index, vector in got.items():
+            assert isinstance(vector, Vector)
+            assert vector.data == vector_of(each[index].tokens)

@@ -14,6 +14,7 @@ from llamabox.engine.rooms import TILE
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Step, Vectors
 from llamabox.workers.text.intake import Passages
+from llamabox.workers.text.lanes import Computed, Lanes
 from llamabox.workers.text.pooler import can_split
 
 logger = logging.getLogger(__name__)
@@ -72,15 +73,35 @@ def settle_pooling(model: Model, asked: Pooling) -> Pooling:
 
 
 class EmbeddingDesk:
-    """The embedder, and where its vectors go. On the engine's thread."""
+    """The embedder, who computes its batches, and where its vectors go. On the engine's thread."""
 
-    def __init__(self, embedder: Embedder, channel: BlockingChannel) -> None:
+    def __init__(self, embedder: Embedder, channel: BlockingChannel, lanes: Lanes | None = None) -> None:
+        """Without lanes, `step` computes; with them nothing else may, at any time."""
         self._embedder = embedder
         self._channel = channel
+        self._lanes = lanes
 
     @property
     def is_idle(self) -> bool:
-        return self._embedder.is_idle
+        """Whether there is nothing for `step` to do."""
+        return self._lanes is not None or self._embedder.is_idle
+
+    def begin(self) -> None:
+        """Let the lanes have what waits."""
+        if self._lanes is not None:
+            self._lanes.begin()
+
+    def take(self, computed: Computed, engine: Activity) -> None:
+        """A lane's batch is done."""
+        assert self._lanes is not None
+        self._lanes.finished()
+        made = self._embedder.finish(computed.job, computed.outcome)
+        self._send(made, self._embedder.activity(engine))
+
+    def close(self) -> None:
+        """Must come before the contexts'."""
+        if self._lanes is not None:
+            self._lanes.close()
 
     def submit(self, part: Passages) -> None:
         """More of a request."""

@@ -94,17 +94,16 @@ class TextModel:
         """
         params = context_params(config, self.model)
         self.embedding_context: Context | None = None
+        self.lane_contexts: list[Context] = []
+        self.n_threads = max(config.n_threads_batch, config.n_threads, 1)
         self.n_ctx = slot_context(config, self.model, params.n_ctx)
         if config.rerank and not self.model.has_classifier:
             raise errors.ModelLoadError(f"{config.model} is no reranker: it has no classifier, which --rerank needs")
         if config.embeddings or config.rerank:
-            self.embedding_context = self.context = open_context(
-                self.model,
-                params,
-                Pooling(config.pooling),
-                n_ctx=self.n_ctx,
-                quick_rows=quick_rows(config, native),
-            )
+            self.embedding_context = self.context = self._open_embedding(config, native, params)
+            if not self.embedding_context.memory.exists:
+                n_more = n_lanes(config, native, self.n_ctx) - 1
+                self.lane_contexts = [self._open_embedding(config, native, params) for _ in range(n_more)]
             if self.loras:
                 logger.warning("embeddings are made by the model alone, without its LoRA adapters")
         self.generates = not config.rerank and self.model.has_decoder
@@ -123,17 +122,23 @@ class TextModel:
                 f"{config.model} cannot generate text: give --embeddings to make vectors with it"
             )
 
+    def _open_embedding(self, config: TextConfig, native: Native, params: ContextParams) -> Context:
+        rows = quick_rows(config, native)
+        return open_context(self.model, params, Pooling(config.pooling), n_ctx=self.n_ctx, quick_rows=rows)
+
     def _contexts(self) -> list[Context]:
-        both = [self.context, self.embedding_context]
-        return list(dict.fromkeys(context for context in both if context is not None))
+        every = [self.context, self.embedding_context, *self.lane_contexts]
+        return list(dict.fromkeys(context for context in every if context is not None))
 
     def _open_embedder(self, config: TextConfig, native: Native) -> Embedder | None:
-        context = self.embedding_context
-        if context is None:
+        """The embedder, and in `poolers` what computes its batches: several where each has a context of its own."""
+        self.poolers: list[LlamaPooler] = []
+        first = self.embedding_context
+        if first is None:
             return None
-        is_tiled = not context.memory.exists and config.flash_attn != "off" and not has_gpu(native)
-        pooler = LlamaPooler(context, is_tiled=is_tiled)
-        return Embedder(pooler, n_ctx=self.n_ctx, n_rows=quick_rows(config, native))
+        is_tiled = not first.memory.exists and config.flash_attn != "off" and not has_gpu(native)
+        self.poolers = [LlamaPooler(context, is_tiled=is_tiled) for context in (first, *self.lane_contexts)]
+        return Embedder(self.poolers[0], n_ctx=self.n_ctx, n_rows=quick_rows(config, native))
 
     def _warm_up(self) -> None:
         """With the adapters too: what libllama cannot compute with should end the load, not the first request."""
@@ -199,6 +204,7 @@ class TextModel:
         if self.threads is not None:
             self.threads.close()
         for context in self._contexts():
+            context.adopt()  # from its lane, if it has one
             context.close()
         for lora in self.loras:
             lora.close()
@@ -322,6 +328,20 @@ def widening(config: TextConfig, native: Native, header: Header) -> int:
 def quick_rows(config: TextConfig, native: Native) -> int:
     """Tokens of a batch of passages: as many as are computed at once, but no more than makes them quicker."""
     return config.n_ubatch if has_gpu(native) else min(config.n_ubatch, QUICK_ROWS)
+
+
+MAX_LANES = 8
+LANE_TOKENS = 8192
+"""Of the longest passages of all lanes together: what a context takes grows with the square of them."""
+
+
+def n_lanes(config: TextConfig, native: Native, n_ctx: int) -> int:
+    """Batches of passages that are computed side by side, a thread each. Options that place threads know of one."""
+    plain, batch = thread_params(config)
+    if has_gpu(native) or not plain == batch == ThreadParams():
+        return 1
+    n_threads = max(config.n_threads_batch, config.n_threads, 1)
+    return max(1, min(n_threads, MAX_LANES, LANE_TOKENS // n_ctx))
 
 
 def attention_tile(config: TextConfig, native: Native) -> int:

@@ -20,13 +20,14 @@ from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.embedding import EmbeddingDesk
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake, Passages
+from llamabox.workers.text.lanes import Computed
 from llamabox.workers.text.long_texts import LongTexts, Text, is_long
 from llamabox.workers.text.sharing import Sharing
 from llamabox.workers.text.slot_calls import METHODS, ReadSlot, SlotCalls
 
 logger = logging.getLogger(__name__)
 
-Task = Request | Passages | Abort | Call | Shutdown | ReadSlot
+Task = Request | Passages | Computed | Abort | Call | Shutdown | ReadSlot
 """What the reader thread hands to the loop."""
 
 
@@ -178,6 +179,8 @@ class Loop:
     def _take_in(self) -> None:
         """Do all tasks at hand; wait for one when there is nothing else to do."""
         self._slots.retry()
+        if self._embedding is not None:
+            self._embedding.begin()
         if self._embedding is not None and not self._embedding.is_idle:
             pass  # there is a batch to compute, whatever else there is
         elif self._engine.is_idle:
@@ -214,6 +217,9 @@ class Loop:
             case Passages():
                 assert self._embedding is not None, "the server embeds nothing without --embeddings"
                 self._embedding.submit(task)
+            case Computed():
+                assert self._embedding is not None
+                self._embedding.take(task, self._engine.activity())
             case Abort():
                 self._engine.abort(task.request_id)
                 if self._embedding is not None:

@@ -37,6 +37,11 @@ class LlamaPooler:
         native.logits[:n_rows] = 1
         self._context.decode(native)
 
+    def adopt(self, n_threads: int) -> None:
+        """Make the calling thread the context's owner, and let it compute with so many threads."""
+        self._context.adopt()
+        self._context.set_n_threads(n_threads, n_threads)
+
     def vector(self, seq_id: int, rows: range) -> bytes:
         if self._pooling is Pooling.NONE:
             return b"".join(self._context.row_vector(row, self.n_floats) for row in rows)

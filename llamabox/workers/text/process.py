@@ -23,6 +23,7 @@ from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.embedding import EmbeddingDesk
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
+from llamabox.workers.text.lanes import Lanes
 from llamabox.workers.text.loader import TextModel, infill_format, pair_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
 from llamabox.workers.text.sigterm import watch_sigterm
@@ -75,7 +76,7 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         digests = [lora.digest for lora in text.loras]
         n_vocab = text.model.vocab.n_tokens
         slots = SlotCalls(text.engine, key, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
-        embedding = EmbeddingDesk(text.embedder, channel) if text.embedder is not None else None
+        embedding = embedding_desk(text, channel, reader)
         loop = Loop(channel, reader, text.engine, EngineCalls(text.engine), slots, embedding)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
@@ -83,9 +84,20 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         loop.run()
         beside.close()
         grammars.close()
+        if embedding is not None:
+            embedding.close()
         text.close()
     channel.close()
     return 0
+
+
+def embedding_desk(text: TextModel, channel: BlockingChannel, reader: Reader) -> EmbeddingDesk | None:
+    """What makes the vectors, where somebody may ask for some."""
+    if text.embedder is None:
+        return None
+    if len(text.poolers) == 1:
+        return EmbeddingDesk(text.embedder, channel)
+    return EmbeddingDesk(text.embedder, channel, Lanes(text.embedder, text.poolers, text.n_threads, reader.tasks.put))
 
 
 def prepare_default(grammars: GrammarDesk, config: TextConfig) -> None:
