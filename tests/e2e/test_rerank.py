@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from e2e.server_process import ServerProcess
 from models.bert_oracle import BertOracle
 from models.gguf_edit import with_strings
-from models.minilm import Encoder, as_reranker
+from models.minilm import Encoder, as_reranker, write_encoder
 from models.questions import ranking_set
 
 QUERY = "What is the capital of France?"
@@ -212,6 +213,24 @@ def test_a_model_may_bring_a_template(
     for index, document in enumerate(DOCUMENTS):
         expected = oracle.score(f"question: {QUERY}", f"text: {document}.")
         assert found[index] == pytest.approx(expected, abs=0.02)
+
+
+def test_of_several_classes_the_first_ones_probability_counts(
+    server: ServerProcess, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Against a class with the logit 0, softmax is the sigmoid of the other."""
+    folder = tmp_path_factory.mktemp("classes")
+    judge = as_reranker(encoder)
+    head, bias = judge.weights["head.weight"], judge.weights["head.bias"]
+    judge.weights["head.weight"] = np.concatenate([head, np.zeros_like(head)])
+    judge.weights["head.bias"] = np.concatenate([bias, np.zeros_like(bias)])
+    path = write_encoder(folder / "m.gguf", judge)
+    try:
+        with ServerProcess(folder / "log", "-m", str(path), "--rerank", "--no-warmup") as classes:
+            found = scores(ranked(classes, QUERY, DOCUMENTS))
+    finally:
+        path.unlink()
+    assert found == pytest.approx(scores(ranked(server, QUERY, DOCUMENTS)), abs=1e-4)
 
 
 def test_a_reranker_embeds_but_does_not_talk(server: ServerProcess) -> None:

@@ -93,10 +93,16 @@ def as_reranker(encoder: Encoder, delta: Path = DELTA) -> Encoder:
 
 
 def write_encoder(path: Path, encoder: Encoder, matrices: Matrices = np.float16) -> Path:
-    """Mean pooling without a head, rank pooling with one. All but the matrices is f32. Returns `path`."""
-    pooling = RANK if "head.weight" in encoder.weights else MEAN
-    tensors = _tensors(encoder.weights, matrices)
-    return write_gguf(path, {**_metadata(encoder, matrices), "bert.pooling_type": pooling}, tensors)
+    """Mean pooling without a head, rank pooling with one, whose rows are classes. All but the matrices is f32.
+
+    Returns `path`.
+    """
+    values = {**_metadata(encoder, matrices), "bert.pooling_type": MEAN}
+    if (head := encoder.weights.get("head.weight")) is not None:
+        values["bert.pooling_type"] = RANK
+        if len(head) > 1:
+            values["bert.classifier.output_labels"] = strings(*(f"class {i}" for i in range(len(head))))
+    return write_gguf(path, values, _tensors(encoder.weights, matrices))
 
 
 def _read_safetensors(raw: bytes) -> Weights:
