@@ -185,7 +185,7 @@ class TextClient:
         self._open_channel()
         self._n_embeddings += 1
         empty = Embed(request_id=f"embed {self._n_embeddings}", first=0, n_left=0, prompts=[], **settings)
-        embedding = Embedding(empty, prompts, self._send_part, self._leave_embedding)
+        embedding = Embedding(empty, prompts, self._send_part, self._leave_embedding, self._suspects.clear)
         self._embeddings[empty.request_id] = embedding
         return embedding
 
