@@ -11,6 +11,9 @@ from llamabox.engine.rooms import Room
 MAX_PASSED = 16
 """Batches in a row that may leave a request out for the sake of shorter ones."""
 
+BIG = 16
+"""Passages left, from which on a request fills batches of its own and no others', which it would only slow down."""
+
 MAX_SKIPPED = 32
 """Passages of a request that have no room in a batch, after which no others are tried."""
 
@@ -80,13 +83,13 @@ class Waiting:
     def take(self, room: Room, n_rows: int, n_most: int) -> list[tuple[Passage, int]]:
         """The next batch: at most `n_most` passages, each with its first row. It is full with `n_rows`.
 
-        Other requests fill up a batch only while it is less than half full: from there on a batch is as quick per
+        Other small requests fill up a batch only while it is less than half full: from there on a batch is as quick per
         token as a full one, and whoever it answers need not wait for theirs.
         """
         taken: list[tuple[Passage, int]] = []
         served: list[Line] = []
         for line in sorted(self._lines.values(), key=lambda line: line.rank):
-            if taken and (2 * room.n_used >= n_rows or len(taken) == n_most):
+            if taken and (2 * room.n_used >= n_rows or len(taken) == n_most or line.n_left >= BIG):
                 break
             n_before = len(taken)
             left: list[Passage] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,6 +243,30 @@ def test_what_it_tells_of_itself(server: ServerProcess) -> None:
     props = server.http.get("/props").json()
     assert props["default_generation_settings"]["n_ctx"] == N_CTX
     assert props["pooling"] == "mean"
+
+
+@pytest.mark.parametrize("options", ["-np 256 -c 65536", "-t 1", "-fa off", "-c 0", "-ub 32 -b 64", "-np 4 -c 400"])
+def test_whatever_the_sizes_every_passage_up_to_a_slots_context_fits(
+    minilm: Path, tmp_path: Path, options: str
+) -> None:
+    with ServerProcess(tmp_path / "log", "-m", str(minilm), "--embeddings", *options.split()) as server:
+        n_ctx = server.http.get("/v1/models").json()["data"][0]["meta"]["n_ctx"]
+        assert len(vectors(server, ["a cat", [CLS] * 60, [CLS] * n_ctx])) == 3
+        assert f"at most {n_ctx} fit" in refusal(server, {"input": [CLS] * (n_ctx + 1)})
+        assert server.health() == 200
+
+
+def test_a_worker_that_dies_fails_what_it_embeds_and_nothing_later(server: ServerProcess) -> None:
+    statuses: list[int] = []
+    body = {"input": ["word " * 400] * 500}
+    bulk = threading.Thread(target=lambda: statuses.append(server.post("/v1/embeddings", body).status_code))
+    bulk.start()
+    wait_for(lambda: metric(server, "llamacpp:requests_deferred") > 0, "the passages to wait")
+    os.kill(server.worker_pid(), signal.SIGKILL)
+    bulk.join()
+    assert statuses == [503]
+    server.wait_ready()
+    vector(server, "cat")
 
 
 def test_without_the_flag_an_encoder_is_not_served(minilm: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Computed:
 class Lanes:
     """Computes an embedder's batches. All methods are the engine's thread's; `close` must come before the contexts'.
 
-    One batch more than there are lanes is begun, so that none waits for the engine's thread to plan its next.
+    No batch is begun before a lane is free for it: whoever comes meanwhile may have a better claim to that one.
     """
 
     def __init__(
@@ -50,15 +50,16 @@ class Lanes:
 
     def begin(self) -> None:
         """Give the lanes what waits, as far as they can take it."""
-        while self._n_begun <= self._n_lanes and not self._is_alone and (job := self._embedder.begin()) is not None:
+        while self._n_begun < self._n_lanes and not self._is_alone and (job := self._embedder.begin()) is not None:
             self._is_alone = not self._n_begun and not self._embedder.has_waiting
             self._n_begun += 1
             self._threads.submit(self._compute, job, self._n_threads if self._is_alone else 1)
 
     def finished(self) -> None:
-        """A Computed was taken note of."""
+        """A Computed came: its lane gets its next batch."""
         self._n_begun -= 1
         self._is_alone = False
+        self.begin()
 
     def close(self) -> None:
         """Ends with the batches that are being computed. Idempotent."""

@@ -73,7 +73,7 @@ class TextModel:
         self.engine = Engine(
             LlamaRunner(self.context, self.loras, tile=attention_tile(config, native)),
             EngineConfig(
-                n_slots=config.n_parallel,
+                n_slots=min(config.n_parallel, self.context.n_seq_max),  # less for a model that only embeds
                 n_ctx=self.n_ctx,
                 context_shift=config.context_shift,
                 cont_batching=config.cont_batching,
