@@ -23,6 +23,7 @@ from llamabox.server.responses.vectors import Rows, VectorFormat
 from llamabox.workers.text_config import ModelInfo
 
 UNPOOLED = "none"
+RANK = "rank"
 MAX_NORM = 1000
 ITEM_PAUSE = 256
 """Inputs parsed or written in one go, before others get their turn on the event loop."""
@@ -74,11 +75,11 @@ def check_enabled(exchange: Exchange) -> None:
 
 
 def parse_format(body: dict[str, Any], info: ModelInfo) -> VectorFormat:
-    """`encoding_format`, `dimensions` and `embd_normalize`; vectors of tokens are left as they are by default."""
+    """`encoding_format`, `dimensions` and `embd_normalize`; tokens' vectors and scores stay as they are by default."""
     encoding = body.get("encoding_format", "float")
     if encoding not in ("float", "base64"):
         raise wrong("encoding_format", f'must be "float" or "base64", not {describe(encoding)}')
-    norm = -1 if info.pooling == UNPOOLED else 2
+    norm = -1 if info.pooling in (UNPOOLED, RANK) else 2  # a reranker's score would become 1 or -1
     if "embd_normalize" in body:
         norm = numbers.integer("embd_normalize", body["embd_normalize"], -1, MAX_NORM)
     n_floats = info.n_vector

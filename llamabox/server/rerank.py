@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from llamabox.engine.events import Vector
 from llamabox.errors import NotSupported, ServerFault
-from llamabox.server import numbers
+from llamabox.server import numbers, unsupported
 from llamabox.server.endpoint import Exchange
 from llamabox.server.numbers import INT32_MAX, wrong
 from llamabox.server.params import parse_model
@@ -22,6 +22,8 @@ from llamabox.server.responses import ranking
 from llamabox.server.responses.json import JsonResponse
 
 MAX_DOCUMENTS = 10_000
+
+CUT = "max_tokens_per_doc"
 
 Document = str | dict[str, Any]
 """A text, or an object with "text" and whatever else a client wants back."""
@@ -37,6 +39,8 @@ class Ranking:
     top_n: int
     normalize: bool
     return_documents: bool
+    n_document: int | None  # the most tokens of a document that count; None: all
+    truncate: bool  # to what fits
 
     @property
     def texts(self) -> list[str]:
@@ -50,8 +54,13 @@ async def rerank(exchange: Exchange) -> Response:
         raise NotSupported("This server does not support reranking. Start it with `--rerank`")
     model = parse_model(exchange.body, exchange.services.config, exchange.info)
     asked = parse_ranking(exchange.body)
-    field = "texts" if asked.is_tei else "documents"
-    vectors = await exchange.services.client.rank(asked.query, asked.texts, field).all()
+    vectors = await exchange.services.client.rank(
+        asked.query,
+        asked.texts,
+        field="texts" if asked.is_tei else "documents",
+        n_document=asked.n_document,
+        truncate=asked.truncate,
+    ).all()
     scores = [ranking.score(_outputs(vector, index), normalize=asked.normalize) for index, vector in enumerate(vectors)]
     order = ranking.best(scores, asked.top_n)
     if asked.is_tei:
@@ -73,6 +82,7 @@ def parse_ranking(body: dict[str, Any]) -> Ranking:
     if "query" not in body:
         raise wrong("query", "must be provided: a string")
     query = numbers.string("query", body["query"])
+    unsupported.refuse(body, unsupported.RERANK)
     is_tei = "texts" in body
     if is_tei and "documents" in body:
         raise wrong("texts", "must not stand beside documents: give one of the two")
@@ -85,6 +95,8 @@ def parse_ranking(body: dict[str, Any]) -> Ranking:
         top_n=numbers.integer("top_n", body["top_n"], 1, INT32_MAX) if "top_n" in body else len(documents),
         normalize=_flag(body, "normalize", True) and not raw,
         return_documents=_flag(body, "return_text", False) if is_tei else _flag(body, "return_documents", True),
+        n_document=numbers.integer(CUT, body[CUT], 1, INT32_MAX) if CUT in body else None,
+        truncate=_flag(body, "truncate", False),
     )
 
 

@@ -65,7 +65,9 @@ class TextService(Protocol):
     ) -> Embedding:
         """The vectors of at least one prompt. Raises Unavailable at once when the worker is not ready."""
 
-    def rank(self, query: str, documents: Sequence[str], field: str) -> Embedding:
+    def rank(
+        self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool
+    ) -> Embedding:
         """A reranker's outputs for the query with each document. Raises as embed does; errors name the field."""
 
     async def call(self, method: str, **arguments: Any) -> Any:

@@ -171,18 +171,21 @@ class TextClient:
         """
         return self._embed(prompts, add_special=add_special, parse_special=parse_special)
 
-    def rank(self, query: str, documents: Sequence[str], field: str) -> Embedding:
+    def rank(
+        self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool
+    ) -> Embedding:
         """The same of a reranker: what its classifier makes of each document, at least one, together with the query.
 
-        `field` is what errors call the documents.
+        `field` is what errors call the documents; see Embed.
         """
-        return self._embed([[document] for document in documents], query=query, field=field)
+        prompts = [[document] for document in documents]
+        return self._embed(prompts, query=query, field=field, n_document=n_document, truncate=truncate)
 
     def _embed(self, prompts: Sequence[Sequence[str | int]], **settings: Any) -> Embedding:
         self._open_channel()
         self._n_embeddings += 1
         empty = Embed(request_id=f"embed {self._n_embeddings}", first=0, n_left=0, prompts=[], **settings)
-        embedding = Embedding(empty, prompts, self._send_part, self._leave_embedding)
+        embedding = Embedding(empty, prompts, self._send_part, self._leave_embedding, self._suspects.clear)
         self._embeddings[empty.request_id] = embedding
         return embedding
 

@@ -34,9 +34,10 @@ class Embedding:
         prompts: Sequence[Sequence[str | int]],
         send: Callable[[Embed], None],
         leave: Callable[[Embedding, bool], None],
+        served: Callable[[Embed], None],
     ) -> None:
         """`empty` is what all messages have in common. `leave(self, completed)` is called once, when the worker has
-        nothing more to say that matters.
+        nothing more to say that matters; `served` with each message that was answered in full.
         """
         assert prompts, "an embedding of nothing would never end"
         self.request_id = empty.request_id
@@ -44,6 +45,7 @@ class Embedding:
         self._prompts = prompts
         self._send = send
         self._leave = leave
+        self._served = served
         self._n_sent = 0
         self._n_back = 0  # of those, and taken by the consumer
         self._n_made = 0
@@ -103,8 +105,10 @@ class Embedding:
             return
         self._ready.append(vector)
         self._n_made += 1
-        for _, missing in self._parts:
+        for part, missing in self._parts:
             missing.discard(vector.index)
+            if not missing:
+                self._served(part)
         self._parts = [entry for entry in self._parts if entry[1]]
         if self._n_made == len(self._prompts):
             self._close(completed=True)

@@ -79,6 +79,8 @@ class Embed:
     parse_special: bool = True
     field: str = "input"  # what errors call them
     query: str | None = None  # of a reranker: each prompt is one text, which is paired with this
+    n_document: int | None = None  # the most tokens of it that are looked at
+    truncate: bool = False  # cut off what does not fit of it, instead of refusing it
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from e2e.server_process import ServerProcess
 from models.bert_oracle import BertOracle
 from models.gguf_edit import with_strings
-from models.minilm import Encoder, as_reranker
+from models.minilm import Encoder, as_reranker, write_encoder
 from models.questions import ranking_set
 
 QUERY = "What is the capital of France?"
@@ -146,6 +147,16 @@ def test_a_document_that_fills_the_context_fits_and_one_token_more_does_not(
     assert ranked(server, QUERY, DOCUMENTS)[0]["index"] == 1
 
 
+def test_a_long_document_can_be_cut(server: ServerProcess, oracle: BertOracle) -> None:
+    long = "Paris is the capital of France. " + "A cat sat on a mat 😀. " * 400
+    n_query = len(oracle.tokenizer.encode(QUERY))
+    for fields, n_tokens in (({"truncate": True}, 512), ({"max_tokens_per_doc": 7}, n_query + 7)):
+        reply = server.ok("/v1/rerank", {"query": QUERY, "documents": [long, "b"], "normalize": False, **fields})
+        assert reply["usage"]["prompt_tokens"] == n_tokens + n_query + 1
+    first = scores(ranked(server, QUERY, [long], normalize=False, max_tokens_per_doc=7))[0]
+    assert first == pytest.approx(oracle.score(QUERY, "Paris is the capital of France."), abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -176,6 +187,10 @@ def test_a_document_that_fills_the_context_fits_and_one_token_more_does_not(
         ({"documents": None, "texts": ["a"], "return_text": 1}, "return_text"),
         ({"documents": None, "texts": ["a"], "raw_scores": 0}, "raw_scores"),
         ({"model": 5}, "model"),
+        ({"truncate": "yes"}, "truncate"),
+        ({"max_tokens_per_doc": 0}, "max_tokens_per_doc"),
+        ({"max_tokens_per_doc": "all"}, "max_tokens_per_doc"),
+        ({"rank_fields": ["title"]}, "rank_fields"),
     ],
 )
 def test_a_wrong_field_is_named(server: ServerProcess, fields: dict[str, Any], named: str) -> None:
@@ -200,12 +215,31 @@ def test_a_model_may_bring_a_template(
         assert found[index] == pytest.approx(expected, abs=0.02)
 
 
+def test_of_several_classes_the_first_ones_probability_counts(
+    server: ServerProcess, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Against a class with the logit 0, softmax is the sigmoid of the other."""
+    folder = tmp_path_factory.mktemp("classes")
+    judge = as_reranker(encoder)
+    head, bias = judge.weights["head.weight"], judge.weights["head.bias"]
+    judge.weights["head.weight"] = np.concatenate([head, np.zeros_like(head)])
+    judge.weights["head.bias"] = np.concatenate([bias, np.zeros_like(bias)])
+    path = write_encoder(folder / "m.gguf", judge)
+    try:
+        with ServerProcess(folder / "log", "-m", str(path), "--rerank", "--no-warmup") as classes:
+            found = scores(ranked(classes, QUERY, DOCUMENTS))
+    finally:
+        path.unlink()
+    assert found == pytest.approx(scores(ranked(server, QUERY, DOCUMENTS)), abs=1e-4)
+
+
 def test_a_reranker_embeds_but_does_not_talk(server: ServerProcess) -> None:
     for path, body in (("/v1/chat/completions", {"messages": []}), ("/completion", {"prompt": "a"})):
         response = server.post(path, body)
         assert (response.status_code, response.headers["content-type"]) == (403, "text/plain; charset=utf-8")
         assert response.text == "You are not allowed to do completion from this model"
-    assert len(server.ok("/v1/embeddings", {"input": ["a", "b"]})["data"]) == 2
+    [score] = server.ok("/v1/embeddings", {"input": "a"})["data"][0]["embedding"]
+    assert abs(score) not in (0, 1), "of one number nothing but the sign would be left"
 
 
 def test_an_encoder_that_ranks_nothing_is_told_apart_at_the_start(

@@ -49,6 +49,7 @@ LINEAR = {
 }  # fmt: skip
 NORMS = {"attention.output.LayerNorm": "attn_output_norm", "output.LayerNorm": "layer_output_norm"}
 
+Matrices = type[np.float16] | type[np.float32]
 Weights = dict[str, NDArray[np.float32]]
 
 
@@ -91,11 +92,17 @@ def as_reranker(encoder: Encoder, delta: Path = DELTA) -> Encoder:
     return replace(encoder, weights=weights)
 
 
-def write_encoder(path: Path, encoder: Encoder, matrices: type[np.floating[Any]] = np.float16) -> Path:
-    """Mean pooling without a head, rank pooling with one. All but the matrices is f32. Returns `path`."""
-    pooling = RANK if "head.weight" in encoder.weights else MEAN
-    tensors = _tensors(encoder.weights, matrices)
-    return write_gguf(path, {**_metadata(encoder), "bert.pooling_type": pooling}, tensors)
+def write_encoder(path: Path, encoder: Encoder, matrices: Matrices = np.float16) -> Path:
+    """Mean pooling without a head, rank pooling with one, whose rows are classes. All but the matrices is f32.
+
+    Returns `path`.
+    """
+    values = {**_metadata(encoder, matrices), "bert.pooling_type": MEAN}
+    if (head := encoder.weights.get("head.weight")) is not None:
+        values["bert.pooling_type"] = RANK
+        if len(head) > 1:
+            values["bert.classifier.output_labels"] = strings(*(f"class {i}" for i in range(len(head))))
+    return write_gguf(path, values, _tensors(encoder.weights, matrices))
 
 
 def _read_safetensors(raw: bytes) -> Weights:
@@ -108,7 +115,7 @@ def _read_safetensors(raw: bytes) -> Weights:
     return weights
 
 
-def _metadata(encoder: Encoder) -> dict[str, Value]:
+def _metadata(encoder: Encoder, matrices: Matrices) -> dict[str, Value]:
     """libllama's vocabulary marks the beginning of a word ("\u2581cat"), where WordPiece marks the rest ("##ing")."""
     config, special = encoder.config, encoder.special
     tokens = [
@@ -118,6 +125,7 @@ def _metadata(encoder: Encoder) -> dict[str, Value]:
     return {
         "general.architecture": "bert",
         "general.name": "all-MiniLM-L6-v2",
+        "general.file_type": 1 if matrices is np.float16 else 0,
         "bert.block_count": config["num_hidden_layers"],
         "bert.context_length": config["max_position_embeddings"],
         "bert.embedding_length": config["hidden_size"],
@@ -139,7 +147,7 @@ def _metadata(encoder: Encoder) -> dict[str, Value]:
     }
 
 
-def _tensors(weights: Weights, matrices: type[np.floating[Any]]) -> dict[str, NDArray[np.generic]]:
+def _tensors(weights: Weights, matrices: Matrices) -> dict[str, NDArray[np.generic]]:
     found: dict[str, NDArray[np.generic]] = {
         "token_embd.weight": weights["embeddings.word_embeddings.weight"].astype(matrices),
         "position_embd.weight": weights["embeddings.position_embeddings.weight"],

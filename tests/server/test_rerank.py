@@ -37,10 +37,10 @@ class RankingClient(FakeTextClient):
     def __init__(self, rows: list[list[float]] | LlamaboxError) -> None:
         super().__init__()
         self.rows = rows
-        self.asked: list[tuple[str, list[str], str]] = []
+        self.asked: list[tuple[str, list[str], dict[str, Any]]] = []
 
-    def rank(self, query: str, documents: list[str], field: str) -> Any:
-        self.asked.append((query, documents, field))
+    def rank(self, query: str, documents: list[str], **settings: Any) -> Any:
+        self.asked.append((query, documents, settings))
         return Ranked(self.rows)
 
 
@@ -52,7 +52,7 @@ def post(client: FakeTextClient, body: dict[str, Any], config: ServerConfig = ON
 def test_the_worker_gets_the_texts_and_the_client_the_documents() -> None:
     client = RankingClient([[0.0], [2.0], [-2.0]])
     reply = post(client, {**BODY, "model": "m"}).json()
-    assert client.asked == [("why?", ["a", "b", "c"], "documents")]
+    assert client.asked == [("why?", ["a", "b", "c"], {"field": "documents", "n_document": None, "truncate": False})]
     assert [(one["index"], one["document"]) for one in reply["results"]] == [
         (1, {"text": "b", "page": 2}), (0, {"text": "a"}), (2, {"text": "c"}),
     ]  # fmt: skip
@@ -72,8 +72,9 @@ def test_classes_give_the_probability_of_the_first() -> None:
 
 def test_the_bare_dialect() -> None:
     client = RankingClient([[0.0], [2.0]])
-    reply = post(client, {"query": "q", "texts": ["a", "b"], "top_n": 1, "raw_scores": True, "return_text": True})
-    assert client.asked == [("q", ["a", "b"], "texts")]
+    flags = {"raw_scores": True, "return_text": True, "truncate": True}
+    reply = post(client, {"query": "q", "texts": ["a", "b"], "top_n": 1, "max_tokens_per_doc": 9, **flags})
+    assert client.asked == [("q", ["a", "b"], {"field": "texts", "n_document": 9, "truncate": True})]
     assert reply.json() == [{"index": 1, "score": 2.0, "text": "b"}]
 
 

@@ -63,6 +63,7 @@ by_annotation: dict[Any, st.SearchStrategy[Any]] = {
     "str": texts,
     "bool": st.booleans(),
     "str | None": st.none() | texts,
+    "int | None": st.none() | ints,
     "list[int]": st.lists(ints, max_size=5),
     "tuple[str, ...]": st.lists(texts, max_size=3).map(tuple),
     "tuple[int, ...]": st.lists(ints, max_size=3).map(tuple),

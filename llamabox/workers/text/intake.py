@@ -43,7 +43,7 @@ class Intake:
         if embed.query is None:
             found = [self._passage(embed, embed.first + i, prompt) for i, prompt in enumerate(embed.prompts)]
         else:
-            pairing = self._pairs.pairing(embed.query)
+            pairing = self._pairs.pairing(embed.query, n_document=embed.n_document, truncate=embed.truncate)
             texts = ("".join(map(str, prompt)) for prompt in embed.prompts)
             found = [
                 Passage(embed.request_id, embed.first + i, tuple(pairing(text)), embed.field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -29,12 +30,22 @@ class LetterVocab:
         self.n_calls += 1
         return [ord(letter) for letter in text]
 
+    def detokenize(self, tokens: list[int], *, remove_special: bool, unparse_special: bool) -> bytes:
+        return "".join(map(chr, tokens)).encode()
+
     def text(self, token: int) -> str:
         return NAMES[token]
 
 
-def shown(vocab: LetterVocab, query: str = "q", document: str = "d", template: str | None = None) -> str:
-    tokens = PairFormat(vocab, template, n_ctx=64).pairing(query)(document)  # type: ignore[arg-type]
+def shown(
+    vocab: LetterVocab,
+    query: str = "q",
+    document: str = "d",
+    template: str | None = None,
+    n_ctx: int = 64,
+    **limits: Any,
+) -> str:
+    tokens = PairFormat(vocab, template, n_ctx=n_ctx).pairing(query, **limits)(document)  # type: ignore[arg-type]
     return "".join(f"[{NAMES[token]}]" if token in NAMES else chr(token) for token in tokens)
 
 
@@ -96,3 +107,16 @@ def test_a_query_that_leaves_no_room_is_refused_before_any_document_is_looked_at
 
 def test_a_model_without_special_tokens_may_have_a_template() -> None:
     assert shown(LetterVocab(control_tokens=()), template="{document}|{query}") == "d|q"
+
+
+def test_a_document_is_cut_to_what_is_asked_for_or_to_what_fits() -> None:
+    bert = LetterVocab(wants_eos=False)
+    assert shown(bert, "q", "abcdef", n_document=4) == "[<BOS>]q[<SEP>]abcd"
+    assert shown(bert, "q", "abcdef", n_document=9) == "[<BOS>]q[<SEP>]abcdef"
+    assert shown(bert, "q", "abcdef", n_ctx=5, truncate=True) == "[<BOS>]q[<SEP>]ab"
+    assert shown(bert, "q", "abcdef", n_ctx=5, truncate=True, n_document=1) == "[<BOS>]q[<SEP>]a"
+    assert shown(bert, "qq", "abcdef", n_ctx=4, truncate=True) == "[<BOS>]qq[<SEP>]"
+    assert shown(LetterVocab(), "q", "abcdef", n_ctx=7, truncate=True) == "[<BOS>]q[<EOS>][<SEP>]ab[<EOS>]"
+    assert shown(bert, "q", "abcdef", "{document}<|x|>{query}", n_ctx=5, truncate=True) == "abc[<|x|>]q"
+    assert shown(bert, "q", "abcdef", "{document}<|x|>{query}", n_document=2) == "ab[<|x|>]q"
+    assert shown(bert, "q", "abcdef", n_ctx=5) == "[<BOS>]q[<SEP>]abcdef", "whoever computes it refuses it"
