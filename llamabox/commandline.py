@@ -148,6 +148,8 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
         sampling = replace(sampling, dry_sequence_breakers=tuple(map(unescape, sampling.dry_sequence_breakers)))
     text = replace(TextConfig(model=""), **_of(parsed, "text"))
     text = replace(text, n_ubatch=min(text.n_ubatch, text.n_batch), **_placement(parsed, text))
+    if text.rerank:
+        text = replace(text, pooling="rank")
     defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"), lora=_first_set(parsed, text))
     if defaults.n_cache_reuse:
         defaults = replace(defaults, cache_prompt=True)
@@ -161,6 +163,8 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
     server = replace(
         ServerConfig(),
         **_of(parsed, "server"),
+        enable_embeddings=text.embeddings or text.rerank,
+        enable_rerank=text.rerank,
         n_predict=defaults.n_predict,
         defaults=defaults,
         given=frozenset(_of(parsed, "sampling")),

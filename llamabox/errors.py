@@ -18,7 +18,8 @@
     │   ├── ContextExceeded       the prompt does not fit; carries both numbers
     │   ├── BodyTooLarge          the body is over the limit
     │   ├── AuthenticationFailed  no API key, or a wrong one
-    │   ├── Forbidden             not from this kind of model
+    │   ├── Forbidden             not allowed
+    │   │   └── WrongModel        not from this kind of model
     │   ├── NotFound              no such path
     │   ├── RateTooHigh           more tokens per second than the server gives anybody
     │   └── NotSupported          a feature that is off or that the model lacks
@@ -130,6 +131,10 @@ class AuthenticationFailed(RequestError):
 
 
 class Forbidden(RequestError):
+    """Not allowed."""
+
+
+class WrongModel(Forbidden):
     """Not from this kind of model."""
 
 

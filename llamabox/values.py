@@ -194,6 +194,7 @@ BIT = {"0": False, "1": True}
 SPLIT_MODES = {mode: mode for mode in ("none", "layer", "row")}
 ROPE_SCALINGS = {scaling: scaling for scaling in ("none", "linear", "yarn")}
 NUMA = {strategy: strategy for strategy in ("distribute", "isolate", "numactl")}
+POOLINGS = {name: name for name in ("none", "mean", "cls", "last", "rank")}
 CACHE_TYPES = {name: name for name in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")}
 QUANTISED = frozenset(CACHE_TYPES) - {"f32", "f16", "bf16"}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
+import struct
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -375,3 +377,47 @@ class FakeGrammar:
 
     def start(self) -> FakeConstraint:
         return FakeConstraint(self)
+
+
+class FakePooler:
+    """A Pooler whose vector of a passage is its length and a hash of its tokens, so that nothing can be mixed up."""
+
+    filler = 0
+
+    def __init__(
+        self, n_batch: int = 16, n_sequences: int = 4, *, splits: bool = False, is_tiled: bool = False
+    ) -> None:
+        self.n_batch = n_batch
+        self.n_sequences = n_sequences
+        self.splits = splits
+        self.is_tiled = is_tiled
+        self.fails: Callable[[Batch], bool] = lambda batch: False
+        self.batches: list[list[int]] = []  # the lengths of what was in each
+        self._resident: dict[int, list[int]] = {}
+        self._last: dict[int, list[int]] = {}  # sequence → rows of the last batch
+
+    def execute(self, batch: Batch) -> None:
+        assert 0 < len(batch) <= self.n_batch
+        if self.fails(batch):
+            raise errors.DecodeFatal("it broke")
+        self._last = {}
+        for row, (token, position, seq_id) in enumerate(zip(batch.tokens, batch.positions, batch.seq_ids, strict=True)):
+            assert 0 <= seq_id < self.n_sequences + self.is_tiled, "of the filling there is one more"
+            resident = self._resident.setdefault(seq_id, [])
+            assert position == len(resident), "a hole, or tokens of an earlier passage"
+            resident.append(token)
+            self._last.setdefault(seq_id, []).append(row)
+        assert self.splits or all(len(self._resident[seq_id]) == len(rows) for seq_id, rows in self._last.items())
+        self.batches.append([len(rows) for seq_id, rows in self._last.items() if seq_id < self.n_sequences])
+
+    def vector(self, seq_id: int, rows: range) -> bytes:
+        assert list(rows) == self._last[seq_id]
+        return vector_of(tuple(self._resident[seq_id]))
+
+    def forget(self) -> None:
+        self._resident.clear()
+
+
+def vector_of(tokens: tuple[int, ...]) -> bytes:
+    """What FakePooler makes of a passage."""
+    return struct.pack("<2f", len(tokens), digest(*tokens) % 2**20)

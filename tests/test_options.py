@@ -32,7 +32,7 @@ VALUES = {
     "--lora-scaled": "a.gguf 0.5", "--control-vector-scaled": "a.gguf 0.5", "--control-vector-layer-range": "3 5",
     "--cpu-mask": f"{1 << FIRST_CPU:x}", "--cpu-range": f"{FIRST_CPU}-{FIRST_CPU}", "--cpu-strict": "1",
     "--cpu-mask-batch": f"{1 << FIRST_CPU:x}", "--cpu-range-batch": f"-{FIRST_CPU}", "--cpu-strict-batch": "1",
-    "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate",
+    "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate", "--pooling": "cls",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
 
@@ -392,3 +392,10 @@ def test_help_and_readme_come_from_the_table() -> None:
     assert readme_table() in README.read_text(encoding="utf-8"), (
         "README.md: replace its section on options by the output of: python -m llamabox.usage"
     )
+
+
+def test_reranking_opens_the_vectors_too_and_decides_the_pooling() -> None:
+    text, server = made("--rerank", "--pooling", "mean")
+    assert (text.pooling, server.enable_rerank, server.enable_embeddings) == ("rank", True, True)
+    text, server = made("--embedding")
+    assert (text.pooling, server.enable_rerank, server.enable_embeddings) == ("unspecified", False, True)

@@ -27,6 +27,17 @@ class FlashAttention(StrEnum):
     OFF = "off"
 
 
+class Pooling(StrEnum):
+    """What becomes of the vectors of a sequence's tokens. UNSPECIFIED: as the model says. RANK: its classifier's."""
+
+    UNSPECIFIED = "unspecified"
+    NONE = "none"
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
+    RANK = "rank"
+
+
 class RopeScaling(StrEnum):
     """How positions beyond the training length are scaled. UNSPECIFIED: as the model says."""
 
@@ -64,7 +75,8 @@ class ContextParams:
     flash_attn: FlashAttention = FlashAttention.AUTO
     kv_unified: bool = True
     swa_full: bool = False
-    embeddings: bool = False
+    embeddings: bool = False  # instead of logits
+    pooling: Pooling = Pooling.UNSPECIFIED
     offload_kqv: bool = True
     type_k: str = "f16"
     type_v: str = "f16"
@@ -117,6 +129,7 @@ class Context:
             c.n_threads_batch = params.n_threads_batch
         flash = {FlashAttention.AUTO: "AUTO", FlashAttention.ON: "ENABLED", FlashAttention.OFF: "DISABLED"}
         c.flash_attn_type = getattr(lib, f"LLAMA_FLASH_ATTN_TYPE_{flash[params.flash_attn]}")
+        c.pooling_type = getattr(lib, f"LLAMA_POOLING_TYPE_{params.pooling.name}")
         c.type_k, c.type_v = self._cache_type(params.type_k), self._cache_type(params.type_v)
         self._fill_rope(c, params.rope)
         c.abort_callback = lib.lb_abort_callback
@@ -189,6 +202,24 @@ class Context:
         assert pointer != self.native.ffi.NULL, f"row {row} of the last batch asked for no logits"
         buffer = self.native.ffi.buffer(pointer, 4 * self.n_vocab)
         return np.frombuffer(buffer, np.float32)
+
+    @property
+    def pooling(self) -> Pooling:
+        """What it really is: where none was asked for the model's, and NONE for a model that says nothing of it."""
+        kind = self.native.lib.llama_pooling_type(self.handle)
+        return next(one for one in Pooling if getattr(self.native.lib, f"LLAMA_POOLING_TYPE_{one.name}") == kind)
+
+    def pooled(self, seq_id: int, n_floats: int) -> bytes:
+        """The last batch's vector of a sequence as float32, or its classifier's outputs with RANK. A copy."""
+        pointer = self.native.lib.llama_get_embeddings_seq(self.handle, seq_id)
+        assert pointer != self.native.ffi.NULL, f"sequence {seq_id} was not in the last batch"
+        return bytes(self.native.ffi.buffer(pointer, 4 * n_floats))
+
+    def row_vector(self, row: int, n_floats: int) -> bytes:
+        """The vector of a row of the last batch as float32, without pooling. A copy."""
+        pointer = self.native.lib.llama_get_embeddings_ith(self.handle, row)
+        assert pointer != self.native.ffi.NULL, f"row {row} of the last batch has no vector"
+        return bytes(self.native.ffi.buffer(pointer, 4 * n_floats))
 
     def top_two(self, row: int) -> tuple[tuple[int, float], tuple[int, float]] | None:
         """The two highest logits of a row, as (token, logit); None for a row with NaN."""

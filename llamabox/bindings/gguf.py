@@ -65,7 +65,13 @@ class Header:
     kinds: dict[str, int] = field(default_factory=dict)
     arrays: dict[str, int] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    data_start: int = 0  # bytes, from the start of the file
+    entries_start: int = 0  # bytes, from the start of the file: the tensors' entries
+    data_start: int = 0  # and their data
+
+    @property
+    def alignment(self) -> int:
+        """Bytes to a multiple of which each tensor begins."""
+        return self.number("general.alignment") or DEFAULT_ALIGNMENT
 
     def number(self, key: str) -> int | None:
         value = self.values.get(key)
@@ -148,6 +154,7 @@ def parse(reader: Reader, type_sizes: Mapping[int, tuple[int, int]]) -> Header:
     for _ in range(n_values):
         read_value(reader, header)
     check_values(reader, header)
+    header.entries_start = reader.at
     for _ in range(n_tensors):
         name, tensor = read_tensor(reader, type_sizes)
         if name in header.tensors:
@@ -237,8 +244,7 @@ def read_tensor(reader: Reader, type_sizes: Mapping[int, tuple[int, int]]) -> tu
 
 
 def check_extent(reader: Reader, header: Header) -> None:
-    alignment = header.number("general.alignment") or DEFAULT_ALIGNMENT
-    start = header.data_start = (reader.at + alignment - 1) // alignment * alignment
+    start = header.data_start = -(-reader.at // header.alignment) * header.alignment
     for name, tensor in header.tensors.items():
         end = start + tensor.offset + tensor.n_bytes
         if end > reader.size:

@@ -26,6 +26,11 @@ class Memory:
         return seq_id
 
     @property
+    def exists(self) -> bool:
+        """False for a context whose model keeps nothing of what it computed: an encoder's. It can generate no text."""
+        return bool(self._handle != self._native.ffi.NULL)
+
+    @property
     def can_shift(self) -> bool:
         return bool(self._lib.llama_memory_can_shift(self._handle))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from llamabox.bindings import gguf
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.backend import device_handle
 from llamabox.bindings.vocab import Vocab
+from llamabox.bindings.widen import widened
 from llamabox.errors import ModelLoadError
 
 REPORT_SECONDS = 0.05
@@ -76,16 +78,24 @@ class Model:
         params: ModelParams | None = None,
         *,
         on_progress: Callable[[float], bool | None] | None = None,
+        widen: Callable[[gguf.Header], int] = lambda header: 0,
     ) -> Self:
         """Load a GGUF file; `backend.start()` must have run. Takes as long as reading the file does.
+
+        `widen` says how many bytes more the weights may take to be computed with faster (see bindings.widen).
 
         on_progress is called in the calling thread, now and then, with 0 to 1; it stops the load by returning False.
         Raises ModelLoadError with one line that says what is wrong with the file.
         """
-        path = Path(path)
+        path, params = Path(path), params or ModelParams()
         header = gguf.check_model(path, type_sizes(native))
-        load = Load(native, path, params or ModelParams())
-        handle = load.run(on_progress)
+        descriptor = widened(path, header, budget) if (budget := widen(header)) else None
+        try:
+            load = Load(native, path if descriptor is None else Path(f"/proc/self/fd/{descriptor}"), params)
+            handle = load.run(on_progress)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
         if handle == native.ffi.NULL:
             raise ModelLoadError(f"{path} cannot be loaded: {load.reason()}")
         return cls(native, handle, path, header)
@@ -126,6 +136,21 @@ class Model:
         return self._int("n_head")
 
     @cached_property
+    def n_embd_out(self) -> int:
+        """Floats of an embedding, which a model may project to another size than n_embd."""
+        return self._int("n_embd_out")
+
+    @cached_property
+    def n_cls_out(self) -> int:
+        """Outputs of a reranker's classifier; of no meaning for other models."""
+        return self._int("n_cls_out")
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether there is what a reranker's outputs are computed with."""
+        return any(name.startswith("cls.") for name in self.header.tensors)
+
+    @cached_property
     def n_layer(self) -> int:
         return self._int("n_layer")
 
@@ -158,6 +183,11 @@ class Model:
     @cached_property
     def has_decoder(self) -> bool:
         return bool(self._int("has_decoder"))
+
+    @cached_property
+    def is_causal(self) -> bool:
+        """Whether a token attends to those before it only: libllama takes a model without a word of it for such."""
+        return self.meta(f"{self.meta('general.architecture')}.attention.causal") != "false"
 
     @cached_property
     def rope_type(self) -> int:

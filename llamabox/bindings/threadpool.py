@@ -88,13 +88,21 @@ class ThreadPools:
         except ContextError:
             self._free_all()
             raise
-        native.lib.llama_attach_threadpool(context.handle, self._pools[-1], self._pools[0])
+        self._contexts: list[Context] = []
+        self.attach(context)
         if n_threads == 1:
             _apply_here(plain)
 
+    def attach(self, context: Context) -> None:
+        """Lend the pools to another context of the same thread, with as many threads."""
+        self._context.native.lib.llama_attach_threadpool(context.handle, self._pools[-1], self._pools[0])
+        self._contexts.append(context)
+
     def close(self) -> None:
+        """Must come before that of the contexts."""
         if self._pools:
-            self._context.native.lib.llama_detach_threadpool(self._context.handle)
+            for context in self._contexts:
+                self._context.native.lib.llama_detach_threadpool(context.handle)
             self._free_all()
 
     def _free_all(self) -> None:

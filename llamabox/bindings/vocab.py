@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -10,6 +12,9 @@ from llamabox.bindings._ffi import Native
 from llamabox.errors import InvalidRequest, NotSupported
 
 MAX_TEXT = 2**31 - 1
+
+HANGUL = re.compile("[\uac00-\ud7a3]+")
+"""Korean syllables, each of two or three letters."""
 
 
 class Vocab:
@@ -41,6 +46,8 @@ class Vocab:
         wants_eos: bool = native.lib.llama_vocab_get_add_eos(handle)
         self.add_bos = wants_bos and self.bos is not None
         self.add_eos = wants_eos and self.eos is not None
+        self.wants_eos = wants_eos  # of a pair of texts SEP may stand in for it
+        self.add_sep = bool(native.lib.llama_vocab_get_add_sep(handle)) and self.sep is not None
         # A file may want tokens added that it does not define: libllama aborts the process when it is asked to.
         is_wpm = self.type == native.lib.LLAMA_VOCAB_TYPE_WPM
         self._can_add_special = (
@@ -69,6 +76,12 @@ class Vocab:
         """Every token that ends a generation, in ascending order."""
         is_eog = self.native.lib.llama_vocab_is_eog
         return tuple(token for token in range(self.n_tokens) if is_eog(self.handle, token))
+
+    @cached_property
+    def control_tokens(self) -> tuple[int, ...]:
+        """Every token that only a special mark in a text becomes, in ascending order."""
+        is_control = self.native.lib.llama_vocab_is_control
+        return tuple(token for token in range(self.n_tokens) if is_control(self.handle, token))
 
     @cached_property
     def longest_piece(self) -> int:
@@ -108,9 +121,23 @@ class Vocab:
         """
         self._require_text()
         add_special = add_special and self._can_add_special
+        if isinstance(text, str) and not text.isascii() and self._halves_syllables:
+            text = HANGUL.sub(lambda found: unicodedata.normalize("NFD", found[0]), text)
         data = text if isinstance(text, bytes) else encode(text)
         if len(data) > MAX_TEXT:
             raise InvalidRequest(f"a text of {len(data)} bytes is too long to tokenise")
+        return self._tokenize(data, add_special, parse_special)
+
+    @cached_property
+    def _halves_syllables(self) -> bool:
+        """libllama's WordPiece strips accents with a table that keeps of a Hangul syllable its first letter only.
+
+        BERT has all of its letters: those survive when they are taken apart beforehand.
+        """
+        is_wpm = self.type == self.native.lib.LLAMA_VOCAB_TYPE_WPM
+        return is_wpm and len({tuple(self._tokenize(encode(text), False, False)) for text in ("\uac01", "\u1100")}) == 1
+
+    def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         ffi, tokenize = self.native.ffi, self.native.lib.llama_tokenize
         capacity = len(data) + 2
         tokens = ffi.new("llama_token[]", capacity)

@@ -191,4 +191,14 @@ class Failed:
     error: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Vector:
+    """What became of one passage: little-endian float32, [n_floats], or [n_tokens, n_floats] unpooled."""
+
+    request_id: str
+    index: int
+    n_tokens: int
+    data: bytes
+
+
 Event = Progress | Started | Delta | Finished | Failed

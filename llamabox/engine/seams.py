@@ -131,3 +131,36 @@ class Runner(Protocol):
 
     def adds_bos(self) -> bool:
         """Whether prompts begin with a BOS token, which a context shift keeps."""
+
+
+class Pooler(Protocol):
+    """One loaded model with a context that makes vectors instead of logits."""
+
+    @property
+    def n_batch(self) -> int:
+        """The most rows one `execute` takes."""
+
+    @property
+    def n_sequences(self) -> int:
+        """The most sequences in them."""
+
+    @property
+    def splits(self) -> bool:
+        """Whether a sequence may be computed in several batches, one after the other; its last part has the vector."""
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether a vector depends on the rows where its passage stands, as TiledRoom describes it."""
+
+    @property
+    def filler(self) -> int:
+        """A token for rows that nobody asks for: of a sequence with the id n_sequences."""
+
+    def execute(self, batch: Batch) -> None:
+        """Compute the batch, whose sequences have ids from 0. Raises a DecodeError."""
+
+    def vector(self, seq_id: int, rows: range) -> bytes:
+        """What the last batch made of a sequence, which stood in these rows: float32. A copy."""
+
+    def forget(self) -> None:
+        """Empty the memory, if there is one: the next batch begins new sequences."""

@@ -33,7 +33,9 @@ class Option:
     default: str | None = None  # printed instead of the field's value; "" prints none
 
 
-def switch(group: str, flags: str, dest: str, text: str, const: object = True, env: str | None = None) -> Option:
+def switch(
+    group: str, flags: str, dest: str, text: str, const: object = True, env: str | None = None, hidden: str = ""
+) -> Option:
     parse_env = v.env_flag if env else None
     return Option(
         group=group,
@@ -43,6 +45,7 @@ def switch(group: str, flags: str, dest: str, text: str, const: object = True, e
         const=const,
         env=env,
         parse_env=parse_env,
+        hidden=tuple(hidden.split()),
         default="",
     )
 

@@ -53,6 +53,10 @@ RUNNING_OPTIONS = (
     switch(
         COMPLETION, "--no-kv-unified", "text.kv_unified", "a KV memory of its own for each slot (default)", const=False,
     ),
+    text(
+        "--pooling", "text.pooling", v.one_of(v.POOLINGS), metavar="none|mean|cls|last|rank",
+        text="what a text's embedding is made of", default="the model's; last, or mean for encoders, if it has none",
+    ),
     switch(COMPLETION, "--spm-infill", "text.spm_infill", "infill: the suffix goes before the prefix"),
     switch(COMPLETION, "--no-warmup", "text.warmup", "do not run the model once before serving", const=False),
 )  # fmt: skip

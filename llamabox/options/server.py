@@ -68,6 +68,14 @@ SERVER_OPTIONS = (
     ),
     switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
     switch(SERVER, "--metrics", "server.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
+    switch(
+        SERVER, "--embeddings", "text.embeddings", hidden="--embedding", env="LLAMA_ARG_EMBEDDINGS",
+        text="serve POST /v1/embeddings, beside texts where the model can generate",
+    ),
+    switch(
+        SERVER, "--rerank", "text.rerank", hidden="--reranking",
+        text="serve POST /v1/rerank and /v1/embeddings with a model made for ranking, and no texts; --pooling is rank",
+    ),
     switch(SERVER, "--infill", "server.enable_infill", "serve POST /infill, for models that complete in the middle"),
     valued(
         SERVER, "--slot-save-path", "server.slot_save_path", v.folder, metavar="DIR", default="",

@@ -17,16 +17,19 @@ from llamabox.errors import LlamaboxError, NotSupported
 from llamabox.server.chat import apply_template, chat_completion, input_tokens
 from llamabox.server.completions import completion
 from llamabox.server.config import ServerConfig
+from llamabox.server.embeddings import embeddings, openai_embeddings
 from llamabox.server.endpoint import Handler, JsonRoute
 from llamabox.server.errors import on_fault, on_http_exception, on_llamabox_error
 from llamabox.server.health import health
 from llamabox.server.infill import infill
+from llamabox.server.kinds import generating
 from llamabox.server.lora_adapters import BODY, lora_adapters, set_lora_adapters
 from llamabox.server.metrics import Metrics
 from llamabox.server.middleware import Admission, Auth, Cors, RequestId
 from llamabox.server.models import models
 from llamabox.server.openai_completions import openai_completion
 from llamabox.server.props import props, set_props
+from llamabox.server.rerank import rerank
 from llamabox.server.scrape import metrics
 from llamabox.server.seams import TextService
 from llamabox.server.services import Services
@@ -45,26 +48,27 @@ GET: dict[str, Callable[[Request], Awaitable[Response]]] = {
 }
 
 POST: dict[str, Handler] = {
-    "/v1/chat/completions": chat_completion,
-    "/chat/completions": chat_completion,
+    "/v1/chat/completions": generating(chat_completion),
+    "/chat/completions": generating(chat_completion),
     "/v1/chat/completions/input_tokens": input_tokens,
     "/apply-template": apply_template,
-    "/v1/completions": openai_completion,
-    "/completion": completion,
-    "/completions": completion,
-    "/infill": infill,
+    "/v1/completions": generating(openai_completion),
+    "/completion": generating(completion),
+    "/completions": generating(completion),
+    "/infill": generating(infill, "infill"),
+    "/v1/embeddings": openai_embeddings,
+    "/embeddings": embeddings,
+    "/embedding": embeddings,
+    "/v1/rerank": rerank,
+    "/v2/rerank": rerank,
+    "/v1/reranking": rerank,
+    "/rerank": rerank,
+    "/reranking": rerank,
     "/tokenize": tokenize,
     "/detokenize": detokenize,
 }
 
 MISSING: dict[str, str] = {
-    "/v1/embeddings": "embeddings (--embeddings)",
-    "/embeddings": "embeddings (--embeddings)",
-    "/embedding": "embeddings (--embeddings)",
-    "/v1/rerank": "reranking (--rerank)",
-    "/v1/reranking": "reranking (--rerank)",
-    "/rerank": "reranking (--rerank)",
-    "/reranking": "reranking (--rerank)",
     "/v1/images/generations": "image generation (--images)",
     "/v1/images/edits": "image edits (--images)",
 }

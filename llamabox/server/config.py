@@ -35,4 +35,6 @@ class ServerConfig:
     slot_save_path: str | None = None  # an existing folder
     enable_metrics: bool = False
     enable_infill: bool = False
+    enable_embeddings: bool = False
+    enable_rerank: bool = False
     shutdown_grace: float = 10.0  # seconds running requests get to end after SIGTERM

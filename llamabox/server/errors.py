@@ -58,7 +58,7 @@ def error_object(error: errors.LlamaboxError) -> dict[str, Any]:
 def error_response(error: errors.LlamaboxError) -> Response:
     """The whole reply. A 503 asks to come back in a second."""
     value = error_object(error)
-    if isinstance(error, errors.RateTooHigh):  # plain text (contract 2.1.6)
+    if isinstance(error, errors.RateTooHigh | errors.WrongModel):  # plain text (contract 2.1.6 and 2.1.1)
         return PlainTextResponse(error.message, value["code"])
     headers: dict[str, str] = {}
     if value["code"] == 503:

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llamabox.server.config import ServerConfig
 from llamabox.server.params import aliases, model_name
 from llamabox.server.responses.json import JsonResponse
 from llamabox.server.services import services_of
@@ -36,10 +37,17 @@ async def models(request: Request) -> Response:
             "ftype": info.ftype,
         },
     }
-    return JsonResponse({"object": "list", "data": [entry], "models": [_as_ollama(name, info)]})
+    listed = _as_ollama(name, info, capabilities(services.config, info))
+    return JsonResponse({"object": "list", "data": [entry], "models": [listed]})
 
 
-def _as_ollama(name: str, info: ModelInfo) -> dict[str, Any]:
+def capabilities(config: ServerConfig, info: ModelInfo) -> list[str]:
+    """What can be asked of the model."""
+    able = {"completion": info.generates, "embedding": config.enable_embeddings, "rerank": config.enable_rerank}
+    return [name for name, is_there in able.items() if is_there]
+
+
+def _as_ollama(name: str, info: ModelInfo, able: list[str]) -> dict[str, Any]:
     """As llama-server lists it for clients that were made for Ollama; what neither knows is empty."""
     return {
         "name": name,
@@ -50,7 +58,7 @@ def _as_ollama(name: str, info: ModelInfo) -> dict[str, Any]:
         "type": "model",
         "description": "",
         "tags": [""],
-        "capabilities": ["completion"],
+        "capabilities": able,
         "parameters": "",
         "details": {
             "parent_model": "",

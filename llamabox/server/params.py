@@ -77,7 +77,7 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
             return_progress=_flag(body, "return_progress") and stream,
         ),
         logit_bias=parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else [],
-        model=_parse_model(body, config, info),
+        model=parse_model(body, config, info),
         stream=stream,
         include_usage=_parse_include_usage(body),
         ping_interval=_parse_ping(body, config),
@@ -159,7 +159,8 @@ def _parse_stop(body: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ..
     return tuple(word for word in words if word) or default
 
 
-def _parse_model(body: dict[str, Any], config: ServerConfig, info: ModelInfo) -> str:
+def parse_model(body: dict[str, Any], config: ServerConfig, info: ModelInfo) -> str:
+    """The name to be shown in the reply (D-12)."""
     if not body.get("model"):
         return model_name(config, info)
     name = numbers.string("model", body["model"])

@@ -17,6 +17,7 @@ async def props(request: Request) -> Response:
     services = services_of(request)
     info = services.model()
     settings = settings_object(parse_options({}, services.config, info, Dialect.NATIVE), info)
+    embeds = {"pooling": info.pooling} if services.config.enable_embeddings else {}
     return JsonResponse(
         {
             "default_generation_settings": {**settings, "params": settings, "n_ctx": info.n_ctx},
@@ -34,6 +35,7 @@ async def props(request: Request) -> Response:
             "build_info": info.build,
             "is_sleeping": False,
             "cors_proxy_enabled": False,
+            **embeds,
         }
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any, Protocol
 
-from llamabox.engine.events import Activity, Event, StepTimes
+from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.workers.client import WorkerState
 from llamabox.workers.protocol import Submit
 from llamabox.workers.text_config import ModelInfo
@@ -20,6 +21,20 @@ class Generation(Protocol):
 
     def abort(self) -> None:
         """Idempotent, does not wait: the slot is free within one engine step. Nothing after a complete end."""
+
+
+class Embedding(Protocol):
+    """The vectors of one request, as they are made. One consumer; leaving it as a context manager aborts the rest."""
+
+    async def all(self) -> list[Vector]:
+        """Every vector, in the order of the prompts."""
+
+    def __aiter__(self) -> Embedding: ...
+    async def __anext__(self) -> list[Vector]: ...
+    async def __aenter__(self) -> Embedding: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None: ...
 
 
 class TextService(Protocol):
@@ -47,6 +62,16 @@ class TextService(Protocol):
     async def stop(self, grace: float) -> None: ...
     def generate(self, submit: Submit) -> Generation:
         """Raises Unavailable at once when the worker is not ready."""
+
+    def embed(
+        self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
+    ) -> Embedding:
+        """The vectors of at least one prompt. Raises Unavailable at once when the worker is not ready."""
+
+    def rank(
+        self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool
+    ) -> Embedding:
+        """A reranker's outputs for the query with each document. Raises as embed does; errors name the field."""
 
     async def call(self, method: str, **arguments: Any) -> Any:
         """One question of workers.protocol.Call, and its answer."""

@@ -47,6 +47,14 @@ CHAT: dict[str, Neutral] = {
 }
 """Refused on chat as well; `tools` is refused there once the messages are parsed."""
 
+RERANK: dict[str, Neutral] = {
+    "rank_fields": _is(["text"]),
+    "max_chunks_per_doc": _is(1),
+    "truncation_direction": _is("Right", "right"),
+    "return_embeddings": _is(False),
+}
+"""Refused on /v1/rerank."""
+
 
 def refuse(body: dict[str, Any], *tables: dict[str, Neutral]) -> None:
     """Raises InvalidRequest for the first field of the tables that asks for something."""

@@ -7,18 +7,20 @@ import enum
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from llamabox.engine.events import Activity, Event, StepTimes
+from llamabox.engine.events import Activity, Event, Failed, StepTimes, Vector
 from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, ServerFault, Unavailable
 from llamabox.workers.channel import AsyncChannel
+from llamabox.workers.embedding import Embedding
 from llamabox.workers.generation import MAX_LAG, Generation
 from llamabox.workers.protocol import (
     Abort,
     Call,
     Configure,
+    Embed,
     LoadFailed,
     Loading,
     Message,
@@ -27,6 +29,7 @@ from llamabox.workers.protocol import (
     Step,
     StopAsked,
     Submit,
+    Vectors,
     read_error,
 )
 from llamabox.workers.supervisor import Backoff, Supervisor
@@ -92,6 +95,8 @@ class TextClient:
         self._channel: AsyncChannel | None = None
         self._ready_since: float | None = None
         self._generations: dict[str, Generation] = {}
+        self._embeddings: dict[str, Embedding] = {}
+        self._n_embeddings = 0
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._n_calls = 0
         self._suspects = Suspects(time.monotonic)
@@ -152,14 +157,38 @@ class TextClient:
         """
         channel = self._open_channel()
         assert submit.request_id not in self._generations, f"request {submit.request_id} runs already"
-        if self._suspects.is_guilty(submit):
-            raise ServerFault(
-                "This request was running each time when the text worker died, twice: it is refused for an hour"
-            )
+        self._refuse_guilty(submit)
         channel.send(submit)
         generation = Generation(submit, self._leave, self._max_lag)
         self._generations[submit.request_id] = generation
         return generation
+
+    def embed(
+        self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
+    ) -> Embedding:
+        """The vectors of prompts, at least one; texts and token ids in order, as in a Submit. Sends nothing yet.
+
+        `await client.embed(prompts).all()` gives them in order. Raises Unavailable when the worker takes nothing now.
+        """
+        return self._embed(prompts, add_special=add_special, parse_special=parse_special)
+
+    def rank(
+        self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool
+    ) -> Embedding:
+        """The same of a reranker: what its classifier makes of each document, at least one, together with the query.
+
+        `field` is what errors call the documents; see Embed.
+        """
+        prompts = [[document] for document in documents]
+        return self._embed(prompts, query=query, field=field, n_document=n_document, truncate=truncate)
+
+    def _embed(self, prompts: Sequence[Sequence[str | int]], **settings: Any) -> Embedding:
+        self._open_channel()
+        self._n_embeddings += 1
+        empty = Embed(request_id=f"embed {self._n_embeddings}", first=0, n_left=0, prompts=[], **settings)
+        embedding = Embedding(empty, prompts, self._send_part, self._leave_embedding, self._suspects.clear)
+        self._embeddings[empty.request_id] = embedding
+        return embedding
 
     async def call(self, method: str, **arguments: Any) -> Any:
         """The worker's answer. Raises the Reply's error; Unavailable when the worker is not ready or dies meanwhile."""
@@ -183,6 +212,22 @@ class TextClient:
 
     def _refusal(self) -> Unavailable:
         return Unavailable(_REFUSALS[self.state])
+
+    def _refuse_guilty(self, message: Submit | Embed) -> None:
+        if self._suspects.is_guilty(message):
+            raise ServerFault(
+                "This request was running each time when the text worker died, twice: it is refused for an hour"
+            )
+
+    def _send_part(self, part: Embed) -> None:
+        channel = self._open_channel()
+        self._refuse_guilty(part)
+        channel.send(part)
+
+    def _leave_embedding(self, embedding: Embedding, completed: bool) -> None:
+        self._embeddings.pop(embedding.request_id, None)
+        if not completed and self._channel is not None:
+            self._channel.send(Abort(embedding.request_id))
 
     def _leave(self, generation: Generation, completed: bool) -> None:
         self._generations.pop(generation.submit.request_id, None)
@@ -216,6 +261,9 @@ class TextClient:
                 if message.times is not None:
                     self.on_step(message.times)
                 self._deliver(message.events)
+            case Vectors():
+                self._present = message.activity
+                self._hand_out(message.vectors)
             case Reply():
                 self._answer(message)
             case Loading():
@@ -237,9 +285,19 @@ class TextClient:
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
+            embedding = self._embeddings.get(event.request_id)
+            if embedding is not None and isinstance(event, Failed):
+                embedding.fail(read_error(event.error))
+                continue
             generation = self._generations.get(event.request_id)
             if generation is not None:  # else it was aborted, and this crossed the Abort
                 generation.push(event)
+
+    def _hand_out(self, vectors: list[Vector]) -> None:
+        for vector in vectors:
+            embedding = self._embeddings.get(vector.request_id)
+            if embedding is not None:  # else it was aborted
+                embedding.push(vector)
 
     def _answer(self, reply: Reply) -> None:
         answer = self._calls.get(reply.call_id)
@@ -257,13 +315,16 @@ class TextClient:
         self._present = Activity()
         if self.state is WorkerState.READY:
             self._enter(WorkerState.RESTARTING)
-            self._suspects.add(generation.submit for generation in self._generations.values())
+            parts = [part for embedding in self._embeddings.values() for part in embedding.in_flight]
+            self._suspects.add([*(generation.submit for generation in self._generations.values()), *parts])
         self._fail_all("The text worker ended while it served this request: try again")
 
     def _fail_all(self, sentence: str) -> None:
         """An exception for each, because each is raised in a task of its own and collects that one's traceback."""
         for generation in list(self._generations.values()):
             generation.fail(Unavailable(sentence))
+        for embedding in list(self._embeddings.values()):
+            embedding.fail(Unavailable(sentence))
         for answer in self._calls.values():
             if not answer.done():
                 answer.set_exception(Unavailable(sentence))

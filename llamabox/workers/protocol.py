@@ -1,11 +1,11 @@
 """The messages between the server process and a worker, and their encoding.
 
-    server → worker   Configure · Submit · Abort · Call · Shutdown
-    worker → server   Loading · Ready · LoadFailed · Step · Reply · StopAsked
+    server → worker   Configure · Submit · Embed · Abort · Call · Shutdown
+    worker → server   Loading · Ready · LoadFailed · Step · Vectors · Reply · StopAsked
 
 A frame is `u32 header length | u32 payload length | header (JSON) | payload (raw bytes)`, little endian.
 The header is `[kind, fields]`. One Step carries all events of all requests of one engine step.
-The payload is the place of tensors and images; text needs none, so today it is empty in every frame.
+The payload is the place of tensors and images: Vectors have one, all other messages none.
 
 JSON has no infinity: a ban in a logit bias, -inf, travels as null. All other floats are finite.
 """
@@ -16,6 +16,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import orjson
@@ -34,6 +35,7 @@ from llamabox.engine.events import (
     StopType,
     Timings,
     TokenProbs,
+    Vector,
 )
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, from_wire
@@ -61,6 +63,25 @@ class Submit:
     logit_bias: list[tuple[int | str, float]] = field(default_factory=list)  # a string biases each of its tokens
     add_special: bool = True
     parse_special: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embed:
+    """Some of a request's passages, each as a Submit's prompt: each gets a Vector, or the request one Failed.
+
+    A request may be sent in several of these, one after the other.
+    """
+
+    request_id: str
+    first: int  # the place of prompts[0] among all of the request's
+    n_left: int  # passages that have no vector yet, with these and those that are still to be sent
+    prompts: list[list[str | int]]
+    add_special: bool = True
+    parse_special: bool = True
+    field: str = "input"  # what errors call them
+    query: str | None = None  # of a reranker: each prompt is one text, which is paired with this
+    n_document: int | None = None  # the most tokens of it that are looked at
+    truncate: bool = False  # cut off what does not fit of it, instead of refusing it
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +136,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """What one batch made of passages, of any requests."""
+
+    vectors: list[Vector]
+    activity: Activity
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to a Call: `value`, or `error` as `errors.to_wire()`."""
 
@@ -128,7 +157,8 @@ class StopAsked:
     """Somebody sent the worker a SIGTERM: it goes on, and the server is to stop everything in order."""
 
 
-Message = Configure | Submit | Abort | Call | Shutdown | Loading | Ready | LoadFailed | Step | Reply | StopAsked
+ToWorker = Configure | Submit | Embed | Abort | Call | Shutdown
+Message = ToWorker | Loading | Ready | LoadFailed | Step | Vectors | Reply | StopAsked
 
 
 def encode(message: Message) -> bytes:
@@ -138,7 +168,12 @@ def encode(message: Message) -> bytes:
     """
     kind = _KIND_OF[type(message)]
     body: Any = message
-    if isinstance(message, Step):
+    payload = b""
+    if isinstance(message, Vectors):
+        rows = [(one.request_id, one.index, one.n_tokens, len(one.data)) for one in message.vectors]
+        body = [_activity_row(message.activity), *rows]
+        payload = b"".join(one.data for one in message.vectors)
+    elif isinstance(message, Step):
         body = [_activity_row(message.activity), _times_row(message.times), *[_row(event) for event in message.events]]
     elif isinstance(message, Submit):
         _check_biases(message.logit_bias)
@@ -147,19 +182,22 @@ def encode(message: Message) -> bytes:
         header = orjson.dumps((kind, body))
     except orjson.JSONEncodeError:
         # Most likely a lone surrogate, which UTF-8 cannot carry and a JSON body can ("\\ud800").
-        plain = body if isinstance(message, Step) else asdict(message)
+        plain = body if isinstance(message, Step | Vectors) else asdict(message)
         header = orjson.dumps((kind, _without_surrogates(plain)))
-    if len(header) > MAX_FRAME:
-        raise ServerFault(f"a {kind} message of {len(header)} bytes is over the {MAX_FRAME} that a frame may have")
-    return PREFIX.pack(len(header), 0) + header
+    n_bytes = len(header) + len(payload)
+    if n_bytes > MAX_FRAME:
+        raise ServerFault(f"a {kind} message of {n_bytes} bytes is over the {MAX_FRAME} that a frame may have")
+    return PREFIX.pack(len(header), len(payload)) + header + payload
 
 
 def decode(header: bytes, payload: bytes = b"") -> Message:
     """The message in a frame. Raises ChannelBroken for anything that `encode` does not make."""
-    if payload:
-        raise ChannelBroken(f"a frame came with {len(payload)} bytes of payload, but no message has any")
     try:
         kind, body = orjson.loads(header)
+        if kind in _BUILD_WITH_PAYLOAD:
+            return _BUILD_WITH_PAYLOAD[kind](body, payload)
+        if payload:
+            raise ValueError(f"a {kind} message has no payload, but {len(payload)} bytes came with it")
         return _BUILD[kind](body)
     except (KeyError, IndexError, TypeError, ValueError) as exc:
         raise ChannelBroken(f"a frame holds no message: {exc!r} in {header[:80]!r}") from exc
@@ -231,6 +269,15 @@ def _step(rows: list[Any]) -> Step:
 
 def _times_row(times: StepTimes | None) -> tuple[float, ...] | None:
     return None if times is None else (times.schedule, times.decode, times.sample, times.update, times.emit)
+
+
+def _vectors(rows: list[Any], payload: bytes) -> Vectors:
+    ends = list(accumulate((row[3] for row in rows[1:]), initial=0))
+    if ends[-1] != len(payload):
+        raise ValueError(f"vectors of {ends[-1]} bytes are announced, and {len(payload)} came")
+    data = [payload[start:stop] for start, stop in pairwise(ends)]
+    vectors = [Vector(row[0], row[1], row[2], one) for row, one in zip(rows[1:], data, strict=True)]
+    return Vectors(vectors, Activity(*rows[0]))
 
 
 def _timings_row(timings: Timings) -> tuple[int, int, float, int, float, float]:
@@ -324,6 +371,7 @@ def _without_surrogates(value: Any) -> Any:
 _BUILD: dict[str, Callable[[Any], Message]] = {
     "configure": lambda fields: Configure(_text_config(fields["config"])),
     "submit": _submit,
+    "embed": lambda fields: Embed(**fields),
     "abort": lambda fields: Abort(**fields),
     "call": lambda fields: Call(**fields),
     "shutdown": lambda fields: Shutdown(**fields),
@@ -335,9 +383,12 @@ _BUILD: dict[str, Callable[[Any], Message]] = {
     "stop_asked": lambda fields: StopAsked(**fields),
 }
 
+_BUILD_WITH_PAYLOAD: dict[str, Callable[[Any, bytes], Message]] = {"vectors": _vectors}
+
 _KIND_OF: dict[type[Message], str] = {
     Configure: "configure",
     Submit: "submit",
+    Embed: "embed",
     Abort: "abort",
     Call: "call",
     Shutdown: "shutdown",
@@ -345,6 +396,7 @@ _KIND_OF: dict[type[Message], str] = {
     Ready: "ready",
     LoadFailed: "load_failed",
     Step: "step",
+    Vectors: "vectors",
     Reply: "reply",
     StopAsked: "stop_asked",
 }

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from llamabox.workers.protocol import Submit, encode
+from llamabox.workers.protocol import Embed, Submit, encode
 
 MEMORY = 3600.0
 """Seconds until a death is forgotten."""
@@ -30,7 +30,7 @@ class Suspects:
         self._clock = clock
         self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()  # fingerprint → deaths, time of the last
 
-    def add(self, in_flight: Iterable[Submit]) -> None:
+    def add(self, in_flight: Iterable[Submit | Embed]) -> None:
         """A worker died while these ran."""
         self._forget()
         for fingerprint in {_fingerprint(submit) for submit in in_flight}:
@@ -39,12 +39,12 @@ class Suspects:
         while len(self._deaths) > MAX_SUSPECTS:
             self._deaths.popitem(last=False)
 
-    def clear(self, submit: Submit) -> None:
+    def clear(self, submit: Submit | Embed) -> None:
         """It was served to its end."""
         if self._deaths:
             self._deaths.pop(_fingerprint(submit), None)
 
-    def is_guilty(self, submit: Submit) -> bool:
+    def is_guilty(self, submit: Submit | Embed) -> bool:
         if not self._deaths:  # the usual case costs nothing: fingerprints are taken after a death only
             return False
         self._forget()
@@ -57,5 +57,5 @@ class Suspects:
             self._deaths.popitem(last=False)
 
 
-def _fingerprint(submit: Submit) -> bytes:
+def _fingerprint(submit: Submit | Embed) -> bytes:
     return hashlib.blake2b(encode(replace(submit, request_id="")), digest_size=16).digest()

@@ -58,6 +58,9 @@ class TextConfig:
     cache_ram: int = 2048  # MiB of host memory for what slots have to give up; 0: none, -1: no limit
     slot_similarity: float = 0.5  # the part of a free slot's cells that must be of use to take it over; 0: never
     warmup: bool = True
+    embeddings: bool = False  # make vectors, and generate too where the model can
+    rerank: bool = False  # make scores, and generate nothing; pooling is rank
+    pooling: str = "unspecified"  # none, mean, cls, last, rank; unspecified: the model's
     tokens_per_second: int = 0  # the most that a request may limit itself to; 0: no limits, -1: measured at start
     spm_infill: bool = False  # suffix, prefix, middle instead of prefix, suffix, middle
     verbosity: int = 0
@@ -94,3 +97,6 @@ class ModelInfo:
     eog_tokens: list[int] = field(default_factory=list)
     lora: list[dict[str, str]] = field(default_factory=list)  # by id: path, task_name, prompt_prefix
     tokens_per_second: int = 0  # the cap of TextConfig, measured by now; 0: none
+    generates: bool = True  # not an encoder, and not a reranker
+    pooling: str = ""  # how vectors are made; none where it does not embed
+    n_vector: int = 0  # floats of a vector; with pooling rank the classifier's outputs

@@ -45,6 +45,10 @@ PROBABILITIES = [{**LIKELY, "top_logprobs": [LIKELY]}]
 ENVELOPE = {"id": str, "object": str, "created": int, "model": str, "system_fingerprint": str}
 LEGACY_LOGPROBS = {"tokens": [str], "token_logprobs": [NUMBER], "top_logprobs": [dict], "text_offset": [int]}
 PROGRESS = {"total": int, "cache": int, "processed": int, "time_ms": NUMBER}
+RANKED = {"index": int, "relevance_score": NUMBER}
+RANKING = {
+    "model": str, "object": str, "results": [RANKED], "usage": {"prompt_tokens": int, "total_tokens": int},
+}  # fmt: skip
 ADAPTER = {"id": int, "path": str, "scale": NUMBER, "task_name": str, "prompt_prefix": str}
 NEXT_TOKEN = {
     "has_next_token": bool, "has_new_line": bool, "n_remain": int, "n_decoded": int, "stopped_eos": bool,

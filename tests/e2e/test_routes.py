@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from e2e.shapes import (
     PROBABILITIES,
     PROGRESS,
     PROPS,
+    RANKED,
+    RANKING,
     SLOT,
     TEXT_OR_NULL,
     TIMINGS,
@@ -53,6 +55,13 @@ def equipped(serve: Callable[..., ServerProcess], folder: Path) -> ServerProcess
     make_lora(folder / "a.gguf", seed=1)
     make_lora(folder / "b.gguf", seed=2)
     return serve(*arguments, "--lora", str(folder / "a.gguf"), "--lora-scaled", str(folder / "b.gguf"), "0.5")
+
+
+@pytest.fixture(scope="module")
+def judge(reranker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A reranker."""
+    with ServerProcess(tmp_path_factory.mktemp("judge") / "log", "-m", str(reranker), "--rerank", "-t", "1") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +314,28 @@ def test_infill(equipped: ServerProcess) -> None:
     assert (beyond.status_code, beyond.headers["content-type"]) == (410, "text/plain; charset=utf-8")
 
 
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank", "/reranking", "/v1/reranking"])
+def test_rerank(judge: ServerProcess, path: str) -> None:
+    body: dict[str, Any] = {"query": "Who?", "documents": ["It was me.", {"text": "Nobody knows.", "id": 1}]}
+    plain = judge.ok(path, body)
+    assert_shape(plain, {**RANKING, "results": [{**RANKED, "document": dict}]})
+    assert sorted(map(str, (one["document"] for one in plain["results"]))) == sorted(
+        map(str, ({"text": "It was me."}, body["documents"][1]))
+    )
+    assert plain["object"] == "list"
+    assert plain["model"].endswith(".gguf")
+    bare = judge.ok(path, {**body, "return_documents": False, "model": "mine", "top_n": 1})
+    assert_shape(bare, RANKING)
+    assert (bare["model"], len(bare["results"])) == ("mine", 1)
+    body = {"query": "Who?", "texts": ["It was me.", "Nobody knows."]}
+    assert_shape(judge.ok(path, body), [{"index": int, "score": NUMBER}])
+    assert_shape(judge.ok(path, {**body, "return_text": True}), [{"index": int, "score": NUMBER, "text": str}])
+    for field, value in (("query", None), ("texts", []), ("top_n", 0), ("return_text", 1), ("raw_scores", "no")):
+        assert field in refused(judge.post(path, {**body, field: value}), 400, "invalid_request_error")
+    long = refused(judge.post(path, {**body, "texts": ["short", "long " * 600]}), 400, "exceed_context_size_error")
+    assert "text 1" in long
+
+
 def test_lora_adapters(equipped: ServerProcess) -> None:
     listed = equipped.http.get("/lora-adapters").json()
     assert_shape(listed, [ADAPTER])
@@ -365,6 +396,7 @@ def test_metrics(server: ServerProcess) -> None:
         ("POST", "/embeddings", "--embeddings"),
         ("POST", "/embedding", "--embeddings"),
         ("POST", "/v1/rerank", "--rerank"),
+        ("POST", "/v2/rerank", "--rerank"),
         ("POST", "/rerank", "--rerank"),
         ("POST", "/reranking", "--rerank"),
         ("POST", "/v1/reranking", "--rerank"),

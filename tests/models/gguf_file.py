@@ -1,4 +1,4 @@
-"""Writes small GGUF files (version 3): enough for adapters, and for every way in which one can be wrong.
+"""Writes GGUF files (version 3): enough for small models and adapters, and for every way in which one can be wrong.
 
 "GGUF" | u32 version | i64 n_tensors | i64 n_values | values | tensor entries | data, each tensor padded to 32
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-UINT32, INT32, FLOAT32, STRING, ARRAY, FLOAT64 = 4, 5, 6, 8, 9, 12
+UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, FLOAT64 = 4, 5, 6, 7, 8, 9, 12
 F32, F16, I32 = 0, 1, 26
 KINDS = {np.dtype(np.float32): F32, np.dtype(np.float16): F16, np.dtype(np.int32): I32}
 ALIGNMENT = 32
@@ -33,14 +33,29 @@ def write_gguf(path: Path, values: dict[str, Value], tensors: dict[str, NDArray[
     """Arrays have numpy's shape, rows last: the reverse of ggml's. int is a u32, float a 32-bit one. Returns `path`."""
     head = b"GGUF" + struct.pack("<Iqq", 3, len(tensors), len(values))
     head += b"".join(_text(key) + _value(value) for key, value in values.items())
-    data = b""
+    data: list[bytes] = []
+    offset = 0
     for name, array in tensors.items():
         shape = array.shape[::-1]
         head += _text(name) + struct.pack(f"<I{len(shape)}q", len(shape), *shape)
-        head += struct.pack("<IQ", KINDS[array.dtype], len(data))
-        data += _padded(np.ascontiguousarray(array).tobytes())
-    path.write_bytes(_padded(head) + data)
+        head += struct.pack("<IQ", KINDS[array.dtype], offset)
+        data.append(_padded(np.ascontiguousarray(array).tobytes()))
+        offset += len(data[-1])
+    with path.open("wb") as out:
+        out.writelines((_padded(head), *data))
     return path
+
+
+def boolean(value: bool) -> Typed:
+    return Typed(BOOL, struct.pack("<?", value))
+
+
+def strings(*texts: str) -> Typed:
+    return Typed(ARRAY, struct.pack("<IQ", STRING, len(texts)) + b"".join(map(_text, texts)))
+
+
+def int32_array(*numbers: int) -> Typed:
+    return Typed(ARRAY, struct.pack(f"<IQ{len(numbers)}i", INT32, len(numbers), *numbers))
 
 
 def uint32_array(*numbers: int) -> Typed:

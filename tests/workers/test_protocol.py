@@ -21,6 +21,7 @@ from llamabox.engine.events import (
     StopType,
     Timings,
     TokenProbs,
+    Vector,
 )
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import ChannelBroken, InvalidRequest, LlamaboxError, ServerFault, to_wire
@@ -30,6 +31,7 @@ from llamabox.workers.protocol import (
     Abort,
     Call,
     Configure,
+    Embed,
     LoadFailed,
     Loading,
     Message,
@@ -39,6 +41,7 @@ from llamabox.workers.protocol import (
     Step,
     StopAsked,
     Submit,
+    Vectors,
     decode,
     encode,
     read_error,
@@ -61,6 +64,7 @@ by_annotation: dict[Any, st.SearchStrategy[Any]] = {
     "str": texts,
     "bool": st.booleans(),
     "str | None": st.none() | texts,
+    "int | None": st.none() | ints,
     "list[int]": st.lists(ints, max_size=5),
     "tuple[str, ...]": st.lists(texts, max_size=3).map(tuple),
     "tuple[int, ...]": st.lists(ints, max_size=3).map(tuple),
@@ -74,6 +78,7 @@ by_annotation: dict[Any, st.SearchStrategy[Any]] = {
     "tuple[int, int]": st.tuples(ints, ints),
     "list[dict[str, str]]": st.lists(st.dictionaries(texts, texts, max_size=3), max_size=3),
     "list[tuple[int | str, float]]": st.lists(st.tuples(ints | texts, biases), max_size=3),
+    "list[list[str | int]]": st.lists(st.lists(ints | texts, max_size=3), max_size=3),
     "list[str | int]": st.lists(ints | texts, max_size=5),
     "dict[str, Any]": st.dictionaries(texts, values, max_size=3),
     "Any": values,
@@ -102,11 +107,17 @@ by_annotation["GenerationParams"] = made(GenerationParams)
 by_annotation["TextConfig"] = made(TextConfig)
 by_annotation["ModelInfo"] = made(ModelInfo)
 by_annotation["Activity | None"] = st.none() | made(Activity)
+by_annotation["bytes"] = st.binary(max_size=16)
+by_annotation["Activity"] = made(Activity)
+by_annotation["list[Vector]"] = st.lists(made(Vector), max_size=5)
 by_annotation["list[Event]"] = st.lists(
     st.one_of(made(Progress), made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
 )
 messages: st.SearchStrategy[Message] = st.one_of(
-    *(made(cls) for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, Ready, Step, Reply, StopAsked)),
+    *(
+        made(cls)
+        for cls in (Configure, Submit, Embed, Vectors, Abort, Call, Shutdown, Loading, Ready, Step, Reply, StopAsked)
+    ),
     made(LoadFailed, error=wires),
 )
 
@@ -115,7 +126,7 @@ def through(message: Message) -> Message:
     frame = encode(message)
     n_header, n_payload = PREFIX.unpack(frame[: PREFIX.size])
     assert len(frame) == PREFIX.size + n_header + n_payload
-    return decode(frame[PREFIX.size :])
+    return decode(frame[PREFIX.size : PREFIX.size + n_header], frame[PREFIX.size + n_header :])
 
 
 def parts(value: Any) -> Any:
@@ -135,9 +146,23 @@ def test_every_message_comes_out_as_it_went_in(message: Message) -> None:
 
 
 def test_every_message_has_a_kind() -> None:
-    for cls in (Configure, Submit, Abort, Call, Shutdown, Loading, LoadFailed, Ready, Step, Reply, StopAsked):
+    for cls in (
+        Configure,
+        Submit,
+        Embed,
+        Abort,
+        Call,
+        Shutdown,
+        Loading,
+        LoadFailed,
+        Ready,
+        Step,
+        Vectors,
+        Reply,
+        StopAsked,
+    ):
         assert cls in protocol._KIND_OF
-    assert set(protocol._KIND_OF.values()) == set(protocol._BUILD)
+    assert set(protocol._KIND_OF.values()) == set(protocol._BUILD) | set(protocol._BUILD_WITH_PAYLOAD)
 
 
 @given(st.lists(texts, min_size=2, max_size=4), texts)

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from llamabox.bindings.vocab import Vocab
+from llamabox.engine.passages import Passage
 from llamabox.engine.request import Request
-from llamabox.errors import InvalidRequest
-from llamabox.workers.protocol import Submit
+from llamabox.errors import InvalidRequest, RequestError
+from llamabox.workers.protocol import Embed, Submit
+from llamabox.workers.text.pairs import PairFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """An Embed, tokenised."""
+
+    passages: list[Passage]
+    n_left: int
 
 
 class Intake:
     """Tokenises what clients send. Thread-safe, as llama_tokenize is."""
 
-    def __init__(self, vocab: Vocab) -> None:
+    def __init__(self, vocab: Vocab, pairs: PairFormat) -> None:
         self._vocab = vocab
+        self._pairs = pairs
 
     def request(self, submit: Submit) -> Request:
         """The engine's request for `submit`. Raises InvalidRequest naming the field."""
@@ -25,6 +37,26 @@ class Intake:
             sampling = dataclasses.replace(params.sampling, logit_bias=self._logit_bias(submit))
             params = dataclasses.replace(params, sampling=sampling)
         return Request(request_id=submit.request_id, tokens=tuple(tokens), params=params)
+
+    def passages(self, embed: Embed) -> Passages:
+        """The embedder's passages for `embed`. Raises RequestError naming the field and the passage."""
+        if embed.query is None:
+            found = [self._passage(embed, embed.first + i, prompt) for i, prompt in enumerate(embed.prompts)]
+        else:
+            pairing = self._pairs.pairing(embed.query, n_document=embed.n_document, truncate=embed.truncate)
+            texts = ("".join(map(str, prompt)) for prompt in embed.prompts)
+            found = [
+                Passage(embed.request_id, embed.first + i, tuple(pairing(text)), embed.field)
+                for i, text in enumerate(texts)
+            ]
+        return Passages(found, embed.n_left)
+
+    def _passage(self, embed: Embed, index: int, prompt: list[str | int]) -> Passage:
+        try:
+            tokens = self.tokens(prompt, add_special=embed.add_special, parse_special=embed.parse_special)
+        except RequestError as error:
+            raise InvalidRequest(f"Field 'input': input {index}: {error.message}", field="input") from error
+        return Passage(embed.request_id, index, tuple(tokens), embed.field)
 
     def tokens(self, content: Sequence[str | int], *, add_special: bool, parse_special: bool) -> list[int]:
         """The ids of strings and ids in order; only a leading string gets BOS and the like."""

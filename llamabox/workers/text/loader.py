@@ -6,23 +6,32 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from llamabox import errors, processors
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, build_info
 from llamabox.bindings.adapters import Lora, apply_loras
-from llamabox.bindings.context import Context, ContextParams, Rope, RopeScaling
+from llamabox.bindings.context import Context, ContextParams, FlashAttention, Pooling, Rope, RopeScaling
+from llamabox.bindings.gguf import Header
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
+from llamabox.engine.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
 from llamabox.workers.text.attention import attention_tile, flash_attention
+from llamabox.workers.text.embedding import QUICK_ROWS, open_context
 from llamabox.workers.text.infill import InfillFormat
+from llamabox.workers.text.pairs import PairFormat
+from llamabox.workers.text.pooler import LlamaPooler
 from llamabox.workers.text.speed import measure
 from llamabox.workers.text.steering import read_steering
 from llamabox.workers.text_config import ModelInfo, TextConfig
 
 logger = logging.getLogger(__name__)
+
+ANY_LENGTH = 1 << 30
+"""Bytes that one token may stand for, where there is no limit."""
 
 
 class TextModel:
@@ -34,35 +43,42 @@ class TextModel:
     def __init__(self, native: Native, config: TextConfig, on_progress: Callable[[float], None]) -> None:
         """Raises ModelLoadError or ContextError with one line that says what is wrong."""
         backend.start(native, backend.Numa(config.numa))
-        self.model = Model.load(native, config.model, model_params(config, native), on_progress=on_progress)
+        self.model = Model.load(
+            native,
+            config.model,
+            model_params(config, native),
+            on_progress=on_progress,
+            widen=partial(widening, config, native),
+        )
         try:
-            if not self.model.has_decoder:
-                raise errors.ModelLoadError(f"{config.model} is an encoder: it embeds text, but cannot generate any")
             self.steering = read_steering(config, self.model)
             self.loras = [Lora(self.model, path) for path, _ in config.lora]
-            params = context_params(config, self.model)
-            self.context = Context(self.model, params)
+            self._open_contexts(config, native)
         except errors.LlamaboxError:
             self.model.close()  # and the adapters that were loaded with it
             raise
         self.threads = thread_pools(config, self.context)
+        if self.threads is not None and self.embedding_context not in (None, self.context):
+            self.threads.attach(self.embedding_context)
         if self.steering is not None:
-            self.steering.apply(self.context)
-        self.n_ctx = slot_context(config, self.context)
+            for context in self._contexts():
+                self.steering.apply(context)
         if config.warmup:
             self._warm_up()
         self.tokens_per_second = config.tokens_per_second
-        if config.tokens_per_second < 0:
+        if config.tokens_per_second < 0 and not self.generates:
+            self.tokens_per_second = 0
+        elif config.tokens_per_second < 0:
             self.tokens_per_second = measure(self.context)
             logger.info("measured: at most %d tokens per second", self.tokens_per_second)
         self.engine = Engine(
             LlamaRunner(
                 self.context,
                 self.loras,
-                tile=attention_tile(config, params.flash_attn, has_gpu=has_gpu(native)),
+                tile=attention_tile(config, self._flash, has_gpu=has_gpu(native)),
             ),
             EngineConfig(
-                n_slots=config.n_parallel,
+                n_slots=min(config.n_parallel, self.context.n_seq_max),  # less for a model that only embeds
                 n_ctx=self.n_ctx,
                 context_shift=config.context_shift,
                 cont_batching=config.cont_batching,
@@ -71,18 +87,76 @@ class TextModel:
                 host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
             ),
         )
+        self.embedder = self._open_embedder(config, native)
         if self.steering is not None:
             logger.info("control vector on layers %d to %d", self.steering.first, self.steering.last)
-        if config.context_shift and not self.engine.context_shift:
+        if config.context_shift and not self.engine.context_shift and self.generates:
             logger.info("this model's memory cannot shift: generations end at the context's end")
+
+    def _open_contexts(self, config: TextConfig, native: Native) -> None:
+        """One that generates, one that embeds, or both; where only one of them is there, `context` is that one.
+
+        The engine of a model that does not generate never gets a request.
+        """
+        params = context_params(config, self.model)
+        self._flash = params.flash_attn
+        self.embedding_context: Context | None = None
+        self.lane_contexts: list[Context] = []
+        self.n_threads = max(config.n_threads_batch, config.n_threads, 1)
+        self.n_ctx = slot_context(config, self.model, params.n_ctx)
+        if config.rerank and not self.model.has_classifier:
+            raise errors.ModelLoadError(f"{config.model} is no reranker: it has no classifier, which --rerank needs")
+        if config.embeddings or config.rerank:
+            self.embedding_context = self.context = self._open_embedding(config, native, params)
+            if not self.embedding_context.memory.exists:
+                n_more = n_lanes(config, native, self.n_ctx) - 1
+                self.lane_contexts = [self._open_embedding(config, native, params) for _ in range(n_more)]
+            if self.loras:
+                logger.warning("embeddings are made by the model alone, without its LoRA adapters")
+        self.generates = not config.rerank and self.model.has_decoder
+        if self.generates and (self.embedding_context is None or self.embedding_context.memory.exists):
+            try:
+                self.context = Context(self.model, params)
+                self.n_ctx = slot_context(config, self.model, self.context.n_ctx_seq)
+            except errors.LlamaboxError:
+                if self.embedding_context is not None:
+                    self.embedding_context.close()
+                raise
+        self.generates = self.generates and self.context.memory.exists
+        if not self.generates and self.embedding_context is None:
+            self.context.close()
+            raise errors.ModelLoadError(
+                f"{config.model} cannot generate text: give --embeddings to make vectors with it"
+            )
+
+    def _open_embedding(self, config: TextConfig, native: Native, params: ContextParams) -> Context:
+        rows = quick_rows(config, native)
+        # Whole batches of passages have rows enough for what flash attention computes in tiles.
+        params = replace(params, flash_attn=FlashAttention(config.flash_attn))
+        return open_context(self.model, params, Pooling(config.pooling), n_ctx=self.n_ctx, quick_rows=rows)
+
+    def _contexts(self) -> list[Context]:
+        every = [self.context, self.embedding_context, *self.lane_contexts]
+        return list(dict.fromkeys(context for context in every if context is not None))
+
+    def _open_embedder(self, config: TextConfig, native: Native) -> Embedder | None:
+        """The embedder, and in `poolers` what computes its batches: several where each has a context of its own."""
+        self.poolers: list[LlamaPooler] = []
+        first = self.embedding_context
+        if first is None:
+            return None
+        is_tiled = not first.memory.exists and config.flash_attn != "off" and not has_gpu(native)
+        self.poolers = [LlamaPooler(context, is_tiled=is_tiled) for context in (first, *self.lane_contexts)]
+        return Embedder(self.poolers[0], n_ctx=self.n_ctx, n_rows=quick_rows(config, native))
 
     def _warm_up(self) -> None:
         """With the adapters too: what libllama cannot compute with should end the load, not the first request."""
-        if self.loras:
+        if self.loras and self.generates:
             apply_loras(self.context, [(lora, 1.0) for lora in self.loras])
             self.context.warm_up()
             apply_loras(self.context, [])
-        self.context.warm_up()
+        for context in self._contexts():
+            context.warm_up()
 
     def info(self) -> ModelInfo:
         """What the server process is told."""
@@ -107,7 +181,7 @@ class TextModel:
             context_shift=self.engine.context_shift,
             build=build_info(model.native)["build"],
             eog_tokens=list(vocab.eog_tokens),
-            longest_piece=vocab.longest_piece,
+            longest_piece=vocab.longest_piece if vocab.type in self._plain_vocabularies() else ANY_LENGTH,
             lora=[
                 {
                     "path": str(lora.path),
@@ -117,12 +191,30 @@ class TextModel:
                 for lora in self.loras
             ],
             tokens_per_second=self.tokens_per_second,
+            generates=self.generates,
+            pooling=self.embedding_context.pooling if self.embedding_context else "",
+            n_vector=self.n_vector,
         )
+
+    @property
+    def n_vector(self) -> int:
+        """Floats of a vector; 0 where none are made."""
+        if self.embedding_context is None:
+            return 0
+        is_rank = self.embedding_context.pooling is Pooling.RANK
+        return self.model.n_cls_out if is_rank else self.model.n_embd_out
+
+    def _plain_vocabularies(self) -> tuple[int, int]:
+        """Whose tokens stand for all of a text; others leave blanks out, or take a word of any length for one token."""
+        lib = self.model.native.lib
+        return lib.LLAMA_VOCAB_TYPE_SPM, lib.LLAMA_VOCAB_TYPE_BPE
 
     def close(self) -> None:
         if self.threads is not None:
             self.threads.close()
-        self.context.close()
+        for context in self._contexts():
+            context.adopt()  # from its lane, if it has one
+            context.close()
         for lora in self.loras:
             lora.close()
         self.model.close()
@@ -218,17 +310,55 @@ def thread_pools(config: TextConfig, context: Context) -> ThreadPools | None:
     return ThreadPools(context, plain, batch)
 
 
+def pair_format(text: TextModel) -> PairFormat:
+    """How a reranker is asked."""
+    return PairFormat(text.model.vocab, text.model.chat_template("rerank"), n_ctx=text.n_ctx)
+
+
 def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:
     """How /infill lays its prompts out."""
     vocab = text.model.vocab
     return InfillFormat(vocab, n_batch=config.n_batch, n_ctx=text.n_ctx, suffix_first=config.spm_infill)
 
 
-def slot_context(config: TextConfig, context: Context) -> int:
-    """Cells of one slot (D-21): its share of the context, at most what the model was trained for."""
-    n_ctx_train = context.model.n_ctx_train
+MAX_WIDENING = 256 << 20
+"""Bytes. The matrices of a model of 110 million parameters take 170 more."""
+
+
+def widening(config: TextConfig, native: Native, header: Header) -> int:
+    """Bytes that an encoder's weights may take in addition, for the sake of speed (see bindings.widen).
+
+    What generates reads all weights for each token, and would lose by it.
+    """
+    causal = header.values.get(f"{header.text('general.architecture')}.attention.causal")
+    is_encoder = (config.embeddings or config.rerank) and causal is False
+    return MAX_WIDENING if is_encoder and not has_gpu(native) else 0
+
+
+def quick_rows(config: TextConfig, native: Native) -> int:
+    """Tokens of a batch of passages: as many as are computed at once, but no more than makes them quicker."""
+    return config.n_ubatch if has_gpu(native) else min(config.n_ubatch, QUICK_ROWS)
+
+
+MAX_LANES = 8
+LANE_TOKENS = 8192
+"""Of the longest passages of all lanes together: what a context takes grows with the square of them."""
+
+
+def n_lanes(config: TextConfig, native: Native, n_ctx: int) -> int:
+    """Batches of passages that are computed side by side, a thread each. Options that place threads know of one."""
+    plain, batch = thread_params(config)
+    if has_gpu(native) or not plain == batch == ThreadParams():
+        return 1
+    n_threads = max(config.n_threads_batch, config.n_threads, 1)
+    return max(1, min(n_threads, MAX_LANES, LANE_TOKENS // n_ctx))
+
+
+def slot_context(config: TextConfig, model: Model, n_most: int) -> int:
+    """Cells of one slot (D-21): its share of the context, at most `n_most` and what the model was trained for."""
+    n_ctx_train = model.n_ctx_train
     share = (config.n_ctx or n_ctx_train) // config.n_parallel
-    n_ctx = min(share, context.n_ctx_seq)
+    n_ctx = min(share, n_most)
     if n_ctx_train and n_ctx > n_ctx_train:
         logger.warning("slots are limited to the %d tokens that the model was trained for", n_ctx_train)
         n_ctx = n_ctx_train

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
 
-from llamabox.workers.protocol import Call, Submit
+from llamabox.workers.protocol import Call, Embed, Submit
+
+Text = Submit | Embed | Call
+"""What has something to tokenise."""
 
 MIN_BYTES = 32 * 1024
 """Of text in one message, from which on it is long: tokenising takes up to a microsecond a byte, or several."""
@@ -14,10 +18,12 @@ MIN_BYTES = 32 * 1024
 MIN_TOKENS = 32 * 1024
 
 
-def is_long(message: Submit | Call) -> bool:
+def is_long(message: Text) -> bool:
     """Whether it would hold up those behind it."""
     if isinstance(message, Submit):
         texts = [*message.prompt, *(key for key, _ in message.logit_bias)]
+    elif isinstance(message, Embed):
+        texts = [message.query or "", *(piece for prompt in message.prompts for piece in prompt)]
     else:
         texts = [*message.arguments.get("content", ()), *message.arguments.get("tokens", ())]
     return len(texts) > MIN_TOKENS or sum(len(text) for text in texts if isinstance(text, str)) > MIN_BYTES
@@ -26,28 +32,28 @@ def is_long(message: Submit | Call) -> bool:
 class LongTexts:
     """A thread that does one long message after the other. `put` and `abort` are the reader thread's."""
 
-    def __init__(self, prepare: Callable[[Submit | Call], Callable[[], None]]) -> None:
+    def __init__(self, prepare: Callable[[Text], Callable[[], None]]) -> None:
         """`prepare` does the work; what it returns hands on the outcome, and is not called for an aborted request."""
         self._prepare = prepare
-        self._queue: queue.SimpleQueue[Submit | Call] = queue.SimpleQueue()
-        self._waiting: set[str] = set()  # ids of the requests that are here
+        self._queue: queue.SimpleQueue[Text] = queue.SimpleQueue()
+        self._waiting: Counter[str] = Counter()  # messages that are here, by request
         self._lock = threading.Lock()  # so that no abort falls between the last look and the handing on
         self._thread = threading.Thread(target=self._run, name="long texts", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, message: Submit | Call) -> None:
+    def put(self, message: Text) -> None:
         """Its turn comes."""
-        if isinstance(message, Submit):
+        if not isinstance(message, Call):
             with self._lock:
-                self._waiting.add(message.request_id)
+                self._waiting[message.request_id] += 1
         self._queue.put(message)
 
     def abort(self, request_id: str) -> None:
         """Forget a request, if it is here."""
         with self._lock:
-            self._waiting.discard(request_id)
+            self._waiting.pop(request_id, None)
 
     def _run(self) -> None:
         while True:
@@ -58,5 +64,7 @@ class LongTexts:
                 hand_on = self._prepare(message)
                 with self._lock:
                     if message.request_id in self._waiting:
-                        self._waiting.remove(message.request_id)
+                        self._waiting[message.request_id] -= 1
+                        if not self._waiting[message.request_id]:
+                            del self._waiting[message.request_id]
                         hand_on()

@@ -15,16 +15,19 @@ from llamabox.engine.events import Activity, Failed
 from llamabox.engine.request import Request
 from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.protocol import Abort, Call, Message, Reply, Shutdown, Step, Submit
+from llamabox.workers.protocol import Abort, Call, Embed, Message, Reply, Shutdown, Step, Submit
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
+from llamabox.workers.text.embedding import EmbeddingDesk
 from llamabox.workers.text.grammars import GrammarDesk
-from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.long_texts import LongTexts, is_long
+from llamabox.workers.text.intake import Intake, Passages
+from llamabox.workers.text.lanes import Computed
+from llamabox.workers.text.long_texts import LongTexts, Text, is_long
+from llamabox.workers.text.sharing import Sharing
 from llamabox.workers.text.slot_calls import METHODS, ReadSlot, SlotCalls
 
 logger = logging.getLogger(__name__)
 
-Task = Request | Abort | Call | Shutdown | ReadSlot
+Task = Request | Passages | Computed | Abort | Call | Shutdown | ReadSlot
 """What the reader thread hands to the loop."""
 
 
@@ -67,9 +70,9 @@ class Reader:
 
     def _take(self, message: Message) -> None:
         match message:
-            case Submit() | Call() if is_long(message):
+            case Submit() | Embed() | Call() if is_long(message):
                 self._long_texts.put(message)
-            case Submit() | Call():
+            case Submit() | Embed() | Call():
                 self._prepare(message)()
             case Abort():
                 self._long_texts.abort(message.request_id)
@@ -84,9 +87,21 @@ class Reader:
             case _:
                 logger.error("a text worker has no use for a %s message", type(message).__name__)
 
-    def _prepare(self, message: Submit | Call) -> Callable[[], None]:
+    def _prepare(self, message: Text) -> Callable[[], None]:
         """Does what needs the vocabulary; the function returned hands on what came of it."""
-        return self._request(message) if isinstance(message, Submit) else self._answer(message)
+        match message:
+            case Submit():
+                return self._request(message)
+            case Embed():
+                return self._passages(message)
+        return self._answer(message)
+
+    def _passages(self, embed: Embed) -> Callable[[], None]:
+        assert self._intake is not None, "a request before Ready"
+        try:
+            return partial(self.tasks.put, self._intake.passages(embed))
+        except LlamaboxError as error:
+            return partial(self.refuse, embed.request_id, error)
 
     def _request(self, submit: Submit) -> Callable[[], None]:
         assert self._intake is not None, "a request before Ready"
@@ -120,6 +135,7 @@ class Loop:
         engine: Engine,
         calls: EngineCalls,
         slots: SlotCalls,
+        embedding: EmbeddingDesk | None = None,
         *,
         has_spare_core: bool = False,
     ) -> None:
@@ -135,6 +151,8 @@ class Loop:
         self._engine = engine
         self._calls = calls
         self._slots = slots
+        self._embedding = embedding
+        self._sharing = Sharing()
         self._stopping = False
         self._told = Activity()
 
@@ -142,11 +160,30 @@ class Loop:
         """Serve until Shutdown."""
         while not self._stopping:
             self._take_in()
-            events = self._engine.step()
-            activity = self._engine.activity()
-            if events or activity != self._told:
-                self._told = activity
-                self._tell(Step(events, activity, self._engine.times))
+            if self._embedding is None or self._embedding.is_idle:
+                self._generate(contested=False)
+            elif self._engine.is_idle or self._engine.rest() > 0:
+                self._embed(self._embedding, contested=False)
+            elif self._sharing.embeds_next:
+                self._embed(self._embedding, contested=True)
+            else:
+                self._generate(contested=True)
+
+    def _generate(self, *, contested: bool) -> None:
+        start = time.perf_counter()
+        events = self._engine.step()
+        activity = self._engine.activity()
+        if self._embedding is not None:
+            activity = self._embedding.activity(activity)
+        if events or activity != self._told:
+            self._told = activity
+            self._tell(Step(events, activity, self._engine.times))
+        self._sharing.generated(time.perf_counter() - start, contested=contested)
+
+    def _embed(self, embedding: EmbeddingDesk, *, contested: bool) -> None:
+        start = time.perf_counter()
+        embedding.step(self._engine.activity(), self._sharing.budget if contested else None)
+        self._sharing.embedded(time.perf_counter() - start, contested=contested)
 
     def _tell(self, step: Step) -> None:
         if step.times is not None:
@@ -161,7 +198,11 @@ class Loop:
     def _take_in(self) -> None:
         """Do all tasks at hand; wait for one when there is nothing else to do."""
         self._slots.retry()
-        if self._engine.is_idle:
+        if self._embedding is not None:
+            self._embedding.begin()
+        if self._embedding is not None and not self._embedding.is_idle:
+            pass  # there is a batch to compute, whatever else there is
+        elif self._engine.is_idle:
             self._do(self._next_when_idle())
         elif (seconds := self._engine.rest()) > 0:
             self._do_within(seconds)
@@ -192,8 +233,16 @@ class Loop:
         match task:
             case Request():
                 self._submit(task)
+            case Passages():
+                assert self._embedding is not None, "the server embeds nothing without --embeddings"
+                self._embedding.submit(task)
+            case Computed():
+                assert self._embedding is not None
+                self._embedding.take(task, self._engine.activity())
             case Abort():
                 self._engine.abort(task.request_id)
+                if self._embedding is not None:
+                    self._embedding.abort(task.request_id)
             case Call() if task.method not in METHODS:
                 self._answer(task)
             case Call() | ReadSlot():

@@ -20,9 +20,11 @@ from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
 from llamabox.workers.text import slot_file
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
+from llamabox.workers.text.embedding import EmbeddingDesk
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.loader import TextModel, has_spare_core, infill_format, thread_params
+from llamabox.workers.text.lanes import Lanes
+from llamabox.workers.text.loader import TextModel, has_spare_core, infill_format, pair_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
 from llamabox.workers.text.sigterm import watch_sigterm
 from llamabox.workers.text.slot_calls import SlotCalls
@@ -65,7 +67,7 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     with LogPump(native):
         beside = Beside()
         text = TextModel(native, config, lambda progress: channel.send(Loading(progress)))
-        intake = Intake(text.model.vocab)
+        intake = Intake(text.model.vocab, pair_format(text))
         grammars = GrammarDesk(text.model.vocab, beside, reader.tasks.put, reader.refuse)
         prepare_default(grammars, config)
         calls = QuickCalls(text.model.vocab, intake, infill_format(config, text), text.engine, text.n_ctx)
@@ -74,17 +76,30 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         digests = [lora.digest for lora in text.loras]
         n_vocab = text.model.vocab.n_tokens
         slots = SlotCalls(text.engine, key, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
+        embedding = embedding_desk(text, channel, reader)
         calls_of_engine = EngineCalls(text.engine)
-        loop = Loop(channel, reader, text.engine, calls_of_engine, slots, has_spare_core=has_spare_core(text))
+        is_spare = has_spare_core(text)
+        loop = Loop(channel, reader, text.engine, calls_of_engine, slots, embedding, has_spare_core=is_spare)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(text.info()))
         loop.run()
         beside.close()
         grammars.close()
+        if embedding is not None:
+            embedding.close()
         text.close()
     channel.close()
     return 0
+
+
+def embedding_desk(text: TextModel, channel: BlockingChannel, reader: Reader) -> EmbeddingDesk | None:
+    """What makes the vectors, where somebody may ask for some."""
+    if text.embedder is None:
+        return None
+    if len(text.poolers) == 1:
+        return EmbeddingDesk(text.embedder, channel)
+    return EmbeddingDesk(text.embedder, channel, Lanes(text.embedder, text.poolers, text.n_threads, reader.tasks.put))
 
 
 def prepare_default(grammars: GrammarDesk, config: TextConfig) -> None:

@@ -1,0 +1,78 @@
+"""Batches of passages computed side by side: for a CPU and models that keep nothing, a context for each thread.
+
+Threads that compute one batch together wait for each other at each of its hundreds of operations. A MiniLM on two cores
+made 87 vectors a second of texts with 62 tokens by two threads a batch, and 97 by a batch for each thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from llamabox.engine.embedder import Embedder, Job, Outcome, compute
+from llamabox.errors import ServerFault, to_wire
+from llamabox.workers.text.pooler import LlamaPooler
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A lane's batch is done."""
+
+    job: Job
+    outcome: Outcome
+
+
+class Lanes:
+    """Computes an embedder's batches. All methods are the engine's thread's; `close` must come before the contexts'.
+
+    No batch is begun before a lane is free for it: whoever comes meanwhile may have a better claim to that one.
+    """
+
+    def __init__(
+        self, embedder: Embedder, poolers: Sequence[LlamaPooler], n_threads: int, done: Callable[[Computed], None]
+    ) -> None:
+        """`n_threads` compute a batch that is alone. `done` is called on a lane's thread."""
+        self._embedder = embedder
+        self._n_lanes = len(poolers)
+        self._n_threads = n_threads
+        self._done = done
+        self._n_begun = 0
+        self._is_alone = False  # a batch has all threads: another beside it would be in its way
+        self._free: queue.SimpleQueue[LlamaPooler] = queue.SimpleQueue()
+        for pooler in poolers:
+            self._free.put(pooler)
+        self._threads = ThreadPoolExecutor(self._n_lanes, thread_name_prefix="embedding lane")
+
+    def begin(self) -> None:
+        """Give the lanes what waits, as far as they can take it."""
+        while self._n_begun < self._n_lanes and not self._is_alone and (job := self._embedder.begin()) is not None:
+            self._is_alone = not self._n_begun and not self._embedder.has_waiting
+            self._n_begun += 1
+            self._threads.submit(self._compute, job, self._n_threads if self._is_alone else 1)
+
+    def finished(self) -> None:
+        """A Computed came: its lane gets its next batch."""
+        self._n_begun -= 1
+        self._is_alone = False
+        self.begin()
+
+    def close(self) -> None:
+        """Ends with the batches that are being computed. Idempotent."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _compute(self, job: Job, n_threads: int) -> None:
+        pooler = self._free.get()
+        try:
+            pooler.adopt(n_threads)
+            outcome = compute(job, pooler)
+        except Exception as error:  # else nobody would hear of it, and its requests would wait for ever
+            logger.exception("a batch of passages")
+            outcome = Outcome(0.0, [], to_wire(ServerFault(f"embedding failed: {error}")))
+        finally:
+            self._free.put(pooler)
+        self._done(Computed(job, outcome))

