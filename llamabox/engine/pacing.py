@@ -22,6 +22,9 @@ class Pacing:
     A step of n decoding rows alone takes t_decode(n) seconds; each prompt token adds t_token. A chunk of
     (factor - 1) * t_decode(n) / t_token tokens keeps a step, hence a stream's gap, near factor * t_decode(n).
     Both are moving averages.
+
+    Where more prompts wait than streams run, the chunk grows in proportion: sixteen clients that come together should
+    not be served by ones because one of them was first.
     """
 
     def __init__(self, *, factor: float = GAP_FACTOR) -> None:
@@ -37,12 +40,16 @@ class Pacing:
         elif n_prefill >= MIN_CHUNK:
             self._token = _blend(self._token, max(seconds - self._decode_time(n_decode), 0.0) / n_prefill)
 
-    def chunk(self, n_decode: int, idle: float = 0.0) -> int:
-        """Prompt tokens that may join a step of `n_decode` rows, or one that nobody waits for within `idle` seconds."""
+    def chunk(self, n_decode: int, n_prompts: int = 1, idle: float = 0.0) -> int:
+        """Prompt tokens of `n_prompts` that may join a step of `n_decode` rows.
+
+        With `idle`: or join a step of which nobody waits for a row within so many seconds.
+        """
         decode = self._decode_time(n_decode)
         if not decode or not self._token:
             return MIN_CHUNK
-        return max(MIN_CHUNK, int(((self._factor - 1.0) * decode + idle) / self._token))
+        patience = (self._factor - 1.0) * max(1.0, n_prompts / n_decode)
+        return max(MIN_CHUNK, int((patience * decode + idle) / self._token))
 
     def _decode_time(self, n_rows: int) -> float:
         """Seconds of a step of so many rows alone; from the nearest number of rows that was measured; 0: none was.

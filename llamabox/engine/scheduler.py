@@ -149,10 +149,11 @@ class Scheduler:
         # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
         n_decode = sum(not sequence.is_prefilling for sequence in ready)
         if n_decode:
-            return self._pacing.chunk(n_decode) if self._cont_batching else 0
+            n_prompts = sum(_has_prompt(sequence) for sequence in ready)
+            return min(self._n_chunk, self._pacing.chunk(n_decode, n_prompts)) if self._cont_batching else 0
         if next_due is not None:
             # A text that sits this step out wants its next one in time.
-            return min(self._n_chunk, self._pacing.chunk(1, next_due - now))
+            return min(self._n_chunk, self._pacing.chunk(1, idle=next_due - now))
         return self._n_chunk
 
     def _make_room(self, sequence: Sequence) -> bool:

@@ -54,7 +54,13 @@ def test_time_in_which_nobody_is_due_is_filled() -> None:
     pacing = Pacing(factor=3.0)
     measured(pacing, 0.1, 0.001)
     assert pacing.chunk(4) == 200
-    assert pacing.chunk(4, 0.05) == 250
+    assert pacing.chunk(4, idle=0.05) == 250
+
+
+def test_the_more_prompts_wait_for_one_stream_the_longer_it_waits() -> None:
+    pacing = Pacing(factor=3.0)
+    measured(pacing, 0.1, 0.001)
+    assert [pacing.chunk(4, n_prompts) for n_prompts in (0, 1, 4, 6, 16)] == [200, 200, 200, 300, 800]
 
 
 def test_it_follows_a_machine_that_became_slower() -> None:
