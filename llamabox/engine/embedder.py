@@ -23,6 +23,7 @@ class Job:
     taken: list[tuple[Passage, int]]
     batch: Batch
     n_tokens: int  # of the passages, without what fills up the batch
+    is_big: bool = False  # of a request with many passages left
     dropped: set[str] = field(default_factory=set)  # requests that were aborted meanwhile
 
 
@@ -82,6 +83,11 @@ class Embedder:
         """Whether there is something of which no batch has begun."""
         return len(self._waiting) > 0
 
+    @property
+    def is_big_next(self) -> bool:
+        """Whether the next batch is that of a request with many passages left, which no small one waits beside."""
+        return self._waiting.is_big_next
+
     def submit(self, passages: Seq[Passage], n_left: int) -> list[Failed]:
         """Queue passages of one request, which has `n_left` yet to be embedded, with these.
 
@@ -121,16 +127,20 @@ class Embedder:
             self._begun = first, 0
         return self._part(*self._begun, n_rows)
 
-    def begin(self) -> Job | None:
+    def begin(self, *, halved: bool = False) -> Job | None:
         """Take out a batch for somebody else to compute; `finish` must follow. None where nothing waits.
 
-        Not for poolers that split.
+        `halved`: of half as many rows as are best, because somebody may be about to wait for it. Not for poolers that
+        split.
         """
-        room = TiledRoom(self._n_rows) if self._pooler.is_tiled else PlainRoom(self._n_rows)
-        taken = self._waiting.take(room, self._n_rows, self._pooler.n_sequences)
+        is_big = self.is_big_next
+        n_rows = max(1, self._n_rows // 2) if halved else self._n_rows
+        room = TiledRoom(n_rows) if self._pooler.is_tiled else PlainRoom(n_rows)
+        taken = self._waiting.take(room, n_rows, self._pooler.n_sequences)
         if not taken:
             return None
         job = self._lay_out(taken, room.n_rows)
+        job.is_big = is_big
         self._begun_jobs.append(job)
         return job
 

@@ -43,6 +43,10 @@ class Line:
     n_passed: int = 0  # batches since it last had a part in one
 
     @property
+    def is_big(self) -> bool:
+        return self.n_left >= BIG
+
+    @property
     def rank(self) -> tuple[bool, int, int]:
         """Small requests first, so that a big one costs them next to nothing; but nobody waits for ever."""
         return self.n_passed < MAX_PASSED, self.n_left, self.number
@@ -65,6 +69,11 @@ class Waiting:
     def requests(self) -> Set[str]:
         """The requests that have something here."""
         return self._lines.keys()
+
+    @property
+    def is_big_next(self) -> bool:
+        """Whether the next batch is a big request's."""
+        return bool(self._lines) and min(self._lines.values(), key=lambda line: line.rank).is_big
 
     def add(self, passages: Iterable[Passage], n_left: int) -> None:
         """More of one request, which has `n_left` without a vector, these and those that are still to come."""
@@ -89,7 +98,7 @@ class Waiting:
         taken: list[tuple[Passage, int]] = []
         served: list[Line] = []
         for line in sorted(self._lines.values(), key=lambda line: line.rank):
-            if taken and (2 * room.n_used >= n_rows or len(taken) == n_most or line.n_left >= BIG):
+            if taken and (2 * room.n_used >= n_rows or len(taken) == n_most or line.is_big):
                 break
             n_before = len(taken)
             left: list[Passage] = []

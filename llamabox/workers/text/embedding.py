@@ -94,7 +94,7 @@ class EmbeddingDesk:
     def take(self, computed: Computed, engine: Activity) -> None:
         """A lane's batch is done."""
         assert self._lanes is not None
-        self._lanes.finished()
+        self._lanes.finished(computed.job)
         made = self._embedder.finish(computed.job, computed.outcome)
         self._send(made, self._embedder.activity(engine))
 

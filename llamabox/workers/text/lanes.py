@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from llamabox.errors import ServerFault, to_wire
 from llamabox.workers.text.pooler import LlamaPooler
 
 logger = logging.getLogger(__name__)
+
+EXPECTING = 2.0
+"""Seconds after a small request's batch in which another is expected, and big requests' batches are halved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +34,28 @@ class Computed:
 class Lanes:
     """Computes an embedder's batches. All methods are the engine's thread's; `close` must come before the contexts'.
 
-    No batch is begun before a lane is free for it: whoever comes meanwhile may have a better claim to that one.
+    No batch is begun before a lane is free for it: whoever comes meanwhile may have a better claim to that one. Batches
+    of small requests and of big ones are not computed side by side: a small request waits for what has begun, and is
+    then as quick as ever.
     """
 
     def __init__(
-        self, embedder: Embedder, poolers: Sequence[LlamaPooler], n_threads: int, done: Callable[[Computed], None]
+        self,
+        embedder: Embedder,
+        poolers: Sequence[LlamaPooler],
+        n_threads: int,
+        done: Callable[[Computed], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`n_threads` compute a batch that is alone. `done` is called on a lane's thread."""
         self._embedder = embedder
         self._n_lanes = len(poolers)
         self._n_threads = n_threads
         self._done = done
-        self._n_begun = 0
+        self._clock = clock
+        self._begun: list[Job] = []
+        self._small_until = 0.0  # when small requests are no longer expected
         self._is_alone = False  # a batch has all threads: another beside it would be in its way
         self._free: queue.SimpleQueue[LlamaPooler] = queue.SimpleQueue()
         for pooler in poolers:
@@ -50,14 +64,24 @@ class Lanes:
 
     def begin(self) -> None:
         """Give the lanes what waits, as far as they can take it."""
-        while self._n_begun < self._n_lanes and not self._is_alone and (job := self._embedder.begin()) is not None:
-            self._is_alone = not self._n_begun and not self._embedder.has_waiting
-            self._n_begun += 1
+        while len(self._begun) < self._n_lanes and not self._is_alone:
+            is_big = self._embedder.is_big_next
+            if any(job.is_big is not is_big for job in self._begun):
+                return
+            now = self._clock()
+            job = self._embedder.begin(halved=is_big and now < self._small_until)
+            if job is None:
+                return
+            if not is_big:
+                self._small_until = now + EXPECTING
+            has_company = self._embedder.has_waiting and self._embedder.is_big_next is is_big
+            self._is_alone = not self._begun and not has_company
+            self._begun.append(job)
             self._threads.submit(self._compute, job, self._n_threads if self._is_alone else 1)
 
-    def finished(self) -> None:
-        """A Computed came: its lane gets its next batch."""
-        self._n_begun -= 1
+    def finished(self, job: Job) -> None:
+        """A Computed of it came: its lane gets its next batch."""
+        self._begun.remove(job)
         self._is_alone = False
         self.begin()
 
