@@ -15,6 +15,10 @@ from llamabox.engine.passages import Passage, Waiting
 from llamabox.engine.rooms import PlainRoom, TiledRoom
 from llamabox.engine.seams import Pooler
 
+BRIEF = 8
+"""What the rows of a batch are divided by where others may wait for its end. A batch of 128 rows of short texts took a
+MiniLM 50 ms on one core, where a text of eight words alone is answered within 8."""
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -127,14 +131,14 @@ class Embedder:
             self._begun = first, 0
         return self._part(*self._begun, n_rows)
 
-    def begin(self, *, halved: bool = False) -> Job | None:
+    def begin(self, *, brief: bool = False) -> Job | None:
         """Take out a batch for somebody else to compute; `finish` must follow. None where nothing waits.
 
-        `halved`: of half as many rows as are best, because somebody may be about to wait for it. Not for poolers that
-        split.
+        `brief`: of an eighth of the rows that are best, because somebody may be about to wait for it. Not for poolers
+        that split.
         """
         is_big = self.is_big_next
-        n_rows = max(1, self._n_rows // 2) if halved else self._n_rows
+        n_rows = max(1, self._n_rows // BRIEF) if brief else self._n_rows
         room = TiledRoom(n_rows) if self._pooler.is_tiled else PlainRoom(n_rows)
         taken = self._waiting.take(room, n_rows, self._pooler.n_sequences)
         if not taken:

@@ -20,7 +20,7 @@ from llamabox.workers.text.pooler import LlamaPooler
 logger = logging.getLogger(__name__)
 
 EXPECTING = 2.0
-"""Seconds after a small request's batch in which another is expected, and big requests' batches are halved."""
+"""Seconds after a small request's batch in which another is expected, and big requests' batches are brief."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Lanes:
             if any(job.is_big is not is_big for job in self._begun):
                 return
             now = self._clock()
-            job = self._embedder.begin(halved=is_big and now < self._small_until)
+            job = self._embedder.begin(brief=is_big and now < self._small_until)
             if job is None:
                 return
             if not is_big:
