@@ -15,7 +15,7 @@ from llamabox.engine.passages import Passage, Waiting
 from llamabox.engine.rooms import PlainRoom, TiledRoom
 from llamabox.engine.seams import Pooler
 
-BRIEF = 16
+BRIEF = 8
 """What the rows of a batch are divided by where others may wait for its end. A batch of 128 rows of short texts took a
 MiniLM 50 ms on one core, where a text of eight words alone is answered within 8."""
 
@@ -134,7 +134,7 @@ class Embedder:
     def begin(self, *, brief: bool = False) -> Job | None:
         """Take out a batch for somebody else to compute; `finish` must follow. None where nothing waits.
 
-        `brief`: of a sixteenth of the rows that are best, because somebody may be about to wait for it. Not for poolers
+        `brief`: of an eighth of the rows that are best, because somebody may be about to wait for it. Not for poolers
         that split.
         """
         is_big = self.is_big_next

@@ -10,7 +10,7 @@ import pytest
 from fakes import FakePooler, vector_of
 
 from llamabox.engine.batch import Batch
-from llamabox.engine.embedder import Embedder
+from llamabox.engine.embedder import BRIEF, Embedder
 from llamabox.engine.events import Vector
 from llamabox.engine.passages import BIG, Passage
 from llamabox.workers.text.lanes import EXPECTING, Computed, Lanes
@@ -127,7 +127,7 @@ def test_big_batches_are_brief_while_small_requests_are_expected(bench: Bench) -
     for _ in range(2):
         bench.end_one()
     assert bench.end_one() == ["small"]
-    assert [len(job.taken) for job in bench.lanes._begun] == [1, 1]
+    assert [len(job.batch) for job in bench.lanes._begun] == [N_ROWS // BRIEF, N_ROWS // BRIEF]
     bench.now += EXPECTING
     bench.end_all()
     assert {len(job.batch) for job in bench.lanes._begun} == {N_ROWS}
