@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import httpx
 import pytest
 from e2e.near_tie import Oracle, assert_same_or_near_tie
 from e2e.server_process import ServerProcess
+from e2e.streamed import streamed
 
 N_STREAMS = 32
 N_VANISH = 8
@@ -42,28 +42,10 @@ def ask(i: int) -> dict[str, Any]:
     }
 
 
-async def stream(http: httpx.AsyncClient, body: dict[str, Any], leave_after: int | None = None) -> list[int]:
-    """The tokens of a streamed /completion; with `leave_after` the client is gone after so many events."""
-    tokens: list[int] = []
-    async with http.stream("POST", "/completion", json={**body, "stream": True}) as response:
-        assert response.status_code == 200
-        n_events = 0
-        async for line in response.aiter_lines():
-            if not line.startswith("data: "):
-                continue
-            event = json.loads(line[6:])
-            assert "error" not in event, event
-            tokens += event["tokens"]
-            n_events += 1
-            if leave_after is not None and n_events >= leave_after:
-                return tokens
-    return tokens
-
-
 async def all_at_once(url: str, vanishing: set[int]) -> list[list[int]]:
     limits = httpx.Limits(max_connections=N_STREAMS)
     async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as http:
-        jobs = [stream(http, ask(i), 3 if i in vanishing else None) for i in range(N_STREAMS)]
+        jobs = [streamed(http, ask(i), 3 if i in vanishing else None) for i in range(N_STREAMS)]
         return await asyncio.gather(*jobs)
 
 
@@ -90,15 +72,15 @@ def test_32_streams_on_8_slots_say_what_they_would_have_said_alone(
 def test_a_client_that_leaves_frees_its_slot_whether_streamed_or_not(server: ServerProcess) -> None:
     body = {"prompt": "Count: 1 2 3", "n_predict": 500, "ignore_eos": True}
 
-    async def leave(streamed: bool) -> None:
+    async def leave(is_streamed: bool) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-            task = asyncio.create_task(http.post("/completion", json={**body, "stream": streamed}))
+            task = asyncio.create_task(http.post("/completion", json={**body, "stream": is_streamed}))
             while not any(slot["is_processing"] for slot in (await http.get("/slots")).json()):
                 await asyncio.sleep(0.01)
             task.cancel()
 
-    for streamed in (True, False):
-        asyncio.run(leave(streamed))
+    for is_streamed in (True, False):
+        asyncio.run(leave(is_streamed))
         server.wait_idle(3.0)
 
 

@@ -6,7 +6,6 @@ It lasts LLAMABOX_SOAK_SECONDS, else 20 seconds, and until enough texts are comp
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import time
@@ -20,6 +19,7 @@ import httpx
 import pytest
 from e2e.near_tie import Oracle, assert_same_or_near_tie
 from e2e.server_process import ServerProcess
+from e2e.streamed import streamed
 from e2e.survival import n_files, resident, unharmed, wait_for
 
 SECONDS = float(os.environ.get("LLAMABOX_SOAK_SECONDS", "20"))
@@ -89,31 +89,12 @@ class Soak:
         while time.monotonic() < deadline or sum(texts.total() for texts in self.texts) < N_TEXTS:
             which = chance.randrange(len(self.asked))
             leave_after = chance.randrange(8) if chance.random() < ABORTS else None
-            tokens = await self._ask(http, self.asked[which], leave_after)
-            if tokens is None:
+            tokens = await streamed(http, self.asked[which], leave_after)
+            if len(tokens) < self.asked[which]["n_predict"]:
+                assert leave_after is not None, "a text ends early"
                 self.n_aborted += 1
             else:
                 self.texts[which][tuple(tokens)] += 1
-
-    async def _ask(self, http: httpx.AsyncClient, body: dict[str, Any], leave_after: int | None) -> list[int] | None:
-        """The tokens; None where the client was gone after `leave_after` events."""
-        tokens: list[int] = []
-        async with http.stream("POST", "/completion", json={**body, "stream": True}) as response:
-            assert response.status_code == 200
-            n_events = 0
-            if leave_after == 0:
-                return None
-            async for line in response.aiter_lines():
-                if not line.startswith("data: "):
-                    continue
-                event = json.loads(line[6:])
-                assert "error" not in event, event
-                tokens += event["tokens"]
-                n_events += 1
-                if n_events == leave_after:
-                    return None
-        assert len(tokens) == body["n_predict"]
-        return tokens
 
     def growth(self, name: str) -> int:
         """Bytes by which a process' most memory exceeds the most of the warm-up."""
