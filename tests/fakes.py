@@ -6,9 +6,11 @@ import ast
 import copy
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 
 import numpy as np
 
@@ -212,6 +214,32 @@ class FakeSampler:
         return token
 
 
+def ubatches(seq_ids: Seq[int], n_ubatch: int) -> list[dict[int, int]]:
+    """How libllama cuts a batch with separate KV streams (split_equal): rows by sequence of each ubatch.
+
+    Each takes the first sequence that is left and those with the ids right behind it, and of all the same number of
+    rows: as many as the shortest has, and as fit.
+    """
+    left = Counter(seq_ids)
+    found: list[dict[int, int]] = []
+    while left:
+        first = min(left)
+        side_by_side = list(takewhile(left.__contains__, count(first)))[: n_ubatch + 1]
+        n_rows = min(min(left[seq_id] for seq_id in side_by_side), max(n_ubatch // len(side_by_side), 1))
+        found.append(dict.fromkeys(side_by_side, n_rows))
+        left = Counter({seq_id: n - n_rows * (seq_id in side_by_side) for seq_id, n in left.items()})
+        left = +left
+    return found
+
+
+def _check_kinds(seq_ids: Seq[int], n_ubatch: int) -> None:
+    """All rows are lone or none is, also where libllama cuts the batch."""
+    is_lone = {n_rows == 1 for n_rows in Counter(seq_ids).values()}
+    assert len(is_lone) == 1, f"lone rows beside runs: {seq_ids}"
+    for ubatch in ubatches(seq_ids, n_ubatch):
+        assert {n_rows == 1 for n_rows in ubatch.values()} == is_lone, f"a run leaves a lone row: {seq_ids}"
+
+
 class FakeRunner:
     """A model whose next token is a hash of the cells its last token attended to.
 
@@ -227,8 +255,10 @@ class FakeRunner:
         memory: FakeMemory | None = None,
         adds_bos: bool = False,
         tile: int = 1,
+        mixes: bool = True,
     ) -> None:
         self.tile = tile
+        self.mixes = mixes
         self._n_batch = n_batch
         self._n_ubatch = n_ubatch
         self._adds_bos = adds_bos
@@ -264,6 +294,8 @@ class FakeRunner:
         assert 0 < len(batch) <= self._n_batch
         assert batch.seq_ids == sorted(batch.seq_ids)
         assert batch.outputs == sorted(set(batch.outputs))
+        if not self.mixes:
+            _check_kinds(batch.seq_ids, self._n_ubatch)
         self._memory.carry_out()
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, errors.NoRoom):

@@ -115,7 +115,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--no-context-shift": row(observed.text_model, "--no-context-shift", context_shift=False),
     "--batch-size": row(context, "-b 100", n_batch=100),
     "--ubatch-size": row(context, "-ub 100", n_ubatch=100),
-    "--flash-attn": row(context, "-fa off", flash_attn_type="LLAMA_FLASH_ATTN_TYPE_DISABLED"),
+    "--flash-attn": row(context, "-fa on", flash_attn_type="LLAMA_FLASH_ATTN_TYPE_ENABLED"),
     "--cache-reuse": Shown("e2e/test_cache_reuse.py::test_the_command_line_turns_it_on_for_everybody"),
     "--slot-prompt-similarity": Shown(
         "e2e/test_prefix_reuse.py::test_how_similar_a_slot_must_be_to_be_preferred_to_an_older_one"

@@ -131,6 +131,11 @@ class Model:
         return self._int("n_embd")
 
     @cached_property
+    def n_head(self) -> int:
+        """Attention heads of a layer that has most."""
+        return self._int("n_head")
+
+    @cached_property
     def n_embd_out(self) -> int:
         """Floats of an embedding, which a model may project to another size than n_embd."""
         return self._int("n_embd_out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from llamabox.engine.host_cache import Kept
 from llamabox.engine.kv_cache import KVCache
@@ -18,6 +19,20 @@ WORTH_WAITING = 32
 """Cells that a sequence must gain before it waits for another one to compute them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where the beginning of a prompt is: in a slot, in host memory, in pieces that would have to be moved."""
+
+    match: Match = field(default_factory=Match)
+    kept: Kept = field(default_factory=Kept)
+    reuse: Reuse | None = None
+
+    @property
+    def n_cells(self) -> int:
+        """Of the best of them."""
+        return max(self.match.n_cells, self.kept.n_cells, 0 if self.reuse is None else self.reuse.n_cells)
+
+
 class Admission:
     """First come, first served, but nobody waits behind a sequence that itself waits for a slot or a prefix of its own.
 
@@ -29,10 +44,18 @@ class Admission:
     """
 
     def __init__(
-        self, cache: KVCache, slot_similarity: float, on_start: Callable[[Sequence], None] | None = None
+        self,
+        cache: KVCache,
+        slot_similarity: float,
+        strands: Callable[[Sequence, int], bool],
+        on_start: Callable[[Sequence], None] | None = None,
     ) -> None:
-        """`on_start` is shown each sequence that is about to get a slot, before what is in the slots changes."""
+        """`strands` tells whether the last so many cells of a prompt would leave one that should not be computed alone.
+
+        `on_start` is shown each sequence that is about to get a slot, before what is in the slots changes.
+        """
         self._cache = cache
+        self._strands = strands
         self._on_start = on_start
         self._similarity = slot_similarity
         self._waiting: list[Sequence] = []
@@ -66,28 +89,32 @@ class Admission:
 
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
         """Put `sequence` into one of the `free` slots. False when it had better wait."""
-        match = Match()
-        kept = Kept()
-        n_cells = 0
-        reuse: Reuse | None = None
+        found = Found()
         if sequence.params.cache_prompt:
             # The last prompt token is always computed: its logits choose the first token.
-            match = self._cache.match(sequence.cells, sequence.n_prompt - 1)
-            reuse = self._reuse(sequence, free)
-            kept = self._cache.kept(sequence.cells, sequence.n_prompt - 1)
-            n_cells = max(match.n_cells, kept.n_cells, 0 if reuse is None else reuse.n_cells)
-            if _coming(sequence, running) > n_cells:
+            found = self._find(sequence, free, sequence.n_prompt - 1)
+            if found.n_cells and self._strands(sequence, sequence.n_prompt - found.n_cells):
+                found = self._find(sequence, free, found.n_cells - 1)
+            if _coming(sequence, running) > found.n_cells:
                 return False
         if self._on_start is not None:
             self._on_start(sequence)
-        if kept.n_cells >= n_cells > match.n_cells + WORTH_RESTORING:
-            sequence.slot, sequence.n_cached = free[0], self._cache.take_kept(free[0], kept)
-        elif reuse is not None and reuse.n_cells > match.n_cells:
-            sequence.slot, sequence.n_cached = reuse.slot, self._cache.take_reuse(reuse)
+        if found.kept.n_cells >= found.n_cells > found.match.n_cells + WORTH_RESTORING:
+            sequence.slot, sequence.n_cached = free[0], self._cache.take_kept(free[0], found.kept)
+        elif found.reuse is not None and found.reuse.n_cells > found.match.n_cells:
+            sequence.slot, sequence.n_cached = found.reuse.slot, self._cache.take_reuse(found.reuse)
         else:
-            sequence.slot, sequence.n_cached = self._place(match, free)
+            sequence.slot, sequence.n_cached = self._place(found.match, free)
         sequence.state = State.RUNNING
         return True
+
+    def _find(self, sequence: Sequence, free: list[Slot], limit: int) -> Found:
+        """What of the first `limit` cells of the prompt is there."""
+        return Found(
+            self._cache.match(sequence.cells, limit),
+            self._cache.kept(sequence.cells, limit),
+            self._reuse(sequence, free, limit),
+        )
 
     def _place(self, match: Match, free: list[Slot]) -> tuple[Slot, int]:
         """A slot of `free` that holds the matched cells, and how many it holds."""
@@ -98,13 +125,13 @@ class Admission:
             return match.slot, self._cache.take(match.slot, match.n_cells)
         return oldest, self._cache.copy(match.slot, oldest, match.n_cells)
 
-    def _reuse(self, sequence: Sequence, free: list[Slot]) -> Reuse | None:
+    def _reuse(self, sequence: Sequence, free: list[Slot], limit: int) -> Reuse | None:
         """What the prompt can take from one slot by moving cells, where the request allows that."""
         params = sequence.params
         # The choices of one request start from one evaluation, which must be exact to be shared.
         if not params.n_cache_reuse or params.n > 1:
             return None
-        reuse = self._cache.best_reuse(free, sequence.cells, sequence.n_prompt - 1, params.n_cache_reuse)
+        reuse = self._cache.best_reuse(free, sequence.cells, limit, params.n_cache_reuse)
         if reuse is None or not (reuse.slot is free[0] or self._is_similar(reuse.slot, reuse.n_cells)):
             return None
         return reuse

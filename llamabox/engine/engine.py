@@ -62,6 +62,7 @@ class Engine:
             n_batch=runner.n_batch,
             n_chunk=runner.n_ubatch,
             tile=runner.tile,
+            mixes=runner.mixes,
             adds_bos=runner.adds_bos(),
             cont_batching=config.cont_batching,
             slot_similarity=config.slot_similarity,

@@ -104,10 +104,11 @@ class LlamaRunner:
     `loras` are those of the model, by id. A change of adapters costs the next decode some milliseconds.
     """
 
-    def __init__(self, context: Context, loras: Seq[Lora] = (), *, tile: int = 1) -> None:
-        """`tile`: see Runner."""
+    def __init__(self, context: Context, loras: Seq[Lora] = (), *, tile: int = 1, mixes: bool = True) -> None:
+        """`tile` and `mixes`: see Runner."""
         self._context = context
         self._tile = tile
+        self._mixes = mixes
         self._loras = loras
         self._applied: LoraSet = ()
         self._vocab = context.model.vocab
@@ -128,6 +129,10 @@ class LlamaRunner:
     @property
     def tile(self) -> int:
         return self._tile
+
+    @property
+    def mixes(self) -> bool:
+        return self._mixes
 
     @property
     def memory(self) -> LlamaMemory:

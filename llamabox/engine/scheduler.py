@@ -1,15 +1,17 @@
-"""What the next llama_decode computes: decoding rows first, then prefill in chunks, under one token budget."""
+"""What the next llama_decode computes: rows that decode, prompts in chunks, or both, under one token budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from llamabox.engine.admission import Admission
 from llamabox.engine.batch import Batch
 from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.pacing import Pacing
-from llamabox.engine.portions import portion
+from llamabox.engine.portions import SHORTEST, portion, run_length
+from llamabox.engine.request import LoraSet
 from llamabox.engine.sequence import Sequence
 from llamabox.engine.turns import Turns
 
@@ -38,17 +40,24 @@ class Work:
     admitted: list[Sequence] = field(default_factory=list)
     stuck: list[Sequence] = field(default_factory=list)
     next_due: float | None = None  # when the first of those is due that keep to a speed limit and sat this step out
-    n_decode: int = 0
-    n_forced: int = 0  # cells of decoding sequences beyond one each
+    n_decode: int = 0  # rows that cost what decoding rows cost
+    n_forced: int = 0  # cells that grammars force
     n_prefill: int = 0
+
+
+Part = tuple[Sequence, int]
+"""A sequence and how many of its cells a step computes."""
 
 
 class Scheduler:
     """Decides; computes nothing. Owned by the engine's thread.
 
-    `n_batch` bounds the rows of a step, `n_chunk` the prompt tokens of a step in which nobody decodes; `tile` see
-    portions. Without
-    `cont_batching` prompts wait until nobody decodes (the seed's -nocb).
+    `n_batch` bounds the rows of a step, `n_chunk` the prompt tokens of a step in which nobody decodes; `tile` and
+    `mixes`: see Runner. Without `cont_batching` prompts wait until nobody decodes (the seed's -nocb).
+
+    Where rows do not mix, a step has either lone rows or runs, and the two kinds take turns. What a sequence's run is
+    does not depend on others: of a prompt all but the last cell, whose row yields the first token and is a lone one;
+    and what a grammar forces, whole.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class Scheduler:
         n_batch: int,
         n_chunk: int,
         tile: int,
+        mixes: bool,
         adds_bos: bool,
         cont_batching: bool,
         slot_similarity: float,
@@ -69,10 +79,12 @@ class Scheduler:
         self._n_batch = n_batch
         self._n_chunk = min(n_chunk, n_batch)
         self._tile = tile if 2 * (tile + 1) <= n_batch else 1
+        self._mixes = mixes
         self._adds_bos = adds_bos
         self._cont_batching = cont_batching
-        self._admission = Admission(cache, slot_similarity, on_start)
+        self._admission = Admission(cache, slot_similarity, self._strands, on_start)
         self._turns = Turns()
+        self._runs_next: set[LoraSet] = set()  # of these, lone rows had the last step while runs waited
         self.running: list[Sequence] = []
 
     @property
@@ -104,52 +116,91 @@ class Scheduler:
         work.next_due = min((time for time, _ in due if time > now), default=None)
         ready = [sequence for time, sequence in due if time <= now]
         mine = self._whose_turn(ready, work.batch)
-        parts: list[tuple[Sequence, int]] = []
-        for sequence in mine:
-            if sequence.n_pending == 1 or not sequence.is_prefilling:
-                if self._make_room(sequence):
-                    parts.append((sequence, 1))
-                else:
-                    work.stuck.append(sequence)
-        work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
-        parts = self._extend(parts)
-        n_cells = sum(n_cells for _, n_cells in parts)
-        work.n_forced = n_cells - len(parts)
-        prefill = self._prefill(
-            mine, self._n_batch - n_cells, self._chunk(ready, work.next_due, now), has_others=bool(parts)
-        )
-        if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
+        rows = self._rows(mine, work)
+        prompts = [sequence for sequence in mine if self._has_prompt(sequence)]
+        chunk = self._chunk(ready, work.next_due, now) if prompts else 0
+        plan = self._mixed if self._mixes else self._unmixed
+        parts = plan(work, rows, prompts, chunk)
+        if len(mine) < len(ready) and any(self._has_prompt(sequence) for sequence in ready):
             self._turns.end()
-        work.n_prefill = sum(n_cells for _, n_cells in prefill)
-        self._fill(work, parts + prefill)
+        self._fill(work, parts)
         return work
+
+    def _run(self, sequence: Sequence, n_pending: int) -> int:
+        """Of a prompt's last `n_pending` cells, those that are not left to a lone row."""
+        return n_pending if self._mixes or sequence.params.n_predict == 0 else n_pending - 1
+
+    def _strands(self, sequence: Sequence, n_pending: int) -> bool:
+        """Whether a prompt's last `n_pending` cells leave a lone row to what was computed as a run when it was made."""
+        return not self._mixes and self._run(sequence, n_pending) == 1
+
+    def _has_prompt(self, sequence: Sequence) -> bool:
+        """Its prompt takes more than the one row that everybody gets."""
+        return sequence.is_prefilling and self._run(sequence, sequence.n_pending) > 1
+
+    def _rows(self, mine: list[Sequence], work: Work) -> list[Part]:
+        """Those of `mine` that decode or are at the end of their prompt, with a cell each and what a grammar forces."""
+        able: list[Sequence] = []
+        for sequence in mine:
+            if not self._has_prompt(sequence):
+                (able if self._make_room(sequence) else work.stuck).append(sequence)
+        return [(sequence, 1 if sequence.is_prefilling else self._forced(sequence)) for sequence in able]
+
+    def _forced(self, sequence: Sequence) -> int:
+        """Cells of a decoding sequence up to the context's end: what lies behind it waits for the shift, as ever."""
+        return min(sequence.n_pending, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
+
+    def _mixed(self, work: Work, rows: list[Part], prompts: list[Sequence], chunk: int) -> list[Part]:
+        """All of it in one step."""
+        room = self._n_batch - len(rows)
+        parts: list[Part] = []
+        for sequence, n_cells in rows:
+            parts.append((sequence, min(n_cells, room + 1)))
+            room -= parts[-1][1] - 1
+        work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
+        work.n_forced = _n_cells(parts) - len(parts)
+        prefill = self._prefill(prompts, room, chunk)
+        work.n_prefill = _n_cells(prefill)
+        return parts + prefill
+
+    def _unmixed(self, work: Work, rows: list[Part], prompts: list[Sequence], chunk: int) -> list[Part]:
+        """All lone rows, or else runs."""
+        lone = [part for part in rows if part[1] == 1]
+        runs = [part for part in rows if part[1] > 1]
+        runs_wait = bool(runs or (prompts and chunk))
+        if lone and not (runs_wait and work.batch.lora in self._runs_next):
+            if runs_wait:
+                self._runs_next.add(work.batch.lora)
+            work.n_decode = len(lone)
+            return lone
+        self._runs_next.discard(work.batch.lora)
+        parts: list[Part] = []
+        room = self._n_chunk
+        for sequence, n_cells in sorted(runs, key=_n_generated):  # who had to stand back was left behind
+            length = run_length(n_cells, room, _lengths(parts)) or (0 if parts else min(n_cells, room))
+            parts += [(sequence, length)] if length else []
+            room -= length
+        work.n_forced = _n_cells(parts)
+        prefill = self._prefill(prompts, room, chunk, parts)
+        work.n_prefill = _n_cells(prefill)
+        return parts + prefill
 
     def _whose_turn(self, ready: list[Sequence], batch: Batch) -> list[Sequence]:
         """Those of the `ready` sequences whose LoRA set has its turn, which becomes the batch's."""
         able = ready
         if not self._cont_batching and any(not sequence.is_prefilling for sequence in ready):
-            able = [sequence for sequence in ready if not _has_prompt(sequence)]
+            able = [sequence for sequence in ready if not self._has_prompt(sequence)]
         if not able:
             return []
         batch.lora = self._turns.next(sequence.params.lora for sequence in able)
         return [sequence for sequence in ready if sequence.params.lora == batch.lora]
-
-    def _extend(self, parts: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int]]:
-        """The same with forced cells, up to the context's end: what lies behind it waits for the shift, as ever."""
-        room = self._n_batch - len(parts)
-        extended: list[tuple[Sequence, int]] = []
-        for sequence, _ in parts:
-            n_cells = min(sequence.n_pending, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED, room + 1)
-            room -= n_cells - 1
-            extended.append((sequence, n_cells))
-        return extended
 
     def _chunk(self, ready: list[Sequence], next_due: float | None, now: float) -> int:
         """Prompt tokens of this step."""
         # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
         n_decode = sum(not sequence.is_prefilling for sequence in ready)
         if n_decode:
-            n_prompts = sum(_has_prompt(sequence) for sequence in ready)
+            n_prompts = sum(self._has_prompt(sequence) for sequence in ready)
             return min(self._n_chunk, self._pacing.chunk(n_decode, n_prompts)) if self._cont_batching else 0
         if next_due is not None:
             # A text that sits this step out wants its next one in time.
@@ -171,36 +222,38 @@ class Scheduler:
         sequence.truncated = True
         return True
 
-    def _prefill(self, mine: list[Sequence], room: int, chunk: int, *, has_others: bool) -> list[tuple[Sequence, int]]:
-        """Prompt chunks of this step, as (sequence, number of cells)."""
-        candidates = [sequence for sequence in mine if _has_prompt(sequence)]
-        if not candidates or not chunk:
+    def _prefill(self, prompts: list[Sequence], room: int, chunk: int, runs: Seq[Part] = ()) -> list[Part]:
+        """Prompt chunks of this step, where they do not mix beside `runs`."""
+        if not prompts or not chunk:
             return []
-        candidates.sort(key=_urgency)
+        candidates = sorted(prompts, key=_urgency)
         fair = budget = min(room, chunk)
         n_behind = sum(sequence.n_pending for sequence in candidates)
-        parts: list[tuple[Sequence, int]] = []
+        parts: list[Part] = []
         for sequence in candidates:
             if budget <= 0:
                 break
             n_behind -= sequence.n_pending
             # Who was overtaken too often goes first, but leaves the others half of the step.
             share = max((budget + 1) // 2, budget - n_behind) if _is_overdue(sequence) else budget
-            n_cells = self._portion(sequence, share, lead=int(has_others or len(candidates) > 1))
-            n_cells = min(n_cells, room)
-            parts.append((sequence, n_cells))
+            n_cells = self._portion(sequence, share, room, [*runs, *parts])
+            if n_cells:
+                parts.append((sequence, n_cells))
             room -= n_cells
             budget -= n_cells
         _note_overtaking(candidates, dict(parts), fair)
         return parts
 
-    def _portion(self, sequence: Sequence, budget: int, *, lead: int) -> int:
+    def _portion(self, sequence: Sequence, budget: int, room: int, others: list[Part]) -> int:
         """Cells of a prompt for this step; more than the budget where only whole tiles are worth computing."""
-        # With separate streams one row of each sequence is computed together with the rows of the others.
-        lead = 0 if self._cache.is_unified else lead
-        return portion(sequence.n_pending, sequence.n_computed, budget, tile=self._tile, lead=lead)
+        n_run = self._run(sequence, sequence.n_pending)
+        n_cells = min(portion(n_run, sequence.n_computed, budget, tile=self._tile), room)
+        if self._mixes:
+            return n_cells
+        n_most = min(max(n_cells, SHORTEST), room)
+        return run_length(n_run, n_most, _lengths(others)) or (0 if others else n_cells)
 
-    def _fill(self, work: Work, parts: list[tuple[Sequence, int]]) -> None:
+    def _fill(self, work: Work, parts: list[Part]) -> None:
         # Rows in the order of their slots: separate KV streams are computed together only in consecutive order.
         parts.sort(key=lambda part: _slot_id(part[0]))
         for sequence, n_cells in parts:
@@ -216,14 +269,21 @@ class Scheduler:
             work.shares.append(Share(sequence, stop, row if wants_output else -1))
 
 
-def _has_prompt(sequence: Sequence) -> bool:
-    """Its prompt takes more than the one row that everybody gets."""
-    return sequence.is_prefilling and sequence.n_pending > 1
-
-
 def _slot_id(sequence: Sequence) -> int:
     assert sequence.slot is not None
     return sequence.slot.slot_id
+
+
+def _n_generated(part: Part) -> int:
+    return part[0].n_generated
+
+
+def _n_cells(parts: Iterable[Part]) -> int:
+    return sum(n_cells for _, n_cells in parts)
+
+
+def _lengths(parts: Iterable[Part]) -> set[int]:
+    return {n_cells for _, n_cells in parts}
 
 
 def _is_overdue(sequence: Sequence) -> bool:

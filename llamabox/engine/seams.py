@@ -99,6 +99,14 @@ class Runner(Protocol):
         """Rows of one sequence from which attention is computed in tiles, see portions; 1: it makes no difference."""
 
     @property
+    def mixes(self) -> bool:
+        """Whether a batch may hold lone rows of sequences beside runs of several.
+
+        Where not, a lone row is computed by another kernel than a run, with other low bits: so that no text depends on
+        its company, each batch holds one kind only, and no run may leave a lone row over (see portions).
+        """
+
+    @property
     def memory(self) -> Memory:
         """The KV memory that `execute` fills."""
 

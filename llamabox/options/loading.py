@@ -80,7 +80,7 @@ LOADING_OPTIONS = (
     Option(
         group=COMPLETION, flags=("-fa", "--flash-attn"), dest="text.flash_attn", metavar="[on|off|auto]",
         parse=v.one_of(v.FLASH_ATTN), const="on", words=frozenset(v.FLASH_ATTN), env="LLAMA_ARG_FLASH_ATTN",
-        parse_env=v.env_flash_attn, help="flash attention; without a value: on",
+        parse_env=v.env_flash_attn, help="flash attention; without a value: on; auto: off on a CPU, where it is slower",
     ),
     switch(COMPLETION, "-sp --special", "generation.special", "render special tokens in the text"),
 )  # fmt: skip

@@ -8,14 +8,9 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
+from e2e.near_tie import Oracle
 from e2e.server_process import ServerProcess
 from numpy.typing import NDArray
-
-from llamabox.bindings import backend
-from llamabox.bindings._ffi import load
-from llamabox.bindings.batch import Batch
-from llamabox.bindings.context import Context, ContextParams
-from llamabox.bindings.model import Model
 
 PROMPT = "I believe the meaning of life is"
 MESSAGES = [{"role": "user", "content": "Write an emoji of a cat, then the word cat."}]
@@ -36,21 +31,11 @@ def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
 
 def log_softmaxes(path: Path, prompt: str, generated: list[int]) -> list[NDArray[np.float64]]:
     """One row for each generated token: what was to be said of it."""
-    native = load()
-    backend.start(native)
-    with (
-        Model.load(native, path) as model,
-        Context(model, ContextParams(n_ctx=N_CTX, n_batch=N_CTX, n_ubatch=N_CTX, n_seq_max=1)) as context,
-    ):
-        tokens = model.vocab.tokenize(prompt, add_special=True, parse_special=True) + generated[:-1]
-        batch = Batch(native, N_CTX)
-        rows = list(batch.extend(tokens, 0, 0))[-len(generated) :]
-        for row in rows:
-            batch.logits[row] = 1
-        context.decode(batch)
+    with Oracle(path, N_CTX) as oracle:
+        tokens = oracle.tokenize(prompt)
         found = []
-        for row in rows:
-            logits = context.logits(row).astype(np.float64)
+        for row in oracle.logits(tokens[:-1], tokens[-1:] + generated[:-1]):
+            logits = row.astype(np.float64)
             shifted = logits - logits.max()
             found.append(shifted - np.log(np.exp(shifted).sum()))
         return found

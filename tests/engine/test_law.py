@@ -151,6 +151,7 @@ class Case:
     cont_batching: bool
     host_budget: int
     tile: int
+    mixes: bool
 
 
 cases = st.builds(
@@ -164,6 +165,7 @@ cases = st.builds(
     cont_batching=st.booleans(),
     host_budget=st.sampled_from([0, 3_000, 1_000_000]),
     tile=st.sampled_from([1, 2, 6]),
+    mixes=st.booleans(),
 )
 
 
@@ -199,7 +201,7 @@ def obeyed(case: Case) -> Counter[str]:
     """Try the law. Returns the situations that came about."""
     pool = WatchedMemory(n_cells=case.n_slots * N_CTX, **case.memory)
     driver = Driver(
-        FakeRunner(n_batch=case.n_batch, n_ubatch=case.n_ubatch, memory=pool, tile=case.tile),
+        FakeRunner(n_batch=case.n_batch, n_ubatch=case.n_ubatch, memory=pool, tile=case.tile, mixes=case.mixes),
         n_slots=case.n_slots,
         n_ctx=N_CTX,
         context_shift=case.context_shift,

@@ -27,6 +27,7 @@ class Workbench:
         n_batch: int = 64,
         n_chunk: int = 32,
         tile: int = 1,
+        mixes: bool = True,
         pacing: Pacing | None = None,
         cont_batching: bool = True,
     ) -> None:
@@ -38,6 +39,7 @@ class Workbench:
             n_batch=n_batch,
             n_chunk=n_chunk,
             tile=tile,
+            mixes=mixes,
             adds_bos=False,
             cont_batching=cont_batching,
             slot_similarity=0.5,
@@ -69,6 +71,8 @@ class Workbench:
         for share in work.shares:
             if share.row >= 0:
                 self._say(share.sequence)
+            elif share.stop == len(share.sequence.cells):  # nothing is to be generated
+                self.scheduler.remove(share.sequence)
         return work
 
     def _compute(self, sequence: Sequence, stop: int) -> None:

@@ -19,7 +19,7 @@ from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
-from llamabox.workers.text.attention import attention_tile
+from llamabox.workers.text.attention import attention_tile, flash_attention, mixes
 from llamabox.workers.text.embedding import QUICK_ROWS, open_context
 from llamabox.workers.text.infill import InfillFormat
 from llamabox.workers.text.pairs import PairFormat
@@ -75,7 +75,8 @@ class TextModel:
             LlamaRunner(
                 self.context,
                 self.loras,
-                tile=attention_tile(config, has_gpu=has_gpu(native)),
+                tile=attention_tile(config, self._flash, has_gpu=has_gpu(native)),
+                mixes=mixes(config, has_gpu=has_gpu(native)),
             ),
             EngineConfig(
                 n_slots=min(config.n_parallel, self.context.n_seq_max),  # less for a model that only embeds
@@ -99,6 +100,7 @@ class TextModel:
         The engine of a model that does not generate never gets a request.
         """
         params = context_params(config, self.model)
+        self._flash = params.flash_attn
         self.embedding_context: Context | None = None
         self.lane_contexts: list[Context] = []
         self.n_threads = max(config.n_threads_batch, config.n_threads, 1)
@@ -130,6 +132,8 @@ class TextModel:
 
     def _open_embedding(self, config: TextConfig, native: Native, params: ContextParams) -> Context:
         rows = quick_rows(config, native)
+        # Whole batches of passages have rows enough for what flash attention computes in tiles.
+        params = replace(params, flash_attn=FlashAttention(config.flash_attn))
         return open_context(self.model, params, Pooling(config.pooling), n_ctx=self.n_ctx, quick_rows=rows)
 
     def _contexts(self) -> list[Context]:
@@ -267,7 +271,7 @@ def context_params(config: TextConfig, model: Model) -> ContextParams:
         n_seq_max=config.n_parallel,
         n_threads=config.n_threads,
         n_threads_batch=config.n_threads_batch,
-        flash_attn=FlashAttention(config.flash_attn),
+        flash_attn=flash_attention(config, model, has_gpu=has_gpu(model.native)),
         kv_unified=config.kv_unified,
         swa_full=config.swa_full,
         offload_kqv=config.offload_kqv,
