@@ -28,6 +28,7 @@ class Job:
     batch: Batch
     n_tokens: int  # of the passages, without what fills up the batch
     is_big: bool = False  # of a request with many passages left
+    is_brief: bool = False
     dropped: set[str] = field(default_factory=set)  # requests that were aborted meanwhile
 
 
@@ -71,6 +72,7 @@ class Embedder:
         self._pooler = pooler
         self._n_ctx = n_ctx
         self._n_rows = min(n_rows, pooler.n_batch)
+        self._n_brief = max(1, self._n_rows // BRIEF)
         self._clock = clock
         self._waiting = Waiting()
         self._begun: tuple[Passage, int] | None = None  # a passage of several batches, and how much of it is computed
@@ -91,6 +93,11 @@ class Embedder:
     def is_big_next(self) -> bool:
         """Whether the next batch is that of a request with many passages left, which no small one waits beside."""
         return self._waiting.is_big_next
+
+    @property
+    def is_brief_next(self) -> bool:
+        """Whether a small request is next, with so few tokens that its batch takes no longer than a brief one."""
+        return 0 < self._waiting.n_next <= self._n_brief and not self.is_big_next
 
     def submit(self, passages: Seq[Passage], n_left: int) -> list[Failed]:
         """Queue passages of one request, which has `n_left` yet to be embedded, with these.
@@ -138,13 +145,13 @@ class Embedder:
         that split.
         """
         is_big = self.is_big_next
-        n_rows = max(1, self._n_rows // BRIEF) if brief else self._n_rows
+        n_rows = self._n_brief if brief else self._n_rows
         room = TiledRoom(n_rows) if self._pooler.is_tiled else PlainRoom(n_rows)
         taken = self._waiting.take(room, n_rows, self._pooler.n_sequences)
         if not taken:
             return None
         job = self._lay_out(taken, room.n_rows)
-        job.is_big = is_big
+        job.is_big, job.is_brief = is_big, brief
         self._begun_jobs.append(job)
         return job
 

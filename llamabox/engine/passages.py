@@ -73,7 +73,16 @@ class Waiting:
     @property
     def is_big_next(self) -> bool:
         """Whether the next batch is a big request's."""
-        return bool(self._lines) and min(self._lines.values(), key=lambda line: line.rank).is_big
+        return bool(self._lines) and self._next.is_big
+
+    @property
+    def n_next(self) -> int:
+        """Tokens that wait of the request whose turn is next; 0: there is none."""
+        return sum(len(passage.tokens) for passage in self._next.passages) if self._lines else 0
+
+    @property
+    def _next(self) -> Line:
+        return min(self._lines.values(), key=lambda line: line.rank)
 
     def add(self, passages: Iterable[Passage], n_left: int) -> None:
         """More of one request, which has `n_left` without a vector, these and those that are still to come."""

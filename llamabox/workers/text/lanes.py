@@ -36,7 +36,7 @@ class Lanes:
 
     No batch is begun before a lane is free for it: whoever comes meanwhile may have a better claim to that one. Batches
     of small requests and of big ones are not computed side by side: a small request waits for what has begun, and is
-    then as quick as ever.
+    then as quick as ever. But for brief ones: those would wait longer for all lanes than they take by one thread.
     """
 
     def __init__(
@@ -66,10 +66,12 @@ class Lanes:
         """Give the lanes what waits, as far as they can take it."""
         while len(self._begun) < self._n_lanes and not self._is_alone:
             is_big = self._embedder.is_big_next
-            if any(job.is_big is not is_big for job in self._begun):
-                return
             now = self._clock()
-            job = self._embedder.begin(brief=is_big and now < self._small_until)
+            others = [job for job in self._begun if job.is_big is not is_big]
+            is_brief = now < self._small_until if is_big else bool(others) and self._embedder.is_brief_next
+            if others and not (is_brief and all(job.is_brief for job in others)):
+                return
+            job = self._embedder.begin(brief=is_brief)
             if job is None:
                 return
             if not is_big:

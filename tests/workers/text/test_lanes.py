@@ -133,6 +133,20 @@ def test_big_batches_are_brief_while_small_requests_are_expected(bench: Bench) -
     assert {len(job.batch) for job in bench.lanes._begun} == {N_ROWS}
 
 
+def test_a_brief_small_batch_takes_the_next_lane_beside_brief_big_ones(bench: Bench) -> None:
+    bench.submit("bulk", 400, n_tokens=2)
+    bench.submit("small", 1)
+    bench.end_all()
+    assert bench.end_one() == ["small"], "the batches that had begun were not brief"
+    assert bench.n_begun == 2
+    bench.submit("brief", 1, n_tokens=N_ROWS // BRIEF)
+    assert bench.end_one() == ["bulk"]
+    assert sorted(job.is_big for job in bench.lanes._begun) == [False, True], "not when both lanes are free"
+    bench.submit("longer", 1, n_tokens=N_ROWS // BRIEF + 1)
+    assert {bench.end_one()[0], bench.end_one()[0]} == {"brief", "bulk"}
+    assert bench.end_one() == ["longer"]
+
+
 def test_small_requests_without_end_leave_a_big_one_its_part(bench: Bench) -> None:
     bench.submit("bulk", 4 * BIG)
     served: list[str] = []
