@@ -47,15 +47,15 @@ class Admission:
         self,
         cache: KVCache,
         slot_similarity: float,
-        strands: Callable[[Sequence, int], bool],
+        n_least: int = 1,
         on_start: Callable[[Sequence], None] | None = None,
     ) -> None:
-        """`strands` tells whether the last so many cells of a prompt would leave one that should not be computed alone.
+        """`n_least`: cells of a prompt that are computed at the least, because its last row must not be alone.
 
         `on_start` is shown each sequence that is about to get a slot, before what is in the slots changes.
         """
         self._cache = cache
-        self._strands = strands
+        self._n_least = n_least
         self._on_start = on_start
         self._similarity = slot_similarity
         self._waiting: list[Sequence] = []
@@ -90,11 +90,14 @@ class Admission:
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
         """Put `sequence` into one of the `free` slots. False when it had better wait."""
         found = Found()
+        is_whole = False
         if sequence.params.cache_prompt:
             # The last prompt token is always computed: its logits choose the first token.
             found = self._find(sequence, free, sequence.n_prompt - 1)
-            if found.n_cells and self._strands(sequence, sequence.n_prompt - found.n_cells):
-                found = self._find(sequence, free, found.n_cells - 1)
+            limit = max(sequence.n_prompt - self._n_least, 0)
+            is_whole = found.n_cells > limit
+            if is_whole:
+                found = self._find(sequence, free, limit)
             if _coming(sequence, running) > found.n_cells:
                 return False
         if self._on_start is not None:
@@ -105,6 +108,8 @@ class Admission:
             sequence.slot, sequence.n_cached = found.reuse.slot, self._cache.take_reuse(found.reuse)
         else:
             sequence.slot, sequence.n_cached = self._place(found.match, free)
+        if is_whole and sequence.n_cached + self._n_least == sequence.n_prompt:
+            sequence.n_cached = sequence.n_prompt - 1  # it was there, and is computed again for the last row's sake
         sequence.state = State.RUNNING
         return True
 

@@ -52,7 +52,7 @@ class Reporter:
         if not sequence.params.return_progress or sequence.index:
             return
         assert sequence.slot is not None
-        n_new = sequence.n_computed - sequence.n_cached
+        n_new = max(sequence.n_computed - sequence.n_cached, 0)  # a cell that was cached may be computed again
         timings = Timings(sequence.n_cached, n_new, prompt_ms=(now - sequence.admitted) * 1e3)
         self._events.append(
             Progress(sequence.request_id, sequence.index, sequence.slot.slot_id, sequence.n_prompt, timings)

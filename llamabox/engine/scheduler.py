@@ -56,8 +56,8 @@ class Scheduler:
     `mixes`: see Runner. Without `cont_batching` prompts wait until nobody decodes (the seed's -nocb).
 
     Where rows do not mix, a step has either lone rows or runs, and the two kinds take turns. What a sequence's run is
-    does not depend on others: of a prompt all but the last cell, whose row yields the first token and is a lone one;
-    and what a grammar forces, whole.
+    does not depend on others: all of a prompt, so that two cells of it are computed where one would do; and what a
+    grammar forces, whole.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Scheduler:
         self._mixes = mixes
         self._adds_bos = adds_bos
         self._cont_batching = cont_batching
-        self._admission = Admission(cache, slot_similarity, self._strands, on_start)
+        self._admission = Admission(cache, slot_similarity, 1 if mixes else 2, on_start)
         self._turns = Turns()
         self._runs_next: set[LoraSet] = set()  # of these, lone rows had the last step while runs waited
         self.running: list[Sequence] = []
@@ -117,32 +117,20 @@ class Scheduler:
         ready = [sequence for time, sequence in due if time <= now]
         mine = self._whose_turn(ready, work.batch)
         rows = self._rows(mine, work)
-        prompts = [sequence for sequence in mine if self._has_prompt(sequence)]
+        prompts = [sequence for sequence in mine if _has_prompt(sequence)]
         chunk = self._chunk(ready, work.next_due, now) if prompts else 0
         plan = self._mixed if self._mixes else self._unmixed
         parts = plan(work, rows, prompts, chunk)
-        if len(mine) < len(ready) and any(self._has_prompt(sequence) for sequence in ready):
+        if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
             self._turns.end()
         self._fill(work, parts)
         return work
-
-    def _run(self, sequence: Sequence, n_pending: int) -> int:
-        """Of a prompt's last `n_pending` cells, those that are not left to a lone row."""
-        return n_pending if self._mixes or sequence.params.n_predict == 0 else n_pending - 1
-
-    def _strands(self, sequence: Sequence, n_pending: int) -> bool:
-        """Whether a prompt's last `n_pending` cells leave a lone row to what was computed as a run when it was made."""
-        return not self._mixes and self._run(sequence, n_pending) == 1
-
-    def _has_prompt(self, sequence: Sequence) -> bool:
-        """Its prompt takes more than the one row that everybody gets."""
-        return sequence.is_prefilling and self._run(sequence, sequence.n_pending) > 1
 
     def _rows(self, mine: list[Sequence], work: Work) -> list[Part]:
         """Those of `mine` that decode or are at the end of their prompt, with a cell each and what a grammar forces."""
         able: list[Sequence] = []
         for sequence in mine:
-            if not self._has_prompt(sequence):
+            if not _has_prompt(sequence):
                 (able if self._make_room(sequence) else work.stuck).append(sequence)
         return [(sequence, 1 if sequence.is_prefilling else self._forced(sequence)) for sequence in able]
 
@@ -189,7 +177,7 @@ class Scheduler:
         """Those of the `ready` sequences whose LoRA set has its turn, which becomes the batch's."""
         able = ready
         if not self._cont_batching and any(not sequence.is_prefilling for sequence in ready):
-            able = [sequence for sequence in ready if not self._has_prompt(sequence)]
+            able = [sequence for sequence in ready if not _has_prompt(sequence)]
         if not able:
             return []
         batch.lora = self._turns.next(sequence.params.lora for sequence in able)
@@ -200,7 +188,7 @@ class Scheduler:
         # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
         n_decode = sum(not sequence.is_prefilling for sequence in ready)
         if n_decode:
-            n_prompts = sum(self._has_prompt(sequence) for sequence in ready)
+            n_prompts = sum(_has_prompt(sequence) for sequence in ready)
             return min(self._n_chunk, self._pacing.chunk(n_decode, n_prompts)) if self._cont_batching else 0
         if next_due is not None:
             # A text that sits this step out wants its next one in time.
@@ -246,12 +234,11 @@ class Scheduler:
 
     def _portion(self, sequence: Sequence, budget: int, room: int, others: list[Part]) -> int:
         """Cells of a prompt for this step; more than the budget where only whole tiles are worth computing."""
-        n_run = self._run(sequence, sequence.n_pending)
-        n_cells = min(portion(n_run, sequence.n_computed, budget, tile=self._tile), room)
+        n_cells = min(portion(sequence.n_pending, sequence.n_computed, budget, tile=self._tile), room)
         if self._mixes:
             return n_cells
         n_most = min(max(n_cells, SHORTEST), room)
-        return run_length(n_run, n_most, _lengths(others)) or (0 if others else n_cells)
+        return run_length(sequence.n_pending, n_most, _lengths(others)) or (0 if others else n_cells)
 
     def _fill(self, work: Work, parts: list[Part]) -> None:
         # Rows in the order of their slots: separate KV streams are computed together only in consecutive order.
@@ -267,6 +254,11 @@ class Scheduler:
                 wants_output=wants_output,
             )
             work.shares.append(Share(sequence, stop, row if wants_output else -1))
+
+
+def _has_prompt(sequence: Sequence) -> bool:
+    """Its prompt takes more than the one row that everybody gets."""
+    return sequence.is_prefilling and sequence.n_pending > 1
 
 
 def _slot_id(sequence: Sequence) -> int:

@@ -36,7 +36,7 @@ class Sequence:
         self.seed = seed
         self.cells = History(request.tokens, request.params.lora)
         self.n_prompt = len(self.cells)
-        self.n_cached = 0
+        self.n_cached = 0  # prompt cells that were there
         self.n_generated = 0
         self.n_overtaken = 0  # steps in which a later prompt was served before this one
         self.truncated = False

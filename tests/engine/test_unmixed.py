@@ -52,7 +52,7 @@ def is_lone_by_cell(work: Work) -> dict[tuple[Sequence, int], bool]:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(prompts, min_size=1, max_size=6))
-def test_of_a_prompt_the_last_row_is_computed_alone_and_no_other(script: list[Prompt]) -> None:
+def test_no_row_of_a_prompt_is_computed_alone(script: list[Prompt]) -> None:
     bench = Workbench(n_chunk=N_CHUNK, mixes=False)
     coming = list(enumerate(sorted(script, key=lambda one: one.comes), start=1))
     while coming or not bench.scheduler.is_idle:
@@ -64,10 +64,7 @@ def test_of_a_prompt_the_last_row_is_computed_alone_and_no_other(script: list[Pr
             bench.n_steps += 1
             continue
         for (sequence, cell), is_lone in is_lone_by_cell(bench.step()).items():
-            if sequence.n_prompt == 1 or (cell == 0 and sequence.n_prompt == 2):  # there is nothing beside it
-                continue
-            is_last = cell == sequence.n_prompt - 1 and sequence.params.n_predict != 0
-            assert is_lone == (is_last or cell >= sequence.n_prompt)
+            assert is_lone == (sequence.n_prompt == 1 or cell >= sequence.n_prompt)
 
 
 def test_the_kinds_take_turns() -> None:
@@ -83,11 +80,11 @@ def test_the_kinds_take_turns() -> None:
     assert kinds == ["decode", "prefill"] * 4
 
 
-def test_a_prompt_that_is_there_but_for_one_cell_of_its_run_computes_two() -> None:
+def test_a_prompt_that_is_there_computes_two_cells_and_one_was_cached_all_the_same() -> None:
     bench = Workbench(mixes=False)
     head = tuple(range(100, 140))
-    for tail, n_cached in (((1, 2, 3), 0), ((4, 5, 6), 40), ((7, 8), 39), ((9,), 40)):
+    for tail, n_cached, n_computed in (((1, 2, 3), 0, 43), ((1, 2, 3), 42, 2), ((4, 5), 40, 2), ((9,), 40, 2)):
         sequence = bench.add(head + tail, n_predict=1)
-        while not bench.scheduler.is_idle:
-            bench.step()
+        assert sum(bench.step().n_prefill for _ in range(2)) == n_computed
+        assert bench.scheduler.is_idle
         assert sequence.n_cached == n_cached
