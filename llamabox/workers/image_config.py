@@ -52,7 +52,7 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageModelInfo:
-    """What the server process knows of the loaded model. `sampler` to `height` are what a job gets that does not say."""
+    """What the server process knows of the loaded model. A job that does not say gets `sampler` to `height`."""
 
     path: str
     family: str
