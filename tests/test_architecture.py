@@ -50,8 +50,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "server": ("errors", "log", "chat", "workers", *VALUES),
 }
 
-LLAMA = ("bindings._ffi", "bindings.backend", "bindings.model", "bindings.context", "bindings.vocab", "engine.runner")
-"""The door to libllama and the rooms behind it."""
+LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.vocab", "bindings.batch", "engine.runner")
+"""The rooms behind the door to libllama."""
 
 WORKER_PROCESSES = ("workers.text", "workers.image", "workers.rpc", "workers.inspect")
 """What runs in a process of its own and may load native code; nobody else may import it."""
