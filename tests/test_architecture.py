@@ -20,6 +20,9 @@ MAX_FUNCTION_LINES = 60
 VALUES = ("engine.request", "engine.events")
 """Plain values of the engine that may cross the process boundary."""
 
+IMAGE_VALUES = ("imaging.job", "imaging.events")
+"""The same of image jobs."""
+
 INSIDE_A_WORKER = ("workers.channel", "workers.protocol", "workers.text_config", "workers.orphan")
 """What both ends of the process boundary are made of."""
 
@@ -33,14 +36,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bindings": ("errors", "log"),
     "engine": ("errors",),
     "engine.runner": ("errors", "log", "engine", "bindings"),
-    "imaging": ("errors", "log", "bindings"),
+    "imaging": ("errors", "log", "bindings", "workers.image_config", *IMAGE_VALUES),
+    **dict.fromkeys(IMAGE_VALUES, ("errors",)),
     "chat": ("errors", "log"),
-    "workers": ("errors", "log", *VALUES),
+    "workers": ("errors", "log", *VALUES, *IMAGE_VALUES),
     "workers.text": ("errors", "log", "processors", "bindings", "engine", *INSIDE_A_WORKER),
-    "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
+    "workers.image": (
+        *("errors", "log", "bindings", "imaging", "workers.image_config"),
+        *(*INSIDE_A_WORKER, *IMAGE_VALUES),
+    ),
     "workers.rpc": ("errors", "log", "bindings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),
-    "server": ("errors", "log", "chat", "workers", *VALUES),
+    "server": ("errors", "log", "chat", "workers", *VALUES, *IMAGE_VALUES),
 }
 
 WORKER_PROCESSES = ("workers.text", "workers.image", "workers.rpc", "workers.inspect")
@@ -223,6 +230,26 @@ def test_the_engines_values_need_nothing_of_the_engine() -> None:
     for name in VALUES:
         assert set(closure(name)) <= {"engine", name, "errors"}
     assert imports_of(modules()["engine"]) == []
+
+
+def test_image_jobs_and_their_events_are_plain_values() -> None:
+    for name in IMAGE_VALUES:
+        assert set(closure(name)) <= {"imaging", name, "errors"}
+    assert imports_of(modules()["imaging"]) == []
+
+
+def test_only_the_pipeline_and_its_worker_know_the_library_that_draws() -> None:
+    """Its ggml must never meet libllama's in a process."""
+    importers = {
+        name
+        for name, module in modules().items()
+        if any(imported.is_ours and imported.target == "bindings.diffusion" for imported in imports_of(module))
+    }
+    assert importers
+    assert {name for name in importers if name != "imaging.pipeline" and not is_within(name, "workers.image")} == set()
+    for name in modules():
+        if any(is_within(name, part) for part in ("workers.text", *SERVER_PROCESS)):
+            assert "bindings.diffusion" not in closure(name), name
 
 
 def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:
