@@ -241,6 +241,7 @@ def test_whatever_clients_and_workers_do_each_job_ends_as_it_should(stage: Stage
             assert order == sorted(order)
             served = [i for i, end in zip(staying, ends, strict=True) if not isinstance(end, BaseException)]
             assert set(served) <= set(order)
+            await client.wait_ready()
             assert len(images(await all_of(client.draw(job("last"))))) == 1
             assert (client.queue.n_running, client.queue.n_waiting) == (0, 0)
 
