@@ -25,6 +25,7 @@
     │   └── NotSupported          a feature that is off or that the model lacks
     └── ServiceError              the request was right, the service was not
         ├── Unavailable           loading, restarting, stopping, or full
+        │   └── QueueFull         too many wait already; says when to come back
         └── ServerFault           it broke while being served
             └── ChannelBroken     a peer process sent what is no message
 
@@ -156,6 +157,14 @@ class ServiceError(LlamaboxError):
 
 class Unavailable(ServiceError):
     """Loading, restarting, stopping, or full: worth trying again."""
+
+
+class QueueFull(Unavailable):
+    """As many requests wait as may. `retry_after` is in whole seconds, at least 1."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.retry_after = retry_after
 
 
 class ServerFault(ServiceError):

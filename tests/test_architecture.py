@@ -17,23 +17,30 @@ PACKAGE = "llamabox"
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
-VALUES = ("engine.request", "engine.events")
-"""Plain values of the engine that may cross the process boundary."""
+VALUES = ("engine.request", "engine.events", "imaging.job", "imaging.events")
+"""Plain values that may cross the process boundary."""
 
-INSIDE_A_WORKER = ("workers.channel", "workers.protocol", "workers.text_config", "workers.orphan")
-"""What both ends of the process boundary are made of."""
+CONFIGS = ("workers.text_config", "workers.image_config")
+"""What a worker is told to load, and what it tells of it."""
+
+MESSAGES = ("workers.protocol", "workers.messages", "workers.text_messages", "workers.image_messages", "workers.wire")
+
+INSIDE_A_WORKER = ("workers.channel", "workers.orphan", "workers.sigterm", *MESSAGES, *CONFIGS)
+"""What both ends of the process boundary are made of, and what every worker does alike."""
 
 # For each part of the house, what else of the house it may import. The longest prefix of a module's name counts, and
 # what stands in the same row may always be imported.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "log": ("errors",),
-    "values": ("errors", "processors", *VALUES),
+    "values": ("errors", "processors", "engine.request", "engine.events"),
     "bench": ("errors",),
     "bindings": ("errors", "log"),
     "engine": ("errors",),
     "engine.runner": ("errors", "log", "engine", "bindings"),
-    "imaging": ("errors", "log", "bindings"),
+    "imaging": ("errors", "log", "bindings", "workers.image_config", "imaging.job", "imaging.events"),
+    "imaging.job": ("errors",),
+    "imaging.events": ("errors",),
     "chat": ("errors", "log"),
     "workers": ("errors", "log", *VALUES),
     "workers.text": ("errors", "log", "processors", "bindings", "engine", *INSIDE_A_WORKER),
@@ -43,6 +50,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "server": ("errors", "log", "chat", "workers", *VALUES),
 }
 
+LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.vocab", "bindings.batch", "engine.runner")
+"""The rooms behind the door to libllama."""
+
 WORKER_PROCESSES = ("workers.text", "workers.image", "workers.rpc", "workers.inspect")
 """What runs in a process of its own and may load native code; nobody else may import it."""
 
@@ -51,10 +61,11 @@ SERVER_PROCESS = (
     "cli",
     "server",
     "workers.client",
+    "workers.image_client",
     "workers.supervisor",
     "workers.channel",
-    "workers.protocol",
-    "workers.text_config",
+    *MESSAGES,
+    *CONFIGS,
     "chat",
 )
 
@@ -209,20 +220,45 @@ def closure(name: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "name", [name for name in sorted(modules()) if any(is_within(name, part) for part in SERVER_PROCESS)]
 )
-def test_the_server_process_loads_neither_native_code_nor_the_engine(name: str) -> None:
-    allowed = {"engine", *VALUES}
+def test_the_server_process_loads_neither_native_code_nor_what_drives_it(name: str) -> None:
+    allowed = {"engine", "imaging", *VALUES}
     loaded = [
         f"{target} by {importer}"
         for target, importer in closure(name).items()
-        if is_within(target, "bindings") or (is_within(target, "engine") and target not in allowed)
+        if any(is_within(target, part) for part in ("bindings", "engine", "imaging")) and target not in allowed
     ]
     assert loaded == []
 
 
-def test_the_engines_values_need_nothing_of_the_engine() -> None:
+@pytest.mark.parametrize(("worker", "foreign"), [("workers.image", LLAMA), ("workers.text", ("bindings.diffusion",))])
+def test_no_worker_loads_the_bindings_of_another_s_library(worker: str, foreign: tuple[str, ...]) -> None:
+    """Two libraries with a ggml each must never meet in one process."""
+    loaded = [
+        f"{target} by {importer}"
+        for name in modules()
+        if is_within(name, worker)
+        for target, importer in closure(name).items()
+        if any(is_within(target, part) for part in foreign)
+    ]
+    assert loaded == []
+
+
+def test_only_the_pipeline_and_its_worker_know_the_library_that_draws() -> None:
+    """Its ggml must never meet libllama's in a process."""
+    importers = {
+        name
+        for name, module in modules().items()
+        if any(imported.is_ours and imported.target == "bindings.diffusion" for imported in imports_of(module))
+    }
+    assert importers
+    assert {name for name in importers if name != "imaging.pipeline" and not is_within(name, "workers.image")} == set()
+
+
+def test_values_need_nothing_but_each_other() -> None:
     for name in VALUES:
-        assert set(closure(name)) <= {"engine", name, "errors"}
-    assert imports_of(modules()["engine"]) == []
+        package = name.partition(".")[0]
+        assert set(closure(name)) <= {package, name, "errors"}
+        assert imports_of(modules()[package]) == []
 
 
 def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:

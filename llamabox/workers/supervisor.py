@@ -120,6 +120,7 @@ class Supervisor:
         self._env = env
         self._backoff = backoff
         self._worker: WorkerProcess | None = None
+        self._is_replacing = False  # the worker's end is planned
         self._stopping = asyncio.Event()
         self._lives: asyncio.Task[None] | None = None
         self._stopper: asyncio.Task[None] | None = None
@@ -133,6 +134,12 @@ class Supervisor:
         """Returns at once; the first process is spawned by a task."""
         assert self._lives is None, "a supervisor starts once"
         self._lives = asyncio.create_task(self._run(), name=f"supervisor of {self._module}")
+
+    def restart(self) -> None:
+        """Kill the worker that runs and start another without delay. Neither a death nor counted as a restart."""
+        assert self._worker is not None, "there is no worker to replace"
+        self._is_replacing = True
+        self._worker.signal(signal.SIGKILL)
 
     async def stop(self, grace: float) -> None:
         """Shutdown message; after `grace` seconds SIGTERM, a second later SIGKILL. Returns when the process is reaped.
@@ -164,6 +171,9 @@ class Supervisor:
             served, code, how = await self._live()
             if not self._ended(code, how) or self._stopping.is_set():
                 return
+            if self._is_replacing:
+                self._is_replacing = False
+                continue
             delay = self._backoff.after(served)
             logger.warning("next start of %s in %g s", self._module, delay)
             with contextlib.suppress(TimeoutError):
@@ -192,7 +202,7 @@ class Supervisor:
             worker.channel.close()
             worker.signal(signal.SIGKILL)  # only a cancelled or failed life comes here with a process
         how = describe_exit(code)
-        level = logging.INFO if self._stopping.is_set() else logging.ERROR
+        level = logging.INFO if self._stopping.is_set() or self._is_replacing else logging.ERROR
         logger.log(level, "worker %d %s", worker.pid, how)
         return served, code, how
 

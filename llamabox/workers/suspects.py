@@ -7,13 +7,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from llamabox.workers.protocol import Embed, Submit, encode
+from llamabox.workers.protocol import Draw, Embed, Submit, encode
 
 MEMORY = 3600.0
 """Seconds until a death is forgotten."""
 
 MAX_SUSPECTS = 1024
 """The ones longest unseen are forgotten first."""
+
+Question = Submit | Embed | Draw
 
 GUILTY = 2
 """Deaths at which a request must have been in flight to be refused."""
@@ -30,25 +32,25 @@ class Suspects:
         self._clock = clock
         self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()  # fingerprint → deaths, time of the last
 
-    def add(self, in_flight: Iterable[Submit | Embed]) -> None:
+    def add(self, in_flight: Iterable[Question]) -> None:
         """A worker died while these ran."""
         self._forget()
-        for fingerprint in {_fingerprint(submit) for submit in in_flight}:
+        for fingerprint in {_fingerprint(question) for question in in_flight}:
             n_deaths, _ = self._deaths.pop(fingerprint, (0, 0.0))
             self._deaths[fingerprint] = (n_deaths + 1, self._clock())
         while len(self._deaths) > MAX_SUSPECTS:
             self._deaths.popitem(last=False)
 
-    def clear(self, submit: Submit | Embed) -> None:
+    def clear(self, question: Question) -> None:
         """It was served to its end."""
         if self._deaths:
-            self._deaths.pop(_fingerprint(submit), None)
+            self._deaths.pop(_fingerprint(question), None)
 
-    def is_guilty(self, submit: Submit | Embed) -> bool:
+    def is_guilty(self, question: Question) -> bool:
         if not self._deaths:  # the usual case costs nothing: fingerprints are taken after a death only
             return False
         self._forget()
-        n_deaths, _ = self._deaths.get(_fingerprint(submit), (0, 0.0))
+        n_deaths, _ = self._deaths.get(_fingerprint(question), (0, 0.0))
         return n_deaths >= GUILTY
 
     def _forget(self) -> None:
@@ -57,5 +59,9 @@ class Suspects:
             self._deaths.popitem(last=False)
 
 
-def _fingerprint(submit: Submit | Embed) -> bytes:
-    return hashlib.blake2b(encode(replace(submit, request_id="")), digest_size=16).digest()
+def _fingerprint(question: Question) -> bytes:
+    if isinstance(question, Draw):  # the server draws a seed where the client gives none, and no seed is deadly
+        nameless: Question = Draw(replace(question.job, request_id="", seed=0))
+    else:
+        nameless = replace(question, request_id="")
+    return hashlib.blake2b(encode(nameless), digest_size=16).digest()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -25,23 +25,19 @@ from llamabox.engine.events import (
 )
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import ChannelBroken, InvalidRequest, LlamaboxError, ServerFault, to_wire
+from llamabox.imaging import events as imaging
+from llamabox.imaging.job import ImageJob, Pixels
 from llamabox.workers import protocol
+from llamabox.workers.image_config import ImageConfig, ImageModelInfo
 from llamabox.workers.protocol import (
     PREFIX,
     Abort,
     Call,
-    Configure,
-    Embed,
     LoadFailed,
-    Loading,
     Message,
-    Ready,
-    Reply,
-    Shutdown,
     Step,
-    StopAsked,
     Submit,
-    Vectors,
+    Told,
     decode,
     encode,
     read_error,
@@ -97,6 +93,13 @@ def made(cls: type[Any], **given: st.SearchStrategy[Any]) -> st.SearchStrategy[A
     return st.builds(cls, **fields)
 
 
+@st.composite
+def pictures(draw: st.DrawFn) -> Pixels:
+    width, height, channels = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 3])))
+    n_bytes = width * height * channels
+    return Pixels(width, height, channels, draw(st.binary(min_size=n_bytes, max_size=n_bytes)))
+
+
 by_annotation["Timings"] = made(Timings)
 by_annotation["StepTimes | None"] = st.none() | made(StepTimes)
 by_annotation["Likely"] = made(Likely, piece=st.binary(max_size=8))
@@ -113,12 +116,26 @@ by_annotation["list[Vector]"] = st.lists(made(Vector), max_size=5)
 by_annotation["list[Event]"] = st.lists(
     st.one_of(made(Progress), made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
 )
+by_annotation["float | None"] = st.none() | floats
+by_annotation["bool | None"] = st.none() | st.booleans()
+by_annotation["list[str]"] = st.lists(texts, max_size=3)
+by_annotation["list[dict[str, Any]]"] = st.lists(st.dictionaries(texts, values, max_size=3), max_size=3)
+by_annotation["Pixels | None"] = st.none() | pictures()
+by_annotation["ImageJob"] = made(ImageJob, lora=by_annotation["LoraSet"])
+by_annotation["ImageConfig"] = made(ImageConfig)
+by_annotation["ImageModelInfo"] = made(ImageModelInfo)
+told = st.one_of(
+    made(imaging.Started),
+    made(imaging.Progress),
+    made(imaging.Preview),
+    made(imaging.Drawn),
+    made(imaging.Failed, error=wires),
+    made(imaging.Finished),
+)
 messages: st.SearchStrategy[Message] = st.one_of(
-    *(
-        made(cls)
-        for cls in (Configure, Submit, Embed, Vectors, Abort, Call, Shutdown, Loading, Ready, Step, Reply, StopAsked)
-    ),
+    *(made(cls) for cls in get_args(protocol.Message) if cls not in (LoadFailed, Told)),
     made(LoadFailed, error=wires),
+    made(Told, event=told),
 )
 
 
@@ -145,24 +162,9 @@ def test_every_message_comes_out_as_it_went_in(message: Message) -> None:
     assert parts(through(message)) == parts(message)
 
 
-def test_every_message_has_a_kind() -> None:
-    for cls in (
-        Configure,
-        Submit,
-        Embed,
-        Abort,
-        Call,
-        Shutdown,
-        Loading,
-        LoadFailed,
-        Ready,
-        Step,
-        Vectors,
-        Reply,
-        StopAsked,
-    ):
-        assert cls in protocol._KIND_OF
-    assert set(protocol._KIND_OF.values()) == set(protocol._BUILD) | set(protocol._BUILD_WITH_PAYLOAD)
+def test_every_message_has_a_kind_of_its_own() -> None:
+    assert set(protocol._WIRES) == set(get_args(protocol.Message))
+    assert len(protocol._BY_KIND) == len(protocol._WIRES)
 
 
 @given(st.lists(texts, min_size=2, max_size=4), texts)
@@ -219,11 +221,29 @@ def test_a_bias_that_cannot_travel_is_our_bug(bias: float) -> None:
         b'["configure",{"config":[]}]',
         b'["nonsense",{}]',
         b"[[],{}]",
+        b'["configure_images",{"config":[]}]',
+        b'["draw",[]]',
+        b'["draw",{"init":[1,1,3],"mask":null,"control":null}]',
+        b'["draw",{"init":3,"mask":null,"control":null}]',
+        b'["told",3]',
+        b'["told",["queued",{"request_id":"a","place":1}]]',
+        b'["told",["drawn",3]]',
+        b'["told",["started",{"request_id":"a","index":0}]]',
     ],
 )
 def test_anything_else_is_refused(header: bytes) -> None:
     with pytest.raises(ChannelBroken, match="no message"):
         decode(header)
+
+
+def test_no_picture_comes_with_what_has_none() -> None:
+    with pytest.raises(ChannelBroken, match="no picture"):
+        decode(b'["told",["started",{"request_id":"a"}]]', b"\x89PNG")
+
+
+def test_the_client_s_own_event_does_not_travel() -> None:
+    with pytest.raises(AssertionError, match="queued"):
+        encode(Told(imaging.Queued("a", 1)))
 
 
 @given(st.binary(max_size=40))

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-from llamabox.workers.text.sigterm import block_sigterm
+from llamabox.workers.sigterm import block_sigterm
 
 
 def main(fd: int) -> int:

@@ -17,6 +17,7 @@ from llamabox.errors import InvalidRequest, LlamaboxError, OptionsError, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
+from llamabox.workers.sigterm import watch_sigterm
 from llamabox.workers.text import slot_file
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
@@ -26,7 +27,6 @@ from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.lanes import Lanes
 from llamabox.workers.text.loader import TextModel, has_spare_core, infill_format, pair_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
-from llamabox.workers.text.sigterm import watch_sigterm
 from llamabox.workers.text.slot_calls import SlotCalls
 from llamabox.workers.text_config import TextConfig
 

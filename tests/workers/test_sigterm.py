@@ -7,11 +7,11 @@ import sys
 
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Loading, Shutdown, StopAsked
-from llamabox.workers.text.sigterm import EXIT_TERMINATED
+from llamabox.workers.sigterm import EXIT_TERMINATED
 
 WORKER = """
 import sys, threading
-from llamabox.workers.text.sigterm import block_sigterm, watch_sigterm
+from llamabox.workers.sigterm import block_sigterm, watch_sigterm
 
 block_sigterm()
 import numpy  # whose threads would let the signal kill the process

@@ -1,0 +1,167 @@
+"""The image worker's loop: take a job, draw it, tell how it goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from llamabox.errors import InvalidRequest, LlamaboxError, NotSupported, ServerFault, to_wire
+from llamabox.imaging.events import Event, Failed, Finished, Started
+from llamabox.imaging.job import ImageJob
+from llamabox.workers.channel import BlockingChannel
+from llamabox.workers.image_config import ImageModelInfo
+from llamabox.workers.protocol import Call, Cancel, Draw, Message, Reply, Shutdown, Told
+
+logger = logging.getLogger(__name__)
+
+
+class Draws(Protocol):
+    """What a worker needs of imaging.pipeline.Pipeline: a real seam, with a fake in tests/workers."""
+
+    @property
+    def info(self) -> ImageModelInfo: ...
+    def draw(self, job: ImageJob, emit: Callable[[Event], None]) -> None:
+        """Blocks until all images are drawn, or the job is cancelled. Raises LlamaboxError."""
+
+    def cancel(self) -> bool:
+        """From any thread: end the draw that runs. False where the library cannot: then after its image."""
+
+    def set_lora(self, scales: Sequence[tuple[int, float]]) -> None:
+        """Of jobs that do not say. From any thread; adapters that are not named get 0."""
+
+    def close(self) -> None: ...
+
+
+class Loop:
+    """Draws on the thread that calls `run`. All other methods may be called from any thread."""
+
+    def __init__(self, channel: BlockingChannel, pipeline: Draws) -> None:
+        self._channel = channel
+        self._pipeline = pipeline
+        self._jobs: queue.SimpleQueue[ImageJob | None] = queue.SimpleQueue()  # None: the end
+        self._lock = threading.Lock()  # guards the three below, and that a cancel meets the job it is for
+        self._drawn: str | None = None  # the id of the job that is drawn
+        self._cancelled: str | None = None  # of one that is to be ended
+        self._is_ending = False
+
+    def run(self) -> None:
+        """Serve until `end`."""
+        while (job := self._jobs.get()) is not None:
+            self._channel.send(Told(Started(job.request_id)))
+            self._channel.send(Told(self._draw(job)))
+
+    def take(self, job: ImageJob) -> None:
+        """Draw it, after those that were taken before."""
+        self._jobs.put(job)
+
+    def cancel(self, request_id: str) -> None:
+        """End that job as soon as can be, if it is here; it is the one taken last."""
+        with self._lock:
+            self._cancelled = request_id
+            if self._drawn == request_id:
+                self._pipeline.cancel()
+
+    def end(self) -> bool:
+        """Have `run` return, and say whether it is about to: a draw that is under way cannot be waited for."""
+        self._jobs.put(None)
+        with self._lock:
+            self._is_ending = True
+            return self._drawn is None
+
+    def _tell(self, event: Event) -> None:
+        self._channel.send(Told(event))
+        if self._cancelled == event.request_id:  # that may have come when the draw had hardly begun
+            self._pipeline.cancel()
+
+    def _draw(self, job: ImageJob) -> Event:
+        """How it ended."""
+        with self._lock:
+            if self._is_ending or self._cancelled == job.request_id:
+                return Finished(job.request_id)
+            self._drawn = job.request_id
+        try:
+            self._pipeline.draw(job, self._tell)
+        except LlamaboxError as error:
+            return Failed(job.request_id, to_wire(error))
+        except Exception as error:  # else the server would wait for ever
+            logger.exception("job %s", job.request_id)
+            return Failed(job.request_id, to_wire(ServerFault(f"drawing failed: {error}")))
+        finally:
+            with self._lock:
+                self._drawn = None
+        return Finished(job.request_id)
+
+
+class Reader:
+    """The thread that receives, and answers calls, while the other draws."""
+
+    def __init__(self, channel: BlockingChannel, stopping: threading.Event) -> None:
+        """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
+        self._channel = channel
+        self._stopping = stopping
+        self._loop: Loop | None = None
+        self._pipeline: Draws | None = None
+        self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
+
+    def start(self) -> None:
+        """Begin to receive. While nothing serves yet, Shutdown and the end of the channel end the process."""
+        self._thread.start()
+
+    def serve(self, loop: Loop, pipeline: Draws) -> None:
+        """From now on jobs are taken in. Called before ImagesReady is sent."""
+        self._loop, self._pipeline = loop, pipeline
+
+    def _run(self) -> None:
+        while (message := self._channel.receive()) is not None:
+            self._take(message)
+        if not self._stopping.is_set():  # else the process is about to end with a code of its own
+            # The server process is gone: nobody is left to answer, and native code cannot be waited for.
+            os._exit(0)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Draw():
+                assert self._loop is not None, "a job before ImagesReady"
+                self._loop.take(message.job)
+            case Cancel():
+                assert self._loop is not None, "a cancel before ImagesReady"
+                self._loop.cancel(message.request_id)
+            case Call():
+                self._channel.send(self._answer(message))
+            case Shutdown():
+                self._stopping.set()
+                if self._loop is None or not self._loop.end():
+                    logging.shutdown()
+                    os._exit(0)
+            case _:
+                logger.error("an image worker has no use for a %s message", type(message).__name__)
+
+    def _answer(self, call: Call) -> Reply:
+        assert self._pipeline is not None, "a call before ImagesReady"
+        try:
+            return Reply(call.call_id, value=_called(self._pipeline, call.method, call.arguments))
+        except LlamaboxError as error:
+            return Reply(call.call_id, error=to_wire(error))
+        except Exception as error:
+            logger.exception("call %s", call.method)
+            return Reply(call.call_id, error=to_wire(ServerFault(f"{call.method}: {error}")))
+
+
+def _called(pipeline: Draws, method: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """The adapters as they are after the call. Raises InvalidRequest, NotSupported for an unknown method."""
+    match method:
+        case "get_lora":
+            return pipeline.info.lora
+        case "set_lora":
+            scales = [(lora_id, scale) for lora_id, scale in arguments["scales"]]
+            known = {one["id"] for one in pipeline.info.lora}
+            for lora_id, _ in scales:
+                if lora_id not in known:
+                    raise InvalidRequest(f"invalid adapter id: there is no {lora_id}", field="id")
+            pipeline.set_lora(scales)
+            return pipeline.info.lora
+    raise NotSupported(f"the image worker knows no call {method!r}")

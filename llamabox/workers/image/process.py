@@ -1,0 +1,60 @@
+"""The image worker as a process: configure, load, serve, end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from llamabox import log
+from llamabox.bindings.spin import spin_briefly
+from llamabox.errors import LlamaboxError, to_wire
+from llamabox.workers.channel import BlockingChannel
+from llamabox.workers.image.loop import Draws, Loop, Reader
+from llamabox.workers.image_config import ImageConfig
+from llamabox.workers.orphan import die_with_parent
+from llamabox.workers.protocol import ConfigureImages, ImagesReady, LoadFailed, Loading
+from llamabox.workers.sigterm import watch_sigterm
+
+Load = Callable[[ImageConfig, Callable[[float], None]], Draws]
+"""Loads a model, telling the progress from 0 to 1. Raises LlamaboxError for one that cannot be served."""
+
+
+def run(fd: int, load: Load) -> int:
+    """The whole life of the worker whose socket is `fd`, with SIGTERM blocked. Returns the exit code."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server, which stops us in order
+    channel = BlockingChannel.from_fd(fd)
+    stopping = threading.Event()
+    watch_sigterm(channel, stopping)
+    first = channel.receive()
+    if first is None:
+        return 0
+    assert isinstance(first, ConfigureImages)
+    log.setup(first.config.verbosity, first.config.log_colors, as_json=first.config.log_json)
+    try:
+        serve(channel, first.config, stopping, load)
+    except LlamaboxError as error:
+        channel.send(LoadFailed(to_wire(error)))
+        stopping.set()
+        channel.close()
+        return 1
+    return 0
+
+
+def serve(channel: BlockingChannel, config: ImageConfig, stopping: threading.Event, load: Load) -> None:
+    """Load, then draw until Shutdown. Raises what keeps it from loading."""
+    reader = Reader(channel, stopping)
+    reader.start()
+    spin_briefly(os.environ)
+    pipeline = load(config, lambda progress: channel.send(Loading(progress)))
+    loop = Loop(channel, pipeline)
+    reader.serve(loop, pipeline)
+    gc.collect()
+    gc.freeze()  # what is there now stays: no collection need look at it again
+    channel.send(ImagesReady(pipeline.info))
+    loop.run()
+    pipeline.close()
+    channel.close()

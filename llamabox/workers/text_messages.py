@@ -1,0 +1,172 @@
+"""The messages of the text worker.
+
+JSON has no infinity: a ban in a logit bias, -inf, travels as null. All other floats are finite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any
+
+from llamabox.engine.events import Activity, Event, StepTimes, Vector
+from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.workers.rows import activity_row, event_of, event_row, times_row
+from llamabox.workers.text_config import ModelInfo, TextConfig
+from llamabox.workers.wire import Wire, header_only
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """The first frame: what to load."""
+
+    config: TextConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """One prompt: strings and token ids in order. Only a leading string gets the model's BOS."""
+
+    request_id: str
+    prompt: list[str | int]
+    params: GenerationParams
+    logit_bias: list[tuple[int | str, float]] = field(default_factory=list)  # a string biases each of its tokens
+    add_special: bool = True
+    parse_special: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embed:
+    """Some of a request's passages, each as a Submit's prompt: each gets a Vector, or the request one Failed.
+
+    A request may be sent in several of these, one after the other.
+    """
+
+    request_id: str
+    first: int  # the place of prompts[0] among all of the request's
+    n_left: int  # passages that have no vector yet, with these and those that are still to be sent
+    prompts: list[list[str | int]]
+    add_special: bool = True
+    parse_special: bool = True
+    field: str = "input"  # what errors call them
+    query: str | None = None  # of a reranker: each prompt is one text, which is paired with this
+    n_document: int | None = None  # the most tokens of it that are looked at
+    truncate: bool = False  # cut off what does not fit of it, instead of refusing it
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Forget a request: all its sequences end, without further events."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model answers from now on."""
+
+    info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Everything that one engine step brought forth, and what this worker has done by then."""
+
+    events: list[Event]
+    activity: Activity | None = None  # None: as before
+    times: StepTimes | None = None  # None: nothing was computed
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What one batch made of passages, of any requests."""
+
+    vectors: list[Vector]
+    activity: Activity
+
+
+TextMessage = Configure | Submit | Embed | Abort | Ready | Step | Vectors
+
+
+def _step_body(step: Step) -> list[Any]:
+    return [activity_row(step.activity), times_row(step.times), *[event_row(event) for event in step.events]]
+
+
+def _step(rows: list[Any]) -> Step:
+    activity, times, *events = rows
+    return Step(
+        [event_of(row) for row in events],
+        None if activity is None else Activity(*activity),
+        None if times is None else StepTimes(*times),
+    )
+
+
+def _pack_vectors(message: Vectors) -> tuple[list[Any], bytes]:
+    rows = [(one.request_id, one.index, one.n_tokens, len(one.data)) for one in message.vectors]
+    return [activity_row(message.activity), *rows], b"".join(one.data for one in message.vectors)
+
+
+def _vectors(rows: list[Any], payload: bytes) -> Vectors:
+    ends = list(accumulate((row[3] for row in rows[1:]), initial=0))
+    if ends[-1] != len(payload):
+        raise ValueError(f"vectors of {ends[-1]} bytes are announced, and {len(payload)} came")
+    data = [payload[start:stop] for start, stop in pairwise(ends)]
+    vectors = [Vector(row[0], row[1], row[2], one) for row, one in zip(rows[1:], data, strict=True)]
+    return Vectors(vectors, Activity(*rows[0]))
+
+
+def _submit_body(submit: Submit) -> Submit:
+    _check_biases(submit.logit_bias)
+    _check_biases(submit.params.sampling.logit_bias)
+    return submit
+
+
+def _submit(fields: dict[str, Any]) -> Submit:
+    params = fields["params"]
+    params["stop"] = tuple(params["stop"])
+    params["lora"] = _pairs(params["lora"])
+    params["sampling"] = _sampling(params["sampling"])
+    fields["params"] = GenerationParams(**params)
+    fields["logit_bias"] = _biases(fields["logit_bias"])
+    return Submit(**fields)
+
+
+def _sampling(fields: dict[str, Any]) -> SamplingParams:
+    fields["samplers"] = tuple(fields["samplers"])
+    fields["dry_sequence_breakers"] = tuple(fields["dry_sequence_breakers"])
+    fields["logit_bias"] = tuple(_biases(fields["logit_bias"]))
+    return SamplingParams(**fields)
+
+
+def _check_biases(biases: Iterable[tuple[Any, float]]) -> None:
+    for token, bias in biases:
+        assert math.isfinite(bias) or bias == -math.inf, f"a bias of {bias} for {token!r} was let through"
+
+
+def _biases(rows: Iterable[list[Any]]) -> list[tuple[Any, float]]:
+    return [(token, -math.inf if bias is None else bias) for token, bias in rows]
+
+
+def _text_config(fields: dict[str, Any]) -> TextConfig:
+    for name in ("tensor_split", "cpu_mask", "cpu_mask_batch", "control_vector_layers"):
+        fields[name] = tuple(fields[name])
+    for name in ("kv_overrides", "lora", "control_vectors"):
+        fields[name] = _pairs(fields[name])
+    return TextConfig(**fields)
+
+
+def _pairs(rows: Iterable[list[Any]]) -> tuple[tuple[Any, Any], ...]:
+    return tuple((first, second) for first, second in rows)
+
+
+WIRES: dict[type[Any], Wire] = {
+    Configure: header_only("configure", lambda fields: Configure(_text_config(fields["config"]))),
+    Submit: header_only("submit", _submit, _submit_body),
+    Embed: header_only("embed", lambda fields: Embed(**fields)),
+    Abort: header_only("abort", lambda fields: Abort(**fields)),
+    Ready: header_only("ready", lambda fields: Ready(ModelInfo(**fields["info"]))),
+    Step: header_only("step", _step, _step_body),
+    Vectors: Wire("vectors", _pack_vectors, _vectors),
+}
