@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llamabox.bindings import prefix as prefixes
-from native import libraries, sources
+from native import libraries, sources, vocabularies
 from native.cache import Progress, cache_folder, cpu_features, digest, locked, publish
 from native.libraries import DIFFUSION, LLAMA, Project
 from native.sources import BuildError, Source
@@ -58,6 +58,7 @@ def source_of(options: Options, project: Project = LLAMA) -> Source:
 def recipe(options: Options, source: Source, project: Project = LLAMA) -> dict[str, Any]:
     """All that the libraries depend on; its digest is their name in the cache."""
     native = not options.portable
+    include = {"include": (ROOT / "native" / project.include).read_text()} if project.include else {}
     return {
         "source": {"package": source.package, "version": source.version, "sha256": source.sha256},
         "commit": source.commit,
@@ -69,6 +70,7 @@ def recipe(options: Options, source: Source, project: Project = LLAMA) -> dict[s
         "machine": sysconfig.get_platform(),
         "cpu": cpu_features() if native else "any",
         "environment": {name: os.environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS", "CMAKE_ARGS")},
+        **include,
     }
 
 
@@ -94,10 +96,11 @@ def built_libraries(options: Options, source: Source, made_of: dict[str, Any], p
         log.unlink(missing_ok=True)
         if not (work / "unpacked").exists():
             get_sources(options, source, tree, project)
+            if project is DIFFUSION and not libraries.MACOS:
+                vocabularies.shorten(tree)
             (work / "unpacked").touch()
         check_cdef(tree, project)
-        version = [f"-DLLAMA_BUILD_COMMIT={source.commit}", f"-DLLAMA_BUILD_NUMBER={source.number}"]
-        flags = [*made_of["flags"], *(version if project is LLAMA else ())]
+        flags = [*made_of["flags"], *unrecorded_flags(source, project)]
         report = Progress(f"{project.name} ({options.backend}{', portable' if options.portable else ''})")
         arguments = [*flags, *os.environ.get("CMAKE_ARGS", "").split()]
         libraries.build(tree, output, arguments, options.jobs or cores(), log, report)
@@ -106,6 +109,13 @@ def built_libraries(options: Options, source: Source, made_of: dict[str, Any], p
         publish(staging, target)
         shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+def unrecorded_flags(source: Source, project: Project) -> list[str]:
+    """Flags that say what the recipe says elsewhere, or where something lies."""
+    if project is LLAMA:
+        return [f"-DLLAMA_BUILD_COMMIT={source.commit}", f"-DLLAMA_BUILD_NUMBER={source.number}"]
+    return [f"-DCMAKE_PROJECT_stable-diffusion_INCLUDE={ROOT / 'native' / project.include}"]
 
 
 def cores() -> int:

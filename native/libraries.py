@@ -102,6 +102,7 @@ class Project:
     library: str  # the file that the build must leave, without its suffix
     licences: tuple[str, ...]  # patterns
     flags: Callable[..., list[str]]  # (backend, *, portable)
+    include: str = ""  # a file beside this one that CMake reads behind the call of project()
 
 
 LLAMA = Project(
@@ -121,6 +122,7 @@ DIFFUSION = Project(
     library="libstable-diffusion",
     licences=("LICENSE", "ggml/LICENSE", "thirdparty/LICENSE*"),
     flags=diffusion_flags,
+    include="diffusion.cmake",
 )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
+import subprocess
 import sys
 import tarfile
 import threading
@@ -13,7 +15,7 @@ import pytest
 
 import build_native
 from llamabox.bindings import prefix as prefixes
-from native import libraries, module, sources
+from native import libraries, module, sources, vocabularies
 from native.sources import BuildError, Source
 
 ROOT = Path(build_native.__file__).parent
@@ -302,6 +304,37 @@ def test_each_backend_is_another_build_of_the_library_that_draws() -> None:
     assert "-DGGML_NATIVE=OFF" in libraries.diffusion_flags("cpu", portable=True)
     with pytest.raises(BuildError, match="choose one of cpu, cuda"):
         libraries.diffusion_flags("tpu", portable=False)
+
+
+@pytest.mark.skipif(libraries.MACOS, reason="its assembler has other words, and the sources stay as they are")
+def test_a_vocabulary_is_the_same_bytes_however_it_is_compiled(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder" / vocabularies.FOLDER
+    folder.mkdir(parents=True)
+    (folder / "words.hpp").write_text(
+        "static const unsigned char first[] = {\n  0x00, 0xff,\n  0x22,\n};\n"
+        "static const unsigned char second[] = {\n  0x41\n};\n"
+    )
+    other = "static const unsigned char third[] = { 'a' };\n"
+    (folder / "other.hpp").write_text(other)
+    (folder / "main.cpp").write_text(
+        '#include <cstdio>\n#include "words.hpp"\n#include "other.hpp"\n'
+        "int main() { fwrite(first, 1, sizeof(first), stdout); fwrite(second, 1, sizeof(second), stdout);"
+        " fwrite(third, 1, sizeof(third), stdout); }\n"
+    )
+
+    def printed() -> bytes:
+        program = tmp_path / "program"
+        subprocess.run(
+            [*shlex.split(os.environ.get("CXX", "c++")), str(folder / "main.cpp"), "-o", program], check=True
+        )
+        return subprocess.run([program], capture_output=True, check=True).stdout
+
+    assert printed() == b"\x00\xff\x22Aa"
+    assert vocabularies.shorten(tmp_path / "a folder") == 2
+    assert ".incbin" in (folder / "words.hpp").read_text()
+    assert (folder / "other.hpp").read_text() == other
+    assert printed() == b"\x00\xff\x22Aa"
+    assert vocabularies.shorten(tmp_path / "a folder") == 0
 
 
 def test_ninja_s_lines_become_progress(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,9 @@ class Diffusion:
         self._callbacks.on_loaded = None
         del keep
         if self._context == ffi.NULL:
-            raise ModelLoadError(f"{params.model} cannot be loaded: {first_error(native)}")
+            others = [*_paths(params).values()][1:]
+            beside = f", with {', '.join(others)}," if others else ""
+            raise ModelLoadError(f"{params.model}{beside} cannot be loaded: {first_error(native)}")
         if not lib.sd_ctx_supports_image_generation(self._context):
             self.close()
             raise ModelLoadError(f"{params.model} is not a model that draws images")
@@ -249,9 +251,9 @@ def _define_callbacks(ffi: Any) -> None:
     ffi.def_extern(name="lb_on_preview")(on_preview)
 
 
-def _set_paths(ffi: Any, options: Any, params: LoadParams) -> list[Any]:
-    """Returns what must live as long as `options` is used."""
-    paths = {
+def _paths(params: LoadParams) -> dict[str, str]:
+    """Field of the library's parameters -> file, the model's first."""
+    named = {
         "diffusion_model_path" if params.diffusion_only else "model_path": params.model,
         "vae_path": params.vae,
         "taesd_path": params.taesd,
@@ -260,11 +262,15 @@ def _set_paths(ffi: Any, options: Any, params: LoadParams) -> list[Any]:
         "t5xxl_path": params.t5xxl,
         "control_net_path": params.control_net,
     }
+    return {name: path for name, path in named.items() if path is not None}
+
+
+def _set_paths(ffi: Any, options: Any, params: LoadParams) -> list[Any]:
+    """Returns what must live as long as `options` is used."""
     keep = []
-    for name, path in paths.items():
-        if path is not None:
-            keep.append(ffi.new("char[]", path.encode()))
-            setattr(options, name, keep[-1])
+    for name, path in _paths(params).items():
+        keep.append(ffi.new("char[]", path.encode()))
+        setattr(options, name, keep[-1])
     return keep
 
 

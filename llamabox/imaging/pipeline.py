@@ -30,6 +30,9 @@ ALIASES = {"default": None}
 DEVICES = ("SD_VK_DEVICE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 """How libstable-diffusion, and the drivers below it, are told which GPU to use. It has no parameter for it."""
 
+ADAPTER_MARKS = ("lora", "lokr", "hada", ".diff")
+"""One of them is in the names of an adapter's tensors, whatever tool made it."""
+
 Emit = Callable[[Event], None]
 
 
@@ -67,8 +70,7 @@ class Pipeline:
         family = UNKNOWN if tensors is None else family_of(tensors)
         if family is None:
             raise fault(Path(config.model), "it is not a diffusion model, by the names of its tensors")
-        for path in _other_files(config):
-            tensors_of(Path(path))
+        _check_other_files(config)
         if config.main_gpu > 0:
             for name in DEVICES:
                 os.environ.setdefault(name, str(config.main_gpu))
@@ -270,10 +272,16 @@ class Pipeline:
         return f"{job.prompt}\n{negative}{', '.join(f'{name}: {value}' for name, value in facts.items())}"
 
 
-def _other_files(config: ImageConfig) -> list[str]:
+def _check_other_files(config: ImageConfig) -> None:
+    """Raises ModelLoadError. The library only warns of an adapter that it cannot use, and goes on without it."""
     parts = (config.vae_model, config.taesd_model, config.clip_l_model, config.clip_g_model, config.t5xxl_model)
-    named = (*parts, config.control_net_model, config.upscale_model, *(path for path, _ in config.lora))
-    return [path for path in named if path is not None]
+    for path in (*parts, config.control_net_model, config.upscale_model):
+        if path is not None:
+            tensors_of(Path(path))
+    for path, _ in config.lora:
+        tensors = tensors_of(Path(path))
+        if tensors is not None and not any(mark in name for name in tensors for mark in ADAPTER_MARKS):
+            raise fault(Path(path), "it is not a LoRA adapter, by the names of its tensors")
 
 
 def _load_params(config: ImageConfig, standalone: bool) -> LoadParams:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from imaging.artist import Artist, Colour, colours, images, pipeline
-from models.tiny_image import COLOURS, GRID, SHAPES, profiles
+from models.tiny_image import COLOURS, GRID, SHAPES, TinyImage, profiles
 from PIL import Image
 
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
@@ -238,6 +238,8 @@ def test_a_file_that_cannot_be_a_model_is_refused_in_one_line(
             artist.info(model=str(tmp_path / name))
         assert "\n" not in refused.value.message
         assert str(tmp_path / name) in refused.value.message
+    with pytest.raises(ModelLoadError, match="not a LoRA adapter"):
+        artist.info(lora=((str(upscaler), 1.0),))
     for path, what in ((tmp_path / "none", "no such file"), (tmp_path, "not a regular file")):
         for option in ("model", "taesd_model", "vae_model", "upscale_model", "control_net_model"):
             with pytest.raises(ModelLoadError, match=what):
@@ -245,8 +247,17 @@ def test_a_file_that_cannot_be_a_model_is_refused_in_one_line(
 
 
 def test_a_model_without_an_autoencoder_says_what_is_missing(artist: Artist) -> None:
-    with pytest.raises(ModelLoadError, match="cannot be loaded: "):
+    with pytest.raises(ModelLoadError, match=r"tiny-image\.gguf cannot be loaded: \w+"):
         artist.info(taesd_model=None)
+
+
+@pytest.mark.parametrize("option", ["taesd_model", "control_net_model", "upscale_model"])
+def test_a_file_of_another_kind_is_named(artist: Artist, tiny_image: TinyImage, tmp_path: Path, option: str) -> None:
+    wrong = tmp_path / "wrong.gguf"
+    wrong.symlink_to(tiny_image.model)
+    with pytest.raises(ModelLoadError, match=r"wrong\.gguf,? cannot be loaded: \w+") as refused:
+        artist.info(**{option: str(wrong)})
+    assert "\n" not in refused.value.message
 
 
 def _cancelled(config: ImageConfig, n: int) -> tuple[list[Event], bool]:
