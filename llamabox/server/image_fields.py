@@ -55,7 +55,7 @@ PING_SECONDS = 5.0
 SMALLEST_CHUNK, USUAL_CHUNK = 1024, 4096
 
 PREVIEWS = {"faster": "fast", True: "full", False: "none"}
-QUALITIES = {"standard": "", "hd": "low quality"}
+QUALITIES = {"standard": "", "hd": "low quality", "auto": ""}
 STYLES = {"vivid": "not vivid", "natural": "unnatural"}
 """And what is added to the negative prompt."""
 

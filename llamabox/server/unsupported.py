@@ -60,6 +60,9 @@ IMAGES: dict[str, Neutral] = {
     "output_format": _is("png"),
     "background": _is("auto", "opaque"),
     "input_fidelity": _is("low"),
+    "frame_count": _is(1),
+    "markup": _empty,
+    "svg": _empty,
 }
 """Refused on /v1/images/*."""
 

@@ -120,6 +120,7 @@ class FakeImageClient:
         self.on_drawn: Callable[[Drawn], None] = lambda drawn: None
         self.jobs: list[ImageJob] = []
         self.refusal: LlamaboxError | None = None
+        self.after: LlamaboxError | None = None  # what a script's events end in
         self.stop_asked = asyncio.Event()
         self._arrivals: asyncio.Queue[FakeDrawing] = asyncio.Queue()
 
@@ -151,6 +152,8 @@ class FakeImageClient:
                 if isinstance(event, Drawn):
                     self.on_drawn(event)
                 made.push(event)
+        if self.after is not None:
+            made.fail(self.after)
         return made
 
     async def asked(self) -> FakeDrawing:

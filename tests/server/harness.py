@@ -67,7 +67,9 @@ async def running_images(
 
 
 @contextlib.asynccontextmanager
-async def listening(app: Starlette, client: Client, config: ServerConfig) -> AsyncIterator[Running[Client]]:
+async def listening(
+    app: Starlette, client: Client, config: ServerConfig, within: float = WITHIN
+) -> AsyncIterator[Running[Client]]:
     """Any app on a socket of its own."""
     sockets = bind_sockets(["127.0.0.1"], 0)
     port = sockets[0].getsockname()[1]
@@ -76,7 +78,7 @@ async def listening(app: Starlette, client: Client, config: ServerConfig) -> Asy
     try:
         async with (
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN) as http,
-            asyncio.timeout(WITHIN),
+            asyncio.timeout(within),
         ):
             yield Running(app, client, http, port, listener)
     finally:
