@@ -7,24 +7,21 @@ Results are kept under the user's cache folder by the hash of all that went into
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
-import hashlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llamabox.bindings import prefix as prefixes
 from native import libraries, sources
+from native.cache import Progress, cache_folder, cpu_features, digest, locked, publish
+from native.libraries import DIFFUSION, LLAMA, Project
 from native.sources import BuildError, Source
 
 ROOT = Path(__file__).resolve().parent
@@ -34,85 +31,31 @@ BUILD_REQUIRES = ["setuptools>=77", "cffi>=1.16", "cmake>=3.21", "ninja>=1.10", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to build. `llama_cpp` None means the pinned sources."""
+    """What to build. `llama_cpp` and `stable_diffusion_cpp` are checkouts; None means the pinned sources."""
 
     backend: str = "cpu"
     portable: bool = False
     llama_cpp: Path | None = None
+    images: bool = True  # stable-diffusion.cpp, too
+    stable_diffusion_cpp: Path | None = None
     jobs: int = 0  # 0: one for each core
 
+    @property
+    def projects(self) -> tuple[Project, ...]:
+        return (LLAMA, DIFFUSION) if self.images else (LLAMA,)
 
-class Progress:
-    """Says how far the build is: on a terminal in place, elsewhere a line for every tenth."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._tty = sys.stderr.isatty()
-        self._said = -1
-
-    def __call__(self, state: str) -> None:
-        done, _, total = state.partition("/")
-        if not total:
-            self._write(f"{self._label}: {state}", end="\n")
-        elif self._tty:
-            self._write(
-                f"\r{self._label}: {state} ({int(done) * 100 // int(total)} %)", end="\n" if done == total else ""
-            )
-        elif (tenth := int(done) * 10 // int(total)) > self._said:
-            self._said = tenth
-            self._write(f"{self._label}: {state} ({int(done) * 100 // int(total)} %)", end="\n")
-
-    def _write(self, text: str, end: str) -> None:
-        sys.stderr.write(text + end)
-        sys.stderr.flush()
+    def checkout(self, project: Project) -> Path | None:
+        return self.llama_cpp if project is LLAMA else self.stable_diffusion_cpp
 
 
-def cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "llamabox" / "native"
+def source_of(options: Options, project: Project = LLAMA) -> Source:
+    checkout = options.checkout(project)
+    if checkout:
+        return sources.checkout_source(checkout, project.name, project.header)
+    return sources.read_versions(name=project.pinned)
 
 
-def digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def cpu_features() -> str:
-    """What GGML_NATIVE adapts to, so that a home shared by unlike machines has a build for each."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                return digest(sorted(line.partition(":")[2].split()))
-    return platform.processor()
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One build of a thing at a time, whoever else builds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            Progress("llamabox native")("waiting for another build of the same")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def publish(staging: Path, target: Path) -> None:
-    """Move a finished folder to its place, over what may be there. Running processes keep the files they mapped."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    if target.exists():
-        target.rename(old / target.name)
-    staging.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def source_of(options: Options) -> Source:
-    return sources.checkout_source(options.llama_cpp) if options.llama_cpp else sources.read_versions()
-
-
-def recipe(options: Options, source: Source) -> dict[str, Any]:
+def recipe(options: Options, source: Source, project: Project = LLAMA) -> dict[str, Any]:
     """All that the libraries depend on; its digest is their name in the cache."""
     native = not options.portable
     return {
@@ -121,7 +64,7 @@ def recipe(options: Options, source: Source) -> dict[str, Any]:
         "number": source.number,
         "backend": options.backend,
         "portable": options.portable,
-        "flags": libraries.cmake_flags(options.backend, portable=options.portable),
+        "flags": project.flags(options.backend, portable=options.portable),
         "compiler": libraries.compilers(),
         "machine": sysconfig.get_platform(),
         "cpu": cpu_features() if native else "any",
@@ -129,16 +72,16 @@ def recipe(options: Options, source: Source) -> dict[str, Any]:
     }
 
 
-def get_sources(options: Options, source: Source, target: Path) -> None:
-    if options.llama_cpp:
-        sources.copy_checkout(options.llama_cpp, target)
+def get_sources(options: Options, source: Source, target: Path, project: Project = LLAMA) -> None:
+    if checkout := options.checkout(project):
+        sources.copy_checkout(checkout, target)
     else:
         Progress("llamabox native")(f"getting {source.package} {source.version}")
         sources.unpack(sources.fetch(source, cache_folder() / "downloads"), source, target)
 
 
-def built_libraries(options: Options, source: Source, made_of: dict[str, Any]) -> Path:
-    """The folder of libraries and headers for a recipe, from the cache or built now."""
+def built_libraries(options: Options, source: Source, made_of: dict[str, Any], project: Project = LLAMA) -> Path:
+    """The folder of a project's libraries and headers for a recipe, from the cache or built now."""
     cache, key = cache_folder(), digest(made_of)
     target = cache / f"libs-{key}"
     with locked(cache / f"libs-{key}.lock"):
@@ -150,15 +93,16 @@ def built_libraries(options: Options, source: Source, made_of: dict[str, Any]) -
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         if not (work / "unpacked").exists():
-            get_sources(options, source, tree)
+            get_sources(options, source, tree, project)
             (work / "unpacked").touch()
-        check_cdef(tree)
+        check_cdef(tree, project)
         version = [f"-DLLAMA_BUILD_COMMIT={source.commit}", f"-DLLAMA_BUILD_NUMBER={source.number}"]
-        flags = [*made_of["flags"], *version, *os.environ.get("CMAKE_ARGS", "").split()]
-        report = Progress(f"llama.cpp ({options.backend}{', portable' if options.portable else ''})")
-        libraries.build(tree, output, flags, options.jobs or cores(), log, report)
+        flags = [*made_of["flags"], *(version if project is LLAMA else ())]
+        report = Progress(f"{project.name} ({options.backend}{', portable' if options.portable else ''})")
+        arguments = [*flags, *os.environ.get("CMAKE_ARGS", "").split()]
+        libraries.build(tree, output, arguments, options.jobs or cores(), log, report)
         shutil.rmtree(staging, ignore_errors=True)
-        libraries.install(tree, output, staging)
+        libraries.install(tree, output, staging, project)
         publish(staging, target)
         shutil.rmtree(work, ignore_errors=True)
     return target
@@ -168,59 +112,70 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_cdef(tree: Path) -> None:
+def check_cdef(tree: Path, project: Project = LLAMA) -> None:
     """Whether the headers of a source tree have what native/cdef declares. Costs two seconds; the build, minutes."""
     from native import module  # cffi need not be installed to ask for --help or for the PEP 517 requirements
 
+    spec = module.LLAMA if project is LLAMA else module.DIFFUSION
     with tempfile.TemporaryDirectory() as scratch:
-        module.check([tree / folder for folder in libraries.PUBLIC_HEADERS], Path(scratch))
+        module.check([tree / folder for folder in project.headers], Path(scratch), module=spec)
 
 
 def build_prefix(options: Options) -> Path:
     """The complete prefix in the cache."""
     from native import module
 
-    source = source_of(options)
-    made_of = recipe(options, source)
-    libs = built_libraries(options, source, made_of)
+    specs = {LLAMA: module.LLAMA, DIFFUSION: module.DIFFUSION}
+    made_of, libs = {}, {}
+    for project in options.projects:
+        source = source_of(options, project)
+        made_of[project] = recipe(options, source, project)
+        libs[project] = built_libraries(options, source, made_of[project], project)
     cache = cache_folder()
-    key = digest([libs.name, module.cdef(), module.own_code(), prefixes.FORMAT])
+    cdefs = [module.cdef(module=specs[project]) for project in options.projects]
+    key = digest([*(folder.name for folder in libs.values()), *cdefs, module.own_code(), prefixes.FORMAT])
     target = cache / f"prefix-{key}"
     with locked(cache / f"prefix-{key}.lock"), tempfile.TemporaryDirectory(dir=cache) as scratch:
         if target.is_dir():
             return target
-        headers = [libs / "include"]
         staging = Path(scratch, "prefix")
-        shutil.copytree(libs, staging, ignore=shutil.ignore_patterns("include"))
-        module.check(headers, Path(scratch))
-        built = module.link(headers, libs, Path(scratch))
-        shutil.copy(built, staging / built.name)
-        write_manifest(staging, built.name, made_of, headers[0])
+        manifests = {}
+        for project, folder in libs.items():
+            headers = [folder / "include"]
+            shutil.copytree(folder, staging, ignore=shutil.ignore_patterns("include"), dirs_exist_ok=True)
+            module.check(headers, Path(scratch), module=specs[project])
+            built = module.link(headers, folder, Path(scratch), specs[project])
+            shutil.copy(built, staging / built.name)
+            manifests[project] = manifest(staging, folder, built.name, made_of[project], project)
+        images = {"images": manifests[DIFFUSION]} if DIFFUSION in manifests else {}
+        whole = {"format": prefixes.FORMAT, **manifests[LLAMA], **images}
+        (staging / prefixes.MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
         publish(staging, target)
     return target
 
 
-def write_manifest(staging: Path, module_name: str, made_of: dict[str, Any], headers: Path) -> None:
+def manifest(staging: Path, libs: Path, name: str, made_of: dict[str, Any], project: Project) -> dict[str, Any]:
+    """What build.json says of one project's libraries, which came from `libs`, and of their module."""
     suffixes = (".so", ".dylib")
-    files = [path for path in sorted(staging.iterdir()) if path.suffix in suffixes]
-    manifest = {
-        "format": prefixes.FORMAT,
-        "version": library_version(staging, module_name),
-        "module": module_name,
-        "headers_sha256": sources.tree_hash(headers),
+    files = sorted(path.name for path in libs.iterdir() if path.suffix in suffixes)
+    function = "llama_version" if project is LLAMA else "sd_version"
+    said = library_version(staging, name, function)
+    return {
+        "version": made_of["source"]["version"] or said if project is DIFFUSION else said,
+        "module": name,
+        "headers_sha256": sources.tree_hash(libs / "include"),
         **made_of,
-        "files": {path.name: prefixes.fingerprint(path) for path in files},
+        "files": {file: prefixes.fingerprint(staging / file) for file in sorted([*files, name])},
     }
-    (staging / prefixes.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def library_version(staging: Path, module_name: str) -> str:
-    """What llama_version() says, asked in a process of its own: it also proves that everything links."""
+def library_version(staging: Path, module_name: str, function: str) -> str:
+    """What the library says of itself, asked in a process of its own: it also proves that everything links."""
     code = (
         "import importlib.util as u, sys\n"
         f"s = u.spec_from_file_location({Path(module_name).name.partition('.')[0]!r}, {str(staging / module_name)!r})\n"
         "m = u.module_from_spec(s); s.loader.exec_module(m)\n"
-        "sys.stdout.write(m.ffi.string(m.lib.llama_version()).decode())\n"
+        f"sys.stdout.write(m.ffi.string(m.lib.{function}()).decode())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -247,14 +202,15 @@ def make(options: Options, target: Path) -> Path:
 
 def check(options: Options) -> None:
     """The cdefs against the headers of the chosen sources, building nothing."""
-    if options.llama_cpp:
-        sources.checkout_source(options.llama_cpp)
-        check_cdef(options.llama_cpp)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder, "source")
-        get_sources(options, source_of(options), tree)
-        check_cdef(tree)
+    for project in options.projects:
+        source = source_of(options, project)
+        if checkout := options.checkout(project):
+            check_cdef(checkout, project)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Path(folder, "source")
+            get_sources(options, source, tree, project)
+            check_cdef(tree, project)
 
 
 def bump(version: str) -> None:
@@ -278,6 +234,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--llama-cpp", type=Path, metavar="DIR", help="build this checkout instead of the pinned sources"
     )
     parser.add_argument(
+        "--stable-diffusion-cpp", type=Path, metavar="DIR", help="the same for the library that draws images"
+    )
+    parser.add_argument("--without-images", action="store_true", help="leave out stable-diffusion.cpp")
+    parser.add_argument(
         "--prefix", type=Path, metavar="DIR", default=PACKAGED, help="where to put it (default: the package)"
     )
     parser.add_argument(
@@ -293,8 +253,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     parsed = parse(arguments)
-    checkout = parsed.llama_cpp.resolve() if parsed.llama_cpp else None
-    options = Options(backend=parsed.backend, portable=parsed.portable, llama_cpp=checkout, jobs=max(parsed.jobs, 0))
+    options = Options(
+        backend=parsed.backend,
+        portable=parsed.portable,
+        llama_cpp=parsed.llama_cpp and parsed.llama_cpp.resolve(),
+        images=not parsed.without_images,
+        stable_diffusion_cpp=parsed.stable_diffusion_cpp and parsed.stable_diffusion_cpp.resolve(),
+        jobs=max(parsed.jobs, 0),
+    )
     try:
         if parsed.check:
             check(options)
@@ -318,18 +284,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def pep517_options(settings: dict[str, Any] | None) -> Options:
-    """--config-settings backend=cuda and the like; else LLAMABOX_BACKEND, _PORTABLE, _LLAMA_CPP, _JOBS."""
+    """--config-settings backend=cuda and the like; else LLAMABOX_BACKEND, _PORTABLE, _LLAMA_CPP and so on."""
 
     def setting(name: str) -> str:
         return str((settings or {}).get(name) or os.environ.get("LLAMABOX_" + name.upper().replace("-", "_"), ""))
 
-    jobs, checkout = setting("jobs"), setting("llama-cpp")
+    def folder(name: str) -> Path | None:
+        return Path(setting(name)).resolve() if setting(name) else None
+
+    def switch(name: str) -> bool:
+        return setting(name).lower() in ("1", "on", "true", "yes")
+
+    jobs = setting("jobs")
     if jobs and not jobs.isdigit():
         raise BuildError(f"jobs must be a number, not {jobs!r}")
     return Options(
         backend=setting("backend") or "cpu",
-        portable=setting("portable").lower() in ("1", "on", "true", "yes"),
-        llama_cpp=Path(checkout).resolve() if checkout else None,
+        portable=switch("portable"),
+        llama_cpp=folder("llama-cpp"),
+        images=not switch("without-images"),
+        stable_diffusion_cpp=folder("stable-diffusion-cpp"),
         jobs=int(jobs or 0),
     )
 

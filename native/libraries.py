@@ -1,4 +1,4 @@
-"""CMake and Ninja: from a source folder to shared libraries."""
+"""CMake and Ninja: from a source folder to shared libraries. The two projects that are built, and how."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from native.sources import BuildError
@@ -21,9 +22,14 @@ GPU_FLAGS = {
     "vulkan": ["-DGGML_VULKAN=ON"],
     "metal": ["-DGGML_METAL=ON", "-DGGML_METAL_EMBED_LIBRARY=ON"],
 }
+DIFFUSION_GPU_FLAGS = {
+    "cuda": ["-DSD_CUDA=ON"],
+    "rocm": ["-DSD_HIPBLAS=ON"],
+    "vulkan": ["-DSD_VULKAN=ON"],
+    "metal": ["-DSD_METAL=ON", "-DGGML_METAL_EMBED_LIBRARY=ON"],
+}
 MACOS = sys.platform == "darwin"
 ORIGIN = "@loader_path" if MACOS else "$ORIGIN"
-PUBLIC_HEADERS = ("include", "ggml/include", "tools/mtmd")
 
 Report = Callable[[str], None]
 
@@ -59,6 +65,63 @@ def cmake_flags(backend: str, *, portable: bool) -> list[str]:
         # DT_RPATH, unlike DT_RUNPATH, comes before LD_LIBRARY_PATH: another libllama on it is not picked up.
         flags += [f"-DCMAKE_{kind}_LINKER_FLAGS=-Wl,--disable-new-dtags" for kind in ("SHARED", "MODULE")]
     return flags
+
+
+def diffusion_flags(backend: str, *, portable: bool) -> list[str]:
+    """The same for stable-diffusion.cpp, which has a ggml of its own, another version than llama.cpp's.
+
+    That ggml is linked in and hidden: the libraries' functions have the same names and other structs. So there is one
+    build of it and no loadable variants: a portable one runs on every CPU with AVX2 (x86-64-v3).
+    """
+    if backend not in BACKENDS:
+        raise BuildError(f"no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    flags = [
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DSD_BUILD_SHARED_LIBS=ON",
+        "-DSD_BUILD_EXAMPLES=OFF",
+        "-DSD_WEBP=OFF",
+        "-DSD_WEBM=OFF",
+        f"-DGGML_NATIVE={'OFF' if portable else 'ON'}",
+        *DIFFUSION_GPU_FLAGS.get(backend, []),
+    ]
+    if MACOS and backend != "metal":
+        flags.append("-DGGML_METAL=OFF")
+    if not MACOS:  # where each library's references name the library they are to be found in
+        flags.append("-DCMAKE_SHARED_LINKER_FLAGS=-Wl,--disable-new-dtags -Wl,--exclude-libs,ALL")
+    return flags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """One of the two upstream projects, as the build sees it."""
+
+    name: str
+    pinned: str  # its table in versions.toml
+    header: str  # by which its source folder is known
+    headers: tuple[str, ...]  # folders of public headers
+    library: str  # the file that the build must leave, without its suffix
+    licences: tuple[str, ...]  # patterns
+    flags: Callable[..., list[str]]  # (backend, *, portable)
+
+
+LLAMA = Project(
+    name="llama.cpp",
+    pinned="llama_cpp",
+    header="include/llama.h",
+    headers=("include", "ggml/include", "tools/mtmd"),
+    library="libllama",
+    licences=("LICENSE", "licenses/*"),
+    flags=cmake_flags,
+)
+DIFFUSION = Project(
+    name="stable-diffusion.cpp",
+    pinned="stable_diffusion_cpp",
+    header="include/stable-diffusion.h",
+    headers=("include",),
+    library="libstable-diffusion",
+    licences=("LICENSE", "ggml/LICENSE", "thirdparty/LICENSE*"),
+    flags=diffusion_flags,
+)
 
 
 def tool(name: str) -> str:
@@ -133,20 +196,21 @@ def build(source: Path, output: Path, flags: list[str], jobs: int, log: Path, re
     run_logged([ninja, "-C", str(output), "-j", str(jobs)], log, progress(report), "compiling")
 
 
-def install(source: Path, output: Path, target: Path) -> None:
+def install(source: Path, output: Path, target: Path, project: Project = LLAMA) -> None:
     """Gather the libraries, the public headers and the licence texts."""
     target.mkdir(parents=True)
     suffix = "*.dylib" if MACOS else "*.so"
     libraries = [path for path in sorted((output / "bin").glob(suffix)) if not path.is_symlink()]
-    if not any(path.stem == "libllama" for path in libraries):
-        raise BuildError(f"the build left no libllama in {output / 'bin'}")
+    if not any(path.stem == project.library for path in libraries):
+        raise BuildError(f"the build left no {project.library} in {output / 'bin'}")
     for path in libraries:
         shutil.copy(path, target / path.name)
     headers = target / "include"
     headers.mkdir()
-    for folder in PUBLIC_HEADERS:
+    for folder in project.headers:
         for path in sorted((source / folder).glob("*.h")):
             shutil.copy(path, headers / path.name)
-    for path in [source / "LICENSE", *sorted(source.glob("licenses/*"))]:
+    for path in [path for pattern in project.licences for path in sorted(source.glob(pattern))]:
         if path.is_file():
-            shutil.copy(path, target / f"llama.cpp-{path.name}")
+            inside = "" if path.parent.name != "ggml" else "-ggml"
+            shutil.copy(path, target / f"{project.name}-{path.name}{inside}")

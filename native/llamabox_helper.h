@@ -6,36 +6,18 @@
 #include <stdint.h>
 
 #include "llama.h"
+#include "llamabox_log.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 3 };
+enum { LB_INTERFACE = 4 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
 
 // ---- log -------------------------------------------------------------------------------------------------------
-// One ring for the process, because ggml keeps one logger for the process. Writers never wait for a reader: a line
-// that finds no room is dropped and counted.
 
-// Send the logs of ggml, libllama and libmtmd here. Not thread-safe: before any model is loaded.
+// Send the logs of ggml, libllama and libmtmd to llamabox_log.h. Not thread-safe: before any model is loaded.
 void lb_log_install(void);
-
-// Keep lines of this level (GGML_LOG_LEVEL_*) and above for a reader. Until then only the first error is kept.
-void lb_log_start(int32_t lowest);
-
-// Take the oldest line, without its newline, waiting up to timeout_ms for it.
-// Returns its length in bytes (at most size), -1 when there was none, -2 after lb_log_stop() once the ring is empty.
-int32_t lb_log_read(char * text, int32_t size, int32_t * level, int32_t timeout_ms);
-
-// Keep no more lines, and wake the reader: it drains what there is and gets -2. lb_log_start() starts anew.
-void lb_log_stop(void);
-
-// Lines dropped since the process started.
-uint64_t lb_log_n_dropped(void);
-
-// The first line of level ERROR since lb_log_forget_error(): why a load failed. Returns its length, 0 for none.
-int32_t lb_log_first_error(char * text, int32_t size);
-void    lb_log_forget_error(void);
 
 // The callback itself, declared so that tests can call it.
 void lb_log_callback(enum ggml_log_level level, const char * text, void * user_data);

@@ -1,4 +1,4 @@
-"""The cffi module: cdef files → C → checked against headers → compiled and linked with the libraries."""
+"""The cffi modules, one for each library: cdef files → C → checked against headers → compiled and linked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 
 import cffi
@@ -17,12 +18,46 @@ from native.libraries import MACOS, ORIGIN, compilers
 from native.sources import BuildError
 
 HERE = Path(__file__).parent
-MODULE = "_llamabox_llama"
-CDEFS = ("ggml.h", "ggml-cpu.h", "ggml-backend.h", "llama.h", "mtmd.h")  # each is named after the header it trims
-HELPER = "llamabox_helper"
-COMPILED = (f"{HELPER}.c", "llamabox_wide.c")
-INCLUDES = ("ggml.h", "ggml-cpu.h", "ggml-backend.h", "llama.h", "mtmd.h", f"{HELPER}.h")
-LINKED = ("mtmd", "llama", "ggml", "ggml-base")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """What one cffi module is made of. Each cdef is named after the header it trims; `own` are headers of ours."""
+
+    name: str
+    cdefs: tuple[str, ...]
+    own: tuple[str, ...]
+    compiled: tuple[str, ...]
+    linked: tuple[str, ...]
+    extern: str = ""  # callbacks into Python, declared to cffi alone
+    probes: tuple[tuple[str, str], ...] = ()  # macro, and the pattern in the headers for which it is defined
+
+
+LLAMA = Module(
+    name="_llamabox_llama",
+    cdefs=("ggml.h", "ggml-cpu.h", "ggml-backend.h", "llama.h", "mtmd.h"),
+    own=("llamabox_log.h", "llamabox_helper.h"),
+    compiled=("llamabox_helper.c", "llamabox_log.c", "llamabox_wide.c"),
+    linked=("mtmd", "llama", "ggml", "ggml-base"),
+)
+DIFFUSION = Module(
+    name="_llamabox_diffusion",
+    cdefs=("stable-diffusion.h",),
+    own=("llamabox_log.h", "llamabox_diffusion.h"),
+    compiled=("llamabox_diffusion.c", "llamabox_log.c"),
+    linked=("stable-diffusion",),
+    # On the thread that draws, which is one of Python's.
+    extern="""
+extern "Python" void lb_on_progress(int step, int steps, float time, void* data);
+extern "Python" void lb_on_preview(int step, int frame_count, sd_image_t* frames, bool is_noisy, void* data);
+""",
+    probes=(
+        ("LB_SD_FREES_PARAMS", r"bool free_params_immediately;"),
+        ("LB_SD_DECODES_ONLY", r"bool vae_decode_only;"),
+        ("LB_SD_RETURNS_BOOL", r"bool generate_image\("),
+        ("LB_SD_UPSCALER_BACKENDS", r"new_upscaler_ctx\([^)]*params_backend"),
+    ),
+)
 
 STRICT = ("implicit-function-declaration", "incompatible-pointer-types", "int-conversion")
 """C warnings that here mean: the header declares something else than the cdef."""
@@ -39,12 +74,12 @@ MISSING = (
 )
 
 
-def cdef(folder: Path = HERE) -> str:
+def cdef(folder: Path = HERE, module: Module = LLAMA) -> str:
     """All that is declared to cffi, in an order in which names are known before they are used."""
-    parts = [(folder / "cdef" / name).read_text() for name in CDEFS]
-    helper = (folder / f"{HELPER}.h").read_text().splitlines()
-    parts.append("\n".join(line for line in helper if not line.startswith("#")))
-    return "\n".join(parts)
+    parts = [(folder / "cdef" / name).read_text() for name in module.cdefs]
+    for name in module.own:
+        parts.append("\n".join(line for line in (folder / name).read_text().splitlines() if not line.startswith("#")))
+    return "\n".join([*parts, module.extern])
 
 
 def own_code(folder: Path = HERE) -> str:
@@ -52,31 +87,38 @@ def own_code(folder: Path = HERE) -> str:
     return "".join(path.read_text() for path in sorted((*folder.glob("llamabox_*.c"), *folder.glob("llamabox_*.h"))))
 
 
-def generate(target: Path, folder: Path = HERE) -> Path:
+def generate(target: Path, folder: Path = HERE, module: Module = LLAMA) -> Path:
     """Write the module's C source."""
     ffi = cffi.FFI()
-    ffi.cdef(cdef(folder))
-    ffi.set_source(MODULE, "".join(f'#include "{name}"\n' for name in INCLUDES))
-    path = target / f"{MODULE}.c"
+    ffi.cdef(cdef(folder, module))
+    ffi.set_source(module.name, "".join(f'#include "{name}"\n' for name in (*module.cdefs, *module.own)))
+    path = target / f"{module.name}.c"
     with contextlib.redirect_stdout(io.StringIO()):  # it says what it generates
         ffi.emit_c_code(str(path))
     return path
 
 
-def compile_command(headers: list[Path], folder: Path = HERE) -> list[str]:
+def compile_command(headers: list[Path], folder: Path = HERE, module: Module = LLAMA) -> list[str]:
     compiler = compilers()["C"].split(": ")[0]
     include = [*headers, folder, Path(sysconfig.get_path("include"))]
     # Nobody reads floating-point exception flags, and for their sake GCC would put branches into loops.
-    flags = ["-std=gnu11", "-O3", "-fno-trapping-math", "-fPIC"]
+    flags = ["-std=gnu11", "-O3", "-fno-trapping-math", "-fPIC", *probed(headers, module)]
     return [*shlex.split(compiler), *flags, *(f"-I{path}" for path in include)]
 
 
-def check(headers: list[Path], scratch: Path, folder: Path = HERE) -> None:
+def probed(headers: list[Path], module: Module) -> list[str]:
+    """The macros that tell one version of a header from another."""
+    paths = [path / name for path in headers for name in module.cdefs if module.probes]
+    text = "".join(path.read_text() for path in paths if path.is_file())
+    return [f"-D{macro}" for macro, pattern in module.probes if re.search(pattern, text)]
+
+
+def check(headers: list[Path], scratch: Path, folder: Path = HERE, module: Module = LLAMA) -> None:
     """Compile the generated C for its errors only. BuildError names what the headers lack."""
-    source = generate(scratch, folder)
+    source = generate(scratch, folder, module)
     strict = [f"-Werror={name}" for name in STRICT]
-    sources = [source, *(folder / name for name in COMPILED)]
-    command = [*compile_command(headers, folder), *strict, "-fsyntax-only", *map(str, sources)]
+    sources = [source, *(folder / name for name in module.compiled)]
+    command = [*compile_command(headers, folder, module), *strict, "-fsyntax-only", *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_locale())
     if done.returncode != 0:
         raise BuildError(explain(done.stderr, headers, folder))
@@ -100,22 +142,22 @@ def explain(errors: str, headers: list[Path], folder: Path = HERE) -> str:
 
 def declared_in(symbol: str, folder: Path = HERE) -> str | None:
     """The cdef file, which is also the header's name, that declares a symbol."""
-    for name in CDEFS:
+    for name in (*LLAMA.cdefs, *DIFFUSION.cdefs):
         if re.search(rf"\b{symbol}\b", (folder / "cdef" / name).read_text()):
             return name
     return None
 
 
-def link(headers: list[Path], libraries: Path, scratch: Path, folder: Path = HERE) -> Path:
-    """Compile module and helper and link them with the libraries. The result uses Python's limited API only."""
-    target = scratch / f"{MODULE}.abi3.so"
+def link(headers: list[Path], libraries: Path, scratch: Path, module: Module = LLAMA) -> Path:
+    """Compile module and helpers and link them with the libraries. The result uses Python's limited API only."""
+    target = scratch / f"{module.name}.abi3.so"
     command = [
-        *compile_command(headers, folder),
-        str(scratch / f"{MODULE}.c"),
-        *(str(folder / name) for name in COMPILED),
+        *compile_command(headers, HERE, module),
+        str(scratch / f"{module.name}.c"),
+        *(str(HERE / name) for name in module.compiled),
         *(("-bundle", "-undefined", "dynamic_lookup") if MACOS else ("-shared", "-Wl,--disable-new-dtags")),
         f"-L{libraries}",
-        *(f"-l{name}" for name in LINKED),
+        *(f"-l{name}" for name in module.linked),
         "-lm",
         f"-Wl,-rpath,{ORIGIN}",
         *([] if MACOS else ["-ldl", "-pthread"]),

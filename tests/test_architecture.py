@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bindings": ("errors", "log"),
     "engine": ("errors",),
     "engine.runner": ("errors", "log", "engine", "bindings"),
-    "imaging": ("errors", "log", "bindings", "workers.image_config"),
+    "imaging": ("errors", "log", "bindings", "workers.image_config", "imaging.job", "imaging.events"),
     "imaging.job": ("errors",),
     "imaging.events": ("errors",),
     "chat": ("errors", "log"),
@@ -241,6 +241,17 @@ def test_no_worker_loads_the_bindings_of_another_s_library(worker: str, foreign:
         if any(is_within(target, part) for part in foreign)
     ]
     assert loaded == []
+
+
+def test_only_the_pipeline_and_its_worker_know_the_library_that_draws() -> None:
+    """Its ggml must never meet libllama's in a process."""
+    importers = {
+        name
+        for name, module in modules().items()
+        if any(imported.is_ours and imported.target == "bindings.diffusion" for imported in imports_of(module))
+    }
+    assert importers
+    assert {name for name in importers if name != "imaging.pipeline" and not is_within(name, "workers.image")} == set()
 
 
 def test_values_need_nothing_but_each_other() -> None:

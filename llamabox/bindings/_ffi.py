@@ -11,8 +11,11 @@ from llamabox.bindings import prefix as prefixes
 from llamabox.bindings.prefix import REBUILD, Prefix
 from llamabox.errors import NativeMismatch
 
-INTERFACE = 3
+INTERFACE = 4
 """LB_INTERFACE of native/llamabox_helper.h that this package is written for."""
+
+IMAGES_INTERFACE = 1
+"""LB_IMAGES_INTERFACE of native/llamabox_diffusion.h likewise."""
 
 
 class Native:
@@ -37,14 +40,33 @@ def load(prefix: str | None = None) -> Native:
     Raises NativeMissing when nothing was built there, NativeMismatch when the libraries do not belong to the module
     compiled for them: no code of theirs has run by then, except for the last check.
     """
-    found = prefixes.read(prefix)
-    prefixes.verify(found)
-    module = import_module(found)
-    native = Native(found, module.ffi, module.lib)
-    if native.lib.LB_INTERFACE != INTERFACE:
-        raise NativeMismatch(f"{found.path} was built for another version of llamabox: " + REBUILD.format(found.path))
-    check_origin(native)
+    native = open_module(prefixes.read(prefix))
+    check_interface(native, native.lib.LB_INTERFACE, INTERFACE)
+    check_origin(native, "libllama")
     return native
+
+
+def load_images(prefix: str | None = None) -> Native:
+    """The same for libstable-diffusion, which has another ggml inside: never in a process that has `load()`ed.
+
+    Raises NativeMissing also where a prefix was built without it.
+    """
+    native = open_module(prefixes.read(prefix).images)
+    check_interface(native, native.lib.LB_IMAGES_INTERFACE, IMAGES_INTERFACE)
+    check_origin(native, "libstable-diffusion")
+    return native
+
+
+def open_module(prefix: Prefix) -> Native:
+    prefixes.verify(prefix)
+    module = import_module(prefix)
+    return Native(prefix, module.ffi, module.lib)
+
+
+def check_interface(native: Native, found: int, expected: int) -> None:
+    if found != expected:
+        path = native.prefix.path
+        raise NativeMismatch(f"{path} was built for another version of llamabox: " + REBUILD.format(path))
 
 
 def import_module(prefix: Prefix) -> Any:
@@ -60,12 +82,12 @@ def import_module(prefix: Prefix) -> Any:
     return module
 
 
-def check_origin(native: Native) -> None:
-    """Refuse when the dynamic loader took another libllama than the verified one (LD_PRELOAD, another prefix)."""
+def check_origin(native: Native, library: str) -> None:
+    """Refuse when the dynamic loader took another library than the verified one (LD_PRELOAD, another prefix)."""
     loaded = Path(native.text(native.lib.lb_library_path()) or "")
     if not loaded.is_absolute() or not os.path.samefile(loaded.parent, native.prefix.path):
         raise NativeMismatch(
-            f"this process has libllama from {loaded}, not from {native.prefix.path}: unset LD_PRELOAD, "
+            f"this process has {library} from {loaded}, not from {native.prefix.path}: unset LD_PRELOAD, "
             "and load one prefix in a process"
         )
 

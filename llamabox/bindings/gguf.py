@@ -20,6 +20,7 @@ VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MAX_KEY = 65535  # the specification's
 MAX_NAME = 64  # GGML_MAX_NAME
+MAX_IMAGE_NAME = 256  # libstable-diffusion's is 128, but it shortens longer ones
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_SPLITS = 65535
 
@@ -117,8 +118,10 @@ class Reader:
         return self.data[start : start + length].decode("utf-8", "replace")
 
 
-def read_header(path: Path, type_sizes: Mapping[int, tuple[int, int]]) -> Header:
+def read_header(path: Path, type_sizes: Mapping[int, tuple[int, int]], *, for_text: bool = True) -> Header:
     """Read and check one file. `type_sizes`: ggml type → (elements in a block, bytes of a block).
+
+    Not `for_text`: of an image model, which need not say anything of itself and has longer names of tensors.
 
     Raises ModelLoadError with one line: not a file, empty, not GGUF, cut off, or with numbers that cannot be.
     """
@@ -130,12 +133,12 @@ def read_header(path: Path, type_sizes: Mapping[int, tuple[int, int]]) -> Header
         if path.stat().st_size == 0:
             raise ModelLoadError(f"{path} cannot be loaded: it is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return parse(Reader(path, data), type_sizes)
+            return parse(Reader(path, data), type_sizes, for_text)
     except OSError as exc:
         raise ModelLoadError(f"{path} cannot be loaded: {exc.strerror or exc}") from exc
 
 
-def parse(reader: Reader, type_sizes: Mapping[int, tuple[int, int]]) -> Header:
+def parse(reader: Reader, type_sizes: Mapping[int, tuple[int, int]], for_text: bool = True) -> Header:
     if reader.size < 4 or reader.data[:4] != MAGIC:
         raise reader.fail("it is not a GGUF file (the first four bytes are not GGUF)")
     reader.skip(4)
@@ -153,10 +156,12 @@ def parse(reader: Reader, type_sizes: Mapping[int, tuple[int, int]]) -> Header:
     header = Header(n_tensors)
     for _ in range(n_values):
         read_value(reader, header)
-    check_values(reader, header)
+    check_alignment(reader, header)
+    if for_text:
+        check_values(reader, header)
     header.entries_start = reader.at
     for _ in range(n_tensors):
-        name, tensor = read_tensor(reader, type_sizes)
+        name, tensor = read_tensor(reader, type_sizes, MAX_NAME if for_text else MAX_IMAGE_NAME)
         if name in header.tensors:
             raise reader.fail(f"tensor {name!r} is there twice")
         header.tensors[name] = tensor
@@ -195,12 +200,15 @@ def skip_strings(reader: Reader, key: str, count: int) -> None:
     reader.skip(at - reader.at)
 
 
-def check_values(reader: Reader, header: Header) -> None:
-    """Numbers that libllama asserts on, or divides by."""
+def check_alignment(reader: Reader, header: Header) -> None:
     if "general.alignment" in header.values:
         alignment = header.number("general.alignment") or 0
         if alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
             raise reader.fail(f"general.alignment is {header.values['general.alignment']!r}, not a power of two")
+
+
+def check_values(reader: Reader, header: Header) -> None:
+    """Numbers that libllama asserts on, or divides by."""
     architecture = header.values.get("general.architecture")
     if not isinstance(architecture, str):
         if header.number("split.no"):
@@ -222,16 +230,16 @@ def check_values(reader: Reader, header: Header) -> None:
             raise reader.fail(f"{architecture}.{name} is {value!r}, not a number from {low} to {high}")
 
 
-def read_tensor(reader: Reader, type_sizes: Mapping[int, tuple[int, int]]) -> tuple[str, Tensor]:
+def read_tensor(reader: Reader, type_sizes: Mapping[int, tuple[int, int]], max_name: int) -> tuple[str, Tensor]:
     """One tensor's entry, and its name."""
-    name = reader.string(MAX_NAME)
+    name = reader.string(max_name)
     n_dims = reader.integer("I")
     if not 1 <= n_dims <= 4:
         raise reader.fail(f"tensor {name!r} has {n_dims} dimensions; 1 to 4 are possible")
     shape = [reader.integer("q") for _ in range(n_dims)]
     kind, offset = reader.integer("I"), reader.integer("Q")
     if kind not in type_sizes:
-        raise reader.fail(f"tensor {name!r} has type {kind}, which this build of libllama does not know")
+        raise reader.fail(f"tensor {name!r} has type {kind}, which this build does not know")
     block, size = type_sizes[kind]
     n_elements = 1
     for length in shape:

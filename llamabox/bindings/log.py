@@ -29,10 +29,10 @@ class LogPump:
         self._native = native
         self._logger = logger or logging.getLogger("llamabox.native")
         self._levels = {
-            native.lib.GGML_LOG_LEVEL_DEBUG: logging.DEBUG,
-            native.lib.GGML_LOG_LEVEL_INFO: logging.DEBUG,  # a page at every load
-            native.lib.GGML_LOG_LEVEL_WARN: logging.WARNING,
-            native.lib.GGML_LOG_LEVEL_ERROR: logging.ERROR,
+            native.lib.LB_LOG_DEBUG: logging.DEBUG,
+            native.lib.LB_LOG_INFO: logging.DEBUG,  # a page at every load
+            native.lib.LB_LOG_WARN: logging.WARNING,
+            native.lib.LB_LOG_ERROR: logging.ERROR,
         }
         lowest = logging.CRITICAL if self._logger.disabled else self._logger.getEffectiveLevel()
         native.lib.lb_log_install()

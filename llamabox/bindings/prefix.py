@@ -32,6 +32,7 @@ class Prefix:
     version   what llama_version() of the library says
     module    file name of the cffi module
     files     file name → fingerprint, of every library and of the module
+    images    the same for libstable-diffusion and its module; absent where it was left out
     """
 
     path: Path
@@ -40,6 +41,15 @@ class Prefix:
     @property
     def module(self) -> Path:
         return self.path / str(self.manifest["module"])
+
+    @property
+    def images(self) -> Prefix:
+        """The prefix as it is for libstable-diffusion. Raises NativeMissing when that was left out of it."""
+        if "images" not in self.manifest:
+            raise NativeMissing(
+                f"{self.path} was built without images: " + REBUILD.format(self.path) + ", without --without-images"
+            )
+        return Prefix(self.path, self.manifest["images"])
 
 
 def locate(prefix: str | os.PathLike[str] | None = None) -> Path:
@@ -83,7 +93,7 @@ def verify(prefix: Prefix) -> None:
             raise NativeMismatch(
                 f"{prefix.path / name} is not the file that the cffi module beside it was compiled for: "
                 + REBUILD.format(prefix.path)
-                + " (for sources of your own add --llama-cpp DIR)"
+                + " (for sources of your own add --llama-cpp DIR or --stable-diffusion-cpp DIR)"
             )
 
 
