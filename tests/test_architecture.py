@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "chat": ("errors", "log"),
     "workers": ("errors", "log", *VALUES),
     "workers.text": ("errors", "log", "processors", "bindings", "engine", *INSIDE_A_WORKER),
-    "workers.image": ("errors", "log", "imaging", *INSIDE_A_WORKER),
+    "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
     "workers.rpc": ("errors", "log", "bindings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),
     "server": ("errors", "log", "chat", "workers", *VALUES),

@@ -185,28 +185,29 @@ class ImageClient(WorkerClient[ImageModelInfo]):
             logger.info("job %s is dropped: its client left while it waited", drawing.job.request_id)
             self._go_on()
             return
-        if self.info is not None and self.info.can_cancel and self._channel is not None:
-            logger.info("job %s is cancelled: its client left", drawing.job.request_id)
+        if self._channel is not None:
             self._channel.send(Cancel(drawing.job.request_id))
+        if self.info is not None and self.info.can_cancel:
+            logger.info("job %s is cancelled: its client left", drawing.job.request_id)
         else:
             self._stop_drawing(drawing.job)
 
     def _stop_drawing(self, job: ImageJob) -> None:
-        """Nobody wants the job that is drawn, and it cannot be cancelled: end its worker if that is quicker.
+        """Nobody wants the image that is drawn, and it cannot be cancelled: end the worker if that is quicker.
 
         To be called again at each of its events, because the first may come before anything is measured.
         """
         if self.info is None or self.info.can_cancel or self.state is not WorkerState.READY:
             return
-        left, load = self._pace.left(), self._pace.load
-        reason = f"about {left:.1f} s of it are left, and a restart takes about {load:.1f} s"
+        left, load = self._pace.left(one_image=True), self._pace.load
+        reason = f"about {left:.1f} s of its image are left, and a restart takes about {load:.1f} s"
         if left > load:
             logger.info("the worker is restarted: the client of job %s left, %s", job.request_id, reason)
             self._restart()
         elif not self._is_left_to_finish:
             self._is_left_to_finish = True
             reason = reason if self._pace.is_measured else "no step was measured yet"
-            logger.info("job %s goes on for nobody, whose client left: %s", job.request_id, reason)
+            logger.info("job %s goes on to the end of its image, though its client left: %s", job.request_id, reason)
 
     def _lost(self, sentence: str, *, died: bool) -> None:
         drawing, self._running = self._running, None

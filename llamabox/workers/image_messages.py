@@ -27,7 +27,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop drawing that job as soon as the library can. Its Finished or Failed still comes."""
+    """Stop drawing that job: within a step where the library can, else after this image. Its end is still told."""
 
     request_id: str
 

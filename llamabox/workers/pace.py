@@ -63,21 +63,27 @@ class Pace:
                 self._n_drawn += 1
                 self._is_sampling = False
                 self._last = now
+                if self._n_drawn < self._n_images:
+                    self.index, self.step = event.index + 1, 0
 
     @property
     def is_measured(self) -> bool:
         """Some step was, of this job or one before it."""
         return self._step_rate is not None
 
-    def left(self) -> float:
-        """Seconds that the job will still take, as far as was measured: a lower bound where no step was."""
+    def left(self, *, one_image: bool = False) -> float:
+        """Seconds that the job will still take, or the image that is drawn now.
+
+        As far as was measured: a lower bound where no step was.
+        """
         elapsed = self._clock() - self._last
-        n_steps = max((self._n_images - self.index) * self.steps - self.step, 0)
+        n_images = min(1, self._n_images - self._n_drawn) if one_image else self._n_images - self._n_drawn
+        n_steps = max((1 if one_image else self._n_images - self.index) * self.steps - self.step, 0)
         step = (self._step_rate or 0.0) * self._n_pixels
         if self._is_sampling:
             step = max(step, elapsed)  # the step that is being computed takes as long at least
         decode = (self._decode_rate or 0.0) * self._n_pixels
-        return max(n_steps * step + (self._n_images - self._n_drawn) * decode - elapsed, 0.0)
+        return max(n_steps * step + n_images * decode - elapsed, 0.0)
 
     def _measure_step(self, progress: Progress, now: float) -> None:
         n_done = progress.step - self.step if progress.index == self.index else progress.step

@@ -2,8 +2,8 @@
 
 `ImageConfig.model` is the script of its lives, comma separated, the last word standing for all later ones:
 
-    fine         loads; draws
-    cancel       the same, and can end a draw that runs
+    fine         loads; draws; ends a draw that is cancelled with its image
+    cancel       the same, but at once
     refuse       cannot be loaded
     gated        waits at the gate while it loads
 
@@ -33,6 +33,7 @@ class FakePipeline:
     def __init__(self, config: ImageConfig, *, can_cancel: bool) -> None:
         self.gate = os.open(os.environ["FAKE_GATE"], os.O_RDONLY)
         self.cancelled, self.canceller = os.pipe()
+        self.is_last = False
         self.info = ImageModelInfo(
             path=config.model,
             family="fake",
@@ -77,7 +78,10 @@ class FakePipeline:
         """draw · gated (each step and each image) · fail · bug · die SIGxxx · flood N"""
         command, *words = job.prompt.split()
         steps = int(words[0]) if command == "flood" else job.steps or self.info.steps
+        self.is_last = False
         for index in range(job.n):
+            if self.is_last:
+                return
             for step in range(steps + 1):
                 if step and command == "gated" and not self.wait():
                     return
@@ -98,6 +102,7 @@ class FakePipeline:
             emit(Drawn(job.request_id, index, png, seed, prepare_ms=1.0, sampling_ms=2.0, steps=steps))
 
     def cancel(self) -> bool:
+        self.is_last = True
         if self.info.can_cancel:
             os.write(self.canceller, b".")
         return self.info.can_cancel

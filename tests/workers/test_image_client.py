@@ -251,11 +251,13 @@ def test_the_worker_is_restarted_when_that_is_cheaper_than_finishing(
 
     with caplog.at_level(logging.INFO):
         run(main(), new_loop)
-    assert "the worker is restarted: the client of job a left, about 15.0 s of it are left" in caplog.text
+    assert "the worker is restarted: the client of job a left, about 15.0 s of its image are left" in caplog.text
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-def test_a_job_that_is_nearly_done_goes_on_for_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_that_is_nearly_done_goes_on_for_nobody_and_those_after_it_do_not(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         async with stage.client("gated") as client:
             while client.progress < 0.5:
@@ -266,7 +268,7 @@ def test_a_job_that_is_nearly_done_goes_on_for_nobody(stage: Stage, caplog: pyte
             pid = client.pid
             drawn: list[Drawn] = []
             client.on_drawn = drawn.append
-            first = await held(client, "a", steps=4)
+            first = await held(client, "a", steps=4, n=9)
             second = client.draw(job("b"))
             stage.clock.now = 105.0
             stage.let()
@@ -282,8 +284,8 @@ def test_a_job_that_is_nearly_done_goes_on_for_nobody(stage: Stage, caplog: pyte
 
     with caplog.at_level(logging.INFO):
         run(main())
-    assert caplog.text.count("job a goes on for nobody") == 1
-    assert "about 15.0 s of it are left, and a restart takes about 100.0 s" in caplog.text
+    assert caplog.text.count("job a goes on to the end of its image") == 1
+    assert "about 15.0 s of its image are left, and a restart takes about 100.0 s" in caplog.text
 
 
 def test_whether_to_restart_is_decided_when_the_first_step_is_measured(stage: Stage) -> None:

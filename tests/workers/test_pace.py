@@ -39,8 +39,14 @@ def test_what_is_left_is_steps_and_decoding_of_all_images(course: Course) -> Non
     for i in range(1, 5):
         course.step(i, 4, after=2.0)
         assert course.pace.left() == pytest.approx((12 - i) * 2.0)
+        assert course.pace.left(one_image=True) == pytest.approx((4 - i) * 2.0)
     course.drawn(after=3.0)
     assert course.pace.left() == pytest.approx(8 * 2.0 + 2 * 3.0)
+    assert course.pace.left(one_image=True) == pytest.approx(4 * 2.0 + 3.0)
+    course.step(0, 4, index=1, after=1.0)
+    course.step(3, 4, index=1, after=6.0)
+    assert course.pace.left() == pytest.approx(5 * 2.0 + 2 * 3.0)
+    assert course.pace.left(one_image=True) == pytest.approx(2.0 + 3.0)
 
 
 def test_the_next_job_s_estimate_comes_from_the_last_and_its_size(course: Course) -> None:

@@ -28,7 +28,7 @@ class Draws(Protocol):
         """Blocks until all images are drawn, or the job is cancelled. Raises LlamaboxError."""
 
     def cancel(self) -> bool:
-        """From any thread: end the draw that runs, if the library can. Nothing where none runs."""
+        """From any thread: end the draw that runs. False where the library cannot: then after its image."""
 
     def set_lora(self, scales: Sequence[tuple[int, float]]) -> None:
         """Of jobs that do not say. From any thread; adapters that are not named get 0."""
@@ -59,7 +59,7 @@ class Loop:
         self._jobs.put(job)
 
     def cancel(self, request_id: str) -> None:
-        """End that job as soon as the library can, if it is here; it is the one taken last."""
+        """End that job as soon as can be, if it is here; it is the one taken last."""
         with self._lock:
             self._cancelled = request_id
             if self._drawn == request_id:
@@ -72,6 +72,11 @@ class Loop:
             self._is_ending = True
             return self._drawn is None
 
+    def _tell(self, event: Event) -> None:
+        self._channel.send(Told(event))
+        if self._cancelled == event.request_id:  # that may have come when the draw had hardly begun
+            self._pipeline.cancel()
+
     def _draw(self, job: ImageJob) -> Event:
         """How it ended."""
         with self._lock:
@@ -79,7 +84,7 @@ class Loop:
                 return Finished(job.request_id)
             self._drawn = job.request_id
         try:
-            self._pipeline.draw(job, lambda event: self._channel.send(Told(event)))
+            self._pipeline.draw(job, self._tell)
         except LlamaboxError as error:
             return Failed(job.request_id, to_wire(error))
         except Exception as error:  # else the server would wait for ever

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import threading
 from collections.abc import Callable
 
 from llamabox import log
+from llamabox.bindings.spin import spin_briefly
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.image.loop import Draws, Loop, Reader
@@ -46,6 +48,7 @@ def serve(channel: BlockingChannel, config: ImageConfig, stopping: threading.Eve
     """Load, then draw until Shutdown. Raises what keeps it from loading."""
     reader = Reader(channel, stopping)
     reader.start()
+    spin_briefly(os.environ)
     pipeline = load(config, lambda progress: channel.send(Loading(progress)))
     loop = Loop(channel, pipeline)
     reader.serve(loop, pipeline)

@@ -1,0 +1,24 @@
+"""How long OpenMP's threads look for work before they sleep. It reads this as its library is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+
+SPINS = 1000
+"""How often a waiting thread looks again before it sleeps; GNU's own number is 300,000.
+
+Whoever spins has a core that the thread waited for may need. Tokens/s of one stream, two threads on two cores: with the
+machine to itself 100 with 300,000 and 99 with 1,000 (33 with 100); beside another such program 3 and 34. A picture
+beside another such program: 8.1 s and 7.5.
+"""
+
+
+def is_told(environ: MutableMapping[str, str]) -> bool:
+    """The user has said himself how long."""
+    return bool({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & environ.keys())
+
+
+def spin_briefly(environ: MutableMapping[str, str]) -> None:
+    """Have threads look SPINS times. What the user has told OpenMP himself stays."""
+    if not is_told(environ):
+        environ["GOMP_SPINCOUNT"] = str(SPINS)
