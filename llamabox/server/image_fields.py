@@ -146,7 +146,7 @@ def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelIn
         height=height,
         seed=_parse_seed(body, services),
         sampler=sampler,
-        schedule=_name_of(body, SCHEDULE, ["default", *info.schedules]),
+        schedule=_name_of(body, SCHEDULE, list(dict.fromkeys(["default", *info.schedules]))),
         steps=_first_whole(body, STEPS, 1, MAX_STEPS),
         extra_steps=HD_STEPS if quality and not sampler else 0,
         cfg_scale=_number(body, "cfg_scale", 1.0, MAX_SCALE),
