@@ -16,6 +16,7 @@ import numpy as np  # noqa: F401
 del os.environ["OPENBLAS_NUM_THREADS"]
 
 from models.minilm import Encoder, as_reranker, load_encoder, write_encoder
+from models.tiny_image import TinyImage, write_tiny_image
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,12 @@ def reranker(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iter
     path = write_encoder(tmp_path_factory.mktemp("reranker") / "reranker.f16.gguf", as_reranker(encoder))
     yield path
     path.unlink()
+
+
+@pytest.fixture(scope="session")
+def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyImage]:
+    """A diffusion model that draws "a COLOUR SHAPE on a COLOUR background" at 256x256 pixels, in a step or in many."""
+    tiny = write_tiny_image(tmp_path_factory.mktemp("tiny-image"))
+    yield tiny
+    tiny.model.unlink()
+    tiny.taesd.unlink()

@@ -52,6 +52,8 @@ def test_the_pinned_source_is_complete() -> None:
     source = sources.read_versions()
     assert (source.package, source.version) == ("llama-cpp-python", "0.3.36")
     assert source.archive == "llama_cpp_python-0.3.36.tar.gz"
+    images = sources.read_versions(name=libraries.DIFFUSION.pinned)
+    assert images.archive == "stable_diffusion_cpp_python-0.4.7.tar.gz"
 
 
 @pytest.mark.parametrize(
@@ -140,6 +142,9 @@ def test_a_checkout_is_known_by_content_not_by_dates_or_git(archive: Path, tmp_p
 def test_a_folder_that_is_not_llama_cpp_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"include/llama\.h"):
         sources.checkout_source(tmp_path)
+    options = build_native.Options(stable_diffusion_cpp=tmp_path)
+    with pytest.raises(BuildError, match=r"not a stable-diffusion\.cpp source folder: .*include/stable-diffusion\.h"):
+        build_native.source_of(options, libraries.DIFFUSION)
 
 
 def test_bumping_rewrites_what_is_pinned_and_nothing_else(
@@ -178,6 +183,38 @@ def trimmed(tmp_path: Path) -> Path:
 
 def test_the_cdef_fits_the_headers(headers: list[Path], tmp_path: Path) -> None:
     module.check(headers, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def image_headers() -> list[Path]:
+    options = build_native.Options()
+    source = build_native.source_of(options, libraries.DIFFUSION)
+    made_of = build_native.recipe(options, source, libraries.DIFFUSION)
+    return [build_native.built_libraries(options, source, made_of, libraries.DIFFUSION) / "include"]
+
+
+def test_the_cdef_fits_the_headers_of_the_library_that_draws(image_headers: list[Path], tmp_path: Path) -> None:
+    module.check(image_headers, tmp_path, module=module.DIFFUSION)
+
+
+def test_the_module_fits_newer_headers_too(image_headers: list[Path], tmp_path: Path) -> None:
+    """Later versions lost two fields of the context's parameters, and changed two functions."""
+    name = "stable-diffusion.h"
+    text = (image_headers[0] / name).read_text()
+    for old, new in {
+        "    bool vae_decode_only;\n": "",
+        "    bool free_params_immediately;\n": "",
+        "sd_image_t* generate_image(sd_ctx_t* sd_ctx, const sd_img_gen_params_t* sd_img_gen_params)": (
+            "bool generate_image(sd_ctx_t* sd_ctx, const sd_img_gen_params_t* params, sd_image_t** images, int* n)"
+        ),
+        "int tile_size);": "int tile_size, const char* backend, const char* params_backend);",
+    }.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / name).write_text(text)
+    module.check([newer], tmp_path, module=module.DIFFUSION)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +294,16 @@ def test_each_backend_and_portability_is_another_build() -> None:
         libraries.cmake_flags("tpu", portable=False)
 
 
+def test_each_backend_is_another_build_of_the_library_that_draws() -> None:
+    found = {backend: libraries.diffusion_flags(backend, portable=False) for backend in libraries.BACKENDS}
+    for backend, flag in {"cuda": "SD_CUDA", "rocm": "SD_HIPBLAS", "vulkan": "SD_VULKAN", "metal": "SD_METAL"}.items():
+        assert f"-D{flag}=ON" in found[backend]
+        assert f"-D{flag}=ON" not in found["cpu"]
+    assert "-DGGML_NATIVE=OFF" in libraries.diffusion_flags("cpu", portable=True)
+    with pytest.raises(BuildError, match="choose one of cpu, cuda"):
+        libraries.diffusion_flags("tpu", portable=False)
+
+
 def test_ninja_s_lines_become_progress(capsys: pytest.CaptureFixture[str]) -> None:
     on_line = libraries.progress(build_native.Progress("x"))
     for number in range(1, 201):
@@ -319,7 +366,11 @@ def test_pip_settings_come_before_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LLAMABOX_PORTABLE", "1")
     monkeypatch.setenv("LLAMABOX_LLAMA_CPP", str(tmp_path))
     monkeypatch.setenv("LLAMABOX_JOBS", "3")
-    expected = build_native.Options(backend="vulkan", portable=True, llama_cpp=tmp_path, jobs=3)
+    monkeypatch.setenv("LLAMABOX_WITHOUT_IMAGES", "1")
+    monkeypatch.setenv("LLAMABOX_STABLE_DIFFUSION_CPP", str(tmp_path))
+    expected = build_native.Options(
+        backend="vulkan", portable=True, llama_cpp=tmp_path, images=False, stable_diffusion_cpp=tmp_path, jobs=3
+    )
     assert build_native.pep517_options(None) == expected
     assert build_native.pep517_options({"backend": "cuda"}).backend == "cuda"
     monkeypatch.setenv("LLAMABOX_JOBS", "many")
@@ -336,3 +387,21 @@ def test_the_recipe_names_everything_that_matters(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CFLAGS", "-O1")
     digests.add(build_native.digest(build_native.recipe(build_native.Options(), source)))
     assert len({base, *digests}) == 4
+
+
+def test_a_change_to_one_library_is_not_a_change_to_the_other(tmp_path: Path) -> None:
+    def names(options: build_native.Options) -> dict[str, str]:
+        return {
+            project.name: build_native.digest(
+                build_native.recipe(options, build_native.source_of(options, project), project)
+            )
+            for project in options.projects
+        }
+
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "stable-diffusion.h").touch()
+    pinned = names(build_native.Options())
+    other = names(build_native.Options(stable_diffusion_cpp=tmp_path))
+    assert other["llama.cpp"] == pinned["llama.cpp"]
+    assert other["stable-diffusion.cpp"] != pinned["stable-diffusion.cpp"]
+    assert names(build_native.Options(images=False)) == {"llama.cpp": pinned["llama.cpp"]}

@@ -101,11 +101,10 @@ class ImageClient(WorkerClient[ImageModelInfo]):
         assert job.request_id not in known, f"job {job.request_id} is here already"
         if self._is_guilty(job):
             raise _refusal_of_guilty()
-        n_waiting = len(self._waiting)
-        if self._running is not None and n_waiting >= self.config.n_parallel:
+        if self._running is not None and len(self._waiting) >= self.config.n_parallel:
             raise QueueFull(
-                f"The queue is full: {n_waiting} jobs wait and one is drawn. Try again later, or start the server "
-                "with a larger --parallel",
+                f"The queue is full: no more than {self.config.n_parallel} may wait while one is drawn. Try again "
+                "later, or start the server with a larger --parallel",
                 retry_after=self._retry_after(),
             )
         drawing = Drawing(job, self._abandoned, self._max_lag)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, FLOAT64 = 4, 5, 6, 7, 8, 9, 12
-F32, F16, I32 = 0, 1, 26
+F32, F16, Q4_0, I32 = 0, 1, 2, 26
 KINDS = {np.dtype(np.float32): F32, np.dtype(np.float16): F16, np.dtype(np.int32): I32}
 ALIGNMENT = 32
 
@@ -26,10 +27,21 @@ class Typed:
     data: bytes
 
 
+@dataclass(frozen=True)
+class Zeros:
+    """A matrix of zeros in Q4_0, which takes a seventh of what it takes as 32-bit numbers. Rows: a multiple of 32."""
+
+    shape: tuple[int, ...]
+
+    def tobytes(self) -> bytes:
+        return bytes(math.prod(self.shape) // 32 * 18)
+
+
 Value = str | int | float | Typed
+Tensors = dict[str, NDArray[np.generic]] | dict[str, NDArray[np.generic] | Zeros]
 
 
-def write_gguf(path: Path, values: dict[str, Value], tensors: dict[str, NDArray[np.generic]]) -> Path:
+def write_gguf(path: Path, values: dict[str, Value], tensors: Tensors) -> Path:
     """Arrays have numpy's shape, rows last: the reverse of ggml's. int is a u32, float a 32-bit one. Returns `path`."""
     head = b"GGUF" + struct.pack("<Iqq", 3, len(tensors), len(values))
     head += b"".join(_text(key) + _value(value) for key, value in values.items())
@@ -38,8 +50,10 @@ def write_gguf(path: Path, values: dict[str, Value], tensors: dict[str, NDArray[
     for name, array in tensors.items():
         shape = array.shape[::-1]
         head += _text(name) + struct.pack(f"<I{len(shape)}q", len(shape), *shape)
-        head += struct.pack("<IQ", KINDS[array.dtype], offset)
-        data.append(_padded(np.ascontiguousarray(array).tobytes()))
+        kind = Q4_0 if isinstance(array, Zeros) else KINDS[array.dtype]
+        head += struct.pack("<IQ", kind, offset)
+        raw = array if isinstance(array, Zeros) else np.ascontiguousarray(array)
+        data.append(_padded(raw.tobytes()))
         offset += len(data[-1])
     with path.open("wb") as out:
         out.writelines((_padded(head), *data))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +200,50 @@ def test_a_slow_consumer_costs_nobody_anything_and_gets_its_image(stage: Stage) 
             assert len(events) <= 4096
             assert len(images(events)) == 1
             assert step("slow", 10000, 10000) in events
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("script", ["fine", "cancel"])
+def test_whatever_clients_and_workers_do_each_job_ends_as_it_should(stage: Stage, script: str, seed: int) -> None:
+    """Whoever stays gets its image, or hears that the worker died with it; in order, and nothing is left behind."""
+    chance = random.Random(seed)
+
+    async def main() -> None:
+        order: list[int] = []
+        n_deaths = 0
+        async with stage.ready(script, n_parallel=1000) as client:
+            client.on_drawn = lambda drawn: order.append(drawn.seed)
+            staying: dict[int, asyncio.Task[list[Event]]] = {}
+            for i in range(60):
+                await client.wait_ready()
+                drawing = client.draw(job(str(i), chance.choice([f"draw {i}", f"flood {i}"]), seed=i))
+                stage.clock.now += chance.choice([0.0, 1.0])
+                action = chance.choice(["abort", "read, abort", "kill", "wait", "stay", "stay", "stay"])
+                if action == "read, abort":
+                    await drawing.batch()
+                if action.endswith("abort"):
+                    drawing.abort()
+                else:
+                    staying[i] = asyncio.create_task(all_of(drawing))
+                if action == "wait":
+                    await asyncio.wait([staying[i]])
+                if action == "kill" and client.state is WorkerState.READY:
+                    kill(client)
+                    n_deaths += 1
+                    await client.wait_change()
+            ends = await asyncio.gather(*staying.values(), return_exceptions=True)
+            failed = [end for end in ends if isinstance(end, BaseException)]
+            assert all(isinstance(end, Unavailable) for end in failed)
+            assert len(failed) <= n_deaths
+            assert all(len(images(end)) == 1 for end in ends if not isinstance(end, BaseException))
+            assert order == sorted(order)
+            served = [i for i, end in zip(staying, ends, strict=True) if not isinstance(end, BaseException)]
+            assert set(served) <= set(order)
+            await client.wait_ready()
+            assert len(images(await all_of(client.draw(job("last"))))) == 1
+            assert (client.queue.n_running, client.queue.n_waiting) == (0, 0)
 
     run(main())
 

@@ -1,0 +1,169 @@
+"""Orders that come at an awkward moment, over a real channel and a pipeline that a test leads by the hand."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+from llamabox.errors import NotSupported
+from llamabox.imaging.events import Drawn, Event, Finished, Progress, Started
+from llamabox.imaging.job import ImageJob
+from llamabox.workers.channel import BlockingChannel
+from llamabox.workers.image.loop import Loop, Reader
+from llamabox.workers.image_config import ImageModelInfo
+from llamabox.workers.protocol import Call, Cancel, Draw, Message, Reply, Shutdown, Told, read_error
+
+INFO = ImageModelInfo(
+    path="fake",
+    family="fake",
+    sampler="euler",
+    schedule="discrete",
+    steps=2,
+    cfg_scale=1.0,
+    guidance=3.5,
+    strength=0.75,
+    width=512,
+    height=512,
+)
+WAIT = 30.0
+
+
+@dataclass
+class LedPipeline:
+    """Draws when it is let. As the real one does, a draw forgets what was cancelled before it."""
+
+    info: ImageModelInfo = INFO
+    entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    may_begin: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    is_cancelled: bool = False
+    is_closed: bool = False
+
+    def draw(self, job: ImageJob, emit: Callable[[Event], None]) -> None:
+        self.entered.release()
+        assert self.may_begin.acquire(timeout=WAIT)
+        self.is_cancelled = False
+        for step in range(3):
+            emit(Progress(job.request_id, 0, step, 2))
+            if self.is_cancelled:
+                return
+        emit(Drawn(job.request_id, 0, b"png", job.seed, 0.0, 0.0, 2))
+
+    def cancel(self) -> bool:
+        self.is_cancelled = True
+        return True
+
+    def set_lora(self, scales: Sequence[tuple[int, float]]) -> None: ...
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Worker:
+    """The two threads of a worker, and the server's end of its channel."""
+
+    def __init__(self, ours: BlockingChannel, theirs: BlockingChannel) -> None:
+        self.channel = ours
+        self.pipeline = LedPipeline()
+        self.loop = Loop(theirs, self.pipeline)
+        self.stopping = threading.Event()
+        reader = Reader(theirs, self.stopping)
+        reader.serve(self.loop, self.pipeline)
+        reader.start()
+
+    def expect(self, *messages: Message) -> None:
+        for message in messages:
+            assert self.channel.receive() == message
+
+    def answers(self) -> None:
+        """All that was sent before is done, for one thread receives it all."""
+        self.channel.send(Call(1, "get_lora", {}))
+        self.expect(Reply(1, []))
+
+
+@contextmanager
+def running() -> Iterator[Worker]:
+    """Its loop on a thread of its own, which must end with the block."""
+    ours, theirs = socket.socketpair()
+    with closing(BlockingChannel(ours)) as server, closing(BlockingChannel(theirs)) as client:
+        worker = Worker(server, client)
+        thread = threading.Thread(target=worker.loop.run)
+        thread.start()
+        yield worker
+        worker.stopping.set()
+        worker.loop.end()
+        thread.join(WAIT)
+        assert not thread.is_alive()
+
+
+def draw(request_id: str) -> Draw:
+    return Draw(ImageJob(request_id=request_id, prompt="x"))
+
+
+def whole(request_id: str) -> list[Message]:
+    steps: list[Event] = [Progress(request_id, 0, step, 2) for step in range(3)]
+    events = [Started(request_id), *steps, Drawn(request_id, 0, b"png", 0, 0.0, 0.0, 2), Finished(request_id)]
+    return [Told(event) for event in events]
+
+
+def test_a_job_that_is_cancelled_before_it_is_begun_is_not_drawn() -> None:
+    with running() as worker:
+        worker.channel.send(draw("a"))
+        assert worker.pipeline.entered.acquire(timeout=WAIT)
+        worker.channel.send(draw("b"))
+        worker.channel.send(Cancel("b"))
+        worker.expect(Told(Started("a")))
+        worker.answers()
+        worker.pipeline.may_begin.release()
+        worker.expect(*whole("a")[1:], Told(Started("b")), Told(Finished("b")))
+
+
+def test_a_cancel_that_a_draw_has_forgotten_as_it_began_ends_it_all_the_same() -> None:
+    with running() as worker:
+        worker.channel.send(draw("a"))
+        assert worker.pipeline.entered.acquire(timeout=WAIT)
+        worker.channel.send(Cancel("a"))
+        worker.expect(Told(Started("a")))
+        worker.answers()
+        worker.pipeline.may_begin.release()
+        worker.expect(Told(Progress("a", 0, 0, 2)), Told(Finished("a")))
+
+
+def test_a_cancel_that_comes_too_late_is_nothing_to_the_next_job() -> None:
+    with running() as worker:
+        for _ in range(2):
+            worker.pipeline.may_begin.release()
+        worker.channel.send(draw("a"))
+        worker.expect(*whole("a"))
+        worker.channel.send(Cancel("a"))
+        worker.channel.send(draw("b"))
+        worker.expect(*whole("b"))
+
+
+def test_the_end_waits_for_no_draw_and_begins_none() -> None:
+    with running() as worker:
+        worker.channel.send(draw("a"))
+        assert worker.pipeline.entered.acquire(timeout=WAIT)
+        worker.channel.send(draw("b"))
+        worker.expect(Told(Started("a")))
+        worker.answers()
+        assert not worker.loop.end()
+        worker.pipeline.may_begin.release()
+        worker.expect(*whole("a")[1:], Told(Started("b")), Told(Finished("b")))
+
+
+def test_shutdown_ends_an_idle_loop() -> None:
+    with running() as worker:
+        worker.channel.send(Shutdown())
+        assert worker.stopping.wait(WAIT)
+
+
+def test_a_call_that_nobody_knows_is_refused() -> None:
+    with running() as worker:
+        worker.channel.send(Call(7, "nonsense", {}))
+        reply = worker.channel.receive()
+        assert isinstance(reply, Reply)
+        assert reply.error is not None
+        assert isinstance(read_error(reply.error), NotSupported)
