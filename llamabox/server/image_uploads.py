@@ -18,6 +18,7 @@ from io import BytesIO
 from typing import Any
 
 from PIL import ExifTags, Image, ImageOps
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -30,6 +31,8 @@ PARTS = ("image", "mask", "control")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 1 << 25
 MAX_FILES, MAX_FIELDS = 32, 128
+
+UTF_8 = ("utf-8", "utf8", "us-ascii")
 
 DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,", re.ASCII)
 
@@ -64,6 +67,13 @@ async def read_form(headers: Headers, raw: bytearray, max_part: int) -> Form:
             yield bytes(raw[start : start + (1 << 20)])
             await asyncio.sleep(0)
 
+    _, params = parse_options_header(headers.get("content-type"))
+    charset = params.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in UTF_8:  # some of Python's other codecs take for ever
+        raise InvalidRequest(f"the form is written in {charset[:40]}, which is not read; send it in UTF-8")
+    boundary = params.get(b"boundary", b"")
+    if boundary and b"--" + boundary + b"--" not in raw:
+        raise InvalidRequest("the form is cut off: it does not end with its boundary")
     parser = MultiPartParser(
         headers, pieces(), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max(max_part, 1)
     )

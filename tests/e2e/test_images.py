@@ -208,6 +208,25 @@ def test_who_waits_is_told_and_one_too_many_comes_back_later(server: ServerProce
     assert server.log[begun:].count("its client left while it waited") == 3
 
 
+def test_the_next_is_drawn_when_the_one_before_it_is_left(server: ServerProcess) -> None:
+    """It waits meanwhile, and does not notice how the other one ends: which would take many minutes by itself."""
+    long = {"prompt": "red", "size": "256x256", "sample_steps": 400, "stream": True}
+    pictures: list[Image.Image] = []
+
+    def wait() -> None:
+        reply = server.ok(GENERATE, {"prompt": prompt("cyan", "circle", "black"), **SIZE})
+        pictures.append(opened(reply["data"][0]["b64_json"]))
+
+    waiting = threading.Thread(target=wait)
+    with httpx.stream("POST", f"{server.url}{GENERATE}", json=long, timeout=120) as reply:
+        steps = (line for line in reply.iter_lines() if "progressed_steps" in line)
+        assert [next(steps) for _ in range(2)]
+        waiting.start()
+        wait_for(lambda: metric(server, "llamacpp:requests_deferred") == 1, "the other one waits")
+    waiting.join(60)
+    assert_shows(pictures[0], "cyan", "black")
+
+
 def test_a_worker_that_is_killed_costs_its_own_job_only(server: ServerProcess) -> None:
     begun, told = threading.Event(), []
 

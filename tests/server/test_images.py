@@ -348,6 +348,9 @@ def test_who_leaves_ends_the_job(stream: bool) -> None:
     asyncio.run(scene())
 
 
+FORM = "multipart/form-data"
+
+
 def form(**fields: Any) -> dict[str, Any]:
     return {"files": {"image": ("a.png", png("red"), "image/png"), "prompt": (None, "a cat"), **fields}}
 
@@ -422,8 +425,13 @@ def test_edits_without_what_they_need() -> None:
             (http.post(EDIT, files={"image": ("a.png", png("red"))}), '"prompt" must be provided'),
             (http.post(EDIT, data={"prompt": "x"}), "multipart/form-data"),
             (http.post(EDIT, content=b"x", headers={"content-type": "text/plain"}), "multipart/form-data"),
-            (http.post(EDIT, content=b"x", headers={"content-type": "multipart/form-data"}), "boundary"),
-            (http.post(EDIT, content=b"x", headers={"content-type": "multipart/form-data; boundary=b"}), ""),
+            (http.post(EDIT, content=b"x", headers={"content-type": FORM}), "boundary"),
+            (http.post(EDIT, content=b"x", headers={"content-type": f"{FORM}; boundary=b; charset=punycode"}), "UTF-8"),
+            (
+                http.post(EDIT, content=b"--b\r\n\0--b--", headers={"content-type": f"{FORM}; boundary=b"}),
+                "Invalid multipart",
+            ),
+            (http.post(EDIT, content=b"--b\r\n\r\n", headers={"content-type": f"{FORM}; boundary=b"}), "cut off"),
             (http.post(EDIT, **form(prompt=("p.txt", b"x"))), "'prompt'"),
             (http.post(EDIT, files=[("x", (None, "1"))] * 200), "Too many"),
         ):
