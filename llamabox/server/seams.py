@@ -149,9 +149,13 @@ class ImageService(Service, Protocol):
     def queue(self) -> QueueState:
         """As of now: asks nobody."""
 
+    @property
+    def takes_jobs(self) -> bool:
+        """The worker is ready, or is about to be: jobs wait for it."""
+
     on_drawn: Callable[[imaging.Drawn], None]
     """Called with each image that was drawn. Does nothing until it is replaced."""
 
     async def wait_ready(self) -> ImageModelInfo: ...
     def draw(self, job: ImageJob) -> Drawing:
-        """Raises Unavailable at once when the worker is not ready, QueueFull when as many wait as may."""
+        """Raises Unavailable at once when no jobs are taken, QueueFull when as many wait as may."""

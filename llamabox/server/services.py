@@ -59,6 +59,10 @@ class Services:
             return Unavailable(LOADING)
         return None
 
+    def may_wait(self, path: str) -> bool:
+        """Whether a request of this path, without the prefix, is let in although the worker is not ready."""
+        return False
+
     def model(self) -> Model:
         """The loaded model; Unavailable while there is none."""
         return _loaded(self.client.info)
@@ -104,6 +108,10 @@ class ImageServices(Services):
     client: ImageService
     metrics: ImageMetrics
     images: ImageConfig
+
+    def may_wait(self, path: str) -> bool:
+        is_job = path.startswith("/v1/images/")
+        return is_job and self.client.takes_jobs and self.client.info is not None and not self.lifecycle.stopping
 
     def model(self) -> ImageModelInfo:
         return _loaded(self.client.info)

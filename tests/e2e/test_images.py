@@ -202,7 +202,6 @@ def test_who_waits_is_told_and_one_too_many_comes_back_later(server: ServerProce
         for stream in reversed(streams):
             stream.__exit__(None, None, None)
     wait_for(lambda: CHOSEN.search(server.log[begun:]) is not None, "the job that nobody wants is dealt with")
-    wait_for(lambda: server.health() == 200, "the model is there again, where a restart was chosen")
     reply = server.ok(GENERATE, {"prompt": prompt("red", "circle", "blue"), **SIZE})
     assert_shows(opened(reply["data"][0]["b64_json"]), "red", "blue")
     assert server.log[begun:].count("its client left while it waited") == 3
@@ -238,6 +237,7 @@ def test_a_worker_that_is_killed_costs_its_own_job_only(server: ServerProcess) -
                 if line.startswith("data: "):
                     begun.set()
 
+    wait_for(lambda: server.health() == 200, "the model is there")
     reading = threading.Thread(target=read)
     reading.start()
     assert begun.wait(60)

@@ -117,6 +117,7 @@ class FakeImageClient:
         self.script = script
         self.queue = FakeQueue()
         self.n_restarts = 0
+        self.takes_jobs = True
         self.on_drawn: Callable[[Drawn], None] = lambda drawn: None
         self.jobs: list[ImageJob] = []
         self.refusal: LlamaboxError | None = None
@@ -135,7 +136,7 @@ class FakeImageClient:
         self.state = WorkerState.STOPPED
 
     def draw(self, job: ImageJob) -> FakeDrawing:
-        if self.state is not WorkerState.READY:
+        if not self.takes_jobs:
             raise Unavailable("Loading model")
         if self.refusal is not None:
             raise self.refusal

@@ -107,7 +107,7 @@ def test_adapters() -> None:
 
 def test_everything_is_503_while_there_is_no_model() -> None:
     client = FakeImageClient()
-    client.state, client.info = WorkerState.LOADING, None
+    client.state, client.info, client.takes_jobs = WorkerState.LOADING, None, False
     with served(client, enable_metrics=True) as http:
         for reply in (http.get("/health"), http.get("/v1/models"), http.post(GENERATE, json={"prompt": "a"})):
             assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
@@ -115,3 +115,13 @@ def test_everything_is_503_while_there_is_no_model() -> None:
         assert http.get("/metrics").status_code == 200, "between two workers the counts are there"
         client.state = WorkerState.READY
         assert http.get("/health").json() == {"status": "ok"}
+
+
+def test_jobs_wait_for_a_worker_that_is_replaced() -> None:
+    client = FakeImageClient()
+    client.state = WorkerState.RESTARTING
+    with served(client, api_prefix="/a") as http:
+        assert http.get("/a/health").status_code == 503
+        assert http.post("/a/v1/images/generations", json={"prompt": "a"}).status_code == 200
+        client.takes_jobs = False
+        assert http.post("/a/v1/images/generations", json={"prompt": "a"}).status_code == 503
