@@ -21,11 +21,13 @@ import orjson
 
 from llamabox import log
 from llamabox.chat.template import ChatTemplate, resolve_template
-from llamabox.commandline import compose, echo, parse
+from llamabox.commandline import compose, compose_images, echo, parse
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
+from llamabox.options.images import FILES
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text
+from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.text_config import TextConfig
 
 logger = logging.getLogger(__name__)
@@ -68,12 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.info("%s", echo(argv))
         else:
             print(echo(argv), flush=True)
+        images = compose_images(parsed, text, server)
         _check_template(server)
         if not text.model:
             text, server = with_demo_model(text, server)
-        for what, path in _files(text):
+        for what, path in _files(text, images):
             _check_file(what, path)
-        return _run(text, server)
+        return _run(text, server) if images is None else _run_images(images, server)
     except Stopped:
         return 0
     except LlamaboxError as error:
@@ -144,18 +147,21 @@ def with_demo_model(text: TextConfig, server: ServerConfig) -> tuple[TextConfig,
     return text, replace(server, chat_template=server.chat_template or "chatml")
 
 
-def _files(text: TextConfig) -> Iterator[tuple[str, str]]:
+def _files(text: TextConfig, images: ImageConfig | None) -> Iterator[tuple[str, str]]:
     """What is to be loaded. A wrong name is told at once, not after the model took a minute."""
     yield "model", text.model
     yield from (("LoRA adapter", path) for path, _ in text.lora)
     yield from (("control vector", path) for path, _ in text.control_vectors)
+    if images is not None:
+        named = ((what, getattr(images, name)) for name, what in FILES.items())
+        yield from ((what, path) for what, path in named if path is not None)
 
 
 def _check_file(what: str, given: str) -> None:
     """Raises OptionsError for a file that cannot be opened."""
     path = Path(given)
     if path.is_dir():
-        raise OptionsError(f"cannot read the {what} {given}: it is a folder, a GGUF file is needed")
+        raise OptionsError(f"cannot read the {what} {given}: it is a folder, a file is needed")
     try:
         path.open("rb").close()
     except OSError as error:
@@ -165,7 +171,17 @@ def _check_file(what: str, given: str) -> None:
 def _run(text: TextConfig, server: ServerConfig) -> int:
     """Serve until told to stop. Raises ListenError."""
     # Only here: --help and wrong options are answered without the web framework.
+    from llamabox.server.app import create_app
     from llamabox.server.run import run
     from llamabox.workers.client import TextClient
 
-    return run(server, lambda: TextClient(text))
+    return run(server, lambda: create_app(server, TextClient(text)))
+
+
+def _run_images(images: ImageConfig, server: ServerConfig) -> int:
+    """The same with a model that draws."""
+    from llamabox.server.app import create_image_app
+    from llamabox.server.run import run
+    from llamabox.workers.image_client import ImageClient
+
+    return run(server, lambda: create_image_app(server, ImageClient(images), images))

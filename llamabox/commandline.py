@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llamabox import processors
-from llamabox.engine.request import GenerationParams, LoraSet, SamplingParams, lora_set
+from llamabox.engine.request import RANDOM_SEED, GenerationParams, LoraSet, SamplingParams, lora_set
 from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
 from llamabox.values import QUANTISED, unescape, unknown_samplers
+from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.text_config import TextConfig
 
 
@@ -65,6 +66,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
     _read_environment(values, environ)
     if "defrag_thold" in values:
         warnings.append("-dt: the KV memory is not defragmented any more, this option has no effect")
+    if not values.get("images"):
+        idle = [option.flags[0] for option in OPTIONS if option.dest in values and option.dest.startswith("image.")]
+        warnings += [f"{flag} has no effect without --images" for flag in idle]
     _check_together(values)
     return Parsed(values, tuple(warnings))
 
@@ -83,8 +87,29 @@ def _check_together(values: dict[str, Any]) -> None:
     type_v = values.get("text.type_v")
     if type_v in QUANTISED and values.get("text.flash_attn") == "off":
         raise OptionsError(f"-ctv {type_v} needs flash attention: leave out -fa off, or take f16, bf16 or f32")
+    if values.get("images"):
+        _check_images(values)
     if values.get("generation.grammar") and values.get("generation.json_schema"):
         raise OptionsError("--grammar and --json-schema exclude each other: leave out one")
+
+
+NOT_WITH_IMAGES = {
+    "text.embeddings": "--embeddings",
+    "text.rerank": "--rerank",
+    "server.enable_infill": "--infill",
+    "server.slot_save_path": "--slot-save-path",
+    "text.tokens_per_second": "-tps",
+    "text.control_vectors": "--control-vector",
+    "generation.grammar": "--grammar",
+    "generation.json_schema": "-j",
+}
+"""What only a language model can do."""
+
+
+def _check_images(values: dict[str, Any]) -> None:
+    for dest, flag in NOT_WITH_IMAGES.items():
+        if values.get(dest):
+            raise OptionsError(f"--images and {flag} exclude each other: a model that draws makes no texts or vectors")
 
 
 def _store(values: dict[str, Any], option: Option, value: Any) -> None:
@@ -170,6 +195,36 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
         given=frozenset(_of(parsed, "sampling")),
     )
     return text, server
+
+
+def compose_images(parsed: Parsed, text: TextConfig, server: ServerConfig) -> ImageConfig | None:
+    """The configuration of the image worker, of which some is the text worker's; None without `--images`.
+
+    Raises OptionsError where no model is named: there is none to fall back on.
+    """
+    if not parsed.values.get("images"):
+        return None
+    if not text.model:
+        raise OptionsError("--images needs a model that draws: name its file with -m")
+    given = _of(parsed, "image")
+    if given.get("schedule") == "default":
+        given["schedule"] = None
+    seed = server.defaults.sampling.seed
+    return replace(
+        ImageConfig(model=text.model),
+        **given,
+        n_threads=text.n_threads,
+        main_gpu=text.main_gpu,
+        lora=text.lora,
+        flash_attn=text.flash_attn == "on",
+        mmap=text.mmap,
+        n_parallel=text.n_parallel,
+        seed=-1 if seed == RANDOM_SEED else seed,
+        verbosity=text.verbosity,
+        log_colors=text.log_colors,
+        log_json=text.log_json,
+        native=text.native,
+    )
 
 
 def _first_set(parsed: Parsed, text: TextConfig) -> LoraSet:

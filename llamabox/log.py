@@ -77,4 +77,5 @@ def setup(verbosity: int, colors: bool = False, *, as_json: bool = False) -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # other people's libraries
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is wrong; clients know
     logging.getLogger("llamabox").setLevel(level(verbosity))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
+from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.text_config import TextConfig
 
 MARGIN = 33
@@ -68,6 +69,7 @@ def _default(option: Option) -> str:
         "server": ServerConfig(),
         "generation": GenerationParams(),
         "sampling": SamplingParams(),
+        "image": ImageConfig(model=""),
     }
     value = getattr(defaults[owner], name)
     if isinstance(value, tuple):

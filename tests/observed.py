@@ -17,7 +17,7 @@ from llamabox.bindings import _ffi, backend, threadpool
 from llamabox.bindings.context import Context
 from llamabox.bindings.model import Model
 from llamabox.bindings.sampler import ChainBuilder
-from llamabox.commandline import compose, parse
+from llamabox.commandline import compose, compose_images, parse
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.sampling import plan
 from llamabox.errors import ContextError, ModelLoadError
@@ -181,6 +181,14 @@ def text_model(*words: str) -> dict[str, Any]:
             "n_ctx": made.n_ctx,
             "cont_batching": made.engine._scheduler._cont_batching,
         }
+
+
+def images(*words: str) -> dict[str, Any]:
+    """What the image worker is told."""
+    parsed = parse(["--images", "-m", "model.gguf", *words], {})
+    config = compose_images(parsed, *compose(parsed))
+    assert config is not None
+    return asdict(config)
 
 
 def listener(*words: str) -> dict[str, Any]:

@@ -14,7 +14,10 @@ import pytest
 
 from llamabox import cli
 from llamabox.errors import ModelLoadError, NativeMismatch, NativeMissing, to_wire
+from llamabox.options import OPTIONS
+from llamabox.options.images import FILES
 from llamabox.server.config import ServerConfig
+from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.text_config import TextConfig
 
 
@@ -192,3 +195,24 @@ def test_importing_the_command_loads_no_native_code_and_no_web_framework() -> No
     code = f"import sys, llamabox.cli; print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+def test_with_images_every_file_is_looked_for_and_an_image_worker_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[tuple[ImageConfig, ServerConfig]] = []
+
+    def serve(images: ImageConfig, server: ServerConfig) -> int:
+        served.append((images, server))
+        return 0
+
+    monkeypatch.setattr(cli, "_run_images", serve)
+    model = tmp_path / "m.gguf"
+    model.touch()
+    assert cli.main(["--images", "-m", str(model), "--image-max-batch", "2"]) == 0
+    assert (served[0][0].model, served[0][0].max_batch) == (str(model), 2)
+    for flag in (option.flags[0] for option in OPTIONS if option.dest.removeprefix("image.") in FILES):
+        assert cli.main(["--images", "-m", str(model), flag, str(tmp_path / "none")]) == 1
+        assert "none: No such file" in capsys.readouterr().err
+    assert cli.main(["--images"]) == 1
+    assert len(served) == 1

@@ -41,6 +41,7 @@ def row(observer: Observer, words: str, without: str = "", **values: Any) -> Rea
 
 context, model_file, threads = observed.context, observed.model_file, observed.threads
 generation, samplers, listener = observed.generation, observed.samplers, observed.listener
+images = observed.images
 FORM, LORA = "e2e/test_structured_output.py", "e2e/test_lora.py"
 LOADER, SERVER, THREADS = "workers/text/test_loader.py", "e2e/test_server_options.py", "e2e/test_threads.py"
 CPU = f"{1 << FIRST_CPU:x}"
@@ -194,6 +195,35 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--gap-factor": Shown("workers/text/test_loader.py::test_the_gap_that_prompts_may_open"),
     "--cache-ram": Shown("e2e/test_host_tier.py::test_more_conversations_than_slots"),
     "--logit-bias": Shown(f"{SERVER}::test_a_bias_of_the_command_line_is_every_requests"),
+    # images
+    "--images": Shown("test_options.py::test_a_server_that_draws_needs_a_model"),
+    "--image-max-batch": row(images, "--image-max-batch 3", max_batch=3),
+    "--image-max-height": row(images, "--image-max-height 640", max_height=640),
+    "--image-max-width": row(images, "--image-max-width 640", max_width=640),
+    "--image-guidance": row(images, "--image-guidance 2", guidance=2.0),
+    "--image-strength": row(images, "--image-strength 0.5", strength=0.5),
+    "--image-sampler": row(images, "--image-sampler lcm", sampler="lcm"),
+    "--image-sample-steps": row(images, "--image-sample-steps 3", steps=3),
+    "--image-cfg-scale": row(images, "--image-cfg-scale 2", cfg_scale=2.0),
+    "--image-schedule": row(images, "--image-schedule karras", schedule="karras"),
+    "--image-no-text-encoder-model-offload": row(
+        images, "--image-no-text-encoder-model-offload", keep_text_encoder_on_cpu=True
+    ),
+    "--image-clip-l-model": row(images, "--image-clip-l-model f", clip_l_model="f"),
+    "--image-clip-g-model": row(images, "--image-clip-g-model f", clip_g_model="f"),
+    "--image-t5xxl-model": row(images, "--image-t5xxl-model f", t5xxl_model="f"),
+    "--image-no-vae-model-offload": row(images, "--image-no-vae-model-offload", keep_vae_on_cpu=True),
+    "--image-vae-model": row(images, "--image-vae-model f", vae_model="f"),
+    "--image-vae-tiling": row(images, "--image-vae-tiling", vae_tiling=True),
+    "--image-taesd-model": row(images, "--image-taesd-model f", taesd_model="f"),
+    "--image-upscale-model": row(images, "--image-upscale-model f", upscale_model="f"),
+    "--image-upscale-repeats": row(images, "--image-upscale-repeats 2", upscale_repeats=2),
+    "--image-no-control-net-model-offload": row(
+        images, "--image-no-control-net-model-offload", keep_control_net_on_cpu=True
+    ),
+    "--image-control-net-model": row(images, "--image-control-net-model f", control_net_model="f"),
+    "--image-control-strength": row(images, "--image-control-strength 0.5", control_strength=0.5),
+    "--image-control-canny": row(images, "--image-control-canny", control_canny=True),
 }  # fmt: skip
 """By the last of the option's flags: how its effect is seen."""
 
@@ -211,6 +241,11 @@ SEED = """
     --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-fast --yarn-beta-slow --no-kv-offload
     --cache-prompt --cache-type-k --cache-type-v --defrag-thold --parallel --cont-batching --no-cont-batching --mlock
     --no-mmap --numa --no-warmup --spm-infill --special --slot-prompt-similarity --tokens-per-second --cache-reuse
+    --images --image-max-batch --image-max-height --image-max-width --image-guidance --image-strength --image-sampler
+    --image-sample-steps --image-cfg-scale --image-schedule --image-no-text-encoder-model-offload --image-clip-l-model
+    --image-clip-g-model --image-t5xxl-model --image-no-vae-model-offload --image-vae-model --image-vae-tiling
+    --image-taesd-model --image-upscale-model --image-upscale-repeats --image-no-control-net-model-offload
+    --image-control-net-model --image-control-strength --image-control-canny
     --lora --lora-scaled --lora-init-without-apply --control-vector --control-vector-scaled --control-vector-layer-range
     -h -v -lv -to -m -a -s -mg -ngl -sm -ts -t -C -Cr -tb -Cb -Crb -c -n -b -ub -fa -e -l -nkvo -ctk -ctv -dt -np -cb
     -nocb -sp -sps -tps --usage --log-verbose --log-verbosity --n-gpu-layers --dry--allowed-length

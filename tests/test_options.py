@@ -11,17 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamabox import processors
-from llamabox.commandline import compose, echo, parse
+from llamabox.commandline import compose, compose_images, echo, parse
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text, readme_table
 from llamabox.values import api_keys_of_file, file_text, folder
+from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.text_config import TextConfig
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-OWNERS = {"text": TextConfig, "server": ServerConfig, "generation": GenerationParams, "sampling": SamplingParams}
+OWNERS = {
+    "text": TextConfig,
+    "server": ServerConfig,
+    "generation": GenerationParams,
+    "sampling": SamplingParams,
+    "image": ImageConfig,
+}
 
 FIRST_CPU = min(processors.allowed())
 
@@ -32,7 +39,8 @@ VALUES = {
     "--lora-scaled": "a.gguf 0.5", "--control-vector-scaled": "a.gguf 0.5", "--control-vector-layer-range": "3 5",
     "--cpu-mask": f"{1 << FIRST_CPU:x}", "--cpu-range": f"{FIRST_CPU}-{FIRST_CPU}", "--cpu-strict": "1",
     "--cpu-mask-batch": f"{1 << FIRST_CPU:x}", "--cpu-range-batch": f"-{FIRST_CPU}", "--cpu-strict-batch": "1",
-    "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate", "--pooling": "cls",
+    "--rope-scaling": "yarn", "--image-max-width": "640", "--image-max-height": "640", "--image-sampler": "lcm",
+    "--image-schedule": "karras", "--cors-origins": "localhost", "--numa": "isolate", "--pooling": "cls",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
 
@@ -76,7 +84,16 @@ def values_of(option: Option, tmp_path: Path) -> list[str]:
 
 
 def test_every_option_writes_to_a_field_that_exists() -> None:
-    actions = {"help", "version", "system_info", "list_devices", "defrag_thold", "escape", "lora_init_without_apply"}
+    actions = {
+        "help",
+        "images",
+        "version",
+        "system_info",
+        "list_devices",
+        "defrag_thold",
+        "escape",
+        "lora_init_without_apply",
+    }
     for option in OPTIONS:
         owner, _, name = option.dest.partition(".")
         if not name:
@@ -91,7 +108,11 @@ def test_no_flag_is_there_twice() -> None:
     assert all(flag.startswith("-") for flag in flags)
 
 
-@pytest.mark.parametrize("option", [o for o in OPTIONS if "." in o.dest], ids=lambda option: option.flags[-1])
+@pytest.mark.parametrize(
+    "option",
+    [o for o in OPTIONS if "." in o.dest and not o.dest.startswith("image.")],
+    ids=lambda option: option.flags[-1],
+)
 def test_every_option_has_an_effect(option: Option, tmp_path: Path) -> None:
     """A switch that spells out the default is checked after its opposite."""
     words = [option.flags[0], *values_of(option, tmp_path)]
@@ -99,6 +120,65 @@ def test_every_option_has_an_effect(option: Option, tmp_path: Path) -> None:
     before = made("-t", "5", *opposite) if option.parse is None else made("-t", "5")
     after = made("-t", "5", *opposite, *words) if option.parse is None else made("-t", "5", *words)
     assert before != after, option.flags
+
+
+def painter(*argv: str, **environ: str) -> ImageConfig:
+    parsed = parse(["--images", "-m", "model.gguf", *argv], environ)
+    images = compose_images(parsed, *compose(parsed))
+    assert images is not None
+    return images
+
+
+@pytest.mark.parametrize(
+    "option", [o for o in OPTIONS if o.dest.startswith("image.")], ids=lambda option: option.flags[-1]
+)
+def test_every_option_of_a_server_that_draws_has_an_effect(option: Option, tmp_path: Path) -> None:
+    words = [option.flags[0], *values_of(option, tmp_path)]
+    changed = {
+        name: value for name, value in dataclasses.asdict(painter(*words)).items() if value != getattr(painter(), name)
+    }
+    assert list(changed) == [option.dest.removeprefix("image.")]
+    _, warnings = dataclasses.astuple(parse(words, {}))
+    assert warnings == (f"{option.flags[0]} has no effect without --images",)
+
+
+def test_a_server_that_draws_inherits_what_fits_it() -> None:
+    words = ["-t", "3", "-mg", "1", "-np", "5", "-s", "7", "--lora-scaled", "a.gguf", "0.5", "-fa", "--no-mmap"]
+    images = painter(*words, "-lv", "2", "--log-json", "--native", "folder")
+    assert (images.model, images.n_threads, images.main_gpu, images.n_parallel, images.seed) == (
+        "model.gguf",
+        3,
+        1,
+        5,
+        7,
+    )
+    assert (images.lora, images.flash_attn, images.mmap) == ((("a.gguf", 0.5),), True, False)
+    assert (images.verbosity, images.log_json, images.native) == (2, True, "folder")
+    plain = painter()
+    assert (plain.seed, plain.sampler, plain.steps, plain.cfg_scale, plain.schedule) == (-1, None, None, None, None)
+    assert painter("--image-schedule", "default").schedule is None
+    assert plain.n_threads == processors.n_physical()
+    parsed = parse(["-m", "model.gguf"], {})
+    assert compose_images(parsed, *compose(parsed)) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--embeddings"], ["--rerank"], ["--infill"], ["--slot-save-path", "."], ["-tps", "5"],
+        ["--control-vector", "c.gguf"], ["--grammar", 'root ::= "a"'], ["-j", "{}"],
+    ],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_what_does_not_go_with_images_is_named(words: list[str]) -> None:
+    with pytest.raises(OptionsError, match=f"--images and {words[0]} exclude each other"):
+        parse(["--images", "-m", "m.gguf", *words], {})
+
+
+def test_a_server_that_draws_needs_a_model() -> None:
+    parsed = parse(["--images"], {})
+    with pytest.raises(OptionsError, match="-m"):
+        compose_images(parsed, *compose(parsed))
 
 
 def test_defaults_are_those_of_the_configurations() -> None:
@@ -214,6 +294,17 @@ def test_unknown_words_are_passed_over() -> None:
         (["--grammar", 'root ::= "a"', "-j", "{}"], "exclude each other"),
         (["--api-key-file", "/nowhere/at/all"], "No such file"),
         (["--chat-template-file", "/"], "directory"),
+        (["--image-max-batch", "0"], "1 to 64"),
+        (["--image-max-width", "255"], "256 to 8192"),
+        (["--image-guidance", "-1"], "0 or more"),
+        (["--image-strength", "1.1"], "0 to 1"),
+        (["--image-sampler", "dpm9"], "euler_a"),
+        (["--image-sample-steps", "0"], "1 to 500"),
+        (["--image-cfg-scale", "0.9"], "1 or more"),
+        (["--image-schedule", "never"], "karras"),
+        (["--image-upscale-repeats", "0"], "1 to 4"),
+        (["--image-control-strength", "nan"], "finite"),
+        (["--image-vae-model"], "--image-vae-model FILE"),
     ],
 )
 def test_wrong_values_name_the_option_and_what_is_right(words: list[str], part: str) -> None:

@@ -6,12 +6,14 @@ An option's default is not here: it is that of the configuration field the optio
     server.X      server.config.ServerConfig
     generation.X  engine.request.GenerationParams
     sampling.X    engine.request.SamplingParams
+    image.X       workers.image_config.ImageConfig
     X             what cli.py itself acts on
 """
 
 from __future__ import annotations
 
 from llamabox.options.general import GENERAL_OPTIONS
+from llamabox.options.images import IMAGE_OPTIONS
 from llamabox.options.loading import LOADING_OPTIONS
 from llamabox.options.memory import MEMORY_OPTIONS
 from llamabox.options.option import COMPLETION, GENERAL, SERVER, Option
@@ -30,5 +32,6 @@ OPTIONS: tuple[Option, ...] = (
     + SAMPLING_OPTIONS
     + RUNNING_OPTIONS
     + MEMORY_OPTIONS
+    + IMAGE_OPTIONS
 )
 """In the order of `--help`."""

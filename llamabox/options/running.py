@@ -26,7 +26,8 @@ RUNNING_OPTIONS = (
         "else, and always with 0, the least recently used slot gets a copy",
     ),
     text(
-        "-np --parallel", "text.n_parallel", v.integer(1, 256), "slots: requests served at the same time",
+        "-np --parallel", "text.n_parallel", v.integer(1, 256),
+        "slots: requests served at the same time; with --images: requests that may wait",
         env="LLAMA_ARG_N_PARALLEL",
     ),
     text(

@@ -1,4 +1,4 @@
-"""The Starlette app: routes, middleware and error handlers put together."""
+"""The Starlette apps, one for each kind of model: routes, middleware and error handlers put together."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp
 
 import llamabox
-from llamabox.errors import LlamaboxError, NotSupported
+from llamabox.errors import LlamaboxError
 from llamabox.server.chat import apply_template, chat_completion, input_tokens
 from llamabox.server.completions import completion
 from llamabox.server.config import ServerConfig
@@ -21,9 +21,12 @@ from llamabox.server.embeddings import embeddings, openai_embeddings
 from llamabox.server.endpoint import Handler, JsonRoute
 from llamabox.server.errors import on_fault, on_http_exception, on_llamabox_error
 from llamabox.server.health import health
+from llamabox.server.image_info import image_models, image_props, image_slots
+from llamabox.server.image_metrics import ImageMetrics
+from llamabox.server.images import EditRoute, GenerationRoute
 from llamabox.server.infill import infill
-from llamabox.server.kinds import generating
-from llamabox.server.lora_adapters import BODY, lora_adapters, set_lora_adapters
+from llamabox.server.kinds import draws_only, generating, needs_images
+from llamabox.server.lora_adapters import LoraAdapters
 from llamabox.server.metrics import Metrics
 from llamabox.server.middleware import Admission, Auth, Cors, RequestId
 from llamabox.server.models import models
@@ -31,59 +34,87 @@ from llamabox.server.openai_completions import openai_completion
 from llamabox.server.props import props, set_props
 from llamabox.server.rerank import rerank
 from llamabox.server.scrape import metrics
-from llamabox.server.seams import TextService
-from llamabox.server.services import Services
+from llamabox.server.seams import ImageService, TextService
+from llamabox.server.services import ImageServices, Services, TextServices
 from llamabox.server.slot_files import slot_action
 from llamabox.server.slots import slots
 from llamabox.server.templating import Templates
 from llamabox.server.tokens import detokenize, tokenize
+from llamabox.workers.image_config import ImageConfig
 
-GET: dict[str, Callable[[Request], Awaitable[Response]]] = {
-    "/health": health,
-    "/v1/health": health,
-    "/v1/models": models,
-    "/models": models,
-    "/slots": slots,
-    "/metrics": metrics,
-}
+Endpoint = Callable[[Request], Awaitable[Response]]
 
-POST: dict[str, Handler] = {
-    "/v1/chat/completions": generating(chat_completion),
-    "/chat/completions": generating(chat_completion),
-    "/v1/chat/completions/input_tokens": input_tokens,
-    "/apply-template": apply_template,
-    "/v1/completions": generating(openai_completion),
-    "/completion": generating(completion),
-    "/completions": generating(completion),
-    "/infill": generating(infill, "infill"),
-    "/v1/embeddings": openai_embeddings,
-    "/embeddings": embeddings,
-    "/embedding": embeddings,
-    "/v1/rerank": rerank,
-    "/v2/rerank": rerank,
-    "/v1/reranking": rerank,
-    "/rerank": rerank,
-    "/reranking": rerank,
-    "/tokenize": tokenize,
-    "/detokenize": detokenize,
-}
+GET: dict[str, Endpoint] = {"/health": health, "/v1/health": health, "/metrics": metrics}
+"""Of either kind."""
 
-MISSING: dict[str, str] = {
-    "/v1/images/generations": "image generation (--images)",
-    "/v1/images/edits": "image edits (--images)",
+TEXT_GET: dict[str, Endpoint] = {"/v1/models": models, "/models": models, "/slots": slots}
+
+IMAGE_GET: dict[str, Endpoint] = {"/v1/models": image_models, "/models": image_models, "/slots": image_slots}
+
+TEXT_POST: dict[str, tuple[Handler, str]] = {
+    "/v1/chat/completions": (generating(chat_completion), "completion"),
+    "/chat/completions": (generating(chat_completion), "completion"),
+    "/v1/chat/completions/input_tokens": (input_tokens, "completion"),
+    "/apply-template": (apply_template, "completion"),
+    "/v1/completions": (generating(openai_completion), "completion"),
+    "/completion": (generating(completion), "completion"),
+    "/completions": (generating(completion), "completion"),
+    "/infill": (generating(infill, "infill"), "infill"),
+    "/v1/embeddings": (openai_embeddings, "embedding"),
+    "/embeddings": (embeddings, "embedding"),
+    "/embedding": (embeddings, "embedding"),
+    "/v1/rerank": (rerank, "reranking"),
+    "/v2/rerank": (rerank, "reranking"),
+    "/v1/reranking": (rerank, "reranking"),
+    "/rerank": (rerank, "reranking"),
+    "/reranking": (rerank, "reranking"),
+    "/tokenize": (tokenize, "tokenization"),
+    "/detokenize": (detokenize, "tokenization"),
 }
-"""Routes that llama-box has and this server does not: 501 with the name of what is missing (contract D-1)."""
+"""And what a model that only draws is not allowed to do."""
+
+SLOT_FILES = "/slots/{id_slot}"
+
+IMAGE_POST: dict[str, ASGIApp | Endpoint] = {
+    "/v1/images/generations": GenerationRoute(),
+    "/v1/images/edits": EditRoute(),
+}
 
 
 def create_app(config: ServerConfig, client: TextService) -> Starlette:
     """The whole HTTP side over one text worker. Starts nothing; `app.state.services` is what run.py steers it by."""
-    services = Services(config, client, Templates(config.chat_template), Metrics(client))
+    services = TextServices(
+        config=config, client=client, metrics=Metrics(client), templates=Templates(config.chat_template)
+    )
+    post: dict[str, ASGIApp | Endpoint] = {path: JsonRoute(handler) for path, (handler, _) in TEXT_POST.items()}
+    post[SLOT_FILES] = JsonRoute(slot_action, needs_body=False)
+    post |= dict.fromkeys(IMAGE_POST, needs_images)
+    return _put_together(services, GET | TEXT_GET, post, props)
+
+
+def create_image_app(config: ServerConfig, client: ImageService, images: ImageConfig) -> Starlette:
+    """The same over one image worker: what only a language model can do is forbidden (contract 2.1.1)."""
+    services = ImageServices(config=config, client=client, metrics=ImageMetrics(client), images=images)
+    post: dict[str, ASGIApp | Endpoint] = {path: draws_only(what) for path, (_, what) in TEXT_POST.items()}
+    post[SLOT_FILES] = draws_only("completion")
+    return _put_together(services, GET | IMAGE_GET, post | IMAGE_POST, image_props)
+
+
+def _put_together(
+    services: Services, get: dict[str, Endpoint], post: dict[str, ASGIApp | Endpoint], get_props: Endpoint
+) -> Starlette:
+    config = services.config
+    prefix = config.api_prefix
+    routes: list[BaseRoute] = [Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in get.items()]
+    routes += [Route(prefix + path, endpoint, methods=["POST"]) for path, endpoint in post.items()]
+    routes += [Route(prefix + "/props", _by_method(GET=get_props, POST=set_props), methods=["GET", "POST"])]
+    routes += [Route(prefix + "/lora-adapters", LoraAdapters(), methods=["GET", "POST"])]
     app = Starlette(
-        routes=_routes(config.api_prefix),
+        routes=routes,
         middleware=[
-            Middleware(RequestId, server=f"llamabox/{llamabox.__version__}", prefix=config.api_prefix),
+            Middleware(RequestId, server=f"llamabox/{llamabox.__version__}", prefix=prefix),
             Middleware(Cors, origins=config.cors_origins),
-            Middleware(Auth, keys=config.api_keys, prefix=config.api_prefix),
+            Middleware(Auth, keys=config.api_keys, prefix=prefix),
             Middleware(Admission, services=services),
         ],
         exception_handlers={
@@ -97,47 +128,11 @@ def create_app(config: ServerConfig, client: TextService) -> Starlette:
     return app
 
 
-def _routes(prefix: str) -> list[BaseRoute]:
-    routes: list[BaseRoute] = [Route(prefix + path, endpoint, methods=["GET"]) for path, endpoint in GET.items()]
-    routes += [Route(prefix + path, JsonRoute(handler), methods=["POST"]) for path, handler in POST.items()]
-    routes += [Route(prefix + "/props", _by_method(GET=props, POST=set_props), methods=["GET", "POST"])]
-    adapters = ByMethod(lora_adapters, JsonRoute(set_lora_adapters, array_as=BODY))
-    routes += [Route(prefix + "/lora-adapters", adapters, methods=["GET", "POST"])]
-    routes += [Route(prefix + "/slots/{id_slot}", JsonRoute(slot_action, needs_body=False), methods=["POST"])]
-    every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-    routes += [Route(prefix + path, _missing(what), methods=every) for path, what in MISSING.items()]
-    return routes
-
-
-def _by_method(
-    **endpoints: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
+def _by_method(**endpoints: Endpoint) -> Endpoint:
     """One path, one answer to each method; HEAD is GET."""
 
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
         return await endpoints[method](request)
-
-    return endpoint
-
-
-class ByMethod:
-    """An ASGI app: one path with an endpoint for GET and a route with a body for POST."""
-
-    def __init__(self, get: Callable[[Request], Awaitable[Response]], post: JsonRoute) -> None:
-        self._get = get
-        self._post = post
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST":
-            await self._post(scope, receive, send)
-        else:
-            response = await self._get(Request(scope, receive))
-            await response(scope, receive, send)
-
-
-def _missing(what: str) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        raise NotSupported(f"This server does not support {what}")
 
     return endpoint

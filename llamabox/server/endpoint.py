@@ -18,7 +18,7 @@ from llamabox.server.disconnect import ClientGone, discard_body, impatient, read
 from llamabox.server.errors import error_response
 from llamabox.server.params import present
 from llamabox.server.record import RequestRecord, record_of
-from llamabox.server.services import Services, services_of
+from llamabox.server.services import Services, TextServices, services_of
 from llamabox.workers.text_config import ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -31,9 +31,9 @@ DISCARD_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request with its body parsed."""
+    """One request with its body parsed, to a server with a language model."""
 
-    services: Services
+    services: TextServices
     info: ModelInfo
     body: dict[str, Any]  # without nulls
     record: RequestRecord
@@ -44,42 +44,62 @@ Handler = Callable[[Exchange], Awaitable[Response]]
 
 
 class JsonRoute:
-    """An ASGI app of one handler. Its work is cancelled the moment the client is gone, before or amid the reply."""
+    """An ASGI app of one handler, served by `serve_body`."""
 
-    def __init__(self, handler: Handler, *, needs_body: bool = True, array_as: str | None = None) -> None:
-        """Without `needs_body` no body at all is an empty object. With `array_as` a body is an array: that field."""
+    def __init__(self, handler: Handler, *, needs_body: bool = True) -> None:
+        """Without `needs_body` no body at all is an empty object."""
         self._handler = handler
         self._needs_body = needs_body
-        self._array_as = array_as
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services = services_of(Request(scope))
-        config = services.config
-        if encoding := Headers(scope=scope).get("content-encoding"):
-            raise InvalidRequest(f"the request body is encoded with {encoding[:40]}, which is not read; send it plain")
-        gap = min(config.timeout, config.stall_timeout)
-        try:
-            raw = await read_body(scope, receive, limit=config.max_body, gap=gap, seconds=config.timeout)
-        except BodyTooLarge as exc:
-            await _refuse_body(exc, config.max_body, receive, send)
-            return
-        body = parse_body(raw, self._array_as) if raw or self._needs_body else {}
-        del raw
-        exchange = Exchange(services, services.model(), body, record_of(scope), scope)
-        if scope["http_version"] == "2":
-            send = impatient(send, gap)
-        await run_while_connected(receive, self._answer(exchange, scope, send))
+        services = services_of(Request(scope), TextServices)
 
-    async def _answer(self, exchange: Exchange, scope: Scope, send: Send) -> None:
-        try:
-            response = await self._handler(exchange)
-            await response(scope, _nobody_receives, send)
-            exchange.services.metrics.answered(exchange.record)
-        except (ClientGone, LlamaboxError):
-            raise
-        except Exception as exc:
-            logger.exception("request %s failed", exchange.record.request_id)
-            raise ServerFault("the server failed at this request; its log says why") from exc
+        def answer(raw: bytearray) -> Awaitable[Response]:
+            body = parse_body(raw) if raw or self._needs_body else {}
+            return self._handler(Exchange(services, services.model(), body, record_of(scope), scope))
+
+        await serve_body(services, answer, scope, receive, send)
+
+
+async def serve_body(
+    services: Services, answer: Callable[[bytearray], Awaitable[Response]], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Reads the body and sends the answer to it. Its work is cancelled the moment the client is gone, before or amid
+    the reply.
+
+    `answer` raises for a body that is wrong, and what it gives back does not hold the body.
+    """
+    config = services.config
+    if encoding := Headers(scope=scope).get("content-encoding"):
+        raise InvalidRequest(f"the request body is encoded with {encoding[:40]}, which is not read; send it plain")
+    gap = min(config.timeout, config.stall_timeout)
+    try:
+        raw = await read_body(scope, receive, limit=config.max_body, gap=gap, seconds=config.timeout)
+    except BodyTooLarge as exc:
+        await _refuse_body(exc, config.max_body, receive, send)
+        return
+    if scope["http_version"] == "2":
+        send = impatient(send, gap)
+    work = _send_answer(services, answer, raw, scope, send)
+    del raw
+    await run_while_connected(receive, work)
+
+
+async def _send_answer(
+    services: Services, answer: Callable[[bytearray], Awaitable[Response]], raw: bytearray, scope: Scope, send: Send
+) -> None:
+    record = record_of(scope)
+    try:
+        answering = answer(raw)
+        del raw
+        response = await answering
+        await response(scope, _nobody_receives, send)
+        services.metrics.answered(record)
+    except (ClientGone, LlamaboxError):
+        raise
+    except Exception as exc:
+        logger.exception("request %s failed", record.request_id)
+        raise ServerFault("the server failed at this request; its log says why") from exc
 
 
 def parse_body(raw: bytes | bytearray, array_as: str | None = None) -> dict[str, Any]:

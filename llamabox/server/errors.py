@@ -56,13 +56,13 @@ def error_object(error: errors.LlamaboxError) -> dict[str, Any]:
 
 
 def error_response(error: errors.LlamaboxError) -> Response:
-    """The whole reply. A 503 asks to come back in a second."""
+    """The whole reply. A 503 asks to come back, in a second unless the error knows better."""
     value = error_object(error)
     if isinstance(error, errors.RateTooHigh | errors.WrongModel):  # plain text (contract 2.1.6 and 2.1.1)
         return PlainTextResponse(error.message, value["code"])
     headers: dict[str, str] = {}
     if value["code"] == 503:
-        headers["retry-after"] = "1"
+        headers["retry-after"] = str(error.details.get("retry_after", 1))
     if isinstance(error, errors.AuthenticationFailed):
         headers["www-authenticate"] = "Bearer"
     return JsonResponse({"error": value, "detail": error.message}, value["code"], headers)
@@ -71,6 +71,11 @@ def error_response(error: errors.LlamaboxError) -> Response:
 def error_event(error: errors.LlamaboxError) -> bytes:
     """The SSE event that ends a stream which had already begun (contract D-3)."""
     return b"data: " + dumps({"error": error_object(error)}) + b"\n\n"
+
+
+def image_error_event(error: errors.LlamaboxError) -> bytes:
+    """The same on /v1/images/*, with the line that llama-box's tools read before it."""
+    return b"error: " + dumps(error_object(error)) + b"\n" + error_event(error)
 
 
 async def on_llamabox_error(request: Request, error: Exception) -> Response:

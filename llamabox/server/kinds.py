@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
 from starlette.responses import Response
 
-from llamabox.errors import WrongModel
+from llamabox.errors import NotSupported, WrongModel
 from llamabox.server.endpoint import Exchange, Handler
 
 
@@ -13,7 +16,25 @@ def generating(handler: Handler, what: str = "completion") -> Handler:
 
     async def checked(exchange: Exchange) -> Response:
         if not exchange.info.generates:
-            raise WrongModel(f"You are not allowed to do {what} from this model")
+            raise _wrong_model(what)
         return await handler(exchange)
 
     return checked
+
+
+def draws_only(what: str) -> Callable[[Request], Awaitable[Response]]:
+    """In place of a route for language models, where the model draws (contract 2.1.1)."""
+
+    async def refusing(request: Request) -> Response:
+        raise _wrong_model(what)
+
+    return refusing
+
+
+async def needs_images(request: Request) -> Response:
+    """In place of a route for models that draw, where the model is a language model (contract D-1)."""
+    raise NotSupported("This server does not support images. Start it with `--images` and a model that draws")
+
+
+def _wrong_model(what: str) -> WrongModel:
+    return WrongModel(f"You are not allowed to do {what} from this model")

@@ -6,39 +6,44 @@ from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from llamabox.errors import NotSupported
-from llamabox.server.endpoint import Exchange
+from llamabox.server.endpoint import parse_body, serve_body
 from llamabox.server.lora_fields import parse_lora
 from llamabox.server.responses.json import JsonResponse
-from llamabox.server.services import services_of
-from llamabox.workers.text_config import ModelInfo
+from llamabox.server.services import Services, services_of
 
 BODY = "adapters"
 """What the array that is the body of the POST is called in messages."""
 
 
-async def lora_adapters(request: Request) -> Response:
-    """One object an adapter, with the scale that holds now."""
-    services = services_of(request)
-    info = services.model()
-    _check_any(info)
+class LoraAdapters:
+    """An ASGI app: GET tells one object an adapter, with the scale that holds now; POST sets the scales."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services = services_of(Request(scope), Services)
+        if not services.model().lora:
+            raise NotSupported("This server does not support LoRA adapters. Start it with `--lora`")
+        if scope["method"] != "POST":
+            await _listed(services)(scope, receive, send)
+            return
+
+        async def answer(raw: bytearray) -> Response:
+            return _set(services, raw)
+
+        await serve_body(services, answer, scope, receive, send)
+
+
+def _listed(services: Services) -> Response:
     scales = dict(services.config.defaults.lora)
-    return JsonResponse(
-        [{"id": i, "path": one["path"], "scale": scales.get(i, 0.0), **one} for i, one in enumerate(info.lora)]
-    )
+    adapters = enumerate(services.model().lora)
+    return JsonResponse([{"id": i, "path": one["path"], **one, "scale": scales.get(i, 0.0)} for i, one in adapters])
 
 
-async def set_lora_adapters(exchange: Exchange) -> Response:
+def _set(services: Services, raw: bytearray) -> Response:
     """Adapters that are not named get scale 0. Requests that are under way keep theirs."""
-    _check_any(exchange.info)
-    chosen = parse_lora(BODY, exchange.body[BODY], len(exchange.info.lora))
-    services = exchange.services
+    chosen = parse_lora(BODY, parse_body(raw, BODY)[BODY], len(services.model().lora))
     # Here and nowhere else: each request carries its set, so a worker that is started again need not be told.
     services.config = replace(services.config, defaults=replace(services.config.defaults, lora=chosen))
     return JsonResponse({"success": True})
-
-
-def _check_any(info: ModelInfo) -> None:
-    if not info.lora:
-        raise NotSupported("This server does not support LoRA adapters. Start it with `--lora`")

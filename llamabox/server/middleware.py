@@ -151,12 +151,13 @@ class Admission:
             await self._app(scope, receive, send)
             return
         refusal = self._services.refusal()
-        if refusal is not None and not self._is_scrape(scope):
+        if refusal is not None and not self._is_let_in(scope["path"].removeprefix(self._services.config.api_prefix)):
             await error_response(refusal)(scope, receive, send)
             return
         with self._services.lifecycle:
             await self._app(scope, receive, send)
 
-    def _is_scrape(self, scope: Scope) -> bool:
-        """Counters outlive a worker, and a restart is when somebody wants to see them."""
-        return scope["path"] == self._services.config.api_prefix + METRICS and self._services.client.info is not None
+    def _is_let_in(self, path: str) -> bool:
+        """Counters outlive a worker, and a restart is when somebody wants to see them; a job may wait for its end."""
+        is_scrape = path == METRICS and self._services.client.info is not None
+        return is_scrape or self._services.may_wait(path)

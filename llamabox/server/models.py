@@ -10,13 +10,13 @@ from starlette.responses import Response
 from llamabox.server.config import ServerConfig
 from llamabox.server.params import aliases, model_name
 from llamabox.server.responses.json import JsonResponse
-from llamabox.server.services import services_of
+from llamabox.server.services import TextServices, services_of
 from llamabox.workers.text_config import ModelInfo
 
 
 async def models(request: Request) -> Response:
     """OpenAI's list, with the model's facts in `meta`, and Ollama's."""
-    services = services_of(request)
+    services = services_of(request, TextServices)
     info = services.model()
     name = model_name(services.config, info)
     entry = {
@@ -37,7 +37,7 @@ async def models(request: Request) -> Response:
             "ftype": info.ftype,
         },
     }
-    listed = _as_ollama(name, info, capabilities(services.config, info))
+    listed = as_ollama(name, capabilities(services.config, info), info.ftype)
     return JsonResponse({"object": "list", "data": [entry], "models": [listed]})
 
 
@@ -47,7 +47,7 @@ def capabilities(config: ServerConfig, info: ModelInfo) -> list[str]:
     return [name for name, is_there in able.items() if is_there]
 
 
-def _as_ollama(name: str, info: ModelInfo, able: list[str]) -> dict[str, Any]:
+def as_ollama(name: str, able: list[str], quantization: str) -> dict[str, Any]:
     """As llama-server lists it for clients that were made for Ollama; what neither knows is empty."""
     return {
         "name": name,
@@ -66,6 +66,6 @@ def _as_ollama(name: str, info: ModelInfo, able: list[str]) -> dict[str, Any]:
             "family": "",
             "families": [""],
             "parameter_size": "",
-            "quantization_level": info.ftype,
+            "quantization_level": quantization,
         },
     }

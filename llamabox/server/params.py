@@ -16,6 +16,7 @@ from llamabox.server.logprob_fields import chat_n_top, completion_n_top, native_
 from llamabox.server.lora_fields import parse_lora
 from llamabox.server.numbers import INT32_MAX, wrong
 from llamabox.server.sampling_fields import parse_sampling
+from llamabox.server.seams import Model
 from llamabox.workers.text_config import ModelInfo
 
 MAX_STOPS = 256
@@ -80,7 +81,7 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         model=parse_model(body, config, info),
         stream=stream,
         include_usage=_parse_include_usage(body),
-        ping_interval=_parse_ping(body, config),
+        ping_interval=parse_ping(body, config),
         timings_per_token=_flag(body, "timings_per_token"),
         return_tokens=_flag(body, "return_tokens"),
         verbose=_flag(body, "verbose"),
@@ -95,7 +96,7 @@ def aliases(config: ServerConfig) -> list[str]:
     return [] if names == {"unknown"} else sorted(names)
 
 
-def model_name(config: ServerConfig, info: ModelInfo) -> str:
+def model_name(config: ServerConfig, info: Model) -> str:
     """The first alias, or the model's path while there is none."""
     return next(iter(aliases(config)), info.path)
 
@@ -159,7 +160,7 @@ def _parse_stop(body: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ..
     return tuple(word for word in words if word) or default
 
 
-def parse_model(body: dict[str, Any], config: ServerConfig, info: ModelInfo) -> str:
+def parse_model(body: dict[str, Any], config: ServerConfig, info: Model) -> str:
     """The name to be shown in the reply (D-12)."""
     if not body.get("model"):
         return model_name(config, info)
@@ -178,7 +179,8 @@ def _parse_include_usage(body: dict[str, Any]) -> bool | None:
     return _flag(present(options), "include_usage")
 
 
-def _parse_ping(body: dict[str, Any], config: ServerConfig) -> float:
+def parse_ping(body: dict[str, Any], config: ServerConfig) -> float:
+    """Seconds of silence after which a stream gets a comment; 0: never."""
     if "sse_ping_interval" not in body:
         return config.ping_interval
     return float(max(0, numbers.integer("sse_ping_interval", body["sse_ping_interval"], -1, INT32_MAX)))

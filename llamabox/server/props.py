@@ -9,12 +9,12 @@ from llamabox.errors import NotSupported
 from llamabox.server.params import Dialect, model_name, parse_options
 from llamabox.server.responses.json import JsonResponse
 from llamabox.server.responses.settings import settings_object
-from llamabox.server.services import services_of
+from llamabox.server.services import TextServices, services_of
 
 
 async def props(request: Request) -> Response:
     """Contract 2.4."""
-    services = services_of(request)
+    services = services_of(request, TextServices)
     info = services.model()
     settings = settings_object(parse_options({}, services.config, info, Dialect.NATIVE), info)
     embeds = {"pooling": info.pooling} if services.config.enable_embeddings else {}

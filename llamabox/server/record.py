@@ -33,6 +33,7 @@ class RequestRecord:
     status: int = 0  # 0: the client was gone before a reply began
     n_sequences: int = 1  # that share each prompt
     choices: Sequence[Counted] = ()
+    notes: dict[str, Any] = field(default_factory=dict)  # what else there is to tell, in the order of the line
 
     def begin(self) -> bool:
         """The first token is there; False where there was one before."""
@@ -57,6 +58,7 @@ class RequestRecord:
         if self.first_token is not None:
             facts["queue_ms"] = round(max(one.timings.queue_ms for one in self.choices), 1)
             facts["ttft_ms"] = round(1e3 * (self.first_token - self.started), 1)
+        facts |= self.notes
         facts["total_ms"] = round(1e3 * (time.perf_counter() - self.started), 1)
         return facts
 

@@ -11,12 +11,13 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from starlette.applications import Starlette
+
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
-from llamabox.server.app import create_app
 from llamabox.server.binding import bind_sockets, describe_socket, unix_paths
 from llamabox.server.config import ServerConfig
 from llamabox.server.listener import Listener
-from llamabox.server.seams import TextService
+from llamabox.server.seams import Service
 from llamabox.server.services import Services
 from llamabox.server.tls import tls_context
 
@@ -31,7 +32,7 @@ FORCE_SECONDS = 2.0
 EXIT_LOAD_FAILED, EXIT_NO_NATIVE = 1, 2
 
 
-def run(config: ServerConfig, make_client: Callable[[], TextService]) -> int:
+def run(config: ServerConfig, make_app: Callable[[], Starlette]) -> int:
     """`serve` on an event loop of its own, uvloop's where there is one. Returns the process' exit code."""
     try:
         import uvloop
@@ -40,18 +41,19 @@ def run(config: ServerConfig, make_client: Callable[[], TextService]) -> int:
     else:
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_serve_made(config, make_client))
+        return runner.run(_serve_made(config, make_app))
 
 
-async def _serve_made(config: ServerConfig, make_client: Callable[[], TextService]) -> int:
-    """The client belongs to the loop, so it is made on it."""
-    return await serve(config, make_client())
+async def _serve_made(config: ServerConfig, make_app: Callable[[], Starlette]) -> int:
+    """The worker's client belongs to the loop, so the app is made on it."""
+    return await serve(config, make_app())
 
 
-async def serve(config: ServerConfig, client: TextService) -> int:
-    """Serves until SIGTERM or SIGINT, or until the first load fails. Returns the exit code; the worker ends before.
+async def serve(config: ServerConfig, app: Starlette) -> int:
+    """Serves an app of app.py until SIGTERM or SIGINT, or until the first load fails; the worker ends before.
 
-    0 after a signal, 1 when the model cannot be loaded, 2 when the native libraries are missing or do not fit.
+    Returns the exit code: 0 after a signal, 1 when the model cannot be loaded, 2 when the native libraries are missing
+    or do not fit.
     Raises, before anything is loaded, ListenError if a host or port cannot be listened on, and OptionsError if key or
     certificate cannot be used.
     """
@@ -60,8 +62,8 @@ async def serve(config: ServerConfig, client: TextService) -> int:
     sockets = bind_sockets(config.hosts, config.port)
     paths = unix_paths(sockets)
     _raise_file_limit()
-    app = create_app(config, client)
     services: Services = app.state.services
+    client = services.client
     listener = Listener(app, config, sockets, tls)
     signalled = asyncio.Event()
     with _catching_signals(signalled, client):
@@ -81,7 +83,7 @@ async def serve(config: ServerConfig, client: TextService) -> int:
         finally:
             services.lifecycle.stop()
             await client.stop(CLOSE_GRACE)
-            await services.templates.close()
+            await services.close()
             await listener.close(CLOSE_GRACE)
             for path in paths:
                 with contextlib.suppress(OSError):
@@ -116,7 +118,7 @@ async def _asked_to_stop(services: Services, signalled: asyncio.Event) -> None:
         for task in waiting:
             task.cancel()
     if asked.is_set() and not signalled.is_set():
-        logger.info("stopping: the text worker was sent SIGTERM")
+        logger.info("stopping: the worker was sent SIGTERM")
 
 
 async def _load(services: Services) -> int:
@@ -131,11 +133,11 @@ async def _load(services: Services) -> int:
     except LlamaboxError as exc:
         logger.error("%s", exc.message)
         return EXIT_LOAD_FAILED
-    logger.info("model ready: %s, %d slots of %d tokens", info.path, info.n_slots, info.n_ctx)
+    logger.info("model ready: %s", services.describe())
     scales = dict(services.config.defaults.lora)
     for adapter_id, adapter in enumerate(info.lora):
         logger.info("LoRA adapter %d: %s at scale %g", adapter_id, adapter["path"], scales.get(adapter_id, 0.0))
-    await services.templates.warm(info)
+    await services.warm()
     return 0
 
 
@@ -151,7 +153,7 @@ async def _drain(services: Services) -> None:
 
 
 @contextlib.contextmanager
-def _catching_signals(signalled: asyncio.Event, client: TextService) -> Iterator[None]:
+def _catching_signals(signalled: asyncio.Event, client: Service) -> Iterator[None]:
     """The first signal asks for an orderly end, the second for one now."""
     loop = asyncio.get_running_loop()
     forcing: set[asyncio.Task[None]] = set()
@@ -174,7 +176,7 @@ def _catching_signals(signalled: asyncio.Event, client: TextService) -> Iterator
             loop.remove_signal_handler(number)
 
 
-async def _force(client: TextService) -> None:
+async def _force(client: Service) -> None:
     """Ends the worker and then this process, whatever runs."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(FORCE_SECONDS):

@@ -14,14 +14,14 @@ from llamabox.errors import LlamaboxError
 from llamabox.server.params import Options
 from llamabox.server.prompts import Prompt
 from llamabox.server.seams import Generation, TextService
-from llamabox.server.services import Services
+from llamabox.server.services import TextServices
 from llamabox.workers.protocol import Submit
 
 MAX_WAITING = 64
 """Batches of events of several prompts that wait for one slow client; what comes after waits in the generations."""
 
 
-def make_submits(services: Services, prompts: list[Prompt], options: Options) -> list[Submit]:
+def make_submits(services: TextServices, prompts: list[Prompt], options: Options) -> list[Submit]:
     """One for each prompt, with ids of their own."""
     return [
         Submit(

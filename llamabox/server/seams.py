@@ -1,16 +1,47 @@
-"""What the server needs of the text worker's client: a real seam, with a fake in tests/server/fake_client.py."""
+"""What the server needs of the workers' clients: real seams, with fakes in tests/server/."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
 from llamabox.engine.events import Activity, Event, StepTimes, Vector
+from llamabox.imaging import events as imaging
+from llamabox.imaging.job import ImageJob
 from llamabox.workers.client import WorkerState
+from llamabox.workers.image_config import ImageModelInfo
 from llamabox.workers.protocol import Submit
 from llamabox.workers.text_config import ModelInfo
+
+
+class Model(Protocol):
+    """What is known of a loaded model of any kind."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def lora(self) -> Sequence[Mapping[str, Any]]:
+        """By id: path, and what else there is to tell."""
+
+
+class Service(Protocol):
+    """A worker of any kind as the event loop sees it. Belongs to one event loop."""
+
+    @property
+    def state(self) -> WorkerState: ...
+    @property
+    def info(self) -> Model | None: ...
+    @property
+    def n_restarts(self) -> int: ...
+    @property
+    def stop_asked(self) -> asyncio.Event:
+        """Set when the worker was sent the SIGTERM that is meant for the whole server."""
+
+    async def start(self) -> None: ...
+    async def wait_ready(self) -> Model: ...
+    async def stop(self, grace: float) -> None: ...
 
 
 class Generation(Protocol):
@@ -37,11 +68,9 @@ class Embedding(Protocol):
     ) -> None: ...
 
 
-class TextService(Protocol):
-    """The text worker as the event loop sees it. Belongs to one event loop."""
+class TextService(Service, Protocol):
+    """The text worker."""
 
-    @property
-    def state(self) -> WorkerState: ...
     @property
     def info(self) -> ModelInfo | None: ...
     @property
@@ -51,15 +80,7 @@ class TextService(Protocol):
     on_step: Callable[[StepTimes], None]
     """Called with the times of each step that computed something. Does nothing until it is replaced."""
 
-    @property
-    def n_restarts(self) -> int: ...
-    @property
-    def stop_asked(self) -> asyncio.Event:
-        """Set when the worker was sent the SIGTERM that is meant for the whole server."""
-
-    async def start(self) -> None: ...
     async def wait_ready(self) -> ModelInfo: ...
-    async def stop(self, grace: float) -> None: ...
     def generate(self, submit: Submit) -> Generation:
         """Raises Unavailable at once when the worker is not ready."""
 
@@ -75,3 +96,66 @@ class TextService(Protocol):
 
     async def call(self, method: str, **arguments: Any) -> Any:
         """One question of workers.protocol.Call, and its answer."""
+
+
+class Drawing(Protocol):
+    """The events of one ImageJob. One consumer; a Failed event is raised as its error."""
+
+    async def batch(self) -> list[imaging.Event]:
+        """The events there are, waited for; [] after the end."""
+
+    def abort(self) -> None:
+        """Idempotent, does not wait: a job that waits is forgotten, one that is drawn stops as soon as it can."""
+
+
+class JobState(Protocol):
+    """A job that waits or is drawn."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def state(self) -> str:
+        """waiting or drawing."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def index(self) -> int:
+        """Of the image that is drawn."""
+
+    @property
+    def n(self) -> int: ...
+
+
+class QueueState(Protocol):
+    """Who is served and who waits, the one that is drawn first."""
+
+    @property
+    def n_running(self) -> int: ...
+    @property
+    def n_waiting(self) -> int: ...
+    @property
+    def jobs(self) -> Sequence[JobState]: ...
+
+
+class ImageService(Service, Protocol):
+    """The image worker, and the queue before it: one job at a time is drawn."""
+
+    @property
+    def info(self) -> ImageModelInfo | None: ...
+    @property
+    def queue(self) -> QueueState:
+        """As of now: asks nobody."""
+
+    @property
+    def takes_jobs(self) -> bool:
+        """The worker is ready, or is about to be: jobs wait for it."""
+
+    on_drawn: Callable[[imaging.Drawn], None]
+    """Called with each image that was drawn. Does nothing until it is replaced."""
+
+    async def wait_ready(self) -> ImageModelInfo: ...
+    def draw(self, job: ImageJob) -> Drawing:
+        """Raises Unavailable at once when no jobs are taken, QueueFull when as many wait as may."""

@@ -6,33 +6,42 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
 
 from llamabox.errors import Unavailable
 from llamabox.server.config import ServerConfig
+from llamabox.server.image_metrics import ImageMetrics
 from llamabox.server.lifecycle import Lifecycle
 from llamabox.server.metrics import Metrics
-from llamabox.server.seams import TextService
+from llamabox.server.record import RequestRecord
+from llamabox.server.seams import ImageService, Model, Service, TextService
 from llamabox.server.slot_book import SlotBook
 from llamabox.server.templating import Templates
 from llamabox.workers.client import WorkerState
+from llamabox.workers.image_config import ImageConfig, ImageModelInfo
 from llamabox.workers.text_config import ModelInfo
 
 LOADING = "Loading model"
 STOPPING = "The server is stopping"
 
 
-@dataclass(slots=True)
+class Scraped(Protocol):
+    """What counts for GET /metrics."""
+
+    def scrape(self) -> bytes: ...
+    def answered(self, record: RequestRecord) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
 class Services:
-    """One for each app. Belongs to the event loop."""
+    """One for each app, of one of the two kinds below. Belongs to the event loop."""
 
     config: ServerConfig
-    client: TextService
-    templates: Templates
-    metrics: Metrics
+    client: Service
+    metrics: Scraped
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
-    slots: SlotBook = field(default_factory=SlotBook)
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since the epoch
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -50,16 +59,83 @@ class Services:
             return Unavailable(LOADING)
         return None
 
-    def model(self) -> ModelInfo:
+    def may_wait(self, path: str) -> bool:
+        """Whether a request of this path, without the prefix, is let in although the worker is not ready."""
+        return False
+
+    def model(self) -> Model:
         """The loaded model; Unavailable while there is none."""
-        info = self.client.info
-        if info is None:
-            raise Unavailable(LOADING)
-        return info
+        return _loaded(self.client.info)
+
+    def describe(self) -> str:
+        """The loaded model in one line, for the log."""
+        raise NotImplementedError
+
+    async def warm(self) -> None:
+        """What is worth doing once the model is loaded. Never raises."""
+
+    async def close(self) -> None:
+        """Ends what the routes started beside the worker. Idempotent."""
 
 
-def services_of(connection: HTTPConnection) -> Services:
-    """The typed way to `app.state.services`."""
+@dataclass(slots=True, kw_only=True)
+class TextServices(Services):
+    """Those of a server with a language model."""
+
+    client: TextService
+    metrics: Metrics
+    templates: Templates
+    slots: SlotBook = field(default_factory=SlotBook)
+
+    def model(self) -> ModelInfo:
+        return _loaded(self.client.info)
+
+    def describe(self) -> str:
+        info = self.model()
+        return f"{info.path}, {info.n_slots} slots of {info.n_ctx} tokens"
+
+    async def warm(self) -> None:
+        await self.templates.warm(self.model())
+
+    async def close(self) -> None:
+        await self.templates.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageServices(Services):
+    """Those of a server with a model that draws (`--images`)."""
+
+    client: ImageService
+    metrics: ImageMetrics
+    images: ImageConfig
+
+    def may_wait(self, path: str) -> bool:
+        is_job = path.startswith("/v1/images/")
+        return is_job and self.client.takes_jobs and self.client.info is not None and not self.lifecycle.stopping
+
+    def model(self) -> ImageModelInfo:
+        return _loaded(self.client.info)
+
+    def describe(self) -> str:
+        info = self.model()
+        return (
+            f"{info.path}, {info.family}: {info.sampler}, {info.steps} steps, {info.width}x{info.height}; "
+            f"{self.images.n_parallel} may wait"
+        )
+
+
+Kind = TypeVar("Kind", bound=Services)
+Info = TypeVar("Info")
+
+
+def services_of(connection: HTTPConnection, kind: type[Kind]) -> Kind:
+    """The typed way to `app.state.services`; a route asks for the kind that it is mounted on."""
     services = connection.app.state.services
-    assert isinstance(services, Services)
+    assert isinstance(services, kind)
     return services
+
+
+def _loaded(info: Info | None) -> Info:
+    if info is None:
+        raise Unavailable(LOADING)
+    return info

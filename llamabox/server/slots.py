@@ -10,7 +10,7 @@ from starlette.responses import Response
 from llamabox.errors import NotSupported, Unavailable
 from llamabox.server.responses.json import JsonResponse
 from llamabox.server.responses.settings import settings_object
-from llamabox.server.services import Services, services_of
+from llamabox.server.services import TextServices, services_of
 from llamabox.server.slot_book import next_token
 
 IDLE, PROMPT, GENERATING = 0, 2, 4
@@ -19,7 +19,7 @@ IDLE, PROMPT, GENERATING = 0, 2, 4
 
 async def slots(request: Request) -> Response:
     """One object a slot; 503 with `fail_on_no_slot` when none is idle."""
-    services = services_of(request)
+    services = services_of(request, TextServices)
     if not services.config.enable_slots:
         raise NotSupported("This server does not support slots endpoint. Start it with `--slots`")
     snapshot = await services.client.call("slots")
@@ -28,7 +28,7 @@ async def slots(request: Request) -> Response:
     return JsonResponse([_slot_object(services, slot) for slot in snapshot])
 
 
-def _slot_object(services: Services, slot: dict[str, Any]) -> dict[str, Any]:
+def _slot_object(services: TextServices, slot: dict[str, Any]) -> dict[str, Any]:
     page = services.slots.page(slot["id"])
     is_processing: bool = slot["is_processing"]
     value = {

@@ -27,10 +27,12 @@ class EventStream(Response):
         chunks: AsyncGenerator[bytes, None],
         *,
         ping_interval: float,
-        trailer: str,
-        trailers: Callable[[], Mapping[str, str]],
+        ping: Callable[[], bytes] = lambda: PING,
+        failed: Callable[[LlamaboxError], bytes] = error_event,
+        trailer: str | None = None,
+        trailers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`ping_interval` in seconds; 0: no pings.
+        """`ping_interval` in seconds; 0: no pings. `ping` makes the comment of each, `failed` the event of an error.
 
         `trailer` is the name of what `trailers` gives at the end, for clients that can and will take it.
         """
@@ -38,6 +40,8 @@ class EventStream(Response):
         self.background = None
         self._chunks = chunks
         self._ping_interval = ping_interval
+        self._ping_text = ping
+        self._failed = failed
         self._trailer = trailer
         self._trailers = trailers
         self._last_sent = 0.0
@@ -45,9 +49,9 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._chunks):
             first = await anext(self._chunks, b"")
-            with_trailers = _takes_trailers(scope)
+            with_trailers = self._trailer is not None and _takes_trailers(scope)
             headers = _headers(scope)
-            if with_trailers:
+            if self._trailer is not None and with_trailers:
                 headers.append((b"trailer", self._trailer.encode("latin-1")))
             start = {"type": "http.response.start", "status": self.status_code, "headers": headers}
             await send({**start, "trailers": with_trailers})
@@ -71,7 +75,7 @@ class EventStream(Response):
                 self._last_sent = time()
                 chunk = await anext(self._chunks, b"")
         except LlamaboxError as exc:
-            await send({"type": "http.response.body", "body": error_event(exc), "more_body": True})
+            await send({"type": "http.response.body", "body": self._failed(exc), "more_body": True})
 
     async def _ping(self, send: Send) -> None:
         """One task a stream, so that an event costs one clock reading and no timer."""
@@ -81,7 +85,7 @@ class EventStream(Response):
             await asyncio.sleep(self._last_sent + self._ping_interval - time())
             if time() - self._last_sent >= self._ping_interval:
                 self._last_sent = time()
-                await send({"type": "http.response.body", "body": PING, "more_body": True})
+                await send({"type": "http.response.body", "body": self._ping_text(), "more_body": True})
 
 
 def _takes_trailers(scope: Scope) -> bool:

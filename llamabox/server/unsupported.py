@@ -55,6 +55,17 @@ RERANK: dict[str, Neutral] = {
 }
 """Refused on /v1/rerank."""
 
+IMAGES: dict[str, Neutral] = {
+    "response_format": _is("b64_json"),
+    "output_format": _is("png"),
+    "background": _is("auto", "opaque"),
+    "input_fidelity": _is("low"),
+    "frame_count": _is(1),
+    "markup": _empty,
+    "svg": _empty,
+}
+"""Refused on /v1/images/*."""
+
 
 def refuse(body: dict[str, Any], *tables: dict[str, Neutral]) -> None:
     """Raises InvalidRequest for the first field of the tables that asks for something."""

@@ -90,18 +90,26 @@ class ImageClient(WorkerClient[ImageModelInfo]):
         ]
         return QueueState(int(self._running is not None), len(self._waiting), jobs)
 
+    @property
+    def takes_jobs(self) -> bool:
+        """Also while the worker is replaced because a client left: the others' jobs wait for the next one."""
+        return self.state is WorkerState.READY or (self.state is WorkerState.RESTARTING and self._is_planned)
+
     def draw(self, job: ImageJob) -> Drawing:
         """Gives the job to the worker, or has it wait. `request_id` must not be that of one that is here.
 
         Raises Unavailable when the worker takes no jobs now, QueueFull when as many wait as may, ServerFault for a job
         that killed two workers.
         """
-        self._open_channel()
+        is_ready = self.state is WorkerState.READY
+        if is_ready or not self.takes_jobs:
+            self._open_channel()
         known = [one.job.request_id for one in (self._running, *self._waiting) if one is not None]
         assert job.request_id not in known, f"job {job.request_id} is here already"
         if self._is_guilty(job):
             raise _refusal_of_guilty()
-        if self._running is not None and len(self._waiting) >= self.config.n_parallel:
+        is_free = is_ready and self._running is None
+        if not is_free and len(self._waiting) >= self.config.n_parallel:
             raise QueueFull(
                 f"The queue is full: no more than {self.config.n_parallel} may wait while one is drawn. Try again "
                 "later, or start the server with a larger --parallel",

@@ -93,13 +93,13 @@ class ServerProcess:
                 if line.startswith("data: ") and line != "data: [DONE]":
                     yield json.loads(line[6:])
 
-    def worker_pid(self) -> int:
-        """The text worker: the child that was started with its module's name."""
+    def worker_pid(self, kind: str = "text") -> int:
+        """The worker of this kind: the child that was started with its module's name."""
         for pid in children(self.process.pid):
             with contextlib.suppress(OSError):
-                if b"llamabox.workers.text" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if f"llamabox.workers.{kind}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return pid
-        raise AssertionError("no text worker")
+        raise AssertionError(f"no {kind} worker")
 
     def busy_slots(self) -> int:
         slots = self.http.get("/slots").json()

@@ -6,26 +6,32 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import httpx
 import orjson
 from starlette.applications import Starlette
 
-from llamabox.server.app import create_app
+from llamabox.server.app import create_app, create_image_app
 from llamabox.server.binding import bind_sockets
 from llamabox.server.config import ServerConfig
 from llamabox.server.listener import Listener
 from llamabox.server.tls import tls_context
+from llamabox.workers.image_config import ImageConfig
 from tests.server.fake_client import FakeTextClient
+from tests.server.fake_images import IMAGES, FakeImageClient
 
 WITHIN = 10.0
 """Seconds after which a test that waits for an event has failed."""
 
 
+Client = TypeVar("Client")
+
+
 @dataclass
-class Running:
+class Running(Generic[Client]):
     app: Starlette
-    client: FakeTextClient
+    client: Client
     http: httpx.AsyncClient
     port: int
     listener: Listener
@@ -43,10 +49,28 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(client: FakeTextClient, config: ServerConfig | None = None) -> AsyncIterator[Running]:
+async def running(client: FakeTextClient, config: ServerConfig | None = None) -> AsyncIterator[Running[FakeTextClient]]:
     """Serves `client` until the block ends; fails rather than hangs."""
     config = config or ServerConfig()
-    app = create_app(config, client)
+    async with listening(create_app(config, client), client, config) as served:
+        yield served
+
+
+@contextlib.asynccontextmanager
+async def running_images(
+    client: FakeImageClient, config: ServerConfig | None = None, images: ImageConfig = IMAGES
+) -> AsyncIterator[Running[FakeImageClient]]:
+    """The same with a client that draws."""
+    config = config or ServerConfig()
+    async with listening(create_image_app(config, client, images), client, config) as served:
+        yield served
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    app: Starlette, client: Client, config: ServerConfig, within: float = WITHIN
+) -> AsyncIterator[Running[Client]]:
+    """Any app on a socket of its own."""
     sockets = bind_sockets(["127.0.0.1"], 0)
     port = sockets[0].getsockname()[1]
     listener = Listener(app, config, sockets, tls_context(config))
@@ -54,12 +78,12 @@ async def running(client: FakeTextClient, config: ServerConfig | None = None) ->
     try:
         async with (
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN) as http,
-            asyncio.timeout(WITHIN),
+            asyncio.timeout(within),
         ):
             yield Running(app, client, http, port, listener)
     finally:
         await listener.close(grace=0.5)
-        await app.state.services.templates.close()
+        await app.state.services.close()
 
 
 def events(text: str) -> list[object]:

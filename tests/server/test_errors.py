@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from llamabox import errors
-from llamabox.server.app import MISSING, create_app
+from llamabox.server.app import IMAGE_POST, create_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.errors import STATUS, error_event, error_object, error_response, status_of
 from llamabox.workers.client import WorkerState
@@ -85,13 +85,12 @@ def test_unknown_paths_and_wrong_methods() -> None:
         same(http.delete("/props"), 405, "invalid_request_error")
 
 
-@pytest.mark.parametrize("path", MISSING)
-def test_routes_of_what_this_server_lacks_say_so(path: str) -> None:
+@pytest.mark.parametrize("path", IMAGE_POST)
+def test_a_language_model_does_not_draw_and_says_what_would(path: str) -> None:
     with browser() as http:
-        for method in ("GET", "POST"):
-            reply = http.request(method, path.replace("{id_slot}", "0"))
-            same(reply, 501, "not_supported_error")
-            assert "--" in reply.json()["detail"]
+        reply = http.post(path, json={"prompt": "a cat"})
+        same(reply, 501, "not_supported_error")
+        assert "--images" in reply.json()["detail"]
 
 
 def test_features_that_are_off_name_their_flag() -> None:

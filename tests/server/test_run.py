@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from llamabox.errors import ListenError, LlamaboxError, ModelLoadError, NativeMismatch, NativeMissing
+from llamabox.server.app import create_app
 from llamabox.server.binding import bind_sockets
 from llamabox.server.config import ServerConfig
 from llamabox.server.run import run, serve
@@ -36,7 +37,7 @@ def free_port() -> int:
 async def serving(client: FakeTextClient, config: ServerConfig) -> AsyncIterator[asyncio.Task[int]]:
     """serve() as a task; a test ends it with a signal to this very process."""
     async with asyncio.timeout(WITHIN):
-        task = asyncio.create_task(serve(config, client))
+        task = asyncio.create_task(serve(config, create_app(config, client)))
         await client.started.wait()
         try:
             yield task
@@ -184,16 +185,18 @@ def test_a_load_that_fails_ends_it_with_one_line(
 ) -> None:
     client = FakeTextClient()
     client.load_error = error
-    assert run(ServerConfig(port=free_port()), lambda: client) == code
+    config = ServerConfig(port=free_port())
+    assert run(config, lambda: create_app(config, client)) == code
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [error.message]
     assert client.stopped.is_set()
 
 
 def test_a_port_that_is_taken_is_found_before_anything_is_loaded() -> None:
     port = free_port()
+    config = ServerConfig(port=port)
     client = FakeTextClient()
     with socket.create_server(("127.0.0.1", port)), pytest.raises(ListenError, match=f"127.0.0.1:{port}: .*in use"):
-        asyncio.run(serve(ServerConfig(port=port), client))
+        asyncio.run(serve(config, create_app(config, client)))
     assert not client.started.is_set()
 
 

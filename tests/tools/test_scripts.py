@@ -7,16 +7,24 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from tests.tools.fake_server import FakeServer, serving, sse
+from tests.tools.fake_server import serving, sse
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
-SETTINGS = ("MAX_TOKENS", "SEED", "STOP", "TEMP", "TOP_P", "TOP_K", "N_PREDICT", "API_KEY", "LOG_FILE", "LOGPROBS")
+SETTINGS = (
+    *("MAX_TOKENS", "SEED", "STOP", "TEMP", "TOP_P", "TOP_K", "N_PREDICT", "API_KEY", "LOG_FILE", "LOGPROBS"),
+    *("N", "SIZE", "QUALITY", "STYLE", "SAMPLER", "CFG_SCALE", "SAMPLE_STEPS", "NEGATIVE_PROMPT", "IMAGE", "MASK"),
+)
 
 
-def run(script: str, server: FakeServer, *words: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+class Served(Protocol):
+    url: str
+
+
+def run(script: str, server: Served, *words: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     for tool in ("bash", "curl", "jq"):
         assert shutil.which(tool), f"the scripts need {tool}: install it"
     clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}

@@ -283,7 +283,7 @@ def test_the_worker_is_restarted_when_that_is_cheaper_than_finishing(
             first.abort()
             assert client.state is WorkerState.RESTARTING
             with pytest.raises(Unavailable, match="is being restarted"):
-                client.draw(job("too early"))
+                await client.call("get_lora")
             told = await asyncio.gather(all_of(second), all_of(third))
             assert [len(images(events)) for events in told] == [1, 1]
             assert client.pid != pid
@@ -496,6 +496,24 @@ def test_a_worker_that_gets_a_sigterm_says_so_and_draws_on(stage: Stage) -> None
             stage.let(3)
             assert len(images(await all_of(first))) == 1
             assert client.state is WorkerState.READY
+
+    run(main())
+
+
+def test_jobs_that_come_during_a_planned_restart_wait_for_its_end(stage: Stage) -> None:
+    async def main() -> None:
+        async with stage.ready() as client:
+            first = await held(client, "a", steps=4)
+            stage.clock.now = 5.0
+            stage.let()
+            await until(first, step("a", 1, 4))
+            first.abort()
+            assert (client.state, client.takes_jobs) == (WorkerState.RESTARTING, True)
+            late = [client.draw(job(str(i))) for i in range(client.config.n_parallel)]
+            with pytest.raises(QueueFull):
+                client.draw(job("one too many"))
+            told = await asyncio.gather(*map(all_of, late))
+            assert [len(images(events)) for events in told] == [1] * len(late)
 
     run(main())
 

@@ -1,0 +1,97 @@
+# What image_generate.sh and image_edit.sh have in common; sourced by both, no command of its own.
+
+# need TOOL...: ends the script where one is missing.
+need() {
+  local tool
+  for tool in "$@"; do
+    command -v "$tool" >/dev/null || { echo "${0##*/} needs $tool" >&2 && exit 1; }
+  done
+}
+
+# as_json TEXT: TEXT if it is JSON, else TEXT as a JSON string; null where TEXT is empty.
+as_json() {
+  if [ -z "$1" ]; then printf 'null'
+  elif jq -e -n --argjson v "$1" 'true' >/dev/null 2>&1; then printf '%s' "$1"
+  else jq -n --arg v "$1" '$v'; fi
+}
+
+# save INDEX BASE64: writes a picture to a new file in $OUTPUT_DIR and prints its name.
+save() {
+  local stem file n=0
+  stem=$OUTPUT_DIR/image-$(date +%Y%m%d-%H%M%S)
+  file=$stem-$1.png
+  while [ -e "$file" ]; do file=$stem-$1-$((++n)).png; done
+  printf '%s' "$2" | base64 -d >"$file" && printf '%s\n' "$file"
+}
+
+# show: reads the answer from stdin, tells the progress and writes the pictures. Fails on an error.
+show() {
+  local line data index progress share end text usage='' plain='' last='' status=0
+  local -a pieces=()
+  while IFS= read -r line || [ -n "$line" ]; do
+    line=${line%$'\r'}
+    printf '%s\n' "$line" >>"$LOG_FILE"
+    case $line in
+      'data: [DONE]'*) break ;;
+      'data: '*)
+        data=${line#data: }
+        if ! IFS=$'\t' read -r index progress share end text < <(
+          jq -r 'if has("error") then empty else .data[0] |
+            [.index, (.progress | floor), (if .progress == 100 then "whole" else "part" end),
+             .finish_reason // "none", .b64_json // ""] | join("\t") end' <<<"$data"
+        ); then
+          plain=$data
+          break
+        fi
+        if [ "$share" = whole ]; then pieces[index]=${pieces[index]-}$text; fi
+        if [ "$end" = stop ]; then
+          printf '\rimage %s: 100%%\n' "$index" >&2
+          save "$index" "${pieces[index]}" || status=1
+          pieces[index]=''
+          usage=$(jq -c '.usage // empty' <<<"$data")
+        elif [ "$index $progress" != "$last" ]; then
+          printf '\rimage %s: %3d%%' "$index" "$progress" >&2
+          last="$index $progress"
+        fi
+        ;;
+      'error: '*)
+        plain=${line#error: }
+        break
+        ;;
+      ': queued'*) printf '\r%s' "${line#: }" >&2 ;;
+      '' | :*) ;;
+      *) plain+=$line ;; # no stream: a plain answer, or an error before the first step
+    esac
+  done
+  if [ -n "$plain" ]; then
+    if jq -e '.data[0].b64_json' <<<"$plain" >/dev/null 2>&1; then
+      while IFS=$'\t' read -r index text; do save "$index" "$text" || status=1; done < <(
+        jq -r '.data[] | [.index, .b64_json] | join("\t")' <<<"$plain"
+      )
+      usage=$(jq -c '.usage // empty' <<<"$plain")
+    else
+      text=$(jq -r '.error.message? // .message? // .' <<<"$plain" 2>/dev/null || printf '%s' "$plain")
+      printf '\nerror: %s\n' "$text" >&2
+      status=1
+    fi
+  fi
+  if [ -n "$usage" ]; then
+    jq -r '"[" + ([to_entries[] | select(.value | type == "number") | "\(.key): \(.value * 100 | round / 100)"]
+      | join(", ")) + "]"' <<<"$usage" >&2
+  fi
+  return "$status"
+}
+
+# post PATH [CURL OPTION...]: prints the answer's lines.
+post() {
+  local path=$1
+  shift
+  if [ -n "${API_KEY-}" ]; then set -- --header "Authorization: Bearer $API_KEY" "$@"; fi
+  curl --silent --show-error --no-buffer "$@" "$API_URL$path" ||
+    printf 'error: {"message": "no answer from %s"}\n' "$API_URL"
+}
+
+# readable FILE: ends the script where it is not.
+readable() {
+  [ -r "$1" ] && [ ! -d "$1" ] || { echo "cannot read $1" >&2 && exit 1; }
+}
