@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from llamabox.bindings import diffusion
 from llamabox.bindings._ffi import Native, load_images
 from llamabox.bindings.diffusion import Diffusion, Upscaler
 from llamabox.bindings.diffusion_params import DrawParams, LoadParams, Picture, Watch
+from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import ThreadParams, spin_environment
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
 from llamabox.imaging import png
@@ -57,6 +59,7 @@ class Pipeline:
         self._scales = [scale for _, scale in config.lora]
         self._stop = threading.Event()
         self._upscaler: Upscaler | None = None
+        self._owned = ExitStack()  # all that `load` opened
 
     @classmethod
     def load(cls, config: ImageConfig, on_progress: Callable[[float], None]) -> Pipeline:
@@ -72,22 +75,21 @@ class Pipeline:
         _set_environment(config)
         native = load_images(config.native)
         standalone = tensors is not None and is_standalone(tensors)
-        model = Diffusion(native, _load_params(config, standalone), lambda part: on_progress(min(part, 0.99)))
-        pipeline = cls(config, native, model, family)
-        try:
+        params = _load_params(config, standalone)
+        with ExitStack() as owned:
+            owned.enter_context(LogPump(native))
+            model = owned.enter_context(Diffusion(native, params, lambda part: on_progress(min(part, 0.99))))
+            pipeline = cls(config, native, model, family)
             pipeline._check_options()
             if config.upscale_model is not None:
                 pipeline._upscaler = Upscaler(native, config.upscale_model, config.n_threads)
-        except BaseException:
-            pipeline.close()
-            raise
+                owned.callback(pipeline._upscaler.close)
+            pipeline._owned = owned.pop_all()
         on_progress(1.0)
         return pipeline
 
     def close(self) -> None:
-        if self._upscaler is not None:
-            self._upscaler.close()
-        self._model.close()
+        self._owned.close()
 
     @property
     def info(self) -> ImageModelInfo:
