@@ -16,7 +16,7 @@ from llamabox.bindings._ffi import Native, load_images
 from llamabox.bindings.diffusion import Diffusion, Upscaler
 from llamabox.bindings.diffusion_params import DrawParams, LoadParams, Picture, Watch
 from llamabox.bindings.log import LogPump
-from llamabox.bindings.threadpool import ThreadParams, spin_environment
+from llamabox.bindings.threads import ThreadParams, spin_environment
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
 from llamabox.imaging import png
 from llamabox.imaging.events import Drawn, Event, Preview, Progress
