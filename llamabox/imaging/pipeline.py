@@ -16,7 +16,6 @@ from llamabox.bindings._ffi import Native, load_images
 from llamabox.bindings.diffusion import Diffusion, Upscaler
 from llamabox.bindings.diffusion_params import DrawParams, LoadParams, Picture, Watch
 from llamabox.bindings.log import LogPump
-from llamabox.bindings.threads import ThreadParams, spin_environment
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
 from llamabox.imaging import png
 from llamabox.imaging.events import Drawn, Event, Preview, Progress
@@ -72,7 +71,9 @@ class Pipeline:
         if family is None:
             raise fault(Path(config.model), "it is not a diffusion model, by the names of its tensors")
         _check_other_files(config)
-        _set_environment(config)
+        if config.main_gpu > 0:
+            for name in DEVICES:
+                os.environ.setdefault(name, str(config.main_gpu))
         native = load_images(config.native)
         standalone = tensors is not None and is_standalone(tensors)
         params = _load_params(config, standalone)
@@ -269,14 +270,6 @@ class Pipeline:
             facts["Denoising strength"] = settings.strength
         negative = f"Negative prompt: {job.negative_prompt}\n" if job.negative_prompt else ""
         return f"{job.prompt}\n{negative}{', '.join(f'{name}: {value}' for name, value in facts.items())}"
-
-
-def _set_environment(config: ImageConfig) -> None:
-    """What the library and OpenMP read when they are loaded."""
-    spin_environment(ThreadParams(), ThreadParams(), os.environ)
-    if config.main_gpu > 0:
-        for name in DEVICES:
-            os.environ.setdefault(name, str(config.main_gpu))
 
 
 def _check_other_files(config: ImageConfig) -> None:

@@ -9,8 +9,7 @@ import pytest
 from llamabox.bindings import threadpool
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
-from llamabox.bindings.threadpool import ThreadPools
-from llamabox.bindings.threads import ThreadParams, spin_environment
+from llamabox.bindings.threadpool import ThreadParams, ThreadPools, spin_environment
 from llamabox.errors import ContextError
 
 

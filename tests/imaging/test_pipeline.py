@@ -213,9 +213,8 @@ def _environment(config: ImageConfig) -> dict[str, str]:
     return dict(os.environ)
 
 
-def test_waiting_threads_leave_their_core_to_others_and_the_gpu_is_the_asked_one(artist: Artist) -> None:
+def test_the_drivers_are_told_which_gpu(artist: Artist) -> None:
     environment = artist.run(_environment, artist.config(main_gpu=3))
-    assert int(environment["GOMP_SPINCOUNT"]) <= 1000
     assert environment["CUDA_VISIBLE_DEVICES"] == environment["SD_VK_DEVICE"] == "3"
 
 

@@ -15,8 +15,7 @@ from llamabox.bindings.adapters import Lora, apply_loras
 from llamabox.bindings.context import Context, ContextParams, FlashAttention, Pooling, Rope, RopeScaling
 from llamabox.bindings.gguf import Header
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
-from llamabox.bindings.threadpool import ThreadPools
-from llamabox.bindings.threads import ThreadParams
+from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner

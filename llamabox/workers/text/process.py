@@ -12,7 +12,7 @@ import threading
 from llamabox import log
 from llamabox.bindings._ffi import load
 from llamabox.bindings.log import LogPump
-from llamabox.bindings.threads import spin_environment
+from llamabox.bindings.threadpool import spin_environment
 from llamabox.errors import InvalidRequest, LlamaboxError, OptionsError, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.orphan import die_with_parent
