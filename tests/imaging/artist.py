@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Self, TypeVar
@@ -23,6 +24,7 @@ _loaded: dict[ImageConfig, Any] = {}
 
 
 def pipeline(config: ImageConfig) -> Any:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the image worker does, before the library is loaded
     from llamabox.imaging.pipeline import Pipeline
 
     if config not in _loaded:

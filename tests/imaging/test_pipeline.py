@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,16 @@ def test_what_is_not_said_is_the_servers_then_the_models(artist: Artist) -> None
     info = artist.info(sampler="lcm", cfg_scale=2.0, steps=7, schedule="karras", max_width=512)
     assert (info.sampler, info.schedule, info.steps, info.cfg_scale) == ("lcm", "karras", 7, 2.0)
     assert (info.width, info.height) == (512, 1024)
+
+
+def _environment(config: ImageConfig) -> dict[str, str]:
+    pipeline(config)
+    return dict(os.environ)
+
+
+def test_the_drivers_are_told_which_gpu(artist: Artist) -> None:
+    environment = artist.run(_environment, artist.config(main_gpu=3))
+    assert environment["CUDA_VISIBLE_DEVICES"] == environment["SD_VK_DEVICE"] == "3"
 
 
 @pytest.mark.parametrize("option", ["sampler", "schedule"])
