@@ -38,10 +38,9 @@ FREE_TEXT = frozenset({"prompt", "user"})
 
 OPTIONS = "stream_options"
 
-SIDE = 64
-"""What both sides of a picture are multiples of: every family of models can draw those."""
-
 SMALLEST = 256
+"""Pixels of either side; the worker draws more where a model needs a round number, and cuts it off."""
+
 MAX_STEPS = 500
 MAX_PROMPT = 32_000
 """Characters, of the negative prompt as well."""
@@ -172,7 +171,7 @@ def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelI
     usual = (info.width, info.height)
     text = numbers.string("size", body.get("size", "auto"))
     if text == "auto":
-        width, height = (min(side, most) // SIDE * SIDE for side, most in zip(usual, largest, strict=True))
+        width, height = map(min, usual, largest)
         return width, height
     found = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
     if found is None:
@@ -181,8 +180,6 @@ def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelI
     for what, side, most in zip(("width", "height"), sides, largest, strict=True):
         if not SMALLEST <= side <= most:
             raise wrong("size", f"the {what} must be between {SMALLEST} and {most}, not {side}")
-        if side % SIDE:
-            raise wrong("size", f"the {what} must be a multiple of {SIDE}, as {side // SIDE * SIDE}, not {side}")
     return sides
 
 
@@ -211,14 +208,14 @@ def _parse_layers(body: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _name_of(body: dict[str, Any], names: tuple[str, ...], known: list[str]) -> str | None:
-    """None where there is none, or where it is `default`."""
+    """None where there is none."""
     name = next((name for name in names if body.get(name)), None)
     if name is None:
         return None
     value = numbers.string(name, body[name]).lower()
     if value not in known:
         raise wrong(name, f"must be one of {', '.join(known)}, not {describe(body[name])}")
-    return None if value == "default" else value
+    return value
 
 
 def _choice(body: dict[str, Any], field: str, known: dict[str, str]) -> str:

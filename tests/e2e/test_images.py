@@ -87,9 +87,13 @@ def test_it_draws_what_it_is_asked_for(client: openai.OpenAI, words: tuple[str, 
     assert_shows(opened(image.b64_json), words[0], words[2])
 
 
-def test_two_pictures_in_other_sizes(client: openai.OpenAI) -> None:
-    reply = client.images.generate(prompt="red", n=2, size="320x256", extra_body={"sample_steps": 1})
-    assert [opened(image.b64_json).size for image in reply.data or []] == [(320, 256)] * 2
+def test_two_pictures_of_an_odd_size(client: openai.OpenAI) -> None:
+    """The model knows where its shapes are at 256x256 only: so none is asked for."""
+    reply = client.images.generate(prompt="red", n=2, size="263x257", extra_body={"sample_steps": 1})
+    for image in reply.data or []:
+        picture = opened(image.b64_json)
+        assert picture.size == (263, 257)
+        assert_shows(picture, "red", "red")
 
 
 def test_the_client_reads_a_stream_with_pictures_on_the_way(client: openai.OpenAI) -> None:
@@ -145,7 +149,7 @@ def test_seeds(server: ServerProcess) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"size": "255x256"}, {"size": "513x520"}, {"size": "100000x1"}, {"n": 0}, {"n": 5}, {"sample_steps": 0},
+        {"size": "255x256"}, {"size": "100000x1"}, {"n": 0}, {"n": 5}, {"sample_steps": 0},
         {"sampler": "dpm9"}, {"schedule": "never"}, {"response_format": "url"}, {"prompt": None}, {"cfg_scale": 0},
         {"seed": 2**64}, {"lora": [{"id": 0, "scale": 1}]},
     ],
