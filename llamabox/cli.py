@@ -24,10 +24,10 @@ from llamabox.chat.template import ChatTemplate, resolve_template
 from llamabox.commandline import compose, compose_images, echo, parse
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
+from llamabox.imaging.config import ImageConfig
 from llamabox.options.images import FILES
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text
-from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.text_config import TextConfig
 
 logger = logging.getLogger(__name__)

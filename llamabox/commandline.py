@@ -15,10 +15,10 @@ from typing import Any
 from llamabox import processors
 from llamabox.engine.request import RANDOM_SEED, GenerationParams, LoraSet, SamplingParams, lora_set
 from llamabox.errors import OptionsError
+from llamabox.imaging.config import ImageConfig
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
 from llamabox.values import QUANTISED, unescape, unknown_samplers
-from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.text_config import TextConfig
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.imaging.config import ImageConfig
 from llamabox.options import OPTIONS, Option
 from llamabox.server.config import ServerConfig
-from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.text_config import TextConfig
 
 MARGIN = 33

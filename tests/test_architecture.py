@@ -17,15 +17,12 @@ PACKAGE = "llamabox"
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
-VALUES = ("engine.request", "engine.events", "imaging.job", "imaging.events")
+VALUES = ("engine.request", "engine.events", "imaging.config", "imaging.job", "imaging.events")
 """Plain values that may cross the process boundary."""
-
-CONFIGS = ("workers.text_config", "workers.image_config")
-"""What a worker is told to load, and what it tells of it."""
 
 MESSAGES = ("workers.protocol", "workers.messages", "workers.text_messages", "workers.image_messages", "workers.wire")
 
-INSIDE_A_WORKER = ("workers.channel", "workers.orphan", "workers.sigterm", *MESSAGES, *CONFIGS)
+INSIDE_A_WORKER = ("workers.channel", "workers.orphan", "workers.sigterm", *MESSAGES, "workers.text_config")
 """What both ends of the process boundary are made of, and what every worker does alike."""
 
 # For each part of the house, what else of the house it may import. The longest prefix of a module's name counts, and
@@ -38,7 +35,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bindings": ("errors", "log"),
     "engine": ("errors",),
     "engine.runner": ("errors", "log", "engine", "bindings"),
-    "imaging": ("errors", "log", "bindings", "workers.image_config", "imaging.job", "imaging.events"),
+    "imaging": ("errors", "log", "bindings", "imaging.config", "imaging.job", "imaging.events"),
+    "imaging.config": (),
     "imaging.job": ("errors",),
     "imaging.events": ("errors",),
     "chat": ("errors", "log"),
@@ -65,7 +63,7 @@ SERVER_PROCESS = (
     "workers.supervisor",
     "workers.channel",
     *MESSAGES,
-    *CONFIGS,
+    "workers.text_config",
     "chat",
 )
 

@@ -14,10 +14,10 @@ import pytest
 
 from llamabox import cli
 from llamabox.errors import ModelLoadError, NativeMismatch, NativeMissing, to_wire
+from llamabox.imaging.config import ImageConfig
 from llamabox.options import OPTIONS
 from llamabox.options.images import FILES
 from llamabox.server.config import ServerConfig
-from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.text_config import TextConfig
 
 

@@ -18,11 +18,11 @@ from llamabox.bindings.diffusion_params import DrawParams, LoadParams, Picture, 
 from llamabox.bindings.log import LogPump
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
 from llamabox.imaging import png
+from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Preview, Progress
 from llamabox.imaging.families import UNKNOWN, Family, family_of, is_standalone
 from llamabox.imaging.job import ImageJob, Pixels
 from llamabox.imaging.model_file import fault, tensors_of
-from llamabox.workers.image_config import ImageConfig, ImageModelInfo
 
 ALIASES = {"default": None}
 """Schedules of the command line that are no schedule of the library's: the model's own."""

@@ -6,7 +6,7 @@ An option's default is not here: it is that of the configuration field the optio
     server.X      server.config.ServerConfig
     generation.X  engine.request.GenerationParams
     sampling.X    engine.request.SamplingParams
-    image.X       workers.image_config.ImageConfig
+    image.X       imaging.config.ImageConfig
     X             what cli.py itself acts on
 """
 

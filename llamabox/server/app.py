@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 import llamabox
 from llamabox.errors import LlamaboxError
+from llamabox.imaging.config import ImageConfig
 from llamabox.server.chat import apply_template, chat_completion, input_tokens
 from llamabox.server.completions import completion
 from llamabox.server.config import ServerConfig
@@ -40,7 +41,6 @@ from llamabox.server.slot_files import slot_action
 from llamabox.server.slots import slots
 from llamabox.server.templating import Templates
 from llamabox.server.tokens import detokenize, tokenize
-from llamabox.workers.image_config import ImageConfig
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

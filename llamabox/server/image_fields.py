@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 
 from llamabox.engine.request import RANDOM_SEED
+from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
 from llamabox.server import numbers, unsupported
 from llamabox.server.lora_fields import parse_lora
 from llamabox.server.numbers import describe, wrong
 from llamabox.server.params import parse_model, parse_ping, present
 from llamabox.server.services import ImageServices
-from llamabox.workers.image_config import ImageModelInfo
 
 SAMPLER = ("sampler", "sample_method")
 SCHEDULE = ("schedule", "schedule_method", "scheduler")

@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.errors import NotSupported, Unavailable
-from llamabox.server.models import as_ollama
-from llamabox.server.params import aliases, model_name
+from llamabox.server.models import as_ollama, as_openai
+from llamabox.server.params import model_name
 from llamabox.server.responses.json import JsonResponse
 from llamabox.server.seams import JobState
 from llamabox.server.services import ImageServices, services_of
@@ -23,24 +23,16 @@ async def image_models(request: Request) -> Response:
     services = services_of(request, ImageServices)
     info = services.model()
     name = model_name(services.config, info)
-    entry = {
-        "id": name,
-        "object": "model",
-        "created": services.created,
-        "owned_by": "llama-box",
-        "aliases": aliases(services.config),
-        "tags": [],
-        "meta": {
-            "family": info.family,
-            "default_size": f"{info.width}x{info.height}",
-            "max_batch_count": services.images.max_batch,
-            "samplers": info.samplers,
-            "schedules": info.schedules,
-            **_settings(services),
-        },
+    facts = {
+        "family": info.family,
+        "default_size": f"{info.width}x{info.height}",
+        "max_batch_count": services.images.max_batch,
+        "samplers": info.samplers,
+        "schedules": info.schedules,
+        **_settings(services),
     }
     listed = as_ollama(name, ["image"], "")
-    return JsonResponse({"object": "list", "data": [entry], "models": [listed]})
+    return JsonResponse({"object": "list", "data": [as_openai(services, name, facts)], "models": [listed]})
 
 
 async def image_props(request: Request) -> Response:

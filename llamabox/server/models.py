@@ -10,7 +10,7 @@ from starlette.responses import Response
 from llamabox.server.config import ServerConfig
 from llamabox.server.params import aliases, model_name
 from llamabox.server.responses.json import JsonResponse
-from llamabox.server.services import TextServices, services_of
+from llamabox.server.services import Services, TextServices, services_of
 from llamabox.workers.text_config import ModelInfo
 
 
@@ -19,26 +19,31 @@ async def models(request: Request) -> Response:
     services = services_of(request, TextServices)
     info = services.model()
     name = model_name(services.config, info)
-    entry = {
+    facts = {
+        "vocab_type": info.vocab_type,
+        "n_vocab": info.n_vocab,
+        "n_ctx": info.n_ctx,
+        "n_ctx_train": info.n_ctx_train,
+        "n_embd": info.n_embd,
+        "n_params": info.n_params,
+        "size": info.size,
+        "ftype": info.ftype,
+    }
+    listed = as_ollama(name, capabilities(services.config, info), info.ftype)
+    return JsonResponse({"object": "list", "data": [as_openai(services, name, facts)], "models": [listed]})
+
+
+def as_openai(services: Services, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """As OpenAI lists it, with the model's facts in `meta`."""
+    return {
         "id": name,
         "object": "model",
         "created": services.created,
         "owned_by": "llama-box",
         "aliases": aliases(services.config),
         "tags": [],
-        "meta": {
-            "vocab_type": info.vocab_type,
-            "n_vocab": info.n_vocab,
-            "n_ctx": info.n_ctx,
-            "n_ctx_train": info.n_ctx_train,
-            "n_embd": info.n_embd,
-            "n_params": info.n_params,
-            "size": info.size,
-            "ftype": info.ftype,
-        },
+        "meta": facts,
     }
-    listed = as_ollama(name, capabilities(services.config, info), info.ftype)
-    return JsonResponse({"object": "list", "data": [entry], "models": [listed]})
 
 
 def capabilities(config: ServerConfig, info: ModelInfo) -> list[str]:

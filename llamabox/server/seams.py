@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.imaging import events as imaging
+from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.client import WorkerState
-from llamabox.workers.image_config import ImageModelInfo
 from llamabox.workers.protocol import Submit
 from llamabox.workers.text_config import ModelInfo
 

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from starlette.requests import HTTPConnection
 
 from llamabox.errors import Unavailable
+from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.server.config import ServerConfig
 from llamabox.server.image_metrics import ImageMetrics
 from llamabox.server.lifecycle import Lifecycle
@@ -20,7 +21,6 @@ from llamabox.server.seams import ImageService, Model, Service, TextService
 from llamabox.server.slot_book import SlotBook
 from llamabox.server.templating import Templates
 from llamabox.workers.client import WorkerState
-from llamabox.workers.image_config import ImageConfig, ImageModelInfo
 from llamabox.workers.text_config import ModelInfo
 
 LOADING = "Loading model"

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llamabox.errors import ChannelBroken, LlamaboxError, QueueFull, ServerFault, Unavailable
+from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Failed, Finished
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.drawing import Drawing
 from llamabox.workers.generation import MAX_LAG
-from llamabox.workers.image_config import ImageConfig, ImageModelInfo
 from llamabox.workers.pace import Pace
 from llamabox.workers.protocol import Cancel, ConfigureImages, Draw, ImagesReady, Message, Told
 from llamabox.workers.supervisor import Backoff

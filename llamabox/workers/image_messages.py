@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Failed, Finished, Preview, Progress, Started
 from llamabox.imaging.job import ImageJob, Pixels
-from llamabox.workers.image_config import ImageConfig, ImageModelInfo
 from llamabox.workers.wire import Wire, header_only
 
 

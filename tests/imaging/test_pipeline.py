@@ -16,9 +16,9 @@ from models.tiny_image import COLOURS, GRID, SHAPES, TinyImage, profiles
 from PIL import Image
 
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
+from llamabox.imaging.config import ImageConfig
 from llamabox.imaging.events import Drawn, Event, Preview, Progress
 from llamabox.imaging.job import ImageJob, Pixels
-from llamabox.workers.image_config import ImageConfig
 
 pytestmark = pytest.mark.slow
 

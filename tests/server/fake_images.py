@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image
 
 from llamabox.errors import LlamaboxError, Unavailable
+from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Finished, Preview, Progress, Started
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.client import WorkerState
-from llamabox.workers.image_config import ImageConfig, ImageModelInfo
 
 IMAGES = ImageConfig(model="/models/tiny.gguf", n_parallel=2)
 

@@ -12,12 +12,12 @@ import httpx
 import orjson
 from starlette.applications import Starlette
 
+from llamabox.imaging.config import ImageConfig
 from llamabox.server.app import create_app, create_image_app
 from llamabox.server.binding import bind_sockets
 from llamabox.server.config import ServerConfig
 from llamabox.server.listener import Listener
 from llamabox.server.tls import tls_context
-from llamabox.workers.image_config import ImageConfig
 from tests.server.fake_client import FakeTextClient
 from tests.server.fake_images import IMAGES, FakeImageClient
 

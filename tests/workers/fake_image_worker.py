@@ -23,9 +23,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llamabox.errors import InvalidRequest, ModelLoadError
+from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Progress
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.image_config import ImageConfig, ImageModelInfo
 from llamabox.workers.sigterm import block_sigterm
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llamabox.imaging.config import ImageConfig
 from llamabox.imaging.events import Drawn, Event, Progress
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.drawing import Drawing
 from llamabox.workers.image_client import ImageClient
-from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.supervisor import Backoff
 from tests.workers.harness import worker_env
 

@@ -26,9 +26,9 @@ from llamabox.engine.events import (
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import ChannelBroken, InvalidRequest, LlamaboxError, ServerFault, to_wire
 from llamabox.imaging import events as imaging
+from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.job import ImageJob, Pixels
 from llamabox.workers import protocol
-from llamabox.workers.image_config import ImageConfig, ImageModelInfo
 from llamabox.workers.protocol import (
     PREFIX,
     Abort,

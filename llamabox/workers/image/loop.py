@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from llamabox.errors import InvalidRequest, LlamaboxError, NotSupported, ServerFault, to_wire
+from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.events import Event, Failed, Finished, Started
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.image_config import ImageModelInfo
 from llamabox.workers.protocol import Call, Cancel, Draw, Message, Reply, Shutdown, Told
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from llamabox import log
 from llamabox.bindings.spin import spin_briefly
 from llamabox.errors import LlamaboxError, to_wire
+from llamabox.imaging.config import ImageConfig
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.image.loop import Draws, Loop, Reader
-from llamabox.workers.image_config import ImageConfig
 from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.protocol import ConfigureImages, ImagesReady, LoadFailed, Loading
 from llamabox.workers.sigterm import watch_sigterm

@@ -9,11 +9,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from llamabox.errors import NotSupported
+from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Finished, Progress, Started
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.image.loop import Loop, Reader
-from llamabox.workers.image_config import ImageModelInfo
 from llamabox.workers.protocol import Call, Cancel, Draw, Message, Reply, Shutdown, Told, read_error
 
 INFO = ImageModelInfo(

@@ -19,10 +19,10 @@ from models.tiny_image import TinyImage
 
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import ModelLoadError, Unavailable
+from llamabox.imaging.config import ImageConfig
 from llamabox.imaging.events import Progress
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.image_client import ImageClient
-from llamabox.workers.image_config import ImageConfig
 from tests.workers.harness import exists
 from tests.workers.image_harness import all_of, images
 
@@ -149,7 +149,7 @@ from llamabox.engine.request import GenerationParams
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.client import TextClient
 from llamabox.workers.image_client import ImageClient
-from llamabox.workers.image_config import ImageConfig
+from llamabox.imaging.config import ImageConfig
 from llamabox.workers.protocol import Submit
 from llamabox.workers.text_config import TextConfig
 
