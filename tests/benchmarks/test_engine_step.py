@@ -72,7 +72,8 @@ class NullRunner:
 
     n_batch = 2048
     n_ubatch = 512
-    tile = 64
+    tile = 1
+    mixes = False
 
     def __init__(self) -> None:
         self.memory = NullMemory()
@@ -128,12 +129,11 @@ def test_admitting_a_prompt_with_a_shared_prefix_beside_running_streams(benchmar
     engine.abort("r7")
     n_done = 0
 
-    def ask() -> int:
+    def ask() -> set[int]:
         nonlocal n_done
         n_done += 1
         engine.submit(request(f"new{n_done}", (1, *[7] * 499, 8, 9), n_predict=1))
-        return len(engine.step())
+        return {len(engine.step()) and runner.n_rows for _ in range(2)}  # lone rows and runs take turns
 
-    assert benchmark.pedantic(ask, rounds=50, warmup_rounds=2) >= 7
+    assert benchmark.pedantic(ask, rounds=50, warmup_rounds=2) == {7, 2}
     assert engine.check_integrity() == []
-    assert runner.n_rows >= 8
