@@ -21,9 +21,10 @@ import orjson
 
 from llamabox import log
 from llamabox.chat.template import ChatTemplate, resolve_template
-from llamabox.commandline import compose, echo, parse
+from llamabox.commandline import compose, compose_rpc, echo, parse
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
+from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text
 from llamabox.workers.text_config import TextConfig
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.info("%s", echo(argv))
         else:
             print(echo(argv), flush=True)
+        if (lending := compose_rpc(parsed, text)) is not None:
+            return _run_rpc(lending)
         _check_template(server)
         if not text.model:
             text, server = with_demo_model(text, server)
@@ -169,3 +172,10 @@ def _run(text: TextConfig, server: ServerConfig) -> int:
     from llamabox.workers.client import TextClient
 
     return run(server, lambda: TextClient(text))
+
+
+def _run_rpc(config: RpcConfig) -> int:
+    """Lend a device until told to stop. Raises ListenError, OptionsError, NativeError."""
+    from llamabox.rpc.listener import run
+
+    return run(config)

@@ -16,6 +16,7 @@ from llamabox import processors
 from llamabox.engine.request import GenerationParams, LoraSet, SamplingParams, lora_set
 from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS, Option
+from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.values import QUANTISED, unescape, unknown_samplers
 from llamabox.workers.text_config import TextConfig
@@ -170,6 +171,14 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
         given=frozenset(_of(parsed, "sampling")),
     )
     return text, server
+
+
+def compose_rpc(parsed: Parsed, text: TextConfig) -> RpcConfig | None:
+    """The configuration of the RPC server; None where none is to run."""
+    config = replace(RpcConfig(), **_of(parsed, "rpc"), native=text.native)
+    if not config.port:
+        return None
+    return replace(config, n_threads=config.n_threads if config.n_threads > 0 else processors.n_physical())
 
 
 def _first_set(parsed: Parsed, text: TextConfig) -> LoraSet:

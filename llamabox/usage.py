@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.options import OPTIONS, Option
+from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.workers.text_config import TextConfig
 
@@ -68,6 +69,7 @@ def _default(option: Option) -> str:
         "server": ServerConfig(),
         "generation": GenerationParams(),
         "sampling": SamplingParams(),
+        "rpc": RpcConfig(),
     }
     value = getattr(defaults[owner], name)
     if isinstance(value, tuple):

@@ -6,6 +6,7 @@ An option's default is not here: it is that of the configuration field the optio
     server.X      server.config.ServerConfig
     generation.X  engine.request.GenerationParams
     sampling.X    engine.request.SamplingParams
+    rpc.X         rpc.config.RpcConfig
     X             what cli.py itself acts on
 """
 
@@ -15,6 +16,7 @@ from llamabox.options.general import GENERAL_OPTIONS
 from llamabox.options.loading import LOADING_OPTIONS
 from llamabox.options.memory import MEMORY_OPTIONS
 from llamabox.options.option import COMPLETION, GENERAL, SERVER, Option
+from llamabox.options.rpc import RPC_SERVER_OPTIONS
 from llamabox.options.running import RUNNING_OPTIONS
 from llamabox.options.sampling import SAMPLING_OPTIONS
 from llamabox.options.server import SERVER_OPTIONS
@@ -30,5 +32,6 @@ OPTIONS: tuple[Option, ...] = (
     + SAMPLING_OPTIONS
     + RUNNING_OPTIONS
     + MEMORY_OPTIONS
+    + RPC_SERVER_OPTIONS
 )
 """In the order of `--help`."""
