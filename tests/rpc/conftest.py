@@ -45,7 +45,7 @@ def ggml_rpc_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [header] = folder.rglob("ggml-rpc.h")
     program = folder / "ggml-rpc-server"
     libraries = (f"-L{NATIVE}", "-lggml", "-lggml-base", f"-Wl,-rpath,{NATIVE}", f"-Wl,-rpath-link,{NATIVE}")
-    compiler = compilers()["CXX"].split(": ")[0]
+    compiler = compilers()["C++"].split(": ")[0]
     command = (
         compiler,
         "-std=c++17",
