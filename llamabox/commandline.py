@@ -66,6 +66,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
     _read_environment(values, environ)
     if "defrag_thold" in values:
         warnings.append("-dt: the KV memory is not defragmented any more, this option has no effect")
+    if not values.get("rpc.port"):
+        idle = [option.flags[0] for option in OPTIONS if option.dest in values and option.dest.startswith("rpc.")]
+        warnings += [f"{flag} has no effect without --rpc-server-port" for flag in idle if flag != "--rpc-server-port"]
     _check_together(values)
     return Parsed(values, tuple(warnings))
 

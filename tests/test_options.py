@@ -128,6 +128,8 @@ def test_an_rpc_server_runs_where_it_has_a_port() -> None:
     assert compose_rpc(parse(["--rpc-server-host", "::1"], {}), TEXT) is None
     config = compose_rpc(parse([], {"LLAMA_ARG_RPC_SERVER_PORT": "5"}), dataclasses.replace(TEXT, native="a"))
     assert config == RpcConfig(port=5, n_threads=processors.n_physical(), native="a")
+    assert "--rpc-server-cache has no effect" in parse(["--rpc-server-cache", "x"], {}).warnings[0]
+    assert parse(["--rpc-server-cache", "x", "--rpc-server-port", "1"], {}).warnings == ()
     for words in ("--rpc-server-host here", "--rpc-server-allow 10.0.0.1/8", "--rpc-server-reserve-memory -1"):
         assert "expected" in refused(*words.split())
 

@@ -32,8 +32,9 @@ class TensorCache:
         """Makes the folder, removes what an earlier server left, and prunes. Raises OptionsError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=PREFIX) as file:
+                os.link(file.name, file.name + "-link")  # not every file system can
+                os.unlink(file.name + "-link")
             for left in self.folder.glob(f"{PREFIX}*"):
                 shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
@@ -91,17 +92,22 @@ class ClientFolder:
         self.path = path
         self._cache = cache
         self._known = {entry.name for entry in path.iterdir()}
+        self._looked_at: dict[str, tuple[int, int]] = {}  # size and time of what was not whole
 
     def keep(self, file_hash: Callable[[str], str]) -> int:
         """Keeps those new files that have the hash that is their name. Returns how many.
 
-        One that ggml still writes has not, and gets another look.
+        One that ggml still writes has not, and gets another look when it has changed.
         """
         n_kept = 0
         for entry in os.scandir(self.path):
             if entry.name in self._known:
                 continue
             with contextlib.suppress(OSError):
+                stat = entry.stat()
+                if self._looked_at.get(entry.name) == (stat.st_size, stat.st_mtime_ns):
+                    continue
+                self._looked_at[entry.name] = (stat.st_size, stat.st_mtime_ns)
                 if file_hash(entry.path) == entry.name:
                     self._known.add(entry.name)
                     os.link(entry.path, self._cache.folder / entry.name)

@@ -134,12 +134,12 @@ class Nursery:
             child = None
         if child is None:
             child = await Child.spawn(self._settings)
+        self.fill()
         try:
             await child.ready()
         except BaseException:
             await child.close()
             raise
-        self.fill()
         return child
 
     def fill(self) -> None:

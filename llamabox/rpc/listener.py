@@ -10,8 +10,9 @@ import socket
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from llamabox import log
 from llamabox.errors import ListenError, LlamaboxError
 from llamabox.rpc import allow, hello
 from llamabox.rpc.cache import TensorCache
@@ -20,9 +21,14 @@ from llamabox.rpc.config import RpcConfig
 from llamabox.rpc.connection import Hangups, prepare, traffic
 from llamabox.rpc.settings import Settings
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 BACKLOG = 128
+
+LEFT = "left"
+"""What becomes of a client that went by itself."""
 
 MAX_CLIENTS = 64
 """At a time, a process each."""
@@ -30,8 +36,11 @@ MAX_CLIENTS = 64
 MAX_WAITING = 64
 """Connections without a HELLO; for one more the oldest has to go."""
 
-LEAVE_SECONDS = 10.0
+LEAVE_SECONDS = 5.0
 """In which a client's process may end by itself after its client closed the connection."""
+
+STAY_SECONDS = 1.0
+"""After which a client's coming is worth a line: loading a model takes a dozen connections that ask and leave."""
 
 ACCEPT_PAUSE = 0.1
 """Seconds after accepting failed, as it does while descriptors are short."""
@@ -56,11 +65,11 @@ class RpcListener:
 
     async def close(self) -> None:
         """Stops accepting, ends the clients' processes, and returns when they are reaped."""
-        self._sock.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._sock.close()
         await self._nursery.close()
         self._hangups.close()
 
@@ -125,7 +134,8 @@ class RpcListener:
             logger.error("%s turned away: %s", peer, error)
             return
         child.name = f"{peer}, process {child.pid}"
-        logger.info("%s came: process %d, client %d of at most %d", peer, child.pid, self._n_clients, MAX_CLIENTS)
+        logger.log(log.MORE, "%s came: process %d", peer, child.pid)
+        staying = asyncio.get_running_loop().call_later(STAY_SECONDS, self._log_staying, peer, child.pid)
         outcome = "cut off: the server stops"
         try:
             sock.setblocking(True)  # as the process needs it, with which this is shared
@@ -137,7 +147,12 @@ class RpcListener:
             await child.close()
             if self._config.cache is not None:
                 TensorCache(Path(self._config.cache), self._config.cache_size).clear_after(child.pid)
-            logger.info("%s %s (%s)", peer, outcome, _figures(sock, started))
+            staying.cancel()
+            was_brief = outcome == LEFT and time.monotonic() - started < STAY_SECONDS
+            logger.log(log.MORE if was_brief else logging.INFO, "%s %s (%s)", peer, outcome, _figures(sock, started))
+
+    def _log_staying(self, peer: str, pid: int) -> None:
+        logger.info("%s is served by process %d, one of %d clients", peer, pid, self._n_clients)
 
     async def _outcome(self, sock: socket.socket, child: Child) -> str:
         """Waits for the end of the client or of its process, and says which it was."""
@@ -154,7 +169,7 @@ class RpcListener:
             if code != 0:
                 return f"lost its process, {how(code)}: {child.last_line}"
             if has_left or not child.last_line:
-                return "left"
+                return LEFT
             return f"was sent away by ggml: {child.last_line}"
         finally:
             self._hangups.forget(sock)
@@ -197,7 +212,9 @@ async def serve(config: RpcConfig) -> int:
     try:
         if config.cache is not None:
             TensorCache(Path(config.cache), config.cache_size).prepare()
-        device = await describe(Settings.of(config))
+        device = await _unless(signalled, describe(Settings.of(config)))
+        if device is None:
+            return 0
         listener = RpcListener(config, sock)
         listener.start()
         try:
@@ -211,6 +228,18 @@ async def serve(config: RpcConfig) -> int:
         sock.close()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work gives; None where the event comes first, which ends it."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await asyncio.wait({working, waiting})
 
 
 def bind(host: str, port: int) -> socket.socket:

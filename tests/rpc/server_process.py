@@ -23,7 +23,7 @@ class RpcServer:
     def __init__(self, log: Path, *words: str, wait: bool = True) -> None:
         self.port = free_port()
         self.log_path = log
-        command = [sys.executable, "-m", "llamabox", "--rpc-server-port", str(self.port), *words]
+        command = [sys.executable, "-m", "llamabox", "--rpc-server-port", str(self.port), "-lv", "1", *words]
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         if wait:
@@ -51,7 +51,7 @@ class RpcServer:
     def newest_child(self) -> int:
         """The process of the client that came last."""
         newest = next(line for line in reversed(self.log.splitlines()) if " came: process " in line)
-        return int(newest.split("process ")[1].split(",")[0])
+        return int(newest.split("process ")[1])
 
     def n_came(self) -> int:
         return self.log.count(" came: process ")

@@ -212,6 +212,28 @@ def test_a_child_that_dies_closes_its_client_alone(lend: Lend) -> None:
     server.wait_log("lost its process, killed by SIGKILL")
 
 
+@pytest.mark.slow
+def test_a_process_that_does_not_end_with_its_client_is_ended(lend: Lend) -> None:
+    server = lend()
+    with server.client():
+        pid = server.newest_child()
+        os.kill(pid, signal.SIGSTOP)  # as good as a computation without an end
+    server.wait_log("still at work")
+    server.wait_idle()
+    assert not is_running(pid)
+
+
+def test_clients_that_ask_and_leave_are_no_news(lend: Lend) -> None:
+    server = lend("-lv", "0")
+    for _ in range(5):
+        with server.client() as client:
+            client.n_devices()
+    with server.client() as client:
+        server.wait_log("is served by process")
+    server.wait_log(" left (")
+    assert server.log.count(" left (") == server.log.count("is served by") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_and_its_processes(lend: Lend, number: int) -> None:
     server = lend()
