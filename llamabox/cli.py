@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(echo(argv), flush=True)
         if (lending := compose_rpc(parsed, text)) is not None:
+            if text.model:
+                logger.warning("the model is not loaded: with --rpc-server-port only the RPC server runs")
             return _run_rpc(lending)
         _check_template(server)
         if not text.model:

@@ -126,17 +126,21 @@ class Nursery:
         self._spare: Child | None = None
         self._filling: asyncio.Task[None] | None = None
 
-    async def take(self) -> Child:
-        """A process that is ready; its owner closes it. Raises OSError, ServerFault."""
-        child, self._spare = self._spare, None
-        if child is not None and child.has_ended:
-            await child.close()
-            child = None
-        if child is None:
-            child = await Child.spawn(self._settings)
+    async def serve(self, client: socket.socket) -> Child:
+        """A process that has the client; its owner closes it. Raises OSError, ServerFault."""
+        spare, self._spare = self._spare, None
         self.fill()
+        if spare is not None:
+            with contextlib.suppress(
+                OSError, ServerFault
+            ):  # it died while it waited, which is no fault of the client's
+                return await self._given(spare, client)
+        return await self._given(await Child.spawn(self._settings), client)
+
+    async def _given(self, child: Child, client: socket.socket) -> Child:
         try:
             await child.ready()
+            child.take(client)
         except BaseException:
             await child.close()
             raise

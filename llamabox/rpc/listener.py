@@ -30,6 +30,8 @@ BACKLOG = 128
 LEFT = "left"
 """What becomes of a client that went by itself."""
 
+STOPPED = "is cut off: the server stops"
+
 MAX_CLIENTS = 64
 """At a time, a process each."""
 
@@ -128,28 +130,27 @@ class RpcListener:
 
     async def _serve(self, sock: socket.socket, peer: str) -> None:
         started = time.monotonic()
+        sock.setblocking(True)  # as the process needs it, with which this is shared
         try:
-            child = await self._nursery.take()
+            child = await self._nursery.serve(sock)
         except (OSError, LlamaboxError) as error:
             logger.error("%s turned away: %s", peer, error)
             return
         child.name = f"{peer}, process {child.pid}"
         logger.log(log.MORE, "%s came: process %d", peer, child.pid)
         staying = asyncio.get_running_loop().call_later(STAY_SECONDS, self._log_staying, peer, child.pid)
-        outcome = "cut off: the server stops"
+        outcome = STOPPED
         try:
-            sock.setblocking(True)  # as the process needs it, with which this is shared
-            child.take(sock)
             outcome = await self._outcome(sock, child)
-        except OSError as error:
-            outcome = f"lost its process: {error}"
         finally:
             await child.close()
             if self._config.cache is not None:
                 TensorCache(Path(self._config.cache), self._config.cache_size).clear_after(child.pid)
             staying.cancel()
-            was_brief = outcome == LEFT and time.monotonic() - started < STAY_SECONDS
-            logger.log(log.MORE if was_brief else logging.INFO, "%s %s (%s)", peer, outcome, _figures(sock, started))
+            level = log.MORE if time.monotonic() - started < STAY_SECONDS else logging.INFO
+            if outcome not in (LEFT, STOPPED):
+                level = logging.WARNING
+            logger.log(level, "%s %s (%s)", peer, outcome, _figures(sock, started))
 
     def _log_staying(self, peer: str, pid: int) -> None:
         logger.info("%s is served by process %d, one of %d clients", peer, pid, self._n_clients)
@@ -168,9 +169,9 @@ class RpcListener:
             code = ended.result()
             if code != 0:
                 return f"lost its process, {how(code)}: {child.last_line}"
-            if has_left or not child.last_line:
+            if not child.last_line:
                 return LEFT
-            return f"was sent away by ggml: {child.last_line}"
+            return f"left after ggml said: {child.last_line}" if has_left else f"was sent away: {child.last_line}"
         finally:
             self._hangups.forget(sock)
             for task in (ended, left):

@@ -76,7 +76,11 @@ class Client:
     def __init__(self, port: int, host: str = "127.0.0.1", *, greet: bool = True, source: str | None = None) -> None:
         self.sock = socket.create_connection((host, port), 30, source_address=(source, 0) if source else None)
         if greet:
-            answer = self.ask(HELLO, bytes(CAPS_SIZE))
+            try:
+                answer = self.ask(HELLO, bytes(CAPS_SIZE))
+            except BaseException:
+                self.close()
+                raise
             assert tuple(answer[:3]) == VERSION
             assert len(answer) == 4 + CAPS_SIZE
 

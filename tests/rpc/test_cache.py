@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +152,17 @@ def test_the_folder_does_not_outgrow_its_size(lend: Lend, tmp_path: Path) -> Non
         send(server, data)
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "tensors").iterdir()}
     assert set(sizes) == {name(data) for data in samples[2:]}
+
+
+def test_a_process_that_is_killed_leaves_no_folder(lend: Lend, tmp_path: Path) -> None:
+    server = lend("--rpc-server-cache", str(tmp_path / "tensors"))
+    with server.client() as client:
+        pid = server.newest_child()
+        assert [path.name for path in (tmp_path / "tensors").iterdir()] == [f".client-{pid}"]
+        os.kill(pid, signal.SIGKILL)
+        assert client.is_closed()
+    server.wait_idle()
+    assert list((tmp_path / "tensors").iterdir()) == []
 
 
 def test_a_client_that_is_killed_while_it_sends_leaves_nothing_half_done(lend: Lend, tmp_path: Path) -> None:

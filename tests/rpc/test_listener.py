@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from llamabox.rpc import listener
+from llamabox.rpc.config import RpcConfig
 from tests.e2e.server_process import children
 from tests.rpc.protocol import Client, Closed, Tensor, hello
 from tests.rpc.server_process import RpcServer
@@ -221,6 +224,43 @@ def test_a_process_that_does_not_end_with_its_client_is_ended(lend: Lend) -> Non
     server.wait_log("still at work")
     server.wait_idle()
     assert not is_running(pid)
+
+
+def test_the_process_that_waits_may_die(lend: Lend) -> None:
+    server = lend()
+    server.settled_memory()
+    [spare] = children(server.process.pid)
+    os.kill(spare, signal.SIGKILL)
+    while is_running(spare):
+        pass
+    with server.client() as client:
+        assert client.sum([1], [2]) == (3,)
+
+
+def test_one_more_than_may_be_served_is_closed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener, "MAX_CLIENTS", 2)
+    config = RpcConfig(host="127.0.0.1", n_threads=1)
+
+    def visit(port: int) -> None:
+        with Client(port) as one, Client(port) as two:
+            with pytest.raises(Closed):
+                Client(port)
+            assert one.sum([1], [2]) == two.sum([2], [1]) == (3,)
+
+    async def serve() -> None:
+        sock = listener.bind(config.host, 0)
+        served = listener.RpcListener(config, sock)
+        served.start()
+        try:
+            await asyncio.to_thread(visit, sock.getsockname()[1])
+        finally:
+            await served.close()
+
+    with caplog.at_level("INFO"):
+        asyncio.run(serve())
+    assert "turned away: 2 clients are served already" in caplog.text
 
 
 def test_clients_that_ask_and_leave_are_no_news(lend: Lend) -> None:
