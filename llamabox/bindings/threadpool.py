@@ -11,6 +11,7 @@ from typing import Any
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
+from llamabox.bindings.spins import SPINS, set_spins
 from llamabox.errors import ContextError
 
 logger = logging.getLogger(__name__)
@@ -30,14 +31,6 @@ class ThreadParams:
     poll: int = 50  # 0 to 100
 
 
-SPINS = 1000
-"""How often a waiting thread looks again before it sleeps, at the default of `poll`; GNU's own number is 300,000.
-
-Whoever spins has a core that the thread waited for may need. Tokens/s of one stream, two threads on two cores: with the
-machine to itself 100 with 300,000 and 99 with 1,000 (33 with 100); beside another such program 3 and 34.
-"""
-
-
 def spin_environment(plain: ThreadParams, batch: ThreadParams, environ: MutableMapping[str, str]) -> None:
     """Tell OpenMP how long to spin: it has one pool for everything, and ggml's `poll` is not passed on to it.
 
@@ -47,8 +40,7 @@ def spin_environment(plain: ThreadParams, batch: ThreadParams, environ: MutableM
     poll = max(plain.poll, batch.poll)
     default = ThreadParams().poll
     is_given = plain.poll != default or batch.poll != default
-    if is_given or not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & environ.keys():
-        environ["GOMP_SPINCOUNT"] = str(round(SPINS ** (poll / default)) if poll else 0)
+    set_spins(environ, round(SPINS ** (poll / default)) if poll else 0, always=is_given)
     if is_given:
         environ["KMP_BLOCKTIME"] = str(4 * poll)  # milliseconds; 200 is LLVM's own
 

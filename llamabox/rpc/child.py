@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 MODULE = "llamabox.workers.rpc"
 
-MAX_LINES = 20
+MAX_LINES = 50
 """Of a process' stderr that are logged: a client can make ggml complain as often as it likes."""
 
 MAX_LINE = 500

@@ -20,12 +20,14 @@ WITHIN = 60.0
 class RpcServer:
     """`python -m llamabox --rpc-server-port …` with its log in a file."""
 
-    def __init__(self, log: Path, *words: str, wait: bool = True) -> None:
+    def __init__(self, log: Path, *words: str, wait: bool = True, env: dict[str, str] | None = None) -> None:
         self.port = free_port()
         self.log_path = log
         command = [sys.executable, "-m", "llamabox", "--rpc-server-port", str(self.port), "-lv", "1", *words]
         with log.open("wb") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True
+            )
         if wait:
             self.wait_log("lending ")
 

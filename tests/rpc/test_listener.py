@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from llamabox.bindings.prefix import locate
 from llamabox.rpc import listener
 from llamabox.rpc.config import RpcConfig
 from tests.e2e.server_process import children
@@ -77,6 +78,18 @@ def test_so_many_threads_compute(lend: Lend, n_threads: int) -> None:
         before = n_tasks(pid)
         client.sum(range(200_000), range(200_000))
         assert n_tasks(pid) == before + n_threads - 1
+
+
+def test_its_threads_do_not_spin_for_long(tmp_path: Path) -> None:
+    """GNU's OpenMP tells what it took from its environment when it is loaded."""
+    server = RpcServer(tmp_path / "log", env={"OMP_DISPLAY_ENV": "verbose"})
+    try:
+        with server.client() as client:
+            client.n_devices()
+        if b"libgomp" in locate().joinpath("libggml-cpu.so").read_bytes():
+            server.wait_log("GOMP_SPINCOUNT = '1000'")
+    finally:
+        server.stop()
 
 
 def n_tasks(pid: int) -> int:

@@ -19,6 +19,7 @@ from llamabox.bindings import backend
 from llamabox.bindings._ffi import Native, load
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.rpc import Lent, file_hash, pick_device
+from llamabox.bindings.spins import set_spins
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.rpc.cache import ClientFolder, TensorCache
 from llamabox.rpc.settings import READY, Settings
@@ -57,6 +58,8 @@ def serve(fd: int, settings: Settings) -> int:
     """The life of this process. The device is opened only for a client: a GPU's memory is not spent on waiting."""
     die_with_parent()
     _stay_small()
+    # Other clients' processes compute beside this one, and perhaps the client itself.
+    set_spins(os.environ)
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     with socket.socket(fileno=fd) as control:
         try:
