@@ -21,11 +21,12 @@ import orjson
 
 from llamabox import log
 from llamabox.chat.template import ChatTemplate, resolve_template
-from llamabox.commandline import compose, compose_images, echo, parse
+from llamabox.commandline import compose, compose_images, compose_rpc, echo, parse
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
 from llamabox.imaging.config import ImageConfig
 from llamabox.options.images import FILES
+from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text
 from llamabox.workers.text_config import TextConfig
@@ -70,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.info("%s", echo(argv))
         else:
             print(echo(argv), flush=True)
+        if (lending := compose_rpc(parsed, text)) is not None:
+            if text.model:
+                logger.warning("the model is not loaded: with --rpc-server-port only the RPC server runs")
+            return _run_rpc(lending)
         images = compose_images(parsed, text, server)
         _check_template(server)
         if not text.model:
@@ -185,3 +190,10 @@ def _run_images(images: ImageConfig, server: ServerConfig) -> int:
     from llamabox.workers.image_client import ImageClient
 
     return run(server, lambda: create_image_app(server, ImageClient(images), images))
+
+
+def _run_rpc(config: RpcConfig) -> int:
+    """Lend a device until told to stop. Raises ListenError, OptionsError, NativeError."""
+    from llamabox.rpc.listener import run
+
+    return run(config)

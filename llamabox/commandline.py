@@ -17,6 +17,7 @@ from llamabox.engine.request import RANDOM_SEED, GenerationParams, LoraSet, Samp
 from llamabox.errors import OptionsError
 from llamabox.imaging.config import ImageConfig
 from llamabox.options import OPTIONS, Option
+from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.values import QUANTISED, unescape, unknown_samplers
 from llamabox.workers.text_config import TextConfig
@@ -69,6 +70,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
     if not values.get("images"):
         idle = [option.flags[0] for option in OPTIONS if option.dest in values and option.dest.startswith("image.")]
         warnings += [f"{flag} has no effect without --images" for flag in idle]
+    if not values.get("rpc.port"):
+        idle = [option.flags[0] for option in OPTIONS if option.dest in values and option.dest.startswith("rpc.")]
+        warnings += [f"{flag} has no effect without --rpc-server-port" for flag in idle if flag != "--rpc-server-port"]
     _check_together(values)
     return Parsed(values, tuple(warnings))
 
@@ -225,6 +229,14 @@ def compose_images(parsed: Parsed, text: TextConfig, server: ServerConfig) -> Im
         log_json=text.log_json,
         native=text.native,
     )
+
+
+def compose_rpc(parsed: Parsed, text: TextConfig) -> RpcConfig | None:
+    """The configuration of the RPC server; None where none is to run."""
+    config = replace(RpcConfig(), **_of(parsed, "rpc"), native=text.native)
+    if not config.port:
+        return None
+    return replace(config, n_threads=config.n_threads if config.n_threads > 0 else processors.n_physical())
 
 
 def _first_set(parsed: Parsed, text: TextConfig) -> LoraSet:

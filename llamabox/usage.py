@@ -5,6 +5,7 @@ from __future__ import annotations
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.imaging.config import ImageConfig
 from llamabox.options import OPTIONS, Option
+from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.workers.text_config import TextConfig
 
@@ -70,6 +71,7 @@ def _default(option: Option) -> str:
         "generation": GenerationParams(),
         "sampling": SamplingParams(),
         "image": ImageConfig(model=""),
+        "rpc": RpcConfig(),
     }
     value = getattr(defaults[owner], name)
     if isinstance(value, tuple):

@@ -314,3 +314,12 @@ bool lb_top_two(struct llama_context * ctx, int32_t batch_idx, llama_token * ids
     logits[1] = row[second];
     return true;
 }
+
+// ---- rpc -------------------------------------------------------------------------------------------------------
+
+uint64_t lb_fnv(const uint8_t * data, size_t size, uint64_t hash) {
+    for (size_t i = 0; i < size; i++) {
+        hash = (hash ^ data[i]) * 0x100000001b3u;
+    }
+    return hash;
+}

@@ -82,3 +82,9 @@ struct llama_sampler * lb_sampler_init_spare(struct llama_sampler * inner, llama
 
 // The two highest logits of a row, in order. False when the row has no logits or holds a NaN.
 bool lb_top_two(struct llama_context * ctx, int32_t batch_idx, llama_token * ids, float * logits);
+
+// ---- rpc -------------------------------------------------------------------------------------------------------
+
+// FNV-1a of 64 bits, by which ggml's RPC server names the files of its tensor cache. `hash` is what the bytes before
+// gave; 0xcbf29ce484222325 to begin with.
+uint64_t lb_fnv(const uint8_t * data, size_t size, uint64_t hash);

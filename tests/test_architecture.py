@@ -43,8 +43,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers": ("errors", "log", *VALUES),
     "workers.text": ("errors", "log", "processors", "bindings", "engine", *INSIDE_A_WORKER),
     "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
-    "workers.rpc": ("errors", "log", "bindings", *INSIDE_A_WORKER),
+    "workers.rpc": ("errors", "log", "bindings", "rpc.cache", "rpc.settings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),
+    "rpc": ("errors", "log"),
     "server": ("errors", "log", "chat", "workers", *VALUES),
 }
 
@@ -58,6 +59,7 @@ SERVER_PROCESS = (
     "__main__",
     "cli",
     "server",
+    "rpc",
     "workers.client",
     "workers.image_client",
     "workers.supervisor",

@@ -44,6 +44,7 @@ generation, samplers, listener = observed.generation, observed.samplers, observe
 images = observed.images
 FORM, LORA = "e2e/test_structured_output.py", "e2e/test_lora.py"
 LOADER, SERVER, THREADS = "workers/text/test_loader.py", "e2e/test_server_options.py", "e2e/test_threads.py"
+RPC = "rpc/test_listener.py"
 CPU = f"{1 << FIRST_CPU:x}"
 
 EFFECTS: dict[str, Shown | Reaches] = {
@@ -138,6 +139,15 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--yarn-attn-factor": row(context, "--yarn-attn-factor 2", yarn_attn_factor=2),
     "--yarn-beta-fast": row(context, "--yarn-beta-fast 8", yarn_beta_fast=8),
     "--yarn-beta-slow": row(context, "--yarn-beta-slow 8", yarn_beta_slow=8),
+    # the RPC server
+    "--rpc-server-host": Shown(f"{RPC}::test_only_where_it_was_told_to_listen"),
+    "--rpc-server-port": Shown(f"{RPC}::test_an_address_that_is_taken"),
+    "--rpc-server-main-gpu": Shown(f"{RPC}::test_a_gpu_that_is_not_there"),
+    "--rpc-server-reserve-memory": Shown(f"{RPC}::test_a_reserve_is_not_told_of"),
+    "--rpc-server-threads": Shown(f"{RPC}::test_so_many_threads_compute"),
+    "--rpc-server-cache": Shown("rpc/test_cache.py::test_a_tensor_is_sent_once"),
+    "--rpc-server-cache-size": Shown("rpc/test_cache.py::test_the_folder_does_not_outgrow_its_size"),
+    "--rpc-server-allow": Shown(f"{RPC}::test_who_is_not_allowed_is_closed_unread"),
     "--defrag-thold": Shown("test_options.py::test_what_has_no_effect_any_more_says_so_once"),
     # running
     "--predict": Shown(f"{SERVER}::test_predict_caps_what_is_asked_for"),
@@ -247,6 +257,7 @@ SEED = """
     --image-taesd-model --image-upscale-model --image-upscale-repeats --image-no-control-net-model-offload
     --image-control-net-model --image-control-strength --image-control-canny
     --lora --lora-scaled --lora-init-without-apply --control-vector --control-vector-scaled --control-vector-layer-range
+    --rpc-server-host --rpc-server-port --rpc-server-main-gpu --rpc-server-reserve-memory
     -h -v -lv -to -m -a -s -mg -ngl -sm -ts -t -C -Cr -tb -Cb -Crb -c -n -b -ub -fa -e -l -nkvo -ctk -ctv -dt -np -cb
     -nocb -sp -sps -tps --usage --log-verbose --log-verbosity --n-gpu-layers --dry--allowed-length
 """
@@ -254,7 +265,7 @@ SEED = """
 
 SEED_ENVIRONMENT = """
     MODEL MODEL_ALIAS THREADS CTX_SIZE N_PARALLEL BATCH UBATCH N_GPU_LAYERS THREADS_HTTP CHAT_TEMPLATE N_PREDICT METRICS
-    SLOTS FLASH_ATTN CONT_BATCHING DEFRAG_THOLD HOST PORT CACHE_REUSE
+    SLOTS FLASH_ATTN CONT_BATCHING DEFRAG_THOLD HOST PORT CACHE_REUSE RPC_SERVER_HOST RPC_SERVER_PORT
 """
 
 

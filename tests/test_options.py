@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamabox import processors
-from llamabox.commandline import compose, compose_images, echo, parse
+from llamabox.commandline import compose, compose_images, compose_rpc, echo, parse
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import OptionsError
 from llamabox.imaging.config import ImageConfig
 from llamabox.options import OPTIONS, Option
+from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text, readme_table
 from llamabox.values import api_keys_of_file, file_text, folder
@@ -28,6 +29,7 @@ OWNERS = {
     "generation": GenerationParams,
     "sampling": SamplingParams,
     "image": ImageConfig,
+    "rpc": RpcConfig,
 }
 
 FIRST_CPU = min(processors.allowed())
@@ -41,8 +43,12 @@ VALUES = {
     "--cpu-mask-batch": f"{1 << FIRST_CPU:x}", "--cpu-range-batch": f"-{FIRST_CPU}", "--cpu-strict-batch": "1",
     "--rope-scaling": "yarn", "--image-max-width": "640", "--image-max-height": "640", "--image-sampler": "lcm",
     "--image-schedule": "karras", "--cors-origins": "localhost", "--numa": "isolate", "--pooling": "cls",
+    "--rpc-server-host": "127.0.0.1", "--rpc-server-allow": "10.1.0.0/16",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
+
+
+TEXT = TextConfig(model="")
 
 
 def made(*argv: str, **environ: str) -> tuple[TextConfig, ServerConfig]:
@@ -117,8 +123,11 @@ def test_every_option_has_an_effect(option: Option, tmp_path: Path) -> None:
     """A switch that spells out the default is checked after its opposite."""
     words = [option.flags[0], *values_of(option, tmp_path)]
     opposite = [o.flags[0] for o in OPTIONS if o.dest == option.dest and o.parse is None and o.const != option.const]
-    before = made("-t", "5", *opposite) if option.parse is None else made("-t", "5")
-    after = made("-t", "5", *opposite, *words) if option.parse is None else made("-t", "5", *words)
+    if option.dest.startswith("rpc."):
+        before, after = (compose_rpc(parse(["--rpc-server-port", "1", *given], {}), TEXT) for given in ([], words))
+    else:
+        before = made("-t", "5", *opposite) if option.parse is None else made("-t", "5")
+        after = made("-t", "5", *opposite, *words) if option.parse is None else made("-t", "5", *words)
     assert before != after, option.flags
 
 
@@ -187,6 +196,17 @@ def test_defaults_are_those_of_the_configurations() -> None:
     assert text == dataclasses.replace(TextConfig(model=""), n_threads=n, n_threads_batch=n)
     assert server == ServerConfig()
     assert (server.defaults.sampling.top_p, server.defaults.sampling.min_p) == (0.95, 0.05)
+
+
+def test_an_rpc_server_runs_where_it_has_a_port() -> None:
+    assert compose_rpc(parse([], {}), TEXT) is None
+    assert compose_rpc(parse(["--rpc-server-host", "::1"], {}), TEXT) is None
+    config = compose_rpc(parse([], {"LLAMA_ARG_RPC_SERVER_PORT": "5"}), dataclasses.replace(TEXT, native="a"))
+    assert config == RpcConfig(port=5, n_threads=processors.n_physical(), native="a")
+    assert "--rpc-server-cache has no effect" in parse(["--rpc-server-cache", "x"], {}).warnings[0]
+    assert parse(["--rpc-server-cache", "x", "--rpc-server-port", "1"], {}).warnings == ()
+    for words in ("--rpc-server-host here", "--rpc-server-allow 10.0.0.1/8", "--rpc-server-reserve-memory -1"):
+        assert "expected" in refused(*words.split())
 
 
 def test_the_last_one_wins_and_lists_add_up() -> None:

@@ -7,6 +7,7 @@ An option's default is not here: it is that of the configuration field the optio
     generation.X  engine.request.GenerationParams
     sampling.X    engine.request.SamplingParams
     image.X       imaging.config.ImageConfig
+    rpc.X         rpc.config.RpcConfig
     X             what cli.py itself acts on
 """
 
@@ -17,6 +18,7 @@ from llamabox.options.images import IMAGE_OPTIONS
 from llamabox.options.loading import LOADING_OPTIONS
 from llamabox.options.memory import MEMORY_OPTIONS
 from llamabox.options.option import COMPLETION, GENERAL, SERVER, Option
+from llamabox.options.rpc import RPC_SERVER_OPTIONS
 from llamabox.options.running import RUNNING_OPTIONS
 from llamabox.options.sampling import SAMPLING_OPTIONS
 from llamabox.options.server import SERVER_OPTIONS
@@ -33,5 +35,6 @@ OPTIONS: tuple[Option, ...] = (
     + RUNNING_OPTIONS
     + MEMORY_OPTIONS
     + IMAGE_OPTIONS
+    + RPC_SERVER_OPTIONS
 )
 """In the order of `--help`."""

@@ -1,0 +1,1 @@
+"""What runs in a process that lends a device to one client."""

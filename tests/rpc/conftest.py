@@ -1,0 +1,61 @@
+"""RPC servers as their users run them: ours, and the one that llama.cpp's sources bring."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from build_native import cache_folder
+from native import sources
+from native.libraries import compilers
+from tests.rpc.server_process import RpcServer
+
+NATIVE = Path(__file__).parents[2] / "llamabox" / "_native"
+
+
+@pytest.fixture
+def lend(tmp_path: Path) -> Iterator[Callable[..., RpcServer]]:
+    """Starts an RPC server with these words; it is let in from this machine, and ends with the test."""
+    servers: list[RpcServer] = []
+
+    def start(*words: str) -> RpcServer:
+        servers.append(RpcServer(tmp_path / f"rpc{len(servers)}.log", *words))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def ggml_rpc_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """llama.cpp's own `ggml-rpc-server`, of the pinned sources and with the libraries that llamabox uses."""
+    source = sources.read_versions()
+    folder = tmp_path_factory.mktemp("ggml-rpc-server")
+    with tarfile.open(sources.fetch(source, cache_folder() / "downloads")) as archive:
+        wanted = ("/tools/rpc/rpc-server.cpp", "/ggml/include/")
+        members = [member for member in archive if any(part in member.name for part in wanted)]
+        archive.extractall(folder, members, filter="data")
+    [code] = folder.rglob("rpc-server.cpp")
+    [header] = folder.rglob("ggml-rpc.h")
+    program = folder / "ggml-rpc-server"
+    libraries = (f"-L{NATIVE}", "-lggml", "-lggml-base", f"-Wl,-rpath,{NATIVE}", f"-Wl,-rpath-link,{NATIVE}")
+    compiler = compilers()["C++"].split(": ")[0]
+    command = (
+        compiler,
+        "-std=c++17",
+        "-w",
+        f"-I{header.parent}",
+        str(code),
+        *libraries,
+        "-pthread",
+        "-o",
+        str(program),
+    )
+    subprocess.run(command, check=True, env={**os.environ, "LC_ALL": "C"})
+    return program
