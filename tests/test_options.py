@@ -33,6 +33,7 @@ VALUES = {
     "--cpu-mask": f"{1 << FIRST_CPU:x}", "--cpu-range": f"{FIRST_CPU}-{FIRST_CPU}", "--cpu-strict": "1",
     "--cpu-mask-batch": f"{1 << FIRST_CPU:x}", "--cpu-range-batch": f"-{FIRST_CPU}", "--cpu-strict-batch": "1",
     "--rope-scaling": "yarn", "--cors-origins": "localhost", "--numa": "isolate", "--pooling": "cls",
+    "--rpc": "host:50052",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
 
@@ -159,6 +160,12 @@ def test_unknown_words_are_passed_over() -> None:
         (["-ts", "3,,1"], "a number, as in 3,1"),
         (["-ts", "-1"], "0 or more"),
         (["-mg", "-1"], "0 or more"),
+        (["--device", ","], "names separated by commas"),
+        (["--device", "GPU0,GPU0"], "each once"),
+        (["--rpc", "10.0.0.1"], "HOST:PORT"),
+        (["--rpc", "[::1]:50052"], "IPv4"),
+        (["--rpc", "a:0"], "1 to 65535"),
+        (["--rpc", ",".join(f"host{i}:1" for i in range(17))], "at most 16"),
         (["--override-kv", "a=int"], "KEY=TYPE:VALUE"),
         (["--override-kv", "=int:1"], "KEY=TYPE:VALUE"),
         (["--override-kv", "a=u8:1"], "int, float, bool, str"),

@@ -35,6 +35,7 @@ async def models(request: Request) -> Response:
             "n_params": info.n_params,
             "size": info.size,
             "ftype": info.ftype,
+            **({"split": info.split} if info.split else {}),
         },
     }
     listed = _as_ollama(name, info, capabilities(services.config, info))

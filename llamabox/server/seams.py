@@ -45,6 +45,10 @@ class TextService(Protocol):
     @property
     def info(self) -> ModelInfo | None: ...
     @property
+    def trouble(self) -> str:
+        """What a worker that is not READY waits for, as a sentence; empty where it is the model."""
+
+    @property
     def activity(self) -> Activity:
         """What the workers did so far and hold now, as last told: asks nobody."""
 

@@ -47,7 +47,7 @@ class Services:
         if self.client.state is WorkerState.FAILED:
             return Unavailable("The model could not be loaded")
         if self.client.state is not WorkerState.READY or self.client.info is None:
-            return Unavailable(LOADING)
+            return Unavailable(self.client.trouble or LOADING)
         return None
 
     def model(self) -> ModelInfo:

@@ -14,6 +14,7 @@ from typing import Any
 from llamabox.engine.events import Activity, Event, Failed, StepTimes, Vector
 from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, ServerFault, Unavailable
 from llamabox.workers.channel import AsyncChannel
+from llamabox.workers.comeback import Comeback
 from llamabox.workers.embedding import Embedding
 from llamabox.workers.generation import MAX_LAG, Generation
 from llamabox.workers.protocol import (
@@ -91,7 +92,9 @@ class TextClient:
         self._present = Activity()  # of the one that runs
         self._load_error: LlamaboxError | None = None  # of the load that was tried last
         self._changed = asyncio.Event()  # one per change
-        self._supervisor = Supervisor(module, self._session, self._ended, env=env, backoff=backoff or Backoff())
+        self._supervisor = Supervisor(
+            module, self._session, self._ended, env=env, backoff=backoff or Backoff(), may_start=self._may_start
+        )
         self._channel: AsyncChannel | None = None
         self._ready_since: float | None = None
         self._generations: dict[str, Generation] = {}
@@ -100,11 +103,17 @@ class TextClient:
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._n_calls = 0
         self._suspects = Suspects(time.monotonic)
+        self._comeback = Comeback(config.rpc_servers, self._suspects, self._notify)
         self._max_lag = max_lag
 
     @property
     def n_restarts(self) -> int:
         return self._supervisor.n_restarts
+
+    @property
+    def trouble(self) -> str:
+        """What a worker that is not READY waits for, as a sentence; empty where it is the model."""
+        return self._comeback.trouble
 
     @property
     def activity(self) -> Activity:
@@ -211,7 +220,7 @@ class TextClient:
         return self._channel
 
     def _refusal(self) -> Unavailable:
-        return Unavailable(_REFUSALS[self.state])
+        return Unavailable(self.trouble or _REFUSALS[self.state])
 
     def _refuse_guilty(self, message: Submit | Embed) -> None:
         if self._suspects.is_guilty(message):
@@ -235,6 +244,18 @@ class TextClient:
             self._suspects.clear(generation.submit)
         elif self._channel is not None:
             self._channel.send(Abort(generation.submit.request_id))
+
+    async def _may_start(self) -> bool:
+        """Whether there may be a worker, once its RPC servers are there; before the first one they have to be there."""
+        if self.info is not None:
+            await self._comeback.again()
+            return True
+        try:
+            await self._comeback.first()
+        except LlamaboxError as error:
+            self._load_error = error
+            self._enter(WorkerState.FAILED)
+        return self.state is not WorkerState.FAILED
 
     async def _session(self, channel: AsyncChannel) -> float:
         """One worker's life, as the supervisor asks for it: returns the seconds for which it was ready."""
@@ -274,6 +295,7 @@ class TextClient:
                 self.info = message.info
                 self._ready_since = time.monotonic()
                 self._enter(WorkerState.READY)
+                self._resume()
             case LoadFailed():
                 self._load_error = read_error(message.error)
                 if self.info is not None:  # else wait_ready raises it
@@ -316,13 +338,28 @@ class TextClient:
         if self.state is WorkerState.READY:
             self._enter(WorkerState.RESTARTING)
             parts = [part for embedding in self._embeddings.values() for part in embedding.in_flight]
-            self._suspects.add([*(generation.submit for generation in self._generations.values()), *parts])
-        self._fail_all("The text worker ended while it served this request: try again")
+            self._comeback.died([*(one.submit for one in self._generations.values()), *parts], self._give_up)
+        self._fail_all("The text worker ended while it served this request: try again", but=self._comeback.holds)
 
-    def _fail_all(self, sentence: str) -> None:
+    def _give_up(self) -> None:
+        """There has been no other worker for too long."""
+        self._fail_all(self._refusal().message)
+
+    def _resume(self) -> None:
+        """Sends what waited for this worker. Nothing else can be there: requests are taken in READY only."""
+        self._comeback.resume()
+        for generation in list(self._generations.values()):
+            try:
+                self._refuse_guilty(generation.submit)
+                self._open_channel().send(generation.submit)
+            except LlamaboxError as error:
+                generation.fail(error)
+
+    def _fail_all(self, sentence: str, but: Callable[[Generation], bool] = lambda generation: False) -> None:
         """An exception for each, because each is raised in a task of its own and collects that one's traceback."""
         for generation in list(self._generations.values()):
-            generation.fail(Unavailable(sentence))
+            if not but(generation):
+                generation.fail(Unavailable(sentence))
         for embedding in list(self._embeddings.values()):
             embedding.fail(Unavailable(sentence))
         for answer in self._calls.values():
@@ -340,7 +377,8 @@ class TextClient:
         if self.info is not None:  # a load succeeded once, so another may
             return True
         if self._load_error is None:
-            self._load_error = NativeError(f"the text worker {how} while it loaded {self.config.model}")
+            where = f" over the RPC servers {', '.join(self.config.rpc_servers)}" if self.config.rpc_servers else ""
+            self._load_error = NativeError(f"the text worker {how} while it loaded {self.config.model}{where}")
         self._enter(WorkerState.FAILED)
         return False
 

@@ -1,0 +1,60 @@
+"""RPC servers as their users run them: the one that llama.cpp's sources bring, on machines of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from build_native import cache_folder
+from llamabox.demo import ensure_demo_model
+from native import sources
+from tests.rpc.hosts import Hosts
+
+NATIVE = Path(__file__).parents[2] / "llamabox" / "_native"
+
+
+@pytest.fixture(scope="session")
+def ggml_rpc_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """llama.cpp's own `ggml-rpc-server`, of the pinned sources and with the libraries that llamabox uses."""
+    source = sources.read_versions()
+    folder = tmp_path_factory.mktemp("ggml-rpc-server")
+    with tarfile.open(sources.fetch(source, cache_folder() / "downloads")) as archive:
+        wanted = ("/tools/rpc/rpc-server.cpp", "/ggml/include/")
+        members = [member for member in archive if any(part in member.name for part in wanted)]
+        archive.extractall(folder, members, filter="data")
+    [code] = folder.rglob("rpc-server.cpp")
+    [header] = folder.rglob("ggml-rpc.h")
+    program = folder / "ggml-rpc-server"
+    libraries = (f"-L{NATIVE}", "-lggml", "-lggml-base", f"-Wl,-rpath,{NATIVE}", f"-Wl,-rpath-link,{NATIVE}")
+    compiler = os.environ.get("CXX", "c++")
+    command = (
+        compiler,
+        "-std=c++17",
+        "-w",
+        f"-I{header.parent}",
+        str(code),
+        *libraries,
+        "-pthread",
+        "-o",
+        str(program),
+    )
+    subprocess.run(command, check=True, env={**os.environ, "LC_ALL": "C"})
+    return program
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """SmolLM2-135M-Instruct, fetched once."""
+    return ensure_demo_model(progress=False)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, ggml_rpc_server: Path) -> Iterator[Hosts]:
+    """Two machines beside this one, a wire to each."""
+    with Hosts(tmp_path, ggml_rpc_server, n=2) as made:
+        yield made
