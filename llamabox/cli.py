@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ from llamabox.options.images import FILES
 from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text
+from llamabox.workers.rpc_servers import RpcServers
 from llamabox.workers.text_config import TextConfig
 
 logger = logging.getLogger(__name__)
@@ -118,8 +120,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _answer(question: str, text: TextConfig) -> int:
-    """Print what a child with the native libraries says. Goes to stderr, as it always did."""
-    command = [sys.executable, "-m", "llamabox.workers.inspect", question, text.native or ""]
+    """Print what a child with the native libraries says. Goes to stderr, as it always did.
+
+    Raises OptionsError for an RPC server that will not do: the child's ggml would abort.
+    """
+    servers = text.rpc_servers if question == "list_devices" else ()
+    if servers:
+        asyncio.run(RpcServers(servers).check())
+    command = [sys.executable, "-m", "llamabox.workers.inspect", question, text.native or "", *servers]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
     if run.returncode != 0:
         print(f"error: the native libraries failed with status {run.returncode}", file=sys.stderr)

@@ -89,6 +89,8 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--gpu-layers": row(model_file, "-ngl 3", n_gpu_layers=3),
     "--split-mode": row(model_file, "-sm row", split_mode="LLAMA_SPLIT_MODE_ROW"),
     "--tensor-split": row(model_file, "-ts 3,1", tensor_split=(3.0, 1.0)),
+    "--device": Shown("rpc/test_split.py::test_shares_and_devices_are_the_users_to_choose"),
+    "--rpc": Shown("rpc/test_split.py::test_a_model_over_three_machines_says_what_it_says_on_one"),
     "--main-gpu": row(model_file, "-mg 1", main_gpu=1),
     "--override-kv": row(model_file, "--override-kv a.b=int:3", kv_overrides="a.b"),
     "--control-vector": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),

@@ -44,6 +44,7 @@ VALUES = {
     "--rope-scaling": "yarn", "--image-max-width": "640", "--image-max-height": "640", "--image-sampler": "lcm",
     "--image-schedule": "karras", "--cors-origins": "localhost", "--numa": "isolate", "--pooling": "cls",
     "--rpc-server-host": "127.0.0.1", "--rpc-server-allow": "10.1.0.0/16",
+    "--rpc": "host:50052",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
 
@@ -259,6 +260,12 @@ def test_unknown_words_are_passed_over() -> None:
         (["-ts", "3,,1"], "a number, as in 3,1"),
         (["-ts", "-1"], "0 or more"),
         (["-mg", "-1"], "0 or more"),
+        (["--device", ","], "names separated by commas"),
+        (["--device", "GPU0,GPU0"], "each once"),
+        (["--rpc", "10.0.0.1"], "HOST:PORT"),
+        (["--rpc", "[::1]:50052"], "IPv4"),
+        (["--rpc", "a:0"], "1 to 65535"),
+        (["--rpc", ",".join(f"host{i}:1" for i in range(17))], "at most 16"),
         (["--override-kv", "a=int"], "KEY=TYPE:VALUE"),
         (["--override-kv", "=int:1"], "KEY=TYPE:VALUE"),
         (["--override-kv", "a=u8:1"], "int, float, bool, str"),

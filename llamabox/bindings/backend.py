@@ -51,22 +51,33 @@ def start(native: Native, numa: Numa = Numa.DISABLED) -> None:
 def devices(native: Native) -> list[Device]:
     """All devices, in ggml's order."""
     lib, ffi = native.lib, native.ffi
-    kinds = {getattr(lib, f"GGML_BACKEND_DEVICE_TYPE_{kind.upper()}"): kind for kind in ("cpu", "gpu", "igpu", "accel")}
     free, total = ffi.new("size_t *"), ffi.new("size_t *")
     found = []
-    for index in range(lib.ggml_backend_dev_count()):
+    for index, (backend, kind) in enumerate(kinds(native)):
         device = lib.ggml_backend_dev_get(index)
         lib.ggml_backend_dev_memory(device, free, total)
         found.append(
             Device(
                 name=native.text(lib.ggml_backend_dev_name(device)) or "",
                 description=native.text(lib.ggml_backend_dev_description(device)) or "",
-                kind=kinds.get(lib.ggml_backend_dev_type(device), "other"),
-                backend=native.text(lib.ggml_backend_reg_name(lib.ggml_backend_dev_backend_reg(device))) or "",
+                kind=kind,
+                backend=backend,
                 memory_free=free[0],
                 memory_total=total[0],
             )
         )
+    return found
+
+
+def kinds(native: Native) -> list[tuple[str, str]]:
+    """Backend and kind of each device. Asks nobody, where `devices` asks RPC servers for their memory."""
+    lib = native.lib
+    names = {getattr(lib, f"GGML_BACKEND_DEVICE_TYPE_{kind.upper()}"): kind for kind in ("cpu", "gpu", "igpu", "accel")}
+    found = []
+    for index in range(lib.ggml_backend_dev_count()):
+        device = lib.ggml_backend_dev_get(index)
+        backend = native.text(lib.ggml_backend_reg_name(lib.ggml_backend_dev_backend_reg(device))) or ""
+        found.append((backend, names.get(lib.ggml_backend_dev_type(device), "other")))
     return found
 
 

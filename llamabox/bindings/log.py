@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +26,10 @@ class LogPump:
     `close()` hands on what is still in the ring and joins the thread; it is idempotent.
     """
 
-    def __init__(self, native: Native, logger: logging.Logger | None = None) -> None:
+    def __init__(
+        self, native: Native, logger: logging.Logger | None = None, hear: Callable[[str], None] | None = None
+    ) -> None:
+        """`hear` gets every line, whatever its level, on the thread here."""
         self._native = native
         self._logger = logger or logging.getLogger("llamabox.native")
         self._levels = {
@@ -34,7 +38,10 @@ class LogPump:
             native.lib.LB_LOG_WARN: logging.WARNING,
             native.lib.LB_LOG_ERROR: logging.ERROR,
         }
+        self._hear = hear
         lowest = logging.CRITICAL if self._logger.disabled else self._logger.getEffectiveLevel()
+        if hear is not None:
+            lowest = logging.DEBUG
         native.lib.lb_log_install()
         native.lib.lb_log_start(min([code for code, level in self._levels.items() if level >= lowest], default=NEVER))
         self._thread = threading.Thread(target=self._run, name="native-log", daemon=True)
@@ -61,6 +68,8 @@ class LogPump:
             length = lib.lb_log_read(text, LINE_SIZE, level, WAIT_MS)
             if length >= 0:
                 line = ffi.buffer(text, length)[:].decode("utf-8", "replace").rstrip()
+                if line and self._hear is not None:
+                    self._hear(line)
                 if line:
                     self._logger.log(self._levels.get(level[0], logging.INFO), "%s", line)
                 continue

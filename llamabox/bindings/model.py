@@ -44,14 +44,14 @@ class SplitMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelParams:
-    """How to load a model. Devices by their ggml names; none means all of them."""
+    """How to load a model. Devices by their ggml names."""
 
     n_gpu_layers: int = -1  # -1: all
     load_mode: LoadMode = LoadMode.AUTO
     split_mode: SplitMode = SplitMode.LAYER
     main_gpu: int = 0
     tensor_split: tuple[float, ...] = ()
-    devices: tuple[str, ...] = ()
+    devices: tuple[str, ...] | None = None  # None: all GPUs and RPC servers; (): the CPU alone
     kv_overrides: tuple[tuple[str, int | float | bool | str], ...] = ()
     check_tensors: bool = False
     vocab_only: bool = False
@@ -256,7 +256,7 @@ class Load:
             c.tensor_split = self._keep(
                 ffi.new("float[]", [*params.tensor_split, *[0.0] * (room - len(params.tensor_split))])
             )
-        if params.devices:
+        if params.devices is not None:
             handles = [device_handle(native, name) for name in params.devices]
             c.devices = self._keep(ffi.new("ggml_backend_dev_t[]", [*handles, ffi.NULL]))
         if params.kv_overrides:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llamabox import values as v
+from llamabox.device_values import names
 from llamabox.options.option import COMPLETION, Option, switch, text
 
 LOADING_OPTIONS = (
@@ -19,6 +20,10 @@ LOADING_OPTIONS = (
         text="share of each GPU, separated by , or /",
     ),
     text("-mg --main-gpu", "text.main_gpu", v.integer(0), "the GPU of -sm none, and of small tensors with -sm row"),
+    text(
+        "-dev --device", "text.devices", names, metavar="NAME,…", default="all GPUs and RPC servers",
+        text="GPUs to use, in this order, as --list-devices calls them; none for the CPU alone",
+    ),
     text(
         "--override-kv", "text.kv_overrides", v.kv_override, metavar="KEY=TYPE:VALUE", accumulates=True, default="",
         text="replace a value of the model's metadata; TYPE is int, float, bool or str; several times for several",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llamabox import values as v
+from llamabox.device_values import rpc_servers
 from llamabox.options.option import SERVER, switch, valued
 
 SERVER_OPTIONS = (
@@ -62,6 +63,10 @@ SERVER_OPTIONS = (
     switch(
         SERVER, "--lora-init-without-apply", "lora_init_without_apply",
         "load LoRA adapters at scale 0, until a request or POST /lora-adapters gives them another",
+    ),
+    valued(
+        SERVER, "--rpc", "text.rpc_servers", rpc_servers, metavar="HOST:PORT,…", default="",
+        text="spread the model over the devices of these RPC servers too, as over GPUs",
     ),
     valued(
         SERVER, "-s --seed", "sampling.seed", v.seed, default="-1", text="seed; -1 draws one for each request",

@@ -28,6 +28,7 @@ async def models(request: Request) -> Response:
         "n_params": info.n_params,
         "size": info.size,
         "ftype": info.ftype,
+        **({"split": info.split} if info.split else {}),
     }
     listed = as_ollama(name, capabilities(services.config, info), info.ftype)
     return JsonResponse({"object": "list", "data": [as_openai(services, name, facts)], "models": [listed]})

@@ -34,6 +34,10 @@ class Service(Protocol):
     @property
     def info(self) -> Model | None: ...
     @property
+    def trouble(self) -> str:
+        """What a worker that is not READY waits for, as a sentence; empty where it is the model."""
+
+    @property
     def n_restarts(self) -> int: ...
     @property
     def stop_asked(self) -> asyncio.Event:

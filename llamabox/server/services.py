@@ -56,7 +56,7 @@ class Services:
         if self.client.state is WorkerState.FAILED:
             return Unavailable("The model could not be loaded")
         if self.client.state is not WorkerState.READY or self.client.info is None:
-            return Unavailable(LOADING)
+            return Unavailable(self.client.trouble or LOADING)
         return None
 
     def may_wait(self, path: str) -> bool:

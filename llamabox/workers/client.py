@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llamabox.engine.events import Activity, Event, Failed, StepTimes, Vector
-from llamabox.errors import ChannelBroken, ServerFault, Unavailable
+from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, Unavailable
+from llamabox.workers.comeback import Comeback
 from llamabox.workers.embedding import Embedding
 from llamabox.workers.generation import MAX_LAG, Generation
 from llamabox.workers.protocol import Abort, Configure, Embed, Message, Ready, Step, Submit, Vectors, read_error
@@ -31,7 +32,8 @@ class TextClient(WorkerClient[ModelInfo]):
         backoff: Backoff | None = None,
         max_lag: int = MAX_LAG,
     ) -> None:
-        super().__init__("text", config.model, module=module, env=env, backoff=backoff)
+        where = f" over the RPC servers {', '.join(config.rpc_servers)}" if config.rpc_servers else ""
+        super().__init__("text", config.model + where, module=module, env=env, backoff=backoff)
         self.config = config
         self.on_step: Callable[[StepTimes], None] = lambda times: None
         self._past = Activity()  # of the workers that ended
@@ -40,12 +42,17 @@ class TextClient(WorkerClient[ModelInfo]):
         self._embeddings: dict[str, Embedding] = {}
         self._n_embeddings = 0
         self._suspects = Suspects(time.monotonic)
+        self._comeback = Comeback(config.rpc_servers, self._suspects, self._notify)
         self._max_lag = max_lag
 
     @property
     def activity(self) -> Activity:
         """Of all workers so far, as far as they told."""
         return self._present.after(self._past)
+
+    @property
+    def trouble(self) -> str:
+        return self._comeback.trouble
 
     def generate(self, submit: Submit) -> Generation:
         """Sends the request. `request_id` must not be that of one that runs.
@@ -110,6 +117,18 @@ class TextClient(WorkerClient[ModelInfo]):
         elif self._channel is not None:
             self._channel.send(Abort(generation.submit.request_id))
 
+    async def _may_start(self) -> bool:
+        """Once its RPC servers are there; before the first worker they have to be there."""
+        if self.info is not None:
+            await self._comeback.again()
+            return True
+        try:
+            await self._comeback.first()
+        except LlamaboxError as error:
+            self._cannot_load(error)
+            return False
+        return True
+
     def _configure(self) -> Message:
         return Configure(self.config)
 
@@ -126,6 +145,7 @@ class TextClient(WorkerClient[ModelInfo]):
                 self._hand_out(message.vectors)
             case Ready():
                 self._is_ready(message.info)
+                self._resume()
             case _:
                 raise ChannelBroken(f"a text worker does not send {type(message).__name__}")
 
@@ -150,12 +170,27 @@ class TextClient(WorkerClient[ModelInfo]):
         self._present = Activity()
         if died:
             parts = [part for embedding in self._embeddings.values() for part in embedding.in_flight]
-            self._suspects.add([*(generation.submit for generation in self._generations.values()), *parts])
-        self._fail_all(sentence)
+            self._comeback.died([*(one.submit for one in self._generations.values()), *parts], self._give_up)
+        self._fail_all(sentence, but=self._comeback.holds)
 
-    def _fail_all(self, sentence: str) -> None:
+    def _give_up(self) -> None:
+        """There has been no other worker for too long."""
+        self._fail_all(self._refusal().message)
+
+    def _resume(self) -> None:
+        """Sends what waited for this worker. Nothing else can be there: requests are taken in READY only."""
+        self._comeback.resume()
+        for generation in list(self._generations.values()):
+            try:
+                self._refuse_guilty(generation.submit)
+                self._open_channel().send(generation.submit)
+            except LlamaboxError as error:
+                generation.fail(error)
+
+    def _fail_all(self, sentence: str, but: Callable[[Generation], bool] = lambda generation: False) -> None:
         """An exception for each, because each is raised in a task of its own and collects that one's traceback."""
         for generation in list(self._generations.values()):
-            generation.fail(Unavailable(sentence))
+            if not but(generation):
+                generation.fail(Unavailable(sentence))
         for embedding in list(self._embeddings.values()):
             embedding.fail(Unavailable(sentence))

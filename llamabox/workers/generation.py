@@ -25,11 +25,15 @@ class Generation:
     Belongs to the event loop; one consumer. As a context manager it aborts what has not ended by the exit.
     """
 
-    __slots__ = ("_closed", "_error", "_events", "_leave", "_max_lag", "_n_probs", "_n_running", "_waiter", "submit")
+    __slots__ = (
+        *("_closed", "_error", "_events", "_leave", "_max_lag", "_n_probs", "_n_running", "_waiter"),
+        *("has_begun", "submit"),
+    )
 
     def __init__(self, submit: Submit, leave: Callable[[Generation, bool], None], max_lag: int = MAX_LAG) -> None:
         """`leave(self, completed)` is called once, when the worker has nothing more to say that matters."""
         self.submit = submit
+        self.has_begun = False  # the worker has told something of it
         self._leave = leave
         self._max_lag = max_lag
         self._events: deque[Event] = deque()
@@ -81,6 +85,7 @@ class Generation:
         """For the client: one more event. Those of a step cost one wake-up: the consumer runs when all are pushed."""
         if self._closed:
             return
+        self.has_begun = True
         if isinstance(event, Failed):
             self._error = read_error(event.error)
             self._close(completed=False)

@@ -1,4 +1,4 @@
-"""What the native libraries say of themselves: `python -m llamabox.workers.inspect QUESTION [PREFIX]`.
+"""What the native libraries say of themselves: `python -m llamabox.workers.inspect QUESTION [PREFIX [RPC_SERVER…]]`.
 
 A process of its own, because the one that asks (the command, later the server) loads no native code. Writes one JSON
 object to stdout: `{"text": the answer}`, or an error as `errors.to_wire()`.
@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
 
 import orjson
 
 import llamabox
-from llamabox.bindings import backend
+from llamabox.bindings import backend, rpc_devices
 from llamabox.bindings._ffi import Native, build_info, load
 from llamabox.errors import LlamaboxError, to_wire
 
 
-def main(question: str, prefix: str) -> int:
+def main(question: str, prefix: str, servers: Sequence[str]) -> int:
     try:
         native = load(prefix or None)
         backend.start(native)
+        for endpoint in servers:
+            rpc_devices.add_server(native, endpoint)
         reply: object = {"text": ANSWERS[question](native)}
     except LlamaboxError as error:
         reply = to_wire(error)
@@ -59,4 +62,4 @@ def list_devices(native: Native) -> str:
 ANSWERS = {"version": version, "system_info": system_info, "list_devices": list_devices}
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""))
+    sys.exit(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "", sys.argv[3:]))

@@ -12,8 +12,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from llamabox.workers.channel import AsyncChannel
 from llamabox.workers.huge_pages import huge_pages
@@ -102,6 +103,8 @@ class Supervisor:
     `session(channel)` talks to a worker until the channel ends, and returns for how many seconds it was of service.
     `ended(code, how)` is then told how the process ended, and says whether there is to be another. `code` is its exit
     code, negative for a signal, None where it could not be started; `how` says the same in words.
+    `may_start()` is awaited before each life: it returns when a worker has what it needs, False where there is to be
+    none. It is cancelled by a stop.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Supervisor:
         *,
         env: Mapping[str, str],
         backoff: Backoff,
+        may_start: Callable[[], Coroutine[Any, Any, bool]] | None = None,
     ) -> None:
         self.n_restarts = 0
         self._module = module
@@ -119,6 +123,7 @@ class Supervisor:
         self._ended = ended
         self._env = env
         self._backoff = backoff
+        self._may_start = may_start
         self._worker: WorkerProcess | None = None
         self._is_replacing = False  # the worker's end is planned
         self._stopping = asyncio.Event()
@@ -167,6 +172,9 @@ class Supervisor:
             self._lives.cancel()
 
     async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        if not await self._allowed():
+            return
         while True:
             served, code, how = await self._live()
             if not self._ended(code, how) or self._stopping.is_set():
@@ -176,11 +184,27 @@ class Supervisor:
                 continue
             delay = self._backoff.after(served)
             logger.warning("next start of %s in %g s", self._module, delay)
+            due = clock() + delay
+            if not await self._allowed():
+                return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
+                async with asyncio.timeout(max(0.0, due - clock())):  # what was waited for counts
                     await self._stopping.wait()
                 return
             self.n_restarts += 1
+
+    async def _allowed(self) -> bool:
+        """What `may_start` says; False once there is a stop."""
+        if self._may_start is None:
+            return True
+        asking = asyncio.create_task(self._may_start(), name=f"start of {self._module}")
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((asking, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return asking.done() and asking.result()
+        finally:
+            asking.cancel()
+            stopping.cancel()
 
     async def _live(self) -> tuple[float, int | None, str]:
         """One life: seconds of service, and how it ended, as `ended` is told."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 KvValue = int | float | bool | str
 """What a value of a model file's metadata can be overridden with."""
@@ -31,6 +32,8 @@ class TextConfig:
     split_mode: str = "layer"  # none, layer, row
     tensor_split: tuple[float, ...] = ()  # shares of the GPUs; none: by their memory
     main_gpu: int = 0
+    devices: tuple[str, ...] = ()  # what to compute on, by name: ("none",) the CPU alone; (): all there are
+    rpc_servers: tuple[str, ...] = ()  # host:port of machines whose devices are used beside this one's
     kv_overrides: tuple[tuple[str, KvValue], ...] = ()
     lora: tuple[tuple[str, float], ...] = ()  # adapter files and the scales to begin with; the index is the id
     control_vectors: tuple[tuple[str, float], ...] = ()  # files and strengths
@@ -100,3 +103,4 @@ class ModelInfo:
     generates: bool = True  # not an encoder, and not a reranker
     pooling: str = ""  # how vectors are made; none where it does not embed
     n_vector: int = 0  # floats of a vector; with pooling rank the classifier's outputs
+    split: list[dict[str, Any]] = field(default_factory=list)  # of --rpc: device, server, n_layers, weights in bytes

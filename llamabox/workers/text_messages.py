@@ -150,7 +150,7 @@ def _biases(rows: Iterable[list[Any]]) -> list[tuple[Any, float]]:
 
 
 def _text_config(fields: dict[str, Any]) -> TextConfig:
-    for name in ("tensor_split", "cpu_mask", "cpu_mask_batch", "control_vector_layers"):
+    for name in ("tensor_split", "devices", "rpc_servers", "cpu_mask", "cpu_mask_batch", "control_vector_layers"):
         fields[name] = tuple(fields[name])
     for name in ("kv_overrides", "lora", "control_vectors"):
         fields[name] = _pairs(fields[name])

@@ -56,7 +56,9 @@ class WorkerClient(Generic[Info]):
         self._model = model
         self._load_error: LlamaboxError | None = None  # of the load that was tried last
         self._changed = asyncio.Event()  # one per change
-        self._supervisor = Supervisor(module, self._session, self._ended, env=env, backoff=backoff or Backoff())
+        self._supervisor = Supervisor(
+            module, self._session, self._ended, env=env, backoff=backoff or Backoff(), may_start=self._may_start
+        )
         self._channel: AsyncChannel | None = None  # None also for a worker that is given up
         self._is_planned = False  # the restart that is under way
         self._ready_since: float | None = None
@@ -67,6 +69,11 @@ class WorkerClient(Generic[Info]):
     def n_restarts(self) -> int:
         """After deaths; planned ones do not count."""
         return self._supervisor.n_restarts
+
+    @property
+    def trouble(self) -> str:
+        """What a worker that is not READY waits for, as a sentence; empty where it is the model."""
+        return ""
 
     @property
     def pid(self) -> int | None:
@@ -129,6 +136,8 @@ class WorkerClient(Generic[Info]):
 
     def _refusal(self) -> Unavailable:
         match self.state:
+            case WorkerState.LOADING | WorkerState.RESTARTING if self.trouble:
+                return Unavailable(self.trouble)
             case WorkerState.LOADING:
                 return Unavailable("Loading model")
             case WorkerState.FAILED:
@@ -218,10 +227,14 @@ class WorkerClient(Generic[Info]):
             return False
         if self.info is not None:  # a load succeeded once, so another may
             return True
-        if self._load_error is None:
-            self._load_error = NativeError(f"the {self._kind} worker {how} while it loaded {self._model}")
-        self._enter(WorkerState.FAILED)
+        error = self._load_error or NativeError(f"the {self._kind} worker {how} while it loaded {self._model}")
+        self._cannot_load(error)
         return False
+
+    def _cannot_load(self, error: LlamaboxError) -> None:
+        """The first load failed: wait_ready raises why."""
+        self._load_error = error
+        self._enter(WorkerState.FAILED)
 
     def _stopped(self) -> None:
         self._enter(WorkerState.STOPPED)
@@ -243,6 +256,10 @@ class WorkerClient(Generic[Info]):
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+    async def _may_start(self) -> bool:
+        """Awaited before each worker is started: returns when there may be one, False after `_cannot_load`."""
+        return True
 
     def _configure(self) -> Message:
         """A new worker's first message."""

@@ -1,4 +1,4 @@
-"""RPC servers as their users run them: ours, and the one that llama.cpp's sources bring."""
+"""RPC servers as their users run them: ours, and the one that llama.cpp's sources bring, here and on other machines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from build_native import cache_folder
+from llamabox.demo import ensure_demo_model
 from native import sources
 from native.libraries import compilers
+from tests.rpc.hosts import Hosts
 from tests.rpc.server_process import RpcServer
 
 NATIVE = Path(__file__).parents[2] / "llamabox" / "_native"
@@ -59,3 +61,16 @@ def ggml_rpc_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     subprocess.run(command, check=True, env={**os.environ, "LC_ALL": "C"})
     return program
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """SmolLM2-135M-Instruct, fetched once."""
+    return ensure_demo_model(progress=False)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, ggml_rpc_server: Path) -> Iterator[Hosts]:
+    """Two machines beside this one, a wire to each."""
+    with Hosts(tmp_path, ggml_rpc_server, n=2) as made:
+        yield made

@@ -126,6 +126,7 @@ class FakeTextClient:
     def __init__(self, script: Script | None = None, *, info: ModelInfo = INFO) -> None:
         self.state = WorkerState.READY
         self.info: ModelInfo | None = info
+        self.trouble = ""
         self.script = script
         self.activity = Activity()
         self.n_restarts = 0

@@ -113,6 +113,7 @@ class FakeImageClient:
 
     def __init__(self, script: Script | None = drawing, *, info: ImageModelInfo = INFO) -> None:
         self.state = WorkerState.READY
+        self.trouble = ""
         self.info: ImageModelInfo | None = info
         self.script = script
         self.queue = FakeQueue()

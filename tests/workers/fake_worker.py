@@ -109,6 +109,7 @@ class Worker:
         self.aborted: list[str] = []
         self.held_calls: list[Call] = []
         self.script = "fine"
+        self.life = 0
 
     def run(self) -> None:
         configure = self.channel.receive()
@@ -131,8 +132,8 @@ class Worker:
         with Path(os.environ["FAKE_LIVES"]).open("a+") as counter:
             counter.write("x")
             counter.flush()
-            life = counter.tell()
-        self.script = lives[min(life, len(lives)) - 1]
+            self.life = counter.tell()
+        self.script = lives[min(self.life, len(lives)) - 1]
         self.channel.send(Loading(0.5))
         match self.script:
             case "refuse":
@@ -153,7 +154,10 @@ class Worker:
             forever()
 
     def submit(self, submit: Submit) -> None:
-        """echo WORD.. · each N (in n sequences) · hold · flood N · fail · die SIGxxx · garbage"""
+        """echo WORD.. · each N (in n sequences) · hold · flood N · fail · die SIGxxx · garbage
+
+        later WORD.. is an echo from the second life on, and nothing before.
+        """
         key = submit.request_id
         assert isinstance(submit.prompt[0], str)
         command, *words = submit.prompt[0].split()
@@ -164,6 +168,9 @@ class Worker:
                 events += [delta(key, word, index) for word in words for index in indices]
                 events += [finished(key, index) for index in indices]
                 self.channel.send(Step(events))
+            case "later":
+                if self.life > 1:
+                    self.channel.send(Step([started(key), *(delta(key, word) for word in words), finished(key)]))
             case "hold":
                 self.channel.send(Step([started(key)]))
             case "flood":

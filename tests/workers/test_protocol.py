@@ -73,6 +73,7 @@ by_annotation: dict[Any, st.SearchStrategy[Any]] = {
     "tuple[tuple[str, float], ...]": st.lists(st.tuples(texts, floats), max_size=3).map(tuple),
     "tuple[int, int]": st.tuples(ints, ints),
     "list[dict[str, str]]": st.lists(st.dictionaries(texts, texts, max_size=3), max_size=3),
+    "list[dict[str, Any]]": st.lists(st.dictionaries(texts, values, max_size=3), max_size=3),
     "list[tuple[int | str, float]]": st.lists(st.tuples(ints | texts, biases), max_size=3),
     "list[list[str | int]]": st.lists(st.lists(ints | texts, max_size=3), max_size=3),
     "list[str | int]": st.lists(ints | texts, max_size=5),

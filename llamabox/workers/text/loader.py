@@ -15,11 +15,13 @@ from llamabox.bindings.adapters import Lora, apply_loras
 from llamabox.bindings.context import Context, ContextParams, FlashAttention, Pooling, Rope, RopeScaling
 from llamabox.bindings.gguf import Header
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
+from llamabox.bindings.rpc_devices import RPC
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
 from llamabox.workers.text.attention import attention_tile, flash_attention, mixes
+from llamabox.workers.text.devices import chosen_devices
 from llamabox.workers.text.embedding import QUICK_ROWS, open_context
 from llamabox.workers.text.infill import InfillFormat
 from llamabox.workers.text.pairs import PairFormat
@@ -236,21 +238,32 @@ def model_params(config: TextConfig, native: Native) -> ModelParams:
         split_mode=SplitMode(config.split_mode),
         main_gpu=config.main_gpu,
         tensor_split=config.tensor_split,
+        devices=chosen_devices(config, native),
     )
-    if split != plain and not has_gpu(native):
-        logger.warning("-sm, -ts and -mg have no effect: there is no GPU")
+    if split != plain and not offloads(config, native):
+        logger.warning("-sm, -ts, -mg and --device have no effect: there is no GPU and no RPC server")
         return plain
     return split
 
 
 def has_gpu(native: Native) -> bool:
-    """`llama_supports_gpu_offload` does not ask that: it is true of any build with RPC."""
-    return any(device.kind in ("gpu", "igpu") for device in backend.devices(native))
+    """Whether this machine has one, which decides how things are computed.
+
+    `llama_supports_gpu_offload` does not ask that: it is true of any build with RPC. Nor does the kind of an RPC
+    server's device, which ggml calls a GPU whatever it is. They are taken for CPUs: texts are then those that one
+    machine writes, and `-fa on` is there for servers that have GPUs.
+    """
+    return any(kind in ("gpu", "igpu") and name != RPC for name, kind in backend.kinds(native))
 
 
-def has_spare_core(text: TextModel) -> bool:
+def offloads(config: TextConfig, native: Native) -> bool:
+    """Whether layers may be computed elsewhere than on the CPUs of this machine."""
+    return bool(config.rpc_servers) or has_gpu(native)
+
+
+def has_spare_core(config: TextConfig, text: TextModel) -> bool:
     """Whether a decode leaves a processor to other threads."""
-    return has_gpu(text.model.native) or text.context.n_threads < processors.n_logical()
+    return offloads(config, text.model.native) or text.context.n_threads < processors.n_logical()
 
 
 LOAD_MODES = {
@@ -333,12 +346,12 @@ def widening(config: TextConfig, native: Native, header: Header) -> int:
     """
     causal = header.values.get(f"{header.text('general.architecture')}.attention.causal")
     is_encoder = (config.embeddings or config.rerank) and causal is False
-    return MAX_WIDENING if is_encoder and not has_gpu(native) else 0
+    return MAX_WIDENING if is_encoder and not offloads(config, native) else 0
 
 
 def quick_rows(config: TextConfig, native: Native) -> int:
     """Tokens of a batch of passages: as many as are computed at once, but no more than makes them quicker."""
-    return config.n_ubatch if has_gpu(native) else min(config.n_ubatch, QUICK_ROWS)
+    return config.n_ubatch if offloads(config, native) else min(config.n_ubatch, QUICK_ROWS)
 
 
 MAX_LANES = 8
@@ -349,7 +362,7 @@ LANE_TOKENS = 8192
 def n_lanes(config: TextConfig, native: Native, n_ctx: int) -> int:
     """Batches of passages that are computed side by side, a thread each. Options that place threads know of one."""
     plain, batch = thread_params(config)
-    if has_gpu(native) or not plain == batch == ThreadParams():
+    if offloads(config, native) or not plain == batch == ThreadParams():
         return 1
     n_threads = max(config.n_threads_batch, config.n_threads, 1)
     return max(1, min(n_threads, MAX_LANES, LANE_TOKENS // n_ctx))

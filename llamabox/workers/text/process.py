@@ -8,9 +8,12 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from llamabox import log
-from llamabox.bindings._ffi import load
+from llamabox.bindings._ffi import Native, load
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import spin_environment
 from llamabox.errors import InvalidRequest, LlamaboxError, OptionsError, to_wire
@@ -21,10 +24,12 @@ from llamabox.workers.sigterm import watch_sigterm
 from llamabox.workers.text import slot_file
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
+from llamabox.workers.text.devices import start_backends
 from llamabox.workers.text.embedding import EmbeddingDesk
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.lanes import Lanes
+from llamabox.workers.text.links import watch
 from llamabox.workers.text.loader import TextModel, has_spare_core, infill_format, pair_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
 from llamabox.workers.text.slot_calls import SlotCalls
@@ -64,9 +69,10 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     reader.start()
     spin_environment(*thread_params(config), os.environ)
     native = load(config.native)
+    links = watch(config.rpc_servers)
+    text, split = load_model(native, config, lambda progress: channel.send(Loading(progress)))
     with LogPump(native):
         beside = Beside()
-        text = TextModel(native, config, lambda progress: channel.send(Loading(progress)))
         intake = Intake(text.model.vocab, pair_format(text))
         grammars = GrammarDesk(text.model.vocab, beside, reader.tasks.put, reader.refuse)
         prepare_default(grammars, config)
@@ -78,12 +84,14 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         slots = SlotCalls(text.engine, key, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
         embedding = embedding_desk(text, channel, reader)
         calls_of_engine = EngineCalls(text.engine)
-        is_spare = has_spare_core(text)
+        is_spare = has_spare_core(config, text)
         loop = Loop(channel, reader, text.engine, calls_of_engine, slots, embedding, has_spare_core=is_spare)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
-        channel.send(Ready(text.info()))
+        channel.send(Ready(replace(text.info(), split=split)))
         loop.run()
+        if links is not None:
+            links.close()
         beside.close()
         grammars.close()
         if embedding is not None:
@@ -91,6 +99,26 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         text.close()
     channel.close()
     return 0
+
+
+def load_model(
+    native: Native, config: TextConfig, on_progress: Callable[[float], None]
+) -> tuple[TextModel, list[dict[str, Any]]]:
+    """The model, and where its parts are as ModelInfo says it: known where there are RPC servers."""
+    with LogPump(native):
+        placement = start_backends(config, native)
+        if placement is None:
+            return TextModel(native, config, on_progress), []
+
+    def report(progress: float) -> None:
+        placement.progress(progress)
+        on_progress(progress)
+
+    with LogPump(native, hear=placement.hear):
+        text = TextModel(native, config, report)
+    split = placement.split({name: tensor.n_bytes for name, tensor in text.model.header.tensors.items()})
+    placement.report(split)
+    return text, split
 
 
 def embedding_desk(text: TextModel, channel: BlockingChannel, reader: Reader) -> EmbeddingDesk | None:

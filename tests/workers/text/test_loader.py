@@ -165,7 +165,9 @@ def test_without_a_gpu_a_split_is_warned_about(
     monkeypatch.setattr(loader, "has_gpu", lambda native: False)
     config = config_of("-sm", "row", "-ts", "3/1", "-mg", "1")
     assert model_params(config, native) == model_params(config_of(), native)
-    assert [record.message for record in caplog.records] == ["-sm, -ts and -mg have no effect: there is no GPU"]
+    assert [record.message for record in caplog.records] == [
+        "-sm, -ts, -mg and --device have no effect: there is no GPU and no RPC server"
+    ]
 
 
 def test_what_a_gpu_is_told(native: _ffi.Native, monkeypatch: pytest.MonkeyPatch) -> None:
