@@ -25,7 +25,7 @@ from pathlib import Path
 
 from llamabox.demo import ensure_demo_model
 from tests.e2e.server_process import ServerProcess, free_port
-from tests.rpc.hosts import Host, Hosts
+from tests.rpc.hosts import PORT, Host, Hosts
 
 HALF_DELAY = 0.0005
 """Seconds, each way."""
@@ -100,7 +100,7 @@ def loopback(program: Path) -> Iterator[str]:
 @contextmanager
 def far_away(program: Path, folder: Path) -> Iterator[tuple[str, str]]:
     """The endpoint of one behind a millisecond of delay, and where that comes from."""
-    with Hosts(folder, program, n=1) as hosts:
+    with Hosts(folder, (str(program), "-H", "0.0.0.0", "-p", str(PORT), "-t", "1"), n=1) as hosts:
         hosts.serve()
         if netem(hosts[0]):
             yield hosts[0].endpoint, "tc netem"

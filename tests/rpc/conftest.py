@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from build_native import cache_folder
 from llamabox.demo import ensure_demo_model
 from native import sources
 from native.libraries import compilers
-from tests.rpc.hosts import Hosts
+from tests.rpc.hosts import PORT, Hosts
 from tests.rpc.server_process import RpcServer
 
 NATIVE = Path(__file__).parents[2] / "llamabox" / "_native"
@@ -70,7 +71,13 @@ def model() -> Path:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path, ggml_rpc_server: Path) -> Iterator[Hosts]:
-    """Two machines beside this one, a wire to each."""
-    with Hosts(tmp_path, ggml_rpc_server, n=2) as made:
+def hosts(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    """Two machines beside this one, a wire to each; they run ggml's server, or as a parameter says llamabox."""
+    if getattr(request, "param", "ggml") == "llamabox":
+        words = ("--rpc-server-host", "0.0.0.0", "--rpc-server-port", str(PORT), "--rpc-server-threads", "1")
+        server = (sys.executable, "-m", "llamabox", *words)
+    else:
+        program = request.getfixturevalue("ggml_rpc_server")
+        server = (str(program), "-H", "0.0.0.0", "-p", str(PORT), "-t", "1")
+    with Hosts(tmp_path, server, n=2) as made:
         yield made

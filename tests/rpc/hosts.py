@@ -31,7 +31,7 @@ class Host:
     address: str
     near: str
     log: Path
-    program: Path
+    server: tuple[str, ...]
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     @property
@@ -43,8 +43,7 @@ class Host:
 
         ggml's own dies of SIGPIPE when a connection breaks while it has something to send.
         """
-        server = f"while :; do {shlex.quote(str(self.program))} -H 0.0.0.0 -p {PORT} -t 1; done"
-        command = ["ip", "netns", "exec", self.name, "sh", "-c", server]
+        command = ["ip", "netns", "exec", self.name, "sh", "-c", f"while :; do {shlex.join(self.server)}; done"]
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         deadline = time.monotonic() + WITHIN
@@ -70,11 +69,12 @@ class Host:
 class Hosts:
     """Makes the machines on entry, and takes them away on exit whatever happened."""
 
-    def __init__(self, folder: Path, program: Path, n: int) -> None:
+    def __init__(self, folder: Path, server: tuple[str, ...], n: int) -> None:
+        """`server`: the words of a command that listens on PORT."""
         mark = os.getpid() % 100_000  # no two test runs at once make the same ones
         net = f"10.{200 + mark % 50}.{mark % 250}"
         self._hosts = [
-            Host(f"lb{mark}h{i}", f"{net}.{4 * i + 2}", f"lb{mark}w{i}", folder / f"rpc{i}.log", program)
+            Host(f"lb{mark}h{i}", f"{net}.{4 * i + 2}", f"lb{mark}w{i}", folder / f"rpc{i}.log", server)
             for i in range(n)
         ]
         self._net = net

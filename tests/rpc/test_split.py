@@ -20,6 +20,8 @@ PROMPTS = ("Once upon a time", "The capital of France is", "def add(a, b):\n", "
 LAYERS = 20
 """Of 31 with the output: ten for each of two servers of the same memory, the rest stays here."""
 
+BOTH = pytest.mark.parametrize("hosts", ["llamabox", "ggml"], indirect=True)
+
 BACK_WITHIN = 15.0
 """Seconds from the moment that a server can be reached again until the box serves."""
 
@@ -81,6 +83,7 @@ def served_again(server: ServerProcess, since: float) -> None:
         time.sleep(0.05)
 
 
+@BOTH
 def test_a_model_over_three_machines_says_what_it_says_on_one(tmp_path: Path, model: Path, hosts: Hosts) -> None:
     with ServerProcess(tmp_path / "one.log", "-m", str(model)) as server:
         expected = greedy(server)
@@ -112,6 +115,7 @@ def test_shares_and_devices_are_the_users_to_choose(tmp_path: Path, model: Path,
             assert {part["device"]: part["n_layers"] for part in split} == expected, words
 
 
+@BOTH
 @pytest.mark.parametrize("how", ["killed", "unplugged"])
 def test_the_box_survives_the_loss_of_a_machine(how: str, tmp_path: Path, model: Path, hosts: Hosts) -> None:
     """Four streams get an error, two that waited are served when the machine is back, and nobody has to do a thing."""
