@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from llamabox.bindings._ffi import Native
 
 LINE_SIZE = 8192
-WAIT_MS = 1000
+WAIT_MS, HEAR_MS = 1000, 20
 NEVER = 99
 """Above every GGML_LOG_LEVEL."""
 
@@ -26,10 +27,7 @@ class LogPump:
     `close()` hands on what is still in the ring and joins the thread; it is idempotent.
     """
 
-    def __init__(
-        self, native: Native, logger: logging.Logger | None = None, hear: Callable[[str], None] | None = None
-    ) -> None:
-        """`hear` gets every line, whatever its level, on the thread here."""
+    def __init__(self, native: Native, logger: logging.Logger | None = None) -> None:
         self._native = native
         self._logger = logger or logging.getLogger("llamabox.native")
         self._levels = {
@@ -38,12 +36,11 @@ class LogPump:
             native.lib.LB_LOG_WARN: logging.WARNING,
             native.lib.LB_LOG_ERROR: logging.ERROR,
         }
-        self._hear = hear
-        lowest = logging.CRITICAL if self._logger.disabled else self._logger.getEffectiveLevel()
-        if hear is not None:
-            lowest = logging.DEBUG
+        self._hear: Callable[[str], None] | None = None
+        self._all_heard = threading.Event()
+        self._lowest = logging.CRITICAL if self._logger.disabled else self._logger.getEffectiveLevel()
         native.lib.lb_log_install()
-        native.lib.lb_log_start(min([code for code, level in self._levels.items() if level >= lowest], default=NEVER))
+        self._keep(self._lowest)
         self._thread = threading.Thread(target=self._run, name="native-log", daemon=True)
         self._thread.start()
 
@@ -51,6 +48,24 @@ class LogPump:
         if self._thread.is_alive():
             self._native.lib.lb_log_stop()
             self._thread.join()
+
+    @contextmanager
+    def heard_by(self, hear: Callable[[str], None]) -> Iterator[None]:
+        """Within, `hear` gets every line, whatever its level, on the thread here; the last before this ends."""
+        self._hear = hear
+        self._keep(logging.DEBUG)
+        try:
+            yield
+        finally:
+            self._keep(self._lowest)
+            self._all_heard.clear()
+            self._all_heard.wait()
+            self._hear = None
+
+    def _keep(self, lowest: int) -> None:
+        """Of the lines to come, those of this level and above."""
+        codes = [code for code, level in self._levels.items() if level >= lowest]
+        self._native.lib.lb_log_start(min(codes, default=NEVER))
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +80,7 @@ class LogPump:
         text, level = ffi.new("char[]", LINE_SIZE), ffi.new("int32_t *")
         n_dropped = lib.lb_log_n_dropped()
         while True:
-            length = lib.lb_log_read(text, LINE_SIZE, level, WAIT_MS)
+            length = lib.lb_log_read(text, LINE_SIZE, level, WAIT_MS if self._hear is None else HEAR_MS)
             if length >= 0:
                 line = ffi.buffer(text, length)[:].decode("utf-8", "replace").rstrip()
                 if line and self._hear is not None:
@@ -73,6 +88,7 @@ class LogPump:
                 if line:
                     self._logger.log(self._levels.get(level[0], logging.INFO), "%s", line)
                 continue
+            self._all_heard.set()
             if (dropped := lib.lb_log_n_dropped()) != n_dropped:
                 self._logger.warning("%d lines of the native log were dropped", dropped - n_dropped)
                 n_dropped = dropped

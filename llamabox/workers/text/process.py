@@ -70,9 +70,9 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     spin_environment(*thread_params(config), os.environ)
     native = load(config.native)
     links = watch(config.rpc_servers)
-    text, split = load_model(native, config, lambda progress: channel.send(Loading(progress)))
-    with LogPump(native):
-        beside = Beside()
+    with LogPump(native) as pump:
+        beside = Beside()  # before the model: loading binds this thread to CPUs, which threads that it starts inherit
+        text, split = load_model(native, pump, config, lambda progress: channel.send(Loading(progress)))
         intake = Intake(text.model.vocab, pair_format(text))
         grammars = GrammarDesk(text.model.vocab, beside, reader.tasks.put, reader.refuse)
         prepare_default(grammars, config)
@@ -102,19 +102,18 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
 
 
 def load_model(
-    native: Native, config: TextConfig, on_progress: Callable[[float], None]
+    native: Native, pump: LogPump, config: TextConfig, on_progress: Callable[[float], None]
 ) -> tuple[TextModel, list[dict[str, Any]]]:
     """The model, and where its parts are as ModelInfo says it: known where there are RPC servers."""
-    with LogPump(native):
-        placement = start_backends(config, native)
-        if placement is None:
-            return TextModel(native, config, on_progress), []
+    placement = start_backends(config, native)
+    if placement is None:
+        return TextModel(native, config, on_progress), []
 
     def report(progress: float) -> None:
         placement.progress(progress)
         on_progress(progress)
 
-    with LogPump(native, hear=placement.hear):
+    with pump.heard_by(placement.hear):
         text = TextModel(native, config, report)
     split = placement.split({name: tensor.n_bytes for name, tensor in text.model.header.tensors.items()})
     placement.report(split)
