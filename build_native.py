@@ -38,6 +38,7 @@ class Options:
     llama_cpp: Path | None = None
     images: bool = True  # stable-diffusion.cpp, too
     stable_diffusion_cpp: Path | None = None
+    added: bool = True  # native/added in llama.cpp's libraries
     jobs: int = 0  # 0: one for each core
 
     @property
@@ -46,6 +47,9 @@ class Options:
 
     def checkout(self, project: Project) -> Path | None:
         return self.llama_cpp if project is LLAMA else self.stable_diffusion_cpp
+
+    def includes(self, project: Project) -> bool:
+        return self.added or project is not LLAMA
 
 
 def source_of(options: Options, project: Project = LLAMA) -> Source:
@@ -58,7 +62,6 @@ def source_of(options: Options, project: Project = LLAMA) -> Source:
 def recipe(options: Options, source: Source, project: Project = LLAMA) -> dict[str, Any]:
     """All that the libraries depend on; its digest is their name in the cache."""
     native = not options.portable
-    include = {"include": (ROOT / "native" / project.include).read_text()} if project.include else {}
     return {
         "source": {"package": source.package, "version": source.version, "sha256": source.sha256},
         "commit": source.commit,
@@ -70,7 +73,7 @@ def recipe(options: Options, source: Source, project: Project = LLAMA) -> dict[s
         "machine": sysconfig.get_platform(),
         "cpu": cpu_features() if native else "any",
         "environment": {name: os.environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS", "CMAKE_ARGS")},
-        **include,
+        "include": project.included() if options.includes(project) else "",
     }
 
 
@@ -100,7 +103,7 @@ def built_libraries(options: Options, source: Source, made_of: dict[str, Any], p
                 vocabularies.shorten(tree)
             (work / "unpacked").touch()
         check_cdef(tree, project)
-        flags = [*made_of["flags"], *unrecorded_flags(source, project)]
+        flags = [*made_of["flags"], *unrecorded_flags(options, source, project)]
         report = Progress(f"{project.name} ({options.backend}{', portable' if options.portable else ''})")
         arguments = [*flags, *os.environ.get("CMAKE_ARGS", "").split()]
         libraries.build(tree, output, arguments, options.jobs or cores(), log, report)
@@ -111,11 +114,14 @@ def built_libraries(options: Options, source: Source, made_of: dict[str, Any], p
     return target
 
 
-def unrecorded_flags(source: Source, project: Project) -> list[str]:
+def unrecorded_flags(options: Options, source: Source, project: Project) -> list[str]:
     """Flags that say what the recipe says elsewhere, or where something lies."""
+    flags = []
     if project is LLAMA:
-        return [f"-DLLAMA_BUILD_COMMIT={source.commit}", f"-DLLAMA_BUILD_NUMBER={source.number}"]
-    return [f"-DCMAKE_PROJECT_stable-diffusion_INCLUDE={ROOT / 'native' / project.include}"]
+        flags += [f"-DLLAMA_BUILD_COMMIT={source.commit}", f"-DLLAMA_BUILD_NUMBER={source.number}"]
+    if options.includes(project):
+        flags.append(f"-DCMAKE_PROJECT_{project.cmake_name}_INCLUDE={ROOT / 'native' / project.include}")
+    return flags
 
 
 def cores() -> int:
@@ -248,6 +254,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--without-images", action="store_true", help="leave out stable-diffusion.cpp")
     parser.add_argument(
+        "--without-added", action="store_true", help="llama.cpp as it is, without the kernels of native/added"
+    )
+    parser.add_argument(
         "--prefix", type=Path, metavar="DIR", default=PACKAGED, help="where to put it (default: the package)"
     )
     parser.add_argument(
@@ -269,6 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
         llama_cpp=parsed.llama_cpp and parsed.llama_cpp.resolve(),
         images=not parsed.without_images,
         stable_diffusion_cpp=parsed.stable_diffusion_cpp and parsed.stable_diffusion_cpp.resolve(),
+        added=not parsed.without_added,
         jobs=max(parsed.jobs, 0),
     )
     try:
@@ -314,6 +324,7 @@ def pep517_options(settings: dict[str, Any] | None) -> Options:
         llama_cpp=folder("llama-cpp"),
         images=not switch("without-images"),
         stable_diffusion_cpp=folder("stable-diffusion-cpp"),
+        added=not switch("without-added"),
         jobs=int(jobs or 0),
     )
 

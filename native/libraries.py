@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -96,26 +97,36 @@ class Project:
     """One of the two upstream projects, as the build sees it."""
 
     name: str
+    cmake_name: str  # what it calls itself in project()
     pinned: str  # its table in versions.toml
     header: str  # by which its source folder is known
     headers: tuple[str, ...]  # folders of public headers
     library: str  # the file that the build must leave, without its suffix
     licences: tuple[str, ...]  # patterns
     flags: Callable[..., list[str]]  # (backend, *, portable)
-    include: str = ""  # a file beside this one that CMake reads behind the call of project()
+    include: str  # a file beside this one that CMake reads behind the call of project()
+
+    def included(self) -> str:
+        """Digest of that file and, where it has a folder of its own, of all that lies there."""
+        path = Path(__file__).parent / self.include
+        files = [path] if path.parent == Path(__file__).parent else sorted(path.parent.iterdir())
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 LLAMA = Project(
     name="llama.cpp",
+    cmake_name="llama.cpp",
     pinned="llama_cpp",
     header="include/llama.h",
     headers=("include", "ggml/include", "tools/mtmd"),
     library="libllama",
     licences=("LICENSE", "licenses/*"),
     flags=cmake_flags,
+    include="added/llama.cmake",
 )
 DIFFUSION = Project(
     name="stable-diffusion.cpp",
+    cmake_name="stable-diffusion",
     pinned="stable_diffusion_cpp",
     header="include/stable-diffusion.h",
     headers=("include",),

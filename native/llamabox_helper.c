@@ -1,5 +1,5 @@
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE // dladdr
+#define _GNU_SOURCE // dladdr, dl_iterate_phdr
 #endif
 
 #include "llamabox_helper.h"
@@ -11,7 +11,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+
+#ifdef __linux__
+#include <link.h>
+#endif
 
 #include "llamabox_scan.h"
 #include "llamabox_wide.h"
@@ -20,6 +25,43 @@
 const char * lb_library_path(void) {
     Dl_info info;
     return dladdr((void *) llama_version, &info) ? info.dli_fname : NULL;
+}
+
+#ifdef __linux__
+
+// Its name is not among ggml's functions, and a loadable CPU backend shows its names to nobody: ask each library.
+static int use_kernels(struct dl_phdr_info * info, size_t size, void * data) {
+    struct lb_kernels * found = data;
+    (void) size;
+    const char * name = strrchr(info->dlpi_name, '/');
+    if (name == NULL || strncmp(name, "/libggml-cpu", strlen("/libggml-cpu")) != 0) {
+        return 0;
+    }
+    void * library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
+    if (library != NULL) {
+        const char * (*use)(bool *) = (const char * (*)(bool *)) dlsym(library, "llamabox_kernels");
+        found->vectors = use != NULL ? use(&found->attend) : NULL;
+        dlclose(library);
+    }
+    return 1;
+}
+
+struct lb_kernels lb_use_kernels(void) {
+    struct lb_kernels found = {NULL, false};
+    dl_iterate_phdr(use_kernels, &found);
+    return found;
+}
+
+#else
+
+struct lb_kernels lb_use_kernels(void) {
+    return (struct lb_kernels) {NULL, false}; // there are none for an ARM processor yet
+}
+
+#endif
+
+void lb_forget_pages(void * address, size_t n_bytes) {
+    madvise(address, n_bytes, MADV_DONTNEED); // what is locked in memory stays
 }
 
 // ---- log -------------------------------------------------------------------------------------------------------

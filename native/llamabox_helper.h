@@ -9,10 +9,23 @@
 #include "llamabox_log.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 4 };
+enum { LB_INTERFACE = 5 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
+
+struct lb_kernels {
+    const char * vectors; // what they compute with; NULL: there are none
+    bool         attend;  // there is attention among them, besides multiplication
+};
+
+// Have ggml's CPU backend use the kernels that are compiled into it (native/added). There are none in a library that was
+// built without them, and none for a processor that lacks what they need. Not thread-safe: after the backends are loaded
+// and before any model is. Calling it again is harmless.
+struct lb_kernels lb_use_kernels(void);
+
+// Take whole pages of a file's map out of memory until somebody reads them again.
+void lb_forget_pages(void * address, size_t n_bytes);
 
 // ---- log -------------------------------------------------------------------------------------------------------
 

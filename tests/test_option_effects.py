@@ -97,6 +97,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--control-vector-scaled": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
     "--control-vector-layer-range": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
     "--mlock": row(model_file, "--mlock", load_mode="LLAMA_LOAD_MODE_MMAP_MLOCK"),
+    "--no-repack": row(model_file, "--no-repack", use_extra_bufts=False),
     "--no-mmap": row(model_file, "--no-mmap", load_mode="LLAMA_LOAD_MODE_NONE"),
     "--numa": Shown(f"{LOADER}::test_memory_nodes"),
     "--chat-template": Shown("test_cli.py::test_the_demo_model_is_served_with_chatml_unless_told_otherwise"),
@@ -119,7 +120,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--no-context-shift": row(observed.text_model, "--no-context-shift", context_shift=False),
     "--batch-size": row(context, "-b 100", n_batch=100),
     "--ubatch-size": row(context, "-ub 100", n_ubatch=100),
-    "--flash-attn": row(context, "-fa on", flash_attn_type="LLAMA_FLASH_ATTN_TYPE_ENABLED"),
+    "--flash-attn": row(context, "-fa on", "-fa off", flash_attn_type="LLAMA_FLASH_ATTN_TYPE_ENABLED"),
     "--cache-reuse": Shown("e2e/test_cache_reuse.py::test_the_command_line_turns_it_on_for_everybody"),
     "--slot-prompt-similarity": Shown(
         "e2e/test_prefix_reuse.py::test_how_similar_a_slot_must_be_to_be_preferred_to_an_older_one"

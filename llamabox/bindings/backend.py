@@ -31,8 +31,16 @@ class Device:
     memory_total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """What llamabox adds to ggml's CPU backend: multiplication with quantised weights, and perhaps attention."""
+
+    vectors: str  # what they compute with, as "AVX-512 VNNI"
+    attend: bool
+
+
 def start(native: Native, numa: Numa = Numa.DISABLED) -> None:
-    """Route the native log into the ring (see bindings.log), find the backends, initialise.
+    """Route the native log into the ring (see bindings.log), find the backends and kernels, initialise.
 
     Calling it again is harmless. The calls below keep state per process and are not thread-safe: before any model
     is loaded.
@@ -43,6 +51,7 @@ def start(native: Native, numa: Numa = Numa.DISABLED) -> None:
         lib.ggml_backend_load_all_from_path(str(native.prefix.path).encode())
     if lib.ggml_backend_dev_count() == 0:
         raise NativeError(f"ggml finds no device, not even a CPU backend, in {native.prefix.path}")
+    lib.lb_use_kernels()
     lib.llama_backend_init()
     if numa is not Numa.DISABLED:
         lib.llama_numa_init(getattr(lib, f"GGML_NUMA_STRATEGY_{numa.name}"))
@@ -102,6 +111,13 @@ def proc_address(native: Native, backend: str, function: str, ctype: str) -> Any
 def system_info(native: Native) -> str:
     """libllama's line about the CPU features and backends in use."""
     return native.text(native.lib.llama_print_system_info()) or ""
+
+
+def kernels(native: Native) -> Kernels | None:
+    """Those of native/added; None where the library or the processor has none. After `start`."""
+    found = native.lib.lb_use_kernels()
+    vectors = native.text(found.vectors)
+    return Kernels(vectors, bool(found.attend)) if vectors else None
 
 
 def supports_gpu_offload(native: Native) -> bool:

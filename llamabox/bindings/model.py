@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from llamabox.bindings import gguf
 from llamabox.bindings._ffi import Native
-from llamabox.bindings.backend import device_handle
+from llamabox.bindings.backend import device_handle, kernels
+from llamabox.bindings.mapped import forget_pages
 from llamabox.bindings.vocab import Vocab
 from llamabox.bindings.widen import widened
 from llamabox.errors import ModelLoadError
@@ -53,6 +54,7 @@ class ModelParams:
     tensor_split: tuple[float, ...] = ()
     devices: tuple[str, ...] | None = None  # None: all GPUs and RPC servers; (): the CPU alone
     kv_overrides: tuple[tuple[str, int | float | bool | str], ...] = ()
+    repack: bool = True  # keep weights in the layouts that the CPU computes fastest with
     check_tensors: bool = False
     vocab_only: bool = False
 
@@ -98,6 +100,8 @@ class Model:
                 os.close(descriptor)
         if handle == native.ffi.NULL:
             raise ModelLoadError(f"{path} cannot be loaded: {load.reason()}")
+        if params.repack and kernels(native):
+            forget_pages(native)
         return cls(native, handle, path, header)
 
     @property
@@ -134,6 +138,13 @@ class Model:
     def n_head(self) -> int:
         """Attention heads of a layer that has most."""
         return self._int("n_head")
+
+    @cached_property
+    def head_sizes(self) -> tuple[int, int]:
+        """Elements of an attention head, of keys and of values, where all layers' are alike."""
+        usual = self.n_embd // max(self.n_head, 1)
+        key = f"{self.header.text('general.architecture')}.attention."
+        return self.header.number(key + "key_length") or usual, self.header.number(key + "value_length") or usual
 
     @cached_property
     def n_embd_out(self) -> int:
@@ -243,6 +254,7 @@ class Load:
         c.load_mode = getattr(lib, f"LLAMA_LOAD_MODE_{params.load_mode.name}")
         c.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{params.split_mode.name}")
         c.main_gpu = params.main_gpu
+        c.use_extra_bufts = params.repack
         c.check_tensors = params.check_tensors
         c.vocab_only = params.vocab_only
         c.progress_callback = lib.lb_load_progress

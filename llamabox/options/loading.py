@@ -42,6 +42,10 @@ LOADING_OPTIONS = (
     ),
     switch(COMPLETION, "--mlock", "text.mlock", "lock the model in memory"),
     switch(COMPLETION, "--no-mmap", "text.mmap", "read the model instead of mapping its file", const=False),
+    switch(
+        COMPLETION, "-nr --no-repack", "text.repack", const=False,
+        text="leave the weights as they lie in the file, instead of as the CPU computes fastest with them",
+    ),
     text(
         "--numa", "text.numa", v.one_of(v.NUMA), metavar="distribute|isolate|numactl",
         text="place threads on a machine with several memory nodes",
@@ -85,7 +89,7 @@ LOADING_OPTIONS = (
     Option(
         group=COMPLETION, flags=("-fa", "--flash-attn"), dest="text.flash_attn", metavar="[on|off|auto]",
         parse=v.one_of(v.FLASH_ATTN), const="on", words=frozenset(v.FLASH_ATTN), env="LLAMA_ARG_FLASH_ATTN",
-        parse_env=v.env_flash_attn, help="flash attention; without a value: on; auto: off on a CPU, where it is slower",
+        parse_env=v.env_flash_attn, help="flash attention; without a value: on; auto: the quicker here",
     ),
     switch(COMPLETION, "-sp --special", "generation.special", "render special tokens in the text"),
 )  # fmt: skip

@@ -40,6 +40,7 @@ class TextConfig:
     control_vector_layers: tuple[int, int] = (0, 0)  # first and last; 0: the first or the last that there is
     mmap: bool = True
     mlock: bool = False
+    repack: bool = True  # weights in the layouts that the CPU computes fastest with
     numa: str = "disabled"  # disabled, distribute, isolate, numactl
     flash_attn: str = "auto"  # on, off, auto
     kv_unified: bool = False
@@ -57,7 +58,7 @@ class TextConfig:
     yarn_beta_slow: float = -1.0
     context_shift: bool = True
     cont_batching: bool = True
-    gap_factor: float = 6.0  # see engine.pacing.GAP_FACTOR
+    gap_factor: float = 2.0  # see engine.pacing.GAP_FACTOR
     cache_ram: int = 2048  # MiB of host memory for what slots have to give up; 0: none, -1: no limit
     slot_similarity: float = 0.5  # the part of a free slot's cells that must be of use to take it over; 0: never
     warmup: bool = True

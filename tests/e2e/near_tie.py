@@ -16,20 +16,25 @@ from numpy.typing import NDArray
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import load
 from llamabox.bindings.batch import Batch
-from llamabox.bindings.context import Context, ContextParams, FlashAttention
+from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
+from llamabox.workers.text.attention import flash_attention, has_kernel
+from llamabox.workers.text_config import TextConfig
 
 TOLERANCE = 0.02
 
 
 class Oracle:
-    """Evaluates token lists one at a time: without flash attention, in one run, and the rows of logits one by one."""
+    """Evaluates token lists one at a time: a run at once, then the rows of logits one by one."""
 
     def __init__(self, model: Path, n_ctx: int) -> None:
         native = load()
         backend.start(native)
         self._model = Model.load(native, model)
-        params = ContextParams(n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=512, n_seq_max=1, flash_attn=FlashAttention.OFF)
+        config = TextConfig(model=str(model), n_ctx=n_ctx)
+        own = has_kernel(config, self._model, has_gpu=False)
+        flash = flash_attention(config, self._model, has_gpu=False, has_kernel=own)
+        params = ContextParams(n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=512, n_seq_max=1, flash_attn=flash)
         self._context = Context(self._model, params)
         self._batch = Batch(native, n_ctx)
 

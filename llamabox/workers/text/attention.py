@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from llamabox.bindings.backend import kernels
 from llamabox.bindings.context import FlashAttention
 from llamabox.bindings.model import Model
 from llamabox.workers.text_config import TextConfig
@@ -13,19 +14,33 @@ logger = logging.getLogger(__name__)
 FLASH_TILE = 64
 """GGML_FA_TILE_Q of ggml's CPU backend: rows from which its flash attention works in tiles, on plain floats only."""
 
+KERNEL_HEAD = 256
+"""MAX_HEAD of native/added/attention.h: elements of a head that it takes, in multiples of 16."""
+
 SCORES_LIMIT = 512 << 20
 """Bytes of attention scores that are worth going without flash attention on a CPU."""
 
 
-def flash_attention(config: TextConfig, model: Model, *, has_gpu: bool) -> FlashAttention:
-    """What `-fa` says; `auto` leaves the choice to libllama where there is a GPU, and on a CPU is off within limits.
+def has_kernel(config: TextConfig, model: Model, *, has_gpu: bool) -> bool:
+    """Whether flash attention is that of native/added."""
+    found = kernels(model.native)
+    is_half = config.type_k == config.type_v == "f16"
+    fits = all(size % 16 == 0 and size <= KERNEL_HEAD for size in model.head_sizes)
+    return found is not None and found.attend and is_half and fits and not has_gpu
 
-    ggml's CPU flash attention takes a sequence's rows one by one unless there are FLASH_TILE of them. Measured with
-    SmolLM2-135M on two cores, steps of 8 rows, time without flash attention over time with it: 1.12 at 40 cells of
-    context, 0.96 at 100, 0.80 at 200, 0.68 at 400, 0.58 at 800; a prompt in chunks of 32: 0.59 up to 512 cells, 0.34
-    from there to 1,024. What it costs is memory: the scores of a whole ubatch against a whole slot.
+
+def flash_attention(config: TextConfig, model: Model, *, has_gpu: bool, has_kernel: bool) -> FlashAttention:
+    """What `-fa` says; `auto` leaves the choice to libllama where there is a GPU.
+
+    On a CPU it is on where there is a kernel of ours, and else off within limits: ggml's flash attention takes a
+    sequence's rows one by one unless there are FLASH_TILE of them. Measured with SmolLM2-135M on two cores, steps of
+    8 rows, ggml's time without flash attention over its time with it: 1.12 at 40 cells of context, 0.96 at 100, 0.80 at
+    200, 0.68 at 400, 0.58 at 800; a prompt in chunks of 32: 0.59 up to 512 cells, 0.34 from there to 1,024. What it
+    costs is memory: the scores of a whole ubatch against a whole slot.
     """
     asked = FlashAttention(config.flash_attn)
+    if asked is FlashAttention.AUTO and has_kernel:
+        return FlashAttention.ON
     if asked is not FlashAttention.AUTO or has_gpu or config.kv_unified:
         return asked
     if not _is_plain(config):  # libllama has quantised values only with flash attention
@@ -40,9 +55,10 @@ def flash_attention(config: TextConfig, model: Model, *, has_gpu: bool) -> Flash
     return FlashAttention.OFF
 
 
-def attention_tile(config: TextConfig, flash: FlashAttention, *, has_gpu: bool) -> int:
-    """What Runner.tile says. GPUs have no such step, and without flash attention there is none either."""
-    return FLASH_TILE if flash is not FlashAttention.OFF and _is_plain(config) and not has_gpu else 1
+def attention_tile(config: TextConfig, flash: FlashAttention, *, has_gpu: bool, has_kernel: bool) -> int:
+    """What Runner.tile says. GPUs and our kernel have no such step, nor has attention that is not flash attention."""
+    has_step = flash is not FlashAttention.OFF and _is_plain(config) and not has_gpu and not has_kernel
+    return FLASH_TILE if has_step else 1
 
 
 def mixes(config: TextConfig, *, has_gpu: bool) -> bool:

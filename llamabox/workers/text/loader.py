@@ -20,7 +20,7 @@ from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
-from llamabox.workers.text.attention import attention_tile, flash_attention, mixes
+from llamabox.workers.text.attention import attention_tile, flash_attention, has_kernel, mixes
 from llamabox.workers.text.devices import chosen_devices
 from llamabox.workers.text.embedding import QUICK_ROWS, open_context
 from llamabox.workers.text.infill import InfillFormat
@@ -45,6 +45,8 @@ class TextModel:
     def __init__(self, native: Native, config: TextConfig, on_progress: Callable[[float], None]) -> None:
         """Raises ModelLoadError or ContextError with one line that says what is wrong."""
         backend.start(native, backend.Numa(config.numa))
+        if found := backend.kernels(native):
+            logger.info("CPU kernels: %s%s", found.vectors, ", attention too" if found.attend else "")
         self.model = Model.load(
             native,
             config.model,
@@ -73,12 +75,14 @@ class TextModel:
         elif config.tokens_per_second < 0:
             self.tokens_per_second = measure(self.context)
             logger.info("measured: at most %d tokens per second", self.tokens_per_second)
+        on_gpu = has_gpu(native)
+        own = has_kernel(config, self.model, has_gpu=on_gpu)
         self.engine = Engine(
             LlamaRunner(
                 self.context,
                 self.loras,
-                tile=attention_tile(config, self._flash, has_gpu=has_gpu(native)),
-                mixes=mixes(config, has_gpu=has_gpu(native)),
+                tile=attention_tile(config, self._flash, has_gpu=on_gpu, has_kernel=own),
+                mixes=mixes(config, has_gpu=on_gpu),
             ),
             EngineConfig(
                 n_slots=min(config.n_parallel, self.context.n_seq_max),  # less for a model that only embeds
@@ -231,6 +235,7 @@ def model_params(config: TextConfig, native: Native) -> ModelParams:
     plain = ModelParams(
         n_gpu_layers=config.n_gpu_layers,
         load_mode=LOAD_MODES[config.mmap, config.mlock],
+        repack=config.repack,
         kv_overrides=tuple(dict(config.kv_overrides).items()),  # libllama would take the first of two
     )
     split = replace(
@@ -277,6 +282,8 @@ LOAD_MODES = {
 
 def context_params(config: TextConfig, model: Model) -> ContextParams:
     """The context for a configuration. With one sequence a unified pool and a stream of its own are the same."""
+    on_gpu = has_gpu(model.native)
+    own = has_kernel(config, model, has_gpu=on_gpu)
     return ContextParams(
         n_ctx=config.n_ctx or model.n_ctx_train,
         n_batch=max(config.n_batch, config.n_parallel),  # every slot may decode in one step
@@ -284,7 +291,7 @@ def context_params(config: TextConfig, model: Model) -> ContextParams:
         n_seq_max=config.n_parallel,
         n_threads=config.n_threads,
         n_threads_batch=config.n_threads_batch,
-        flash_attn=flash_attention(config, model, has_gpu=has_gpu(model.native)),
+        flash_attn=flash_attention(config, model, has_gpu=on_gpu, has_kernel=own),
         kv_unified=config.kv_unified,
         swa_full=config.swa_full,
         offload_kqv=config.offload_kqv,

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from llamabox.bindings.backend import Kernels
 from llamabox.bindings.context import FlashAttention
+from llamabox.workers.text import attention
 from llamabox.workers.text.attention import (
     FLASH_TILE,
     SCORES_LIMIT,
     attention_tile,
     flash_attention,
+    has_kernel,
     mixes,
     scores_size,
 )
@@ -21,46 +24,85 @@ from llamabox.workers.text_config import TextConfig
 
 MODEL: Any = SimpleNamespace(n_head=9, n_ctx_train=8192)
 PLAIN = TextConfig(model="m", n_ctx=32768, n_parallel=16)
+UNIFIED = replace(PLAIN, kv_unified=True)
 
 
 def test_on_a_cpu_it_is_off_and_prompts_are_cut_as_asked_for() -> None:
-    flash = flash_attention(PLAIN, MODEL, has_gpu=False)
+    flash = flash_attention(PLAIN, MODEL, has_gpu=False, has_kernel=False)
     assert flash is FlashAttention.OFF
-    assert attention_tile(PLAIN, flash, has_gpu=False) == 1
+    assert attention_tile(PLAIN, flash, has_gpu=False, has_kernel=False) == 1
 
 
 @pytest.mark.parametrize("has_gpu", [False, True])
 @pytest.mark.parametrize("word", ["on", "off"])
 def test_the_users_word_holds(word: str, has_gpu: bool) -> None:
     config = replace(PLAIN, flash_attn=word)
-    flash = flash_attention(config, MODEL, has_gpu=has_gpu)
+    flash = flash_attention(config, MODEL, has_gpu=has_gpu, has_kernel=False)
     assert flash is FlashAttention(word)
-    assert attention_tile(config, flash, has_gpu=has_gpu) == (FLASH_TILE if (word, has_gpu) == ("on", False) else 1)
+    assert attention_tile(config, flash, has_gpu=has_gpu, has_kernel=False) == (
+        FLASH_TILE if (word, has_gpu) == ("on", False) else 1
+    )
+
+
+@pytest.mark.parametrize("word", ["auto", "on", "off"])
+def test_with_a_kernel_of_ours_it_is_on_but_for_the_users_word(word: str) -> None:
+    config = replace(PLAIN, flash_attn=word, n_parallel=1)
+    flash = flash_attention(config, MODEL, has_gpu=False, has_kernel=True)
+    assert flash is (FlashAttention.OFF if word == "off" else FlashAttention.ON)
+    assert attention_tile(config, flash, has_gpu=False, has_kernel=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("head_sizes", "cells", "attend", "has_gpu", "expected"),
+    [
+        ((64, 64), {}, True, False, True),
+        ((256, 80), {}, True, False, True),
+        ((576, 512), {}, True, False, False),
+        ((64, 40), {}, True, False, False),
+        ((64, 64), {"type_k": "q8_0"}, True, False, False),
+        ((64, 64), {"type_v": "f32"}, True, False, False),
+        ((64, 64), {}, False, False, False),
+        ((64, 64), {}, None, False, False),
+        ((64, 64), {}, True, True, False),
+    ],
+)
+def test_what_the_kernel_takes(
+    monkeypatch: pytest.MonkeyPatch,
+    head_sizes: tuple[int, int],
+    cells: dict[str, str],
+    attend: bool | None,
+    has_gpu: bool,
+    expected: bool,
+) -> None:
+    found = None if attend is None else Kernels(vectors="some", attend=attend)
+    monkeypatch.setattr(attention, "kernels", lambda native: found)
+    model: Any = SimpleNamespace(native=None, head_sizes=head_sizes)
+    assert has_kernel(replace(PLAIN, **cells), model, has_gpu=has_gpu) is expected  # type: ignore[arg-type]
 
 
 def test_with_a_gpu_libllama_chooses() -> None:
-    assert flash_attention(PLAIN, MODEL, has_gpu=True) is FlashAttention.AUTO
+    assert flash_attention(PLAIN, MODEL, has_gpu=True, has_kernel=False) is FlashAttention.AUTO
 
 
 @pytest.mark.parametrize("quantised", [{"type_k": "q8_0"}, {"type_v": "q4_0"}])
 def test_with_quantised_cells_libllama_chooses(quantised: dict[str, str]) -> None:
     config = replace(PLAIN, **quantised)  # type: ignore[arg-type]
-    flash = flash_attention(config, MODEL, has_gpu=False)
+    flash = flash_attention(config, MODEL, has_gpu=False, has_kernel=False)
     assert flash is FlashAttention.AUTO
-    assert attention_tile(config, flash, has_gpu=False) == 1, "there are no tiles for them"
+    assert attention_tile(config, flash, has_gpu=False, has_kernel=False) == 1, "there are no tiles for them"
 
 
 def test_scores_that_would_take_too_much_memory_keep_it_on(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     long = replace(PLAIN, n_parallel=1)
     assert scores_size(long, MODEL) == 4 * 32768 * 512 * 9 > SCORES_LIMIT
-    assert flash_attention(long, MODEL, has_gpu=False) is FlashAttention.ON
+    assert flash_attention(long, MODEL, has_gpu=False, has_kernel=False) is FlashAttention.ON
     assert "scores would take 576 MiB" in caplog.text
-    assert flash_attention(replace(long, n_ubatch=128), MODEL, has_gpu=False) is FlashAttention.OFF
+    assert flash_attention(replace(long, n_ubatch=128), MODEL, has_gpu=False, has_kernel=False) is FlashAttention.OFF
 
 
 def test_in_a_unified_pool_libllama_chooses() -> None:
-    assert flash_attention(replace(PLAIN, kv_unified=True), MODEL, has_gpu=False) is FlashAttention.AUTO
+    assert flash_attention(UNIFIED, MODEL, has_gpu=False, has_kernel=False) is FlashAttention.AUTO
 
 
 def test_lone_rows_are_kept_apart_where_they_have_a_stream_of_their_own() -> None:

@@ -1,0 +1,269 @@
+// Attention of query rows to the cells of a KV cache, for GGML_OP_FLASH_ATTN_EXT: blocks of 16 cells, one pass, with
+// the softmax's maximum and sum carried along (Milakov and Gimelshein, arXiv:1805.02867). Everything is float32, but
+// for the cells, which are read as float16. A row's result is one sum over the blocks in their order: neither the rows
+// beside it nor cells that are masked for it show in it.
+#pragma once
+
+#include "ggml-cpu-impl.h"
+#include "lanes.h"
+#include "vec.h"
+
+#if LB_LANES == 16
+
+#include <cmath>
+
+namespace llamabox {
+
+static constexpr int CELLS    = 16;
+static constexpr int MAX_ROWS = 16;  // of a unit of work
+static constexpr int MAX_HEAD = 256; // elements of a head, in K and in V
+
+static inline Floats load_floats(const float * from) { return _mm512_loadu_ps(from); }
+
+// Each lane the sum of one of 16 vectors' lanes.
+static inline Floats sums_of(const Floats z[CELLS]) {
+    Floats pairs[8];
+    for (int i = 0; i < 8; i++) {
+        pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(z[2 * i], z[2 * i + 1]), _mm512_unpackhi_ps(z[2 * i], z[2 * i + 1]));
+    }
+    Floats fours[4]; // in each quarter of a vector: four sums, over that quarter
+    for (int i = 0; i < 4; i++) {
+        const __m512d a = _mm512_castps_pd(pairs[2 * i]);
+        const __m512d b = _mm512_castps_pd(pairs[2 * i + 1]);
+        fours[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    Floats halves[2];
+    for (int i = 0; i < 2; i++) {
+        halves[i] = _mm512_add_ps(_mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                                  _mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0xdd));
+    }
+    return _mm512_add_ps(_mm512_shuffle_f32x4(halves[0], halves[1], 0x88),
+                         _mm512_shuffle_f32x4(halves[0], halves[1], 0xdd));
+}
+
+// One operation's tensors and numbers. Head h of the queries reads head h / n_shared of the cells.
+struct Attend {
+    const ggml_tensor *q, *k, *v, *mask, *sinks;
+    ggml_tensor *      out;
+    float              scale, max_bias, softcap;
+    int64_t            n_tokens, n_heads, n_streams, n_cells, n_shared;
+    int                k_size, v_size;
+
+    explicit Attend(ggml_tensor * op) :
+        q(op->src[0]), k(op->src[1]), v(op->src[2]), mask(op->src[3]), sinks(op->src[4]), out(op),
+        scale(number(op, 0)), max_bias(number(op, 1)), softcap(number(op, 2)), n_tokens(q->ne[1]), n_heads(q->ne[2]),
+        n_streams(q->ne[3]), n_cells(k->ne[1]), n_shared(q->ne[2] / k->ne[2]), k_size((int) k->ne[0]),
+        v_size((int) v->ne[0]) {}
+
+    static bool supports(const ggml_tensor * op) {
+        const ggml_tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3];
+        return q->type == GGML_TYPE_F32 && q->nb[0] == 4 && fits(k) && fits(v) && k->ne[2] == v->ne[2] &&
+               k->ne[3] == v->ne[3] && q->ne[3] % k->ne[3] == 0 && q->ne[2] % k->ne[2] == 0 &&
+               ggml_is_contiguous(op) && (!mask || mask->type == GGML_TYPE_F16);
+    }
+
+    // As ggml's: heads up to the greatest power of two get powers of one base, those beyond the odd powers of another.
+    float slope(int64_t head) const {
+        if (max_bias <= 0.0f) {
+            return 1.0f;
+        }
+        const int64_t base = (int64_t) 1 << (int) std::floor(std::log2((double) n_heads));
+        return head < base ? std::pow(2.0f, -max_bias / (float) base * (float) (head + 1))
+                           : std::pow(2.0f, -max_bias / 2.0f / (float) base * (float) (2 * (head - base) + 1));
+    }
+
+    const char * cells(const ggml_tensor * of, int64_t stream, int64_t head) const {
+        return (const char *) of->data + head / n_shared * of->nb[2] + stream / (n_streams / of->ne[3]) * of->nb[3];
+    }
+
+    const ggml_fp16_t * mask_row(int64_t stream, int64_t head, int64_t token) const {
+        return !mask ? nullptr : (const ggml_fp16_t *) ((const char *) mask->data + token * mask->nb[1] +
+                                                        head % mask->ne[2] * mask->nb[2] + stream % mask->ne[3] * mask->nb[3]);
+    }
+
+  private:
+    static float number(const ggml_tensor * op, int i) {
+        float value;
+        memcpy(&value, (const float *) op->op_params + i, sizeof(value));
+        return value;
+    }
+
+    static bool fits(const ggml_tensor * cells) {
+        return cells->type == GGML_TYPE_F16 && cells->nb[0] == 2 && cells->ne[0] % 16 == 0 && cells->ne[0] <= MAX_HEAD;
+    }
+};
+
+// Query rows that read the same cells: `count` heads from `head` on, of each of some tokens.
+class Unit {
+  public:
+    Unit(const Attend & a, int64_t stream, int64_t head, int64_t count, int64_t token, int64_t n_tokens) :
+        a(a), stream(stream), head(head), count(count), token(token), n_rows((int) (count * n_tokens)) {}
+
+    void compute() {
+        for (int row = 0; row < n_rows; row++) {
+            begin(row);
+        }
+        const char * k = a.cells(a.k, stream, head);
+        const char * v = a.cells(a.v, stream, head);
+        for (int64_t first = 0; first < a.n_cells; first += CELLS) {
+            const int n      = (int) std::min<int64_t>(CELLS, a.n_cells - first);
+            bool      loaded = false; // blocks that nobody here may see are not read
+            for (int row = 0; row < n_rows; row++) {
+                Floats          bias;
+                const __mmask16 seen = mask_of(row, first, n, bias);
+                if (seen == 0) {
+                    continue;
+                }
+                if (!loaded) {
+                    read(keys, k + first * a.k->nb[1], a.k->nb[1], n, a.k_size);
+                    read(values, v + first * a.v->nb[1], a.v->nb[1], n, a.v_size);
+                    loaded = true;
+                }
+                add(row, scores(row, bias, seen), seen);
+            }
+        }
+        for (int row = 0; row < n_rows; row++) {
+            finish(row);
+        }
+    }
+
+  private:
+    const Attend & a;
+    const int64_t  stream, head, count, token;
+    const int      n_rows;
+
+    alignas(64) float queries[MAX_ROWS][MAX_HEAD]; // times the scale
+    alignas(64) float sums[MAX_ROWS][MAX_HEAD];    // of values times weights
+    alignas(64) float keys[CELLS][MAX_HEAD];
+    alignas(64) float values[CELLS][MAX_HEAD];
+    float             greatest[MAX_ROWS];
+    float             total[MAX_ROWS]; // of weights
+    float             slopes[MAX_ROWS];
+
+    int64_t head_of(int row) const { return head + row % count; }
+    int64_t token_of(int row) const { return token + row / count; }
+
+    void begin(int row) {
+        const char * from  = (const char *) a.q->data + token_of(row) * a.q->nb[1] + head_of(row) * a.q->nb[2] + stream * a.q->nb[3];
+        const Floats scale = floats(a.softcap != 0.0f ? a.scale / a.softcap : a.scale);
+        for (int i = 0; i < a.k_size; i += 16) {
+            store(queries[row] + i, times(load_floats((const float *) from + i), scale));
+        }
+        memset(sums[row], 0, (size_t) a.v_size * sizeof(float));
+        greatest[row] = -INFINITY;
+        total[row]    = 0.0f;
+        slopes[row]   = a.slope(head_of(row));
+    }
+
+    // Cells that the row may see among the n from `first` on, and what is added to their scores.
+    __mmask16 mask_of(int row, int64_t first, int n, Floats & bias) const {
+        const __mmask16     there = (__mmask16) ((1u << n) - 1);
+        const ggml_fp16_t * mask  = a.mask_row(stream, head_of(row), token_of(row));
+        if (!mask) {
+            bias = floats(0.0f);
+            return there;
+        }
+        bias = times(_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, mask + first)), floats(slopes[row]));
+        return _mm512_mask_cmp_ps_mask(there, bias, floats(-INFINITY), _CMP_NEQ_UQ);
+    }
+
+    static void read(float to[CELLS][MAX_HEAD], const char * from, size_t stride, int n, int size) {
+        for (int cell = 0; cell < n; cell++) {
+            for (int i = 0; i < size; i += 16) {
+                store(to[cell] + i, halves((const uint8_t *) from + (size_t) cell * stride + i * 2));
+            }
+        }
+        for (int cell = n; cell < CELLS; cell++) {
+            memset(to[cell], 0, (size_t) size * sizeof(float));
+        }
+    }
+
+    // −inf for cells that the row may not see, whatever lies in them.
+    Floats scores(int row, Floats bias, __mmask16 seen) const {
+        Floats z[CELLS];
+        for (int cell = 0; cell < CELLS; cell++) {
+            z[cell] = floats(0.0f);
+        }
+        for (int i = 0; i < a.k_size; i += 16) {
+            const Floats query = load_floats(queries[row] + i);
+            for (int cell = 0; cell < CELLS; cell++) {
+                z[cell] = times_plus(query, load_floats(keys[cell] + i), z[cell]);
+            }
+        }
+        Floats score = sums_of(z);
+        if (a.softcap != 0.0f) { // cap · tanh(score), as 1 − 2 / (exp(2 score) + 1)
+            const Floats e = ggml_v_expf(_mm512_add_ps(score, score));
+            const Floats t = _mm512_sub_ps(floats(1.0f), _mm512_div_ps(floats(2.0f), _mm512_add_ps(e, floats(1.0f))));
+            score          = times(t, floats(a.softcap));
+        }
+        return _mm512_mask_add_ps(floats(-INFINITY), seen, score, bias);
+    }
+
+    void add(int row, Floats score, __mmask16 seen) {
+        const float  most = std::max(greatest[row], _mm512_reduce_max_ps(score));
+        const float  kept = most == greatest[row] ? 1.0f : std::exp(greatest[row] - most); // exp(−inf) of the first is 0
+        const Floats p    = ggml_v_expf(_mm512_sub_ps(score, floats(most)));
+        greatest[row]     = most;
+        total[row]        = total[row] * kept + _mm512_reduce_add_ps(p);
+        alignas(64) float weights[CELLS];
+        store(weights, p);
+        for (int i = 0; i < a.v_size; i += 16) {
+            Floats sum = times(load_floats(sums[row] + i), floats(kept));
+            // Masked cells may hold anything, even what is not a number: they are left out, not multiplied by 0.
+            if (seen == 0xffff) {
+                for (int cell = 0; cell < CELLS; cell++) {
+                    sum = times_plus(floats(weights[cell]), load_floats(values[cell] + i), sum);
+                }
+            } else {
+                for (unsigned rest = seen; rest != 0; rest &= rest - 1) {
+                    const int cell = __builtin_ctz(rest);
+                    sum = times_plus(floats(weights[cell]), load_floats(values[cell] + i), sum);
+                }
+            }
+            store(sums[row] + i, sum);
+        }
+    }
+
+    void finish(int row) {
+        float kept = 1.0f;
+        if (a.sinks) { // a score more, of no cell
+            const float sink = ((const float *) a.sinks->data)[head_of(row)];
+            const float most = std::max(greatest[row], sink);
+            kept             = std::exp(greatest[row] - most);
+            total[row]       = total[row] * kept + std::exp(sink - most);
+        }
+        const Floats factor = floats(total[row] == 0.0f ? 0.0f : kept / total[row]);
+        float *      to     = (float *) a.out->data + ((stream * a.n_tokens + token_of(row)) * a.n_heads + head_of(row)) * a.v_size;
+        for (int i = 0; i < a.v_size; i += 16) {
+            store(to + i, times(load_floats(sums[row] + i), factor));
+        }
+    }
+};
+
+// This thread's share of the operation. Units are handed out one by one: prompts' last rows see most cells.
+static void attend(const ggml_compute_params * params, ggml_tensor * op) {
+    const Attend  a(op);
+    const int64_t together  = std::min<int64_t>(a.n_shared, MAX_ROWS);
+    const int64_t few       = a.n_streams * a.n_heads / together; // units, if lone rows of all heads of a cell went together
+    const int64_t count     = a.n_tokens == 1 && few < 4 * params->nth ? 1 : together;
+    const int64_t n_groups  = (a.n_shared + count - 1) / count; // of the heads that share their cells
+    const int64_t n_at_once = MAX_ROWS / count;
+    const int64_t n_parts   = (a.n_tokens + n_at_once - 1) / n_at_once;
+    const int64_t n_units   = a.n_streams * a.k->ne[2] * n_groups * n_parts;
+    if (params->ith == 0) {
+        ggml_threadpool_chunk_set(params->threadpool, params->nth);
+    }
+    ggml_barrier(params->threadpool);
+    for (int64_t i = params->ith; i < n_units; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+        const int64_t token  = i % n_parts * n_at_once;
+        const int64_t group  = i / n_parts % n_groups * count;
+        const int64_t shared = i / n_parts / n_groups % a.k->ne[2];
+        const int64_t stream = i / n_parts / n_groups / a.k->ne[2];
+        const int64_t heads  = std::min(count, a.n_shared - group);
+        Unit(a, stream, shared * a.n_shared + group, heads, token, std::min(n_at_once, a.n_tokens - token)).compute();
+    }
+}
+
+}  // namespace llamabox
+
+#endif

@@ -1,0 +1,206 @@
+// How weights lie in memory for the kernels: LB_LANES rows side by side, one of ggml's blocks of each. Such a group
+// holds each row's scales; its minimums, where the type has them; then its quants, in vectors of four columns of every
+// row, 8 vectors to 32 columns. Nibbles and single bits stay packed: what a step reads from memory is what it waits for.
+//
+// A format says how its groups are made and read: weight = scale · (quant − bias) + minimum, the quants unsigned.
+#pragma once
+
+#define GGML_COMMON_DECL_CPP
+#include "ggml-common.h"
+#include "lanes.h"
+
+#ifdef LB_LANES
+
+namespace llamabox {
+
+static constexpr int COLUMNS = 32;           // that share a scale of a token, and most often one of the weights
+static constexpr int VECTORS = COLUMNS / 4;
+static constexpr int VECTOR  = LB_LANES * 4; // bytes
+static constexpr int HALVES  = LB_LANES * 2; // bytes of a 16-bit number for each row
+static constexpr int BITS    = VECTOR / 8;   // bytes of a bit for each byte of a vector
+
+// ---- writing -----------------------------------------------------------------------------------------------------
+
+// The bytes of a row, a vector each four.
+static inline void put_bytes(uint8_t * to, int row, const void * from, int n) {
+    for (int i = 0; i < n / 4; i++) {
+        memcpy(to + i * VECTOR + row * 4, (const uint8_t *) from + i * 4, 4);
+    }
+}
+
+static inline void put_half(uint8_t * to, int row, const void * half) { memcpy(to + 2 * row, half, 2); }
+
+// A bit for each of 32 columns, the first in the lowest bit.
+static inline void put_bits(uint8_t * to, int row, uint32_t bits) {
+    for (int i = 0; i < VECTORS; i++) {
+        uint8_t & byte  = to[i * BITS + row / 2]; // of this row and its neighbour
+        const int shift = row % 2 * 4;
+        byte            = (uint8_t) ((byte & ~(15 << shift)) | (bits >> i * 4 & 15) << shift);
+    }
+}
+
+// ---- blocks of 32 columns: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 --------------------------------------------------------------
+
+// Nibbles hold columns c and c + 16, as in ggml's blocks.
+template <class Block_, int bits, int bias_, bool has_min_> struct Plain {
+    using Block = Block_;
+    static constexpr int  columns  = COLUMNS;
+    static constexpr int  bias     = bias_;
+    static constexpr bool has_min  = has_min_;
+    static constexpr int  n_scales = 1;
+    static constexpr int  MINIMUMS = HALVES;
+    static constexpr int  FIFTHS   = MINIMUMS + (has_min ? HALVES : 0);
+    static constexpr int  QUANTS   = FIFTHS + (bits == 5 ? VECTORS * BITS : 0);
+    static constexpr int  size     = QUANTS + VECTORS * VECTOR / (bits == 8 ? 1 : 2);
+
+    static void pack(uint8_t * to, int row, const Block & block) {
+        const auto * bytes = (const uint8_t *) &block; // every block begins with its scale, then its minimum
+        put_half(to, row, bytes);
+        if constexpr (has_min) {
+            put_half(to + MINIMUMS, row, bytes + 2);
+        }
+        if constexpr (bits == 5) {
+            uint32_t fifths;
+            memcpy(&fifths, block.qh, sizeof(fifths));
+            put_bits(to + FIFTHS, row, fifths);
+        }
+        put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
+    }
+
+    static void scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = halves(group); }
+    static Floats minimums(const uint8_t * group, int) { return halves(group + MINIMUMS); }
+
+    static void quants(const uint8_t * group, int, Ints w[VECTORS]) {
+        for (int i = 0; i < VECTORS; i++) {
+            if constexpr (bits == 8) {
+                w[i] = unsign(load(group + QUANTS + i * VECTOR));
+            } else {
+                const Ints both = load(group + QUANTS + i % 4 * VECTOR);
+                w[i]            = i < 4 ? low_nibbles(both) : high_nibbles(both);
+            }
+            if constexpr (bits == 5) {
+                w[i] = with_fifth_bit(w[i], group + FIFTHS + i * BITS);
+            }
+        }
+    }
+};
+
+using Q4_0 = Plain<block_q4_0, 4, 8, false>;
+using Q4_1 = Plain<block_q4_1, 4, 0, true>;
+using Q5_0 = Plain<block_q5_0, 5, 16, false>;
+using Q5_1 = Plain<block_q5_1, 5, 0, true>;
+using Q8_0 = Plain<block_q8_0, 8, 128, false>;
+
+// ---- blocks of 256 columns: Q4_K, Q5_K -------------------------------------------------------------------------------
+
+// Eight times 32 columns, each with a scale and a minimum of six bits, which take a byte here. Nibbles hold columns c
+// and c + 32 of 64, as in ggml's blocks.
+template <class Block_, int bits> struct Super {
+    using Block = Block_;
+    static constexpr int  columns  = QK_K;
+    static constexpr int  bias     = 0;
+    static constexpr bool has_min  = true;
+    static constexpr int  n_scales = 1;
+    static constexpr int  PARTS    = QK_K / COLUMNS;
+    static constexpr int  MINIMUMS = HALVES;
+    static constexpr int  SIXES    = MINIMUMS + HALVES; // of every part: scales, then minimums
+    static constexpr int  FIFTHS   = SIXES + PARTS * 2 * LB_LANES;
+    static constexpr int  QUANTS   = FIFTHS + (bits == 5 ? PARTS * VECTORS * BITS : 0);
+    static constexpr int  size     = QUANTS + PARTS * VECTORS * VECTOR / 2;
+
+    // As get_scale_min_k4() of ggml-quants.c.
+    static uint8_t six(const uint8_t * packed, int part, bool minimum) {
+        const int at = part + (minimum ? 4 : 0);
+        if (part < 4) {
+            return packed[at] & 63;
+        }
+        const uint8_t low = minimum ? packed[part + 4] >> 4 : packed[part + 4] & 15;
+        return (uint8_t) (low | packed[minimum ? part : part - 4] >> 6 << 4);
+    }
+
+    static void pack(uint8_t * to, int row, const Block & block) {
+        const auto * bytes = (const uint8_t *) &block;
+        put_half(to, row, bytes);
+        put_half(to + MINIMUMS, row, bytes + 2);
+        for (int part = 0; part < PARTS; part++) {
+            uint8_t * sixes       = to + SIXES + part * 2 * LB_LANES;
+            sixes[row]            = six(block.scales, part, false);
+            sixes[LB_LANES + row] = six(block.scales, part, true);
+            if constexpr (bits == 5) {
+                uint32_t fifths = 0;
+                for (int column = 0; column < COLUMNS; column++) {
+                    fifths |= (uint32_t) (block.qh[column] >> part & 1) << column;
+                }
+                put_bits(to + FIFTHS + part * VECTORS * BITS, row, fifths);
+            }
+        }
+        put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
+    }
+
+    static void scales(const uint8_t * group, int part, Floats to[n_scales]) {
+        to[0] = times(halves(group), small_ints((const int8_t *) group + SIXES + part * 2 * LB_LANES));
+    }
+
+    static Floats minimums(const uint8_t * group, int part) {
+        const Floats six = small_ints((const int8_t *) group + SIXES + (part * 2 + 1) * LB_LANES);
+        return times(times(halves(group + MINIMUMS), six), floats(-1.0f));
+    }
+
+    static void quants(const uint8_t * group, int part, Ints w[VECTORS]) {
+        for (int i = 0; i < VECTORS; i++) {
+            const Ints both = load(group + QUANTS + (part / 2 * VECTORS + i) * VECTOR);
+            w[i]            = part % 2 ? high_nibbles(both) : low_nibbles(both);
+            if constexpr (bits == 5) {
+                w[i] = with_fifth_bit(w[i], group + FIFTHS + (part * VECTORS + i) * BITS);
+            }
+        }
+    }
+};
+
+using Q4_K = Super<block_q4_K, 4>;
+using Q5_K = Super<block_q5_K, 5>;
+
+// ---- Q6_K --------------------------------------------------------------------------------------------------------
+
+// Sixteen times 16 columns, each with a scale of eight bits. Of 128 columns the low four bits of c and c + 64 share a
+// byte, and the high two of c, c + 32, c + 64 and c + 96, as in ggml's blocks.
+struct Q6_K {
+    using Block = block_q6_K;
+    static constexpr int  columns  = QK_K;
+    static constexpr int  bias     = 32;
+    static constexpr bool has_min  = false;
+    static constexpr int  n_scales = 2; // of columns 0 to 15 and 16 to 31
+    static constexpr int  PARTS    = QK_K / COLUMNS;
+    static constexpr int  EIGHTS   = HALVES; // of every part: two for each row
+    static constexpr int  PAIRS    = EIGHTS + PARTS * 2 * LB_LANES;
+    static constexpr int  QUANTS   = PAIRS + PARTS / 4 * VECTORS * VECTOR;
+    static constexpr int  size     = QUANTS + PARTS / 2 * VECTORS * VECTOR;
+
+    static void pack(uint8_t * to, int row, const Block & block) {
+        put_half(to, row, &block.d);
+        for (int i = 0; i < QK_K / 16; i++) {
+            to[EIGHTS + i * LB_LANES + row] = (uint8_t) block.scales[i];
+        }
+        put_bytes(to + PAIRS, row, block.qh, sizeof(block.qh));
+        put_bytes(to + QUANTS, row, block.ql, sizeof(block.ql));
+    }
+
+    static void scales(const uint8_t * group, int part, Floats to[n_scales]) {
+        for (int i = 0; i < n_scales; i++) {
+            to[i] = times(halves(group), small_ints((const int8_t *) group + EIGHTS + (part * 2 + i) * LB_LANES));
+        }
+    }
+
+    static void quants(const uint8_t * group, int part, Ints w[VECTORS]) {
+        const int quarter = part % 4; // of 128 columns
+        for (int i = 0; i < VECTORS; i++) {
+            const Ints both  = load(group + QUANTS + ((part / 4 * 2 + quarter % 2) * VECTORS + i) * VECTOR);
+            const Ints pairs = load(group + PAIRS + (part / 4 * VECTORS + i) * VECTOR);
+            w[i]             = with_pair(quarter < 2 ? low_nibbles(both) : high_nibbles(both), pairs, quarter * 2);
+        }
+    }
+};
+
+}  // namespace llamabox
+
+#endif
