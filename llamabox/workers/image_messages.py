@@ -108,7 +108,7 @@ def _event(body: list[Any], payload: bytes) -> Told:
 
 
 def _image_config(values: dict[str, Any]) -> ImageConfig:
-    values["lora"] = tuple((path, scale) for path, scale in values["lora"])
+    values["lora"] = tuple(values["lora"])
     return ImageConfig(**values)
 
 
