@@ -7,6 +7,7 @@ import enum
 import logging
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Generic, TypeVar
@@ -39,7 +40,7 @@ class WorkerState(enum.Enum):
     STOPPED = "stopped"
 
 
-class WorkerClient(Generic[Info]):
+class WorkerClient(ABC, Generic[Info]):
     """Runs a worker and speaks to it. Belongs to the server's event loop; `stop` must be awaited before that ends.
 
     As a context manager it starts on entry and stops on exit. Whoever derives from it says in the methods at the end
@@ -225,18 +226,18 @@ class WorkerClient(Generic[Info]):
         """Awaited before each worker is started: returns when there may be one, False after `_cannot_load`."""
         return True
 
+    @abstractmethod
     def _configure(self) -> Message:
         """A new worker's first message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _handle(self, message: Message) -> None:
         """One of this kind of worker, Ready among them. Raises ChannelBroken for what it does not send."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lost(self, sentence: str, *, died: bool) -> None:
         """The worker is gone: what was in flight in it fails. `died`: unexpectedly, when it was READY."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _fail_all(self, sentence: str) -> None:
         """There will be no other worker: everything fails."""
-        raise NotImplementedError
