@@ -14,19 +14,8 @@ from llamabox.imaging.job import ImageJob
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.image.loop import Loop, Reader
 from llamabox.workers.protocol import Cancel, Draw, Message, Shutdown, Told
+from tests.server.fake_images import INFO
 
-INFO = ImageModelInfo(
-    path="fake",
-    family="fake",
-    sampler="euler",
-    schedule="discrete",
-    steps=2,
-    cfg_scale=1.0,
-    guidance=3.5,
-    strength=0.75,
-    width=512,
-    height=512,
-)
 WAIT = 30.0
 
 
