@@ -219,7 +219,7 @@ def compose_images(parsed: Parsed, text: TextConfig, server: ServerConfig) -> Im
         **given,
         n_threads=text.n_threads,
         main_gpu=text.main_gpu,
-        lora=text.lora,
+        lora=tuple(path for path, _ in text.lora),
         flash_attn=text.flash_attn == "on",
         mmap=text.mmap,
         n_parallel=text.n_parallel,

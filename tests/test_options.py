@@ -162,7 +162,7 @@ def test_a_server_that_draws_inherits_what_fits_it() -> None:
         5,
         7,
     )
-    assert (images.lora, images.flash_attn, images.mmap) == ((("a.gguf", 0.5),), True, False)
+    assert (images.lora, images.flash_attn, images.mmap) == (("a.gguf",), True, False)
     assert (images.verbosity, images.log_json, images.native) == (2, True, "folder")
     plain = painter()
     assert (plain.seed, plain.sampler, plain.steps, plain.cfg_scale, plain.schedule) == (-1, None, None, None, None)

@@ -15,24 +15,13 @@ Prints the names of the PNG files that it writes; the progress goes to stderr.
 environment:
   IMAGE        the picture
   MASK         white, or transparent, where it is to be drawn anew; unset is everywhere
-  API_URL      http://127.0.0.1:8080
-  API_KEY      sent as a bearer token
-  LOG_FILE     append each prompt and the lines of its answer
-  OUTPUT_DIR   where pictures go (.)
-  N SIZE QUALITY STYLE SAMPLER SEED CFG_SCALE SAMPLE_STEPS NEGATIVE_PROMPT
-               fields of the request; what is unset is the server's
 TEXT
+  shared_environment
 }
 
-API_URL=${API_URL:-http://127.0.0.1:8080}
-LOG_FILE=${LOG_FILE:-/dev/null}
-OUTPUT_DIR=${OUTPUT_DIR:-.}
-# shellcheck source=image_answer.sh
-source "$(dirname "${BASH_SOURCE[0]}")/image_answer.sh"
-
-case ${1-} in -h | --help) usage && exit 0 ;; esac
-if [ $# -gt 1 ]; then usage >&2 && exit 1; fi
-need curl jq base64
+# shellcheck source=image_common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/image_common.sh"
+begin "$@"
 
 # file FIELD PATH: a file as curl wants it, whatever its name holds.
 file() {
@@ -56,24 +45,16 @@ run() {
   )
 }
 
-if [ "${1+given}" ] && [ "${1:0:1}" = @ ]; then
-  readable "${1#@}"
-  show < <(post /v1/images/edits --header 'Content-Type: application/json' --data-binary "@${1#@}")
-  exit
-fi
+case ${1-} in
+  @*)
+    readable "${1#@}"
+    show < <(post /v1/images/edits --header 'Content-Type: application/json' --data-binary "$1")
+    exit
+    ;;
+esac
 
 if [ -z "${IMAGE-}" ]; then echo "image_edit.sh needs a picture: IMAGE=FILE image_edit.sh 'a red hat'" >&2 && exit 1; fi
 readable "$IMAGE"
 if [ -n "${MASK-}" ]; then readable "$MASK"; fi
 
-if [ "${1+given}" ]; then
-  run "$1"
-  exit
-fi
-
-status=0
-while IFS= read -r -e -p '> ' prompt || [ -n "${prompt-}" ]; do
-  [ -n "$prompt" ] || continue
-  run "$prompt" || status=1
-done
-exit "$status"
+run_each "$@"

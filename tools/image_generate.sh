@@ -13,24 +13,13 @@ usage: image_generate.sh [PROMPT | @FILE]
 Prints the names of the PNG files that it writes; the progress goes to stderr.
 
 environment:
-  API_URL      http://127.0.0.1:8080
-  API_KEY      sent as a bearer token
-  LOG_FILE     append each request and the lines of its answer
-  OUTPUT_DIR   where pictures go (.)
-  N SIZE QUALITY STYLE SAMPLER SEED CFG_SCALE SAMPLE_STEPS NEGATIVE_PROMPT
-               fields of the request; what is unset is the server's
 TEXT
+  shared_environment
 }
 
-API_URL=${API_URL:-http://127.0.0.1:8080}
-LOG_FILE=${LOG_FILE:-/dev/null}
-OUTPUT_DIR=${OUTPUT_DIR:-.}
-# shellcheck source=image_answer.sh
-source "$(dirname "${BASH_SOURCE[0]}")/image_answer.sh"
-
-case ${1-} in -h | --help) usage && exit 0 ;; esac
-if [ $# -gt 1 ]; then usage >&2 && exit 1; fi
-need curl jq base64
+# shellcheck source=image_common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/image_common.sh"
+begin "$@"
 
 # body PROMPT: the request.
 body() {
@@ -50,26 +39,22 @@ body() {
       response_format: "b64_json", stream: true, stream_options: {include_usage: true}}'
 }
 
-# run BODY: one exchange.
-run() {
+# send BODY: one exchange.
+send() {
   printf '%s\n' "$1" >>"$LOG_FILE"
   show < <(post /v1/images/generations --header 'Content-Type: application/json' --data-binary @- <<<"$1")
 }
 
-if [ "${1+given}" ]; then
-  case $1 in
-    @*)
-      readable "${1#@}"
-      run "$(cat "${1#@}")"
-      ;;
-    *) run "$(body "$1")" ;;
-  esac
-  exit
-fi
+# run PROMPT: draws it.
+run() {
+  send "$(body "$1")"
+}
 
-status=0
-while IFS= read -r -e -p '> ' prompt || [ -n "${prompt-}" ]; do
-  [ -n "$prompt" ] || continue
-  run "$(body "$prompt")" || status=1
-done
-exit "$status"
+case ${1-} in
+  @*)
+    readable "${1#@}"
+    send "$(cat "${1#@}")"
+    exit
+    ;;
+esac
+run_each "$@"

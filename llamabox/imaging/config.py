@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +15,7 @@ class ImageConfig:
     model: str
     n_threads: int = -1
     main_gpu: int = 0
-    lora: tuple[tuple[str, float], ...] = ()  # adapter files and the scales to begin with; the index is the id
+    lora: tuple[str, ...] = ()  # adapter files; the index is the id
     vae_model: str | None = None  # None of these: in `model`
     taesd_model: str | None = None
     clip_l_model: str | None = None
@@ -64,7 +63,7 @@ class ImageModelInfo:
     strength: float
     width: int
     height: int
-    lora: list[dict[str, Any]] = field(default_factory=list)  # id, path, scale
+    lora: list[dict[str, str]] = field(default_factory=list)  # by id: path
     can_cancel: bool = False  # a job can be stopped within a step
     can_preview: bool = False
     has_control_net: bool = False

@@ -44,5 +44,5 @@ class ImageJob:
     control: Pixels | None = None
     control_strength: float | None = None
     control_canny: bool | None = None
-    lora: tuple[tuple[int, float], ...] = ()  # ids and scales; none: the scales that hold for the server now
+    lora: tuple[tuple[int, float], ...] = ()  # ids and scales; adapters that are not named have none
     preview: str = "none"  # none, fast (a projection), full (decoded)

@@ -50,12 +50,11 @@ class Settings:
 
 
 class Pipeline:
-    """Owns the model. `draw` and `set_lora` are for one thread, `cancel` for any."""
+    """Owns the model. `draw` is for one thread, `cancel` for any."""
 
     def __init__(self, config: ImageConfig, native: Native, model: Diffusion, family: Family) -> None:
         self._config, self._native, self._model, self._family = config, native, model, family
         self._samplers, self._schedules = diffusion.samplers(native), diffusion.schedules(native)
-        self._scales = [scale for _, scale in config.lora]
         self._stop = threading.Event()
         self._upscaler: Upscaler | None = None
         self._owned = ExitStack()  # all that `load` opened
@@ -106,7 +105,7 @@ class Pipeline:
             strength=settings.strength,
             width=min(self._family.size, self._config.max_width),
             height=min(self._family.size, self._config.max_height),
-            lora=self.lora,
+            lora=[{"path": path} for path in self._config.lora],
             can_cancel=self._model.can_cancel,
             can_preview=True,
             has_control_net=self._config.control_net_model is not None,
@@ -114,20 +113,6 @@ class Pipeline:
             schedules=["default", *self._schedules],
             library=diffusion.version(self._native),
         )
-
-    @property
-    def lora(self) -> list[dict[str, object]]:
-        """The adapters, with the scales that hold now."""
-        return [
-            {"id": index, "path": path, "scale": self._scales[index]}
-            for index, (path, _) in enumerate(self._config.lora)
-        ]
-
-    def set_lora(self, scales: Sequence[tuple[int, float]]) -> None:
-        """Pairs of id and scale, for the jobs to come; adapters that are not named get 0. Raises InvalidRequest."""
-        self._files(scales)
-        named = dict(scales)
-        self._scales = [named.get(index, 0.0) for index in range(len(self._scales))]
 
     def cancel(self) -> bool:
         """End the job that is drawn, within a step. False where the library cannot: then after this image. Any thread.
@@ -185,14 +170,14 @@ class Pipeline:
             cfg_scale=cfg_scale,
             guidance=_first(job.guidance, config.guidance),
             strength=_first(job.strength, config.strength),
-            lora=self._files(job.lora or tuple(enumerate(self._scales))),
+            lora=self._files(job.lora),
         )
 
     def _files(self, scales: Sequence[tuple[int, float]]) -> tuple[tuple[str, float], ...]:
         for index, _ in scales:
             if not 0 <= index < len(self._config.lora):
                 raise InvalidRequest(f"invalid adapter id {index}: there are {len(self._config.lora)}", field="lora")
-        return tuple((self._config.lora[index][0], scale) for index, scale in scales if scale != 0.0)
+        return tuple((self._config.lora[index], scale) for index, scale in scales if scale != 0.0)
 
     def _control(self, job: ImageJob) -> Picture | None:
         """The control image as it goes to the model."""
@@ -278,7 +263,7 @@ def _check_other_files(config: ImageConfig) -> None:
     for path in (*parts, config.control_net_model, config.upscale_model):
         if path is not None:
             tensors_of(Path(path))
-    for path, _ in config.lora:
+    for path in config.lora:
         tensors = tensors_of(Path(path))
         if tensors is not None and not any(mark in name for name in tensors for mark in ADAPTER_MARKS):
             raise fault(Path(path), "it is not a LoRA adapter, by the names of its tensors")

@@ -135,7 +135,6 @@ def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelIn
     style = _choice(body, "style", STYLES) if "style" in body else ""
     extra = [] if sampler else [words for words in (quality, style) if words]
     negative = _text(body, next((name for name in NEGATIVE if name in body), NEGATIVE[0]))
-    scales = dict(parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else services.config.defaults.lora)
     return ImageJob(
         request_id=services.next_request_id(),
         prompt=_text(body, "prompt"),
@@ -159,8 +158,7 @@ def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelIn
         slg_layers=_parse_layers(body),
         control_strength=_number(body, "control_strength", 0.0, 1.0),
         control_canny=numbers.boolean("control_canny", body["control_canny"]) if "control_canny" in body else None,
-        # All of them, those at 0 too: none at all would stand for what the worker was started with.
-        lora=tuple((adapter_id, scales.get(adapter_id, 0.0)) for adapter_id in range(len(info.lora))),
+        lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else services.config.defaults.lora,
         preview=preview,
     )
 

@@ -12,7 +12,7 @@ from llamabox.errors import NotSupported
 from llamabox.server.endpoint import parse_body, serve_body
 from llamabox.server.lora_fields import parse_lora
 from llamabox.server.responses.json import JsonResponse
-from llamabox.server.services import Services, services_of
+from llamabox.server.services import Services, any_services
 
 BODY = "adapters"
 """What the array that is the body of the POST is called in messages."""
@@ -22,7 +22,7 @@ class LoraAdapters:
     """An ASGI app: GET tells one object an adapter, with the scale that holds now; POST sets the scales."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services = services_of(Request(scope), Services)
+        services = any_services(Request(scope))
         if not services.model().lora:
             raise NotSupported("This server does not support LoRA adapters. Start it with `--lora`")
         if scope["method"] != "POST":

@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.errors import NotSupported
-from llamabox.server.services import Services, services_of
+from llamabox.server.services import any_services
 
 
 async def metrics(request: Request) -> Response:
     """Contract 2.3."""
-    services = services_of(request, Services)
+    services = any_services(request)
     if not services.config.enable_metrics:
         raise NotSupported("This server does not support metrics endpoint. Start it with `--metrics`")
     headers = {"content-type": "text/plain; version=0.0.4", "process-start-time-unix": str(services.created)}

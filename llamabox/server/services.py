@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -35,7 +36,7 @@ class Scraped(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Services:
+class Services(ABC):
     """One for each app, of one of the two kinds below. Belongs to the event loop."""
 
     config: ServerConfig
@@ -67,13 +68,15 @@ class Services:
         """The loaded model; Unavailable while there is none."""
         return _loaded(self.client.info)
 
+    @abstractmethod
     def describe(self) -> str:
         """The loaded model in one line, for the log."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def warm(self) -> None:
         """What is worth doing once the model is loaded. Never raises."""
 
+    @abstractmethod
     async def close(self) -> None:
         """Ends what the routes started beside the worker. Idempotent."""
 
@@ -123,14 +126,27 @@ class ImageServices(Services):
             f"{self.images.n_parallel} may wait"
         )
 
+    async def warm(self) -> None:
+        """Nothing is."""
+
+    async def close(self) -> None:
+        """They started nothing."""
+
 
 Kind = TypeVar("Kind", bound=Services)
 Info = TypeVar("Info")
 
 
-def services_of(connection: HTTPConnection, kind: type[Kind]) -> Kind:
-    """The typed way to `app.state.services`; a route asks for the kind that it is mounted on."""
+def any_services(connection: HTTPConnection) -> Services:
+    """The typed way to `app.state.services`, for a route that every server has."""
     services = connection.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+def services_of(connection: HTTPConnection, kind: type[Kind]) -> Kind:
+    """The same for a route that one kind of server has."""
+    services = any_services(connection)
     assert isinstance(services, kind)
     return services
 

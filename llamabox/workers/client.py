@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,19 @@ from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, Unavailab
 from llamabox.workers.comeback import Comeback
 from llamabox.workers.embedding import Embedding
 from llamabox.workers.generation import MAX_LAG, Generation
-from llamabox.workers.protocol import Abort, Configure, Embed, Message, Ready, Step, Submit, Vectors, read_error
+from llamabox.workers.protocol import (
+    Abort,
+    Call,
+    Configure,
+    Embed,
+    Message,
+    Ready,
+    Reply,
+    Step,
+    Submit,
+    Vectors,
+    read_error,
+)
 from llamabox.workers.supervisor import Backoff
 from llamabox.workers.suspects import Suspects
 from llamabox.workers.text_config import ModelInfo, TextConfig
@@ -41,6 +54,8 @@ class TextClient(WorkerClient[ModelInfo]):
         self._generations: dict[str, Generation] = {}
         self._embeddings: dict[str, Embedding] = {}
         self._n_embeddings = 0
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._n_calls = 0
         self._suspects = Suspects(time.monotonic)
         self._comeback = Comeback(config.rpc_servers, self._suspects, self._notify)
         self._max_lag = max_lag
@@ -85,6 +100,19 @@ class TextClient(WorkerClient[ModelInfo]):
         """
         prompts = [[document] for document in documents]
         return self._embed(prompts, query=query, field=field, n_document=n_document, truncate=truncate)
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        """The worker's answer. Raises the Reply's error; Unavailable when the worker is not ready or dies meanwhile."""
+        channel = self._open_channel()
+        self._n_calls += 1
+        call_id = self._n_calls
+        channel.send(Call(call_id, method, arguments))
+        answer = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = answer
+        try:
+            return await answer
+        finally:
+            self._calls.pop(call_id, None)
 
     def _embed(self, prompts: Sequence[Sequence[str | int]], **settings: Any) -> Embedding:
         self._open_channel()
@@ -143,6 +171,8 @@ class TextClient(WorkerClient[ModelInfo]):
             case Vectors():
                 self._present = message.activity
                 self._hand_out(message.vectors)
+            case Reply():
+                self._answer(message)
             case Ready():
                 self._is_ready(message.info)
                 self._resume()
@@ -164,6 +194,15 @@ class TextClient(WorkerClient[ModelInfo]):
             embedding = self._embeddings.get(vector.request_id)
             if embedding is not None:  # else it was aborted
                 embedding.push(vector)
+
+    def _answer(self, reply: Reply) -> None:
+        answer = self._calls.get(reply.call_id)
+        if answer is None or answer.done():  # the caller went away
+            return
+        if reply.error is None:
+            answer.set_result(reply.value)
+        else:
+            answer.set_exception(read_error(reply.error))
 
     def _lost(self, sentence: str, *, died: bool) -> None:
         self._past = self.activity
@@ -194,3 +233,6 @@ class TextClient(WorkerClient[ModelInfo]):
                 generation.fail(Unavailable(sentence))
         for embedding in list(self._embeddings.values()):
             embedding.fail(Unavailable(sentence))
+        for answer in self._calls.values():
+            if not answer.done():
+                answer.set_exception(Unavailable(sentence))

@@ -10,8 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from llamabox.errors import ChannelBroken, LlamaboxError, QueueFull, ServerFault, Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
@@ -119,18 +118,6 @@ class ImageClient(WorkerClient[ImageModelInfo]):
         self._waiting.append(drawing)
         self._go_on()
         return drawing
-
-    async def call(self, method: str, **arguments: Any) -> Any:
-        """get_lora, and set_lora with `scales`, pairs of id and scale: both answer with the adapters as they are then.
-
-        Raises as WorkerClient.call. Scales outlive the worker.
-        """
-        value = await super().call(method, **arguments)
-        if method == "set_lora":
-            files = (path for path, _ in self.config.lora)
-            scales = (float(one["scale"]) for one in value)
-            self.config = replace(self.config, lora=tuple(zip(files, scales, strict=True)))
-        return value
 
     def _configure(self) -> Message:
         self._pace.load_began()

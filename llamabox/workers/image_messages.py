@@ -52,12 +52,7 @@ _PICTURES = ("init", "mask", "control")
 """The fields of a job that hold one, in the order in which they stand in the payload."""
 
 _EVENTS: dict[str, type[Any]] = {
-    "started": Started,
-    "progress": Progress,
-    "preview": Preview,
-    "drawn": Drawn,
-    "failed": Failed,
-    "finished": Finished,
+    kind.__name__.lower(): kind for kind in (Started, Progress, Preview, Drawn, Failed, Finished)
 }
 
 
@@ -108,7 +103,7 @@ def _event(body: list[Any], payload: bytes) -> Told:
 
 
 def _image_config(values: dict[str, Any]) -> ImageConfig:
-    values["lora"] = tuple((path, scale) for path, scale in values["lora"])
+    values["lora"] = tuple(values["lora"])
     return ImageConfig(**values)
 
 

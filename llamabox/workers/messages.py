@@ -9,15 +9,6 @@ from llamabox.workers.wire import Wire, header_only
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A question with one Reply. `method` is one of those that the worker's kind knows."""
-
-    call_id: int
-    method: str
-    arguments: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Shutdown:
     """End in order, exit 0. A text worker finishes its step; an image worker does not wait for the one it draws."""
 
@@ -37,26 +28,15 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer to a Call: `value`, or `error` as `errors.to_wire()`."""
-
-    call_id: int
-    value: Any = None
-    error: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class StopAsked:
     """Somebody sent the worker a SIGTERM: it goes on, and the server is to stop everything in order."""
 
 
-CommonMessage = Call | Shutdown | Loading | LoadFailed | Reply | StopAsked
+CommonMessage = Shutdown | Loading | LoadFailed | StopAsked
 
 WIRES: dict[type[Any], Wire] = {
-    Call: header_only("call", lambda fields: Call(**fields)),
     Shutdown: header_only("shutdown", lambda fields: Shutdown(**fields)),
     Loading: header_only("loading", lambda fields: Loading(**fields)),
     LoadFailed: header_only("load_failed", lambda fields: LoadFailed(**fields)),
-    Reply: header_only("reply", lambda fields: Reply(**fields)),
     StopAsked: header_only("stop_asked", lambda fields: StopAsked(**fields)),
 }

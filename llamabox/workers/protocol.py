@@ -1,10 +1,10 @@
 """The messages between the server process and its workers, and their encoding.
 
-    server → worker          Call · Shutdown
-    worker → server          Loading · LoadFailed · Reply · StopAsked
+    server → worker          Shutdown
+    worker → server          Loading · LoadFailed · StopAsked
 
-    server → text worker     Configure · Submit · Embed · Abort
-    text worker → server     Ready · Step · Vectors
+    server → text worker     Configure · Submit · Embed · Abort · Call
+    text worker → server     Ready · Step · Vectors · Reply
 
     server → image worker    ConfigureImages · Draw · Cancel
     image worker → server    ImagesReady · Told
@@ -27,8 +27,19 @@ import orjson
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, from_wire
 from llamabox.workers import image_messages, messages, text_messages
 from llamabox.workers.image_messages import Cancel, ConfigureImages, Draw, ImageMessage, ImagesReady, Told
-from llamabox.workers.messages import Call, CommonMessage, LoadFailed, Loading, Reply, Shutdown, StopAsked
-from llamabox.workers.text_messages import Abort, Configure, Embed, Ready, Step, Submit, TextMessage, Vectors
+from llamabox.workers.messages import CommonMessage, LoadFailed, Loading, Shutdown, StopAsked
+from llamabox.workers.text_messages import (
+    Abort,
+    Call,
+    Configure,
+    Embed,
+    Ready,
+    Reply,
+    Step,
+    Submit,
+    TextMessage,
+    Vectors,
+)
 from llamabox.workers.wire import Wire
 
 __all__ = [

@@ -64,6 +64,15 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A question with one Reply. `method` is one of those that the worker knows."""
+
+    call_id: int
+    method: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The model answers from now on."""
 
@@ -87,7 +96,16 @@ class Vectors:
     activity: Activity
 
 
-TextMessage = Configure | Submit | Embed | Abort | Ready | Step | Vectors
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a Call: `value`, or `error` as `errors.to_wire()`."""
+
+    call_id: int
+    value: Any = None
+    error: dict[str, Any] | None = None
+
+
+TextMessage = Configure | Submit | Embed | Abort | Call | Ready | Step | Vectors | Reply
 
 
 def _step_body(step: Step) -> list[Any]:
@@ -166,7 +184,9 @@ WIRES: dict[type[Any], Wire] = {
     Submit: header_only("submit", _submit, _submit_body),
     Embed: header_only("embed", lambda fields: Embed(**fields)),
     Abort: header_only("abort", lambda fields: Abort(**fields)),
+    Call: header_only("call", lambda fields: Call(**fields)),
     Ready: header_only("ready", lambda fields: Ready(ModelInfo(**fields["info"]))),
     Step: header_only("step", _step, _step_body),
     Vectors: Wire("vectors", _pack_vectors, _vectors),
+    Reply: header_only("reply", lambda fields: Reply(**fields)),
 }

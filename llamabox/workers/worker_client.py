@@ -1,4 +1,4 @@
-"""What the clients of all kinds of worker do alike: states, sessions, calls, deaths and restarts."""
+"""What the clients of all kinds of worker do alike: states, sessions, deaths and restarts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import enum
 import logging
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Generic, TypeVar
 
 from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, Unavailable
 from llamabox.workers.channel import AsyncChannel
-from llamabox.workers.protocol import Call, LoadFailed, Loading, Message, Reply, StopAsked, read_error
+from llamabox.workers.protocol import LoadFailed, Loading, Message, StopAsked, read_error
 from llamabox.workers.supervisor import Backoff, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class WorkerState(enum.Enum):
     STOPPED = "stopped"
 
 
-class WorkerClient(Generic[Info]):
+class WorkerClient(ABC, Generic[Info]):
     """Runs a worker and speaks to it. Belongs to the server's event loop; `stop` must be awaited before that ends.
 
     As a context manager it starts on entry and stops on exit. Whoever derives from it says in the methods at the end
@@ -62,8 +63,6 @@ class WorkerClient(Generic[Info]):
         self._channel: AsyncChannel | None = None  # None also for a worker that is given up
         self._is_planned = False  # the restart that is under way
         self._ready_since: float | None = None
-        self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._n_calls = 0
 
     @property
     def n_restarts(self) -> int:
@@ -113,19 +112,6 @@ class WorkerClient(Generic[Info]):
     ) -> None:
         await self.stop(grace=5.0)
 
-    async def call(self, method: str, **arguments: Any) -> Any:
-        """The worker's answer. Raises the Reply's error; Unavailable when the worker is not ready or dies meanwhile."""
-        channel = self._open_channel()
-        self._n_calls += 1
-        call_id = self._n_calls
-        channel.send(Call(call_id, method, arguments))
-        answer = asyncio.get_running_loop().create_future()
-        self._calls[call_id] = answer
-        try:
-            return await answer
-        finally:
-            self._calls.pop(call_id, None)
-
     def _open_channel(self) -> AsyncChannel:
         """Raises Unavailable when the worker takes no requests now."""
         if self.state is not WorkerState.READY or self._channel is None:
@@ -144,8 +130,7 @@ class WorkerClient(Generic[Info]):
                 return Unavailable("The model could not be loaded")
             case WorkerState.STOPPED:
                 return Unavailable("The server is stopping")
-        how = "is being restarted" if self._is_planned else "ended unexpectedly and is being restarted"
-        return Unavailable(f"The {self._kind} worker {how}: try again")
+        return Unavailable(f"The {self._kind} worker ended unexpectedly and is being restarted: try again")
 
     def _restart(self) -> None:
         """Ends a worker that is READY, at once, and has another started without delay. What it has in flight fails."""
@@ -177,8 +162,6 @@ class WorkerClient(Generic[Info]):
         if self._channel is None:  # what a worker that is given up had already sent
             return
         match message:
-            case Reply():
-                self._answer(message)
             case Loading():
                 self.progress = message.progress
                 self._notify()
@@ -199,15 +182,6 @@ class WorkerClient(Generic[Info]):
         self._is_planned = False
         self._enter(WorkerState.READY)
 
-    def _answer(self, reply: Reply) -> None:
-        answer = self._calls.get(reply.call_id)
-        if answer is None or answer.done():  # the caller went away
-            return
-        if reply.error is None:
-            answer.set_result(reply.value)
-        else:
-            answer.set_exception(read_error(reply.error))
-
     def _end_session(self) -> None:
         """The channel is at its end. The state tells so before anything else is awaited: /health reads it."""
         self._channel = None
@@ -215,7 +189,6 @@ class WorkerClient(Generic[Info]):
         if died:
             self._enter(WorkerState.RESTARTING)
         self._lost(f"The {self._kind} worker ended while it served this request: try again", died=died)
-        self._fail_calls(f"The {self._kind} worker ended while it served this request: try again")
 
     def _ended(self, code: int | None, how: str) -> bool:
         """The process is reaped: is there to be another?"""
@@ -238,15 +211,7 @@ class WorkerClient(Generic[Info]):
 
     def _stopped(self) -> None:
         self._enter(WorkerState.STOPPED)
-        sentence = self._refusal().message
-        self._fail_all(sentence)
-        self._fail_calls(sentence)
-
-    def _fail_calls(self, sentence: str) -> None:
-        """An exception for each, because each is raised in a task of its own and collects that one's traceback."""
-        for answer in self._calls.values():
-            if not answer.done():
-                answer.set_exception(Unavailable(sentence))
+        self._fail_all(self._refusal().message)
 
     def _enter(self, state: WorkerState) -> None:
         if state is not self.state and self.state is not WorkerState.STOPPED:
@@ -261,18 +226,18 @@ class WorkerClient(Generic[Info]):
         """Awaited before each worker is started: returns when there may be one, False after `_cannot_load`."""
         return True
 
+    @abstractmethod
     def _configure(self) -> Message:
         """A new worker's first message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _handle(self, message: Message) -> None:
         """One of this kind of worker, Ready among them. Raises ChannelBroken for what it does not send."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lost(self, sentence: str, *, died: bool) -> None:
         """The worker is gone: what was in flight in it fails. `died`: unexpectedly, when it was READY."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _fail_all(self, sentence: str) -> None:
         """There will be no other worker: everything fails."""
-        raise NotImplementedError

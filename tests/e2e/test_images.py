@@ -19,6 +19,7 @@ import pytest
 from e2e.server_process import ServerProcess
 from e2e.survival import metric, wait_for
 from models.tiny_image import COLOURS, TinyImage
+from models.tiny_image_parts import write_lora
 from PIL import Image
 
 from tests.server.test_image_uploads import BAD, GOOD
@@ -258,6 +259,32 @@ def test_a_worker_that_is_killed_costs_its_own_job_only(server: ServerProcess) -
     reply = server.ok(GENERATE, {"prompt": prompt("green", "square", "red"), **SIZE})
     assert_shows(opened(reply["data"][0]["b64_json"]), "green", "red")
     assert "libstable-diffusion" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+
+
+def test_the_scales_of_adapters_are_the_servers_and_outlive_a_worker(tiny_image: TinyImage, tmp_path: Path) -> None:
+    adapter = str(write_lora(tmp_path / "green.safetensors"))
+    words = ("-m", str(tiny_image.model), "--image-taesd-model", str(tiny_image.taesd), "--lora", adapter)
+    with ServerProcess(tmp_path / "log", "--images", *words, "--metrics") as server:
+
+        def assert_draws(colour: str, **fields: Any) -> None:
+            reply = server.ok(GENERATE, {"prompt": "red", **SIZE, **fields})
+            assert_shows(opened(reply["data"][0]["b64_json"]), colour, colour)
+
+        def assert_holds(scale: float) -> None:
+            assert server.http.get("/lora-adapters").json() == [{"id": 0, "path": adapter, "scale": scale}]
+
+        assert_holds(1.0)
+        assert_draws("yellow")
+        assert_draws("red", lora=[])
+        assert server.post("/lora-adapters", [{"id": 0, "scale": 0}]).json() == {"success": True}
+        assert_holds(0.0)
+        assert_draws("red")
+        assert_draws("yellow", lora=[{"id": 0, "scale": 1}])
+        os.kill(server.worker_pid("image"), signal.SIGKILL)
+        wait_for(lambda: metric(server, "llamabox:worker_restarts_total") == 1, "its end is noticed")
+        wait_for(lambda: server.health() == 200, "the model is loaded again")
+        assert_holds(0.0)
+        assert_draws("red")
 
 
 def test_a_language_model_runs_beside_it(server: ServerProcess, model: Path, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +10,8 @@ from pathlib import Path
 import pytest
 from e2e.server_process import ServerProcess
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-SETTINGS = ("MAX_TOKENS", "SEED", "STOP", "TEMP", "TOP_P", "TOP_K", "N_PREDICT", "API_KEY", "LOG_FILE", "LOGPROBS")
+from tests.tools import test_scripts
+
 QUESTION = "What is the capital of France?"
 
 
@@ -25,18 +23,7 @@ def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
 def run(
     script: str, server: ServerProcess, *words: str, stdin: str = "", **env: str
 ) -> subprocess.CompletedProcess[str]:
-    for tool in ("bash", "curl", "jq"):
-        assert shutil.which(tool), f"the scripts need {tool}: install it"
-    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    return subprocess.run(
-        ["bash", str(TOOLS / script), *words],
-        input=stdin,
-        env={**clean, "API_URL": server.url, "API_KEY": "k-1", "TEMP": "0", **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return test_scripts.run(script, server, *words, stdin=stdin, **{"API_KEY": "k-1", "TEMP": "0", **env})
 
 
 def direct(server: ServerProcess, path: str, body: object) -> dict[str, object]:

@@ -158,15 +158,8 @@ def test_previews_come_with_the_steps(artist: Artist, kind: str) -> None:
 # ---- adapters and upscaling ------------------------------------------------------------------------------------------
 
 
-def _scales(config: ImageConfig, scales: Sequence[tuple[int, float]]) -> list[dict[str, object]]:
-    loaded = pipeline(config)
-    loaded.set_lora(scales)
-    found: list[dict[str, object]] = loaded.lora
-    return found
-
-
-def test_adapters_are_mixed_in_by_the_job_or_by_the_server(artist: Artist, lora: Path) -> None:
-    config = artist.config(lora=((str(lora), 0.0),))
+def test_adapters_are_mixed_in_by_the_job(artist: Artist, lora: Path) -> None:
+    config = artist.config(lora=(str(lora),))
 
     def green(**fields: Any) -> int:
         (image,) = images(artist.draw("red", config=config, width=64, height=64, **fields))
@@ -174,14 +167,11 @@ def test_adapters_are_mixed_in_by_the_job_or_by_the_server(artist: Artist, lora:
 
     plain_red, half, whole = green(), green(lora=((0, 0.5),)), green(lora=((0, 1.0),))
     assert plain_red < 40 < 100 < half < 156 < 220 < whole
-    assert artist.run(_scales, config, [(0, 1.0)]) == [{"id": 0, "path": str(lora), "scale": 1.0}]
-    assert green() > 220
-    assert green(lora=((0, 0.0),)) < 40
-    assert artist.run(_scales, config, [])[0]["scale"] == 0.0
-    assert green() < 40
-    for wrong in ([(1, 1.0)], [(-1, 1.0)]):
+    assert green(lora=((0, 0.0),)) == green() == plain_red, "a scale holds for its job"
+    assert artist.info(lora=config.lora).lora == [{"path": str(lora)}]
+    for wrong in (1, -1):
         with pytest.raises(InvalidRequest, match="invalid adapter id"):
-            artist.run(_scales, config, wrong)
+            green(lora=((wrong, 1.0),))
 
 
 def test_upscaling_multiplies_the_size_each_time(artist: Artist, upscaler: Path) -> None:
@@ -250,7 +240,7 @@ def test_a_file_that_cannot_be_a_model_is_refused_in_one_line(
         assert "\n" not in refused.value.message
         assert str(tmp_path / name) in refused.value.message
     with pytest.raises(ModelLoadError, match="not a LoRA adapter"):
-        artist.info(lora=((str(upscaler), 1.0),))
+        artist.info(lora=(str(upscaler),))
     for path, what in ((tmp_path / "none", "no such file"), (tmp_path, "not a regular file")):
         for option in ("model", "taesd_model", "vae_model", "upscale_model", "control_net_model"):
             with pytest.raises(ModelLoadError, match=what):

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
 
 from PIL import Image
 
@@ -161,6 +160,3 @@ class FakeImageClient:
     async def asked(self) -> FakeDrawing:
         """The next drawing that a request asked for."""
         return await self._arrivals.get()
-
-    async def call(self, method: str, **arguments: Any) -> Any:
-        raise AssertionError(f"the server asks nothing of the worker, least of all {method}")

@@ -16,7 +16,7 @@ from llamabox.workers.client import WorkerState
 from tests.server.fake_images import IMAGES, INFO, FakeImageClient, FakeJob, FakeQueue
 
 GENERATE = "/v1/images/generations"
-ADAPTERS = [{"id": 0, "path": "/a.safetensors", "scale": 1.0}, {"id": 1, "path": "/b.safetensors", "scale": 0.5}]
+ADAPTERS = [{"path": "/a.safetensors"}, {"path": "/b.safetensors"}]
 
 
 def served(client: FakeImageClient | None = None, **config: Any) -> TestClient:
@@ -90,15 +90,18 @@ def test_metrics_are_the_sums_over_the_pictures() -> None:
 def test_adapters() -> None:
     client = FakeImageClient(info=replace(INFO, lora=ADAPTERS))
     with served(client, defaults=GenerationParams(lora=((1, 0.5),))) as http:
-        assert http.get("/lora-adapters").json() == [{**ADAPTERS[0], "scale": 0.0}, ADAPTERS[1]]
+        assert http.get("/lora-adapters").json() == [
+            {"id": 0, "path": "/a.safetensors", "scale": 0.0},
+            {"id": 1, "path": "/b.safetensors", "scale": 0.5},
+        ]
         http.post(GENERATE, json={"prompt": "a"})
-        assert client.jobs[-1].lora == ((0, 0.0), (1, 0.5))
+        assert client.jobs[-1].lora == ((1, 0.5),)
         assert http.post("/lora-adapters", json=[{"id": 0, "scale": 2}]).json() == {"success": True}
         assert [one["scale"] for one in http.get("/lora-adapters").json()] == [2.0, 0.0]
         http.post(GENERATE, json={"prompt": "a"})
-        assert client.jobs[-1].lora == ((0, 2.0), (1, 0.0))
+        assert client.jobs[-1].lora == ((0, 2.0),)
         http.post(GENERATE, json={"prompt": "a", "lora": [{"id": 1, "scale": -1}]})
-        assert client.jobs[-1].lora == ((0, 0.0), (1, -1.0))
+        assert client.jobs[-1].lora == ((1, -1.0),)
         assert http.post("/lora-adapters", json=[{"id": 2, "scale": 2}]).status_code == 400
         assert [one["scale"] for one in http.get("/lora-adapters").json()] == [2.0, 0.0]
     with served() as http:

@@ -13,13 +13,12 @@ A job's prompt is a command, see `FakePipeline.draw`.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import resource
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from llamabox.errors import InvalidRequest, ModelLoadError
@@ -45,7 +44,6 @@ class FakePipeline:
             strength=0.75,
             width=512,
             height=512,
-            lora=[{"id": i, "path": path, "scale": scale} for i, (path, scale) in enumerate(config.lora)],
             can_cancel=can_cancel,
         )
 
@@ -106,11 +104,6 @@ class FakePipeline:
         if self.info.can_cancel:
             os.write(self.canceller, b".")
         return self.info.can_cancel
-
-    def set_lora(self, scales: Sequence[tuple[int, float]]) -> None:
-        given = dict(scales)
-        lora = [{**one, "scale": given.get(one["id"], 0.0)} for one in self.info.lora]
-        self.info = dataclasses.replace(self.info, lora=lora)
 
     def close(self) -> None:
         os.close(self.gate)

@@ -282,8 +282,6 @@ def test_the_worker_is_restarted_when_that_is_cheaper_than_finishing(
             await until(first, step("a", 1, 4))
             first.abort()
             assert client.state is WorkerState.RESTARTING
-            with pytest.raises(Unavailable, match="is being restarted"):
-                await client.call("get_lora")
             told = await asyncio.gather(all_of(second), all_of(third))
             assert [len(images(events)) for events in told] == [1, 1]
             assert client.pid != pid
@@ -357,8 +355,6 @@ def test_a_death_costs_the_running_job_only(stage: Stage, new_loop: Loop) -> Non
         async with stage.ready() as client:
             running = await held(client, "a")
             waiting = [client.draw(job(name)) for name in "bc"]
-            call = asyncio.ensure_future(client.call("get_lora"))
-            assert await call == []
             kill(client)
             with pytest.raises(Unavailable, match="ended while it served"):
                 await running.batch()
@@ -431,26 +427,6 @@ def test_copies_of_a_killer_that_wait_are_refused_after_the_second_death(stage: 
                 await all_of(killers[2])
             assert len(images(await all_of(last))) == 1
             assert client.n_restarts == 2
-
-    run(main())
-
-
-# LoRA
-
-
-def test_scales_are_told_set_and_outlive_the_worker(stage: Stage) -> None:
-    async def main() -> None:
-        async with stage.ready(lora=(("a.gguf", 1.0), ("b.gguf", 0.5))) as client:
-            first = await held(client, "a")  # calls are answered while a job is drawn
-            assert [one["scale"] for one in await client.call("get_lora")] == [1.0, 0.5]
-            assert [one["scale"] for one in await client.call("set_lora", scales=[(1, 0.25)])] == [0.0, 0.25]
-            with pytest.raises(InvalidRequest, match="invalid adapter id"):
-                await client.call("set_lora", scales=[(2, 1.0)])
-            kill(client)
-            with pytest.raises(Unavailable):
-                await first.batch()
-            await client.wait_ready()
-            assert [one["scale"] for one in await client.call("get_lora")] == [0.0, 0.25]
 
     run(main())
 

@@ -6,15 +6,15 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-from llamabox.errors import InvalidRequest, LlamaboxError, NotSupported, ServerFault, to_wire
+from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.events import Event, Failed, Finished, Started
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.protocol import Call, Cancel, Draw, Message, Reply, Shutdown, Told
+from llamabox.workers.protocol import Cancel, Draw, Message, Shutdown, Told
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,6 @@ class Draws(Protocol):
 
     def cancel(self) -> bool:
         """From any thread: end the draw that runs. False where the library cannot: then after its image."""
-
-    def set_lora(self, scales: Sequence[tuple[int, float]]) -> None:
-        """Of jobs that do not say. From any thread; adapters that are not named get 0."""
 
     def close(self) -> None: ...
 
@@ -97,23 +94,22 @@ class Loop:
 
 
 class Reader:
-    """The thread that receives, and answers calls, while the other draws."""
+    """The thread that receives while the other draws."""
 
     def __init__(self, channel: BlockingChannel, stopping: threading.Event) -> None:
         """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
         self._channel = channel
         self._stopping = stopping
         self._loop: Loop | None = None
-        self._pipeline: Draws | None = None
         self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
 
     def start(self) -> None:
         """Begin to receive. While nothing serves yet, Shutdown and the end of the channel end the process."""
         self._thread.start()
 
-    def serve(self, loop: Loop, pipeline: Draws) -> None:
+    def serve(self, loop: Loop) -> None:
         """From now on jobs are taken in. Called before ImagesReady is sent."""
-        self._loop, self._pipeline = loop, pipeline
+        self._loop = loop
 
     def _run(self) -> None:
         while (message := self._channel.receive()) is not None:
@@ -130,8 +126,6 @@ class Reader:
             case Cancel():
                 assert self._loop is not None, "a cancel before ImagesReady"
                 self._loop.cancel(message.request_id)
-            case Call():
-                self._channel.send(self._answer(message))
             case Shutdown():
                 self._stopping.set()
                 if self._loop is None or not self._loop.end():
@@ -139,29 +133,3 @@ class Reader:
                     os._exit(0)
             case _:
                 logger.error("an image worker has no use for a %s message", type(message).__name__)
-
-    def _answer(self, call: Call) -> Reply:
-        assert self._pipeline is not None, "a call before ImagesReady"
-        try:
-            return Reply(call.call_id, value=_called(self._pipeline, call.method, call.arguments))
-        except LlamaboxError as error:
-            return Reply(call.call_id, error=to_wire(error))
-        except Exception as error:
-            logger.exception("call %s", call.method)
-            return Reply(call.call_id, error=to_wire(ServerFault(f"{call.method}: {error}")))
-
-
-def _called(pipeline: Draws, method: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """The adapters as they are after the call. Raises InvalidRequest, NotSupported for an unknown method."""
-    match method:
-        case "get_lora":
-            return pipeline.info.lora
-        case "set_lora":
-            scales = [(lora_id, scale) for lora_id, scale in arguments["scales"]]
-            known = {one["id"] for one in pipeline.info.lora}
-            for lora_id, _ in scales:
-                if lora_id not in known:
-                    raise InvalidRequest(f"invalid adapter id: there is no {lora_id}", field="id")
-            pipeline.set_lora(scales)
-            return pipeline.info.lora
-    raise NotSupported(f"the image worker knows no call {method!r}")

@@ -51,7 +51,7 @@ def serve(channel: BlockingChannel, config: ImageConfig, stopping: threading.Eve
     spin_briefly(os.environ)
     pipeline = load(config, lambda progress: channel.send(Loading(progress)))
     loop = Loop(channel, pipeline)
-    reader.serve(loop, pipeline)
+    reader.serve(loop)
     gc.collect()
     gc.freeze()  # what is there now stays: no collection need look at it again
     channel.send(ImagesReady(pipeline.info))

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-from llamabox.errors import NotSupported
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Finished, Progress, Started
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.image.loop import Loop, Reader
-from llamabox.workers.protocol import Call, Cancel, Draw, Message, Reply, Shutdown, Told, read_error
+from llamabox.workers.protocol import Cancel, Draw, Message, Shutdown, Told
+from tests.server.fake_images import INFO
 
-INFO = ImageModelInfo(
-    path="fake",
-    family="fake",
-    sampler="euler",
-    schedule="discrete",
-    steps=2,
-    cfg_scale=1.0,
-    guidance=3.5,
-    strength=0.75,
-    width=512,
-    height=512,
-)
 WAIT = 30.0
 
 
@@ -55,8 +43,6 @@ class LedPipeline:
         self.is_cancelled = True
         return True
 
-    def set_lora(self, scales: Sequence[tuple[int, float]]) -> None: ...
-
     def close(self) -> None:
         self.is_closed = True
 
@@ -70,17 +56,18 @@ class Worker:
         self.loop = Loop(theirs, self.pipeline)
         self.stopping = threading.Event()
         reader = Reader(theirs, self.stopping)
-        reader.serve(self.loop, self.pipeline)
+        reader.serve(self.loop)
         reader.start()
 
     def expect(self, *messages: Message) -> None:
         for message in messages:
             assert self.channel.receive() == message
 
-    def answers(self) -> None:
-        """All that was sent before is done, for one thread receives it all."""
-        self.channel.send(Call(1, "get_lora", {}))
-        self.expect(Reply(1, []))
+    def begins(self, request_id: str) -> None:
+        """That job is being drawn, and waits to be let."""
+        self.channel.send(draw(request_id))
+        assert self.pipeline.entered.acquire(timeout=WAIT)
+        self.expect(Told(Started(request_id)))
 
 
 @contextmanager
@@ -110,23 +97,17 @@ def whole(request_id: str) -> list[Message]:
 
 def test_a_job_that_is_cancelled_before_it_is_begun_is_not_drawn() -> None:
     with running() as worker:
-        worker.channel.send(draw("a"))
-        assert worker.pipeline.entered.acquire(timeout=WAIT)
-        worker.channel.send(draw("b"))
-        worker.channel.send(Cancel("b"))
-        worker.expect(Told(Started("a")))
-        worker.answers()
+        worker.begins("a")
+        worker.loop.take(draw("b").job)
+        worker.loop.cancel("b")
         worker.pipeline.may_begin.release()
         worker.expect(*whole("a")[1:], Told(Started("b")), Told(Finished("b")))
 
 
 def test_a_cancel_that_a_draw_has_forgotten_as_it_began_ends_it_all_the_same() -> None:
     with running() as worker:
-        worker.channel.send(draw("a"))
-        assert worker.pipeline.entered.acquire(timeout=WAIT)
-        worker.channel.send(Cancel("a"))
-        worker.expect(Told(Started("a")))
-        worker.answers()
+        worker.begins("a")
+        worker.loop.cancel("a")
         worker.pipeline.may_begin.release()
         worker.expect(Told(Progress("a", 0, 0, 2)), Told(Finished("a")))
 
@@ -144,11 +125,8 @@ def test_a_cancel_that_comes_too_late_is_nothing_to_the_next_job() -> None:
 
 def test_the_end_waits_for_no_draw_and_begins_none() -> None:
     with running() as worker:
-        worker.channel.send(draw("a"))
-        assert worker.pipeline.entered.acquire(timeout=WAIT)
-        worker.channel.send(draw("b"))
-        worker.expect(Told(Started("a")))
-        worker.answers()
+        worker.begins("a")
+        worker.loop.take(draw("b").job)
         assert not worker.loop.end()
         worker.pipeline.may_begin.release()
         worker.expect(*whole("a")[1:], Told(Started("b")), Told(Finished("b")))
@@ -158,12 +136,3 @@ def test_shutdown_ends_an_idle_loop() -> None:
     with running() as worker:
         worker.channel.send(Shutdown())
         assert worker.stopping.wait(WAIT)
-
-
-def test_a_call_that_nobody_knows_is_refused() -> None:
-    with running() as worker:
-        worker.channel.send(Call(7, "nonsense", {}))
-        reply = worker.channel.receive()
-        assert isinstance(reply, Reply)
-        assert reply.error is not None
-        assert isinstance(read_error(reply.error), NotSupported)

@@ -1,11 +1,44 @@
 # What image_generate.sh and image_edit.sh have in common; sourced by both, no command of its own.
+# Each has a function `usage`, and `run PROMPT` for one exchange, which fails on an error.
 
-# need TOOL...: ends the script where one is missing.
-need() {
+API_URL=${API_URL:-http://127.0.0.1:8080}
+LOG_FILE=${LOG_FILE:-/dev/null}
+OUTPUT_DIR=${OUTPUT_DIR:-.}
+
+# shared_environment: the end of `usage`.
+shared_environment() {
+  cat <<'TEXT'
+  API_URL      http://127.0.0.1:8080
+  API_KEY      sent as a bearer token
+  LOG_FILE     append what is asked and the lines of its answer
+  OUTPUT_DIR   where pictures go (.)
+  N SIZE QUALITY STYLE SAMPLER SEED CFG_SCALE SAMPLE_STEPS NEGATIVE_PROMPT
+               fields of the request; what is unset is the server's
+TEXT
+}
+
+# begin [WORD]...: ends the script where its words are not to be run, or a tool that it needs is missing.
+begin() {
   local tool
-  for tool in "$@"; do
+  case ${1-} in -h | --help) usage && exit 0 ;; esac
+  if [ $# -gt 1 ]; then usage >&2 && exit 1; fi
+  for tool in curl jq base64; do
     command -v "$tool" >/dev/null || { echo "${0##*/} needs $tool" >&2 && exit 1; }
   done
+}
+
+# run_each [PROMPT]: runs it, or else each line of the input, and ends the script. Its status tells of any error.
+run_each() {
+  local prompt status=0
+  if [ $# -gt 0 ]; then
+    run "$1"
+    exit
+  fi
+  while IFS= read -r -e -p '> ' prompt || [ -n "${prompt-}" ]; do
+    [ -n "$prompt" ] || continue
+    run "$prompt" || status=1
+  done
+  exit "$status"
 }
 
 # as_json TEXT: TEXT if it is JSON, else TEXT as a JSON string; null where TEXT is empty.
