@@ -1,7 +1,7 @@
-// Attention of query rows to the cells of a KV cache, for GGML_OP_FLASH_ATTN_EXT: blocks of 16 cells, one pass, with
+// Attention of query rows to the cells of a KV cache, for GGML_OP_FLASH_ATTN_EXT: 16 cells at a time, one pass, with
 // the softmax's maximum and sum carried along (Milakov and Gimelshein, arXiv:1805.02867). Everything is float32, but
-// for the cells, which are read as float16. A row's result is one sum over the blocks in their order: neither the rows
-// beside it nor cells that are masked for it show in it.
+// for the cells, which are read as float16. A row's result is one sum over the cells that it sees, in their order:
+// neither the rows beside it, nor cells that are masked for it, nor where in the cache its own lie, show in it.
 #pragma once
 
 #include "ggml-cpu-impl.h"
@@ -103,23 +103,17 @@ class Unit {
         for (int row = 0; row < n_rows; row++) {
             begin(row);
         }
-        const char * k = a.cells(a.k, stream, head);
-        const char * v = a.cells(a.v, stream, head);
-        for (int64_t first = 0; first < a.n_cells; first += CELLS) {
-            const int n      = (int) std::min<int64_t>(CELLS, a.n_cells - first);
-            bool      loaded = false; // blocks that nobody here may see are not read
+        for (bool more = true; more;) {
+            more = false;
             for (int row = 0; row < n_rows; row++) {
-                Floats          bias;
-                const __mmask16 seen = mask_of(row, first, n, bias);
-                if (seen == 0) {
-                    continue;
+                Seen & next = seen[row];
+                look(row, next);
+                if (const int n = std::min(next.n, CELLS)) {
+                    read(next.cells, n);
+                    add_values(row, scores(row, load_floats(next.bias), n), n);
+                    next.drop(n);
+                    more = true;
                 }
-                if (!loaded) {
-                    read(keys, k + first * a.k->nb[1], a.k->nb[1], n, a.k_size);
-                    read(values, v + first * a.v->nb[1], a.v->nb[1], n, a.v_size);
-                    loaded = true;
-                }
-                add(row, scores(row, bias, seen), seen);
             }
         }
         for (int row = 0; row < n_rows; row++) {
@@ -140,6 +134,24 @@ class Unit {
     float             total[MAX_ROWS]; // of weights
     float             slopes[MAX_ROWS];
 
+    // The next cells that a row sees, and what is added to their scores.
+    struct Seen {
+        int32_t cells[2 * CELLS];
+        float   bias[2 * CELLS];
+        int     n;
+        int64_t at; // of those that were not looked at yet, the first
+
+        void drop(int count) {
+            n -= count;
+            memmove(cells, cells + count, (size_t) n * sizeof(*cells));
+            memmove(bias, bias + count, (size_t) n * sizeof(*bias));
+        }
+    };
+
+    Seen    seen[MAX_ROWS];
+    int32_t held[CELLS]; // the cells that are in keys and values
+    int     n_held = 0;
+
     int64_t head_of(int row) const { return head + row % count; }
     int64_t token_of(int row) const { return token + row / count; }
 
@@ -153,33 +165,57 @@ class Unit {
         greatest[row] = -INFINITY;
         total[row]    = 0.0f;
         slopes[row]   = a.slope(head_of(row));
+        seen[row].n   = 0;
+        seen[row].at  = 0;
     }
 
-    // Cells that the row may see among the n from `first` on, and what is added to their scores.
-    __mmask16 mask_of(int row, int64_t first, int n, Floats & bias) const {
-        const __mmask16     there = (__mmask16) ((1u << n) - 1);
-        const ggml_fp16_t * mask  = a.mask_row(stream, head_of(row), token_of(row));
-        if (!mask) {
-            bias = floats(0.0f);
-            return there;
-        }
-        bias = times(_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, mask + first)), floats(slopes[row]));
-        return _mm512_mask_cmp_ps_mask(there, bias, floats(-INFINITY), _CMP_NEQ_UQ);
-    }
-
-    static void read(float to[CELLS][MAX_HEAD], const char * from, size_t stride, int n, int size) {
-        for (int cell = 0; cell < n; cell++) {
-            for (int i = 0; i < size; i += 16) {
-                store(to[cell] + i, halves((const uint8_t *) from + (size_t) cell * stride + i * 2));
+    // Have at least 16 cells that the row sees, or all that there are.
+    void look(int row, Seen & next) const {
+        const ggml_fp16_t * mask = a.mask_row(stream, head_of(row), token_of(row));
+        for (; next.n < CELLS && next.at < a.n_cells; next.at += CELLS) {
+            const int       n     = (int) std::min<int64_t>(CELLS, a.n_cells - next.at);
+            const __mmask16 there = first_few(n);
+            Floats          bias  = floats(0.0f);
+            __mmask16       sees  = there;
+            if (mask) {
+                bias = times(_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, mask + next.at)), floats(slopes[row]));
+                sees = _mm512_mask_cmp_ps_mask(there, bias, floats(-INFINITY), _CMP_NEQ_UQ);
             }
-        }
-        for (int cell = n; cell < CELLS; cell++) {
-            memset(to[cell], 0, (size_t) size * sizeof(float));
+            const Ints numbers = add(ints((int32_t) next.at), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+            _mm512_storeu_si512(next.cells + next.n, _mm512_maskz_compress_epi32(sees, numbers));
+            store(next.bias + next.n, _mm512_maskz_compress_ps(sees, bias));
+            next.n += __builtin_popcount(sees);
         }
     }
 
-    // −inf for cells that the row may not see, whatever lies in them.
-    Floats scores(int row, Floats bias, __mmask16 seen) const {
+    static __mmask16 first_few(int n) { return (__mmask16) ((1u << n) - 1); }
+
+    // The n cells into keys and values. The rows of a unit see mostly the same ones.
+    void read(const int32_t * cells, int n) {
+        if (n == n_held && memcmp(held, cells, (size_t) n * sizeof(*cells)) == 0) {
+            return;
+        }
+        const char * k = a.cells(a.k, stream, head);
+        const char * v = a.cells(a.v, stream, head);
+        for (int i = 0; i < n; i++) {
+            widen(keys[i], k + (size_t) cells[i] * a.k->nb[1], a.k_size);
+            widen(values[i], v + (size_t) cells[i] * a.v->nb[1], a.v_size);
+        }
+        for (int i = n; i < CELLS; i++) {
+            memset(keys[i], 0, (size_t) a.k_size * sizeof(float));
+        }
+        memcpy(held, cells, (size_t) n * sizeof(*cells));
+        n_held = n;
+    }
+
+    static void widen(float * to, const char * from, int size) {
+        for (int i = 0; i < size; i += 16) {
+            store(to + i, halves((const uint8_t *) from + i * 2));
+        }
+    }
+
+    // Of the n cells that are held; −inf for the other lanes.
+    Floats scores(int row, Floats bias, int n) const {
         Floats z[CELLS];
         for (int cell = 0; cell < CELLS; cell++) {
             z[cell] = floats(0.0f);
@@ -196,10 +232,10 @@ class Unit {
             const Floats t = _mm512_sub_ps(floats(1.0f), _mm512_div_ps(floats(2.0f), _mm512_add_ps(e, floats(1.0f))));
             score          = times(t, floats(a.softcap));
         }
-        return _mm512_mask_add_ps(floats(-INFINITY), seen, score, bias);
+        return _mm512_mask_add_ps(floats(-INFINITY), first_few(n), score, bias);
     }
 
-    void add(int row, Floats score, __mmask16 seen) {
+    void add_values(int row, Floats score, int n) {
         const float  most = std::max(greatest[row], _mm512_reduce_max_ps(score));
         const float  kept = most == greatest[row] ? 1.0f : std::exp(greatest[row] - most); // exp(−inf) of the first is 0
         const Floats p    = ggml_v_expf(_mm512_sub_ps(score, floats(most)));
@@ -209,16 +245,8 @@ class Unit {
         store(weights, p);
         for (int i = 0; i < a.v_size; i += 16) {
             Floats sum = times(load_floats(sums[row] + i), floats(kept));
-            // Masked cells may hold anything, even what is not a number: they are left out, not multiplied by 0.
-            if (seen == 0xffff) {
-                for (int cell = 0; cell < CELLS; cell++) {
-                    sum = times_plus(floats(weights[cell]), load_floats(values[cell] + i), sum);
-                }
-            } else {
-                for (unsigned rest = seen; rest != 0; rest &= rest - 1) {
-                    const int cell = __builtin_ctz(rest);
-                    sum = times_plus(floats(weights[cell]), load_floats(values[cell] + i), sum);
-                }
+            for (int cell = 0; cell < n; cell++) {
+                sum = times_plus(floats(weights[cell]), load_floats(values[cell] + i), sum);
             }
             store(sums[row] + i, sum);
         }

@@ -365,6 +365,19 @@ def test_a_row_attends_alike_in_any_company_and_with_any_threads(
     set_threads(ggml.cpu, 1)
 
 
+def test_where_its_cells_lie_does_not_matter(ggml: Ggml, attends: bool) -> None:
+    """In a pool that it shares, or among holes."""
+    if not attends:
+        return
+    alone = random_case(7, n_heads=4, n_shared=2, size=64, n_tokens=6, n_cells=45)
+    places = np.sort(np.random.default_rng(7).choice(200, 45, replace=False))
+    k, v = (np.full((2, 2, 200, 64), np.nan, np.float16) for _ in range(2))
+    k[:, :, places], v[:, :, places] = alone.k, alone.v
+    mask = np.full((2, 6, 200), -np.inf, np.float16)
+    mask[:, :, places] = alone.mask
+    np.testing.assert_array_equal(replace(alone, k=k, v=v, mask=mask).compute(ggml), alone.compute(ggml))
+
+
 def test_what_lies_in_masked_cells_does_not_matter(ggml: Ggml, attends: bool) -> None:
     """Such as a number that is none: it would otherwise go from one text into all that use its cells later."""
     case = random_case(5, n_heads=4, n_shared=2, size=64, n_tokens=1, n_cells=48)
