@@ -183,6 +183,31 @@ def trimmed(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ROOT / "native", tmp_path / "native"))
 
 
+def test_every_file_that_is_added_to_llama_cpp_counts(trimmed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "__file__", str(trimmed / "libraries.py"))
+    digests = {libraries.LLAMA.included()}
+    for path in (trimmed / "added").iterdir():
+        path.write_text(path.read_text() + "\n")
+        digests.add(libraries.LLAMA.included())
+    assert len(digests) == 1 + len(list((trimmed / "added").iterdir()))
+
+
+def test_llama_cpp_may_be_built_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = sources.read_versions()
+
+    def includes(options: build_native.Options) -> tuple[str, list[str]]:
+        flags = build_native.unrecorded_flags(options, source, libraries.LLAMA)
+        recipe = build_native.recipe(options, source)
+        return recipe["include"], [flag for flag in flags if "_INCLUDE=" in flag]
+
+    digest, (flag,) = includes(build_native.Options())
+    assert digest == libraries.LLAMA.included()
+    assert Path(flag.removeprefix("-DCMAKE_PROJECT_llama.cpp_INCLUDE=")).is_file()
+    monkeypatch.setenv("LLAMABOX_WITHOUT_ADDED", "1")
+    for options in (build_native.Options(added=False), build_native.pep517_options(None)):
+        assert includes(options) == ("", [])
+
+
 def test_the_cdef_fits_the_headers(headers: list[Path], tmp_path: Path) -> None:
     module.check(headers, tmp_path)
 

@@ -221,14 +221,15 @@ static ggml_backend_buffer_type_t buffer_type() {
 
 #endif
 
-// Let ggml's CPU backend offer the buffer type, before its own ones. Before the first model is loaded, and once: ggml
-// copies the list. Returns what the kernels compute with, or NULL where this processor has no vectors for them; `attend`
-// is set to whether there is attention among them.
+// Let ggml's CPU backend offer the buffer type, before its own ones but for the one with AMX, which multiplies whole
+// tiles. Before the first model is loaded, and once: ggml copies the list. Returns what the kernels compute with, or NULL
+// where this processor has no vectors for them; `attend` is set to whether there is attention among them.
 extern "C" __attribute__((visibility("default"))) const char * llamabox_kernels(bool * attend) {
 #ifdef LB_LANES
-    auto & types = ggml_backend_cpu_get_extra_buffer_types();
-    if (types.empty() || types.front() != llamabox::buffer_type()) {
-        types.insert(types.begin(), llamabox::buffer_type());
+    auto &     types  = ggml_backend_cpu_get_extra_buffer_types();
+    const auto is_amx = [](ggml_backend_buffer_type_t type) { return strcmp(ggml_backend_buft_name(type), "AMX") == 0; };
+    if (std::find(types.begin(), types.end(), llamabox::buffer_type()) == types.end()) {
+        types.insert(std::find_if_not(types.begin(), types.end(), is_amx), llamabox::buffer_type());
     }
     *attend = LB_LANES == 16;
     return llamabox::lanes_name;
