@@ -29,9 +29,15 @@ const char * lb_library_path(void) {
 
 #ifdef __linux__
 
-// Its name is not among ggml's functions, and a loadable CPU backend shows its names to nobody: ask each library.
-static int use_kernels(struct dl_phdr_info * info, size_t size, void * data) {
-    struct lb_kernels * found = data;
+struct wanted {
+    const char * name;
+    void *       symbol;
+};
+
+// The kernels' names are not among ggml's functions, and a loadable CPU backend shows its names to nobody: ask each
+// library.
+static int look_up(struct dl_phdr_info * info, size_t size, void * data) {
+    struct wanted * wanted = data;
     (void) size;
     const char * name = strrchr(info->dlpi_name, '/');
     if (name == NULL || strncmp(name, "/libggml-cpu", strlen("/libggml-cpu")) != 0) {
@@ -39,26 +45,42 @@ static int use_kernels(struct dl_phdr_info * info, size_t size, void * data) {
     }
     void * library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
     if (library != NULL) {
-        const char * (*use)(bool *) = (const char * (*)(bool *)) dlsym(library, "llamabox_kernels");
-        found->vectors = use != NULL ? use(&found->attend) : NULL;
+        wanted->symbol = dlsym(library, wanted->name);
         dlclose(library);
     }
     return 1;
 }
 
-struct lb_kernels lb_use_kernels(void) {
-    struct lb_kernels found = {NULL, false};
-    dl_iterate_phdr(use_kernels, &found);
-    return found;
+static void * kernels_symbol(const char * name) {
+    struct wanted wanted = {name, NULL};
+    dl_iterate_phdr(look_up, &wanted);
+    return wanted.symbol;
 }
 
 #else
 
-struct lb_kernels lb_use_kernels(void) {
-    return (struct lb_kernels) {NULL, false}; // there are none for an ARM processor yet
+static void * kernels_symbol(const char * name) {
+    (void) name;
+    return NULL; // there are none for an ARM processor yet
 }
 
 #endif
+
+struct lb_kernels lb_use_kernels(void) {
+    struct lb_kernels found = {NULL, false};
+    const char * (*use)(bool *) = (const char * (*)(bool *)) kernels_symbol("llamabox_kernels");
+    if (use != NULL) {
+        found.vectors = use(&found.attend);
+    }
+    return found;
+}
+
+void lb_lock_packed(bool on) {
+    void (*lock)(bool) = (void (*)(bool)) kernels_symbol("llamabox_kernels_lock");
+    if (lock != NULL) {
+        lock(on);
+    }
+}
 
 void lb_forget_pages(void * address, size_t n_bytes) {
     madvise(address, n_bytes, MADV_DONTNEED); // what is locked in memory stays

@@ -24,6 +24,9 @@ struct lb_kernels {
 // and before any model is. Calling it again is harmless.
 struct lb_kernels lb_use_kernels(void);
 
+// Have the weights that they pack from now on locked in memory, or not.
+void lb_lock_packed(bool on);
+
 // Take whole pages of a file's map out of memory until somebody reads them again.
 void lb_forget_pages(void * address, size_t n_bytes);
 

@@ -92,6 +92,7 @@ class Model:
         path, params = Path(path), params or ModelParams()
         header = gguf.check_model(path, type_sizes(native))
         descriptor = widened(path, header, budget) if (budget := widen(header)) else None
+        native.lib.lb_lock_packed(params.load_mode in (LoadMode.MLOCK, LoadMode.MMAP_MLOCK))
         try:
             load = Load(native, path if descriptor is None else Path(f"/proc/self/fd/{descriptor}"), params)
             handle = load.run(on_progress)

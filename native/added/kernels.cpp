@@ -5,7 +5,10 @@
 #include "ggml-cpu.h"
 #include "traits.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cerrno>
 
 #include "attention.h"
 #include "multiply.h"
@@ -188,6 +191,9 @@ static void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void *
 
 static const char * buffer_type_name(ggml_backend_buffer_type_t) { return "CPU_LLAMABOX"; }
 
+// Whether buffers are locked in memory from now on. libllama locks the model's only where the CPU reads them as they are.
+static bool locks = false;
+
 static ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_t size) {
     ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
     if (buffer) {
@@ -196,6 +202,9 @@ static ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_
         buffer->iface.set_tensor  = set_tensor;
         buffer->iface.get_tensor  = nullptr; // nobody reads packed weights
         buffer->iface.cpy_tensor  = nullptr;
+    }
+    if (buffer && locks && mlock(ggml_backend_buffer_get_base(buffer), size) != 0) {
+        GGML_LOG_WARN("warning: failed to mlock %zu bytes of packed weights: %s\n", size, strerror(errno));
     }
     return buffer;
 }
@@ -236,5 +245,14 @@ extern "C" __attribute__((visibility("default"))) const char * llamabox_kernels(
 #else
     *attend = false;
     return nullptr;
+#endif
+}
+
+// Have the weights that are packed from now on locked in memory, or not. What is freed is unlocked.
+extern "C" __attribute__((visibility("default"))) void llamabox_kernels_lock(bool on) {
+#ifdef LB_LANES
+    llamabox::locks = on;
+#else
+    (void) on;
 #endif
 }
