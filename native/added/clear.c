@@ -1,6 +1,7 @@
 // Clears buffers without touching them. libllama clears the cells of a context as it makes it, all of them: that took
 // their memory, and two seconds for 720 MiB on a machine that had to find it. Pages that are given back to the system
 // read as zeros, and take memory when something is written to them.
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -8,12 +9,16 @@
 
 #include "ggml-backend.h"
 
+// Bytes. Smaller buffers, as that of the logits, stay in huge pages: they are read whole at every step.
+enum { LARGE = 64 << 20 };
+
 void __real_ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, uint8_t value);
 
 // What libllama calls when it calls ggml_backend_buffer_clear (llama.cmake). The CPU's own buffers are memory of the
 // process; others may be a GPU's, or pinned for one.
 void __wrap_ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, uint8_t value) {
-    if (value != 0 || ggml_backend_buffer_get_type(buffer) != ggml_backend_cpu_buffer_type()) {
+    const bool is_own = ggml_backend_buffer_get_type(buffer) == ggml_backend_cpu_buffer_type();
+    if (value != 0 || !is_own || ggml_backend_buffer_get_size(buffer) < LARGE) {
         __real_ggml_backend_buffer_clear(buffer, value);
         return;
     }
@@ -23,7 +28,7 @@ void __wrap_ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, uint8_t valu
     char * const    first = (char *) (((uintptr_t) start + page - 1) / page * page);
     char * const    last  = (char *) ((uintptr_t) end / page * page);
     if (first >= last || madvise(first, (size_t) (last - first), MADV_DONTNEED) != 0) {
-        memset(start, 0, (size_t) (end - start)); // less than a page, or memory that is locked
+        memset(start, 0, (size_t) (end - start)); // memory that is locked
         return;
     }
     madvise(first, (size_t) (last - first), MADV_NOHUGEPAGE); // a huge page for the first cell of each layer would be none
