@@ -40,15 +40,11 @@ static uint32_t dist_next(struct dist * dist) {
 }
 
 // As std::uniform_real_distribution<double>(0, 1) takes it from two words, the lower one first.
-static double uniform_of(struct dist * dist) {
-    const double low  = (double) dist_next(dist);
-    const double high = (double) dist_next(dist);
+double dist_uniform(struct llama_sampler * dist) {
+    const double low  = (double) dist_next(dist->ctx);
+    const double high = (double) dist_next(dist->ctx);
     const double sum  = (low + high * 4294967296.0) / 18446744073709551616.0;
     return sum < 1.0 ? sum : nextafter(1.0, 0.0);
-}
-
-double dist_uniform(struct llama_sampler * dist) {
-    return uniform_of(dist->ctx);
 }
 
 static const char * dist_name(const struct llama_sampler * sampler) {
@@ -71,7 +67,7 @@ static void dist_apply(struct llama_sampler * sampler, llama_token_data_array * 
         data[i].p = expf(data[i].logit - max);
         sum += data[i].p;
     }
-    const double target = sum * uniform_of(sampler->ctx);
+    const double target = sum * dist_uniform(sampler);
     double so_far = 0.0;
     candidates->selected = (int64_t) candidates->size - 1;
     for (size_t i = 0; i < candidates->size; i++) {

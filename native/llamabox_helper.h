@@ -9,20 +9,18 @@
 #include "llamabox_log.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 5 };
+enum { LB_INTERFACE = 6 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
 
-struct lb_kernels {
-    const char * vectors; // what they compute with; NULL: there are none
-    bool         attend;  // there is attention among them, besides multiplication
-};
-
 // Have ggml's CPU backend use the kernels that are compiled into it (native/added). There are none in a library that was
 // built without them, and none for a processor that lacks what they need. Not thread-safe: after the backends are loaded
-// and before any model is. Calling it again is harmless.
-struct lb_kernels lb_use_kernels(void);
+// and before any model is. Calling it again is harmless. Returns what they compute with, or NULL: there are none.
+const char * lb_use_kernels(void);
+
+// Whether they have flash attention for heads whose keys, or values, are of this type and have so many elements.
+bool lb_attends(enum ggml_type type, int64_t size);
 
 // Have the weights that they pack from now on locked in memory, or not.
 void lb_lock_packed(bool on);

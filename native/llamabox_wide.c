@@ -153,6 +153,7 @@ struct top {
     float                    max;
     float                    sum;
     llama_token_data *       chosen;
+    float *                  maxima;
 };
 
 // libllama sorts the highest logits in buckets of equal width, the outermost of which take all that is beyond.
@@ -231,7 +232,7 @@ static double probability(const struct top * top, int32_t size) {
 // Those that top_p leaves, the likeliest first, equal ones in libllama's order. It sorts the highest FIRST_TRY or, if
 // they do not reach p, all; bucket by bucket, so that the buckets behind those that reach it need not be there.
 static int32_t in_its_order(const struct top * top) {
-    heap_of_highest(top->logits, top->n, FIRST_TRY, top->chosen);
+    heap_of_highest(top->logits, top->n, FIRST_TRY, top->chosen, top->maxima);
     int32_t bucket = bucket_of(top->chosen[0].logit);
     int32_t size   = gather_buckets(top, bucket);
     sort_highest(top->chosen, size, FIRST_TRY);
@@ -276,7 +277,7 @@ static int32_t drop_surplus(const struct top * top, int32_t size, float lowest) 
 
 // The same, equal ones in any order; 0 where all would have to be sorted.
 static int32_t in_any_order(const struct top * top, int32_t * n_sorted) {
-    heap_of_highest(top->logits, top->n, FIRST_TRY, top->chosen);
+    heap_of_highest(top->logits, top->n, FIRST_TRY, top->chosen, top->maxima);
     float   lowest = top->chosen[0].logit;
     int32_t size   = lowest > -INFINITY ? gather(top, lowest, 0) : 0;
     int32_t n_left = 0;
@@ -369,7 +370,7 @@ llama_token wide_token(struct llama_sampler * chain, const struct lb_wide * wide
         }
         logits = room->logits;
     }
-    const int32_t best = highest(logits, n);
+    const int32_t best = highest(logits, n, room->maxima);
     if (best < 0) {
         return -1;
     }
@@ -383,7 +384,7 @@ llama_token wide_token(struct llama_sampler * chain, const struct lb_wide * wide
         return ids ? ids[at].id : at;
     }
     if (wide->kind == LB_WIDE_TOP_P) {
-        const struct top top = { wide, logits, ids, n, max, float_sum(logits, n, max), room->chosen };
+        const struct top top = { wide, logits, ids, n, max, float_sum(logits, n, max), room->chosen, room->maxima };
         return top_p(chain, &top, room->order);
     }
     const size_t size = min_p(wide, logits, ids, n, max, room->chosen);

@@ -37,7 +37,14 @@ LLAMA = Module(
     name="_llamabox_llama",
     cdefs=("ggml.h", "ggml-cpu.h", "ggml-backend.h", "llama.h", "mtmd.h"),
     own=("llamabox_log.h", "llamabox_helper.h"),
-    compiled=("llamabox_helper.c", "llamabox_log.c", "llamabox_dist.c", "llamabox_wide.c"),
+    compiled=(
+        "llamabox_helper.c",
+        "llamabox_log.c",
+        "llamabox_sample.c",
+        "llamabox_wide.c",
+        "llamabox_dist.c",
+        "llamabox_spare.c",
+    ),
     linked=("mtmd", "llama", "ggml", "ggml-base"),
 )
 DIFFUSION = Module(

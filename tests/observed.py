@@ -26,6 +26,7 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.listener import Listener
 from llamabox.server.params import Dialect, Options, parse_options
 from llamabox.workers.text import loader
+from llamabox.workers.text.attention import choose_attention
 from llamabox.workers.text.loader import TextModel, context_params, model_params, thread_params
 from llamabox.workers.text_config import TextConfig
 from tests.server.fake_client import INFO, FakeTextClient
@@ -106,8 +107,9 @@ def context(*words: str) -> dict[str, Any]:
     recorded, lib = recording("llama_init_from_model")
     real = model()
     stand_in = SimpleNamespace(native=recorded, handle=real.handle, path=real.path, vocab=real.vocab)
+    flash = choose_attention(text, real, has_gpu=False).flash
     try:
-        Context(stand_in, context_params(text, real))  # type: ignore[arg-type]
+        Context(stand_in, context_params(text, real, flash))  # type: ignore[arg-type]
     except ContextError:
         [(_, (_, params))] = lib.calls[-1:]
         return fields(params)

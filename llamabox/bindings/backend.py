@@ -31,14 +31,6 @@ class Device:
     memory_total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kernels:
-    """What llamabox adds to ggml's CPU backend: multiplication with quantised weights, and perhaps attention."""
-
-    vectors: str  # what they compute with, as "AVX-512 VNNI"
-    attend: bool
-
-
 def start(native: Native, numa: Numa = Numa.DISABLED) -> None:
     """Route the native log into the ring (see bindings.log), find the backends and kernels, initialise.
 
@@ -113,11 +105,18 @@ def system_info(native: Native) -> str:
     return native.text(native.lib.llama_print_system_info()) or ""
 
 
-def kernels(native: Native) -> Kernels | None:
-    """Those of native/added; None where the library or the processor has none. After `start`."""
-    found = native.lib.lb_use_kernels()
-    vectors = native.text(found.vectors)
-    return Kernels(vectors, bool(found.attend)) if vectors else None
+def kernels(native: Native) -> str | None:
+    """What those of native/added compute with, as "AVX-512 VNNI"; None where library or processor has none.
+
+    They are multiplication with quantised weights and flash attention, in ggml's CPU backend. After `start`.
+    """
+    return native.text(native.lib.lb_use_kernels())
+
+
+def has_attention_kernel(native: Native, cell_type: str, head_size: int) -> bool:
+    """Whether they have flash attention for keys, or values, of a type ("f16") and of `head_size` elements."""
+    kind = getattr(native.lib, f"GGML_TYPE_{cell_type.upper()}")
+    return bool(native.lib.lb_attends(kind, head_size))
 
 
 def supports_gpu_offload(native: Native) -> bool:

@@ -1,5 +1,5 @@
-// Attention of query rows to the cells of a KV cache, for GGML_OP_FLASH_ATTN_EXT: 16 cells at a time, one pass, with
-// the softmax's maximum and sum carried along (Milakov and Gimelshein, arXiv:1805.02867). Everything is float32, but
+// Attention of query rows to the cells of a KV cache, for GGML_OP_FLASH_ATTN_EXT: a vector of cells at a time, one
+// pass, with the softmax's maximum and sum carried along (Milakov and Gimelshein, arXiv:1805.02867). Everything is float32, but
 // for the cells, which are read as float16. A row's result is one sum over the cells that it sees, in their order:
 // neither the rows beside it, nor cells that are masked for it, nor where in the cache its own lie, show in it.
 #pragma once
@@ -8,38 +8,13 @@
 #include "lanes.h"
 #include "vec.h"
 
-#if LB_LANES == 16
-
-#include <cmath>
+#ifdef LB_LANES
 
 namespace llamabox {
 
-static constexpr int CELLS    = 16;
+static constexpr int CELLS    = LB_LANES;
 static constexpr int MAX_ROWS = 16;  // of a unit of work
 static constexpr int MAX_HEAD = 256; // elements of a head, in K and in V
-
-static inline Floats load_floats(const float * from) { return _mm512_loadu_ps(from); }
-
-// Each lane the sum of one of 16 vectors' lanes.
-static inline Floats sums_of(const Floats z[CELLS]) {
-    Floats pairs[8];
-    for (int i = 0; i < 8; i++) {
-        pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(z[2 * i], z[2 * i + 1]), _mm512_unpackhi_ps(z[2 * i], z[2 * i + 1]));
-    }
-    Floats fours[4]; // in each quarter of a vector: four sums, over that quarter
-    for (int i = 0; i < 4; i++) {
-        const __m512d a = _mm512_castps_pd(pairs[2 * i]);
-        const __m512d b = _mm512_castps_pd(pairs[2 * i + 1]);
-        fours[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
-    }
-    Floats halves[2];
-    for (int i = 0; i < 2; i++) {
-        halves[i] = _mm512_add_ps(_mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0x88),
-                                  _mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0xdd));
-    }
-    return _mm512_add_ps(_mm512_shuffle_f32x4(halves[0], halves[1], 0x88),
-                         _mm512_shuffle_f32x4(halves[0], halves[1], 0xdd));
-}
 
 // One operation's tensors and numbers. Head h of the queries reads head h / n_shared of the cells.
 struct Attend {
@@ -55,9 +30,15 @@ struct Attend {
         n_streams(q->ne[3]), n_cells(k->ne[1]), n_shared(q->ne[2] / k->ne[2]), k_size((int) k->ne[0]),
         v_size((int) v->ne[0]) {}
 
+    // Whether keys or values of a head are of a type and a size that it is made for.
+    static bool takes(ggml_type type, int64_t size) {
+        return type == GGML_TYPE_F16 && size % LB_LANES == 0 && size <= MAX_HEAD;
+    }
+
     static bool supports(const ggml_tensor * op) {
         const ggml_tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3];
-        return q->type == GGML_TYPE_F32 && q->nb[0] == 4 && fits(k) && fits(v) && k->ne[2] == v->ne[2] &&
+        return q->type == GGML_TYPE_F32 && q->nb[0] == 4 && takes(k->type, k->ne[0]) &&
+               takes(v->type, v->ne[0]) && k->nb[0] == 2 && v->nb[0] == 2 && k->ne[2] == v->ne[2] &&
                k->ne[3] == v->ne[3] && q->ne[3] % k->ne[3] == 0 && q->ne[2] % k->ne[2] == 0 &&
                ggml_is_contiguous(op) && (!mask || mask->type == GGML_TYPE_F16);
     }
@@ -86,10 +67,6 @@ struct Attend {
         float value;
         memcpy(&value, (const float *) op->op_params + i, sizeof(value));
         return value;
-    }
-
-    static bool fits(const ggml_tensor * cells) {
-        return cells->type == GGML_TYPE_F16 && cells->nb[0] == 2 && cells->ne[0] % 16 == 0 && cells->ne[0] <= MAX_HEAD;
     }
 };
 
@@ -158,7 +135,7 @@ class Unit {
     void begin(int row) {
         const char * from  = (const char *) a.q->data + token_of(row) * a.q->nb[1] + head_of(row) * a.q->nb[2] + stream * a.q->nb[3];
         const Floats scale = floats(a.softcap != 0.0f ? a.scale / a.softcap : a.scale);
-        for (int i = 0; i < a.k_size; i += 16) {
+        for (int i = 0; i < a.k_size; i += LB_LANES) {
             store(queries[row] + i, times(load_floats((const float *) from + i), scale));
         }
         memset(sums[row], 0, (size_t) a.v_size * sizeof(float));
@@ -169,26 +146,33 @@ class Unit {
         seen[row].at  = 0;
     }
 
-    // Have at least 16 cells that the row sees, or all that there are.
+    // Have CELLS cells that the row sees, or all that there are.
     void look(int row, Seen & next) const {
         const ggml_fp16_t * mask = a.mask_row(stream, head_of(row), token_of(row));
         for (; next.n < CELLS && next.at < a.n_cells; next.at += CELLS) {
-            const int       n     = (int) std::min<int64_t>(CELLS, a.n_cells - next.at);
-            const __mmask16 there = first_few(n);
-            Floats          bias  = floats(0.0f);
-            __mmask16       sees  = there;
+            const int n    = (int) std::min<int64_t>(CELLS, a.n_cells - next.at);
+            Floats    bias = floats(0.0f);
+            uint32_t  sees = first_few(n);
             if (mask) {
-                bias = times(_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, mask + next.at)), floats(slopes[row]));
-                sees = _mm512_mask_cmp_ps_mask(there, bias, floats(-INFINITY), _CMP_NEQ_UQ);
+                bias = times(masked(mask + next.at, n), floats(slopes[row]));
+                sees &= finite(bias);
             }
-            const Ints numbers = add(ints((int32_t) next.at), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-            _mm512_storeu_si512(next.cells + next.n, _mm512_maskz_compress_epi32(sees, numbers));
-            store(next.bias + next.n, _mm512_maskz_compress_ps(sees, bias));
+            pick(next.cells + next.n, next.bias + next.n, sees, (int32_t) next.at, bias);
             next.n += __builtin_popcount(sees);
         }
     }
 
-    static __mmask16 first_few(int n) { return (__mmask16) ((1u << n) - 1); }
+    static uint32_t first_few(int n) { return (1u << n) - 1; }
+
+    // n of a mask's values; behind the mask's end nothing is read.
+    static Floats masked(const ggml_fp16_t * mask, int n) {
+        if (n == CELLS) {
+            return halves((const uint8_t *) mask);
+        }
+        ggml_fp16_t rest[CELLS] = {};
+        memcpy(rest, mask, (size_t) n * sizeof(*mask));
+        return halves((const uint8_t *) rest);
+    }
 
     // The n cells into keys and values. The rows of a unit see mostly the same ones.
     void read(const int32_t * cells, int n) {
@@ -209,7 +193,7 @@ class Unit {
     }
 
     static void widen(float * to, const char * from, int size) {
-        for (int i = 0; i < size; i += 16) {
+        for (int i = 0; i < size; i += LB_LANES) {
             store(to + i, halves((const uint8_t *) from + i * 2));
         }
     }
@@ -220,7 +204,7 @@ class Unit {
         for (int cell = 0; cell < CELLS; cell++) {
             z[cell] = floats(0.0f);
         }
-        for (int i = 0; i < a.k_size; i += 16) {
+        for (int i = 0; i < a.k_size; i += LB_LANES) {
             const Floats query = load_floats(queries[row] + i);
             for (int cell = 0; cell < CELLS; cell++) {
                 z[cell] = times_plus(query, load_floats(keys[cell] + i), z[cell]);
@@ -228,22 +212,22 @@ class Unit {
         }
         Floats score = sums_of(z);
         if (a.softcap != 0.0f) { // cap · tanh(score), as 1 − 2 / (exp(2 score) + 1)
-            const Floats e = ggml_v_expf(_mm512_add_ps(score, score));
-            const Floats t = _mm512_sub_ps(floats(1.0f), _mm512_div_ps(floats(2.0f), _mm512_add_ps(e, floats(1.0f))));
+            const Floats e = ggml_v_expf(plus(score, score));
+            const Floats t = minus(floats(1.0f), over(floats(2.0f), plus(e, floats(1.0f))));
             score          = times(t, floats(a.softcap));
         }
-        return _mm512_mask_add_ps(floats(-INFINITY), first_few(n), score, bias);
+        return where(first_few(n), plus(score, bias));
     }
 
     void add_values(int row, Floats score, int n) {
-        const float  most = std::max(greatest[row], _mm512_reduce_max_ps(score));
+        const float  most = std::max(greatest[row], highest_of(score));
         const float  kept = most == greatest[row] ? 1.0f : std::exp(greatest[row] - most); // exp(−inf) of the first is 0
-        const Floats p    = ggml_v_expf(_mm512_sub_ps(score, floats(most)));
+        const Floats p    = ggml_v_expf(minus(score, floats(most)));
         greatest[row]     = most;
-        total[row]        = total[row] * kept + _mm512_reduce_add_ps(p);
+        total[row]        = total[row] * kept + sum_of(p);
         alignas(64) float weights[CELLS];
         store(weights, p);
-        for (int i = 0; i < a.v_size; i += 16) {
+        for (int i = 0; i < a.v_size; i += LB_LANES) {
             Floats sum = times(load_floats(sums[row] + i), floats(kept));
             for (int cell = 0; cell < n; cell++) {
                 sum = times_plus(floats(weights[cell]), load_floats(values[cell] + i), sum);
@@ -262,7 +246,7 @@ class Unit {
         }
         const Floats factor = floats(total[row] == 0.0f ? 0.0f : kept / total[row]);
         float *      to     = (float *) a.out->data + ((stream * a.n_tokens + token_of(row)) * a.n_heads + head_of(row)) * a.v_size;
-        for (int i = 0; i < a.v_size; i += 16) {
+        for (int i = 0; i < a.v_size; i += LB_LANES) {
             store(to + i, times(load_floats(sums[row] + i), factor));
         }
     }

@@ -132,8 +132,6 @@ static Packed * packed_as(const ggml_tensor * weights) {
     }
 }
 
-#if LB_LANES == 16
-
 class Attention final : public ggml::cpu::tensor_traits {
     bool work_size(int, const ggml_tensor *, size_t & size) override {
         size = 0;
@@ -150,12 +148,6 @@ static ggml::cpu::tensor_traits * attention(const ggml_tensor * op) {
     static Attention kernel;
     return Attend::supports(op) ? &kernel : nullptr;
 }
-
-#else
-
-static ggml::cpu::tensor_traits * attention(const ggml_tensor *) { return nullptr; }
-
-#endif
 
 static ggml_backend_buffer_type_t buffer_type();
 
@@ -232,19 +224,28 @@ static ggml_backend_buffer_type_t buffer_type() {
 
 // Let ggml's CPU backend offer the buffer type, before its own ones but for the one with AMX, which multiplies whole
 // tiles. Before the first model is loaded, and once: ggml copies the list. Returns what the kernels compute with, or NULL
-// where this processor has no vectors for them; `attend` is set to whether there is attention among them.
-extern "C" __attribute__((visibility("default"))) const char * llamabox_kernels(bool * attend) {
+// where this processor has no vectors for them.
+extern "C" __attribute__((visibility("default"))) const char * llamabox_kernels(void) {
 #ifdef LB_LANES
     auto &     types  = ggml_backend_cpu_get_extra_buffer_types();
     const auto is_amx = [](ggml_backend_buffer_type_t type) { return strcmp(ggml_backend_buft_name(type), "AMX") == 0; };
     if (std::find(types.begin(), types.end(), llamabox::buffer_type()) == types.end()) {
         types.insert(std::find_if_not(types.begin(), types.end(), is_amx), llamabox::buffer_type());
     }
-    *attend = LB_LANES == 16;
     return llamabox::lanes_name;
 #else
-    *attend = false;
     return nullptr;
+#endif
+}
+
+// Whether there is attention for heads whose keys, or values, are of a type and have so many elements.
+extern "C" __attribute__((visibility("default"))) bool llamabox_kernels_attend(ggml_type type, int64_t size) {
+#ifdef LB_LANES
+    return llamabox::Attend::takes(type, size);
+#else
+    (void) type;
+    (void) size;
+    return false;
 #endif
 }
 

@@ -2,6 +2,7 @@
 // lane. With AVX-512 VNNI there are 16, with AVX2 8. LB_LANES is not defined where there is neither.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -62,6 +63,48 @@ static inline Ints with_fifth_bit(Ints x, const uint8_t * bits) {
 // Each lane: sum + its four unsigned bytes of w times four signed bytes.
 static inline Ints dot(Ints sum, Ints w, int32_t four) { return _mm512_dpbusd_epi32(sum, w, ints(four)); }
 
+static inline Floats load_floats(const float * from) { return _mm512_loadu_ps(from); }
+static inline Floats plus(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+static inline Floats minus(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+static inline Floats over(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+static inline float  sum_of(Floats x) { return _mm512_reduce_add_ps(x); }
+static inline float  highest_of(Floats x) { return _mm512_reduce_max_ps(x); }
+
+// Each lane the sum of one of the vectors' lanes.
+static inline Floats sums_of(const Floats z[LB_LANES]) {
+    Floats pairs[8];
+    for (int i = 0; i < 8; i++) {
+        pairs[i] = plus(_mm512_unpacklo_ps(z[2 * i], z[2 * i + 1]), _mm512_unpackhi_ps(z[2 * i], z[2 * i + 1]));
+    }
+    Floats fours[4]; // in each quarter of a vector: four sums, over that quarter
+    for (int i = 0; i < 4; i++) {
+        const __m512d a = _mm512_castps_pd(pairs[2 * i]);
+        const __m512d b = _mm512_castps_pd(pairs[2 * i + 1]);
+        fours[i] = plus(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    Floats eights[2];
+    for (int i = 0; i < 2; i++) {
+        eights[i] = plus(_mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                         _mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0xdd));
+    }
+    return plus(_mm512_shuffle_f32x4(eights[0], eights[1], 0x88), _mm512_shuffle_f32x4(eights[0], eights[1], 0xdd));
+}
+
+// The lanes whose bit is set, or −inf.
+static inline Floats where(uint32_t bits, Floats x) {
+    return _mm512_mask_mov_ps(floats(-INFINITY), (__mmask16) bits, x);
+}
+
+// A bit for each lane that is not −inf.
+static inline uint32_t finite(Floats x) { return _mm512_cmp_ps_mask(x, floats(-INFINITY), _CMP_NEQ_UQ); }
+
+// The numbers from `first` on, and x, of the lanes whose bit is set, one behind the other. All lanes may be written.
+static inline void pick(int32_t * numbers, float * to, uint32_t bits, int32_t first, Floats x) {
+    const Ints lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32((__mmask16) bits, add(ints(first), lanes)));
+    store(to, _mm512_maskz_compress_ps((__mmask16) bits, x));
+}
+
 #else
 
 using Ints   = __m256i;
@@ -109,6 +152,55 @@ static inline Ints dot(Ints sum, Ints w, int32_t four) {
 #else
     return add(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, ints(four)), _mm256_set1_epi16(1)));
 #endif
+}
+
+static inline Floats load_floats(const float * from) { return _mm256_loadu_ps(from); }
+static inline Floats plus(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+static inline Floats minus(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+static inline Floats over(Floats a, Floats b) { return _mm256_div_ps(a, b); }
+
+static inline float sum_of(Floats x) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    four        = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+
+static inline float highest_of(Floats x) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    four        = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+
+static inline Floats sums_of(const Floats z[LB_LANES]) {
+    const Floats low  = _mm256_hadd_ps(_mm256_hadd_ps(z[0], z[1]), _mm256_hadd_ps(z[2], z[3]));
+    const Floats high = _mm256_hadd_ps(_mm256_hadd_ps(z[4], z[5]), _mm256_hadd_ps(z[6], z[7]));
+    return plus(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+}
+
+static inline Floats where(uint32_t bits, Floats x) {
+    const Ints bit_of = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const Ints is_set = _mm256_cmpeq_epi32(_mm256_and_si256(ints((int32_t) bits), bit_of), bit_of);
+    return _mm256_blendv_ps(floats(-INFINITY), x, _mm256_castsi256_ps(is_set));
+}
+
+static inline uint32_t finite(Floats x) {
+    return (uint32_t) _mm256_movemask_ps(_mm256_cmp_ps(x, floats(-INFINITY), _CMP_NEQ_UQ));
+}
+
+static inline void pick(int32_t * numbers, float * to, uint32_t bits, int32_t first, Floats x) {
+    const Ints lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    if (bits == 0xff) { // the usual case, and there is no instruction for the others
+        _mm256_storeu_si256((__m256i *) numbers, add(ints(first), lanes));
+        store(to, x);
+        return;
+    }
+    alignas(32) float each[LB_LANES];
+    store(each, x);
+    for (; bits; bits &= bits - 1) {
+        const int lane = __builtin_ctz(bits);
+        *numbers++     = first + lane;
+        *to++          = each[lane];
+    }
 }
 
 #endif

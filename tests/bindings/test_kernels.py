@@ -173,7 +173,7 @@ def kinds(ggml: Ggml) -> list[str]:
     if found is None:
         return []
     everywhere = ["q4_0", "q4_1", "q5_0", "q5_1"]
-    return {"AVX2": everywhere, "AVX-VNNI": [*everywhere, "q8_0"]}.get(found.vectors, list(TYPES))
+    return {"AVX2": everywhere, "AVX-VNNI": [*everywhere, "q8_0"]}.get(found, list(TYPES))
 
 
 def random_floats(seed: int, *shape: int) -> Floats:
@@ -336,8 +336,15 @@ SHAPES = [
 @pytest.fixture(scope="module")
 def attends(ggml: Ggml) -> bool:
     """Whether the attention that is tested is ours: ggml's has other rounding, and rows in company are others."""
-    found = backend.kernels(_ffi.load())
-    return found is not None and found.attend
+    return backend.has_attention_kernel(_ffi.load(), "f16", 64)
+
+
+def test_what_attention_is_there_for(attends: bool) -> None:
+    native = _ffi.load()
+    for cell_type, size in (("f16", 16), ("f16", 80), ("f16", 256)):
+        assert backend.has_attention_kernel(native, cell_type, size) == attends
+    for cell_type, size in (("f16", 512), ("f16", 60), ("f32", 64), ("q8_0", 64), ("bf16", 64)):
+        assert not backend.has_attention_kernel(native, cell_type, size)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -18,7 +18,7 @@ from llamabox.bindings._ffi import load
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
-from llamabox.workers.text.attention import flash_attention, has_kernel
+from llamabox.workers.text.attention import choose_attention
 from llamabox.workers.text_config import TextConfig
 
 TOLERANCE = 0.02
@@ -32,8 +32,7 @@ class Oracle:
         backend.start(native)
         self._model = Model.load(native, model)
         config = TextConfig(model=str(model), n_ctx=n_ctx)
-        own = has_kernel(config, self._model, has_gpu=False)
-        flash = flash_attention(config, self._model, has_gpu=False, has_kernel=own)
+        flash = choose_attention(config, self._model, has_gpu=False).flash
         params = ContextParams(n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=512, n_seq_max=1, flash_attn=flash)
         self._context = Context(self._model, params)
         self._batch = Batch(native, n_ctx)

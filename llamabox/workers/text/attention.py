@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
-from llamabox.bindings.backend import kernels
+from llamabox.bindings.backend import has_attention_kernel
 from llamabox.bindings.context import FlashAttention
 from llamabox.bindings.model import Model
 from llamabox.workers.text_config import TextConfig
@@ -14,19 +15,35 @@ logger = logging.getLogger(__name__)
 FLASH_TILE = 64
 """GGML_FA_TILE_Q of ggml's CPU backend: rows from which its flash attention works in tiles, on plain floats only."""
 
-KERNEL_HEAD = 256
-"""MAX_HEAD of native/added/attention.h: elements of a head that it takes, in multiples of 16."""
-
 SCORES_LIMIT = 512 << 20
 """Bytes of attention scores that are worth going without flash attention on a CPU."""
 
 
-def has_kernel(config: TextConfig, model: Model, *, has_gpu: bool) -> bool:
-    """Whether flash attention is that of native/added."""
-    found = kernels(model.native)
-    is_half = config.type_k == config.type_v == "f16"
-    fits = all(size % 16 == 0 and size <= KERNEL_HEAD for size in model.head_sizes)
-    return found is not None and found.attend and is_half and fits and not has_gpu
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """How a context's attention is computed, and what batches must be like for it."""
+
+    flash: FlashAttention
+    tile: int  # what Runner.tile says
+    mixes: bool  # what Runner.mixes says
+
+
+def choose_attention(config: TextConfig, model: Model, *, has_gpu: bool) -> Attention:
+    """What is best for a model's context on this machine."""
+    own = not has_gpu and _has_kernel(config, model)
+    flash = flash_attention(config, model, has_gpu=has_gpu, has_kernel=own)
+    return Attention(
+        flash=flash,
+        tile=attention_tile(config, flash, has_gpu=has_gpu, has_kernel=own),
+        mixes=mixes(config, has_gpu=has_gpu),
+    )
+
+
+def _has_kernel(config: TextConfig, model: Model) -> bool:
+    """Whether flash attention on the CPU is that of native/added."""
+    k_size, v_size = model.head_sizes
+    cells = ((config.type_k, k_size), (config.type_v, v_size))
+    return all(has_attention_kernel(model.native, *kind) for kind in cells)
 
 
 def flash_attention(config: TextConfig, model: Model, *, has_gpu: bool, has_kernel: bool) -> FlashAttention:
@@ -56,13 +73,16 @@ def flash_attention(config: TextConfig, model: Model, *, has_gpu: bool, has_kern
 
 
 def attention_tile(config: TextConfig, flash: FlashAttention, *, has_gpu: bool, has_kernel: bool) -> int:
-    """What Runner.tile says. GPUs and our kernel have no such step, nor has attention that is not flash attention."""
+    """Rows from which attention is computed in another way.
+
+    GPUs and our kernel have no such step, nor has attention that is not flash attention.
+    """
     has_step = flash is not FlashAttention.OFF and _is_plain(config) and not has_gpu and not has_kernel
     return FLASH_TILE if has_step else 1
 
 
 def mixes(config: TextConfig, *, has_gpu: bool) -> bool:
-    """What Runner.mixes says.
+    """Whether lone rows and runs of sequences may share a batch.
 
     On a CPU without flash attention ggml multiplies a stream's lone row by dot products with queries rounded to f16,
     and runs by blocks (llamafile_sgemm) with queries in f32: the logits of one row were up to 0.13 apart. Keeping the

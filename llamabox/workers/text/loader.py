@@ -20,7 +20,7 @@ from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.engine.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
-from llamabox.workers.text.attention import attention_tile, flash_attention, has_kernel, mixes
+from llamabox.workers.text.attention import choose_attention
 from llamabox.workers.text.devices import chosen_devices
 from llamabox.workers.text.embedding import QUICK_ROWS, open_context
 from llamabox.workers.text.infill import InfillFormat
@@ -46,7 +46,7 @@ class TextModel:
         """Raises ModelLoadError or ContextError with one line that says what is wrong."""
         backend.start(native, backend.Numa(config.numa))
         if found := backend.kernels(native):
-            logger.info("CPU kernels: %s%s", found.vectors, ", attention too" if found.attend else "")
+            logger.info("CPU kernels: %s", found)
         self.model = Model.load(
             native,
             config.model,
@@ -75,15 +75,8 @@ class TextModel:
         elif config.tokens_per_second < 0:
             self.tokens_per_second = measure(self.context)
             logger.info("measured: at most %d tokens per second", self.tokens_per_second)
-        on_gpu = has_gpu(native)
-        own = has_kernel(config, self.model, has_gpu=on_gpu)
         self.engine = Engine(
-            LlamaRunner(
-                self.context,
-                self.loras,
-                tile=attention_tile(config, self._flash, has_gpu=on_gpu, has_kernel=own),
-                mixes=mixes(config, has_gpu=on_gpu),
-            ),
+            LlamaRunner(self.context, self.loras, tile=self._attention.tile, mixes=self._attention.mixes),
             EngineConfig(
                 n_slots=min(config.n_parallel, self.context.n_seq_max),  # less for a model that only embeds
                 n_ctx=self.n_ctx,
@@ -105,8 +98,8 @@ class TextModel:
 
         The engine of a model that does not generate never gets a request.
         """
-        params = context_params(config, self.model)
-        self._flash = params.flash_attn
+        self._attention = choose_attention(config, self.model, has_gpu=has_gpu(native))
+        params = context_params(config, self.model, self._attention.flash)
         self.embedding_context: Context | None = None
         self.lane_contexts: list[Context] = []
         self.n_threads = max(config.n_threads_batch, config.n_threads, 1)
@@ -280,10 +273,8 @@ LOAD_MODES = {
 """By (mmap, mlock), contract 1.10."""
 
 
-def context_params(config: TextConfig, model: Model) -> ContextParams:
+def context_params(config: TextConfig, model: Model, flash: FlashAttention) -> ContextParams:
     """The context for a configuration. With one sequence a unified pool and a stream of its own are the same."""
-    on_gpu = has_gpu(model.native)
-    own = has_kernel(config, model, has_gpu=on_gpu)
     return ContextParams(
         n_ctx=config.n_ctx or model.n_ctx_train,
         n_batch=max(config.n_batch, config.n_parallel),  # every slot may decode in one step
@@ -291,7 +282,7 @@ def context_params(config: TextConfig, model: Model) -> ContextParams:
         n_seq_max=config.n_parallel,
         n_threads=config.n_threads,
         n_threads_batch=config.n_threads_batch,
-        flash_attn=flash_attention(config, model, has_gpu=on_gpu, has_kernel=own),
+        flash_attn=flash,
         kv_unified=config.kv_unified,
         swa_full=config.swa_full,
         offload_kqv=config.offload_kqv,

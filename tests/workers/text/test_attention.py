@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from llamabox.bindings.backend import Kernels
 from llamabox.bindings.context import FlashAttention
 from llamabox.workers.text import attention
 from llamabox.workers.text.attention import (
     FLASH_TILE,
     SCORES_LIMIT,
     attention_tile,
+    choose_attention,
     flash_attention,
-    has_kernel,
     mixes,
     scores_size,
 )
@@ -53,31 +52,24 @@ def test_with_a_kernel_of_ours_it_is_on_but_for_the_users_word(word: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("head_sizes", "cells", "attend", "has_gpu", "expected"),
+    ("taken", "has_gpu", "expected"),
     [
-        ((64, 64), {}, True, False, True),
-        ((256, 80), {}, True, False, True),
-        ((576, 512), {}, True, False, False),
-        ((64, 40), {}, True, False, False),
-        ((64, 64), {"type_k": "q8_0"}, True, False, False),
-        ((64, 64), {"type_v": "f32"}, True, False, False),
-        ((64, 64), {}, False, False, False),
-        ((64, 64), {}, None, False, False),
-        ((64, 64), {}, True, True, False),
+        ([("f16", 64), ("q8_0", 80)], False, FlashAttention.ON),
+        ([("f16", 64)], False, FlashAttention.AUTO),
+        ([("q8_0", 80)], False, FlashAttention.AUTO),
+        ([], False, FlashAttention.AUTO),
+        ([("f16", 64), ("q8_0", 80)], True, FlashAttention.AUTO),
     ],
 )
-def test_what_the_kernel_takes(
-    monkeypatch: pytest.MonkeyPatch,
-    head_sizes: tuple[int, int],
-    cells: dict[str, str],
-    attend: bool | None,
-    has_gpu: bool,
-    expected: bool,
+def test_the_kernel_must_take_keys_and_values(
+    monkeypatch: pytest.MonkeyPatch, taken: list[tuple[str, int]], has_gpu: bool, expected: FlashAttention
 ) -> None:
-    found = None if attend is None else Kernels(vectors="some", attend=attend)
-    monkeypatch.setattr(attention, "kernels", lambda native: found)
-    model: Any = SimpleNamespace(native=None, head_sizes=head_sizes)
-    assert has_kernel(replace(PLAIN, **cells), model, has_gpu=has_gpu) is expected  # type: ignore[arg-type]
+    monkeypatch.setattr(attention, "has_attention_kernel", lambda native, *kind: kind in taken)
+    model: Any = SimpleNamespace(native=None, head_sizes=(64, 80))
+    chosen = choose_attention(replace(PLAIN, type_k="f16", type_v="q8_0"), model, has_gpu=has_gpu)
+    assert chosen.flash is expected
+    assert chosen.tile == 1
+    assert chosen.mixes is has_gpu
 
 
 def test_with_a_gpu_libllama_chooses() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from llamabox.bindings import _ffi, backend
 from llamabox.bindings.batch import Batch
-from llamabox.bindings.context import Rope, RopeScaling
+from llamabox.bindings.context import FlashAttention, Rope, RopeScaling
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.model import LoadMode, SplitMode
 from llamabox.commandline import compose, parse
@@ -209,10 +209,12 @@ def test_more_shares_than_devices_can_be(native: _ffi.Native) -> None:
 
 def test_what_a_context_is_told(load: Load) -> None:
     model = load().model
-    plain = context_params(config_of(), model)
+    plain = context_params(config_of(), model, FlashAttention.AUTO)
     assert (plain.offload_kqv, plain.swa_full, plain.rope) == (True, False, Rope()), "nothing the user did not give"
-    given = context_params(config_of("-nkvo", "--swa-full", "-ctk", "Q8_0", "--rope-scaling", "none"), model)
+    config = config_of("-nkvo", "--swa-full", "-ctk", "Q8_0", "--rope-scaling", "none")
+    given = context_params(config, model, FlashAttention.ON)
     assert (given.offload_kqv, given.swa_full, given.type_k) == (False, True, "q8_0")
+    assert (plain.flash_attn, given.flash_attn) == (FlashAttention.AUTO, FlashAttention.ON)
     assert given.rope == Rope(scaling=RopeScaling.NONE)
 
 
