@@ -24,17 +24,16 @@ const char * lb_library_path(void) {
 #ifdef __linux__
 
 struct wanted {
+    const char * library; // how its file's name begins
     const char * name;
     void *       symbol;
 };
 
-// The kernels' names are not among ggml's functions, and a loadable CPU backend shows its names to nobody: ask each
-// library.
 static int look_up(struct dl_phdr_info * info, size_t size, void * data) {
     struct wanted * wanted = data;
     (void) size;
     const char * name = strrchr(info->dlpi_name, '/');
-    if (name == NULL || strncmp(name, "/libggml-cpu", strlen("/libggml-cpu")) != 0) {
+    if (name == NULL || strncmp(name + 1, wanted->library, strlen(wanted->library)) != 0) {
         return 0;
     }
     void * library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
@@ -45,20 +44,27 @@ static int look_up(struct dl_phdr_info * info, size_t size, void * data) {
     return 1;
 }
 
-static void * kernels_symbol(const char * name) {
-    struct wanted wanted = {name, NULL};
+// What native/added has in a library, or NULL where it was built without. Its names are not among the libraries' own,
+// and a CPU backend that is loaded shows its names to nobody: ask the file.
+static void * added(const char * library, const char * name) {
+    struct wanted wanted = { library, name, NULL };
     dl_iterate_phdr(look_up, &wanted);
     return wanted.symbol;
 }
 
 #else
 
-static void * kernels_symbol(const char * name) {
+static void * added(const char * library, const char * name) {
+    (void) library;
     (void) name;
-    return NULL; // there are none for an ARM processor yet
+    return NULL; // nothing is added there yet
 }
 
 #endif
+
+static void * kernels_symbol(const char * name) {
+    return added("libggml-cpu", name);
+}
 
 const char * lb_use_kernels(void) {
     const char * (*use)(void) = (const char * (*)(void)) kernels_symbol("llamabox_kernels");
@@ -76,6 +82,11 @@ void lb_lock_packed(bool on) {
     if (lock != NULL) {
         lock(on);
     }
+}
+
+size_t lb_untouched(void) {
+    size_t (*untouched)(void) = (size_t (*)(void)) added("libllama.", "llamabox_untouched");
+    return untouched != NULL ? untouched() : 0;
 }
 
 void lb_forget_pages(void * address, size_t n_bytes) {

@@ -25,6 +25,9 @@ bool lb_attends(enum ggml_type type, int64_t size);
 // Have the weights that they pack from now on locked in memory, or not.
 void lb_lock_packed(bool on);
 
+// Bytes of the cells of contexts that were made so far and took no memory then. They take it as they are used.
+size_t lb_untouched(void);
+
 // Take whole pages of a file's map out of memory until somebody reads them again.
 void lb_forget_pages(void * address, size_t n_bytes);
 

@@ -16,6 +16,14 @@ static constexpr int CELLS    = LB_LANES;
 static constexpr int MAX_ROWS = 16;  // of a unit of work
 static constexpr int MAX_HEAD = 256; // elements of a head, in K and in V
 
+static inline Floats exp_of(Floats x) {
+#if LB_LANES == 8 && defined(__AVX512F__) && defined(__AVX512DQ__) // without VNNI: ggml has it for 16 lanes only
+    return _mm512_castps512_ps256(ggml_v_expf(_mm512_zextps256_ps512(x)));
+#else
+    return ggml_v_expf(x);
+#endif
+}
+
 // One operation's tensors and numbers. Head h of the queries reads head h / n_shared of the cells.
 struct Attend {
     const ggml_tensor *q, *k, *v, *mask, *sinks;
@@ -212,7 +220,7 @@ class Unit {
         }
         Floats score = sums_of(z);
         if (a.softcap != 0.0f) { // cap · tanh(score), as 1 − 2 / (exp(2 score) + 1)
-            const Floats e = ggml_v_expf(plus(score, score));
+            const Floats e = exp_of(plus(score, score));
             const Floats t = minus(floats(1.0f), over(floats(2.0f), plus(e, floats(1.0f))));
             score          = times(t, floats(a.softcap));
         }
@@ -222,7 +230,7 @@ class Unit {
     void add_values(int row, Floats score, int n) {
         const float  most = std::max(greatest[row], highest_of(score));
         const float  kept = most == greatest[row] ? 1.0f : std::exp(greatest[row] - most); // exp(−inf) of the first is 0
-        const Floats p    = ggml_v_expf(minus(score, floats(most)));
+        const Floats p    = exp_of(minus(score, floats(most)));
         greatest[row]     = most;
         total[row]        = total[row] * kept + sum_of(p);
         alignas(64) float weights[CELLS];

@@ -12,6 +12,13 @@
 // Bytes. Smaller buffers, as that of the logits, stay in huge pages: they are read whole at every step.
 enum { LARGE = 64 << 20 };
 
+static size_t n_untouched = 0;
+
+// Bytes of buffers that were cleared without being touched, all that there were: they take memory as they are used.
+__attribute__((visibility("default"))) size_t llamabox_untouched(void) {
+    return __atomic_load_n(&n_untouched, __ATOMIC_RELAXED);
+}
+
 void __real_ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, uint8_t value);
 
 // What libllama calls when it calls ggml_backend_buffer_clear (llama.cmake). The CPU's own buffers are memory of the
@@ -34,4 +41,5 @@ void __wrap_ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, uint8_t valu
     madvise(first, (size_t) (last - first), MADV_NOHUGEPAGE); // a huge page for the first cell of each layer would be none
     memset(start, 0, (size_t) (first - start));
     memset(last, 0, (size_t) (end - last));
+    __atomic_fetch_add(&n_untouched, (size_t) (last - first), __ATOMIC_RELAXED);
 }

@@ -11,7 +11,7 @@ import pytest
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams, FlashAttention
-from llamabox.bindings.mapped import forget_pages
+from llamabox.bindings.mapped import forget_pages, untouched
 from llamabox.bindings.model import Model
 
 SIZE = 8 << 20
@@ -71,6 +71,7 @@ def big_context(model: Model) -> Iterator[Context]:
 
 
 def test_cells_take_memory_as_they_are_used(model: Model, big_context: Context) -> None:
+    assert untouched(model.native) > 90e6
     unused = anonymous()
     cells = 4096 * 30 * 2 * 192 * 2
     batch = Batch(big_context.native, 64)

@@ -14,6 +14,7 @@ from llamabox.bindings._ffi import Native, build_info
 from llamabox.bindings.adapters import Lora, apply_loras
 from llamabox.bindings.context import Context, ContextParams, FlashAttention, Pooling, Rope, RopeScaling
 from llamabox.bindings.gguf import Header
+from llamabox.bindings.mapped import untouched
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.rpc_devices import RPC
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
@@ -21,6 +22,7 @@ from llamabox.engine.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.runner import LlamaRunner
 from llamabox.workers.text.attention import choose_attention
+from llamabox.workers.text.cell_memory import warn_if_scarce
 from llamabox.workers.text.devices import chosen_devices
 from llamabox.workers.text.embedding import QUICK_ROWS, open_context
 from llamabox.workers.text.infill import InfillFormat
@@ -57,7 +59,9 @@ class TextModel:
         try:
             self.steering = read_steering(config, self.model)
             self.loras = [Lora(self.model, path) for path, _ in config.lora]
+            before = untouched(native)
             self._open_contexts(config, native)
+            warn_if_scarce(untouched(native) - before)
         except errors.LlamaboxError:
             self.model.close()  # and the adapters that were loaded with it
             raise

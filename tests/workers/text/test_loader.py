@@ -23,7 +23,7 @@ from llamabox.commandline import compose, parse
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.errors import ContextError, ModelLoadError
-from llamabox.workers.text import loader
+from llamabox.workers.text import free_memory, loader
 from llamabox.workers.text.loader import TextModel, context_params, model_params
 from llamabox.workers.text_config import TextConfig
 
@@ -228,11 +228,12 @@ def test_memory_nodes(native: _ffi.Native, monkeypatch: pytest.MonkeyPatch, stra
 
 
 def test_the_gap_that_prompts_may_open(load: Load) -> None:
+    """Whatever times the machine measures: a small gap takes many steps where a large one takes few."""
     n_steps = {}
     for factor in ("1.1", "1000"):
         engine = load("-np", "2", "-c", "1024", "--gap-factor", factor).engine
         engine.submit(Request(request_id="text", tokens=tuple(range(100, 120)), params=GenerationParams()))
-        for _ in range(3):
+        for _ in range(20):
             engine.step()
         prompt = Request(request_id="prompt", tokens=tuple(range(200, 400)), params=GenerationParams(n_predict=1))
         engine.submit(prompt)
@@ -240,4 +241,19 @@ def test_the_gap_that_prompts_may_open(load: Load) -> None:
         while len(engine.running) + engine.n_waiting > 1:
             engine.step()
             n_steps[factor] += 1
-    assert n_steps["1.1"] >= 200 // 8 > 2 * n_steps["1000"], n_steps
+    assert n_steps["1.1"] > 2 * n_steps["1000"], n_steps
+
+
+@pytest.mark.parametrize("left", [None, 1 << 40, 100 << 20])
+def test_cells_that_may_not_fit_are_warned_about(
+    load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, left: int | None
+) -> None:
+    """Of 8,192 tokens of the demo model they take 180 MiB."""
+    monkeypatch.setattr(free_memory, "available", lambda: left)
+    load("-c", "8192")
+    warnings = [record.getMessage() for record in caplog.records if "as it fills" in record.getMessage()]
+    if left != 100 << 20:
+        assert not warnings
+    else:
+        [warning] = warnings
+        assert warning.startswith("the context takes 180 MiB more as it fills, and 100 MiB are free: a smaller -c")
