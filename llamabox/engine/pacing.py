@@ -16,6 +16,9 @@ come together, 95 in 100 gaps were below 52 ms with 2.0 and 80 ms with 3.0, at 1
 MIN_CHUNK = 8
 """Fewer prompt tokens than this would pay the decode rows' cost without getting anywhere."""
 
+MAX_CHUNK = 1 << 31
+"""No batch is as large; a clock that stood still would otherwise allow infinitely many."""
+
 
 class Pacing:
     """Sizes the prefill chunk beside decoding rows from measured step times.
@@ -50,7 +53,7 @@ class Pacing:
         if not decode or not self._token:
             return MIN_CHUNK
         patience = (self._factor - 1.0) * max(1.0, n_prompts / n_decode)
-        return max(MIN_CHUNK, int((patience * decode + idle) / self._token))
+        return int(min(max(MIN_CHUNK, (patience * decode + idle) / self._token), MAX_CHUNK))
 
     def _decode_time(self, n_rows: int) -> float:
         """Seconds of a step of so many rows alone; from the nearest number of rows that was measured; 0: none was.

@@ -6,6 +6,7 @@
 
 #include "ggml-cpu-impl.h"
 #include "lanes.h"
+#include "pieces.h"
 #include "vec.h"
 
 #ifdef LB_LANES
@@ -270,11 +271,8 @@ static void attend(const ggml_compute_params * params, ggml_tensor * op) {
     const int64_t n_at_once = MAX_ROWS / count;
     const int64_t n_parts   = (a.n_tokens + n_at_once - 1) / n_at_once;
     const int64_t n_units   = a.n_streams * a.k->ne[2] * n_groups * n_parts;
-    if (params->ith == 0) {
-        ggml_threadpool_chunk_set(params->threadpool, params->nth);
-    }
-    ggml_barrier(params->threadpool);
-    for (int64_t i = params->ith; i < n_units; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+    begin_pieces(params);
+    for (int64_t i = params->ith; i < n_units; i = next_piece(params)) {
         const int64_t token  = i % n_parts * n_at_once;
         const int64_t group  = i / n_parts % n_groups * count;
         const int64_t shared = i / n_parts / n_groups % a.k->ne[2];

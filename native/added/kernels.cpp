@@ -11,126 +11,11 @@
 #include <cerrno>
 
 #include "attention.h"
-#include "multiply.h"
+#include "weights.h"
 
 #ifdef LB_LANES
 
 namespace llamabox {
-
-// A piece of the tokens that stays in a core's own cache while the weights pass by.
-static constexpr size_t PANEL = 512 * 1024;
-// Pieces of the weights for each thread: more even out what the threads are slowed down by, fewer cost less.
-static constexpr int PIECES = 4;
-
-// What to do with a type's weights. The one piece of state behind a packed tensor: tensor->extra.
-class Packed : public ggml::cpu::tensor_traits {
-  public:
-    // All rows of a tensor, from ggml's blocks.
-    virtual void pack(const ggml_tensor * tensor, const void * data) const = 0;
-    // Bytes that they take.
-    virtual size_t packed_size(const ggml_tensor * tensor) const = 0;
-};
-
-template <class F> class PackedAs final : public Packed {
-    void pack(const ggml_tensor * tensor, const void * data) const override {
-        const int64_t blocks = tensor->ne[0] / F::columns;
-        const auto *  from   = (const typename F::Block *) data;
-        auto *        to     = (uint8_t *) tensor->data;
-        for (int64_t first = 0; first < tensor->ne[1]; first += LB_LANES) {
-            for (int64_t block = 0; block < blocks; block++, to += F::size) {
-                for (int row = 0; row < LB_LANES; row++) {
-                    F::pack(to, row, from[(first + row) * blocks + block]);
-                }
-            }
-        }
-    }
-
-    size_t packed_size(const ggml_tensor * tensor) const override {
-        return (size_t) (tensor->ne[1] / LB_LANES * group_size(tensor));
-    }
-
-    // Bytes of LB_LANES whole rows.
-    static int64_t group_size(const ggml_tensor * tensor) { return tensor->ne[0] / F::columns * F::size; }
-
-    bool work_size(int, const ggml_tensor * op, size_t & size) override {
-        size = token_size(op->src[1]->ne[0]) * (size_t) ggml_nrows(op->src[1]);
-        return true;
-    }
-
-    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
-        if (op->op != GGML_OP_MUL_MAT) {
-            return false;
-        }
-        quantize(params, op->src[1]);
-        if (params->ith == 0) {
-            ggml_threadpool_chunk_set(params->threadpool, params->nth);
-        }
-        ggml_barrier(params->threadpool);
-
-        const int64_t groups = op->src[0]->ne[1] / LB_LANES;
-        const int64_t pieces = groups < params->nth * PIECES ? groups : params->nth * PIECES;
-        for (int64_t piece = params->ith; piece < pieces; piece = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-            multiply_groups(params, op, groups * piece / pieces, groups * (piece + 1) / pieces);
-        }
-        return true;
-    }
-
-    static void quantize(const ggml_compute_params * params, const ggml_tensor * tokens) {
-        const int64_t n    = tokens->ne[0];
-        const int64_t many = ggml_nrows(tokens);
-        for (int64_t i = params->ith; i < many; i += params->nth) {
-            const int64_t i3 = i / (tokens->ne[1] * tokens->ne[2]);
-            const int64_t i2 = i / tokens->ne[1] % tokens->ne[2];
-            const int64_t i1 = i % tokens->ne[1];
-            const char *  at = (const char *) tokens->data + i1 * tokens->nb[1] + i2 * tokens->nb[2] + i3 * tokens->nb[3];
-            quantize_token<F>((uint8_t *) params->wdata + (size_t) i * token_size(n), (const float *) at, n);
-        }
-    }
-
-    // Rows of the weights from group `first` to before group `last`, for all tokens. dst is contiguous (supports).
-    static void multiply_groups(const ggml_compute_params * params, ggml_tensor * op, int64_t first, int64_t last) {
-        const int64_t n      = op->src[0]->ne[0];
-        const int64_t many   = ggml_nrows(op);
-        const int64_t stride = op->ne[0];
-        const int64_t fits   = (int64_t) (PANEL / token_size(n)) / TILE * TILE;
-        const int64_t panel  = fits > TILE ? fits : TILE;
-        for (int64_t token = 0; token < many; token += panel) {
-            const auto *  rows  = (const uint8_t *) params->wdata + (size_t) token * token_size(n);
-            const int64_t count = many - token < panel ? many - token : panel;
-            for (int64_t group = first; group < last; group++) {
-                const auto * weights = (const uint8_t *) op->src[0]->data + group * group_size(op->src[0]);
-                multiply<F>(weights, rows, count, n, (float *) op->data + token * stride + group * LB_LANES, stride);
-            }
-        }
-    }
-};
-
-// Which way a tensor is packed; nullptr: not at all.
-static Packed * packed_as(const ggml_tensor * weights) {
-    static PackedAs<Q4_0> q4_0;
-    static PackedAs<Q4_1> q4_1;
-    static PackedAs<Q5_0> q5_0;
-    static PackedAs<Q5_1> q5_1;
-    static PackedAs<Q8_0> q8_0;
-    static PackedAs<Q4_K> q4_k;
-    static PackedAs<Q5_K> q5_k;
-    static PackedAs<Q6_K> q6_k;
-    constexpr bool wide = LB_LANES == 16; // with eight lanes ggml's own kernels for these are as fast or faster
-    if (ggml_n_dims(weights) != 2 || weights->ne[1] % LB_LANES != 0) {
-        return nullptr;
-    }
-    switch (weights->type) {
-        case GGML_TYPE_Q4_0: return &q4_0;
-        case GGML_TYPE_Q4_1: return &q4_1;
-        case GGML_TYPE_Q5_0: return &q5_0;
-        case GGML_TYPE_Q5_1: return &q5_1;
-        case GGML_TYPE_Q8_0: return takes_bytes ? &q8_0 : nullptr;
-        case GGML_TYPE_Q4_K: return wide ? &q4_k : nullptr;
-        case GGML_TYPE_Q5_K: return wide ? &q5_k : nullptr;
-        case GGML_TYPE_Q6_K: return wide ? &q6_k : nullptr;
-        default: return nullptr;
-    }
-}
 
 class Attention final : public ggml::cpu::tensor_traits {
     bool work_size(int, const ggml_tensor *, size_t & size) override {
@@ -155,14 +40,16 @@ class Kernels final : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
         const ggml_tensor * weights = op->src[0];
         const ggml_tensor * tokens  = op->src[1];
-        return op->op == GGML_OP_MUL_MAT && is_packed(weights) && packed_as(weights) && tokens->type == GGML_TYPE_F32 &&
+        const bool is_product = op->op == GGML_OP_MUL_MAT ? ggml_n_dims(weights) == 2 : op->op == GGML_OP_MUL_MAT_ID;
+        return is_product && is_packed(weights) && packed_as(weights) && tokens->type == GGML_TYPE_F32 &&
                tokens->nb[0] == sizeof(float) && ggml_is_contiguous(op) &&
                (!tokens->buffer || ggml_backend_buft_is_host(tokens->buffer->buft));
     }
 
     ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
         switch (op->op) {
-            case GGML_OP_MUL_MAT: return is_packed(op->src[0]) ? (Packed *) op->src[0]->extra : nullptr;
+            case GGML_OP_MUL_MAT:
+            case GGML_OP_MUL_MAT_ID: return is_packed(op->src[0]) ? (Packed *) op->src[0]->extra : nullptr;
             case GGML_OP_FLASH_ATTN_EXT: return attention(op);
             default: return nullptr;
         }

@@ -40,12 +40,18 @@ static inline Ints   add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 static inline Floats floats(float x) { return _mm512_set1_ps(x); }
 static inline Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
 static inline Floats halves(const uint8_t * from) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) from)); }
+static inline Floats upper_halves(const uint8_t * from) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) from)), 16)); }
 static inline Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 static inline Floats times_plus(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 static inline Floats small_ints(const int8_t * from) { return to_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) from))); }
 static inline Ints   unsign(Ints x) { return _mm512_xor_si512(x, _mm512_set1_epi8((char) 0x80)); }
 static inline Ints   low_nibbles(Ints x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 static inline Ints   high_nibbles(Ints x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
+
+// Each nibble's byte of a table of 16.
+static inline Ints looked_up(const uint8_t * table, Ints nibbles) {
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) table)), nibbles);
+}
 
 // Two bits of each byte of `pairs`, which begin at bit `from`, above the nibbles x.
 static inline Ints with_pair(Ints x, Ints pairs, int from) {
@@ -125,12 +131,17 @@ static inline Ints   add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 static inline Floats floats(float x) { return _mm256_set1_ps(x); }
 static inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
 static inline Floats halves(const uint8_t * from) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) from)); }
+static inline Floats upper_halves(const uint8_t * from) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *) from)), 16)); }
 static inline Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 static inline Floats times_plus(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 static inline Floats small_ints(const int8_t * from) { return to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) from))); }
 static inline Ints   unsign(Ints x) { return _mm256_xor_si256(x, _mm256_set1_epi8((char) 0x80)); }
 static inline Ints   low_nibbles(Ints x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
 static inline Ints   high_nibbles(Ints x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
+
+static inline Ints looked_up(const uint8_t * table, Ints nibbles) {
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) table)), nibbles);
+}
 
 static inline Ints with_pair(Ints x, Ints pairs, int from) {
     const Ints placed = from < 4 ? _mm256_slli_epi16(pairs, 4 - from) : _mm256_srli_epi16(pairs, from - 4);

@@ -7,6 +7,7 @@
 
 #define GGML_COMMON_DECL_CPP
 #include "ggml-common.h"
+#include "ggml-impl.h"
 #include "lanes.h"
 
 #ifdef LB_LANES
@@ -39,10 +40,26 @@ static inline void put_bits(uint8_t * to, int row, uint32_t bits) {
     }
 }
 
-// ---- blocks of 32 columns: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 --------------------------------------------------------------
+// ---- reading -----------------------------------------------------------------------------------------------------
+
+// What the nibbles of IQ4_NL and IQ4_XS stand for (kvalues_iq4nl of ggml-common.h), and CURVE_BIAS.
+static constexpr int     CURVE_BIAS = 128;
+static constexpr uint8_t CURVE[16]  = { 1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241 };
+
+// What those of MXFP4 stand for, twice (kvalues_mxfp4), and FLOAT_BIAS.
+static constexpr int     FLOAT_BIAS = 12;
+static constexpr uint8_t FLOATS[16] = { 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0 };
+
+// Vector i of 32 columns whose nibbles hold columns c and c + 16.
+static inline Ints nibbles_of(const uint8_t * from, int i) {
+    const Ints both = load(from + i % 4 * VECTOR);
+    return i < 4 ? low_nibbles(both) : high_nibbles(both);
+}
+
+// ---- blocks of 32 columns: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL ------------------------------------------------------
 
 // Nibbles hold columns c and c + 16, as in ggml's blocks.
-template <class Block_, int bits, int bias_, bool has_min_> struct Plain {
+template <class Block_, int bits, int bias_, bool has_min_, bool is_curved = false> struct Plain {
     using Block = Block_;
     static constexpr int  columns  = COLUMNS;
     static constexpr int  bias     = bias_;
@@ -75,11 +92,13 @@ template <class Block_, int bits, int bias_, bool has_min_> struct Plain {
             if constexpr (bits == 8) {
                 w[i] = unsign(load(group + QUANTS + i * VECTOR));
             } else {
-                const Ints both = load(group + QUANTS + i % 4 * VECTOR);
-                w[i]            = i < 4 ? low_nibbles(both) : high_nibbles(both);
+                w[i] = nibbles_of(group + QUANTS, i);
             }
             if constexpr (bits == 5) {
                 w[i] = with_fifth_bit(w[i], group + FIFTHS + i * BITS);
+            }
+            if constexpr (is_curved) {
+                w[i] = looked_up(CURVE, w[i]);
             }
         }
     }
@@ -90,6 +109,35 @@ using Q4_1 = Plain<block_q4_1, 4, 0, true>;
 using Q5_0 = Plain<block_q5_0, 5, 16, false>;
 using Q5_1 = Plain<block_q5_1, 5, 0, true>;
 using Q8_0 = Plain<block_q8_0, 8, 128, false>;
+
+using IQ4_NL = Plain<block_iq4_nl, 4, CURVE_BIAS, false, true>;
+
+// ---- MXFP4 -------------------------------------------------------------------------------------------------------
+
+// 32 columns with an exponent, of which the upper 16 bits of a float hold the power of two.
+struct MXFP4 {
+    using Block = block_mxfp4;
+    static constexpr int  columns  = COLUMNS;
+    static constexpr int  bias     = FLOAT_BIAS;
+    static constexpr bool has_min  = false;
+    static constexpr int  n_scales = 1;
+    static constexpr int  QUANTS   = HALVES;
+    static constexpr int  size     = QUANTS + VECTORS * VECTOR / 2;
+
+    static void pack(uint8_t * to, int row, const Block & block) {
+        const float scale = GGML_E8M0_TO_FP32_HALF(block.e);
+        put_half(to, row, (const uint8_t *) &scale + 2);
+        put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
+    }
+
+    static void scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = upper_halves(group); }
+
+    static void quants(const uint8_t * group, int, Ints w[VECTORS]) {
+        for (int i = 0; i < VECTORS; i++) {
+            w[i] = looked_up(FLOATS, nibbles_of(group + QUANTS, i));
+        }
+    }
+};
 
 // ---- blocks of 256 columns: Q4_K, Q5_K -------------------------------------------------------------------------------
 
@@ -159,6 +207,43 @@ template <class Block_, int bits> struct Super {
 
 using Q4_K = Super<block_q4_K, 4>;
 using Q5_K = Super<block_q5_K, 5>;
+
+// ---- IQ4_XS ------------------------------------------------------------------------------------------------------
+
+// Eight times 32 columns, each with a scale of six bits, which takes a byte here. Nibbles hold columns c and c + 16 of
+// 32, as in ggml's blocks.
+struct IQ4_XS {
+    using Block = block_iq4_xs;
+    static constexpr int  columns  = QK_K;
+    static constexpr int  bias     = CURVE_BIAS;
+    static constexpr bool has_min  = false;
+    static constexpr int  n_scales = 1;
+    static constexpr int  PARTS    = QK_K / COLUMNS;
+    static constexpr int  SIXES    = HALVES;
+    static constexpr int  QUANTS   = SIXES + PARTS * LB_LANES;
+    static constexpr int  PART     = VECTORS * VECTOR / 2; // bytes of the quants of one
+    static constexpr int  size     = QUANTS + PARTS * PART;
+
+    static void pack(uint8_t * to, int row, const Block & block) {
+        put_half(to, row, &block.d);
+        for (int part = 0; part < PARTS; part++) {
+            const int low  = block.scales_l[part / 2] >> part % 2 * 4 & 15;
+            const int high = block.scales_h >> part * 2 & 3;
+            to[SIXES + part * LB_LANES + row] = (uint8_t) ((high << 4 | low) - 32);
+        }
+        put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
+    }
+
+    static void scales(const uint8_t * group, int part, Floats to[n_scales]) {
+        to[0] = times(halves(group), small_ints((const int8_t *) group + SIXES + part * LB_LANES));
+    }
+
+    static void quants(const uint8_t * group, int part, Ints w[VECTORS]) {
+        for (int i = 0; i < VECTORS; i++) {
+            w[i] = looked_up(CURVE, nibbles_of(group + QUANTS + part * PART, i));
+        }
+    }
+};
 
 // ---- Q6_K --------------------------------------------------------------------------------------------------------
 

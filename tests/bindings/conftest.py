@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bindings.ggml_operations import Ggml
 
 from llamabox.bindings import _ffi, backend
 from llamabox.bindings.context import Context, ContextParams
@@ -46,3 +47,11 @@ def context(model: Model) -> Iterator[Context]:
     )  # two would wait for each other on a busy machine
     with Context(model, params) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def ggml() -> Iterator[Ggml]:
+    """ggml's CPU backend by itself."""
+    made = Ggml(_ffi.load())
+    yield made
+    made.ggml_backend_free(made.cpu)

@@ -28,6 +28,9 @@ N_TEXTS = 2 * N_STREAMS
 ABORTS = 0.3
 """How many of the requests break off."""
 
+N_CTX = 192
+"""Cells of a slot."""
+
 HOST_MIB = 16
 MEMORY_SLACK = (HOST_MIB + 16) << 20
 """Host memory may fill up to its budget at any time; the rest is what an allocator does."""
@@ -45,7 +48,7 @@ SUBJECTS = ("the sea", "a lost key", "bread", "winter")
 
 @pytest.fixture(scope="module")
 def shared(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    return serve("-c", str(N_STREAMS * 192), "-np", str(N_STREAMS), "--cache-ram", str(HOST_MIB))
+    return serve("-c", str(N_STREAMS * N_CTX), "-np", str(N_STREAMS), "--cache-ram", str(HOST_MIB))
 
 
 @pytest.fixture
@@ -73,15 +76,23 @@ class Soak:
 
     async def run(self, seconds: float) -> None:
         self.texts = [Counter() for _ in self.asked]
-        start = time.monotonic()
         limits = httpx.Limits(max_connections=N_STREAMS)
         async with httpx.AsyncClient(base_url=self.url, timeout=120, limits=limits) as http:
+            await asyncio.gather(*(self._fill_slot(http, i) for i in range(N_STREAMS)))
+            start = time.monotonic()
             clients = [asyncio.create_task(self._client(http, i, start + seconds)) for i in range(N_STREAMS)]
             everybody = asyncio.gather(*clients)
             while not everybody.done():
                 self.memory.append((time.monotonic() - start, {name: resident(pid) for name, pid in self.pids.items()}))
                 await asyncio.wait([everybody], timeout=0.5)
             await everybody
+
+    async def _fill_slot(self, http: httpx.AsyncClient, which: int) -> None:
+        """Use all cells of a slot once: they take their memory when they are."""
+        n_predict = 4
+        prompt = [1000 + which, *range(2000, 2000 + N_CTX - n_predict - 2)]
+        body = {"prompt": prompt, "n_predict": n_predict, "ignore_eos": True, "temperature": 0}
+        assert len(await streamed(http, body, None)) == n_predict
 
     async def _client(self, http: httpx.AsyncClient, seed: int, deadline: float) -> None:
         """Asks one question after the other."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llamabox.engine.pacing import GAP_FACTOR, MIN_CHUNK, Pacing
@@ -36,6 +36,7 @@ def test_a_step_with_the_chunk_takes_no_longer_than_the_set_factor(decode: float
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 512), st.floats(0, 100)), max_size=20))
+@example([(0, 8, 1e-320), (4, 0, 100.0)])  # as good as no time for a token
 def test_the_chunk_is_never_below_the_smallest_whatever_was_measured(steps: list[tuple[int, int, float]]) -> None:
     pacing = Pacing(factor=3.0)
     for n_decode, n_prefill, seconds in steps:

@@ -1,0 +1,192 @@
+// Packed weights of every type, and the operations with them: GGML_OP_MUL_MAT and GGML_OP_MUL_MAT_ID.
+#pragma once
+
+#include "ggml-cpu-impl.h"
+#include "traits.h"
+
+#include "experts.h"
+#include "multiply.h"
+#include "pieces.h"
+
+#ifdef LB_LANES
+
+namespace llamabox {
+
+// A piece of the tokens that stays in a core's own cache while the weights pass by.
+static constexpr size_t PANEL = 512 * 1024;
+// Pieces of the weights for each thread: more even out what the threads are slowed down by, fewer cost less.
+static constexpr int PIECES = 4;
+
+// What to do with a type's weights. The one piece of state behind a packed tensor: tensor->extra.
+class Packed : public ggml::cpu::tensor_traits {
+  public:
+    // All rows of a tensor, from ggml's blocks.
+    virtual void pack(const ggml_tensor * tensor, const void * data) const = 0;
+    // Bytes that they take.
+    virtual size_t packed_size(const ggml_tensor * tensor) const = 0;
+};
+
+template <class F> class PackedAs final : public Packed {
+    void pack(const ggml_tensor * tensor, const void * data) const override {
+        const int64_t blocks = tensor->ne[0] / F::columns;
+        const auto *  from   = (const typename F::Block *) data;
+        auto *        to     = (uint8_t *) tensor->data;
+        for (int64_t first = 0; first < ggml_nrows(tensor); first += LB_LANES) {
+            for (int64_t block = 0; block < blocks; block++, to += F::size) {
+                for (int row = 0; row < LB_LANES; row++) {
+                    F::pack(to, row, from[(first + row) * blocks + block]);
+                }
+            }
+        }
+    }
+
+    size_t packed_size(const ggml_tensor * tensor) const override {
+        return (size_t) (ggml_nrows(tensor) / LB_LANES * group_size(tensor));
+    }
+
+    // Bytes of LB_LANES whole rows.
+    static int64_t group_size(const ggml_tensor * tensor) { return tensor->ne[0] / F::columns * F::size; }
+
+    bool work_size(int, const ggml_tensor * op, size_t & size) override {
+        const int64_t n = op->src[1]->ne[0];
+        size = op->op == GGML_OP_MUL_MAT_ID ? Visits::size(op) + token_size(n) * (size_t) ggml_nelements(op->src[2])
+                                            : token_size(n) * (size_t) ggml_nrows(op->src[1]);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        switch (op->op) {
+            case GGML_OP_MUL_MAT: multiply_all(params, op); return true;
+            case GGML_OP_MUL_MAT_ID: multiply_experts(params, op); return true;
+            default: return false;
+        }
+    }
+
+    static void multiply_all(const ggml_compute_params * params, ggml_tensor * op) {
+        const ggml_tensor * tokens = op->src[1];
+        const int64_t       n      = tokens->ne[0];
+        for (int64_t i = params->ith; i < ggml_nrows(tokens); i += params->nth) {
+            const int64_t i3 = i / (tokens->ne[1] * tokens->ne[2]);
+            const int64_t i2 = i / tokens->ne[1] % tokens->ne[2];
+            const int64_t i1 = i % tokens->ne[1];
+            quantize_token<F>((uint8_t *) params->wdata + (size_t) i * token_size(n), row_of(tokens, i1, i2, i3), n);
+        }
+        begin_pieces(params);
+        const int64_t groups = op->src[0]->ne[1] / LB_LANES;
+        const int64_t pieces = groups < params->nth * PIECES ? groups : params->nth * PIECES;
+        for (int64_t piece = params->ith; piece < pieces; piece = next_piece(params)) {
+            multiply_groups(params, op, groups * piece / pieces, groups * (piece + 1) / pieces);
+        }
+    }
+
+    static const float * row_of(const ggml_tensor * tokens, int64_t i1, int64_t i2, int64_t i3) {
+        return (const float *) ((const char *) tokens->data + i1 * tokens->nb[1] + i2 * tokens->nb[2] + i3 * tokens->nb[3]);
+    }
+
+    // Rows of the weights from group `first` to before group `last`, for all tokens. dst is contiguous (supports).
+    static void multiply_groups(const ggml_compute_params * params, ggml_tensor * op, int64_t first, int64_t last) {
+        const int64_t n      = op->src[0]->ne[0];
+        const int64_t many   = ggml_nrows(op);
+        const int64_t stride = op->ne[0];
+        const int64_t panel  = panel_of(n);
+        for (int64_t token = 0; token < many; token += panel) {
+            const auto *  rows  = (const uint8_t *) params->wdata + (size_t) token * token_size(n);
+            const int64_t count = std::min(many - token, panel);
+            for (int64_t group = first; group < last; group++) {
+                const auto * weights = (const uint8_t *) op->src[0]->data + group * group_size(op->src[0]);
+                multiply<F>(weights, rows, count, n, (float *) op->data + token * stride + group * LB_LANES, stride);
+            }
+        }
+    }
+
+    // Tokens of n columns that are multiplied with a group before the next group comes.
+    static int64_t panel_of(int64_t n) {
+        const int64_t fits = (int64_t) (PANEL / token_size(n)) / TILE * TILE;
+        return std::max<int64_t>(fits, TILE);
+    }
+
+    // Of a mixture of experts: each token visits some of them.
+    static void multiply_experts(const ggml_compute_params * params, ggml_tensor * op) {
+        const ggml_tensor * weights = op->src[0];
+        const ggml_tensor * tokens  = op->src[1];
+        const Visits        visits(op, params->wdata);
+        if (params->ith == 0) {
+            visits.sort();
+        }
+        ggml_barrier(params->threadpool);
+        const int64_t n    = tokens->ne[0];
+        auto *        rows = (uint8_t *) params->wdata + Visits::size(op);
+        for (int64_t i = params->ith; i < visits.count; i += params->nth) {
+            const int64_t visit = visits.order[i];
+            const float * from  = row_of(tokens, visit % visits.n_used % tokens->ne[1], visit / visits.n_used, 0);
+            quantize_token<F>(rows + (size_t) i * token_size(n), from, n);
+        }
+        begin_pieces(params);
+        const int64_t groups = weights->ne[1] / LB_LANES;
+        const int64_t pieces = std::min<int64_t>(groups, params->nth); // of an expert
+        for (int64_t i = params->ith; i < pieces * visits.n_experts; i = next_piece(params)) {
+            const int64_t expert = i / pieces, piece = i % pieces;
+            multiply_visits(op, visits, rows, expert, groups * piece / pieces, groups * (piece + 1) / pieces);
+        }
+    }
+
+    // An expert's rows from group `first` to before group `last`, for those who visit it.
+    static void multiply_visits(ggml_tensor * op, const Visits & visits, const uint8_t * rows, int64_t expert, int64_t first,
+                                int64_t last) {
+        constexpr int64_t MOST = 64;
+        alignas(64) float results[MOST * LB_LANES];
+        const int64_t     n      = op->src[0]->ne[0];
+        const int64_t     panel  = std::min(panel_of(n), MOST);
+        const int64_t     groups = op->src[0]->ne[1] / LB_LANES;
+        const int64_t     end    = visits.first[expert + 1];
+        for (int64_t at = visits.first[expert]; at < end; at += panel) {
+            const int64_t count = std::min(end - at, panel);
+            for (int64_t group = first; group < last; group++) {
+                const auto * weights = (const uint8_t *) op->src[0]->data + (expert * groups + group) * group_size(op->src[0]);
+                multiply<F>(weights, rows + (size_t) at * token_size(n), count, n, results, LB_LANES);
+                for (int64_t i = 0; i < count; i++) {
+                    float * to = (float *) op->data + visits.order[at + i] * op->ne[0] + group * LB_LANES;
+                    memcpy(to, results + i * LB_LANES, LB_LANES * sizeof(float));
+                }
+            }
+        }
+    }
+};
+
+// Which way a tensor is packed; nullptr: not at all.
+static Packed * packed_as(const ggml_tensor * weights) {
+    static PackedAs<Q4_0>   q4_0;
+    static PackedAs<Q4_1>   q4_1;
+    static PackedAs<Q5_0>   q5_0;
+    static PackedAs<Q5_1>   q5_1;
+    static PackedAs<Q8_0>   q8_0;
+    static PackedAs<Q4_K>   q4_k;
+    static PackedAs<Q5_K>   q5_k;
+    static PackedAs<Q6_K>   q6_k;
+    static PackedAs<IQ4_NL> iq4_nl;
+    static PackedAs<IQ4_XS> iq4_xs;
+    static PackedAs<MXFP4>  mxfp4;
+    // With eight lanes ggml's own kernels for these are as fast, but not for experts: those take the tokens one by one.
+    const bool pays = LB_LANES == 16 || ggml_n_dims(weights) == 3;
+    if (ggml_n_dims(weights) < 2 || ggml_n_dims(weights) > 3 || weights->ne[1] % LB_LANES != 0) {
+        return nullptr;
+    }
+    switch (weights->type) {
+        case GGML_TYPE_Q4_0: return &q4_0;
+        case GGML_TYPE_Q4_1: return &q4_1;
+        case GGML_TYPE_Q5_0: return &q5_0;
+        case GGML_TYPE_Q5_1: return &q5_1;
+        case GGML_TYPE_Q8_0: return takes_bytes ? &q8_0 : nullptr;
+        case GGML_TYPE_Q4_K: return pays ? &q4_k : nullptr;
+        case GGML_TYPE_Q5_K: return pays ? &q5_k : nullptr;
+        case GGML_TYPE_Q6_K: return pays ? &q6_k : nullptr;
+        case GGML_TYPE_IQ4_NL: return takes_bytes ? &iq4_nl : nullptr;
+        case GGML_TYPE_IQ4_XS: return takes_bytes ? &iq4_xs : nullptr;
+        case GGML_TYPE_MXFP4: return &mxfp4;
+        default: return nullptr;
+    }
+}
+
+}  // namespace llamabox
+
+#endif
