@@ -43,8 +43,8 @@ static inline float_lanes higher_lanes(float_lanes a, float_lanes b) {
 #endif
 }
 
-// The highest logit of a block. What n_fit has less by is the number of those that are neither NaN nor +inf; where there
-// are others, what is returned is nothing.
+// The highest logit of a block, of no meaning where one of them is NaN or +inf. The lanes of n_fit together fall by the
+// number of those that are neither.
 static inline float highest_of_block(const float * logits, int_lanes * n_fit) {
     const float_lanes limit = { FLT_MAX, FLT_MAX, FLT_MAX, FLT_MAX };
     float_lanes best[STRIDE / LANES];
