@@ -36,12 +36,6 @@ struct Token {
     }
 };
 
-static inline float greatest(__m256 x) {
-    __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    y = _mm_max_ps(y, _mm_movehl_ps(y, y));
-    return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
-}
-
 static inline int32_t total(__m256i x) {
     __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     y = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0x4e));
@@ -60,7 +54,7 @@ template <class F> static void quantize_token(uint8_t * to, const float * from, 
             x[i] = _mm256_loadu_ps(from + block * COLUMNS + i * 8);
             most = _mm256_max_ps(most, _mm256_andnot_ps(sign, x[i]));
         }
-        const float  amax    = greatest(most);
+        const float  amax    = highest_of(most);
         const float  scale   = amax / 127.0f;
         const __m256 inverse = _mm256_set1_ps(amax != 0.0f ? 127.0f / amax : 0.0f);
         __m256i      q[4];
