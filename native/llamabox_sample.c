@@ -154,11 +154,12 @@ int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t
         const float * logits = llama_get_logits_ith(ctx, batch_idx[i]);
         if (logits == NULL) {
             out[i] = -2;
+        } else if (room == NULL || (n_best[i] != 1 && chains[i] == NULL)) {
+            out[i] = -1;
         } else if (n_best[i] == 1) {
             out[i] = masks[i] ? highest_allowed(logits, n_vocab, masks[i]) : highest(logits, n_vocab, room->wide.maxima);
         } else {
-            out[i] = room == NULL || chains[i] == NULL
-                ? -1 : chosen(chains[i], logits, n_vocab, n_best[i], wide[i], masks[i], room);
+            out[i] = chosen(chains[i], logits, n_vocab, n_best[i], wide[i], masks[i], room);
         }
         if (out[i] < 0) {
             n_failed++;

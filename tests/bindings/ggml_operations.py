@@ -176,3 +176,9 @@ def random_floats(seed: int, *shape: int) -> Floats:
     values = rng.standard_normal(shape) * np.exp2(rng.integers(-6, 3, shape))
     values[..., : COLUMNS // 2] *= rng.integers(0, 2)
     return values.astype(np.float32)
+
+
+def has_vectors() -> bool:
+    """Whether this processor has what the kernels compute with."""
+    with open("/proc/cpuinfo") as file:
+        return " avx2 " in file.read()

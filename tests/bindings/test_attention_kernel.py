@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bindings.ggml_operations import F16, F32, Floats, Ggml, Halves
+from bindings.ggml_operations import F16, F32, Floats, Ggml, Halves, has_vectors
 from numpy.typing import NDArray
 
 from llamabox.bindings import _ffi, backend
@@ -106,6 +106,7 @@ def attends(ggml: Ggml) -> bool:
 
 def test_what_attention_is_there_for(attends: bool) -> None:
     native = _ffi.load()
+    assert attends == has_vectors()
     for cell_type, size in (("f16", 16), ("f16", 80), ("f16", 256)):
         assert backend.has_attention_kernel(native, cell_type, size) == attends
     for cell_type, size in (("f16", 512), ("f16", 60), ("f32", 64), ("q8_0", 64), ("bf16", 64)):
