@@ -1,21 +1,23 @@
 """From words and environment to configurations. Pure, but for the files that options name.
 
 The rules are the seed's (contract 1.1): words in order, the last one wins, a word that is no option is passed over, an
-unknown option is warned about and passed over. A wrong value is an error.
+unknown option is warned about and passed over, unless it looks like a slip of one that protects. A wrong value is an
+error.
 """
 
 from __future__ import annotations
 
-import difflib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llamabox import processors
+from llamabox.argv import Use, check_variables, read_words, shown
 from llamabox.engine.request import RANDOM_SEED, GenerationParams, LoraSet, SamplingParams, lora_set
 from llamabox.errors import OptionsError
 from llamabox.imaging.config import ImageConfig
+from llamabox.masking import masked_words
 from llamabox.options import OPTIONS, Option
 from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
@@ -33,37 +35,12 @@ class Parsed:
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
     """Read the words, then the environment for what they leave open. Raises OptionsError."""
-    by_flag = {flag: option for option in OPTIONS for flag in option.flags + option.hidden}
+    words = read_words(argv)
     values: dict[str, Any] = {}
-    warnings: list[str] = []
-    position = 0
-    while position < len(argv):
-        flag = argv[position]
-        position += 1
-        option = by_flag.get(flag)
-        if option is None:
-            if flag.startswith("-") and not _is_number(flag):
-                warnings.append(_unknown(flag, by_flag))
-            continue
-        if option.parse is None:
-            _store(values, option, option.const)
-            continue
-        words = _following(argv, position, option.n_words)
-        if option.words and (not words or words[0].lower() not in option.words):
-            _store(values, option, option.const)
-            continue
-        if not words:
-            raise OptionsError(f"{flag} needs a value: {flag} {option.metavar}")
-        position += len(words)
-        following = " ".join(words)
-        try:
-            _store(values, option, option.parse(*words))
-        except ValueError as error:
-            raise OptionsError(f"{_shown(flag, following)}: {error}") from None
-        if option.dest == "sampling.samplers":
-            warnings += [
-                f"{flag}: there is no sampler {name!r}, it is left out" for name in unknown_samplers(flag, following)
-            ]
+    warnings = list(words.warnings)
+    for use in words.uses:
+        _take(values, warnings, use)
+    check_variables(environ)
     _read_environment(values, environ)
     if "defrag_thold" in values:
         warnings.append("-dt: the KV memory is not defragmented any more, this option has no effect")
@@ -77,13 +54,21 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
     return Parsed(values, tuple(warnings))
 
 
-def _following(argv: Sequence[str], position: int, n_words: int) -> list[str]:
-    """Up to `n_words` words. The first may begin with a dash; a later one may only if it is a number."""
-    words = list(argv[position : position + n_words])
-    for i, word in enumerate(words[1:], 1):
-        if word.startswith("-") and not _is_number(word):
-            return words[:i]
-    return words
+def _take(values: dict[str, Any], warnings: list[str], use: Use) -> None:
+    """Raises OptionsError for a value that the option does not take."""
+    option = use.option
+    if option.parse is None or not use.words:
+        _store(values, option, option.const)
+        return
+    given = " ".join(use.words)
+    try:
+        _store(values, option, option.parse(*use.words))
+    except ValueError as error:
+        raise OptionsError(f"{shown(use.flag, given)}: {error}") from None
+    if option.dest == "sampling.samplers":
+        warnings += [
+            f"{use.flag}: there is no sampler {name!r}, it is left out" for name in unknown_samplers(use.flag, given)
+        ]
 
 
 def _check_together(values: dict[str, Any]) -> None:
@@ -139,35 +124,12 @@ def _read_environment(values: dict[str, Any], environ: Mapping[str, str]) -> Non
         try:
             values[option.dest] = parser(text)
         except ValueError as error:
-            raise OptionsError(f"environment variable {_shown(option.env or '', text, '=')}: {error}") from None
-
-
-def _unknown(flag: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(flag, list(known), n=1, cutoff=0.5)
-    hint = f"; the nearest known one is {nearest[0]}" if nearest else ""
-    return f"Unknown argument: {flag}{hint}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _shown(flag: str, text: str, join: str = " ") -> str:
-    """A flag with its value for an error message; a long text is cut, a key is not shown."""
-    if "api" in flag.lower() and "key" in flag.lower() and "file" not in flag.lower():
-        return flag
-    return f"{flag}{join}{text if len(text) <= 60 else text[:57] + '...'}"
+            raise OptionsError(f"environment variable {shown(option.env or '', text, '=')}: {error}") from None
 
 
 def echo(argv: Sequence[str]) -> str:
-    """The command line as the first line of output shows it: with API keys masked."""
-    hides = {flag for option in OPTIONS if option.flags == ("--api-key",) for flag in option.flags}
-    shown = ["***" if i > 0 and argv[i - 1] in hides else word for i, word in enumerate(argv)]
-    return shlex.join(["llamabox", *shown])
+    """The command line as the first line of output shows it, without secrets."""
+    return shlex.join(["llamabox", *masked_words(argv)])
 
 
 def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:

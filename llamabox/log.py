@@ -1,4 +1,4 @@
-"""Logging set-up of a process: one line an entry, on stderr.
+"""Logging set-up of a process: one line an entry, on stderr, without what looks like a secret.
 
 verbosity 0    INFO: start, stop, a line for each request, what went wrong
 verbosity 1    MORE: a line for each health check and scrape as well
@@ -13,6 +13,8 @@ import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
+
+from llamabox.masking import masked
 
 MORE = 15
 """A level between DEBUG and INFO: what comes by the clock, again and again."""
@@ -33,13 +35,13 @@ class OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        text = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        text = masked(record.getMessage()).replace("\r", "\\r").replace("\n", "\\n")
         name = record.name.removeprefix("llamabox.")
         line = f"{clock}.{int(record.msecs):03d} {record.levelname[0]} {name}: {text}"
         if self._colors and record.levelname in COLORS:
             line = f"{COLORS[record.levelname]}{line}{RESET}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + masked(self.formatException(record.exc_info))
         return line
 
 
@@ -51,11 +53,11 @@ class JsonLine(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name.removeprefix("llamabox."),
-            "message": record.getMessage(),
+            "message": masked(record.getMessage()),
             **getattr(record, FACTS, {}),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = masked(self.formatException(record.exc_info))
         return json.dumps(entry)  # in ASCII: no text can break the line or its encoding
 
 

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from llamabox import processors
@@ -227,13 +226,6 @@ def word(text: str) -> str:
     return text
 
 
-def folder(text: str) -> str:
-    """A folder that exists."""
-    if not Path(text).is_dir():
-        raise ValueError("expected a folder that exists")
-    return text
-
-
 def scaled_file(path: str, scale: str | None = None) -> tuple[tuple[str, float], ...]:
     """A file and its scale, two words; one word may have both, as FILE:SCALE."""
     if scale is None:
@@ -308,23 +300,6 @@ def api_keys(text: str) -> frozenset[str]:
     if not found:
         raise ValueError("expected a key")
     return found
-
-
-def api_keys_of_file(path: str) -> frozenset[str]:
-    """One key a line; blank lines do not count."""
-    found = frozenset(line.strip() for line in file_text(path).splitlines() if line.strip())
-    if not found:
-        raise ValueError("the file holds no key")
-    return found
-
-
-def file_text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"cannot read the file: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("the file is not UTF-8 text") from None
 
 
 def samplers(text: str) -> tuple[str, ...]:

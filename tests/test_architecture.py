@@ -29,7 +29,8 @@ INSIDE_A_WORKER = ("workers.channel", "workers.orphan", "workers.sigterm", *MESS
 # what stands in the same row may always be imported.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
-    "log": ("errors",),
+    "masking": (),
+    "log": ("errors", "masking"),
     "values": ("errors", "processors", "engine.request", "engine.events"),
     "bench": ("errors",),
     "bindings": ("errors", "log"),

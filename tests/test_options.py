@@ -14,12 +14,12 @@ from llamabox import processors
 from llamabox.commandline import compose, compose_images, compose_rpc, echo, parse
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import OptionsError
+from llamabox.file_values import api_keys_of_file, file_text, folder
 from llamabox.imaging.config import ImageConfig
 from llamabox.options import OPTIONS, Option
 from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text, readme_table
-from llamabox.values import api_keys_of_file, file_text, folder
 from llamabox.workers.text_config import TextConfig
 
 README = Path(__file__).resolve().parents[1] / "README.md"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamabox import values as v
 from llamabox.device_values import names
+from llamabox.file_values import file_text
 from llamabox.options.option import COMPLETION, Option, switch, text
 
 LOADING_OPTIONS = (
@@ -55,7 +56,7 @@ LOADING_OPTIONS = (
         text="Jinja template, or the name of a built-in one", default="the model's, else chatml",
     ),
     text(
-        "--chat-template-file", "server.chat_template", v.file_text, metavar="FILE",
+        "--chat-template-file", "server.chat_template", file_text, metavar="FILE",
         text="the same from a file", default="",
     ),
     text(

@@ -30,6 +30,7 @@ class Option:
     env: str | None = None
     parse_env: Callable[[str], object] | None = None  # where it differs from `parse`
     hidden: tuple[str, ...] = ()  # further spellings, not printed
+    protects: bool = False  # a slip in its name must not leave the server open
     default: str | None = None  # printed instead of the field's value; "" prints none
 
 
@@ -63,6 +64,7 @@ def valued(
     default: str | None = None,
     accumulates: bool = False,
     n_words: int = 1,
+    protects: bool = False,
 ) -> Option:
     return Option(
         group=group,
@@ -72,6 +74,7 @@ def valued(
         metavar=metavar,
         parse=parse,
         n_words=n_words,
+        protects=protects,
         env=env,
         hidden=tuple(hidden.split()),
         default=default,

@@ -60,6 +60,7 @@ RPC_SERVER_OPTIONS = (
     ),
     lend(
         "--rpc-server-allow", "rpc.allow", networks, metavar="CIDR,…", default="loopback and private addresses",
+        protects=True,
         text="addresses that may connect, as 192.168.1.0/24; anybody else's connection is closed unread",
     ),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llamabox import values as v
+from llamabox.file_values import file_text
 from llamabox.options.option import COMPLETION, switch, text
 
 SAMPLING_OPTIONS = (
@@ -77,7 +78,7 @@ SAMPLING_OPTIONS = (
         "--grammar", "generation.grammar", str, "grammar (GBNF) of the answers to requests that bring none",
         metavar="GBNF", default="",
     ),
-    text("--grammar-file", "generation.grammar", v.file_text, "the same from a file", metavar="FILE", default=""),
+    text("--grammar-file", "generation.grammar", file_text, "the same from a file", metavar="FILE", default=""),
     text(
         "-j --json-schema", "generation.json_schema", v.json_schema, metavar="JSON", default="",
         text="JSON schema of the answers to requests that bring none; {} is any object",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamabox import values as v
 from llamabox.device_values import rpc_servers
+from llamabox.file_values import api_keys_of_file, folder
 from llamabox.options.option import SERVER, switch, valued
 
 SERVER_OPTIONS = (
@@ -29,11 +30,11 @@ SERVER_OPTIONS = (
     ),
     valued(
         SERVER, "--ssl-key-file", "server.ssl_key_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_KEY_FILE",
-        text="private key for TLS, PEM; needs --ssl-cert-file", default="",
+        text="private key for TLS, PEM; needs --ssl-cert-file", default="", protects=True,
     ),
     valued(
         SERVER, "--ssl-cert-file", "server.ssl_cert_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_CERT_FILE",
-        text="certificate for TLS with those that sign it, PEM; needs --ssl-key-file", default="",
+        text="certificate for TLS with those that sign it, PEM; needs --ssl-key-file", default="", protects=True,
     ),
     valued(
         SERVER, "--api-prefix", "server.api_prefix", v.api_prefix, metavar="PATH", env="LLAMA_ARG_API_PREFIX",
@@ -42,6 +43,7 @@ SERVER_OPTIONS = (
     valued(
         SERVER, "--cors-origins", "server.cors_origins", v.origins, metavar="ORIGIN,…", env="LLAMA_ARG_CORS_ORIGINS",
         text="web pages that may call, as https://page.example; localhost is this machine with any port, * any page",
+        protects=True,
     ),
     valued(
         SERVER, "-m --model", "text.model", v.word, metavar="FILE", env="LLAMA_ARG_MODEL",
@@ -83,15 +85,16 @@ SERVER_OPTIONS = (
     ),
     switch(SERVER, "--infill", "server.enable_infill", "serve POST /infill, for models that complete in the middle"),
     valued(
-        SERVER, "--slot-save-path", "server.slot_save_path", v.folder, metavar="DIR", default="",
+        SERVER, "--slot-save-path", "server.slot_save_path", folder, metavar="DIR", default="",
         text="with --slots: let clients save and restore slots as files in this folder",
     ),
     valued(
         SERVER, "--api-key", "server.api_keys", v.api_keys, metavar="KEY", accumulates=True, env="LLAMA_API_KEY",
-        text="ask clients for this key; a comma list or several times for several", default="",
+        text="ask clients for this key; a comma list or several times for several", default="", protects=True,
     ),
     valued(
-        SERVER, "--api-key-file", "server.api_keys", v.api_keys_of_file, metavar="FILE", accumulates=True,
-        text="the same from a file, one key a line", default="",
+        SERVER, "--api-key-file", "server.api_keys", api_keys_of_file, metavar="FILE", accumulates=True,
+        text="the same from a file, a key a line; blank lines and those that begin with # do not count", default="",
+        protects=True,
     ),
 )  # fmt: skip

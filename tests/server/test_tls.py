@@ -144,6 +144,13 @@ def test_a_key_that_is_not_the_certificates(config: ServerConfig, tmp_path: Path
         tls_context(replace(config, ssl_key_file=certify(tmp_path).ssl_key_file))
 
 
+@pytest.mark.parametrize("field", ["ssl_key_file", "ssl_cert_file"])
+def test_a_byte_order_mark_before_it_does_no_harm(config: ServerConfig, field: str, tmp_path: Path) -> None:
+    marked = tmp_path / "marked.pem"
+    marked.write_bytes(b"\xef\xbb\xbf" + Path(getattr(config, field)).read_bytes())
+    assert tls_context(replace(config, **{field: str(marked)})) is not None
+
+
 def test_an_encrypted_key_is_refused_and_not_asked_about(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="an unencrypted key"):
         tls_context(certify(tmp_path, b"secret"))
