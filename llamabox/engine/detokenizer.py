@@ -6,6 +6,7 @@ import codecs
 from dataclasses import dataclass, field
 
 from llamabox.engine.indentation import Indentation
+from llamabox.engine.stop_strings import StopStrings
 
 
 @dataclass(slots=True)
@@ -28,11 +29,12 @@ class Detokenizer:
     be the beginning of a stop string waits until it is or is not (contract A.5).
     """
 
-    __slots__ = ("_decoder", "_held", "_indentation", "_stop", "_waiting", "has_new_line")
+    __slots__ = ("_decoder", "_held", "_indentation", "_state", "_stop", "_waiting", "has_new_line")
 
-    def __init__(self, stop: tuple[str, ...] = (), n_indent: int = 0) -> None:
+    def __init__(self, stop: StopStrings | None = None, n_indent: int = 0) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stop = tuple(word for word in stop if word)
+        self._stop = stop or None
+        self._state = 0  # of the stop strings, behind the text so far
         self._held = ""  # text that may begin a stop string
         self._waiting: list[int] = []  # tokens whose bytes end inside a character
         self._indentation = Indentation(n_indent)
@@ -45,9 +47,9 @@ class Detokenizer:
         if not text and self._decoder.getstate()[0]:
             return None
         tokens, self._waiting = self._waiting, []
-        if not self._stop:
+        if self._stop is None:
             return self._say(text, tokens)
-        return self._release(self._held + text, tokens)
+        return self._release(self._stop, text, tokens)
 
     def flush(self) -> Piece:
         """The sequence has ended without a stop string: what was waiting is said now."""
@@ -56,13 +58,14 @@ class Detokenizer:
         self._held = ""
         return self._say(text, tokens)
 
-    def _release(self, text: str, tokens: list[int]) -> Piece:
-        at, word = min(((text.find(word), word) for word in self._stop if word in text), default=(-1, None))
-        if word is not None:
+    def _release(self, stop: StopStrings, new: str, tokens: list[int]) -> Piece:
+        text, n_before = self._held + new, len(self._held)
+        self._state, found = stop.read(self._state, new)
+        if found is not None:
+            start, end = n_before + found[0], n_before + found[1]
             self._held = ""
-            return self._say(text[:at], tokens, word)
-        n_held = max(_overlap(text, word) for word in self._stop)
-        said = len(text) - n_held
+            return self._say(text[:start], tokens, text[start:end])
+        said = len(text) - stop.n_held(self._state)
         self._held = text[said:]
         return self._say(text[:said], tokens)
 
@@ -73,11 +76,3 @@ class Detokenizer:
         if "\n" in text:
             self.has_new_line = True
         return Piece(text, tokens, stop_word, end is not None)
-
-
-def _overlap(text: str, word: str) -> int:
-    """Length of the longest proper prefix of `word` that `text` ends with."""
-    for n in range(min(len(text), len(word) - 1), 0, -1):
-        if text.endswith(word[:n]):
-            return n
-    return 0

@@ -127,10 +127,12 @@ class Engine:
         computed = self._clock()
         tokens = self._sample(work)
         sampled = self._clock()
-        if work.shares and not work.n_forced:  # else it could not be computed, or is a step of neither kind
-            self._pacing.observe(n_decode=work.n_decode, n_prefill=work.n_prefill, seconds=sampled - planned)
         self._update(work, tokens, sampled)
-        self.times = StepTimes(planned - begun, computed - planned, sampled - computed, self._clock() - sampled)
+        updated = self._clock()
+        if work.shares and not work.n_forced:  # else it could not be computed, or is a step of neither kind
+            # What is taken after the sampling, by grammars without it, is part of everybody's gap as well.
+            self._pacing.observe(n_decode=work.n_decode, n_prefill=work.n_prefill, seconds=updated - planned)
+        self.times = StepTimes(planned - begun, computed - planned, sampled - computed, updated - sampled)
 
     def rest(self) -> float:
         """Seconds for which a step would compute nothing, unless something is submitted or aborted meanwhile.

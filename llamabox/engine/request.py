@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llamabox.engine.grammar import Grammar
+    from llamabox.engine.stop_strings import StopStrings
 
 DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
 """The seed's chain; penalties come first unless a request names them elsewhere."""
@@ -139,3 +140,4 @@ class Request:
     tokens: tuple[int, ...]
     params: GenerationParams = field(default_factory=GenerationParams)
     grammar: Grammar | None = None  # what `params` say of it, compiled
+    stop: StopStrings | None = None  # those of `params`, compiled; None: there are none

@@ -44,7 +44,7 @@ class Sequence:
         self.slot: Slot | None = None
         self.sampler: Sampler | None = None
         self.constraint: Constraint | None = None
-        self.detokenizer = Detokenizer(request.params.stop, request.params.n_indent)
+        self.detokenizer = Detokenizer(request.stop, request.params.n_indent)
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
         self.distribution: dict[int, float] = {}  # that the token of this step was drawn from, if it is to be told
         self.timings = Timings()

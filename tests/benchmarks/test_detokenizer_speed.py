@@ -6,6 +6,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from llamabox.engine.detokenizer import Detokenizer
+from llamabox.engine.stop_strings import StopStrings
 
 TEXT = "The quick brown fox jumps over the lazy dog. Schöne Grüße, 世界 😀\n" * 40
 
@@ -16,7 +17,7 @@ def test_a_thousand_tokens(benchmark: BenchmarkFixture, stop: tuple[str, ...]) -
     pieces = [data[i : i + 4] for i in range(0, len(data), 4)]
 
     def run() -> str:
-        detokenizer = Detokenizer(stop)
+        detokenizer = Detokenizer(StopStrings(stop))
         found = [detokenizer.push(token, piece) for token, piece in enumerate(pieces)]
         return "".join(piece.text for piece in found if piece) + detokenizer.flush().text
 

@@ -11,6 +11,7 @@ from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Event, Failed, Finished, Progress, Started, TokenProbs
 from llamabox.engine.grammar import Grammar
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
+from llamabox.engine.stop_strings import StopStrings
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""
@@ -141,7 +142,8 @@ def request(
     chosen = SamplingParams(**{"temperature": 0.0, "seed": 7, "ignore_eos": True, **(sampling or {})})  # type: ignore[arg-type]
     values: dict[str, object] = {"n_predict": 8, **params}
     generation = GenerationParams(sampling=chosen, **values)  # type: ignore[arg-type]
-    return Request(request_id=request_id, tokens=tokens, params=generation, grammar=grammar)
+    stop = StopStrings(generation.stop)
+    return Request(request_id=request_id, tokens=tokens, params=generation, grammar=grammar, stop=stop)
 
 
 def alone(asked: Request, *, memory: FakeMemory | None = None, **config: object) -> dict[int, Transcript]:

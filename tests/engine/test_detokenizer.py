@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox.engine.detokenizer import Detokenizer, Piece
+from llamabox.engine.stop_strings import StopStrings
 
 characters = st.text(alphabet="aé世界😀👍🏽\n", max_size=6).map(str.encode)
 garbage = st.sampled_from([b"\xff", b"\xe4\xb8", b"\x80", b"\xf0\x9f", b"\xed\xa0\x80", b"\xc0\xaf"])
@@ -88,6 +90,7 @@ class Expected:
     shown: list[str]
     stopped_at: int | None
     cut: str
+    word: str | None = None
 
 
 def from_scratch(pieces: list[bytes], stop: list[str]) -> Expected:
@@ -95,16 +98,17 @@ def from_scratch(pieces: list[bytes], stop: list[str]) -> Expected:
     shown: list[str] = []
     for n in range(1, len(pieces) + 1):
         text = codecs.getincrementaldecoder("utf-8")("replace").decode(b"".join(pieces[:n]))
-        places = [text.index(word) for word in stop if word in text]
+        places = [(text.index(word), word) for word in stop if word in text]
         if places:
-            return Expected(shown, n, text[: min(places)])
+            at, word = min(places)
+            return Expected(shown, n, text[:at], word)
         starts = [word[:k] for word in stop for k in range(len(word))]
         n_held = max(len(start) for start in starts if text.endswith(start))
         shown.append(text[: len(text) - n_held])
     return Expected(shown, None, b"".join(pieces).decode("utf-8", "replace"))
 
 
-words = st.lists(st.text(alphabet="ab\n世", min_size=1, max_size=4), min_size=1, max_size=3)
+words = st.lists(st.text(alphabet="ab\n世", min_size=1, max_size=5), min_size=1, max_size=6)
 texts = cut(st.text(alphabet="ab\n世", max_size=8).map(str.encode))
 
 
@@ -112,7 +116,7 @@ texts = cut(st.text(alphabet="ab\n世", max_size=8).map(str.encode))
 @given(texts, words)
 def test_stop_strings_never_show_and_hold_back_no_more_than_they_must(pieces: list[bytes], stop: list[str]) -> None:
     expected = from_scratch(pieces, stop)
-    detokenizer = Detokenizer(tuple(stop))
+    detokenizer = Detokenizer(StopStrings(tuple(stop)))
     text = ""
     tokens: list[int] = []
     for token, data in enumerate(pieces):
@@ -122,7 +126,7 @@ def test_stop_strings_never_show_and_hold_back_no_more_than_they_must(pieces: li
             tokens += found.tokens
         if token + 1 == expected.stopped_at:
             assert found is not None
-            assert found.stop_word in stop
+            assert found.stop_word == expected.word
             assert text == expected.cut
             break
         assert found is None or found.stop_word is None
@@ -142,7 +146,7 @@ def test_without_a_stop_string_in_it_the_text_is_complete_whatever_the_bytes(
     pieces: list[bytes], stop: list[str]
 ) -> None:
     whole = b"".join(pieces).decode("utf-8", "replace")
-    detokenizer = Detokenizer(tuple(stop))
+    detokenizer = Detokenizer(StopStrings(tuple(stop)))
     text = ""
     for token, data in enumerate(pieces):
         found = detokenizer.push(token, data)
@@ -167,7 +171,7 @@ def test_without_a_stop_string_in_it_the_text_is_complete_whatever_the_bytes(
     ],
 )
 def test_a_stop_string_may_be_spread_over_tokens(pieces: list[str], shown: str) -> None:
-    detokenizer = Detokenizer(("STOP",))
+    detokenizer = Detokenizer(StopStrings(("STOP",)))
     found = [detokenizer.push(token, piece.encode()) for token, piece in enumerate(pieces)]
     assert "".join(piece.text for piece in found if piece) == shown
     assert found[-1] is not None
@@ -175,21 +179,40 @@ def test_a_stop_string_may_be_spread_over_tokens(pieces: list[str], shown: str) 
 
 
 def test_the_stop_string_that_begins_first_wins() -> None:
-    detokenizer = Detokenizer(("yz", "xyzt"))
+    detokenizer = Detokenizer(StopStrings(("yz", "xyzt")))
     assert detokenizer.push(0, b"..xy") == Piece("..", [0])
     assert detokenizer.push(1, b"zt") == Piece("", [1], "xyzt")
     assert detokenizer.flush() == Piece()
 
 
 def test_an_end_inside_a_possible_stop_string_releases_it() -> None:
-    detokenizer = Detokenizer(("STOP",))
+    detokenizer = Detokenizer(StopStrings(("STOP",)))
     assert detokenizer.push(0, b"one STO") == Piece("one ", [0])
     assert detokenizer.flush() == Piece("STO")
 
 
 def test_empty_stop_strings_stop_nothing() -> None:
-    detokenizer = Detokenizer(("", ""))
+    detokenizer = Detokenizer(StopStrings(("", "")))
     assert detokenizer.push(0, b"one") == Piece("one", [0])
+
+
+def seconds_for(stop: list[str], text: str) -> float:
+    """The least of three times that reading `text` took, a character at a time."""
+    taken = []
+    for _ in range(3):
+        detokenizer = Detokenizer(StopStrings(stop))
+        start = time.perf_counter()
+        for token, character in enumerate(text):
+            detokenizer.push(token, character.encode())
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def test_many_long_stop_strings_cost_a_token_no_more_than_one_short_one() -> None:
+    """Each of them begins as the text does, again and again."""
+    hostile = ["ab" * 31 + chr(0x4E00 + i) for i in range(256)]
+    text = "ab" * 2000
+    assert seconds_for(hostile, text) < 10 * seconds_for(["abc"], text)
 
 
 def cut_off(text: str, n_indent: int) -> str:
@@ -216,7 +239,7 @@ def test_text_ends_where_its_indentation_does(
     """However it is cut into tokens, and whatever is held back for stop words."""
     data = text.encode()
     bounds = sorted(min(place, len(data)) for place in places)
-    detokenizer = Detokenizer(stop, n_indent)
+    detokenizer = Detokenizer(StopStrings(stop), n_indent)
     said, is_cut, stopped = "", False, False
     for token, (a, b) in enumerate(zip([0, *bounds], [*bounds, len(data)], strict=True)):
         piece = detokenizer.push(token, data[a:b])

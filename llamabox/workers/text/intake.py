@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.passages import Passage
 from llamabox.engine.request import Request
+from llamabox.engine.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest, RequestError
 from llamabox.workers.protocol import Embed, Submit
 from llamabox.workers.text.pairs import PairFormat
+
+KEPT_STOPS = 16
+"""Sets of stop strings that stay compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class Intake:
     def __init__(self, vocab: Vocab, pairs: PairFormat) -> None:
         self._vocab = vocab
         self._pairs = pairs
+        self._stop = lru_cache(KEPT_STOPS)(StopStrings)  # all prompts of a request bring the same ones
 
     def request(self, submit: Submit) -> Request:
         """The engine's request for `submit`. Raises InvalidRequest naming the field."""
@@ -36,7 +42,7 @@ class Intake:
         if submit.logit_bias:
             sampling = dataclasses.replace(params.sampling, logit_bias=self._logit_bias(submit))
             params = dataclasses.replace(params, sampling=sampling)
-        return Request(request_id=submit.request_id, tokens=tuple(tokens), params=params)
+        return Request(request_id=submit.request_id, tokens=tuple(tokens), params=params, stop=self._stop(params.stop))
 
     def passages(self, embed: Embed) -> Passages:
         """The embedder's passages for `embed`. Raises RequestError naming the field and the passage."""
