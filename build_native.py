@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llamabox import processors
 from llamabox.bindings import prefix as prefixes
 from native import libraries, sources, vocabularies
 from native.cache import Progress, cache_folder, cpu_features, digest, locked, publish
@@ -125,7 +126,7 @@ def unrecorded_flags(options: Options, source: Source, project: Project) -> list
 
 
 def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors.n_logical()
 
 
 def check_cdef(tree: Path, project: Project = LLAMA) -> None:

@@ -7,40 +7,57 @@ from pathlib import Path
 import pytest
 
 from llamabox.workers.text import free_memory
+from tests.cgroup_tree import CgroupTree, put
 
 MACHINE = "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 600 kB\nHugePages_Total: 0\n"
 
 
 @pytest.fixture
-def system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder with the files of a system, of which there are none yet."""
-    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(free_memory, "CGROUP", tmp_path)
-    return tmp_path
+def tree(tmp_path: Path) -> CgroupTree:
+    return CgroupTree(tmp_path)
 
 
-def limit(system: Path, most: str, taken: int) -> None:
-    (system / "memory.max").write_text(most + "\n")
-    (system / "memory.current").write_text(f"{taken}\n")
-    (system / "memory.stat").write_text("anon 70\nfile 30\nactive_file 10\ninactive_file 20\n")
+def available(tree: CgroupTree) -> int | None:
+    return free_memory.available(tree.at / "meminfo", tree.proc)
 
 
-def test_where_the_system_does_not_tell(system: Path) -> None:
-    assert free_memory.available() is None
+def limit(folder: Path, most: str, taken: int, version: int = 2) -> None:
+    names = ("memory_max", "memory_current") if version == 2 else ("memory_limit_in_bytes", "memory_usage_in_bytes")
+    stat = ["anon 70", "file 30", "active_file 10", "inactive_file 20"]
+    if version == 1:
+        stat = ["inactive_file 1", *(f"total_{line}" for line in stat)]
+    put(folder, **dict(zip(names, (most, taken), strict=True)), memory_stat="\n".join(stat))
 
 
-def test_of_a_machine(system: Path) -> None:
-    (system / "meminfo").write_text(MACHINE)
-    assert free_memory.available() == 600 << 10
-    limit(system, "max", 100)
-    assert free_memory.available() == 600 << 10, "a container without a limit"
+def test_where_the_system_does_not_tell(tree: CgroupTree) -> None:
+    assert available(tree) is None
 
 
+def test_of_a_machine(tree: CgroupTree) -> None:
+    (tree.at / "meminfo").write_text(MACHINE)
+    assert available(tree) == 600 << 10
+    tree.inside("0::/")
+    limit(tree.mount("cgroup"), "max", 100)
+    assert available(tree) == 600 << 10, "a container without a limit"
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(("most", "left"), [(500, 430), (100, 30), (50, 0), (10 << 20, 600 << 10)])
-def test_of_a_container(system: Path, most: int, left: int) -> None:
-    (system / "meminfo").write_text(MACHINE)
-    limit(system, str(most), 100)
-    assert free_memory.available() == left
+def test_of_a_container(tree: CgroupTree, most: int, left: int, version: int) -> None:
+    (tree.at / "meminfo").write_text(MACHINE)
+    tree.inside("0::/" if version == 2 else "5:memory:/docker/0123")
+    limit(tree.mount("cgroup", "" if version == 2 else "memory"), str(most), 100, version)
+    assert available(tree) == left
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_of_the_group_that_has_least_left(tree: CgroupTree, version: int) -> None:
+    tree.inside("0::/a.slice/b/c" if version == 2 else "5:memory:/a.slice/b/c")
+    point = tree.mount("cgroup", "" if version == 2 else "memory")
+    limit(point / "a.slice", "1000", 900, version)
+    limit(point / "a.slice" / "b", "700", 400, version)
+    limit(point / "a.slice" / "b" / "c", "max" if version == 2 else str(2**63 - 4096), 10, version)
+    assert available(tree) == 130
 
 
 def test_of_this_machine() -> None:
