@@ -200,7 +200,7 @@ class Engine:
                 if sequence.request.grammar is not None:
                     sequence.constraint = sequence.request.grammar.start()
                     sequence.constraint.prepare()
-                self._reporter.progress(sequence, now)
+                self._reporter.admitted(sequence, now, self._runner.n_ubatch)
             except errors.RequestError as error:
                 self._fail(sequence, error)
                 ready = False

@@ -1,7 +1,7 @@
 """What the engine tells about a request, in the order in which it happens.
 
-For each (request_id, index): Progress where it was asked for, Started, then Deltas, then exactly one of Finished or
-Failed. A Failed may also come first. An aborted request gets no further event.
+For each (request_id, index): PrefillStart, or Progress where it was asked for, then Started, then Deltas, then exactly
+one of Finished or Failed. A Failed may also come first. An aborted request gets no further event.
 """
 
 from __future__ import annotations
@@ -96,6 +96,17 @@ class Activity:
 
 
 _NOTHING = Activity()
+
+
+@dataclass(slots=True)
+class PrefillStart:
+    """The prompt is about to be computed, and one step will not do: it may be a minute until Started.
+
+    Told of a request's first sequence only, and not where Progress tells more.
+    """
+
+    request_id: str
+    index: int
 
 
 @dataclass(slots=True)
@@ -201,4 +212,4 @@ class Vector:
     data: bytes
 
 
-Event = Progress | Started | Delta | Finished | Failed
+Event = PrefillStart | Progress | Started | Delta | Finished | Failed

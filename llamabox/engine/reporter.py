@@ -14,6 +14,7 @@ from llamabox.engine.events import (
     Finished,
     FinishReason,
     Likely,
+    PrefillStart,
     Progress,
     Started,
     StopType,
@@ -46,6 +47,13 @@ class Reporter:
     def forget(self, request_id: str) -> None:
         """Drop what was not yet taken of an aborted request."""
         self._events = [event for event in self._events if event.request_id != request_id]
+
+    def admitted(self, sequence: Sequence, now: float, n_step: int) -> None:
+        """It has a slot, of whose cells a step computes at most `n_step`."""
+        if sequence.params.return_progress:
+            self.progress(sequence, now)
+        elif sequence.n_pending > n_step and not sequence.index:
+            self._events.append(PrefillStart(sequence.request_id, sequence.index))
 
     def progress(self, sequence: Sequence, now: float) -> None:
         """Where the request wants to know: this much of the prompt is computed."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from starlette.responses import Response
 
-from llamabox.engine.events import Delta, Finished, Progress, Started
+from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
 from llamabox.errors import InvalidRequest
 from llamabox.server.endpoint import Exchange
 from llamabox.server.params import Options
@@ -92,7 +92,7 @@ class Reply:
         return rate_header(self.choices[0].timings)
 
     async def _chunks(self, shape: Shape) -> AsyncGenerator[bytes, None]:
-        """What one engine step brought goes out in one piece."""
+        """What one engine step brought goes out in one piece; an empty one where the prompt begins to be computed."""
         async with aclosing(events_of(self._exchange.services.client, self._submits)) as batches:
             n_running = len(self.choices)
             async for position, events in batches:
@@ -114,7 +114,7 @@ class Reply:
                 if not n_running:
                     parts.append(shape.closing())
                 chunk = b"".join(parts)
-                if chunk:
+                if chunk or any(isinstance(event, PrefillStart) for event in events):
                     yield chunk
 
     def _check_size(self) -> None:

@@ -1,4 +1,4 @@
-"""Server-sent events: the headers wait for the first, and a silent stream is pinged; trailers on HTTP/2."""
+"""Server-sent events: the headers wait for the prompt's turn, a silent stream is pinged; trailers on HTTP/2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from llamabox.errors import LlamaboxError
 from llamabox.server.errors import error_event
@@ -19,7 +19,9 @@ PING = b":\n\n"
 class EventStream(Response):
     """Sends the byte strings that `chunks` yields, each one or more whole events.
 
-    An error before the first chunk is raised, to become an HTTP status; a later one is the last event (contract D-3).
+    The headers go with the first chunk, which may be empty, and after `ping_interval` without one: many a gateway ends
+    a connection that says nothing for a minute. An error before the headers is raised, to become an HTTP status, which
+    clients try again; a later one is the last event (contract D-3).
     """
 
     def __init__(
@@ -47,35 +49,56 @@ class EventStream(Response):
         self._last_sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with_trailers = self._trailer is not None and _takes_trailers(scope)
         async with aclosing(self._chunks):
-            first = await anext(self._chunks, b"")
-            with_trailers = self._trailer is not None and _takes_trailers(scope)
-            headers = _headers(scope)
-            if self._trailer is not None and with_trailers:
-                headers.append((b"trailer", self._trailer.encode("latin-1")))
-            start = {"type": "http.response.start", "status": self.status_code, "headers": headers}
-            await send({**start, "trailers": with_trailers})
-            pinging = asyncio.create_task(self._ping(send))
+            first = asyncio.create_task(self._next())
             try:
+                await asyncio.wait((first,), timeout=self._ping_interval or None)
+                is_silent = not first.done() or first.result() == b""
+                await send(self._start(scope, with_trailers=with_trailers))
+                if is_silent and self._ping_interval:
+                    await self._send(self._ping_text(), send)
                 await self._send_all(first, send)
             finally:
-                pinging.cancel()
-                await asyncio.wait((pinging,))
+                first.cancel()
+                await asyncio.wait((first,))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         if with_trailers:
             found = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self._trailers().items()]
             await send({"type": "http.response.trailers", "headers": found, "more_trailers": False})
 
-    async def _send_all(self, first: bytes, send: Send) -> None:
-        time = asyncio.get_running_loop().time
-        chunk = first
+    async def _next(self) -> bytes | None:
+        """None: there are no more."""
+        return await anext(self._chunks, None)
+
+    def _start(self, scope: Scope, *, with_trailers: bool) -> Message:
+        headers = _headers(scope)
+        if self._trailer is not None and with_trailers:
+            headers.append((b"trailer", self._trailer.encode("latin-1")))
+        return {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": headers,
+            "trailers": with_trailers,
+        }
+
+    async def _send_all(self, first: asyncio.Task[bytes | None], send: Send) -> None:
+        pinging = asyncio.create_task(self._ping(send))
         try:
-            while chunk:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                self._last_sent = time()
-                chunk = await anext(self._chunks, b"")
+            chunk = await first
+            while chunk is not None:
+                if chunk:
+                    await self._send(chunk, send)
+                chunk = await self._next()
         except LlamaboxError as exc:
-            await send({"type": "http.response.body", "body": self._failed(exc), "more_body": True})
+            await self._send(self._failed(exc), send)
+        finally:
+            pinging.cancel()
+            await asyncio.wait((pinging,))
+
+    async def _send(self, data: bytes, send: Send) -> None:
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        self._last_sent = asyncio.get_running_loop().time()
 
     async def _ping(self, send: Send) -> None:
         """One task a stream, so that an event costs one clock reading and no timer."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
-from llamabox.engine.events import Delta, Event, Failed, Finished
+from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart
 from llamabox.errors import LlamaboxError, ServerFault
 from llamabox.workers.protocol import Submit, read_error
 
@@ -33,7 +33,7 @@ class Generation:
     def __init__(self, submit: Submit, leave: Callable[[Generation, bool], None], max_lag: int = MAX_LAG) -> None:
         """`leave(self, completed)` is called once, when the worker has nothing more to say that matters."""
         self.submit = submit
-        self.has_begun = False  # the worker has told something of it
+        self.has_begun = False  # the worker has told something of it that another one would tell again
         self._leave = leave
         self._max_lag = max_lag
         self._events: deque[Event] = deque()
@@ -85,7 +85,7 @@ class Generation:
         """For the client: one more event. Those of a step cost one wake-up: the consumer runs when all are pushed."""
         if self._closed:
             return
-        self.has_begun = True
+        self.has_begun = self.has_begun or not isinstance(event, PrefillStart)
         if isinstance(event, Failed):
             self._error = read_error(event.error)
             self._close(completed=False)

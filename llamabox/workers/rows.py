@@ -12,6 +12,7 @@ from llamabox.engine.events import (
     Finished,
     FinishReason,
     Likely,
+    PrefillStart,
     Progress,
     Started,
     StepTimes,
@@ -29,6 +30,8 @@ def event_row(event: Event) -> tuple[Any, ...]:
             return row if event.probs is None else (*row, [_probs_row(probs) for probs in event.probs])
         case Started():
             return ("s", event.request_id, event.index, event.id_slot, event.n_prompt, event.n_cached, event.seed)
+        case PrefillStart():
+            return ("b", event.request_id, event.index)
         case Progress():
             head = ("p", event.request_id, event.index, event.id_slot, event.n_prompt)
             return (*head, *_timings_row(event.timings))
@@ -50,6 +53,8 @@ def event_of(row: list[Any]) -> Event:
             return Delta(row[1], row[2], row[3], row[4], Timings(*row[5:11]), probs)
         case "s":
             return Started(*row[1:])
+        case "b":
+            return PrefillStart(*row[1:])
         case "p":
             return Progress(row[1], row[2], row[3], row[4], Timings(*row[5:]))
         case "f":

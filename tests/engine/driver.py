@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fakes import FakeMemory, FakeRunner
 
 from llamabox.engine.engine import Engine, EngineConfig
-from llamabox.engine.events import Delta, Event, Failed, Finished, Progress, Started, TokenProbs
+from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart, Progress, Started, TokenProbs
 from llamabox.engine.grammar import Grammar
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
 from llamabox.engine.stop_strings import StopStrings
@@ -21,6 +21,7 @@ MAX_STEPS = 10_000
 class Transcript:
     """Everything one sequence reported."""
 
+    prefill: PrefillStart | None = None
     progress: list[Progress] = field(default_factory=list)
     started: Started | None = None
     tokens: list[int] = field(default_factory=list)
@@ -112,6 +113,10 @@ class Driver:
         assert event.request_id not in self.aborted
         assert not transcript.is_over, "an event after the end"
         match event:
+            case PrefillStart():
+                assert transcript.prefill is transcript.started is None
+                assert not self.requests[event.request_id].params.return_progress
+                transcript.prefill = event
             case Progress():
                 assert transcript.started is None
                 transcript.progress.append(event)

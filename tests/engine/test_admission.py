@@ -255,6 +255,7 @@ def test_who_waits_for_a_prefix_keeps_nobody_from_a_free_slot() -> None:
 def test_who_waited_for_a_prefix_that_never_came_computes_it_itself() -> None:
     driver = Driver(FakeRunner(n_batch=512, n_ubatch=8), n_slots=2, n_ctx=256)
     driver.submit(request("first", (7,) * 120, n_predict=1))
+    driver.step()  # tells that it begins
     driver.step()
     late = request("late", (*(7,) * 120, 8), n_predict=2)
     driver.submit(late)

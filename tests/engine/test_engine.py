@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
-from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Progress, Started, StopType
+from llamabox.engine.events import Delta, Failed, Finished, FinishReason, PrefillStart, Progress, Started, StopType
 from llamabox.engine.grammar import TokenMask
 from llamabox.engine.request import RANDOM_SEED, Request
 
@@ -420,6 +420,9 @@ def test_events_come_in_order_and_their_counts_add_up(asked: list[tuple[int, int
     assert set(told) == set(driver.transcripts)
     for (request_id, _), events in told.items():
         n_prompt = asked[int(request_id[1:])][0]
+        if isinstance(events[0], PrefillStart):
+            assert n_prompt > n_ubatch
+            del events[0]
         started, *deltas, finished = events
         assert isinstance(started, Started)
         assert isinstance(finished, Finished)
@@ -505,6 +508,19 @@ def test_how_much_is_cached_is_told_before_the_first_batch_of_the_prompt() -> No
     assert (first.n_processed, driver.runner.batches) == (0, [])
     driver.run()
     assert [one.n_processed for one in driver.transcripts["r", 0].progress] == [0, 32, 40]
+
+
+def test_a_prompt_of_several_steps_is_told_of_before_the_first() -> None:
+    driver = Driver(FakeRunner(n_ubatch=8))
+    driver.submit(request("long", tokens=tuple(range(1, 10)), n=2))
+    assert driver.step() == [PrefillStart("long", 0)]
+    assert driver.runner.batches == []
+    driver.submit(request("short", tokens=tuple(range(21, 29))))
+    driver.run()
+    driver.submit(request("cached", tokens=tuple(range(1, 11))))
+    driver.run()
+    told = {request_id for (request_id, _), transcript in driver.transcripts.items() if transcript.prefill}
+    assert told == {"long"}
 
 
 def test_with_debug_messages_each_prompt_says_what_ended_its_cached_part(caplog: pytest.LogCaptureFixture) -> None:

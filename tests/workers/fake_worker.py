@@ -24,7 +24,17 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-from llamabox.engine.events import Delta, Event, Failed, Finished, FinishReason, Started, StopType, Timings
+from llamabox.engine.events import (
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    PrefillStart,
+    Started,
+    StopType,
+    Timings,
+)
 from llamabox.errors import InvalidRequest, ModelLoadError, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.orphan import die_with_parent
@@ -156,7 +166,7 @@ class Worker:
     def submit(self, submit: Submit) -> None:
         """echo WORD.. · each N (in n sequences) · hold · flood N · fail · die SIGxxx · garbage
 
-        later WORD.. is an echo from the second life on, and nothing before.
+        later WORD.. is an echo from the second life on, and before that a prompt that is never through.
         """
         key = submit.request_id
         assert isinstance(submit.prompt[0], str)
@@ -169,7 +179,9 @@ class Worker:
                 events += [finished(key, index) for index in indices]
                 self.channel.send(Step(events))
             case "later":
-                if self.life > 1:
+                if self.life == 1:
+                    self.channel.send(Step([PrefillStart(key, 0)]))
+                else:
                     self.channel.send(Step([started(key), *(delta(key, word) for word in words), finished(key)]))
             case "hold":
                 self.channel.send(Step([started(key)]))
