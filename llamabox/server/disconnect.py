@@ -49,20 +49,6 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, gap: float, s
     return body
 
 
-async def discard_body(receive: Receive, *, limit: int, seconds: float) -> None:
-    """Reads on and forgets, within bounds: a client that still sends would lose the reply to a reset connection."""
-    n_bytes = 0
-    try:
-        async with asyncio.timeout(seconds):
-            while n_bytes <= limit:
-                message = await receive()
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-                n_bytes += len(message.get("body", b""))
-    except TimeoutError:
-        return
-
-
 async def run_while_connected(receive: Receive, work: Coroutine[None, None, None]) -> None:
     """Runs `work` to its end, or cancels it when the client goes away. Raises what it raises, or ClientGone."""
     working = asyncio.create_task(work)

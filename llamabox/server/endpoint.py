@@ -14,8 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from llamabox.errors import BodyTooLarge, InvalidRequest, LlamaboxError, ServerFault
-from llamabox.server.disconnect import ClientGone, discard_body, impatient, read_body, run_while_connected
-from llamabox.server.errors import error_response
+from llamabox.server.disconnect import ClientGone, impatient, read_body, run_while_connected
 from llamabox.server.params import present
 from llamabox.server.record import RequestRecord, record_of
 from llamabox.server.services import Services, TextServices, services_of
@@ -25,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 MAX_VALUES = 1_000_000
 """Values in one body: 64 MiB of `{},{},…` would be a gigabyte of Python objects."""
-
-DISCARD_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +70,7 @@ async def serve_body(
     if encoding := Headers(scope=scope).get("content-encoding"):
         raise InvalidRequest(f"the request body is encoded with {encoding[:40]}, which is not read; send it plain")
     gap = min(config.timeout, config.stall_timeout)
-    try:
-        raw = await read_body(scope, receive, limit=config.max_body, gap=gap, seconds=config.timeout)
-    except BodyTooLarge as exc:
-        await _refuse_body(exc, config.max_body, receive, send)
-        return
+    raw = await read_body(scope, receive, limit=config.max_body, gap=gap, seconds=config.timeout)
     if scope["http_version"] == "2":
         send = impatient(send, gap)
     work = _send_answer(services, answer, raw, scope, send)
@@ -120,16 +113,6 @@ def parse_body(raw: bytes | bytearray, array_as: str | None = None) -> dict[str,
     if not isinstance(body, dict):
         raise InvalidRequest("the request body must be a JSON object")
     return present(body)
-
-
-async def _refuse_body(error: BodyTooLarge, limit: int, receive: Receive, send: Send) -> None:
-    """Answers first, then lets the client finish sending, within bounds, so that it gets to read the answer."""
-    response = error_response(error)
-    headers = [*response.raw_headers, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    await discard_body(receive, limit=2 * limit, seconds=DISCARD_SECONDS)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _nobody_receives() -> Message:

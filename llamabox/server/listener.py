@@ -22,7 +22,8 @@ from hypercorn.utils import wrap_app
 from starlette.types import ASGIApp
 
 from llamabox.server.config import ServerConfig
-from llamabox.server.h2_window import bound_buffers
+from llamabox.server.h2_streams import harden_h2
+from llamabox.server.unread import ReadsOn
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,9 @@ class Listener:
     def __init__(
         self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
     ) -> None:
-        self._app = wrap_app(app, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
-        bound_buffers()
+        outermost = ReadsOn(app, 2 * config.max_body)
+        self._app = wrap_app(outermost, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
+        harden_h2()
         self._hypercorn = _hypercorn_config(config)
         self._sockets = sockets
         self._conn_idle = config.conn_idle

@@ -27,7 +27,7 @@ class RawClient:
     def post(self, path: str, body: dict[str, Any], *, n_sent: int | None = None) -> None:
         """Sends a request; with `n_sent` only so many bytes of its body, though all of them are announced."""
         content = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
         self.sock.sendall(head.encode() + (content if n_sent is None else content[:n_sent]))
 
     def read_until(self, mark: bytes) -> bytes:

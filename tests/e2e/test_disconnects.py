@@ -184,7 +184,7 @@ def vanish(port: int, seed: int) -> None:
                 client.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "stream": True})
                 client.read_until(b"HTTP/1.1 200")
             case _:
-                client.sock.sendall(b"GET /slots HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+                client.sock.sendall(b"GET /slots HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
         client.leave(reset=rng.random() < 0.5)
 
 

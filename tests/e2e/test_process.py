@@ -51,7 +51,7 @@ def test_a_silent_clients_next_probe_is_due_within_conn_idle(serve: Callable[...
     """As the kernel has it: the server's end of the connection runs a keep-alive timer (2) of at most that long."""
     server = serve("--conn-idle", "7", "--threads-http", "1")
     with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(12) == b"HTTP/1.1 200"
         ends = f"0100007F:{server.port:04X} 0100007F:{client.getsockname()[1]:04X} 01"
         timer = "01"  # a retransmission is due until the client has acknowledged the answer

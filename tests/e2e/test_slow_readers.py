@@ -73,10 +73,12 @@ def drip(clients: list[RawClient], piece: bytes) -> list[RawClient]:
     ("head", "piece"),
     [
         pytest.param(b"", b"P", id="request line"),
-        pytest.param(b"POST /completion HTTP/1.1\r\nHost: x\r\n", b"A: b\r\n", id="headers"),
-        pytest.param(b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n", b"{", id="body"),
+        pytest.param(b"POST /completion HTTP/1.1\r\nHost: localhost\r\n", b"A: b\r\n", id="headers"),
+        pytest.param(b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\n", b"{", id="body"),
         pytest.param(
-            b"POST /completion HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n", id="chunks"
+            b"POST /completion HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"1\r\n{\r\n",
+            id="chunks",
         ),
     ],
 )
@@ -163,7 +165,7 @@ def test_answers_that_pile_up_unread(server: ServerProcess) -> None:
         client.sock.settimeout(0.2)
         with contextlib.suppress(TimeoutError):
             for _ in range(1000):
-                client.sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+                client.sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
         assert resident(server.process.pid) < before + MEMORY_SLACK
         client.leave(reset=True)
 

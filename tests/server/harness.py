@@ -43,7 +43,9 @@ class Running(Generic[Client]):
         """A request on a connection of its own, its reply still unread."""
         reader, writer = await self.connect()
         data = orjson.dumps(body)
-        writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data)
+        writer.write(
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data
+        )
         await writer.drain()
         return reader, writer
 

@@ -85,7 +85,7 @@ def test_a_client_that_leaves_amid_its_body_is_forgotten() -> None:
     async def scene() -> None:
         async with running(FakeTextClient()) as server:
             _, writer = await server.connect()
-            writer.write(b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            writer.write(b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
             await writer.drain()
             await gone(writer)
             assert (await server.http.get("/health")).status_code == 200
@@ -177,7 +177,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
             assert "1000 bytes" in reply.json()["detail"]
             assert reply.headers["connection"] == "close"
             reader, writer = await server.connect()
-            writer.write(b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+            writer.write(b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
             assert b"413" in await reader.readline()
             await gone(writer)
             assert (await server.http.post("/completion", content=b"x" * 1000)).status_code == 400
@@ -189,7 +189,7 @@ def test_a_chunked_body_over_the_limit_is_refused_on_the_way() -> None:
     async def scene() -> None:
         async with running(FakeTextClient(), ServerConfig(max_body=100_000)) as server:
             reader, writer = await server.connect()
-            writer.write(b"POST /completion HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write(b"POST /completion HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
             for _ in range(4):
                 writer.write(b"8000\r\n" + b"x" * 0x8000 + b"\r\n")
             await writer.drain()
@@ -203,7 +203,7 @@ def test_a_body_that_stops_arriving_is_not_waited_for_for_ever() -> None:
     async def scene() -> None:
         async with running(FakeTextClient(), ServerConfig(stall_timeout=0.05)) as server:
             reader, writer = await server.connect()
-            writer.write(b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+            writer.write(b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
             assert b"400" in await reader.readline()
             await gone(writer)
 
@@ -214,7 +214,7 @@ def test_a_body_that_never_ends_is_not_waited_for_for_ever() -> None:
     async def scene() -> None:
         async with running(FakeTextClient(), ServerConfig(timeout=0.2)) as server:
             reader, writer = await server.connect()
-            writer.write(b"POST /completion HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write(b"POST /completion HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
             answer = asyncio.create_task(reader.readline())
             while not answer.done():
                 writer.write(b"1\r\n{\r\n")
@@ -293,7 +293,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
     async def scene() -> None:
         async with running(FakeTextClient(saying("a"))) as server:
             reader, writer = await server.connect()
-            one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+            one = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
             writer.write(one + one)
             for _ in range(2):
                 assert b"200" in await reader.readline()

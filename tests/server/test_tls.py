@@ -103,7 +103,7 @@ def test_a_client_that_stops_reading_is_dropped(config: ServerConfig) -> None:
         async with running(client, replace(config, stall_timeout=0.2)) as server:
             _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting(config))
             body = b'{"prompt": "a", "stream": true}'
-            head = b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+            head = b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
             writer.write(head + body)
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             generation = await client.submitted()

@@ -1,0 +1,129 @@
+"""HTTP/2 as Hypercorn speaks it, but no event of one stream ends the connection of all.
+
+Behind a proxy the streams of one connection are many users'. Hypercorn lets an exception of any of them end them all:
+data of a stream that has been answered, a path that is not ASCII, priorities of a thousand streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamEnded, StreamReset
+from h2.exceptions import ProtocolError
+from hypercorn import protocol
+from hypercorn.events import Closed
+from hypercorn.protocol import h2
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import StreamClosed, Trailers
+from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+
+logger = logging.getLogger(__name__)
+
+RESETS_AT_ONCE = 1000
+RESETS_PER_SECOND = 33.0
+"""How many requests a client may take back before they are answered: nghttp2's numbers."""
+
+
+class BoundedBuffer(StreamBuffer):
+    """Hypercorn's buffer of a stream, but a shut window wakes nobody.
+
+    Hypercorn's wakes its writer whenever something was taken out, even if that was nothing because the client's window
+    is shut: such a stream is buffered without end, at megabytes a second where it carries probabilities.
+    """
+
+    async def pop(self, max_length: int) -> bytes:
+        """What may go out now."""
+        if max_length == 0 and self.buffer:
+            return b""
+        return await super().pop(max_length)
+
+
+class SturdyH2(H2Protocol):
+    """One connection. What is wrong with a stream resets that stream."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self._sending: set[int] = set()  # streams whose request has not ended
+        self._n_resets = 0.0  # that count now; each is forgotten after a while
+        self._last_reset = 0.0
+
+    async def _handle_events(self, events: list[Event]) -> None:
+        for event in events:
+            stream_id: int | None = getattr(event, "stream_id", None)
+            if isinstance(event, PriorityUpdated):
+                continue  # RFC 9113 gave priorities up, and Hypercorn keeps each for ever
+            if isinstance(event, RequestReceived):
+                self._sending.add(event.stream_id)
+            elif isinstance(event, StreamEnded | StreamReset):
+                self._sending.discard(event.stream_id)
+            if isinstance(event, DataReceived) and event.stream_id not in self.streams:
+                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, StreamReset) and event.stream_id in self.streams and not self._may_reset():
+                logger.info("a client took back over %d requests: cut off", RESETS_AT_ONCE)
+                self.connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+                await self._flush()
+                await self.send(Closed())
+                return
+            else:
+                try:
+                    await super()._handle_events([event])
+                except Exception:
+                    if not stream_id:
+                        raise
+                    logger.debug("HTTP/2 stream %d is reset", stream_id, exc_info=True)
+                    await self._drop(stream_id)
+        await self._flush()
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Hypercorn keeps what it knows of a stream that ends with trailers, and breaks at the thousandth."""
+        await super().stream_send(event)
+        if isinstance(event, Trailers):
+            await self._forget(event.stream_id)
+            await self._end_request(event.stream_id)
+
+    async def _send_data(self, stream_id: int) -> None:
+        await super()._send_data(stream_id)
+        if stream_id not in self.stream_buffers:
+            await self._end_request(stream_id)
+
+    async def _end_request(self, stream_id: int) -> None:
+        """The reply is out. A client that still sends is told that the rest is not needed (RFC 9113, 8.1)."""
+        if stream_id in self._sending:
+            await self._reset(stream_id, ErrorCodes.NO_ERROR)
+
+    async def _drop(self, stream_id: int) -> None:
+        """Ends a stream that cannot be served."""
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None and hasattr(stream, "app_put"):  # else it broke before it reached the app
+            await stream.handle(StreamClosed(stream_id=stream_id))
+        await self._forget(stream_id)
+        await self._reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+
+    async def _forget(self, stream_id: int) -> None:
+        buffer = self.stream_buffers.pop(stream_id, None)
+        if buffer is not None:
+            await buffer.close()
+        with contextlib.suppress(KeyError):  # priority.MissingStreamError
+            self.priority.remove_stream(stream_id)
+
+    async def _reset(self, stream_id: int, code: ErrorCodes) -> None:
+        self._sending.discard(stream_id)
+        with contextlib.suppress(ProtocolError):  # it ended in the meantime
+            self.connection.reset_stream(stream_id, code)
+        await self._flush()
+
+    def _may_reset(self) -> bool:
+        """Counts one more, in a bucket that leaks."""
+        now = asyncio.get_running_loop().time()
+        self._n_resets = max(0.0, self._n_resets - RESETS_PER_SECOND * (now - self._last_reset)) + 1
+        self._last_reset = now
+        return self._n_resets <= RESETS_AT_ONCE
+
+
+def harden_h2() -> None:
+    """From now on Hypercorn makes such connections. Idempotent; it offers no other way to say so."""
+    h2.StreamBuffer = BoundedBuffer  # type: ignore[misc]
+    protocol.H2Protocol = SturdyH2  # type: ignore[attr-defined,assignment]
