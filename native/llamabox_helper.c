@@ -6,6 +6,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -23,33 +24,38 @@ const char * lb_library_path(void) {
 
 #ifdef __linux__
 
-struct wanted {
+struct found {
     const char * library; // how its file's name begins
-    const char * name;
-    void *       symbol;
+    char         path[PATH_MAX];
 };
 
+// The linker's list is locked meanwhile: opening a library here would wait for who opens one and waits for the list.
 static int look_up(struct dl_phdr_info * info, size_t size, void * data) {
-    struct wanted * wanted = data;
+    struct found * found = data;
     (void) size;
     const char * name = strrchr(info->dlpi_name, '/');
-    if (name == NULL || strncmp(name + 1, wanted->library, strlen(wanted->library)) != 0) {
+    if (name == NULL || strncmp(name + 1, found->library, strlen(found->library)) != 0 ||
+        strlen(info->dlpi_name) >= sizeof(found->path)) {
         return 0;
     }
-    void * library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
-    if (library != NULL) {
-        wanted->symbol = dlsym(library, wanted->name);
-        dlclose(library);
-    }
+    strcpy(found->path, info->dlpi_name);
     return 1;
 }
 
 // What native/added has in a library, or NULL where it was built without. Its names are not among the libraries' own,
 // and a CPU backend that is loaded shows its names to nobody: ask the file.
 static void * added(const char * library, const char * name) {
-    struct wanted wanted = { library, name, NULL };
-    dl_iterate_phdr(look_up, &wanted);
-    return wanted.symbol;
+    struct found found = { .library = library };
+    if (dl_iterate_phdr(look_up, &found) == 0) {
+        return NULL;
+    }
+    void * handle = dlopen(found.path, RTLD_NOW | RTLD_NOLOAD);
+    if (handle == NULL) {
+        return NULL;
+    }
+    void * symbol = dlsym(handle, name);
+    dlclose(handle); // what has loaded it holds it, too
+    return symbol;
 }
 
 #else

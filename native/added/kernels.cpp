@@ -58,7 +58,10 @@ class Kernels final : public ggml::cpu::extra_buffer_type {
     static bool is_packed(const ggml_tensor * tensor) { return tensor->buffer && tensor->buffer->buft == buffer_type(); }
 };
 
+// A view is computed with as the tensor that it looks at is packed, from its start on: only whole first rows can be read so.
 static ggml_status init_tensor(ggml_backend_buffer_t, ggml_tensor * tensor) {
+    const ggml_tensor * whole = tensor->view_src;
+    GGML_ASSERT(!whole || (tensor->view_offs == 0 && tensor->ne[0] == whole->ne[0] && ggml_is_contiguous(tensor)));
     tensor->extra = packed_as(tensor);
     return GGML_STATUS_SUCCESS;
 }

@@ -2,6 +2,7 @@
 // scale. As ggml's block_q8_1, but that the scale and the sum keep 32 bits.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 
 #include "packed.h"
@@ -42,21 +43,34 @@ static inline int32_t total(__m256i x) {
     return _mm_cvtsi128_si32(_mm_add_epi32(y, _mm_shuffle_epi32(y, 0xb1)));
 }
 
-// n floats into one token's row: scale = max |x| / 127, to the nearest.
+// Of what is less the inverse of the scale would be infinite.
+static constexpr float LEAST = 128 * FLT_MIN;
+
+// n floats into one token's row: scale = max |x| / 127, to the nearest. Columns that are next to nothing count as 0. Those
+// with a NaN or an infinity among them have no scale: it is NaN, and so is then every product with the row.
 template <class F> static void quantize_token(uint8_t * to, const float * from, int64_t n) {
-    const __m256 sign   = _mm256_set1_ps(-0.0f);
-    uint8_t *    scales = to + n;
-    uint8_t *    sums   = scales + n / COLUMNS * 4;
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    uint8_t *     scales    = to + n;
+    uint8_t *     sums      = scales + n / COLUMNS * 4;
     for (int64_t block = 0; block < n / COLUMNS; block++) {
-        __m256 x[4];
-        __m256 most = _mm256_setzero_ps();
+        __m256  x[4];
+        __m256i most = _mm256_setzero_si256(); // as integers, of which a NaN is greater than every number
         for (int i = 0; i < 4; i++) {
             x[i] = _mm256_loadu_ps(from + block * COLUMNS + i * 8);
-            most = _mm256_max_ps(most, _mm256_andnot_ps(sign, x[i]));
+            most = _mm256_max_epi32(most, _mm256_and_si256(magnitude, _mm256_castps_si256(x[i])));
         }
-        const float  amax    = highest_of(most);
-        const float  scale   = amax / 127.0f;
-        const __m256 inverse = _mm256_set1_ps(amax != 0.0f ? 127.0f / amax : 0.0f);
+        const int32_t bits = highest_of(most);
+        float         amax;
+        memcpy(&amax, &bits, sizeof(amax));
+        const bool    is_number = amax <= FLT_MAX;
+        const float   scale     = is_number ? amax / 127.0f : NAN;
+        memcpy(scales + block * 4, &scale, 4);
+        if (!is_number || amax < LEAST) {
+            memset(to + block * COLUMNS, 0, COLUMNS);
+            memset(sums + block * 8, 0, 8);
+            continue;
+        }
+        const __m256 inverse = _mm256_set1_ps(127.0f / amax);
         __m256i      q[4];
         for (int i = 0; i < 4; i++) {
             q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(x[i], inverse));
@@ -66,7 +80,6 @@ template <class F> static void quantize_token(uint8_t * to, const float * from, 
         // The packs work on each half by itself: put the fours of bytes back into their order.
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         _mm256_storeu_si256((__m256i *) (to + block * COLUMNS), _mm256_permutevar8x32_epi32(bytes, order));
-        memcpy(scales + block * 4, &scale, 4);
         const float   for_minimum = scale * (float) (sum[0] + sum[1]);
         const int32_t for_bias[2] = {-F::bias * sum[0], -F::bias * sum[1]};
         memcpy(sums + block * 8, for_bias, 8);

@@ -41,6 +41,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_new_tensor_1d": (c_void_p, [c_void_p, c_int, c_int64]),
     "ggml_new_tensor_2d": (c_void_p, [c_void_p, c_int, c_int64, c_int64]),
     "ggml_new_tensor_3d": (c_void_p, [c_void_p, c_int, c_int64, c_int64, c_int64]),
+    "ggml_view_2d": (c_void_p, [c_void_p, c_void_p, c_int64, c_int64, c_size_t, c_size_t]),
     "ggml_permute": (c_void_p, [c_void_p, c_void_p, c_int, c_int, c_int, c_int]),
     "ggml_mul_mat": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "ggml_mul_mat_id": (c_void_p, [c_void_p] * 4),
@@ -122,8 +123,9 @@ class Matrix:
     def __init__(self, ggml: Ggml, kind: str, weights: Floats, buffer_type: Any) -> None:
         self.ggml, (*_, self.n_rows, self.n) = ggml, weights.shape
         self.context = ggml.context()
+        self.type = TYPES[kind]
         make = ggml.ggml_new_tensor_2d if weights.ndim == 2 else ggml.ggml_new_tensor_3d
-        self.tensor = make(self.context, TYPES[kind], *reversed(weights.shape))
+        self.tensor = make(self.context, self.type, *reversed(weights.shape))
         if buffer_type is None:
             self.memory = ggml.ggml_backend_alloc_ctx_tensors(self.context, ggml.cpu)
         else:
@@ -144,6 +146,15 @@ class Matrix:
         x = self.ggml.ggml_new_tensor_2d(context, F32, self.n, len(tokens))
         result = self.ggml.ggml_mul_mat(context, self.tensor, x)
         return self.ggml.compute(result, context, {x: np.ascontiguousarray(tokens)}, (len(tokens), self.n_rows))
+
+    def part_times(self, first: int, n_rows: int, tokens: Floats) -> Floats:
+        """The same with some of the rows alone, through a view."""
+        context = self.ggml.context()
+        row = self.ggml.ggml_row_size(self.type, self.n)
+        x = self.ggml.ggml_new_tensor_2d(context, F32, self.n, len(tokens))
+        part = self.ggml.ggml_view_2d(context, self.tensor, self.n, n_rows, row, first * row)
+        result = self.ggml.ggml_mul_mat(context, part, x)
+        return self.ggml.compute(result, context, {x: np.ascontiguousarray(tokens)}, (len(tokens), n_rows))
 
     def times_permuted(self, tokens: Floats) -> Floats:
         """[a, b, n], given to ggml as a view whose middle axes are swapped, → [b, a, n_rows]."""

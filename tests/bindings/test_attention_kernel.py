@@ -160,3 +160,20 @@ def test_what_lies_in_masked_cells_does_not_matter(ggml: Ggml, attends: bool) ->
         for stream in range(2):
             cells[stream, :, masked[stream]] = np.nan
     np.testing.assert_array_equal(replace(case, k=k, v=v).compute(ggml), case.compute(ggml))
+
+
+def test_what_is_no_number_stays_in_its_row(ggml: Ggml) -> None:
+    """A NaN among the queries is one of that row's result, and a NaN in a cell of those that see it."""
+    for seed, value in enumerate((np.nan, np.inf)):
+        case = random_case(seed, n_tokens=20, n_cells=64, n_heads=4, n_shared=2, size=64)
+        expected = case.compute(ggml)
+        case.q[1, 2, 7, 5] = value
+        case.v[0, 1, 50] = value
+        sees = case.mask[0, :, 50] == 0
+        assert 0 < sees.sum() < 20
+        found = case.compute(ggml)
+        assert np.isnan(found[1, 7, 2]).all()
+        assert not np.isfinite(found[0, sees][:, 2:]).any()
+        expected[1, 7, 2], found[1, 7, 2] = 0, 0
+        expected[0, sees, 2:], found[0, sees, 2:] = 0, 0
+        np.testing.assert_array_equal(found, expected)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from ctypes import c_int, c_void_p
+from pathlib import Path
 
 import numpy as np
 import pytest
 from bindings.ggml_operations import COLUMNS, TYPES, Floats, Ggml, Matrix, has_vectors, random_floats
 from numpy.typing import NDArray
 
+import build_native
 from llamabox.bindings import _ffi, backend
+
+ROOT = Path(build_native.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +92,48 @@ def test_tokens_may_lie_apart(ggml: Ggml, kinds: list[str]) -> None:
             np.testing.assert_array_equal(packed.times_permuted(tokens), expected)
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_none_in_its_own_row_and_in_no_other(ggml: Ggml, kinds: list[str], value: float) -> None:
+    """A finite product of it would be an answer made of nothing; so would one that -inf makes of a maximum."""
+    for seed, kind in enumerate(kinds):
+        with Matrix(ggml, kind, random_floats(seed, 32, 512), ggml.types["CPU_LLAMABOX"]) as packed:
+            tokens = random_floats(seed, 9, 512)
+            expected = packed.times(tokens)
+            for column in (0, 5, 31, 32, 300, 511):
+                tokens[4] = random_floats(seed + column, 512)
+                tokens[4, column] = value
+                found = packed.times(tokens)
+                assert np.isnan(found[4]).all(), (kind, column)
+                np.testing.assert_array_equal(np.delete(found, 4, axis=0), np.delete(expected, 4, axis=0))
+
+
+def test_the_first_rows_of_packed_weights_can_be_looked_at(ggml: Ggml, kinds: list[str]) -> None:
+    for seed, kind in enumerate(kinds):
+        with Matrix(ggml, kind, random_floats(seed, 64, 256), ggml.types["CPU_LLAMABOX"]) as packed:
+            tokens = random_floats(seed, 3, 256)
+            np.testing.assert_array_equal(packed.part_times(0, 32, tokens), packed.times(tokens)[:, :32])
+
+
+VIEW = """
+from bindings.ggml_operations import Ggml, Matrix, random_floats
+from llamabox.bindings import _ffi
+ggml = Ggml(_ffi.load())
+with Matrix(ggml, "q4_0", random_floats(1, 64, 256), ggml.types["CPU_LLAMABOX"]) as packed:
+    packed.part_times(32, 32, random_floats(1, 3, 256))
+"""
+
+
+def test_other_views_of_packed_weights_end_the_process(kinds: list[str]) -> None:
+    """They would be read from a place that only the file's layout knows: another answer, and nobody would notice."""
+    if not kinds:
+        return
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    environment = {**os.environ, "PYTHONPATH": path, "GGML_NO_BACKTRACE": "1"}
+    done = subprocess.run([sys.executable, "-c", VIEW], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGABRT, done
+    assert "view_offs == 0" in done.stderr
+
+
 def distinct_experts(seed: int, n_tokens: int, n_used: int, n_experts: int) -> NDArray[np.int32]:
     """[n_tokens, n_used]; the first expert is chosen by all, the last by nobody."""
     rng = np.random.default_rng(seed)
@@ -130,3 +180,14 @@ def test_threads_do_not_show_in_experts(ggml: Ggml, expert_kinds: list[str]) -> 
             set_threads(ggml.cpu, 1)
             for result in results[1:]:
                 np.testing.assert_array_equal(result, results[0])
+
+
+def test_what_is_no_number_stays_with_the_token_that_has_it(ggml: Ggml, expert_kinds: list[str]) -> None:
+    for seed, kind in enumerate(expert_kinds):
+        tokens, experts = random_floats(seed, 12, 1, 256), distinct_experts(seed, 12, 2, 5)
+        with Matrix(ggml, kind, random_floats(seed, 5, 48, 256), ggml.types["CPU_LLAMABOX"]) as packed:
+            expected = packed.visited(tokens, experts)
+            tokens[7, 0, 100] = np.nan
+            found = packed.visited(tokens, experts)
+        assert np.isnan(found[7]).all(), kind
+        np.testing.assert_array_equal(np.delete(found, 7, axis=0), np.delete(expected, 7, axis=0))
