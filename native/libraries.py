@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def compilers() -> dict[str, str]:
     for language, variable, default in (("C", "CC", "cc"), ("C++", "CXX", "c++")):
         command = os.environ.get(variable) or default
         try:
-            done = subprocess.run([*command.split(), "--version"], capture_output=True, text=True, check=True)
+            done = subprocess.run([*words(variable, default), "--version"], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError) as exc:
             raise BuildError(
                 f"no {language} compiler: {command!r} does not run. Install one (Debian: apt-get install g++, "
@@ -169,6 +170,20 @@ def compilers() -> dict[str, str]:
             ) from exc
         found[language] = f"{command}: {done.stdout.splitlines()[0]}"
     return found
+
+
+def cmake_arguments() -> list[str]:
+    """The user's own, from CMAKE_ARGS, quoted as for a shell."""
+    return words("CMAKE_ARGS")
+
+
+def words(variable: str, default: str = "") -> list[str]:
+    """A variable's words, quoted as for a shell."""
+    text = os.environ.get(variable) or default
+    try:
+        return shlex.split(text)
+    except ValueError as exc:
+        raise BuildError(f"{variable} is not a list of words ({exc}): {text}") from exc
 
 
 def run_logged(command: list[str], log: Path, on_line: Callable[[str], None], what: str) -> None:

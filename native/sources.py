@@ -1,4 +1,7 @@
-"""Getting the sources: pinned ones by pip and checked, or somebody's own checkout. Both end as a private copy."""
+"""Getting the sources: pinned ones by pip and checked, or somebody's own checkout. Both end as a private copy.
+
+Of a pinned sdist nothing is run, and nothing is unpacked before its hash is compared: neither here nor by pip.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from llamabox import packages
 
 VERSIONS = Path(__file__).with_name("versions.toml")
+STAND_IN = Path(__file__).with_name("stand_in")
 
 FIXED_TIME = 1_577_836_800
 """2020-01-01. The sdist's files may be dated after the clock here, and Ninja then regenerates its manifest for ever."""
@@ -76,21 +81,30 @@ def fetch(source: Source, cache: Path) -> Path:
         return kept
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        archive = download(source.package, source.version, Path(folder))
+        archive = download(source.package, source.version, Path(folder), source.sha256)
         check_hash(archive, source)
         archive.replace(kept)
     return kept
 
 
-def download(package: str, version: str, folder: Path) -> Path:
-    """Let pip get an sdist, with whatever index, proxy and credentials the user configured for it."""
+def download(package: str, version: str, folder: Path, sha256: str = "") -> Path:
+    """Let pip get an sdist, with whatever index, proxy and credentials the user configured for it.
+
+    pip compares the hash, if there is one, before it unpacks the sdist. Nothing of the sdist is run (stand_in).
+    """
+    if not packages.pip_is_there():
+        raise BuildError(packages.MISSING)
     requirement = f"{package}=={version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", package, "--dest", str(folder)]
-    done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
+    listed = folder / "requirements.txt"
+    listed.write_text(packages.hashed(requirement, sha256) if sha256 else requirement)
+    options = ["--no-binary", package, "--use-pep517", "--no-build-isolation", "--dest", str(folder)]
+    command = packages.pip_download([*options, *(["--require-hashes"] if sha256 else []), "-r", str(listed)])
+    path = os.pathsep.join([str(STAND_IN), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)
     archives = list(folder.glob("*.tar.gz"))
     if done.returncode != 0 or len(archives) != 1:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        reason = next((line for line in lines if line.lower().startswith("error")), lines[-1] if lines else "no output")
+        reason = packages.reason(done.stderr or done.stdout, done.returncode)
         raise BuildError(
             f"pip could not download {requirement} ({reason}): check the network and pip's index settings, "
             f"or build from a checkout with --{package.removesuffix('-python')} DIR"
@@ -99,25 +113,30 @@ def download(package: str, version: str, folder: Path) -> Path:
 
 
 def unpack(archive: Path, source: Source, target: Path) -> None:
-    """Put the wanted folder of the sdist at `target`, replacing what is there."""
+    """Put the wanted folder of the sdist at `target`, replacing what is there. It holds plain files alone."""
     shutil.rmtree(target, ignore_errors=True)
     staging = target.with_name(target.name + ".unpacking")
     shutil.rmtree(staging, ignore_errors=True)
-    marker = f"/{source.folder}/"
-
-    def wanted(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        if marker not in f"{member.name}/":
-            return None
-        checked = tarfile.data_filter(member, path)
-        return checked.replace(mtime=FIXED_TIME, deep=False) if checked else None
-
     with tarfile.open(archive) as tar:
-        tar.extractall(staging, filter=wanted)
-    found = list(staging.glob(f"*/{source.folder}"))
-    if not found:
+        for member in tar:
+            path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
+            if path.is_relative_to(source.folder) and not member.isdir():
+                unpack_file(tar, member, staging / path.relative_to(source.folder), archive.name)
+    if not staging.is_dir():
         raise BuildError(f"{archive.name} has no folder {source.folder}")
-    found[0].rename(target)
-    shutil.rmtree(staging, ignore_errors=True)
+    staging.rename(target)
+
+
+def unpack_file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, archive: str) -> None:
+    """Write one file. tarfile's own filters came with Python 3.11.4."""
+    content = tar.extractfile(member) if member.isreg() else None
+    if content is None or ".." in member.name.split("/") or member.name.startswith("/"):
+        raise BuildError(f"{archive} is not an sdist: {member.name!r} is not a plain file in a folder of its own")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, path.open("wb") as file:
+        shutil.copyfileobj(content, file)
+    path.chmod(0o755 if member.mode & 0o100 else 0o644)
+    os.utime(path, (FIXED_TIME, FIXED_TIME))
 
 
 def source_files(folder: Path) -> Iterator[Path]:

@@ -33,6 +33,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "log": ("errors", "masking"),
     "cgroups": (),
     "processors": ("cgroups",),
+    "caches": (),
+    "packages": (),
     "values": ("errors", "processors", "engine.request", "engine.events"),
     "bench": ("errors",),
     "bindings": ("errors", "log"),
@@ -48,7 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
     "workers.rpc": ("errors", "log", "bindings", "rpc.cache", "rpc.settings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),
-    "rpc": ("errors", "log"),
+    "rpc": ("errors", "log", "caches"),
     "server": ("errors", "log", "chat", "workers", *VALUES),
 }
 

