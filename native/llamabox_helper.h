@@ -9,7 +9,7 @@
 #include "llamabox_log.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 6 };
+enum { LB_INTERFACE = 7 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
@@ -96,6 +96,22 @@ struct llama_sampler * lb_sampler_init_dist(uint32_t seed);
 
 // `inner` with one token spared: its logit is afterwards what it was before. Takes ownership of `inner`.
 struct llama_sampler * lb_sampler_init_spare(struct llama_sampler * inner, llama_token token);
+
+// What each token of a vocabulary says by itself, special ones too. Takes a tenth of a second. NULL: no memory.
+struct lb_texts;
+struct lb_texts * lb_texts_make(const struct llama_vocab * vocab);
+void lb_texts_free(struct lb_texts * texts);
+
+// The sequence breakers of the sampler "dry", as tokens: made once, shared by samplers that may outlive its maker. NULL:
+// no memory. lb_breakers_free() gives up the maker's share.
+struct lb_breakers;
+struct lb_breakers * lb_breakers_make(const struct llama_vocab * vocab, const struct lb_texts * texts,
+                                      const char ** words, int32_t n_words);
+void lb_breakers_free(struct lb_breakers * breakers);
+
+// libllama's sampler "dry" with breakers that are known. It may be cloned on any thread while nobody changes it.
+struct llama_sampler * lb_sampler_init_dry(struct lb_breakers * breakers, float multiplier, float base,
+                                           int32_t allowed_length, int32_t last_n);
 
 // The two highest logits of a row, in order. False when the row has no logits or holds a NaN.
 bool lb_top_two(struct llama_context * ctx, int32_t batch_idx, llama_token * ids, float * logits);

@@ -214,6 +214,22 @@ class FakeSampler:
         return token
 
 
+class FakeSource:
+    """Makes FakeSamplers, which it adds to `made`."""
+
+    def __init__(self, params: SamplingParams, prompt: Seq[int], made: list[FakeSampler]) -> None:
+        self._params = params
+        self._prompt = prompt
+        self._made = made
+
+    def start(self, seed: int) -> FakeSampler:
+        sampler = FakeSampler(self._params, seed)
+        if sampler.wants_history:
+            sampler.history += self._prompt
+        self._made.append(sampler)
+        return sampler
+
+
 def ubatches(seq_ids: Seq[int], n_ubatch: int) -> list[dict[int, int]]:
     """How libllama cuts a batch with separate KV streams (split_equal): rows by sequence of each ubatch.
 
@@ -284,11 +300,10 @@ class FakeRunner:
     def adds_bos(self) -> bool:
         return self._adds_bos
 
-    def new_sampler(self, params: SamplingParams, *, seed: int, n_ctx: int) -> FakeSampler:
+    def sampler_source(self, params: SamplingParams, prompt: Seq[int], n_ctx: int) -> FakeSource:
         if params.top_k == 666:
             raise errors.InvalidRequest("Field 'top_k': the fake will not have it", field="top_k")
-        self.samplers.append(FakeSampler(params, seed))
-        return self.samplers[-1]
+        return FakeSource(params, prompt, self.samplers)
 
     def execute(self, batch: Batch) -> None:
         assert 0 < len(batch) <= self._n_batch

@@ -40,7 +40,7 @@ class SamplerChain:
     def __init__(self, native: Native, handle: Any, *, n_best: int = ALL, wide: Wide | None = None) -> None:
         self._native = native
         self._handle = handle
-        self._wide = wide
+        self.wide = wide
         self.n_best = n_best
         self.beginning = native.ffi.NULL  # the same for C
         if wide is not None:
@@ -71,7 +71,7 @@ class SamplerChain:
     def clone(self) -> SamplerChain:
         """A copy with the same history and random state, to go its own way."""
         copied = self._native.lib.llama_sampler_clone(self.handle)
-        return SamplerChain(self._native, copied, n_best=self.n_best, wide=self._wide)
+        return SamplerChain(self._native, copied, n_best=self.n_best, wide=self.wide)
 
     def close(self) -> None:
         handle, self._handle = self._handle, None
@@ -85,6 +85,10 @@ class SamplerChain:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+SEED_AT = {"dist": 0, "xtc": 3, "mirostat": 0, "mirostat_v2": 0, "adaptive_p": 2}
+"""The place of the seed among the arguments of those samplers that draw."""
 
 
 class ChainBuilder:
@@ -118,22 +122,42 @@ class ChainBuilder:
 
     def add(self, name: str, *arguments: object) -> Self:
         make = self._made.get(name) or getattr(self._native.lib, f"llama_sampler_init_{name}")
-        sampler = make(*arguments)
+        return self._append(make(*arguments), name, arguments)
+
+    def build(self) -> SamplerChain:
+        """The finished chain. The builder must not be used again."""
+        n_best = shortlist(self._steps)
+        return self._finish(n_best, wide(self._steps) if n_best == ALL else None)
+
+    def template(self) -> ChainTemplate:
+        """The finished chain, to be copied. The builder must not be used again."""
+        return ChainTemplate(self._native, self._vocab, self.build(), self._steps)
+
+    def copy(self, template: SamplerChain, steps: Sequence[tuple[str, tuple[Any, ...]]], seed: int) -> SamplerChain:
+        """The chain of `steps`, of which `template` is one, with another seed."""
+        lib = self._native.lib
+        for i, (name, arguments) in enumerate(steps):
+            at = SEED_AT.get(name)
+            if at is None:
+                self._append(lib.llama_sampler_clone(lib.llama_sampler_chain_get(template.handle, i)), name, arguments)
+            else:
+                self.add(name, *arguments[:at], seed, *arguments[at + 1 :])
+        return self._finish(template.n_best, template.wide)
+
+    def __del__(self) -> None:
+        if self._chain is not None:
+            self._native.lib.llama_sampler_free(self._chain)
+
+    def _append(self, sampler: Any, name: str, arguments: tuple[Any, ...]) -> Self:
         if sampler == self._native.ffi.NULL:
             raise InvalidRequest(f"libllama refuses the sampler {name} with {arguments}")
         self._native.lib.llama_sampler_chain_add(self._chain, sampler)
         self._steps.append((name, arguments))
         return self
 
-    def build(self) -> SamplerChain:
-        """The finished chain. The builder must not be used again."""
+    def _finish(self, n_best: int, wide: Wide | None) -> SamplerChain:
         chain, self._chain = self._chain, None
-        n_best = shortlist(self._steps)
-        return SamplerChain(self._native, chain, n_best=n_best, wide=wide(self._steps) if n_best == ALL else None)
-
-    def __del__(self) -> None:
-        if self._chain is not None:
-            self._native.lib.llama_sampler_free(self._chain)
+        return SamplerChain(self._native, chain, n_best=n_best, wide=wide)
 
     def _logit_bias(self, pairs: Sequence[tuple[int, float]]) -> Any:
         biases = [(self._vocab.check(token), bias) for token, bias in pairs]
@@ -148,11 +172,8 @@ class ChainBuilder:
         return lib.lb_sampler_init_spare(sampler, newline)
 
     def _dry(self, multiplier: float, base: float, allowed_length: int, last_n: int, breakers: Sequence[str]) -> Any:
-        texts = [self._native.ffi.new("char[]", encode(text)) for text in breakers]
-        array = self._native.ffi.new("const char *[]", texts)
-        return self._native.lib.llama_sampler_init_dry(
-            self._vocab.handle, multiplier, base, allowed_length, last_n, array, len(texts)
-        )
+        table = self._vocab.breakers.table(tuple(map(encode, breakers)))
+        return self._native.lib.lb_sampler_init_dry(table, multiplier, base, allowed_length, last_n)
 
     def _infill(self) -> Any:
         """libllama asserts on a model without an end token, and throws at a piece that is longer than its buffer."""
@@ -174,6 +195,32 @@ class ChainBuilder:
         if beginning is not None and beginning.kind is Kind.DRAW:
             return lib.lb_sampler_init_dist(seed)
         return lib.llama_sampler_init_dist(seed)
+
+
+class ChainTemplate:
+    """A chain to copy: what takes long to make is in it already. It does not change, and any thread may copy it."""
+
+    def __init__(
+        self, native: Native, vocab: Vocab, chain: SamplerChain, steps: Sequence[tuple[str, tuple[Any, ...]]]
+    ) -> None:
+        self._native = native
+        self._vocab = vocab
+        self._chain = chain
+        self._steps = steps
+
+    def after(self, tokens: Sequence[int]) -> ChainTemplate:
+        """One of its own with these tokens of the vocabulary in its penalty history."""
+        chain = self._chain.clone()
+        for token in tokens:
+            chain.accept(token)
+        return ChainTemplate(self._native, self._vocab, chain, self._steps)
+
+    def copy(self, seed: int) -> SamplerChain:
+        """A chain of its own, that draws from this seed."""
+        return ChainBuilder(self._native, self._vocab).copy(self._chain, self._steps, seed)
+
+    def __del__(self) -> None:
+        self._chain.close()
 
 
 class RowSampler:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from llamabox.bindings._ffi import Native
+from llamabox.bindings.breakers import BreakerTables
 from llamabox.errors import InvalidRequest, NotSupported
 
 MAX_TEXT = 2**31 - 1
@@ -29,6 +30,7 @@ class Vocab:
         self.handle = handle
         self.n_tokens: int = native.lib.llama_vocab_n_tokens(handle)
         self.type: int = native.lib.llama_vocab_type(handle)
+        self.breakers = BreakerTables(native, handle)
         self.bos = self._special("bos")
         self.eos = self._special("eos")
         self.eot = self._special("eot")

@@ -211,12 +211,9 @@ class Engine:
         logger.debug("%s %s", sequence.request_id, why)
 
     def _new_sampler(self, sequence: Sequence) -> Sampler:
-        params = sequence.params.sampling
-        sampler = self._runner.new_sampler(params, seed=sequence.seed, n_ctx=self._config.n_ctx)
-        if sampler.wants_history:
-            for token in sequence.request.tokens:
-                sampler.accept(token)
-        return sampler
+        request, n_ctx = sequence.request, self._config.n_ctx
+        source = request.samplers or self._runner.sampler_source(request.params.sampling, request.tokens, n_ctx)
+        return source.start(sequence.seed)
 
     def _execute(self, work: Work) -> None:
         """Run the batch. Without shares afterwards, it could not be computed."""

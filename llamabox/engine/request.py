@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llamabox.engine.grammar import Grammar
+    from llamabox.engine.seams import SamplerSource
     from llamabox.engine.stop_strings import StopStrings
 
 DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
@@ -141,3 +142,4 @@ class Request:
     params: GenerationParams = field(default_factory=GenerationParams)
     grammar: Grammar | None = None  # what `params` say of it, compiled
     stop: StopStrings | None = None  # those of `params`, compiled; None: there are none
+    samplers: SamplerSource | None = None  # of its sequences; None: the engine makes them, while all wait for that

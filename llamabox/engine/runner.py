@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from functools import lru_cache
 from typing import cast
 
 from llamabox.bindings.adapters import Lora, apply_loras
 from llamabox.bindings.batch import Batch as NativeBatch
 from llamabox.bindings.context import Context
-from llamabox.bindings.sampler import ChainBuilder, RowSampler, SamplerChain
+from llamabox.bindings.sampler import ChainBuilder, ChainTemplate, RowSampler, SamplerChain
+from llamabox.bindings.vocab import Vocab
 from llamabox.engine.batch import Batch
 from llamabox.engine.grammar import TokenMask
 from llamabox.engine.logprobs import top_logprobs
@@ -16,6 +18,9 @@ from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Sampler
 from llamabox.errors import NoRoom
+
+MAX_KEPT = 16
+"""Sampling parameters whose chain stays made."""
 
 
 class LlamaMemory:
@@ -85,17 +90,51 @@ class LlamaMemory:
 class LlamaSampler:
     """The engine's Sampler over a native chain."""
 
-    __slots__ = ("chain", "wants_history")
+    __slots__ = ("chain",)
 
-    def __init__(self, chain: SamplerChain, *, wants_history: bool) -> None:
+    def __init__(self, chain: SamplerChain) -> None:
         self.chain = chain
-        self.wants_history = wants_history
 
     def accept(self, token: int) -> None:
         self.chain.accept(token)
 
     def close(self) -> None:
         self.chain.close()
+
+
+class LlamaSamplers:
+    """The engine's SamplerSource: a chain with the prompt in its history, to copy for each sequence."""
+
+    __slots__ = ("_template",)
+
+    def __init__(self, template: ChainTemplate) -> None:
+        self._template = template
+
+    def start(self, seed: int) -> LlamaSampler:
+        return LlamaSampler(self._template.copy(seed))
+
+
+class SamplerMaker:
+    """Makes what takes long of samplers, on any thread: the prompts of a request, and the next ones, share it."""
+
+    def __init__(self, vocab: Vocab, n_ctx: int) -> None:
+        """`n_ctx` is a slot's."""
+        self._vocab = vocab
+        self._n_ctx = n_ctx
+        self._made = lru_cache(MAX_KEPT)(self._make)
+
+    def source(self, params: SamplingParams, prompt: Seq[int]) -> LlamaSamplers:
+        """For the sequences behind `prompt`. Raises InvalidRequest for what libllama refuses."""
+        template, n_history = self._made(params)
+        return LlamaSamplers(template.after(prompt[max(0, len(prompt) - n_history) :]) if n_history else template)
+
+    def _make(self, params: SamplingParams) -> tuple[ChainTemplate, int]:
+        banned = self._vocab.suppress_tokens + (self._vocab.eog_tokens if params.ignore_eos else ())
+        chosen = plan(params, seed=0, n_ctx=self._n_ctx, banned=banned)
+        builder = ChainBuilder(self._vocab.native, self._vocab)
+        for step in chosen.steps:
+            builder.add(step.name, *step.arguments)
+        return builder.template(), chosen.n_history
 
 
 class LlamaRunner:
@@ -138,13 +177,8 @@ class LlamaRunner:
     def memory(self) -> LlamaMemory:
         return self._memory
 
-    def new_sampler(self, params: SamplingParams, *, seed: int, n_ctx: int) -> LlamaSampler:
-        banned = self._vocab.suppress_tokens + (self._vocab.eog_tokens if params.ignore_eos else ())
-        chosen = plan(params, seed=seed, n_ctx=n_ctx, banned=banned)
-        builder = ChainBuilder(self._context.native, self._vocab)
-        for step in chosen.steps:
-            builder.add(step.name, *step.arguments)
-        return LlamaSampler(builder.build(), wants_history=chosen.wants_history)
+    def sampler_source(self, params: SamplingParams, prompt: Seq[int], n_ctx: int) -> LlamaSamplers:
+        return SamplerMaker(self._vocab, n_ctx).source(params, prompt)
 
     def execute(self, batch: Batch) -> None:
         if batch.lora != self._applied:
@@ -162,7 +196,7 @@ class LlamaRunner:
     def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
         if not rows:
             return []
-        ours = cast(Seq[LlamaSampler], samplers)  # they came from new_sampler
+        ours = cast(Seq[LlamaSampler], samplers)  # they came from LlamaSamplers
         return self._rows.sample(rows, [sampler.chain for sampler in ours], masks)
 
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:

@@ -25,10 +25,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The chain of one sequence. `wants_history`: prompt tokens count for its penalties."""
+    """The chain of one sequence. Of its prompt the last `n_history` tokens count for its penalties."""
 
     steps: tuple[Step, ...]
-    wants_history: bool
+    n_history: int
 
 
 def plan(params: SamplingParams, *, seed: int, n_ctx: int, banned: tuple[int, ...] = ()) -> Plan:
@@ -37,10 +37,18 @@ def plan(params: SamplingParams, *, seed: int, n_ctx: int, banned: tuple[int, ..
     bias.update((token, -math.inf) for token in banned)
     biased = [Step("logit_bias", (tuple(bias.items()),))] if bias else []
     chain = _chain(params, seed=seed, n_ctx=n_ctx)
-    wants_history = any(step.name in ("penalties", "dry") for step in chain)
-    if _is_greedy(params) and not wants_history:
+    n_history = max((_window(step) for step in chain), default=0)
+    if _is_greedy(params) and not n_history:
         chain = [Step("greedy")]
-    return Plan(steps=(*biased, *chain), wants_history=wants_history)
+    return Plan(steps=(*biased, *chain), n_history=n_history)
+
+
+def _window(step: Step) -> int:
+    """Tokens that a penalty looks back at; 0 for what is none."""
+    at = {"penalties": 0, "dry": 3}.get(step.name)
+    window = 0 if at is None else step.arguments[at]
+    assert isinstance(window, int)
+    return window
 
 
 def choice_seed(seed: int, index: int) -> int:

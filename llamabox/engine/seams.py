@@ -72,15 +72,18 @@ class Memory(Protocol):
 class Sampler(Protocol):
     """One sequence's own sampling state: chain, random numbers, penalty history."""
 
-    @property
-    def wants_history(self) -> bool:
-        """Whether prompt tokens must be accepted before the first sampling (penalties, DRY)."""
-
     def accept(self, token: int) -> None:
         """Take a token that was not sampled, of the prompt or a forced one, into the penalty history."""
 
     def close(self) -> None:
         """Free it; idempotent."""
+
+
+class SamplerSource(Protocol):
+    """Makes the samplers of a request's sequences. It is built beside the engine, and nothing in it takes long."""
+
+    def start(self, seed: int) -> Sampler:
+        """One that draws from `seed`, with the prompt in its history where that counts (penalties, DRY)."""
 
 
 class Runner(Protocol):
@@ -110,8 +113,8 @@ class Runner(Protocol):
     def memory(self) -> Memory:
         """The KV memory that `execute` fills."""
 
-    def new_sampler(self, params: SamplingParams, *, seed: int, n_ctx: int) -> Sampler:
-        """A sampler for one sequence. Raises InvalidRequest when libllama will not have these values."""
+    def sampler_source(self, params: SamplingParams, prompt: Seq[int], n_ctx: int) -> SamplerSource:
+        """For the sequences of a request that brings none. Raises InvalidRequest for what libllama refuses."""
 
     def execute(self, batch: Batch) -> None:
         """Compute the batch with its LoRA set: one llama_decode. Raises a DecodeError."""

@@ -58,8 +58,6 @@ class NullMemory:
 class NullSampler:
     """Has no state."""
 
-    wants_history = False
-
     def accept(self, token: int) -> None:
         pass
 
@@ -82,7 +80,10 @@ class NullRunner:
     def adds_bos(self) -> bool:
         return False
 
-    def new_sampler(self, params: SamplingParams, *, seed: int, n_ctx: int) -> NullSampler:
+    def sampler_source(self, params: SamplingParams, prompt: Seq[int], n_ctx: int) -> NullRunner:
+        return self
+
+    def start(self, seed: int) -> NullSampler:
         return NullSampler()
 
     def execute(self, batch: Batch) -> None:

@@ -118,7 +118,7 @@ def test_a_value_that_switches_its_sampler_off_leaves_no_step(off: dict[str, flo
 def test_each_penalty_alone_is_reason_enough_for_penalties(field: str) -> None:
     params = SamplingParams(temperature=0, **{field: 0.5})  # type: ignore[arg-type]
     assert "penalties" in names(params)
-    assert made(params).wants_history
+    assert made(params).n_history
 
 
 def test_a_window_of_minus_one_is_the_whole_context() -> None:
@@ -230,11 +230,11 @@ def test_a_ban_comes_before_the_largest_logit_is_picked() -> None:
 
 
 def test_only_samplers_with_a_memory_want_the_prompt() -> None:
-    assert not made(CLEAN).wants_history
-    assert made(replace(CLEAN, repeat_penalty=1.2)).wants_history
-    assert made(replace(CLEAN, dry_multiplier=0.2)).wants_history
+    assert not made(CLEAN).n_history
+    assert made(replace(CLEAN, repeat_penalty=1.2)).n_history
+    assert made(replace(CLEAN, dry_multiplier=0.2)).n_history
     # DRY is not in the chain, so it remembers nothing.
-    assert not made(replace(CLEAN, dry_multiplier=0.2, samplers=("temperature",))).wants_history
+    assert not made(replace(CLEAN, dry_multiplier=0.2, samplers=("temperature",))).n_history
 
 
 # Seeds

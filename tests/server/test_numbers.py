@@ -200,7 +200,7 @@ class TestStop:
     def test_forms(self, value: object, words: tuple[str, ...]) -> None:
         assert parse({"stop": value}).params.stop == words
 
-    @pytest.mark.parametrize("value", [5, [5], {"a": 1}, ["a"] * 300, ["a" * 5000], ["a" * 4096] * 5, True], ids=range(7))
+    @pytest.mark.parametrize("value", [5, [5], {"a": 1}, ["a"] * 300, ["a" * 5000], ["a" * 4096] * 5], ids=range(6))
     def test_wrong_forms(self, value: object) -> None:
         refused("stop", value)
 

@@ -9,7 +9,8 @@ from functools import lru_cache
 
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.passages import Passage
-from llamabox.engine.request import Request
+from llamabox.engine.request import GenerationParams, Request
+from llamabox.engine.runner import SamplerMaker
 from llamabox.engine.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest, RequestError
 from llamabox.workers.protocol import Embed, Submit
@@ -30,9 +31,11 @@ class Passages:
 class Intake:
     """Tokenises what clients send. Thread-safe, as llama_tokenize is."""
 
-    def __init__(self, vocab: Vocab, pairs: PairFormat) -> None:
+    def __init__(self, vocab: Vocab, pairs: PairFormat, n_ctx: int) -> None:
+        """`n_ctx` is a slot's."""
         self._vocab = vocab
         self._pairs = pairs
+        self._samplers = SamplerMaker(vocab, n_ctx)
         self._stop = lru_cache(KEPT_STOPS)(StopStrings)  # all prompts of a request bring the same ones
 
     def request(self, submit: Submit) -> Request:
@@ -42,7 +45,20 @@ class Intake:
         if submit.logit_bias:
             sampling = dataclasses.replace(params.sampling, logit_bias=self._logit_bias(submit))
             params = dataclasses.replace(params, sampling=sampling)
-        return Request(request_id=submit.request_id, tokens=tuple(tokens), params=params, stop=self._stop(params.stop))
+        return Request(
+            request_id=submit.request_id,
+            tokens=tuple(tokens),
+            params=params,
+            stop=self._stop(params.stop),
+            samplers=self._samplers.source(params.sampling, tokens),
+        )
+
+    def is_known(self, params: GenerationParams) -> bool:
+        """Whether there is at hand what DRY wants of the vocabulary; else `request` takes a part of a second."""
+        breakers = params.sampling.dry_sequence_breakers
+        return params.sampling.dry_multiplier == 0 or self._vocab.breakers.knows(
+            tuple(word.encode(errors="replace") for word in breakers)
+        )
 
     def passages(self, embed: Embed) -> Passages:
         """The embedder's passages for `embed`. Raises RequestError naming the field and the passage."""

@@ -1,11 +1,12 @@
-"""The side lane of the reader: what takes long to tokenise is worked off there, and everything else overtakes it."""
+"""The side lane of the reader: what takes long to prepare is worked off there, and everything else overtakes it."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from llamabox.workers.protocol import Call, Embed, Submit
 
@@ -18,15 +19,31 @@ MIN_BYTES = 32 * 1024
 MIN_TOKENS = 32 * 1024
 
 
+STOP_WEIGHT = 8
+"""Bytes of text that are tokenised while one character of a stop string is compiled."""
+
+
 def is_long(message: Text) -> bool:
     """Whether it would hold up those behind it."""
+    n_stop = 0
     if isinstance(message, Submit):
         texts = [*message.prompt, *(key for key, _ in message.logit_bias)]
+        n_stop = sum(map(len, message.params.stop))
     elif isinstance(message, Embed):
         texts = [message.query or "", *(piece for prompt in message.prompts for piece in prompt)]
     else:
-        texts = [*message.arguments.get("content", ()), *message.arguments.get("tokens", ())]
-    return len(texts) > MIN_TOKENS or sum(len(text) for text in texts if isinstance(text, str)) > MIN_BYTES
+        texts = list(_leaves(message.arguments.values()))
+    n_bytes = STOP_WEIGHT * n_stop + sum(len(text) for text in texts if isinstance(text, str))
+    return len(texts) > MIN_TOKENS or n_bytes > MIN_BYTES
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """What the arguments of a call hold, in whatever lists: a new call need not be told of here."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        else:
+            yield value
 
 
 class LongTexts:

@@ -70,7 +70,7 @@ class Reader:
 
     def _take(self, message: Message) -> None:
         match message:
-            case Submit() | Embed() | Call() if is_long(message):
+            case Submit() | Embed() | Call() if self._takes_long(message):
                 self._long_texts.put(message)
             case Submit() | Embed() | Call():
                 self._prepare(message)()
@@ -86,6 +86,10 @@ class Reader:
                 self.tasks.put(message)
             case _:
                 logger.error("a text worker has no use for a %s message", type(message).__name__)
+
+    def _takes_long(self, message: Text) -> bool:
+        assert self._intake is not None, "a request before Ready"
+        return is_long(message) or (isinstance(message, Submit) and not self._intake.is_known(message.params))
 
     def _prepare(self, message: Text) -> Callable[[], None]:
         """Does what needs the vocabulary; the function returned hands on what came of it."""

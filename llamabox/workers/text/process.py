@@ -73,7 +73,7 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
     with LogPump(native) as pump:
         beside = Beside()  # before the model: loading binds this thread to CPUs, which threads that it starts inherit
         text, split = load_model(native, pump, config, lambda progress: channel.send(Loading(progress)))
-        intake = Intake(text.model.vocab, pair_format(text))
+        intake = Intake(text.model.vocab, pair_format(text), text.n_ctx)
         grammars = GrammarDesk(text.model.vocab, beside, reader.tasks.put, reader.refuse)
         prepare_default(grammars, config)
         calls = QuickCalls(text.model.vocab, intake, infill_format(config, text), text.engine, text.n_ctx)

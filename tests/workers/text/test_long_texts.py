@@ -29,6 +29,10 @@ def submit(
         (submit("a", bias=[("word" * 100, 1.0)] * 100), True),
         (Call(1, "tokenize", {"content": ["x" * (MIN_BYTES + 1)]}), True),
         (Call(1, "detokenize", {"tokens": [1] * (MIN_TOKENS + 1)}), True),
+        (Call(1, "infill", {"prefix": "x" * MIN_BYTES, "suffix": "", "extra": [], "prompt": "x"}), True),
+        (Call(1, "infill", {"prefix": "", "suffix": "x", "extra": [("a.py", "x" * MIN_BYTES)], "prompt": ""}), True),
+        (Call(1, "infill", {"prefix": "x" * MIN_BYTES, "suffix": "", "extra": [], "prompt": ""}), False),
+        (Submit(request_id="a", prompt=[], params=GenerationParams(stop=("x" * MIN_BYTES,))), True),
         (Call(1, "slots", {}), False),
     ],
 )
