@@ -188,7 +188,7 @@ def _run(text: TextConfig, server: ServerConfig) -> int:
     from llamabox.server.run import run
     from llamabox.workers.client import TextClient
 
-    return run(server, lambda: create_app(server, TextClient(text)))
+    return run(server, lambda: create_app(server, TextClient(text, max_waiting=server.max_waiting)))
 
 
 def _run_images(images: ImageConfig, server: ServerConfig) -> int:

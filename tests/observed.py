@@ -17,6 +17,7 @@ from llamabox.bindings import _ffi, backend, threadpool
 from llamabox.bindings.context import Context
 from llamabox.bindings.model import Model
 from llamabox.bindings.sampler import ChainBuilder
+from llamabox.bindings.vocab import Vocab
 from llamabox.commandline import compose, compose_images, parse
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.sampling import plan
@@ -51,7 +52,7 @@ class RecordingLib:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._native.lib, name)
-        if not callable(value) or not name.startswith(("llama_", "lb_sampler_")):
+        if not callable(value) or not name.startswith(("llama_", "lb_sampler_", "lb_breakers_make")):
             return value
 
         def call(*arguments: Any) -> Any:
@@ -63,8 +64,8 @@ class RecordingLib:
     def _kept(self, name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments, of arrays that live no longer than the call their content. Without the vocabulary."""
         match name.removeprefix("llama_sampler_init_"), arguments:
-            case "dry", (_, *numbers, texts, n):
-                return (*numbers, *[self._native.ffi.string(text).decode() for text in texts[0:n]])
+            case "lb_breakers_make", (*_, texts, n):
+                return tuple(self._native.ffi.string(text).decode() for text in texts[0:n])
             case "logit_bias", (_, n, pairs):
                 return tuple((pair.token, pair.bias) for pair in pairs[0:n])
             case "penalties", (_, *numbers):
@@ -149,7 +150,7 @@ def samplers(*words: str) -> dict[str, Any]:
     Also their `order`, and the token that penalties leave alone as `spared`.
     """
     recorded, lib = recording()
-    builder = ChainBuilder(recorded, model().vocab)
+    builder = ChainBuilder(recorded, Vocab(recorded, model().vocab.handle))
     for step in plan(request(*ALL_SAMPLERS, *words).params.sampling, seed=5, n_ctx=512).steps:
         builder.add(step.name, *step.arguments)
     builder.build().close()
@@ -157,6 +158,9 @@ def samplers(*words: str) -> dict[str, Any]:
     prefix = "llama_sampler_init_"
     made: dict[str, Any] = {name.removeprefix(prefix): given for name, given in lib.calls if name.startswith(prefix)}
     made |= {"order": tuple(made), "spared": spared}
+    calls = dict(lib.calls)
+    if "lb_sampler_init_dry" in calls:
+        made["dry"] = (*calls["lb_sampler_init_dry"][1:], *calls["lb_breakers_make"])
     return made
 
 

@@ -205,6 +205,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--grammar": Shown(f"{FORM}::test_a_bad_default_keeps_the_server_from_starting"),
     "--grammar-file": Shown(f"{FORM}::test_defaults_of_the_command_line"),
     "--json-schema": Shown(f"{FORM}::test_defaults_of_the_command_line"),
+    "--max-waiting": Shown(f"{SERVER}::test_more_texts_than_may_wait"),
     "--gap-factor": Shown("workers/text/test_loader.py::test_the_gap_that_prompts_may_open"),
     "--cache-ram": Shown("e2e/test_host_tier.py::test_more_conversations_than_slots"),
     "--logit-bias": Shown(f"{SERVER}::test_a_bias_of_the_command_line_is_every_requests"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from llamabox.engine.host_cache import Kept
 from llamabox.engine.kv_cache import KVCache
+from llamabox.engine.line import Line
 from llamabox.engine.prefix_index import Match
 from llamabox.engine.reuse import Reuse
 from llamabox.engine.sequence import Sequence, State
@@ -58,13 +59,13 @@ class Admission:
         self._n_least = n_least
         self._on_start = on_start
         self._similarity = slot_similarity
-        self._waiting: list[Sequence] = []
+        self._waiting = Line()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        self._waiting.append(sequence)
+        self._waiting.add(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         self._waiting.remove(sequence)
@@ -72,19 +73,15 @@ class Admission:
     def admit(self, running: list[Sequence]) -> list[Sequence]:
         """Give free slots to waiting sequences. `running` is extended by those admitted, which are also returned."""
         admitted: list[Sequence] = []
-        if not self._waiting:
-            return admitted
-        for sequence in list(self._waiting):
-            free = self._cache.free_slots()
-            if not free:
-                break
-            if sequence.id_slot >= 0:
-                free = [slot for slot in free if slot.slot_id == sequence.id_slot]
-            if not free or not self._start(sequence, free, running):
+        free = self._cache.free_slots() if self._waiting else []
+        for sequence in self._waiting.candidates(slot.slot_id for slot in free) if free else ():
+            mine = [slot for slot in free if sequence.id_slot in (-1, slot.slot_id)]
+            if not mine or not self._start(sequence, mine, running):
                 continue
             self._waiting.remove(sequence)
             running.append(sequence)
             admitted.append(sequence)
+            free = self._cache.free_slots()
         return admitted
 
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:

@@ -31,6 +31,11 @@ RUNNING_OPTIONS = (
         env="LLAMA_ARG_N_PARALLEL",
     ),
     text(
+        "--max-waiting", "server.max_waiting", v.integer(1), env="LLAMABOX_MAX_WAITING",
+        text="texts that may wait for a slot; while there are as many, further requests get a 503 that says when to "
+        "come back",
+    ),
+    text(
         "-tps --tokens-per-second", "text.tokens_per_second", v.integer(-1),
         text="let requests limit their speed by the header X-Request-Tokens-Per-Second, up to this; -1 measures it",
     ),

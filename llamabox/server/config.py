@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llamabox.engine.request import GenerationParams
+from llamabox.workers.crowd import MAX_WAITING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class ServerConfig:
     stall_timeout: float = 30.0  # seconds a client may leave its stream unread, or its body unsent; `timeout` caps it
     ping_interval: float = 30.0  # seconds of silence after which a stream gets a comment line
     max_body: int = 64 << 20  # bytes
+    max_waiting: int = MAX_WAITING  # texts that may wait for a slot
     ssl_key_file: str | None = None  # PEM; both or neither
     ssl_cert_file: str | None = None
     api_prefix: str = ""  # of every route; begins with a slash unless empty, and does not end with one

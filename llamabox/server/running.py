@@ -22,7 +22,8 @@ MAX_WAITING = 64
 
 
 def make_submits(services: TextServices, prompts: list[Prompt], options: Options) -> list[Submit]:
-    """One for each prompt, with ids of their own."""
+    """One for each prompt, with ids of their own. Raises QueueFull where they would have to wait behind too many."""
+    services.client.check_room()
     return [
         Submit(
             request_id=services.next_request_id(),

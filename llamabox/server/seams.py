@@ -85,6 +85,9 @@ class TextService(Service, Protocol):
     """Called with the times of each step that computed something. Does nothing until it is replaced."""
 
     async def wait_ready(self) -> ModelInfo: ...
+    def check_room(self) -> None:
+        """Raises QueueFull while as many wait as may."""
+
     def generate(self, submit: Submit) -> Generation:
         """Raises Unavailable at once when the worker is not ready."""
 

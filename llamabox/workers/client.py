@@ -10,6 +10,7 @@ from typing import Any
 from llamabox.engine.events import Activity, Event, Failed, StepTimes, Vector
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, Unavailable
 from llamabox.workers.comeback import Comeback
+from llamabox.workers.crowd import MAX_WAITING, Crowd
 from llamabox.workers.embedding import Embedding
 from llamabox.workers.generation import MAX_LAG, Generation
 from llamabox.workers.protocol import (
@@ -44,6 +45,7 @@ class TextClient(WorkerClient[ModelInfo]):
         env: Mapping[str, str] = NO_ENV,  # on top of this process' own
         backoff: Backoff | None = None,
         max_lag: int = MAX_LAG,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         where = f" over the RPC servers {', '.join(config.rpc_servers)}" if config.rpc_servers else ""
         super().__init__("text", config.model + where, module=module, env=env, backoff=backoff)
@@ -59,6 +61,7 @@ class TextClient(WorkerClient[ModelInfo]):
         self._suspects = Suspects(time.monotonic)
         self._comeback = Comeback(config.rpc_servers, self._suspects, self._notify)
         self._max_lag = max_lag
+        self._crowd = Crowd(max_waiting)
 
     @property
     def activity(self) -> Activity:
@@ -68,6 +71,15 @@ class TextClient(WorkerClient[ModelInfo]):
     @property
     def trouble(self) -> str:
         return self._comeback.trouble
+
+    def check_room(self) -> None:
+        """Raises QueueFull while as many texts wait for a slot as may; a request of many is taken whole or not at all.
+
+        A request for vectors counts as a text.
+        """
+        n_slots = self.info.n_slots if self.info is not None else 0
+        n_texts = sum(one.submit.params.n for one in self._generations.values())
+        self._crowd.check(n_texts + len(self._embeddings) - n_slots)
 
     def generate(self, submit: Submit) -> Generation:
         """Sends the request. `request_id` must not be that of one that runs.
@@ -116,6 +128,7 @@ class TextClient(WorkerClient[ModelInfo]):
 
     def _embed(self, prompts: Sequence[Sequence[str | int]], **settings: Any) -> Embedding:
         self._open_channel()
+        self.check_room()
         self._n_embeddings += 1
         empty = Embed(request_id=f"embed {self._n_embeddings}", first=0, n_left=0, prompts=[], **settings)
         embedding = Embedding(empty, prompts, self._send_part, self._leave_embedding, self._suspects.clear)
@@ -135,11 +148,13 @@ class TextClient(WorkerClient[ModelInfo]):
 
     def _leave_embedding(self, embedding: Embedding, completed: bool) -> None:
         self._embeddings.pop(embedding.request_id, None)
+        self._crowd.left()
         if not completed and self._channel is not None:
             self._channel.send(Abort(embedding.request_id))
 
     def _leave(self, generation: Generation, completed: bool) -> None:
         self._generations.pop(generation.submit.request_id, None)
+        self._crowd.left()
         if completed:
             self._suspects.clear(generation.submit)
         elif self._channel is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from e2e.server_process import ServerProcess
+from e2e.survival import metric, wait_for
 
 Serve = Callable[..., ServerProcess]
 
@@ -97,3 +99,23 @@ def test_a_key_a_template_and_a_socket_from_files(serve: Serve, tmp_path: Path) 
         with httpx.Client(base_url=server.url, transport=transport, timeout=60) as http:
             reply = http.post("/apply-template", json=body, headers={"Authorization": "Bearer second"})
             assert reply.json() == {"prompt": "[user]Hi"}
+
+
+def test_more_texts_than_may_wait(serve: Serve) -> None:
+    """A request of many is taken whole while there is room; who comes then is told when to come back."""
+    server = serve("--parallel", "1", "--max-waiting", "2", "--metrics")
+    asked = {"prompt": "Once upon a time", "n_predict": -1, "ignore_eos": True}
+    running = server.stream("/completion", asked)
+    next(running)
+    with ThreadPoolExecutor(1) as pool:
+        three = pool.submit(server.post, "/completion", {**asked, "prompt": ["One"] * 3, "n_predict": 1})
+        wait_for(lambda: metric(server, "llamacpp:requests_deferred") == 3, "three wait")
+        for path in ("/completion", "/v1/completions"):
+            refused = server.post(path, {"prompt": "Two", "n_predict": 1})
+            assert refused.status_code == 503
+            assert refused.json()["error"]["type"] == "unavailable_error"
+            assert "--max-waiting" in refused.json()["error"]["message"]
+            assert int(refused.headers["retry-after"]) >= 1
+        running.close()  # type: ignore[attr-defined]
+        assert [one["tokens_predicted"] for one in three.result().json()] == [1, 1, 1]
+    assert server.ok("/completion", {"prompt": "Two", "n_predict": 1})["tokens_predicted"] == 1

@@ -160,6 +160,9 @@ class FakeTextClient:
             generation.fail(Unavailable("stopped"))
         self.stopped.set()
 
+    def check_room(self) -> None:
+        """There is room always."""
+
     def generate(self, submit: Submit) -> FakeGeneration:
         if self.state is not WorkerState.READY:
             raise Unavailable("Loading model")

@@ -1,0 +1,51 @@
+"""Those who wait for a slot, in the order of their arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from llamabox.engine.sequence import Sequence
+
+N_FIRST = 8
+"""Of those that wait longest for the same, looked at in every step."""
+
+N_FURTHER = 24
+"""Of those behind them: others in every step, so that each has its turn."""
+
+
+class Line:
+    """A step costs the same however many wait: who insists on a busy slot is not looked at, of the others a few are."""
+
+    def __init__(self) -> None:
+        self._n_arrived = 0
+        self._n_waiting = 0
+        self._places: dict[int, dict[Sequence, int]] = {}  # by the slot they insist on, -1 for any: when each arrived
+        self._n_passed = 0  # of those behind the first, looked at since the beginning
+
+    def __len__(self) -> int:
+        return self._n_waiting
+
+    def add(self, sequence: Sequence) -> None:
+        self._places.setdefault(sequence.id_slot, {})[sequence] = self._n_arrived
+        self._n_arrived += 1
+        self._n_waiting += 1
+
+    def remove(self, sequence: Sequence) -> None:
+        waiting = self._places[sequence.id_slot]
+        del waiting[sequence]
+        self._n_waiting -= 1
+        if not waiting:
+            del self._places[sequence.id_slot]
+
+    def candidates(self, free: Iterable[int]) -> list[Sequence]:
+        """Who may be given one of the `free` slots now, first come first: all of them, or some if there are many."""
+        found: list[tuple[Sequence, int]] = []
+        for id_slot in (-1, *free):
+            waiting = self._places.get(id_slot, {})
+            found += islice(waiting.items(), N_FIRST)
+            found += islice(waiting.items(), N_FIRST + self._n_passed, N_FIRST + self._n_passed + N_FURTHER)
+        self._n_passed += N_FURTHER
+        if self._n_passed + N_FIRST >= max(map(len, self._places.values()), default=0):
+            self._n_passed = 0
+        return [sequence for sequence, _ in sorted(found, key=lambda one: one[1])]
