@@ -66,6 +66,8 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--conn-idle": Shown("e2e/test_process.py::test_a_silent_clients_next_probe_is_due_within_conn_idle"),
     "--conn-keepalive": row(listener, "--conn-keepalive 3", keep_alive_timeout=3),
     "--max-body": Shown("e2e/test_faults.py::test_a_body_over_the_limit_is_cut_off"),
+    "--max-bodies": Shown("server/test_request_body.py::test_unfinished_bodies_share_one_budget"),
+    "--max-connections": Shown("server/test_request_body.py::test_more_connections_than_are_taken"),
     "--ssl-key-file": Shown("server/test_tls.py::test_a_client_that_checks_the_certificate_is_served"),
     "--ssl-cert-file": Shown("server/test_tls.py::test_a_client_that_checks_the_certificate_is_served"),
     "--api-prefix": row(observed.routes, "--api-prefix a/b", health="/a/b/health"),

@@ -394,6 +394,8 @@ def test_what_the_server_is_told() -> None:
     assert server.given == {"temperature", "seed"}
     assert made("-n", "-2")[1].n_predict == made("-n", "-2")[1].defaults.n_predict == FILL_CONTEXT
     assert made("--max-body", "1")[1].max_body == 1 << 20
+    assert made("--max-bodies", "99")[1].max_bodies == 99 << 20
+    assert made("--max-connections", "99")[1].max_connections == 99
     assert made("--host", "::1, /run/x.sock")[1].hosts == ("::1", "/run/x.sock")
     assert made("-b", "100")[0].n_ubatch == 100
     assert text.n_ubatch == 512

@@ -29,6 +29,14 @@ SERVER_OPTIONS = (
         SERVER, "--max-body", "server.max_body", v.mebibytes, "largest request body, MiB", metavar="MIB", default="64",
     ),
     valued(
+        SERVER, "--max-bodies", "server.max_bodies", v.mebibytes, metavar="MIB", default="512",
+        text="all request bodies together, MiB; what goes beyond is a 503 that asks to come back",
+    ),
+    valued(
+        SERVER, "--max-connections", "server.max_connections", v.integer(1, 1_000_000), metavar="N",
+        text="connections at a time, as far as the limit of open files allows; beyond, idle ones are closed first",
+    ),
+    valued(
         SERVER, "--ssl-key-file", "server.ssl_key_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_KEY_FILE",
         text="private key for TLS, PEM; needs --ssl-cert-file", default="", protects=True,
     ),

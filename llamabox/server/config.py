@@ -22,6 +22,8 @@ class ServerConfig:
     ping_interval: float = 30.0  # seconds of silence after which a stream gets a comment line
     max_body: int = 64 << 20  # bytes
     max_waiting: int = MAX_WAITING  # texts that may wait for a slot
+    max_bodies: int = 512 << 20  # bytes of all bodies together; at least those of one
+    max_connections: int = 4096
     ssl_key_file: str | None = None  # PEM; both or neither
     ssl_cert_file: str | None = None
     api_prefix: str = ""  # of every route; begins with a slash unless empty, and does not end with one

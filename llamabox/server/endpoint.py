@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from llamabox.errors import BodyTooLarge, InvalidRequest, LlamaboxError, ServerFault
-from llamabox.server.disconnect import ClientGone, impatient, read_body, run_while_connected
+from llamabox.server.disconnect import ClientGone, impatient, run_while_connected
 from llamabox.server.params import present
 from llamabox.server.record import RequestRecord, record_of
+from llamabox.server.request_body import Lease, read_body
 from llamabox.server.services import Services, TextServices, services_of
 from llamabox.workers.text_config import ModelInfo
 
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 MAX_VALUES = 1_000_000
 """Values in one body: 64 MiB of `{},{},…` would be a gigabyte of Python objects."""
+
+BOM = b"\xef\xbb\xbf"
+"""What editors on Windows put before a text in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +70,30 @@ async def serve_body(
     `answer` raises for a body that is wrong, and what it gives back does not hold the body.
     """
     config = services.config
-    if encoding := Headers(scope=scope).get("content-encoding"):
-        raise InvalidRequest(f"the request body is encoded with {encoding[:40]}, which is not read; send it plain")
     gap = min(config.timeout, config.stall_timeout)
-    raw = await read_body(scope, receive, limit=config.max_body, gap=gap, seconds=config.timeout)
-    if scope["http_version"] == "2":
-        send = impatient(send, gap)
-    work = _send_answer(services, answer, raw, scope, send)
-    del raw
-    await run_while_connected(receive, work)
+    with Lease(services.bodies) as lease:
+        raw = await read_body(scope, receive, lease, limit=config.max_body, gap=gap, seconds=config.timeout)
+        if scope["http_version"] == "2":
+            send = impatient(send, gap)
+        work = _send_answer(services, answer, raw, lease, scope, send)
+        del raw
+        await run_while_connected(receive, work)
 
 
 async def _send_answer(
-    services: Services, answer: Callable[[bytearray], Awaitable[Response]], raw: bytearray, scope: Scope, send: Send
+    services: Services,
+    answer: Callable[[bytearray], Awaitable[Response]],
+    raw: bytearray,
+    lease: Lease,
+    scope: Scope,
+    send: Send,
 ) -> None:
     record = record_of(scope)
     try:
         answering = answer(raw)
         del raw
         response = await answering
+        lease.release()
         await response(scope, _nobody_receives, send)
         services.metrics.answered(record)
     except (ClientGone, LlamaboxError):
@@ -103,7 +111,7 @@ def parse_body(raw: bytes | bytearray, array_as: str | None = None) -> dict[str,
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
         raise BodyTooLarge(f"the request body holds more than {MAX_VALUES} values")
     try:
-        body = orjson.loads(raw)
+        body = orjson.loads(memoryview(raw)[len(BOM) :] if raw.startswith(BOM) else raw)
     except orjson.JSONDecodeError as exc:
         raise InvalidRequest(f"the request body is not valid JSON: {exc}") from exc
     if array_as is not None:

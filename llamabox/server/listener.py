@@ -9,18 +9,26 @@ every request hears of as `http.disconnect`.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+import resource
 import socket
 import ssl
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.utils import wrap_app
 from starlette.types import ASGIApp
 
+from llamabox.server.arrival import KEY as ARRIVAL
+from llamabox.server.arrival import Arrival
 from llamabox.server.config import ServerConfig
 from llamabox.server.h2_streams import harden_h2
 from llamabox.server.unread import ReadsOn
@@ -34,6 +42,13 @@ N_PROBES = 4
 
 MAX_HEADERS = 64 * 1024
 """Bytes of request line and headers."""
+
+
+RESERVED = 128
+"""File descriptors that connections leave to the rest of the process."""
+
+SPARE = 64
+"""Connections over the limit that get a reply: the health, or that there are too many."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +83,9 @@ class Listener:
             }
         self._context = WorkerContext(None)
         self._servers: list[asyncio.Server] = []
+        self._max_connections = config.max_connections
         self._connections: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}  # without a request, the longest idle first
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -77,9 +94,11 @@ class Listener:
 
     async def start(self) -> None:
         """Accepts from here on."""
+        self._max_connections = min(self._max_connections, _descriptors_to_spare())
         for sock in self._sockets:
             _probe_when_idle(sock, self._conn_idle)
-            self._servers.append(await asyncio.start_server(self._serve, sock=sock, backlog=BACKLOG, **self._tls))
+            serve = partial(self._serve, is_loopback=_is_loopback(sock))
+            self._servers.append(await asyncio.start_server(serve, sock=sock, backlog=BACKLOG, **self._tls))
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop_accepting(self) -> None:
@@ -102,16 +121,40 @@ class Listener:
             self._sweeper.cancel()
             await asyncio.wait((self._sweeper,))
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_loopback: bool) -> None:
+        n_over = len(self._connections) + 1 - self._max_connections
+        if n_over > 0 and self._idle:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            oldest.transport.abort()
+            n_over -= 1
+        if n_over > SPARE:
+            writer.transport.abort()
+            return
         connection = Connection(writer.transport, asyncio.current_task())
         self._connections.add(connection)
-        loop = asyncio.get_running_loop()
+        self._idle[connection] = None
         try:
-            await TCPServer(self._app, loop, self._hypercorn, self._context, {}, reader, writer)
+            await _Server(
+                self._app,
+                asyncio.get_running_loop(),
+                self._hypercorn,
+                self._context,
+                {ARRIVAL: Arrival(is_loopback=is_loopback, is_over=n_over > 0)},
+                reader,
+                writer,
+                on_idle=partial(self._note_idle, connection),
+            )
         except Exception:
             logger.debug("a connection ended badly", exc_info=True)
         finally:
             self._connections.discard(connection)
+            self._idle.pop(connection, None)
+
+    def _note_idle(self, connection: Connection, is_idle: bool) -> None:
+        self._idle.pop(connection, None)
+        if is_idle:
+            self._idle[connection] = None
 
     async def _sweep(self) -> None:
         time = asyncio.get_running_loop().time
@@ -124,6 +167,32 @@ class Listener:
                 elif n_unsent and time() - connection.since >= self._stall_timeout:
                     logger.info("a client took none of its %d bytes for %g s: cut off", n_unsent, self._stall_timeout)
                     connection.transport.abort()
+
+
+class _Server(TCPServer):
+    """Hypercorn's connection, which tells when it has a request and when it has none."""
+
+    def __init__(self, *args: object, on_idle: Callable[[bool], None]) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self._on_idle = on_idle
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            self._on_idle(event.idle)
+        await super().protocol_send(event)
+
+
+def _descriptors_to_spare() -> int:
+    """How many connections the limit of open files leaves room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft // 4, soft - RESERVED - SPARE)
+
+
+def _is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine can reach it, by an address of its own."""
+    if sock.family == socket.AF_UNIX:
+        return False
+    return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _probe_when_idle(sock: socket.socket, seconds: int) -> None:

@@ -12,7 +12,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llamabox import log
-from llamabox.errors import AuthenticationFailed
+from llamabox.errors import AuthenticationFailed, Unavailable
+from llamabox.server.arrival import arrival_of
 from llamabox.server.disconnect import ClientGone
 from llamabox.server.errors import error_response
 from llamabox.server.origins import Origins
@@ -33,6 +34,8 @@ PREFLIGHT = (
     (b"access-control-max-age", b"600"),
     (b"content-length", b"0"),
 )
+
+FULL = "the server has as many connections as it takes; try again later"
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -145,10 +148,17 @@ class Admission:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._services = services
+        self._health = health_paths(services.config.api_prefix)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if arrival_of(scope).is_over and scope["path"] not in self._health:
+            response = error_response(Unavailable(FULL, retry_after=2))
+            if scope["http_version"] != "2":
+                response.headers["connection"] = "close"
+            await response(scope, receive, send)
             return
         refusal = self._services.refusal()
         if refusal is not None and not self._is_let_in(scope["path"].removeprefix(self._services.config.api_prefix)):

@@ -18,6 +18,7 @@ from llamabox.server.image_metrics import ImageMetrics
 from llamabox.server.lifecycle import Lifecycle
 from llamabox.server.metrics import Metrics
 from llamabox.server.record import RequestRecord
+from llamabox.server.request_body import BodyBudget
 from llamabox.server.seams import ImageService, Model, Service, TextService
 from llamabox.server.slot_book import SlotBook
 from llamabox.server.templating import Templates
@@ -42,9 +43,13 @@ class Services(ABC):
     config: ServerConfig
     client: Service
     metrics: Scraped
+    bodies: BodyBudget = field(init=False)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since the epoch
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self.bodies = BodyBudget(max(self.config.max_bodies, self.config.max_body))
 
     def next_request_id(self) -> str:
         """For the engine. A client's X-Request-ID would not do: two requests may bear the same."""

@@ -58,7 +58,8 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and not self._is_read:
             if self._scope["http_version"] != "2":  # which forbids the header
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+                others = [(name, value) for name, value in message["headers"] if name != b"connection"]
+                message = {**message, "headers": [*others, (b"connection", b"close")]}
             # Beside the sending: on HTTP/2 a body that nobody takes would hold up the streams of all others.
             self._forgetting = asyncio.create_task(self._forget())
         elif self._forgetting is not None:

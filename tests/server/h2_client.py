@@ -11,7 +11,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
 
-from tests.server.harness import Running
+from tests.server.harness import Running, hang_up
 
 
 class H2Client:
@@ -35,7 +35,7 @@ class H2Client:
             await client.flush()
             yield client
         finally:
-            writer.transport.abort()
+            await hang_up(writer)
 
     async def flush(self) -> None:
         self._writer.write(self.connection.data_to_send())

@@ -88,6 +88,13 @@ async def listening(
         await app.state.services.close()
 
 
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection whatever is under way on it."""
+    writer.transport.abort()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
 def events(text: str) -> list[object]:
     """The data of an event stream: parsed, but for [DONE]."""
     found: list[object] = []

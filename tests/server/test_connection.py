@@ -225,16 +225,6 @@ def test_a_body_that_never_ends_is_not_waited_for_for_ever() -> None:
     asyncio.run(scene())
 
 
-def test_a_packed_body_is_refused_in_plain_words() -> None:
-    async def scene() -> None:
-        async with running(FakeTextClient()) as server:
-            reply = await server.http.post("/completion", content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
-            assert reply.status_code == 400
-            assert "gzip" in reply.json()["detail"]
-
-    asyncio.run(scene())
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_that_cannot_fit_never_reaches_the_worker(stream: bool) -> None:
     async def scene() -> None:

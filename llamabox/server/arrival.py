@@ -1,0 +1,24 @@
+"""How a request's connection came in: what the listener knows of it and ASGI has no word for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+KEY = "llamabox.arrival"
+"""In the `state` of a connection, which is that of each of its requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Without a listener, as in a test of the bare app, nothing is the case."""
+
+    is_loopback: bool = False  # the listening address is this machine's alone
+    is_over: bool = False  # one more than there should be: only the health is told
+
+
+def arrival_of(scope: Scope) -> Arrival:
+    arrival = scope.get("state", {}).get(KEY, Arrival())
+    assert isinstance(arrival, Arrival)
+    return arrival
