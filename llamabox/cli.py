@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, _stop)
     if argv[:1] == ["bench"]:
         return _bench(argv[1:])
+    if argv[:1] == ["health"]:
+        return _health(argv[1:])
     try:
         parsed = parse(argv, os.environ)
     except OptionsError as error:
@@ -101,6 +103,15 @@ def _bench(argv: Sequence[str]) -> int:
         return command.main(argv)
     except Stopped:
         return 130
+
+
+def _health(argv: Sequence[str]) -> int:
+    from llamabox import health
+
+    try:
+        return health.main(argv)
+    except Stopped:
+        return 1
 
 
 def exit_status(error: LlamaboxError) -> int:

@@ -19,6 +19,7 @@ def help_text() -> str:
         "usage: llamabox [options]",
         "       python -m llamabox [options]",
         "       llamabox bench [options]    measures a running server; bench --help tells how",
+        "       llamabox health [options]   asks a running server how it is: with its options, or those of process 1",
     ]
     for group in dict.fromkeys(option.group for option in OPTIONS):
         lines += ["", f"{group}:", ""]

@@ -216,3 +216,9 @@ def test_with_images_every_file_is_looked_for_and_an_image_worker_runs(
         assert "none: No such file" in capsys.readouterr().err
     assert cli.main(["--images"]) == 1
     assert len(served) == 1
+
+
+def test_health_is_asked_by_the_options_of_a_server() -> None:
+    done = command("health", "--host", "127.0.0.9", "--port", "1")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == "error: nobody answers at 127.0.0.9 port 1: Connection refused\n"
