@@ -7,8 +7,9 @@ around blocks, `break` and `continue`, and a handful of names.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -30,12 +31,22 @@ class GenerationBlock(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+class Fixed(list[Any]):
+    """A list that a template may not change. Its own it may: some count calls with `append` and `pop`."""
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
+        own = type(obj) is list and attr in ("append", "pop", "insert", "extend")
+        return own or super().is_safe_attribute(obj, attr, value)
+
+
 def compile_template(source: str) -> Template:
     """The template, ready to render. Raises jinja2.TemplateSyntaxError.
 
     Compiling already evaluates constant expressions, so a hostile source must be compiled where it may be rendered.
     """
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[loopcontrols, GenerationBlock],
@@ -54,8 +65,22 @@ def to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Plain JSON. Jinja's own filter escapes HTML and sorts keys, which no model was trained on."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    """Plain JSON. Jinja's own filter escapes HTML and sorts keys, which no model was trained on.
+
+    What `map` and `select` give is a list to llama.cpp, for whose engine some templates were written.
+    """
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+        default=lambda given: list(given) if isinstance(given, Iterator) else _refuse_json(given),
+    )
+
+
+def _refuse_json(value: object) -> NoReturn:
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def raise_exception(message: object) -> NoReturn:
@@ -64,3 +89,9 @@ def raise_exception(message: object) -> NoReturn:
 
 def strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
+
+
+def now() -> dict[str, str]:
+    """What llama-server tells every template of the time."""
+    today = datetime.now()
+    return {"date_string": today.strftime("%d %b %Y"), "datetime": today.strftime("%b %d %Y")}

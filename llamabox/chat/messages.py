@@ -1,14 +1,12 @@
 """The chat part of a request body, checked and brought into one form. Pure.
 
-What comes out is fit for any template: every message is a dict with a `role` string and a `content` that is a string, a
-list of text parts, or None; tool calls have the form that templates expect, with `arguments` as an object where they
-are valid JSON.
+Every message comes out as a dict with a `role` string and a `content` that is a string, a list of text parts, or None;
+tool calls have the form that templates expect. adapt.py brings them into what the template in force can take.
 Histories in the wild are sloppy (`id: null`, broken arguments, a tool's answer to no call), so those pass.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,12 +39,16 @@ MEDIA_PARTS = {
 }
 
 
+THOUGHT_NAMES = ("reasoning", "thinking")
+"""What some servers, and so their clients, call `reasoning_content`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """What a template is to render, and what is to stand behind it."""
+    """What a template is to render."""
 
     messages: tuple[dict[str, Any], ...]
-    prefill: str | None = None  # the start of the answer, from a trailing assistant message; it is not in `messages`
+    continues: bool = False  # the last message is the start of the answer
     add_generation_prompt: bool = True
     tools: tuple[dict[str, Any], ...] | None = None  # None also where tool_choice is "none"
     tool_choice: str | dict[str, Any] = "auto"
@@ -69,12 +71,13 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
             field=f"messages[{len(raw) - 1}]",
         )
     add_generation_prompt, continues = _continuation(body, messages)
-    prefill = _prefill_text(messages.pop()) if continues else None
+    if continues:
+        messages[-1]["content"] = _start_of_answer(messages[-1]["content"])
     tool_choice = _tool_choice(body)
     tools = _tools(body)
     return Conversation(
         messages=tuple(messages),
-        prefill=prefill,
+        continues=continues,
         add_generation_prompt=add_generation_prompt,
         tools=None if tool_choice == "none" else tools,
         tool_choice=tool_choice,
@@ -127,11 +130,10 @@ def _is_plain_assistant(message: dict[str, Any]) -> bool:
     return message["role"] == "assistant" and not message.get("tool_calls")
 
 
-def _prefill_text(message: dict[str, Any]) -> str:
-    content = message["content"]
+def _start_of_answer(content: object) -> str:
     if isinstance(content, list):
         return "\n\n".join(part["text"] for part in content)
-    return content or ""
+    return content if isinstance(content, str) else ""
 
 
 def _message(value: object, where: str) -> dict[str, Any]:
@@ -142,13 +144,16 @@ def _message(value: object, where: str) -> dict[str, Any]:
         raise InvalidRequest(f'"{where}.role" must be provided', field=f"{where}.role")
     if not isinstance(role, str) or not role:
         raise _wrong(f"{where}.role", "a role such as user, assistant or system", role)
-    calls = _tool_calls(value.get("tool_calls"), where)
-    if "content" not in value and not (role == "assistant" and calls):
+    calls = _tool_calls(value, where)
+    content, refusal = value.get("content"), value.get("refusal")
+    if role == "assistant" and not content and isinstance(refusal, str):
+        content = refusal
+    elif "content" not in value and not (role == "assistant" and calls):
         wanted = "content or tool_calls" if role == "assistant" else "content"
         raise InvalidRequest(
             f'"{where}.content" must be provided: the {role} message has no {wanted}', field=f"{where}.content"
         )
-    message: dict[str, Any] = {"role": role, "content": _content(value.get("content"), f"{where}.content")}
+    message: dict[str, Any] = {"role": role, "content": _content(content, f"{where}.content")}
     if calls:
         message["tool_calls"] = calls
     for name in ("name", "tool_call_id", "reasoning_content"):
@@ -158,6 +163,9 @@ def _message(value: object, where: str) -> dict[str, Any]:
         if not isinstance(text, str):
             raise _wrong(f"{where}.{name}", "a string", text)
         message[name] = text
+    thoughts = [value[name] for name in THOUGHT_NAMES if isinstance(value.get(name), str)]
+    if thoughts and "reasoning_content" not in message:
+        message["reasoning_content"] = thoughts[0]
     return message
 
 
@@ -190,9 +198,11 @@ def _part(value: object, where: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def _tool_calls(value: object, where: str) -> list[dict[str, Any]]:
+def _tool_calls(message: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    value = message.get("tool_calls")
     if value is None:
-        return []
+        old = message.get("function_call")  # as it was before there were several
+        return [] if old is None else [_tool_call({"function": old}, f"{where}.function_call")]
     if not isinstance(value, list):
         raise _wrong(f"{where}.tool_calls", "an array", value)
     return [_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(value)]
@@ -215,16 +225,10 @@ def _tool_call(value: object, where: str) -> dict[str, Any]:
 
 
 def _arguments(value: object) -> object:
-    """Templates iterate over an object; what is no JSON stays the text that the model once wrote."""
-    if value is None:
+    """Text stays the text that the model once wrote; it is read where the template is rendered."""
+    if value is None or (isinstance(value, str) and not value.strip()):
         return {}
-    if not isinstance(value, str):
-        return value
-    try:
-        parsed = json.loads(value) if value.strip() else {}
-    except (ValueError, RecursionError):
-        return value
-    return parsed if isinstance(parsed, dict) else value
+    return value
 
 
 def _tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...] | None:

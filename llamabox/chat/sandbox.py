@@ -4,11 +4,14 @@ A template is a program that comes with a model file. Jinja's sandbox keeps it f
 `'a' * 10**9`, `10**10**9` or a loop without an end, and no thread can be stopped while such an expression holds the
 interpreter. A process can: the kernel ends it at the limits set here, and only the call that it was working on fails.
 
-FD is a connected socket, CPU_SECONDS what one call may use. A frame is `u32 length | JSON`, little endian. The first
-one names the template and is answered like all others, with `{"text": …}` or `{"error": kind, "message": …}`:
+FD is a connected socket, CPU_SECONDS what a call may use. A frame is `u32 length | JSON`, little endian. The first
+one names the template, with what an earlier process found out about it or null. All are answered with `{"text": …}` or
+`{"error": kind, "message": …}`:
 
-    {"source", "bos_token", "eos_token"}                        → {"text": ""}
-    {"messages", "tools", "add_generation_prompt", "extra"}     → {"text": the prompt}
+    {"source", "bos_token", "eos_token", "can"}                       → {"text": "", "can": [without tools, with]}
+    {"messages", "tools", "add_generation_prompt", "continues", "extra", "seconds"}  → {"text": the prompt}
+
+`continues`: the last message is the assistant's, and the prompt ends with its text. `seconds`: what this call may use.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,12 +28,17 @@ import orjson
 from jinja2 import Template, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 
-from llamabox.chat.capabilities import Capabilities, adapt, probe
-from llamabox.chat.environment import Refused, compile_template
+from llamabox.chat.adapt import adapt
+from llamabox.chat.capabilities import Capabilities, Message
+from llamabox.chat.continuation import continued
+from llamabox.chat.environment import Fixed, Refused, compile_template, now
 from llamabox.chat.link import LENGTH, receive
+from llamabox.chat.probe import NO_TOOLS, probe, tool_variables
 
 MEMORY = 1 << 30
 """Bytes of address space of the whole process."""
+PROBE_SECONDS = 1.0
+"""Processor time for finding out what a template can take. It takes 15 ms; a slow one is then known only in part."""
 MAX_OUTPUT = 32 << 20
 """Characters of one prompt; the longest contexts hold less."""
 
@@ -41,43 +50,44 @@ class Overflow(Exception):
 class Renderer:
     """One compiled template with what was found out about it."""
 
-    def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
+    def __init__(self, source: str, bos_token: str, eos_token: str, can: Sequence[Mapping[str, str]] | None) -> None:
         self._template: Template = compile_template(source)
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        self._can: Capabilities = probe(self._try, source)
+        self._until = time.process_time() + PROBE_SECONDS
+        self.can = [Capabilities(**forms) for forms in can] if can else self._probe()
 
     def render(
         self,
-        messages: Sequence[dict[str, Any]],
+        messages: Sequence[Message],
         tools: Sequence[dict[str, Any]] | None,
         add_generation_prompt: bool,
+        continues: bool,
         extra: Mapping[str, Any],
     ) -> str:
-        return self._render(adapt(messages, self._can), tools, add_generation_prompt, extra)
+        """The prompt. Raises Refused, or whatever the template raises."""
+        can = self.can[bool(tools)]
+        variables = {**now(), **(tool_variables(tools, can.no_tools) if tools else NO_TOOLS[can.no_tools]), **extra}
 
-    def _try(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None) -> str | None:
+        def told(messages: Sequence[Message], add_generation_prompt: bool) -> str:
+            return self._render(adapt(messages, can), {**variables, "add_generation_prompt": add_generation_prompt})
+
+        return continued(messages, told) if continues else told(messages, add_generation_prompt)
+
+    def _probe(self) -> list[Capabilities]:
+        return [probe(self._try, with_tools=with_tools) for with_tools in (False, True)]
+
+    def _try(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str | None:
+        if time.process_time() > self._until:
+            return None
         try:
-            return self._render(messages, tools, False, {})
+            return self._render(messages, {**now(), "add_generation_prompt": True, **variables})
         except Exception:
             return None
 
-    def _render(
-        self,
-        messages: Sequence[dict[str, Any]],
-        tools: Sequence[dict[str, Any]] | None,
-        add_generation_prompt: bool,
-        extra: Mapping[str, Any],
-    ) -> str:
+    def _render(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
         pieces: list[str] = []
         room = MAX_OUTPUT
-        for piece in self._template.generate(
-            **extra,
-            **self._tokens,
-            messages=messages,
-            tools=tools,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-        ):
+        for piece in self._template.generate({**self._tokens, **variables, "messages": Fixed(messages)}):
             room -= len(piece)
             if room < 0:
                 raise Overflow
@@ -90,14 +100,16 @@ def main(descriptor: int, cpu_seconds: float) -> int:
     with socket.socket(fileno=descriptor) as peer:
         renderer: Renderer | None = None
         while (frame := receive(peer)) is not None:
-            signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+            signal.setitimer(signal.ITIMER_PROF, cpu_seconds + PROBE_SECONDS)
             try:
                 call = orjson.loads(frame)
                 if renderer is None:
                     renderer = Renderer(**call)
-                    answer = orjson.dumps({"text": ""})
+                    answer = orjson.dumps({"text": "", "can": renderer.can})
                 else:
-                    answer = orjson.dumps({"text": renderer.render(**call)})
+                    signal.setitimer(signal.ITIMER_PROF, call.pop("seconds"))
+                    # A surrogate without its other half is nothing that could be sent or tokenised.
+                    answer = orjson.dumps({"text": renderer.render(**call).encode(errors="replace").decode()})
             except Exception as error:
                 answer = orjson.dumps(_describe(error))
             signal.setitimer(signal.ITIMER_PROF, 0)

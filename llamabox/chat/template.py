@@ -1,39 +1,45 @@
-"""A chat template as the server uses it: chosen, checked, rendered in a process of its own.
+"""A chat template as the server uses it: chosen, checked, rendered in processes of its own.
 
-Why a process: see sandbox.py. It costs one small child that sleeps between calls, and about 0.2 ms a call.
+Why a process: see sandbox.py. It costs a small child that sleeps between calls, and about 0.2 ms a call.
 """
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import socket
-import subprocess
-import sys
+import queue
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from llamabox.chat import builtin
-from llamabox.chat.link import CPU_SECONDS, LENGTH, receive
+from llamabox.chat.child import Child
+from llamabox.chat.link import CPU_SECONDS, LENGTH
 from llamabox.chat.messages import Conversation
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault
 
-WALL_SECONDS = 30.0
-"""The child is given up after this much silence, whatever it does; its own limits come first."""
-
 MAX_NAME = 20
 """A longer `--chat-template` is the template's text, not a name (contract 1.4)."""
+
+N_QUICK = 3
+N_LONG = 1
+"""Children for short conversations and for long ones, which nobody else is to wait behind."""
+
+LONG_MESSAGES = 200
+LONG_BYTES = 256 << 10
+"""A conversation of more is a long one."""
+
+MAX_SECONDS = 60.0
+"""Processor time of the longest conversation."""
 
 
 class ChatTemplate:
     """Renders conversations with one Jinja template.
 
-    Owned by the server process; thread-safe, calls run one after another. All calls block: use a worker thread. The
-    child starts with the first call and is replaced after a call that had to be ended.
+    Owned by the server process; thread-safe. All calls block: use a worker thread. Children start when they are needed
+    and are replaced after a call that had to be ended.
     """
 
     def __init__(
@@ -47,53 +53,60 @@ class ChatTemplate:
     ) -> None:
         """`add_bos`: the tokenizer adds BOS itself, so one that the template writes first is dropped.
 
-        `cpu_seconds` is the processor time of one call.
+        `cpu_seconds` is the processor time of a call with up to LONG_MESSAGES messages; more have more.
         """
         self.source = source
         self._bos_token = bos_token
         self._eos_token = eos_token
         self._add_bos = add_bos
-        self._lock = threading.Lock()
-        self._child = _Child(cpu_seconds)
-        self._finalizer = weakref.finalize(self, self._child.stop)
+        self._cpu_seconds = cpu_seconds
+        self._can: object = None  # what the first child found out about the template
+        self.quick = _Lane(N_QUICK, cpu_seconds)
+        self.long = _Lane(N_LONG, cpu_seconds)
+        self._finalizers = [weakref.finalize(self, lane.close) for lane in (self.quick, self.long)]
 
     def check(self) -> None:
         """Compile the template. Raises OptionsError where it can never render anything."""
-        with self._lock:
-            answer = self._ensure_started()
+        with self.quick.child() as child:
+            answer = self._ensure_started(child)
         if "error" in answer:
             raise OptionsError(f"the chat template is not usable: {answer['message']}")
 
     def warm(self) -> None:
-        """Start the child, so that the first request does not wait for it. Failing is left to the requests."""
-        with self._lock:
-            self._ensure_started()
+        """Start a child, so that the first request does not wait for it. Failing is left to the requests."""
+        with self.quick.child() as child:
+            self._ensure_started(child)
 
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
         add_generation_prompt: bool = True,
+        continues: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt's text.
+        """The prompt's text; where it `continues`, the last message is the assistant's and the text ends with it.
 
         Raises InvalidRequest where the template refuses these messages, ServerFault where it misbehaves (time, memory,
         output, sandbox) or was broken from the start.
         """
+        seconds = min(MAX_SECONDS, self._cpu_seconds * max(1.0, len(messages) / LONG_MESSAGES))
         frame = _encode(
             {
                 "messages": list(messages),
                 "tools": None if tools is None else list(tools),
                 "add_generation_prompt": add_generation_prompt,
+                "continues": continues,
                 "extra": dict(extra or {}),
+                "seconds": seconds,
             }
         )
-        with self._lock:
-            answer = self._ensure_started()
+        lane = self.long if len(messages) > LONG_MESSAGES or len(frame) > LONG_BYTES else self.quick
+        with lane.child() as child:
+            answer = self._ensure_started(child)
             if "error" not in answer:
-                answer = self._child.ask(frame)
+                answer = child.ask(frame, seconds)
         kind = answer.get("error")
         if kind == "refused":
             raise InvalidRequest(
@@ -107,82 +120,50 @@ class ChatTemplate:
         return text
 
     def close(self) -> None:
-        """End the child. Idempotent; a later call would start another."""
-        with self._lock:
-            self._child.stop()
+        """End the children. Idempotent; a later call would start another."""
+        self.quick.close()
+        self.long.close()
 
-    def _ensure_started(self) -> dict[str, str]:
-        """The child's verdict on the template: `{"text": ""}` or an error. The lock is held."""
-        self._child.notice_death()
-        if self._child.greeting is None:
-            self._child.start()
-            greeting = _encode({"source": self.source, "bos_token": self._bos_token, "eos_token": self._eos_token})
-            answer = self._child.ask(greeting)
-            if self._child.is_running:
-                self._child.greeting = answer
+    def _ensure_started(self, child: Child) -> dict[str, Any]:
+        """The child's verdict on the template: `{"text": ""}` or an error."""
+        child.notice_death()
+        if child.greeting is None:
+            child.start()
+            known = {"bos_token": self._bos_token, "eos_token": self._eos_token, "can": self._can}
+            answer = child.ask(_encode({"source": self.source, **known}), self._cpu_seconds)
+            self._can = answer.pop("can", None)
+            if child.is_running:
+                child.greeting = answer
             return answer
-        return self._child.greeting
+        return child.greeting
 
 
-class _Child:
-    """The process and its socket. Not thread-safe: ChatTemplate's lock is held in every call."""
+class _Lane:
+    """Children of one kind. Whoever comes takes the one that was used last, or waits until one is free."""
 
-    def __init__(self, cpu_seconds: float) -> None:
-        self._cpu_seconds = cpu_seconds
-        self.greeting: dict[str, str] | None = None  # what it said about the template; None: not running
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+    def __init__(self, n: int, cpu_seconds: float) -> None:
+        self._free: queue.LifoQueue[Child] = queue.LifoQueue()
+        self.children = [Child(cpu_seconds) for _ in range(n)]
+        for child in reversed(self.children):
+            self._free.put(child)
+        self._closing = threading.Lock()
 
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None
-
-    def start(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.settimeout(WALL_SECONDS)
-        with theirs:
-            command = [sys.executable, "-m", "llamabox.chat.sandbox", str(theirs.fileno()), str(self._cpu_seconds)]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True
-            )
-        self._socket = ours
-
-    def ask(self, frame: bytes) -> dict[str, str]:
-        """One answer. A child that does not give it is ended; the answer is then an error."""
-        assert self._socket is not None
+    @contextlib.contextmanager
+    def child(self) -> Iterator[Child]:
+        child = self._free.get()
         try:
-            self._socket.sendall(frame)
-            reply = receive(self._socket)
-        except OSError:
-            reply = None
-        if reply is None:
-            return {"error": "fault", "message": self._reason(self.stop())}
-        answer: dict[str, str] = orjson.loads(reply)
-        return answer
+            yield child
+        finally:
+            self._free.put(child)
 
-    def notice_death(self) -> None:
-        """Forget a child that somebody ended while it slept: no call is to blame for that."""
-        if self._process is not None and self._process.poll() is not None:
-            self.stop()
-
-    def stop(self) -> int | None:
-        """End it and collect it. Returns its exit status, as subprocess counts it."""
-        process, self._process, self.greeting = self._process, None, None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if process is None:
-            return None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # Closing the socket ends an idle child, and one that was ended by its limits is already gone.
-            return process.wait(timeout=0.5)
-        process.kill()
-        return process.wait()
-
-    def _reason(self, status: int | None) -> str:
-        if status == -signal.SIGPROF:
-            return f"it ran for more than {self._cpu_seconds:g} s"
-        return f"its process ended with status {status}"
+    def close(self) -> None:
+        """Wait for the calls that run, and end all children."""
+        with self._closing:
+            taken = [self._free.get() for _ in self.children]
+            for child in taken:
+                child.stop()
+            for child in reversed(self.children):
+                self._free.put(child)
 
 
 def _encode(value: object) -> bytes:
@@ -210,10 +191,10 @@ def resolve_template(option: str | None, model_template: str | None) -> str:
 
 def render_chat(template: ChatTemplate, conversation: Conversation) -> str:
     """The whole prompt; a message that is to be continued stands last, in the assistant's opened turn. Blocks."""
-    text = template.render(
+    return template.render(
         conversation.messages,
         add_generation_prompt=conversation.add_generation_prompt,
+        continues=conversation.continues,
         tools=conversation.tools,
         extra=conversation.template_kwargs,
     )
-    return text + (conversation.prefill or "")

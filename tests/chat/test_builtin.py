@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from llamabox.chat import builtin
-from llamabox.chat.capabilities import adapt, probe
+from llamabox.chat.adapt import adapt
 from llamabox.chat.environment import compile_template
+from llamabox.chat.probe import probe
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "builtin_prompts.json").read_text(encoding="utf-8"))
 
@@ -37,10 +38,10 @@ def test_no_turn_of_a_usual_conversation_is_lost(name: str) -> None:
     """With what the probe finds, user, assistant, system and tool texts all reach the prompt."""
     template = compile_template(builtin.template(name))
 
-    def render(messages: Any, tools: Any) -> str | None:
-        return template.render(messages=messages, tools=tools, add_generation_prompt=False)
+    def render(messages: Any, variables: Any) -> str | None:
+        return template.render(messages=messages, add_generation_prompt=False, **variables)
 
-    can = probe(render, builtin.template(name))
+    can = probe(render, with_tools=False)
     call = {"id": "", "type": "function", "function": {"name": "weather", "arguments": {"town": "Oslo"}}}
     messages: list[dict[str, Any]] = [
         {"role": "system", "content": "the rule"},
@@ -50,7 +51,7 @@ def test_no_turn_of_a_usual_conversation_is_lost(name: str) -> None:
         {"role": "assistant", "content": "cold"},
         {"role": "user", "content": "thanks"},
     ]
-    prompt = render(adapt(messages, can), None) or ""
+    prompt = render(adapt(messages, can), {}) or ""
     for text in ("the rule", "part one\npart two", "weather", "Oslo", "minus three", "cold", "thanks"):
         assert text in prompt, text
     assert "None" not in prompt

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from llamabox.chat.capabilities import Capabilities, adapt, probe
+from llamabox.chat.adapt import adapt
+from llamabox.chat.capabilities import Capabilities
 from llamabox.chat.environment import compile_template
+from llamabox.chat.probe import probe
 
 PARTS_ONLY = (
     "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}"
@@ -27,22 +29,22 @@ CALLS = (
 )
 
 
-def seen(source: str) -> tuple[Capabilities, Any]:
+def seen(source: str, *, with_tools: bool = False) -> tuple[Capabilities, Any]:
     """What the probe found, and a way to render."""
     template = compile_template(source)
 
-    def render(messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None) -> str | None:
+    def render(messages: Sequence[dict[str, Any]], variables: Mapping[str, Any]) -> str | None:
         try:
-            return template.render(messages=messages, tools=tools, bos_token="", eos_token="")
+            return template.render(messages=messages, bos_token="", eos_token="", **variables)
         except Exception:
             return None
 
-    return probe(render, source), render
+    return probe(render, with_tools=with_tools), render
 
 
 def shown(source: str, messages: list[dict[str, Any]]) -> str | None:
     can, render = seen(source)
-    text = render(adapt(messages, can), None)
+    text = render(adapt(messages, can), {})
     return text if text is None else str(text)
 
 
@@ -74,7 +76,7 @@ def test_system_text_goes_before_the_next_user_where_the_role_is_unknown() -> No
     ("printed", "expected"),
     [
         ("{{ c.function.arguments | tojson }}", '[f {"k": 1}]'),
-        ("{{ c.function.arguments.k }}", "[f 1]"),
+        ("{% for k, v in c.function.arguments | items %}{{ k }}={{ v }}{% endfor %}", "[f k=1]"),
         ("{{ c.function.name + c.function.arguments }}", '[f f{"k": 1}]'),
     ],
 )
@@ -84,6 +86,13 @@ def test_arguments_come_as_object_or_text(printed: str, expected: str) -> None:
     text = shown(CALLS.replace("PRINTED", printed), messages) or ""
     assert expected in text
     assert "None" not in text
+
+
+def test_a_template_that_prints_its_tools_does_not_pass_for_one_that_prints_calls() -> None:
+    source = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}" + EITHER
+    can, _ = seen(source, with_tools=True)
+    assert can.calls == "words"
+    assert seen(source)[0].calls == "words"
 
 
 def test_tool_traffic_is_told_in_words_where_the_template_has_none() -> None:
@@ -96,17 +105,42 @@ def test_tool_traffic_is_told_in_words_where_the_template_has_none() -> None:
     text = shown(STRICT, messages)
     assert text == (
         'user:q;assistant:{"tool_calls": [{"name": "f", "arguments": {"k": 1}}]};'
-        'user:{"tool_response": {"name": "f", "content": "42"}};'
+        'user:{"tool_response": {"name": "f", "tool_call_id": "call00000", "content": "42"}};'
     )
+
+
+def test_results_stand_behind_their_calls_where_a_message_may_hold_one_call() -> None:
+    source = (
+        "{% for m in messages %}{% if m.tool_calls %}"
+        "{% if m.tool_calls | length > 1 %}{{ raise_exception('one call, please') }}{% endif %}"
+        "[{{ m.tool_calls[0].function | tojson }}]{% else %}{{ m.role }}:{{ m.content }};{% endif %}{% endfor %}"
+    )
+    calls = [
+        {"id": name, "type": "function", "function": {"name": name, "arguments": {"k": name}}} for name in ("f", "g")
+    ]
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "g", "content": "of g"},
+        {"role": "tool", "tool_call_id": "f", "content": "of f"},
+    ]
+    f, g = ('[{"name": "%s", "arguments": {"k": "%s"}}]' % (name, name) for name in ("f", "g"))  # noqa: UP031
+    assert shown(source, messages) == f"user:q;{f}tool:of f;{g}tool:of g;"
 
 
 def test_adapting_changes_nothing_of_the_input() -> None:
     can, _ = seen(STRICT)
-    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": None}]
+    call = {"id": "", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "s"},
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "t"},
+        {"role": "tool", "content": "r"},
+        {"role": "user", "content": None},
+    ]
+    before = repr(messages)
     adapt(messages, can)
-    assert messages == [{"role": "system", "content": "s"}, {"role": "user", "content": None}]
+    assert repr(messages) == before
 
 
-def test_a_template_that_always_raises_can_do_nothing() -> None:
-    can, _ = seen("{{ raise_exception('no') }}")
-    assert not any((can.text, can.parts, can.system_role, can.tool_calls, can.tool_role, can.null_content))
+def test_a_template_that_always_raises_can_be_probed() -> None:
+    assert seen("{{ raise_exception('no') }}")[0] == Capabilities(developer="system")

@@ -6,7 +6,7 @@ import pytest
 from jinja2 import TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 
-from llamabox.chat.environment import Refused, compile_template
+from llamabox.chat.environment import Fixed, Refused, compile_template
 
 
 def render(source: str, **variables: object) -> str:
@@ -47,7 +47,20 @@ def test_raise_exception_carries_its_sentence() -> None:
 )
 def test_python_is_out_of_reach(source: str) -> None:
     with pytest.raises(SecurityError):
-        render(source, messages=[])
+        render(source, messages=Fixed())
+
+
+def test_a_template_may_change_lists_of_its_own() -> None:
+    source = (
+        "{% set seen = [] %}{% for x in [1, 2] %}{% set _ = seen.append(x) %}{% endfor %}{{ seen.pop() }}{{ seen }}"
+    )
+    assert render(source) == "2[1]"
+
+
+def test_tojson_takes_what_filters_give() -> None:
+    assert render("{{ [{'a': 1}] | map(attribute='a') | tojson }}") == "[1]"
+    with pytest.raises(TypeError, match="not JSON"):
+        render("{{ raise_exception | tojson }}")
 
 
 def test_hidden_attributes_are_undefined() -> None:

@@ -88,10 +88,27 @@ def test_sloppy_histories_pass() -> None:
         }
     )
     arguments = [call["function"]["arguments"] for call in conversation.messages[1]["tool_calls"]]
-    assert arguments == ['{"a": ', {"a": 1}, {}, "[1]"]
+    assert arguments == ['{"a": ', '{"a": 1}', {}, "[1]"]
     assert all(isinstance(call["id"], str) for call in conversation.messages[1]["tool_calls"])
     assert conversation.messages[0]["content"] is None
     assert len(conversation.messages) == 6
+
+
+def test_what_other_servers_and_older_clients_call_things() -> None:
+    said = [
+        {"role": "assistant", "content": None, "refusal": "no"},
+        {"role": "assistant", "refusal": "never"},
+        {"role": "assistant", "content": "yes", "reasoning": "why not", "refusal": None},
+        {"role": "assistant", "content": None, "thinking": "hm", "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "done"},
+        {"role": "assistant", "content": "so", "reasoning": {"effort": "no text"}, "reasoning_content": "thus"},
+        USER,
+    ]
+    messages = parse_messages({"messages": said}).messages
+    assert [message["content"] for message in messages] == ["no", "never", "yes", None, "done", "so", "hi"]
+    thoughts = [message.get("reasoning_content") for message in messages]
+    assert thoughts == [None, None, "why not", "hm", None, "thus", None]
+    assert messages[3]["tool_calls"] == [{"type": "function", "id": "", "function": {"name": "f", "arguments": "{}"}}]
 
 
 def test_parts_are_kept_for_the_template() -> None:
@@ -103,15 +120,15 @@ def test_parts_are_kept_for_the_template() -> None:
 def test_a_trailing_assistant_message_is_continued() -> None:
     answer = {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
     conversation = parse_messages({"messages": [USER, answer]})
-    assert (conversation.prefill, conversation.add_generation_prompt) == ("a\n\nb", True)
-    assert conversation.messages == (USER,)
+    assert (conversation.continues, conversation.add_generation_prompt) == (True, True)
+    assert conversation.messages == (USER, {"role": "assistant", "content": "a\n\nb"})
     asked = {"messages": [USER, answer], "continue_final_message": True, "add_generation_prompt": False}
     assert parse_messages(asked) == conversation
 
 
 def test_tool_calls_are_not_continued() -> None:
     calls = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
-    assert parse_messages({"messages": [USER, calls]}).prefill is None
+    assert parse_messages({"messages": [USER, calls]}).continues is False
     assert refused({"messages": [USER, calls], "continue_final_message": True}) == "continue_final_message"
 
 
@@ -123,9 +140,9 @@ def test_what_is_to_be_continued() -> None:
     assert refused({"messages": [USER], "continue_final_message": "yes"}) == "continue_final_message"
     assert refused({"messages": [USER], "add_generation_prompt": 1}) == "add_generation_prompt"
     closed = parse_messages({"messages": [USER], "add_generation_prompt": False})
-    assert (closed.prefill, closed.add_generation_prompt) == (None, False)
+    assert (closed.continues, closed.add_generation_prompt) == (False, False)
     finished = parse_messages({"messages": [USER, answer], "continue_final_message": False})
-    assert (finished.prefill, finished.messages[-1]) == (None, answer)
+    assert (finished.continues, finished.messages[-1]) == (False, answer)
 
 
 def test_tools() -> None:

@@ -31,7 +31,7 @@ def make() -> Iterator[Make]:
 
 
 def child_pid(template: ChatTemplate) -> int:
-    process = template._child._process
+    process = template.quick.children[0].process
     assert process is not None
     return process.pid
 
@@ -60,6 +60,13 @@ def test_a_conversation_ends_with_the_opened_turn_and_the_prefill(make: Make) ->
     assert render_chat(template, parse_messages(body)) == start + "Once"
     body["continue_final_message"] = False
     assert render_chat(template, parse_messages(body)).endswith("assistant\nOnce<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_half_a_surrogate_pair_does_not_fail_the_call(make: Make) -> None:
+    call = {"id": "", "type": "function", "function": {"name": "f", "arguments": '{"k": "\\ud800"}'}}
+    messages = [*USER, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    source = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert '{"k": "?"}' in make(source).render(messages)
 
 
 def test_the_template_may_refuse(make: Make) -> None:

@@ -1,0 +1,79 @@
+"""The process of sandbox.py, from the side that owns it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import orjson
+
+from llamabox.chat.link import receive
+
+WALL_SECONDS = 30.0
+"""The child is given up after this much silence beyond ten times its processor time; its own limits come first."""
+
+
+class Child:
+    """The process and its socket. Not thread-safe; starts with `start`, and again after a call that it died of."""
+
+    def __init__(self, cpu_seconds: float) -> None:
+        self._cpu_seconds = cpu_seconds
+        self.greeting: dict[str, Any] | None = None  # what it said about the template; None: not running
+        self.process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None
+
+    def start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "llamabox.chat.sandbox", str(theirs.fileno()), str(self._cpu_seconds)]
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True
+            )
+        self._socket = ours
+
+    def ask(self, frame: bytes, cpu_seconds: float) -> dict[str, Any]:
+        """One answer. A child that does not give it is ended; the answer is then an error."""
+        assert self._socket is not None
+        self._socket.settimeout(WALL_SECONDS + 10 * cpu_seconds)
+        try:
+            self._socket.sendall(frame)
+            reply = receive(self._socket)
+        except OSError:
+            reply = None
+        if reply is None:
+            return {"error": "fault", "message": _reason(self.stop(), cpu_seconds)}
+        answer: dict[str, Any] = orjson.loads(reply)
+        return answer
+
+    def notice_death(self) -> None:
+        """Forget a child that somebody ended while it slept: no call is to blame for that."""
+        if self.process is not None and self.process.poll() is not None:
+            self.stop()
+
+    def stop(self) -> int | None:
+        """End it and collect it. Returns its exit status, as subprocess counts it."""
+        process, self.process, self.greeting = self.process, None, None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if process is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Closing the socket ends an idle child, and one that was ended by its limits is already gone.
+            return process.wait(timeout=0.5)
+        process.kill()
+        return process.wait()
+
+
+def _reason(status: int | None, cpu_seconds: float) -> str:
+    if status == -signal.SIGPROF:
+        return f"it ran for more than {cpu_seconds:g} s"
+    return f"its process ended with status {status}"

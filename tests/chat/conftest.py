@@ -1,0 +1,28 @@
+"""The chat templates that come with the pinned llama.cpp, read from its sdist: none of them lies in this repository."""
+
+from __future__ import annotations
+
+import tarfile
+
+import pytest
+
+from llamabox.chat.sandbox import Renderer
+from native.cache import cache_folder
+from native.sources import fetch, read_versions
+
+
+@pytest.fixture(scope="session")
+def renderers() -> dict[str, Renderer]:
+    """By the names of the templates' files, without suffix."""
+    source = read_versions()
+    archive = fetch(source, cache_folder() / "downloads")
+    made = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if f"/{source.folder}/models/templates/" in member.name and member.name.endswith(".jinja"):
+                file = tar.extractfile(member)
+                assert file is not None
+                name = member.name.rpartition("/")[2].removesuffix(".jinja")
+                made[name] = Renderer(file.read().decode(), "<s>", "</s>", None)
+    assert len(made) >= 60, "the sdist holds fewer templates than it did"
+    return made
