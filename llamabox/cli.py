@@ -27,6 +27,7 @@ from llamabox.demo import ensure_demo_model
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
 from llamabox.imaging.config import ImageConfig
 from llamabox.options.images import FILES
+from llamabox.output import ensure_descriptors, say, settle
 from llamabox.rpc.config import RpcConfig
 from llamabox.server.config import ServerConfig
 from llamabox.usage import help_text
@@ -45,7 +46,14 @@ class Stopped(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    ensure_descriptors()
+    try:
+        return _command(sys.argv[1:] if argv is None else list(argv))
+    finally:
+        settle()
+
+
+def _command(argv: Sequence[str]) -> int:
     # As process 1 of a container the system's default would be to ignore these.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
@@ -58,15 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OptionsError as error:
         return _fail(error, "see: python -m llamabox --help")
     if "help" in parsed.values:
-        sys.stdout.write(help_text())
-        return 0
+        return 0 if say(help_text().rstrip("\n"), sys.stdout) else 1
     text, server = compose(parsed)
     log.setup(text.verbosity, text.log_colors, as_json=text.log_json)
     for warning in parsed.warnings:
         if text.log_json:
             logger.warning("%s", warning)
         else:
-            print(warning, file=sys.stderr)
+            say(warning, sys.stderr)
     try:
         for question in QUESTIONS:
             if question in parsed.values:
@@ -74,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if text.log_json:
             logger.info("%s", echo(argv))
         else:
-            print(echo(argv), flush=True)
+            say(echo(argv), sys.stdout)  # a full disk or a closed pipe is no reason not to serve
         if (lending := compose_rpc(parsed, text)) is not None:
             if text.model:
                 logger.warning("the model is not loaded: with --rpc-server-port only the RPC server runs")
@@ -120,9 +127,11 @@ def exit_status(error: LlamaboxError) -> int:
 
 
 def _fail(error: LlamaboxError, hint: str = "") -> int:
-    print(f"error: {error.message}", file=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.flush()  # what was logged before is read before
+    say(f"error: {error.message}", sys.stderr)
     if hint:
-        print(hint, file=sys.stderr)
+        say(hint, sys.stderr)
     return exit_status(error)
 
 
@@ -141,12 +150,12 @@ def _answer(question: str, text: TextConfig) -> int:
     command = [sys.executable, "-m", "llamabox.workers.inspect", question, text.native or "", *servers]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
     if run.returncode != 0:
-        print(f"error: the native libraries failed with status {run.returncode}", file=sys.stderr)
+        say(f"error: the native libraries failed with status {run.returncode}", sys.stderr)
         return 2
     reply = orjson.loads(run.stdout)
     if "error" in reply:
         return _fail(from_wire(reply))
-    print(reply["text"], file=sys.stderr)
+    say(reply["text"], sys.stderr)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Logging set-up of a process: one line an entry, on stderr, without what looks like a secret.
+"""Logging set-up of a process: one line an entry, on stderr, without what looks like a secret. Nobody waits for it.
 
 verbosity 0    INFO: start, stop, a line for each request, what went wrong
 verbosity 1    MORE: a line for each health check and scrape as well
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
 
+from llamabox.log_writer import LogWriter
 from llamabox.masking import masked
 
 MORE = 15
@@ -74,9 +74,12 @@ def setup(verbosity: int, colors: bool = False, *, as_json: bool = False) -> Non
     JSON is never coloured.
     """
     logging.addLevelName(MORE, "MORE")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter()
     handler.setFormatter(JsonLine() if as_json else OneLine(colors))
     root = logging.getLogger()
+    for old in root.handlers:
+        if isinstance(old, LogWriter):
+            old.close()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # other people's libraries
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is wrong; clients know

@@ -19,10 +19,16 @@ def keep_logging() -> Iterator[None]:
     ours.setLevel(kept[2])
 
 
-def test_an_entry_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def written(capfd: pytest.CaptureFixture[str]) -> str:
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    return capfd.readouterr().err
+
+
+def test_an_entry_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     log.setup(0)
     logging.getLogger("llamabox.server.chat").warning("a %s", "b\n12:00:00 forged")
-    line = capsys.readouterr().err
+    line = written(capfd)
     assert line.count("\n") == 1
     assert line.endswith(" W server.chat: a b\\n12:00:00 forged\n")
 
@@ -30,24 +36,24 @@ def test_an_entry_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("verbosity", "shown"), [(-1, "W"), (0, "IW"), (1, "MIW"), (2, "DMIW"), (99, "DMIW")]
 )  # fmt: skip
-def test_levels(verbosity: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_levels(verbosity: int, shown: str, capfd: pytest.CaptureFixture[str]) -> None:
     log.setup(verbosity)
     logger = logging.getLogger("llamabox.x")
     for level in (logging.DEBUG, log.MORE, logging.INFO, logging.WARNING):
         logger.log(level, "text")
-    assert "".join(line.split()[1] for line in capsys.readouterr().err.splitlines()) == shown
+    assert "".join(line.split()[1] for line in written(capfd).splitlines()) == shown
 
 
-def test_colors_only_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_colors_only_when_asked(capfd: pytest.CaptureFixture[str]) -> None:
     log.setup(0)
     logging.getLogger("llamabox").error("x")
-    assert "\033" not in capsys.readouterr().err
+    assert "\033" not in written(capfd)
     log.setup(0, colors=True)
     logging.getLogger("llamabox").error("x")
-    assert capsys.readouterr().err.startswith("\033[31m")
+    assert written(capfd).startswith("\033[31m")
 
 
-def test_json_lines_have_the_facts_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_have_the_facts_by_name(capfd: pytest.CaptureFixture[str]) -> None:
     log.setup(0, colors=True, as_json=True)
     logger = logging.getLogger("llamabox.server.chat")
     logger.info("a %s", "b\n\ud800 forged", extra={log.FACTS: {"status": None, "route": "/x", "total_ms": 1.5}})
@@ -56,7 +62,7 @@ def test_json_lines_have_the_facts_by_name(capsys: pytest.CaptureFixture[str]) -
     except ValueError:
         logger.exception("bad")
     logging.getLogger("somebody.else").warning("w")
-    first, second, third = map(json.loads, capsys.readouterr().err.splitlines())
+    first, second, third = map(json.loads, written(capfd).splitlines())
     time = first.pop("time")
     assert datetime.fromisoformat(time).utcoffset() == timedelta(0)
     assert first == {

@@ -19,6 +19,7 @@ from llamabox.bench.client import Target, get, target
 from llamabox.bench.figures import Figures, figures, heading, row
 from llamabox.bench.load import Shape, run
 from llamabox.errors import LlamaboxError, OptionsError
+from llamabox.output import say
 
 MAX_CLIENTS = 1024
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         runs = asyncio.run(_measure(arguments))
     except LlamaboxError as error:
-        print(f"error: {error.message}", file=sys.stderr)
+        say(f"error: {error.message}", sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -76,17 +77,17 @@ async def _measure(arguments: argparse.Namespace) -> list[Figures]:
     [warm], _ = await run(server, shape, f"{salt} warm", n_clients=1, n_requests=1)
     if warm.error:
         raise OptionsError(f"the first request failed: {warm.error}")
-    print(heading(), file=table, flush=True)
+    say(heading(), table)
     runs = []
     for n_clients in arguments.clients:
         outcomes, seconds = await run(
             server, shape, f"{salt} {n_clients}", n_clients=n_clients, n_requests=n_clients * arguments.requests
         )
         runs.append(figures(n_clients, outcomes, seconds))
-        print(row(runs[-1]), file=table, flush=True)
+        say(row(runs[-1]), table)
         first = next((outcome.error for outcome in outcomes if outcome.error), "")
         if first:
-            print(f"first failure: {first}", file=sys.stderr)
+            say(f"first failure: {first}", sys.stderr)
     if arguments.json:
         _write(arguments.json, {"url": arguments.url, "shape": asdict(shape), "runs": [_plain(each) for each in runs]})
     return runs
@@ -106,12 +107,13 @@ def _plain(run: Figures) -> dict[str, Any]:
 
 
 def _write(path: str, report: dict[str, Any]) -> None:
-    text = orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n"
+    text = orjson.dumps(report, option=orjson.OPT_INDENT_2)
     if path == "-":
-        sys.stdout.buffer.write(text)
+        if not say(text.decode(), sys.stdout):
+            raise OptionsError("--json -: standard output cannot be written to")
         return
     try:
-        Path(path).write_bytes(text)
+        Path(path).write_bytes(text + b"\n")
     except OSError as error:
         raise OptionsError(f"--json {path}: {error.strerror}") from error
 

@@ -165,6 +165,7 @@ def _catching_signals(signalled: asyncio.Event, client: Service) -> Iterator[Non
             logger.warning("stopping at once")
             forcing.add(loop.create_task(_force(client)))
         else:
+            logging.shutdown()
             os._exit(1)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -181,6 +182,7 @@ async def _force(client: Service) -> None:
     with contextlib.suppress(Exception):
         async with asyncio.timeout(FORCE_SECONDS):
             await client.stop(0.0)
+    logging.shutdown()
     os._exit(1)
 
 

@@ -121,4 +121,5 @@ def watch(endpoints: Sequence[str]) -> Links | None:
 def _end(sentence: str) -> None:
     """The thread that computes may be hung inside ggml: nothing of it can be saved."""
     logger.error("%s: this worker ends", sentence)
+    logging.shutdown()
     os._exit(EXIT_LOST)
