@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -226,6 +227,83 @@ def test_several_hosts_and_a_unix_socket() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(scene(f"{folder}/box.sock"))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "ipv4", "ipv6"),
+    [
+        (["::"], True, True),
+        (["*"], True, True),
+        (["[::]"], True, True),
+        (["::", "0.0.0.0"], True, True),
+        (["0.0.0.0", "::"], True, True),
+        (["0.0.0.0"], True, False),
+        (["::", "127.0.0.1"], True, True),
+        (["::1"], False, True),
+        (["localhost", "127.0.0.1", "::1"], True, True),
+        (["*", "*"], True, True),
+    ],
+)
+def test_who_reaches_it(hosts: list[str], ipv4: bool, ipv6: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(sock) for sock in bind_sockets(hosts, 0)]
+        port = sockets[0].getsockname()[1]
+        assert {sock.getsockname()[1] for sock in sockets} == {port}
+        for host, reached in (("127.0.0.1", ipv4), ("::1", ipv6)):
+            try:
+                socket.create_connection((host, port), timeout=10).close()
+            except ConnectionRefusedError:
+                assert not reached, host
+            else:
+                assert reached, host
+
+
+def test_all_but_one_of_ipv4_is_ipv6_alone() -> None:
+    """`::` beside an IPv4 address takes no other IPv4 address."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(sock) for sock in bind_sockets(["::", "127.0.0.1"], 0)]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", sockets[0].getsockname()[1]), timeout=10)
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """The name box.example stands for these."""
+    families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
+    found = [
+        (family, socket.SOCK_STREAM, 6, "", (address, 0)) for family, address in zip(families, addresses, strict=True)
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda name, *_, **__: found if name == "box.example" else 1 / 0)
+
+
+def test_a_name_is_all_of_its_addresses_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolving(monkeypatch, "203.0.113.7", "::1", "127.0.0.1", "127.0.0.1")
+    with contextlib.ExitStack() as stack:
+        names = [stack.enter_context(sock).getsockname()[0] for sock in bind_sockets(["box.example"], 0)]
+    assert names == ["::1", "127.0.0.1"]
+    resolving(monkeypatch, "203.0.113.7", "203.0.113.8")
+    with pytest.raises(ListenError, match=r"box\.example:\d+: Cannot assign requested address"):
+        bind_sockets(["127.0.0.1", "box.example"], 0)
+
+
+def test_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_family(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, kind)
+
+    real = socket.socket
+    monkeypatch.setattr("llamabox.server.binding.socket.socket", of_family)
+    (sock,) = bind_sockets(["*"], 0)
+    with sock:
+        assert sock.getsockname()[0] == "0.0.0.0"
+    with pytest.raises(ListenError, match="::1:0: Address family not supported"):
+        bind_sockets(["::1"], 0)
+
+
+@pytest.mark.parametrize("host", ["127..0.0.1", "a" * 64 + ".example", "\udcff"])
+def test_a_host_that_cannot_be_a_name(host: str) -> None:
+    with pytest.raises(ListenError, match="cannot listen on"):
+        bind_sockets([host], 0)
 
 
 def test_a_unix_socket_nobody_listens_on_is_replaced() -> None:
