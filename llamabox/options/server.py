@@ -10,7 +10,8 @@ from llamabox.options.option import SERVER, switch, valued
 SERVER_OPTIONS = (
     valued(
         SERVER, "--host", "server.hosts", v.hosts, metavar="HOST", env="LLAMA_ARG_HOST",
-        text="address or name to listen on, :: or * for all; a comma list for several; a path ending in .sock is a unix socket",
+        text="address or name to listen on; :: or * is every address; a comma list for several; a path ending in .sock "
+        "is a unix socket",
     ),
     valued(
         SERVER, "--port", "server.port", v.integer(1, 65535), "port to listen on", metavar="PORT", env="LLAMA_ARG_PORT",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageMath, ImageOps
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -26,10 +26,15 @@ from llamabox.errors import InvalidRequest
 from llamabox.imaging.job import Pixels
 from llamabox.server.image_fields import from_form
 from llamabox.server.numbers import describe, wrong
+from llamabox.server.png_chunks import bare
 
 PARTS = ("image", "mask", "control")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-MAX_PIXELS = 1 << 25
+MAX_PIXELS = 1 << 26
+"""67 megapixels, more than phones take. Decoded, such a picture takes 268 MB, and for a moment twice that."""
+
+TOO_MANY = f"must have at most {MAX_PIXELS:,} pixels (67 megapixels)"
+
 MAX_FILES, MAX_FIELDS = 32, 128
 
 UTF_8 = ("utf-8", "utf8", "us-ascii")
@@ -131,22 +136,23 @@ def _decode(part: str, sent: bytes | str, size: tuple[int, int], channels: int) 
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's, about files that are odd but good enough
         try:
-            opened = Image.open(BytesIO(data), formats=FORMATS)
+            opened = Image.open(BytesIO(bare(data)), formats=FORMATS)
         except Image.DecompressionBombError as exc:
-            raise wrong(part, f"must have at most {MAX_PIXELS} pixels") from exc
+            raise wrong(part, TOO_MANY) from exc
         except Exception as exc:  # Pillow's readers raise whatever comes of a broken file
             raise wrong(part, f"Invalid image: not a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from exc
         with opened:
             n_pixels = opened.width * opened.height
             if n_pixels > MAX_PIXELS:
-                raise wrong(part, f"must have at most {MAX_PIXELS} pixels, not {opened.width}x{opened.height}")
+                raise wrong(part, f"{TOO_MANY}, not {opened.width}x{opened.height}; make it smaller")
             try:
+                opened.draft(None, (2 * max(size), 2 * max(size)))  # a JPEG is decoded no larger than is of use
                 whole = _upright(opened)
             except Exception as exc:
                 raise wrong(part, f"Invalid image: the {opened.format} file is truncated or damaged") from exc
             mode, resample = ("RGB", Image.Resampling.LANCZOS) if channels == 3 else ("L", Image.Resampling.BILINEAR)
+            whole = whole if whole.size == size else whole.resize(size, resample)
             flat = _on_white(whole) if channels == 3 else _as_mask(whole)
-            flat = flat if flat.size == size else flat.resize(size, resample)
             return Pixels(*size, channels, flat.convert(mode).tobytes())
 
 
@@ -182,10 +188,16 @@ def _upright(opened: Image.Image) -> Image.Image:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """16-bit grey, which Pillow would clip where it should scale."""
+    """16-bit grey, which Pillow would clip where it should scale, and whose transparent grey it would lose."""
     if not picture.mode.startswith("I"):
         return picture
-    return picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    wide = picture.convert("I")
+    grey = wide.point(lambda value: value * (1 / 256)).convert("L")
+    transparent = picture.info.get("transparency")
+    if not isinstance(transparent, int):
+        return grey
+    alpha = ImageMath.lambda_eval(lambda images: (images["wide"] != transparent) * 255, wide=wide).convert("L")
+    return Image.merge("LA", (grey, alpha))
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

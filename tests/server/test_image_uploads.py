@@ -222,11 +222,86 @@ def test_eleven_pictures_are_too_many() -> None:
 
 
 def test_the_largest_is_decoded_and_one_more_is_not() -> None:
-    side = 4096
-    assert side * side * 2 == MAX_PIXELS
-    assert (pixels(file(plain("1", 1, (side, 2 * side)))) == 255).all()
-    with pytest.raises(InvalidRequest, match="at most"):
-        pixels(file(plain("1", 1, (side + 1, 2 * side))))
+    side = 8192
+    assert side * side == MAX_PIXELS
+    assert (pixels(file(plain("1", 1, (side, side)))) == 255).all()
+    with pytest.raises(InvalidRequest, match=r"at most 67,108,864 pixels \(67 megapixels\), not 8193x8192"):
+        pixels(file(plain("1", 1, (side + 1, side))))
+    with pytest.raises(InvalidRequest, match=r"at most 67,108,864 pixels \(67 megapixels\)"):
+        pixels(bomb(50_000, 50_000))
+
+
+def test_a_phones_largest_picture() -> None:
+    """48 megapixels, turned as a phone says it by EXIF; the decoder makes it smaller as it reads it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = plain("RGB", RED, (8064, 6048))
+    picture.paste(BLUE, (0, 0, 4032, 6048))
+    found = pixels(file(picture, "JPEG", exif=exif, quality=95)).astype(int)
+    assert np.abs(found[10, 10] - BLUE).max() <= 8
+    assert np.abs(found[250, 250] - RED).max() <= 8
+
+
+def with_chunks(data: bytes, *chunks: bytes) -> bytes:
+    """A PNG with more chunks behind its header."""
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+NOISE = np.random.default_rng(1).bytes(3 << 20)
+
+EXTRAS = {
+    "a large ICC profile": chunk(b"iCCP", b"screen\0\0" + zlib.compress(bytes(3 << 20))),
+    "a larger ICC profile": chunk(b"iCCP", b"screen\0\0" + zlib.compress(NOISE)),
+    "a damaged ICC profile": chunk(b"iCCP", b"screen\0\0" + b"damaged"),
+    "a long zTXt": chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b"{" * (3 << 20))),
+    "a long tEXt": chunk(b"tEXt", b"prompt\0" + b"{" * (3 << 20)),
+    "a long iTXt": chunk(b"iTXt", b"prompt\0\1\0\0\0" + zlib.compress(b"{" * (3 << 20))),
+    "many texts": b"".join(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 20))) for _ in range(70)),
+    "a text that is none": chunk(b"iTXt", b"\xff" * 10),
+    "a wrong checksum": struct.pack(">I", 4) + b"tIME" + b"0000" + b"0000",
+    "a huge EXIF": chunk(b"eXIf", bytes(1 << 20)),
+    "an inflated profile as text": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(3 << 20))),
+    "a chunk that nobody knows": chunk(b"prVt", NOISE),
+}
+
+
+@pytest.mark.parametrize("kind", EXTRAS)
+def test_what_a_png_says_beside_its_pixels_does_no_harm(kind: str) -> None:
+    assert (pixels(with_chunks(file(plain("RGB", RED)), EXTRAS[kind])) == RED).all()
+
+
+def test_a_png_of_countless_chunks_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="Invalid image"):
+        pixels(with_chunks(file(plain("RGB", RED)), chunk(b"tIME", b"") * (1 << 17)))
+
+
+def grey_png(depth: int, row: bytes, kind: int, transparent: bytes) -> bytes:
+    """Two pixels, the first of which is transparent."""
+    header = struct.pack(">IIBBBBB", 2, 1, depth, kind, 0, 0, 0)
+    body = chunk(b"tRNS", transparent) + chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "transparent", "second"),
+    [
+        (1, 0, b"\x40", b"\0\0", (255, 255, 255)),
+        (2, 0, b"\x60", b"\0\1", (170, 170, 170)),
+        (4, 0, b"\x35", b"\0\3", (85, 85, 85)),
+        (8, 0, b"\x35\x55", b"\0\x35", (85, 85, 85)),
+        (16, 0, b"\x12\x34\x12\x35", b"\x12\x34", (18, 18, 18)),
+        (8, 2, b"\1\2\3\x11\x12\x13", b"\0\1\0\2\0\3", (17, 18, 19)),
+        (16, 2, b"\x12\x34\x12\x34\x12\x34\x22\0\x22\0\x22\0", b"\x12\x34" * 3, (34, 34, 34)),
+    ],
+)
+def test_transparency_at_every_depth(
+    depth: int, kind: int, row: bytes, transparent: bytes, second: tuple[int, int, int]
+) -> None:
+    data = grey_png(depth, row, kind, transparent)
+    found = asyncio.run(decode("image", data, 2, 1, channels=3)).data
+    assert tuple(found[:3]) == WHITE
+    assert tuple(found[3:]) == second
+    assert asyncio.run(decode("image", data, 2, 1, channels=1)).data == b"\xff\0"
 
 
 def test_the_same_pictures_at_once() -> None:
