@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count, takewhile
 
 import numpy as np
@@ -29,21 +30,39 @@ def digest(*values: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=5).digest(), "big")
 
 
-STALE = -1
-"""The value of a cell before its copy is carried out."""
+Content = tuple[int, int]
+"""What is in a cell: a value, and the position that its key is turned to."""
+
+STALE: Content = (-1, -1)
+"""What is in a cell that was never written."""
 
 
 @dataclass(eq=False)
 class Cell:
-    """One KV cell. `value` depends on every cell it attended to when it was computed, as a real one does."""
+    """One KV cell: a place in a stream. Its value depends on all cells it attended to when it was computed."""
 
     position: int
-    value: int
+    stream: dict[int, Content]
+    place: int
     owners: set[int] = field(default_factory=set)
+    shift: int = 0  # by which the next decode turns its key
+
+    @property
+    def value(self) -> int:
+        return self.stream.get(self.place, STALE)[0]
+
+    @property
+    def content(self) -> int:
+        """A digest of what is in it: of its value and position, where nothing is put off for it."""
+        return digest(*self.stream.get(self.place, STALE))
 
 
 class FakeMemory:
     """A KV pool of `n_cells` cells, with shared cells and all if it is `unified`.
+
+    Which cells a sequence has, and their positions, changes at once. What is in them does not: without a pool a copy
+    takes over the whole stream as it is when the next decode begins, and only that decode turns keys to where they
+    were moved. A state is read and written at once, from and to what is there.
 
     `partial_removal=False` refuses to remove a part of a sequence, as recurrent memories do. A window keeps only the
     last `n_window` positions of a sequence.
@@ -64,9 +83,8 @@ class FakeMemory:
         self._unified = unified
         self._n_window = n_window
         self.cells: list[Cell] = []
-        self._put_off: list[
-            tuple[int, list[tuple[Cell, Cell]]]
-        ] = []  # targets, their copies and the originals that the next decode carries out
+        self._streams: dict[int, dict[int, Content]] = {}  # what was written at each place, freed ones too
+        self._copies: list[tuple[int, int]] = []  # source and target, in their order; the next decode carries them out
 
     @property
     def can_shift(self) -> bool:
@@ -84,6 +102,14 @@ class FakeMemory:
         """The cells of a sequence in the order of their positions."""
         return sorted((cell for cell in self.cells if seq_id in cell.owners), key=lambda cell: cell.position)
 
+    def contents(self, seq_id: int) -> list[int]:
+        """A digest of each cell of a sequence, as the next decode will find it."""
+        coming = self
+        if self._copies or any(cell.shift for cell in self.cells):
+            coming = copy.deepcopy(self)
+            coming.carry_out()
+        return [cell.content for cell in coming.of(seq_id)]
+
     def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
         mine = self.of(seq_id)
         gone = [cell for cell in mine if max(p0, 0) <= cell.position and (p1 < 0 or cell.position < p1)]
@@ -100,45 +126,47 @@ class FakeMemory:
             for cell in self.of(source):
                 cell.owners.add(target)
         else:
-            copies = [(Cell(cell.position, STALE, {target}), cell) for cell in self.of(source)]
-            self.cells += [copy for copy, _ in copies]
-            self._put_off.append((target, copies))
+            into = self._stream(target)
+            self.cells += [Cell(cell.position, into, cell.place, {target}, cell.shift) for cell in self.of(source)]
+            self._copies.append((source, target))
 
     def carry_out(self, seq_id: int | None = None) -> None:
-        assert seq_id is None or not self.of(seq_id), f"sequence {seq_id} is not empty"
-        for target, copies in self._put_off:
-            for cell in self.of(target):  # all of the target is overwritten, also what came there in between
-                cell.value = STALE
-            for cell, original in copies:
-                cell.value = original.value
-        self._put_off.clear()
+        """`seq_id`, whose stream the memory may write into as it does so: it must be able to forget that again."""
+        assert seq_id is None or self.partial_removal or not self.of(seq_id), f"sequence {seq_id} is not empty"
+        for source, target in self._copies:
+            self._stream(target).clear()
+            self._stream(target).update(self._stream(source))
+        self._copies.clear()
+        for cell in self.cells:
+            if cell.shift:
+                value, turned_to = cell.stream.get(cell.place, STALE)
+                cell.stream[cell.place] = (value, turned_to + cell.shift)
+                cell.shift = 0
 
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
         assert self._can_shift
         for cell in self.of(seq_id):
             if p0 <= cell.position and (p1 < 0 or cell.position < p1):
                 cell.position += delta
+                cell.shift += delta
 
     def seq_detach(self, seq_id: int) -> bool:
-        mine = self.of(seq_id)
-        self.seq_rm(seq_id, -1, -1)
-        if len(self.cells) + len(mine) > self.n_cells:
-            return False
-        self.cells += [Cell(cell.position, cell.value, {seq_id}) for cell in mine]
-        return True
+        state = self.state_get(seq_id)
+        return self.state_set(seq_id, state)
 
     def state_size(self, seq_id: int) -> int:
         return len(self.state_get(seq_id))
 
     def state_get(self, seq_id: int) -> bytes:
-        return repr([(cell.position, cell.value) for cell in self.of(seq_id)]).encode()
+        return repr([(cell.position, cell.stream.get(cell.place, STALE)) for cell in self.of(seq_id)]).encode()
 
     def state_set(self, seq_id: int, state: bytes) -> bool:
         self.seq_rm(seq_id, -1, -1)
         cells = ast.literal_eval(state.decode())
         if len(self.cells) + len(cells) > self.n_cells:
             return False
-        self.cells += [Cell(position, value, {seq_id}) for position, value in cells]
+        for position, content in cells:
+            self._add(seq_id, position, content)
         return True
 
     def seq_pos_min(self, seq_id: int) -> int:
@@ -149,18 +177,20 @@ class FakeMemory:
 
     def clear(self) -> None:
         self.cells.clear()
+        for stream in self._streams.values():
+            stream.clear()
 
     def compute(self, seq_id: int, token: int, position: int, lora: LoraSet = ()) -> int:
         """Add one cell behind the sequence's last. Returns its value, from which the next token follows."""
+        self.carry_out()
         before = self.of(seq_id)
         expected = before[-1].position + 1 if before else 0
         assert position == expected, f"sequence {seq_id}: position {position} after {expected - 1}"
         if self._n_window:
             before = before[-self._n_window + 1 :]
             assert before == [] or before[0].position <= max(0, position - self._n_window + 1), "lost its window"
-        scales = (round(1000 * number) for pair in lora for number in pair)
-        value = digest(token, position, *scales, *(v for cell in before for v in (cell.position, cell.value)))
-        self.cells.append(Cell(position, value, {seq_id}))
+        value = value_of(token, position, lora, [cell.content for cell in before])
+        self._add(seq_id, position, (value, position))
         return value
 
     def forget_outside_window(self) -> None:
@@ -172,8 +202,35 @@ class FakeMemory:
                         cell.owners.discard(seq_id)
             self._sweep()
 
+    def _stream(self, seq_id: int) -> dict[int, Content]:
+        return self._streams.setdefault(0 if self._unified else seq_id, {})
+
+    def _add(self, seq_id: int, position: int, content: Content) -> None:
+        """A cell at the first place that nobody holds."""
+        stream = self._stream(seq_id)
+        taken = {cell.place for cell in self.cells if cell.stream is stream}
+        place = next(i for i in count() if i not in taken)
+        stream[place] = content
+        self.cells.append(Cell(position, stream, place, {seq_id}))
+
     def _sweep(self) -> None:
         self.cells = [cell for cell in self.cells if cell.owners]
+
+
+def value_of(token: int, position: int, lora: LoraSet, before: Seq[int]) -> int:
+    """The value of a cell that attends to cells with the contents `before`."""
+    scales = (round(1000 * number) for pair in lora for number in pair)
+    return digest(token, position, *scales, *before)
+
+
+@cache
+def fresh_contents(tokens: tuple[int, ...], lora: LoraSet, n_window: int = 0) -> list[int]:
+    """What is in the cells of `tokens` where nobody else ever was."""
+    contents: list[int] = []
+    for position, token in enumerate(tokens):
+        value = value_of(token, position, lora, contents[-n_window + 1 :] if n_window else contents)
+        contents.append(digest(value, position))
+    return contents
 
 
 class FakeSampler:

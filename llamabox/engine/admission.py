@@ -100,7 +100,8 @@ class Admission:
         if self._on_start is not None:
             self._on_start(sequence)
         if found.kept.n_cells >= found.n_cells > found.match.n_cells + WORTH_RESTORING:
-            sequence.slot, sequence.n_cached = free[0], self._cache.take_kept(free[0], found.kept)
+            slot = next(filter(self._cache.may_restore, free), free[0])
+            sequence.slot, sequence.n_cached = slot, self._cache.take_kept(slot, found.kept)
         elif found.reuse is not None and found.reuse.n_cells > found.match.n_cells:
             sequence.slot, sequence.n_cached = found.reuse.slot, self._cache.take_reuse(found.reuse)
         else:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from llamabox.engine.history import History
 from llamabox.engine.host_cache import HostCache, Kept, size
 from llamabox.engine.prefix_index import Match, PrefixIndex
+from llamabox.engine.put_off import PutOff
 from llamabox.engine.reuse import Reuse, find_reuse
 from llamabox.engine.seams import Memory
 from llamabox.engine.slot import Slot, SlotState
+from llamabox.errors import DecodeError
 
 MIN_COPY = 8
 """Cells for which a copy between streams begins to pay."""
@@ -32,7 +34,7 @@ class KVCache:
         self._host = HostCache(host_budget)
         self._clock = 0
         self._worth_copying = 1 if memory.is_unified else max(MIN_COPY, n_ctx // COPY_SHARE)
-        self._put_off: set[int] = set()  # slots whose copy or shift the memory carries out with the next decode
+        self._put_off = PutOff()
         self.n_ctx = n_ctx  # cells a slot may hold
         self.slots = [Slot(i) for i in range(n_slots)]
         self._index = PrefixIndex(self.slots)
@@ -131,8 +133,9 @@ class KVCache:
         target.n_exact = source.n_exact
         n_kept = self.truncate(target, n_cells)
         if not self._memory.is_unified:
-            self._put_off.add(target.slot_id)
+            self._put_off.copy(source.slot_id, target.slot_id)
         else:
+            self._put_off.share(source.slot_id, target.slot_id)
             target.n_shared = n_kept
             source.n_shared = max(source.n_shared, n_kept)
         self._touch(source)
@@ -151,9 +154,17 @@ class KVCache:
         slot.n_shared = min(slot.n_shared, n_cells)
         return n_cells
 
+    def may_save(self, slot: Slot) -> bool:
+        """Whether the cells of `slot` are what the ledger says, also before the next decode."""
+        return self._put_off.may_read(slot.slot_id)
+
+    def may_restore(self, slot: Slot) -> bool:
+        """Whether a state may be put into `slot` before the next decode, which has yet to copy from it or to it."""
+        return self._put_off.may_write(slot.slot_id)
+
     def carried_out(self) -> None:
         """Note that a decode went through, and with it all that was put off until then."""
-        self._put_off.clear()
+        self._put_off.carried_out()
 
     def computed(self, slot: Slot, history: History, stop: int) -> None:
         """Note that a decode has put cells up to `stop` of `history` into the memory."""
@@ -172,14 +183,14 @@ class KVCache:
         assert 0 < n_discard <= n_cells - n_keep
         if slot.n_shared > n_keep + n_discard:
             # Moving shared cells would move them for the other slot as well.
-            if not self._memory.seq_detach(slot.slot_id):
+            if not self._detach(slot):
                 self._forget(slot)
                 return False
             slot.n_shared = 0
         if not self._memory.seq_rm(slot.slot_id, n_keep, n_keep + n_discard):
             self.clear(slot)
             return False
-        self._put_off.add(slot.slot_id)
+        self._put_off.move(slot.slot_id)
         self._index.lost(slot, n_keep)
         self._memory.seq_add(slot.slot_id, n_keep + n_discard, n_cells, -n_discard)
         slot.resident.discard(n_keep, n_keep + n_discard)
@@ -193,7 +204,7 @@ class KVCache:
         Unless its cells are not what the ledger says yet, because it ended before the decode that they wait for.
         """
         slot.is_busy = False
-        if slot.slot_id in self._put_off:
+        if not self.may_save(slot):
             self.clear(slot)
         self._touch(slot)
 
@@ -205,18 +216,20 @@ class KVCache:
     def state(self, slot: Slot) -> SlotState:
         """A copy of all that `slot` holds, text only. Changes nothing."""
         assert not slot.resident.has_media
-        assert slot.slot_id not in self._put_off or not len(slot.resident)
+        assert self.may_save(slot) or not len(slot.resident)
         native = self._memory.state_get(slot.slot_id)
         return SlotState(tuple(slot.resident.keys()), slot.n_exact, native, slot.resident.lora)
 
     def restore(self, slot: Slot, state: SlotState) -> bool:
-        """Let the free `slot` hold `state`, which must be from this model. False, and the slot empty, if it cannot."""
+        """Let the free `slot` hold `state`, which must be from this model. False, and the slot empty, if it cannot.
+
+        Costs a decode of one cell where `may_restore` is false.
+        """
         assert not slot.is_busy
         assert len(state.tokens) <= self.n_ctx
         self.clear(slot)
-        if slot.slot_id in self._put_off:  # a copy to come would overwrite the state
-            self._memory.carry_out(slot.slot_id)
-            self.carried_out()
+        if not self.may_restore(slot) and not self._carry_out(slot):
+            return False
         if not self._memory.state_set(slot.slot_id, state.native):
             return False
         if self._memory.seq_pos_max(slot.slot_id) != len(state.tokens) - 1:
@@ -264,10 +277,26 @@ class KVCache:
         if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells or slot.resident.has_media:
             return
         n_elsewhere = max(self._index.n_shared(slot), self.kept(slot.resident, n_cells).n_cells)
-        if n_cells - n_elsewhere < WORTH_KEEPING or slot.slot_id in self._put_off:
+        if n_cells - n_elsewhere < WORTH_KEEPING or not self.may_save(slot):
             return
         if self._host.make_room(size(n_cells, self._memory.state_size(slot.slot_id))):
             self._host.put(self.state(slot))
+
+    def _detach(self, slot: Slot) -> bool:
+        """Give `slot` cells of its own. False, and its native memory empty, where that cannot be."""
+        if not self.may_save(slot) and not self._carry_out(slot):
+            self._memory.seq_rm(slot.slot_id, -1, -1)
+            return False
+        return self._memory.seq_detach(slot.slot_id)
+
+    def _carry_out(self, slot: Slot) -> bool:
+        """Do now what was put off. A lone decode in `slot`: for what cannot be had otherwise."""
+        try:
+            self._memory.carry_out(slot.slot_id)
+        except DecodeError:
+            return False
+        self.carried_out()
+        return True
 
     def _busy_neighbours(self, slot: Slot) -> int:
         around = self.slots[max(0, slot.slot_id - 1) : slot.slot_id + 2]

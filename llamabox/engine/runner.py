@@ -55,13 +55,15 @@ class LlamaMemory:
 
     def carry_out(self, seq_id: int) -> None:
         # libllama has no call for that alone; a decode begins with it, also one that then finds no room.
+        position = self._memory.seq_pos_max(seq_id) + 1
         batch = NativeBatch(self._context.native, 1)
-        batch.add(self._context.model.vocab.bos or 0, 0, seq_id, wants_logits=False)
+        batch.add(self._context.model.vocab.bos or 0, position, seq_id, wants_logits=False)
         try:
             self._context.decode(batch)
         except NoRoom:
             return
-        self._memory.seq_rm(seq_id, -1, -1)
+        finally:
+            self._memory.seq_rm(seq_id, position, -1)
 
     def seq_detach(self, seq_id: int) -> bool:
         state = self._memory.state_get(seq_id)

@@ -22,14 +22,18 @@ class Memory(Protocol):
     def seq_cp(self, source: int, target: int) -> None:
         """Let the empty `target` hold all that `source` holds; in a unified pool they share the cells from then on.
 
-        Without one, what is in the cells is copied by the next decode: until then `state_get` gives what was there.
+        Without one the next decode copies all of the source's stream, as it is then, over all of the target's: until
+        then `state_get` gives what was there, and `state_set` would be copied along or overwritten.
         """
 
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
-        """Move [p0, p1) by `delta`. Moves the cells for every sequence that shares them; the next decode does it."""
+        """Move [p0, p1) by `delta`, for all that share the cells. The next decode turns their keys."""
 
     def carry_out(self, seq_id: int) -> None:
-        """Do now what waits for the next decode. `seq_id` must be empty, and is so afterwards."""
+        """Do now what waits for the next decode: a decode of one cell behind those of `seq_id`, which is then removed.
+
+        Where parts cannot be removed, `seq_id` must be empty. After a DecodeError it may have been done or not.
+        """
 
     def seq_detach(self, seq_id: int) -> bool:
         """Give the sequence cells of its own, with the same content. False, and the sequence empty, without room."""

@@ -9,6 +9,8 @@ import pytest
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
+from llamabox.engine.history import History
+from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.runner import LlamaMemory
 
 pytestmark = pytest.mark.model
@@ -51,6 +53,53 @@ def test_a_copy_to_come_overwrites_what_is_restored_unless_it_is_carried_out(
     assert memory.state_set(1, state)
     # The other half is why `carry_out` is there: the day it fails, libllama does without.
     assert (compute(context, 1, [5], len(ONE)) == expected) == carried_out
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_what_is_restored_into_the_source_of_a_copy_to_come_is_copied_unless_it_is_carried_out(
+    context: Context, carried_out: bool
+) -> None:
+    memory = LlamaMemory(context)
+    compute(context, 0, OTHER)
+    state = memory.state_get(0)
+    memory.seq_rm(0, -1, -1)
+    compute(context, 0, ONE)
+    expected = compute(context, 0, [5], len(ONE))
+    memory.seq_rm(0, len(ONE), -1)
+    memory.seq_cp(0, 1)
+    memory.seq_rm(0, -1, -1)
+    if carried_out:
+        memory.carry_out(0)
+    assert memory.state_set(0, state)
+    assert (compute(context, 1, [5], len(ONE)) == expected) == carried_out
+
+
+def test_carrying_out_leaves_what_the_sequence_holds(context: Context) -> None:
+    memory = LlamaMemory(context)
+    compute(context, 0, ONE)
+    expected = compute(context, 0, [5], len(ONE))
+    memory.seq_rm(0, len(ONE), -1)
+    memory.carry_out(0)
+    assert memory.seq_pos_max(0) == len(ONE) - 1
+    assert compute(context, 0, [5], len(ONE)) == expected
+
+
+def test_a_ledger_restores_into_the_source_of_a_copy_to_come_without_harm_to_either(context: Context) -> None:
+    cache = KVCache(LlamaMemory(context), 2, 256)
+    source, target = cache.slots
+    for tokens in (OTHER, ONE):
+        cache.clear(source)
+        compute(context, 0, tokens)
+        cache.computed(source, History(tokens), len(tokens))
+        if tokens is OTHER:
+            state = cache.state(source)
+            then = compute(context, 0, [5], len(OTHER))
+    expected = compute(context, 0, [5], len(ONE))
+    cache._memory.seq_rm(0, len(ONE), -1)
+    cache.copy(source, target, len(ONE))
+    assert cache.restore(source, state)
+    assert compute(context, 1, [5], len(ONE)) == expected
+    assert compute(context, 0, [5], len(OTHER)) == then
 
 
 @pytest.mark.parametrize("carried_out", [True, False])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from fakes import FakeMemory, FakeRunner
+from fakes import FakeMemory, FakeRunner, fresh_contents
 
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart, Progress, Started, TokenProbs
 from llamabox.engine.grammar import Grammar
+from llamabox.engine.kv_cache import KVCache
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
 from llamabox.engine.stop_strings import StopStrings
 
@@ -85,10 +86,15 @@ class Driver:
             self._note_waiting()
         return events
 
+    def check(self) -> None:
+        """Ledger and memory agree, in what is in the cells as well."""
+        assert self.engine.check_integrity() == []
+        assert foreign_cells(self.engine.cache, self.runner.memory) == []
+
     def run(self) -> None:
         """Step until idle; then ledger and memory must agree and nothing may be left over."""
         self.run_dry()
-        assert self.engine.check_integrity() == []
+        self.check()
         assert all(sampler.closed for sampler in self.runner.samplers)
         for (request_id, _), transcript in self.transcripts.items():
             assert transcript.is_over or request_id in self.aborted
@@ -134,6 +140,24 @@ class Driver:
                 transcript.finished = event
             case Failed():
                 transcript.failed = event
+
+
+def foreign_cells(cache: KVCache, memory: FakeMemory) -> list[str]:
+    """Sentences about slots in which a cell is not what its tokens make of it, once all that is put off is done.
+
+    Positions tell nothing of that: a cell of another text may stand at every one of them.
+    """
+    problems = []
+    for slot in cache.slots:
+        tokens = slot.resident.keys(0, slot.n_exact)
+        # A sliding window has forgotten the beginning.
+        n_missing = len(slot.resident) - len(memory.of(slot.slot_id))
+        expected = fresh_contents(tuple(tokens), slot.resident.lora, memory.n_window)[n_missing:]
+        found = memory.contents(slot.slot_id)[: len(expected)]
+        if found != expected:
+            at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), len(found))
+            problems.append(f"slot {slot.slot_id}: cell {n_missing + at} is not of its text")
+    return problems
 
 
 def request(
