@@ -18,6 +18,7 @@ import numpy as np
 from llamabox import errors
 from llamabox.engine.batch import Batch
 from llamabox.engine.grammar import TokenMask
+from llamabox.engine.logprobs import Distribution
 from llamabox.engine.request import LoraSet, SamplingParams
 
 EOG = 0
@@ -397,10 +398,11 @@ class FakeRunner:
         likeliest = sorted(values, key=lambda each: (-values[each], each))[:n]
         return values[token], [(each, values[each]) for each in likeliest]
 
-    def distribution(self, row: int, sampler: FakeSampler, mask: TokenMask | None) -> dict[int, float]:
+    def distribution(self, row: int, sampler: FakeSampler, mask: TokenMask | None) -> Distribution:
         """The token that will be chosen, and others that are less likely."""
         coming = copy.deepcopy(sampler).choose(self._values[row], self.n_vocab, mask)
-        return {coming: 0.5, (coming + 1) % self.n_vocab: 0.3, (coming + 2) % self.n_vocab: 0.2}
+        ids = [(coming + i) % self.n_vocab for i in (2, 0, 1)]
+        return Distribution(np.array(ids, np.int32), np.array([0.2, 0.5, 0.3]))
 
     def piece(self, token: int, special: bool) -> bytes:
         return b"" if token == EOG and not special else bytes([token % 256])

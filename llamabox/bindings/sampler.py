@@ -25,6 +25,9 @@ INFILL_PIECE = 512
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """llama_token_data."""
 
+NOTHING = (np.empty(0, np.int32), np.empty(0))
+"""A distribution without any token."""
+
 
 Mask = NDArray[np.uint32]
 """Which tokens may come: a bit for each."""
@@ -275,8 +278,10 @@ class RowSampler:
         assert 32 * len(mask) >= self._context.n_vocab
         return ffi.cast("uint32_t *", mask.ctypes.data)
 
-    def distribution(self, row: int, chain: SamplerChain, mask: Mask | None = None) -> dict[int, float]:
-        """What `sample` would choose from: each possible token and its probability, the likeliest first.
+    def distribution(
+        self, row: int, chain: SamplerChain, mask: Mask | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """What `sample` would choose from: the possible tokens and the probability of each, in no order.
 
         The chain stays as it is. Empty for a row that holds a NaN or +infinity, which libllama must not see.
         """
@@ -287,7 +292,7 @@ class RowSampler:
             ids = np.flatnonzero(allowed)
             logits = logits[ids]
         if not len(ids) or not (logits < np.inf).all():
-            return {}
+            return NOTHING
         candidates = np.zeros(len(ids), CANDIDATE)
         candidates["id"] = ids
         candidates["logit"] = logits
@@ -298,17 +303,17 @@ class RowSampler:
         with chain.clone() as copy:  # with the same random state, so that XTC draws what it is about to draw
             lib.llama_sampler_apply(copy.handle, array)
             if copy.names[-1] == "greedy":
-                return {array.data[array.selected].id: 1.0} if array.selected >= 0 else {}
+                selected = [array.data[array.selected].id] if array.selected >= 0 else []
+                return np.array(selected, np.int32), np.ones(len(selected))
         left = np.frombuffer(ffi.buffer(array.data, array.size * CANDIDATE.itemsize), CANDIDATE)
         return _softmax(left["id"], left["logit"].astype(np.float64))
 
 
-def _softmax(ids: NDArray[np.int32], logits: NDArray[np.float64]) -> dict[int, float]:
-    """By token, the likeliest first; without those that cannot come."""
+def _softmax(ids: NDArray[np.int32], logits: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Without those that cannot come."""
     if not len(logits) or logits.max() == -np.inf:
-        return {}
+        return NOTHING
     weights = np.exp(logits - logits.max())
     probabilities = weights / weights.sum()
-    order = np.lexsort((ids, -probabilities))
-    order = order[probabilities[order] > 0]
-    return dict(zip(ids[order].tolist(), probabilities[order].tolist(), strict=True))
+    able = probabilities > 0
+    return ids[able], probabilities[able]

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 LOWEST = float(np.finfo(np.float32).min)
 """Instead of the logarithm of 0, which JSON has no word for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """The tokens that may come and their probabilities, in no order: arrays, for it may be the whole vocabulary."""
+
+    ids: NDArray[np.int32]
+    probabilities: NDArray[np.float64]
+
+    def of(self, token: int) -> float:
+        """0.0 for a token that cannot come."""
+        return float(self.probabilities[self.ids == token].sum())
+
+    def top(self, n: int) -> list[tuple[int, float]]:
+        """The `n` likeliest; the lowest id first among equals."""
+        ids, probabilities = self.ids, self.probabilities
+        if n < len(ids):
+            able = probabilities >= np.partition(probabilities, -n)[-n]
+            ids, probabilities = ids[able], probabilities[able]
+        order = np.lexsort((ids, -probabilities))[:n]
+        return list(zip(ids[order].tolist(), probabilities[order].tolist(), strict=True))
 
 
 def log(probability: float) -> float:

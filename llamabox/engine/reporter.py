@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from llamabox import errors
 from llamabox.engine.detokenizer import Piece
 from llamabox.engine.events import (
@@ -156,10 +154,8 @@ class Reporter:
         params = sequence.params
         if params.post_sampling_probs:
             found = sequence.distribution
-            logprob, top = (
-                log(found.get(token, 0.0)),
-                [(each, log(p)) for each, p in islice(found.items(), params.n_probs)],
-            )
+            assert found is not None
+            logprob, top = log(found.of(token)), [(each, log(p)) for each, p in found.top(params.n_probs)]
         else:
             logprob, top = self._runner.logprobs(row, token, params.n_probs)
         chosen, *rest = (

@@ -13,7 +13,7 @@ from llamabox.bindings.sampler import ChainBuilder, ChainTemplate, RowSampler, S
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.batch import Batch
 from llamabox.engine.grammar import TokenMask
-from llamabox.engine.logprobs import top_logprobs
+from llamabox.engine.logprobs import Distribution, top_logprobs
 from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Sampler
@@ -204,8 +204,8 @@ class LlamaRunner:
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
         return top_logprobs(self._context.logits(row), token, n)  # sampling worked on a copy of the row
 
-    def distribution(self, row: int, sampler: Sampler, mask: TokenMask | None) -> dict[int, float]:
-        return self._rows.distribution(row, cast(LlamaSampler, sampler).chain, mask)
+    def distribution(self, row: int, sampler: Sampler, mask: TokenMask | None) -> Distribution:
+        return Distribution(*self._rows.distribution(row, cast(LlamaSampler, sampler).chain, mask))
 
     def piece(self, token: int, special: bool) -> bytes:
         key = 2 * token + special

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from llamabox.engine.batch import Batch
 from llamabox.engine.grammar import TokenMask
+from llamabox.engine.logprobs import Distribution
 from llamabox.engine.request import SamplingParams
 
 
@@ -135,8 +136,8 @@ class Runner(Protocol):
         Of the raw logits, over the whole vocabulary; the highest first, the lowest id first among equals.
         """
 
-    def distribution(self, row: int, sampler: Sampler, mask: TokenMask | None) -> dict[int, float]:
-        """What `sample` is about to choose from: token and probability, the likeliest first. Empty for a row of NaN."""
+    def distribution(self, row: int, sampler: Sampler, mask: TokenMask | None) -> Distribution:
+        """What `sample` is about to choose from. Empty for a row of NaN."""
 
     def piece(self, token: int, special: bool) -> bytes:
         """The bytes a token stands for."""

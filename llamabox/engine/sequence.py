@@ -8,6 +8,7 @@ from llamabox.engine.detokenizer import Detokenizer
 from llamabox.engine.events import Timings, TokenProbs
 from llamabox.engine.grammar import Constraint
 from llamabox.engine.history import History
+from llamabox.engine.logprobs import Distribution
 from llamabox.engine.rate import RateLimit
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.engine.seams import Sampler
@@ -46,7 +47,7 @@ class Sequence:
         self.constraint: Constraint | None = None
         self.detokenizer = Detokenizer(request.stop, request.params.n_indent)
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
-        self.distribution: dict[int, float] = {}  # that the token of this step was drawn from, if it is to be told
+        self.distribution: Distribution | None = None  # that the token of this step was drawn from, if it is to be told
         self.timings = Timings()
         limit = request.params.tokens_per_second
         self.rate_limit = RateLimit(limit) if limit else None

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import orjson
 from starlette.responses import Response
 
 from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.endpoint import Exchange
-from llamabox.server.logit_bias import token_ids
+from llamabox.server.logit_bias import biased
 from llamabox.server.params import Dialect, Options, parse_options
 from llamabox.server.prompt_text import prompt_texts
 from llamabox.server.prompts import Prompt, parse_prompts
 from llamabox.server.reply import Reply
 from llamabox.server.responses.choice import Choice
-from llamabox.server.responses.json import JsonResponse, dumps
+from llamabox.server.responses.json import JsonArray, JsonResponse, dump_line, dumps
 from llamabox.server.responses.native import PartialChunks, final_object, progress_chunk, select_fields
+from llamabox.server.responses.settings import settings_object
 from llamabox.server.responses.timings import rate_header
 from llamabox.workers.text_config import ModelInfo
 
@@ -33,27 +37,51 @@ async def answer(
     exchange: Exchange, prompts: list[Prompt], texts: list[str], options: Options, *, is_list: bool
 ) -> Response:
     """What becomes of `prompts`, in llama.cpp's form. `texts` is what the replies show of them."""
-    options = replace(options, logit_bias=await token_ids(exchange.services.client, options.logit_bias))
+    options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
     reply = Reply(exchange, prompts, options)
+    finals = Finals(exchange.info, options, texts)
     if options.stream:
-        return reply.stream(NativeShape(exchange.info, options, texts))
+        return reply.stream(NativeShape(finals, options))
     choices = await reply.gather()
+    headers = rate_header(choices[0].finished.timings)
 
-    def make() -> Response:
-        finals = [_final(choice, options, exchange.info, texts, streamed=False) for choice in choices]
-        content = finals if is_list or options.params.n > 1 else finals[0]
-        return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
+    async def items() -> AsyncIterator[bytes]:
+        for choice in choices:
+            yield await reply.build(partial(finals.whole, choice))
 
-    return await reply.build(make)
+    if is_list or options.params.n > 1:
+        return JsonArray(items(), headers)
+    return await reply.build(lambda: JsonResponse(orjson.Fragment(finals.whole(choices[0])), headers=headers))
+
+
+class Finals:
+    """The last word on each sequence of one request, as JSON."""
+
+    def __init__(self, info: ModelInfo, options: Options, texts: list[str]) -> None:
+        self._options = options
+        self._texts = texts
+        self._settings = settings_object(options, info)
+
+    def whole(self, choice: Choice) -> bytes:
+        """Of a plain reply."""
+        return dumps(self._selected(choice, streamed=False))
+
+    def event(self, choice: Choice) -> bytes:
+        """Of a stream."""
+        return b"data: " + dump_line(self._selected(choice, streamed=True)) + b"\n\n"
+
+    def _selected(self, choice: Choice, *, streamed: bool) -> dict[str, Any]:
+        prompt = self._texts[choice.index // self._options.params.n]
+        result = final_object(choice, self._options, self._settings, prompt=prompt, streamed=streamed)
+        return select_fields(result, self._options.response_fields)
 
 
 class NativeShape:
     """Chunks as they come, each sequence ending in its full final object with empty content."""
 
-    def __init__(self, info: ModelInfo, options: Options, texts: list[str]) -> None:
-        self._info = info
+    def __init__(self, finals: Finals, options: Options) -> None:
+        self._finals = finals
         self._options = options
-        self._texts = texts
         self._partial: dict[int, PartialChunks] = {}
 
     def progress(self, choice: Choice, event: Progress) -> bytes:
@@ -67,14 +95,7 @@ class NativeShape:
         return self._partial[choice.index].chunk(event)
 
     def finished(self, choice: Choice, *, is_last: bool) -> bytes:
-        final = _final(choice, self._options, self._info, self._texts, streamed=True)
-        return b"data: " + dumps(final) + b"\n\n"
+        return self._finals.event(choice)
 
     def closing(self) -> bytes:
         return b""
-
-
-def _final(choice: Choice, options: Options, info: ModelInfo, texts: list[str], *, streamed: bool) -> dict[str, Any]:
-    prompt = texts[choice.index // options.params.n]
-    result = final_object(choice, options, info, prompt=prompt, streamed=streamed)
-    return select_fields(result, options.response_fields)

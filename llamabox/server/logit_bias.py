@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from llamabox.engine.request import GenerationParams
 from llamabox.server import numbers
 from llamabox.server.numbers import wrong
 from llamabox.server.seams import TextService
@@ -37,12 +39,20 @@ def parse_logit_bias(value: Any, n_vocab: int) -> list[BiasEntry]:
     return [(_token(token, n_vocab), _bias(bias)) for token, bias in pairs]
 
 
-async def token_ids(client: TextService, entries: list[BiasEntry]) -> list[BiasEntry]:
-    """One entry a token, with those that each text becomes: what replies show is what the engine is given.
+async def biased(client: TextService, params: GenerationParams, entries: list[BiasEntry]) -> GenerationParams:
+    """`params` with the entries added to its biases: what replies show is what the engine is given.
 
     The last of several for one token counts. Raises InvalidRequest where they become too many.
     """
-    found: dict[int | str, float] = {}
+    if not entries:
+        return params
+    sampling = params.sampling
+    found = dict(sampling.logit_bias) | await _by_token(client, entries)
+    return replace(params, sampling=replace(sampling, logit_bias=tuple(found.items())))
+
+
+async def _by_token(client: TextService, entries: list[BiasEntry]) -> dict[int, float]:
+    found: dict[int, float] = {}
     for token, bias in entries:
         if isinstance(token, int):
             found[token] = bias
@@ -51,7 +61,7 @@ async def token_ids(client: TextService, entries: list[BiasEntry]) -> list[BiasE
         found.update((one, bias) for one in made["tokens"])
         if len(found) > MAX_ENTRIES:
             raise wrong(FIELD, f"its texts become more than {MAX_ENTRIES} tokens")
-    return list(found.items())
+    return found
 
 
 def _key(key: str) -> int | str:

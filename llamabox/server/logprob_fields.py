@@ -7,8 +7,13 @@ from typing import Any
 from llamabox.server import numbers
 from llamabox.server.numbers import INT32_MAX, wrong
 
+MAX_PROBS = 256
+"""Likeliest tokens that a request may see at each place. Each costs the engine's thread and the event loop about a
+microsecond or two a token: a whole vocabulary held everybody up for two seconds. Clients ask for tens."""
+
 MAX_CHAT = 20
 MAX_COMPLETION = 5
+"""OpenAI's own bounds of `top_logprobs`, and of `logprobs` on /v1/completions."""
 
 
 def native_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
@@ -17,7 +22,7 @@ def native_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
     field = "n_probs" if "n_probs" in body else "logprobs"
     if body.get(field, False) is False:
         return None
-    return min(numbers.integer(field, body[field], 0, INT32_MAX), n_vocab) or None
+    return min(numbers.integer(field, body[field], 0, MAX_PROBS), n_vocab) or None
 
 
 def completion_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
@@ -38,7 +43,7 @@ def chat_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
 
 
 def _n_probs(body: dict[str, Any], n_vocab: int) -> int | None:
-    return min(numbers.integer("n_probs", body.get("n_probs", 0), 0, INT32_MAX), n_vocab) or None
+    return min(numbers.integer("n_probs", body.get("n_probs", 0), 0, MAX_PROBS), n_vocab) or None
 
 
 def _refuse_top_logprobs(body: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.endpoint import Exchange
-from llamabox.server.logit_bias import token_ids
+from llamabox.server.logit_bias import biased
 from llamabox.server.params import Dialect, Options
 from llamabox.server.prompt_text import prompt_texts
 from llamabox.server.prompts import Prompt
@@ -18,24 +18,25 @@ from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.json import JsonResponse
 from llamabox.server.responses.native import final_object
 from llamabox.server.responses.openai import DONE, Chunks, Envelope, usage_object, whole_reply
+from llamabox.server.responses.settings import settings_object
 from llamabox.server.responses.timings import rate_header, timings_object
-from llamabox.workers.text_config import ModelInfo
 
 
 async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Options, dialect: Dialect) -> Response:
     """Runs the prompts and answers, streamed or whole."""
     texts = await prompt_texts(exchange.services.client, exchange.info, prompts) if options.verbose else None
-    options = replace(options, logit_bias=await token_ids(exchange.services.client, options.logit_bias))
+    options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
+    settings = settings_object(options, exchange.info)
     envelope = Envelope.new(dialect, options, exchange.info)
     reply = Reply(exchange, prompts, options)
     if options.stream:
-        return reply.stream(OpenAIShape(envelope, options, exchange.info, reply.choices, texts))
+        return reply.stream(OpenAIShape(envelope, options, settings, reply.choices, texts))
     choices = await reply.gather()
 
     def make() -> Response:
         content = whole_reply(envelope, choices, options)
         if texts is not None:
-            content["__verbose"] = final_object(choices[0], options, exchange.info, prompt=texts[0], streamed=False)
+            content["__verbose"] = final_object(choices[0], options, settings, prompt=texts[0], streamed=False)
         return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
 
     return await reply.build(make)
@@ -45,12 +46,17 @@ class OpenAIShape:
     """Chunks of either route, with exactly one [DONE]. Where usage goes is contract D-5."""
 
     def __init__(
-        self, envelope: Envelope, options: Options, info: ModelInfo, choices: list[Choice], texts: list[str] | None
+        self,
+        envelope: Envelope,
+        options: Options,
+        settings: dict[str, Any],
+        choices: list[Choice],
+        texts: list[str] | None,
     ) -> None:
         self._chunks = Chunks(envelope, options, len(choices))
         self._is_chat = envelope.dialect is Dialect.CHAT
         self._options = options
-        self._info = info
+        self._settings = settings
         self._choices = choices
         self._texts = texts
 
@@ -69,7 +75,7 @@ class OpenAIShape:
             extra = self._totals(with_usage=self._options.include_usage is None)
         if self._texts is not None:
             prompt = self._texts[choice.index // self._options.params.n]
-            extra["__verbose"] = final_object(choice, self._options, self._info, prompt=prompt, streamed=True)
+            extra["__verbose"] = final_object(choice, self._options, self._settings, prompt=prompt, streamed=True)
         return self._chunks.end(choice, extra)
 
     def closing(self) -> bytes:

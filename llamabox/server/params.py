@@ -47,7 +47,7 @@ class Options:
     """A parsed request without its prompt."""
 
     params: GenerationParams
-    logit_bias: list[BiasEntry]  # the request's own; those of the command line are in params.sampling
+    logit_bias: list[BiasEntry]  # as the request has them; `biased` makes them part of `params`
     model: str  # to be shown in the reply
     stream: bool
     include_usage: bool | None  # None: stream_options did not say

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from starlette.responses import Response
 
@@ -26,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 MANY_LIKELY = 2_000
 MAX_LIKELY = 500_000
-"""Log-probabilities in one plain reply, at about a kilobyte each while it is made."""
+"""Log-probabilities in one plain reply, at about 250 bytes each while it is made."""
+
+
+Made = TypeVar("Made")
 
 
 class Shape(Protocol):
@@ -50,6 +53,7 @@ class Reply:
         options = replace(options, params=replace(options.params, tokens_per_second=rate))
         self._submits = make_submits(exchange.services, prompts, options)
         self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
+        self._n_likely = 0  # log-probabilities that are kept for a plain reply
         exchange.record.choices = self.choices
         exchange.record.n_sequences = options.params.n
         if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: nothing below tells what was asked
@@ -65,19 +69,19 @@ class Reply:
                         case Delta():
                             self._exchange.services.metrics.said(choice := self._choice(position, event), event)
                             choice.add(event)
-                            self._check_size()
+                            self._check_size(event)
                         case Started():
                             self._start(position, event)
                         case Finished():
                             self._finish(position, event)
         return self.choices
 
-    async def build(self, make: Callable[[], Response]) -> Response:
-        """The plain reply that `make` makes of the choices; on a thread where there is much to make of.
+    async def build(self, make: Callable[[], Made]) -> Made:
+        """What `make` makes of the choices for a plain reply; on a thread where there is much to make of.
 
-        A whole vocabulary at each token takes seconds, in which nobody else would be answered.
+        Hundreds of thousands of log-probabilities take a second, in which nobody else would be answered.
         """
-        if sum(choice.n_likely for choice in self.choices) > MANY_LIKELY:
+        if self._n_likely > MANY_LIKELY:
             return await asyncio.to_thread(make)
         return make()
 
@@ -117,9 +121,10 @@ class Reply:
                 if chunk or any(isinstance(event, PrefillStart) for event in events):
                     yield chunk
 
-    def _check_size(self) -> None:
-        """InvalidRequest: whole vocabularies add up to gigabytes before the first byte of a plain reply goes out."""
-        if self._options.params.n_probs and sum(choice.n_likely for choice in self.choices) > MAX_LIKELY:
+    def _check_size(self, event: Delta) -> None:
+        """InvalidRequest: log-probabilities add up to gigabytes before the first byte of a plain reply goes out."""
+        self._n_likely += sum(len(one.top) for one in event.probs or ())
+        if self._n_likely > MAX_LIKELY:
             raise InvalidRequest(
                 f"Field 'n_probs': over {MAX_LIKELY} log-probabilities came together; ask for fewer or stream them",
                 field="n_probs",

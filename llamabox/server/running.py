@@ -6,30 +6,40 @@ Generators are closed by `aclosing`, not by the collector: an abort must not wai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
 
 from llamabox.engine.events import Event
 from llamabox.errors import LlamaboxError
+from llamabox.server.numbers import wrong
 from llamabox.server.params import Options
 from llamabox.server.prompts import Prompt
 from llamabox.server.seams import Generation, TextService
 from llamabox.server.services import TextServices
 from llamabox.workers.protocol import Submit
 
+MAX_ANSWERS = 1024
+"""Sequences of one request: each has a task, an end of its own to be told, and a place in the engine's queue."""
+
 MAX_WAITING = 64
 """Batches of events of several prompts that wait for one slow client; what comes after waits in the generations."""
 
 
 def make_submits(services: TextServices, prompts: list[Prompt], options: Options) -> list[Submit]:
-    """One for each prompt, with ids of their own. Raises QueueFull where they would have to wait behind too many."""
+    """One for each prompt, with ids of their own.
+
+    Raises InvalidRequest where that makes too many answers, QueueFull where they would have to wait behind too many.
+    """
+    n = options.params.n
+    if len(prompts) * n > MAX_ANSWERS:
+        what = f"{len(prompts)} prompts with n = {n} are {len(prompts) * n} answers"
+        raise wrong("prompt", f"{what}; one request may ask for {MAX_ANSWERS}")
     services.client.check_room()
     return [
         Submit(
             request_id=services.next_request_id(),
             prompt=prompt,
             params=options.params,
-            logit_bias=options.logit_bias,
         )
         for prompt in prompts
     ]
@@ -41,11 +51,9 @@ async def events_of(client: TextService, submits: list[Submit]) -> AsyncGenerato
     Leaving the iteration early, by close or cancellation, aborts what still runs.
     """
     with ExitStack() as stack:
-        generations: list[Generation] = []
-        for submit in submits:
-            generation = client.generate(submit)
+        generations = client.generate_all(submits)
+        for generation in generations:
             stack.callback(generation.abort)
-            generations.append(generation)
         if len(generations) == 1:
             while events := await generations[0].batch():
                 yield 0, events
@@ -55,7 +63,7 @@ async def events_of(client: TextService, submits: list[Submit]) -> AsyncGenerato
                 yield item
 
 
-async def _merged(generations: list[Generation]) -> AsyncGenerator[tuple[int, list[Event]], None]:
+async def _merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, list[Event]], None]:
     queue: asyncio.Queue[tuple[int, list[Event] | LlamaboxError]] = asyncio.Queue(MAX_WAITING)
     pumps = [asyncio.create_task(_pump(position, one, queue)) for position, one in enumerate(generations)]
     try:

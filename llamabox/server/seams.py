@@ -88,8 +88,8 @@ class TextService(Service, Protocol):
     def check_room(self) -> None:
         """Raises QueueFull while as many wait as may."""
 
-    def generate(self, submit: Submit) -> Generation:
-        """Raises Unavailable at once when the worker is not ready."""
+    def generate_all(self, submits: Sequence[Submit]) -> Sequence[Generation]:
+        """Of at least one prompt; all share their params. Raises Unavailable at once when the worker is not ready."""
 
     def embed(
         self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True

@@ -23,6 +23,7 @@ from llamabox.workers.protocol import (
     Reply,
     Step,
     Submit,
+    SubmitAll,
     Vectors,
     read_error,
 )
@@ -86,13 +87,22 @@ class TextClient(WorkerClient[ModelInfo]):
 
         Raises Unavailable when the worker takes no requests now, ServerFault for a request that killed two workers.
         """
-        channel = self._open_channel()
-        assert submit.request_id not in self._generations, f"request {submit.request_id} runs already"
-        self._refuse_guilty(submit)
-        channel.send(submit)
-        generation = Generation(submit, self._leave, self._max_lag)
-        self._generations[submit.request_id] = generation
+        [generation] = self.generate_all([submit])
         return generation
+
+    def generate_all(self, submits: Sequence[Submit]) -> list[Generation]:
+        """The same for several prompts, at least one, that share their params. All of them are sent, or none is."""
+        channel = self._open_channel()
+        params = submits[0].params
+        for submit in submits:
+            assert submit.params is params
+            assert submit.request_id not in self._generations, f"request {submit.request_id} runs already"
+            self._refuse_guilty(submit)
+        is_one = len(submits) == 1
+        channel.send(submits[0] if is_one else SubmitAll([(one.request_id, one.prompt) for one in submits], params))
+        generations = [Generation(submit, self._leave, self._max_lag) for submit in submits]
+        self._generations |= {generation.submit.request_id: generation for generation in generations}
+        return generations
 
     def embed(
         self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True

@@ -3,7 +3,7 @@
     server → worker          Shutdown
     worker → server          Loading · LoadFailed · StopAsked
 
-    server → text worker     Configure · Submit · Embed · Abort · Call
+    server → text worker     Configure · Submit · SubmitAll · Embed · Abort · Call
     text worker → server     Ready · Step · Vectors · Reply
 
     server → image worker    ConfigureImages · Draw · Cancel
@@ -37,6 +37,7 @@ from llamabox.workers.text_messages import (
     Reply,
     Step,
     Submit,
+    SubmitAll,
     TextMessage,
     Vectors,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "Step",
     "StopAsked",
     "Submit",
+    "SubmitAll",
     "Told",
     "Vectors",
     "decode",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.engine.request import GenerationParams, SamplingParams
@@ -32,9 +32,21 @@ class Submit:
     request_id: str
     prompt: list[str | int]
     params: GenerationParams
-    logit_bias: list[tuple[int | str, float]] = field(default_factory=list)  # a string biases each of its tokens
     add_special: bool = True
     parse_special: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAll:
+    """All prompts of one request, each as by a Submit: what they have in common, which may be long, travels once."""
+
+    prompts: list[tuple[str, list[str | int]]]  # the request_id of each, and the prompt
+    params: GenerationParams
+
+    @property
+    def submits(self) -> list[Submit]:
+        """They share the params."""
+        return [Submit(request_id=name, prompt=prompt, params=self.params) for name, prompt in self.prompts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +117,7 @@ class Reply:
     error: dict[str, Any] | None = None
 
 
-TextMessage = Configure | Submit | Embed | Abort | Call | Ready | Step | Vectors | Reply
+TextMessage = Configure | Submit | SubmitAll | Embed | Abort | Call | Ready | Step | Vectors | Reply
 
 
 def _step_body(step: Step) -> list[Any]:
@@ -135,36 +147,35 @@ def _vectors(rows: list[Any], payload: bytes) -> Vectors:
     return Vectors(vectors, Activity(*rows[0]))
 
 
-def _submit_body(submit: Submit) -> Submit:
-    _check_biases(submit.logit_bias)
-    _check_biases(submit.params.sampling.logit_bias)
+Submission = TypeVar("Submission", Submit, SubmitAll)
+
+
+def _submit_body(submit: Submission) -> Submission:
+    for token, bias in submit.params.sampling.logit_bias:
+        assert math.isfinite(bias) or bias == -math.inf, f"a bias of {bias} for {token} was let through"
     return submit
 
 
 def _submit(fields: dict[str, Any]) -> Submit:
-    params = fields["params"]
-    params["stop"] = tuple(params["stop"])
-    params["lora"] = _pairs(params["lora"])
-    params["sampling"] = _sampling(params["sampling"])
-    fields["params"] = GenerationParams(**params)
-    fields["logit_bias"] = _biases(fields["logit_bias"])
-    return Submit(**fields)
+    return Submit(**fields | {"params": _params(fields["params"])})
+
+
+def _submit_all(fields: dict[str, Any]) -> SubmitAll:
+    return SubmitAll([(name, prompt) for name, prompt in fields["prompts"]], _params(fields["params"]))
+
+
+def _params(fields: dict[str, Any]) -> GenerationParams:
+    fields["stop"] = tuple(fields["stop"])
+    fields["lora"] = _pairs(fields["lora"])
+    fields["sampling"] = _sampling(fields["sampling"])
+    return GenerationParams(**fields)
 
 
 def _sampling(fields: dict[str, Any]) -> SamplingParams:
     fields["samplers"] = tuple(fields["samplers"])
     fields["dry_sequence_breakers"] = tuple(fields["dry_sequence_breakers"])
-    fields["logit_bias"] = tuple(_biases(fields["logit_bias"]))
+    fields["logit_bias"] = tuple((token, -math.inf if bias is None else bias) for token, bias in fields["logit_bias"])
     return SamplingParams(**fields)
-
-
-def _check_biases(biases: Iterable[tuple[Any, float]]) -> None:
-    for token, bias in biases:
-        assert math.isfinite(bias) or bias == -math.inf, f"a bias of {bias} for {token!r} was let through"
-
-
-def _biases(rows: Iterable[list[Any]]) -> list[tuple[Any, float]]:
-    return [(token, -math.inf if bias is None else bias) for token, bias in rows]
 
 
 def _text_config(fields: dict[str, Any]) -> TextConfig:
@@ -182,6 +193,7 @@ def _pairs(rows: Iterable[list[Any]]) -> tuple[tuple[Any, Any], ...]:
 WIRES: dict[type[Any], Wire] = {
     Configure: header_only("configure", lambda fields: Configure(_text_config(fields["config"]))),
     Submit: header_only("submit", _submit, _submit_body),
+    SubmitAll: header_only("submit_all", _submit_all, _submit_body),
     Embed: header_only("embed", lambda fields: Embed(**fields)),
     Abort: header_only("abort", lambda fields: Abort(**fields)),
     Call: header_only("call", lambda fields: Call(**fields)),

@@ -12,6 +12,8 @@ from e2e.near_tie import Oracle
 from e2e.server_process import ServerProcess
 from numpy.typing import NDArray
 
+from llamabox.server.logprob_fields import MAX_PROBS
+
 PROMPT = "I believe the meaning of life is"
 MESSAGES = [{"role": "user", "content": "Write an emoji of a cat, then the word cat."}]
 N_CTX = 512
@@ -57,11 +59,14 @@ def test_they_are_those_of_the_raw_logits(server: ServerProcess, model: Path, te
             assert entry["top_logprobs"][0] == {key: entry[key] for key in ("id", "token", "bytes", "logprob")}
 
 
-def test_more_than_the_vocabulary_is_the_vocabulary(server: ServerProcess) -> None:
-    reply = server.post("/completion", {"prompt": PROMPT, "n_predict": 1, "n_probs": 10**9}).json()
+def test_as_many_as_may_be(server: ServerProcess) -> None:
+    reply = server.post("/completion", {"prompt": PROMPT, "n_predict": 1, "n_probs": MAX_PROBS}).json()
     (entry,) = reply["completion_probabilities"]
-    assert len(entry["top_logprobs"]) == reply["generation_settings"]["n_probs"] > 10_000
-    assert sum(np.exp(top["logprob"]) for top in entry["top_logprobs"]) == pytest.approx(1.0, abs=1e-3)
+    assert len(entry["top_logprobs"]) == reply["generation_settings"]["n_probs"] == MAX_PROBS
+    assert 0.5 < sum(np.exp(top["logprob"]) for top in entry["top_logprobs"]) < 1.0
+    refused = server.post("/completion", {"prompt": PROMPT, "n_predict": 1, "n_probs": MAX_PROBS + 1})
+    assert refused.status_code == 400
+    assert all(word in refused.json()["error"]["message"] for word in ("n_probs", str(MAX_PROBS)))
 
 
 def test_chat_streamed_and_plain(client: openai.OpenAI) -> None:

@@ -186,7 +186,7 @@ class TestSchemas:
                 "return_tokens": True,
             }
             forced = server.ok("/completion", body)
-            sampled = server.ok("/completion", {**body, "n_probs": 1000})
+            sampled = server.ok("/completion", {**body, "n_probs": 100})
             assert sampled["tokens_predicted"] == len(sampled["tokens"]) == len(sampled["completion_probabilities"])
             assert [entry["id"] for entry in sampled["completion_probabilities"]] == sampled["tokens"]
             assert forced["tokens_predicted"] == len(forced["tokens"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
@@ -162,6 +162,9 @@ class FakeTextClient:
 
     def check_room(self) -> None:
         """There is room always."""
+
+    def generate_all(self, submits: Sequence[Submit]) -> list[FakeGeneration]:
+        return [self.generate(submit) for submit in submits]
 
     def generate(self, submit: Submit) -> FakeGeneration:
         if self.state is not WorkerState.READY:

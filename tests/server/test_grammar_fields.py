@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from llamabox.engine.request import GenerationParams
@@ -11,6 +12,7 @@ from llamabox.errors import InvalidRequest
 from llamabox.server.config import ServerConfig
 from llamabox.server.grammar_fields import MAX_TEXT, parse_grammar
 from llamabox.server.params import Dialect, parse_options, present
+from llamabox.server.responses.json import dumps
 from llamabox.server.responses.settings import settings_object
 from tests.server.fake_client import INFO
 
@@ -101,4 +103,4 @@ def test_the_command_lines_counts_where_the_request_brings_none() -> None:
 
 def test_the_settings_show_the_grammar() -> None:
     options = parse_options({"grammar": GBNF}, ServerConfig(), INFO, Dialect.NATIVE)
-    assert settings_object(options, INFO)["grammar"] == GBNF
+    assert orjson.loads(dumps(settings_object(options, INFO)))["grammar"] == GBNF

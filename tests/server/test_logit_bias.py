@@ -24,7 +24,7 @@ def test_the_last_entry_of_a_token_counts_and_is_shown(path: str) -> None:
     with TestClient(create_app(ServerConfig(), fake)) as server:
         body = {**BODIES[path], "logit_bias": [[7, 1], ["ab", False], [8, 2.5]], "verbose": True}
         reply = server.post(path, json=body).json()
-        assert fake.submits[-1].logit_bias == [(7, float("-inf")), (8, 2.5)]
+        assert fake.submits[-1].params.sampling.logit_bias == ((7, float("-inf")), (8, 2.5))
         settings = reply.get("__verbose", reply)["generation_settings"]
         assert settings["logit_bias"] == [{"bias": None, "token": 7}, {"bias": 2.5, "token": 8}]
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from llamabox.engine.request import RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest
 from llamabox.server.config import ServerConfig
+from llamabox.server.logprob_fields import MAX_PROBS
 from llamabox.server.params import Dialect, Options, parse_options, present
 from llamabox.server.sampling_fields import LARGE, RULES
 from tests.server.fake_client import INFO
@@ -279,7 +280,7 @@ class TestLogprobs:
             (Dialect.NATIVE, {"n_probs": 10}, 10, 10),
             (Dialect.NATIVE, {"logprobs": 3}, 3, 3),
             (Dialect.NATIVE, {"n_probs": 0, "logprobs": 3}, None, 0),
-            (Dialect.NATIVE, {"n_probs": 10**6}, INFO.n_vocab, INFO.n_vocab),
+            (Dialect.NATIVE, {"n_probs": MAX_PROBS}, MAX_PROBS, MAX_PROBS),
             (Dialect.COMPLETION, {"logprobs": 0}, 0, 1),
             (Dialect.COMPLETION, {"logprobs": 5}, 5, 5),
             (Dialect.COMPLETION, {"logprobs": 50}, 5, 5),
@@ -294,6 +295,10 @@ class TestLogprobs:
     def test_how_many(self, dialect: Dialect, body: dict[str, Any], n_top: int | None, n_probs: int) -> None:
         options = parse(body, dialect=dialect)
         assert (options.n_top, options.params.n_probs) == (n_top, n_probs)
+
+    @pytest.mark.parametrize("dialect", Dialect)
+    def test_no_request_sees_the_whole_vocabulary(self, dialect: Dialect) -> None:
+        refused("n_probs", MAX_PROBS + 1, dialect)
 
     @pytest.mark.parametrize("value", [-1, 1.5, True, "3", [3]], ids=str)
     def test_counts_are_whole_numbers(self, value: object) -> None:

@@ -247,7 +247,7 @@ def test_the_openai_client_reads_it_all() -> None:
             assert [one.message.content for one in plain.choices] == [TEXT, "1" + TEXT]
             assert server.client.submits[-1].params.sampling.seed == 7
             assert server.client.submits[-1].params.stop == ("x",)
-            assert server.client.submits[-1].logit_bias == [(5, -100.0)]
+            assert server.client.submits[-1].params.sampling.logit_bias == ((5, -100.0),)
             stream = await client.chat.completions.create(
                 model="m",
                 messages=[{"role": "user", "content": "Hi"}],

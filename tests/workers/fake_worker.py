@@ -50,6 +50,7 @@ from llamabox.workers.protocol import (
     Step,
     StopAsked,
     Submit,
+    SubmitAll,
 )
 from llamabox.workers.text_config import ModelInfo
 
@@ -129,6 +130,9 @@ class Worker:
             match message:
                 case Submit():
                     self.submit(message)
+                case SubmitAll():
+                    for submit in message.submits:
+                        self.submit(submit)
                 case Abort():
                     self.aborted.append(message.request_id)
                 case Call():

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from llamabox.engine.events import Delta, Finished, Started
+from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest, ModelLoadError, NativeError, ServerFault, Unavailable
+from llamabox.workers.channel import AsyncChannel
 from llamabox.workers.client import Generation, TextClient, WorkerState
+from llamabox.workers.protocol import Message, Submit, encode
 from tests.workers.harness import (
     LOOPS,
     exists,
@@ -50,6 +53,47 @@ async def held(client: TextClient, request_id: str, command: str = "hold") -> Ge
 def kill(client: TextClient, number: signal.Signals = signal.SIGKILL) -> None:
     assert client.pid is not None
     os.kill(client.pid, number)
+
+
+# Several prompts
+
+
+def test_what_all_prompts_of_a_request_share_travels_once(lives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Message] = []
+    send = AsyncChannel.send
+
+    def spied(channel: AsyncChannel, message: Message) -> None:
+        sent.append(message)
+        send(channel, message)
+
+    async def main() -> None:
+        async with ready_client(lives) as client:
+            params = GenerationParams(sampling=SamplingParams(logit_bias=tuple((i, 0.5) for i in range(4096))))
+            submits = [Submit(request_id=str(i), prompt=[f"echo {i}"], params=params) for i in range(100)]
+            monkeypatch.setattr(AsyncChannel, "send", spied)
+            generations = client.generate_all(submits)
+            assert [await text_of(generation) for generation in generations] == [str(i) for i in range(100)]
+
+    run(main())
+    assert sum(len(encode(message)) for message in sent) < 2 * len(encode(sent[0]))
+    assert len(encode(sent[0])) < 200_000
+
+
+def test_all_prompts_of_a_request_are_sent_or_none_is(lives: Path) -> None:
+    async def main() -> None:
+        async with ready_client(lives, "fine") as client:
+            for prompt in ("die SIGKILL", "die SIGKILL"):
+                await client.wait_ready()
+                with pytest.raises(Unavailable):
+                    await text_of(client.generate(submit("killer", prompt)))
+            await client.wait_ready()
+            params = GenerationParams()
+            prompts = ("hold", "die SIGKILL")
+            with pytest.raises(ServerFault, match="twice"):
+                client.generate_all([Submit(request_id=p, prompt=[p], params=params) for p in prompts])
+            assert await text_of(client.generate(submit("hold", "echo on"))) == "on"
+
+    run(main())
 
 
 # Loading

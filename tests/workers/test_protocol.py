@@ -15,6 +15,7 @@ from llamabox.engine.events import (
     Finished,
     FinishReason,
     Likely,
+    PrefillStart,
     Progress,
     Started,
     StepTimes,
@@ -37,6 +38,7 @@ from llamabox.workers.protocol import (
     Message,
     Step,
     Submit,
+    SubmitAll,
     Told,
     decode,
     encode,
@@ -74,7 +76,7 @@ by_annotation: dict[Any, st.SearchStrategy[Any]] = {
     "tuple[int, int]": st.tuples(ints, ints),
     "list[dict[str, str]]": st.lists(st.dictionaries(texts, texts, max_size=3), max_size=3),
     "list[dict[str, Any]]": st.lists(st.dictionaries(texts, values, max_size=3), max_size=3),
-    "list[tuple[int | str, float]]": st.lists(st.tuples(ints | texts, biases), max_size=3),
+    "list[tuple[str, list[str | int]]]": st.lists(st.tuples(texts, st.lists(ints | texts, max_size=3)), max_size=3),
     "list[list[str | int]]": st.lists(st.lists(ints | texts, max_size=3), max_size=3),
     "list[str | int]": st.lists(ints | texts, max_size=5),
     "dict[str, Any]": st.dictionaries(texts, values, max_size=3),
@@ -115,7 +117,7 @@ by_annotation["bytes"] = st.binary(max_size=16)
 by_annotation["Activity"] = made(Activity)
 by_annotation["list[Vector]"] = st.lists(made(Vector), max_size=5)
 by_annotation["list[Event]"] = st.lists(
-    st.one_of(made(Progress), made(Started), made(Delta), made(Finished), made(Failed, error=wires)), max_size=5
+    st.one_of(*map(made, (PrefillStart, Progress, Started, Delta, Finished)), made(Failed, error=wires)), max_size=5
 )
 by_annotation["float | None"] = st.none() | floats
 by_annotation["bool | None"] = st.none() | st.booleans()
@@ -196,8 +198,10 @@ def test_a_snapshot_is_sent() -> None:
 
 @pytest.mark.parametrize("bias", [math.inf, math.nan])
 def test_a_bias_that_cannot_travel_is_our_bug(bias: float) -> None:
-    with pytest.raises(AssertionError, match="bias"):
-        encode(Submit(request_id="a", prompt=[], params=GenerationParams(), logit_bias=[(1, bias)]))
+    params = GenerationParams(sampling=SamplingParams(logit_bias=((1, bias),)))
+    for message in (Submit(request_id="a", prompt=[], params=params), SubmitAll([("a", [])], params)):
+        with pytest.raises(AssertionError, match="bias"):
+            encode(message)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ class Choice:
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     probs: list[TokenProbs] = field(default_factory=list)
-    n_likely: int = 0  # entries in all `probs`
     end: Finished | None = None
 
     def start(self, event: Started) -> None:
@@ -35,9 +34,7 @@ class Choice:
         self.timings = event.timings
         self.pieces.append(event.text)
         self.tokens += event.tokens
-        if event.probs:
-            self.probs += event.probs
-            self.n_likely += sum(len(one.top) for one in event.probs)
+        self.probs += event.probs or ()
 
     def finish(self, event: Finished) -> None:
         """Nothing comes after it."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import orjson
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+PIECE = 64 << 10
+"""Bytes of an array that go out together."""
 
 LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 """NEL, LS and PS: JSON leaves them alone, but many a client splits an event stream with str.splitlines()."""
@@ -46,3 +51,26 @@ class JsonResponse(Response):
 
     def render(self, content: Any) -> bytes:
         return dumps(content)
+
+
+class JsonArray(Response):
+    """A JSON array whose items are made as they are sent: together they may be hundreds of megabytes."""
+
+    media_type = "application/json; charset=utf-8"
+
+    def __init__(self, items: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(None, headers=headers)
+        del self.headers["content-length"]
+        self._items = items
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        piece, before = bytearray(), b"["
+        async for item in self._items:
+            piece += before + item
+            before = b","
+            if len(piece) >= PIECE:
+                await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
+                await asyncio.sleep(0)  # `send` may not wait, and others have a turn
+                piece.clear()
+        await send({"type": "http.response.body", "body": bytes(piece) + b"]"})

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from llamabox.engine.events import Delta, Likely, TokenProbs
 from llamabox.server.params import Dialect, Options
 from llamabox.server.responses.choice import Choice
+from llamabox.server.responses.json import dump_line
 
 
 @dataclass(slots=True)
@@ -55,13 +58,17 @@ def placed(choice: Choice) -> list[Placed]:
     return placing.say(choice.text, choice.probs) + placing.rest()
 
 
-def entries(probs: Sequence[TokenProbs], options: Options) -> list[dict[str, Any]]:
+def entries(probs: Sequence[TokenProbs], options: Options) -> list[orjson.Fragment]:
     """`completion_probabilities`, and the `content` of chat's logprobs: an object for each token.
 
-    Probabilities after the samplers go by other names, `prob` and `top_probs`, and are no logarithms.
+    Probabilities after the samplers go by other names, `prob` and `top_probs`, and are no logarithms. Each is JSON at
+    once: as objects the likeliest tokens of a long answer are a gigabyte, which the collector walks again and again.
     """
     make, top = (_prob_object, "top_probs") if options.params.post_sampling_probs else (_token_object, "top_logprobs")
-    return [{**make(one.chosen), top: [make(likely) for likely in one.top[: options.n_top]]} for one in probs]
+    return [
+        orjson.Fragment(dump_line({**make(one.chosen), top: [make(likely) for likely in one.top[: options.n_top]]}))
+        for one in probs
+    ]
 
 
 def openai_logprobs(dialect: Dialect, found: Sequence[Placed], options: Options) -> dict[str, Any]:

@@ -9,13 +9,16 @@ from llamabox.server.params import Options
 from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.json import dump_line, dump_text, dumps
 from llamabox.server.responses.logprobs import entries, placed
-from llamabox.server.responses.settings import settings_object
 from llamabox.server.responses.timings import progress_object, timings_object
-from llamabox.workers.text_config import ModelInfo
 
 
-def final_object(choice: Choice, options: Options, info: ModelInfo, *, prompt: str, streamed: bool) -> dict[str, Any]:
-    """The last word on one sequence. In a stream the text went before, so `content` and `tokens` are empty."""
+def final_object(
+    choice: Choice, options: Options, settings: dict[str, Any], *, prompt: str, streamed: bool
+) -> dict[str, Any]:
+    """The last word on one sequence. In a stream the text went before, so `content` and `tokens` are empty.
+
+    `settings` are the request's, of settings_object.
+    """
     finished = choice.finished
     result = {
         "index": choice.index,
@@ -27,7 +30,7 @@ def final_object(choice: Choice, options: Options, info: ModelInfo, *, prompt: s
         "tokens_predicted": finished.timings.predicted_n,
         "tokens_evaluated": finished.n_prompt,
         "tokens_cached": finished.n_resident,
-        "generation_settings": settings_object(options, info, seed=finished.seed),
+        "generation_settings": settings | {"seed_cur": finished.seed},
         "prompt": prompt,
         "has_new_line": finished.has_new_line,
         "truncated": finished.truncated,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from llamabox.server.logit_bias import BiasEntry
+import orjson
+
 from llamabox.server.lora_fields import lora_object
 from llamabox.server.params import Options
+from llamabox.server.responses.json import dump_line
 from llamabox.workers.text_config import ModelInfo
 
 
 def settings_object(options: Options, info: ModelInfo, *, seed: int | None = None) -> dict[str, Any]:
-    """Contract 2.10.4. `seed` is the one really drawn, shown as seed_cur; None: nothing ran yet."""
+    """Contract 2.10.4, as JSON where it may be long: the sequences of a request share it.
+
+    They differ in `seed`, the one really drawn, which is shown as seed_cur; None: nothing ran yet."""
     params, sampling = options.params, options.params.sampling
     return {
         "n_ctx": info.n_ctx,
@@ -37,24 +41,24 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "dry_base": sampling.dry_base,
         "dry_allowed_length": sampling.dry_allowed_length,
         "dry_penalty_last_n": sampling.dry_penalty_last_n,
-        "dry_sequence_breakers": list(sampling.dry_sequence_breakers),
+        "dry_sequence_breakers": _json(list(sampling.dry_sequence_breakers)),
         "mirostat": sampling.mirostat,
         "mirostat_tau": sampling.mirostat_tau,
         "mirostat_eta": sampling.mirostat_eta,
         "adaptive_target": sampling.adaptive_target,
         "adaptive_decay": sampling.adaptive_decay,
         "penalize_nl": sampling.penalize_nl,
-        "stop": list(params.stop),
+        "stop": _json(list(params.stop)),
         "max_tokens": params.n_predict,
         "n_predict": params.n_predict,
         "n_keep": params.n_keep,
         "n_discard": params.n_discard,
         "ignore_eos": sampling.ignore_eos,
         "stream": options.stream,
-        "logit_bias": _biases(options, info),
+        "logit_bias": _json(_biases(options, info)),
         "n_probs": params.n_probs,
         "min_keep": sampling.min_keep,
-        "grammar": params.grammar,
+        "grammar": _json(params.grammar),
         "grammar_lazy": False,
         "grammar_triggers": [],
         "preserved_tokens": [],
@@ -74,7 +78,11 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
 def _biases(options: Options, info: ModelInfo) -> list[dict[str, Any]]:
     """All that apply: the command line's, the request's, and a ban of each end token where ignore_eos is on."""
     sampling = options.params.sampling
-    entries: list[BiasEntry] = [*sampling.logit_bias, *options.logit_bias]
+    entries: list[tuple[int, float]] = [*sampling.logit_bias]
     if sampling.ignore_eos:
         entries += [(token, -math.inf) for token in info.eog_tokens]
     return [{"bias": bias if math.isfinite(bias) else None, "token": token} for token, bias in entries]
+
+
+def _json(value: Any) -> orjson.Fragment:
+    return orjson.Fragment(dump_line(value))

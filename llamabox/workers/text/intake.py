@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,9 +41,6 @@ class Intake:
         """The engine's request for `submit`. Raises InvalidRequest naming the field."""
         tokens = self.tokens(submit.prompt, add_special=submit.add_special, parse_special=submit.parse_special)
         params = submit.params
-        if submit.logit_bias:
-            sampling = dataclasses.replace(params.sampling, logit_bias=self._logit_bias(submit))
-            params = dataclasses.replace(params, sampling=sampling)
         return Request(
             request_id=submit.request_id,
             tokens=tuple(tokens),
@@ -98,13 +94,3 @@ class Intake:
                 field=field,
             )
         return token
-
-    def _logit_bias(self, submit: Submit) -> tuple[tuple[int, float], ...]:
-        bias: dict[int, float] = dict(submit.params.sampling.logit_bias)
-        for key, value in submit.logit_bias:
-            if isinstance(key, int):
-                bias[self.token(key, "logit_bias")] = value
-            else:
-                ids = self._vocab.tokenize(key, add_special=False, parse_special=True)
-                bias.update((token, value) for token in ids)
-        return tuple(bias.items())

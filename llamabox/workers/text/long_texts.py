@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from llamabox.workers.protocol import Call, Embed, Submit
+from llamabox.workers.protocol import Call, Embed, Submit, SubmitAll
 
 Text = Submit | Embed | Call
 """What has something to tokenise."""
@@ -23,17 +23,22 @@ STOP_WEIGHT = 8
 """Bytes of text that are tokenised while one character of a stop string is compiled."""
 
 
-def is_long(message: Text) -> bool:
+PROMPT_WEIGHT = 1024
+"""Bytes of text that are tokenised while one more prompt of a request is taken in."""
+
+
+def is_long(message: Text | SubmitAll) -> bool:
     """Whether it would hold up those behind it."""
-    n_stop = 0
-    if isinstance(message, Submit):
-        texts = [*message.prompt, *(key for key, _ in message.logit_bias)]
-        n_stop = sum(map(len, message.params.stop))
+    n_extra = 0
+    if isinstance(message, Submit | SubmitAll):
+        prompts = [message.prompt] if isinstance(message, Submit) else [prompt for _, prompt in message.prompts]
+        texts: list[Any] = [piece for prompt in prompts for piece in prompt]
+        n_extra = STOP_WEIGHT * sum(map(len, message.params.stop)) + PROMPT_WEIGHT * (len(prompts) - 1)
     elif isinstance(message, Embed):
         texts = [message.query or "", *(piece for prompt in message.prompts for piece in prompt)]
     else:
         texts = list(_leaves(message.arguments.values()))
-    n_bytes = STOP_WEIGHT * n_stop + sum(len(text) for text in texts if isinstance(text, str))
+    n_bytes = n_extra + sum(len(text) for text in texts if isinstance(text, str))
     return len(texts) > MIN_TOKENS or n_bytes > MIN_BYTES
 
 

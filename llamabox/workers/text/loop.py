@@ -15,7 +15,7 @@ from llamabox.engine.events import Activity, Failed
 from llamabox.engine.request import Request
 from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.protocol import Abort, Call, Embed, Message, Reply, Shutdown, Step, Submit
+from llamabox.workers.protocol import Abort, Call, Embed, Message, Reply, Shutdown, Step, Submit, SubmitAll
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.embedding import EmbeddingDesk
 from llamabox.workers.text.grammars import GrammarDesk
@@ -74,6 +74,10 @@ class Reader:
                 self._long_texts.put(message)
             case Submit() | Embed() | Call():
                 self._prepare(message)()
+            case SubmitAll():
+                take = self._long_texts.put if self._takes_long(message) else self._take
+                for submit in message.submits:
+                    take(submit)
             case Abort():
                 self._long_texts.abort(message.request_id)
                 if self._grammars is not None:
@@ -87,9 +91,11 @@ class Reader:
             case _:
                 logger.error("a text worker has no use for a %s message", type(message).__name__)
 
-    def _takes_long(self, message: Text) -> bool:
+    def _takes_long(self, message: Text | SubmitAll) -> bool:
         assert self._intake is not None, "a request before Ready"
-        return is_long(message) or (isinstance(message, Submit) and not self._intake.is_known(message.params))
+        return is_long(message) or (
+            isinstance(message, Submit | SubmitAll) and not self._intake.is_known(message.params)
+        )
 
     def _prepare(self, message: Text) -> Callable[[], None]:
         """Does what needs the vocabulary; the function returned hands on what came of it."""

@@ -9,14 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from llamabox.engine.request import GenerationParams
-from llamabox.workers.protocol import Call, Submit
+from llamabox.workers.protocol import Call, Submit, SubmitAll
 from llamabox.workers.text.long_texts import MIN_BYTES, MIN_TOKENS, LongTexts, is_long
 
 
-def submit(
-    name: str, prompt: list[str | int] | None = None, bias: list[tuple[int | str, float]] | None = None
-) -> Submit:
-    return Submit(request_id=name, prompt=prompt or ["x"], params=GenerationParams(), logit_bias=bias or [])
+def submit(name: str, prompt: list[str | int] | None = None) -> Submit:
+    return Submit(request_id=name, prompt=prompt or ["x"], params=GenerationParams())
 
 
 @pytest.mark.parametrize(
@@ -26,7 +24,9 @@ def submit(
         (submit("a", ["x" * MIN_BYTES, "x"]), True),
         (submit("a", [1] * MIN_TOKENS), False),
         (submit("a", [1] * (MIN_TOKENS + 1)), True),
-        (submit("a", bias=[("word" * 100, 1.0)] * 100), True),
+        (SubmitAll([("a", ["x"])] * 4, GenerationParams()), False),
+        (SubmitAll([("a", ["x"]), ("b", ["x" * MIN_BYTES])], GenerationParams()), True),
+        (SubmitAll([(str(i), ["x"]) for i in range(100)], GenerationParams()), True),
         (Call(1, "tokenize", {"content": ["x" * (MIN_BYTES + 1)]}), True),
         (Call(1, "detokenize", {"tokens": [1] * (MIN_TOKENS + 1)}), True),
         (Call(1, "infill", {"prefix": "x" * MIN_BYTES, "suffix": "", "extra": [], "prompt": "x"}), True),
@@ -36,7 +36,7 @@ def submit(
         (Call(1, "slots", {}), False),
     ],
 )
-def test_what_is_long(message: Submit | Call, long: bool) -> None:
+def test_what_is_long(message: Submit | SubmitAll | Call, long: bool) -> None:
     assert is_long(message) is long
 
 
