@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from llamabox import processors
-from llamabox.engine.request import RANDOM_SEED, SAMPLER_LETTERS, SAMPLER_NAMES
+from llamabox.engine.request import HIGHEST_SEED, LOWEST_SEED, SAMPLER_LETTERS, SAMPLER_NAMES, fold_seed
 
 T = TypeVar("T")
 
@@ -76,9 +76,8 @@ def mebibytes(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """0 to 2^32-1; -1 is a seed of its own for each request."""
-    value = integer(-1, RANDOM_SEED)(text)
-    return RANDOM_SEED if value == -1 else value
+    """As in a request's body; -1 is a seed of its own for each request."""
+    return fold_seed(integer(LOWEST_SEED, HIGHEST_SEED)(text))
 
 
 def gpu_layers(text: str) -> int:

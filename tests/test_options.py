@@ -307,7 +307,7 @@ def test_unknown_words_are_passed_over() -> None:
         (["--control-vector-layer-range", "3", "x"], "whole number"),
         (["--control-vector-layer-range", "5", "3"], "not behind the last"),
         (["-dt", "often"], "a number"),
-        (["--seed", "4294967296"], "-1 to 4294967295"),
+        (["--seed", "18446744073709551616"], "-9223372036854775808 to 18446744073709551615"),
         (["--keep", "-2"], "-1 or more"),
         (["-l", "12"], "TOKEN_ID"),
         (["-l", "x+1"], "TOKEN_ID"),

@@ -17,6 +17,9 @@ DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperatu
 RANDOM_SEED = 0xFFFFFFFF
 """LLAMA_DEFAULT_SEED: draw a seed of its own for each request."""
 
+LOWEST_SEED, HIGHEST_SEED = -(2**63), 2**64 - 1
+"""Clients have seeds of 31, 53 and 64 bits, with a sign and without."""
+
 FILL_CONTEXT = -2
 """An n_predict: to the end of the text or of the context, which is not shifted."""
 
@@ -70,6 +73,11 @@ LoraSet = tuple[tuple[int, float], ...]
 def lora_set(scales: Mapping[int, float]) -> LoraSet:
     """The set of adapters with these scales by id; those that are not named have scale 0."""
     return tuple(sorted((adapter_id, scale) for adapter_id, scale in scales.items() if scale))
+
+
+def fold_seed(seed: int) -> int:
+    """A seed in 32 bits: -1 and 4294967295 draw one, any other becomes what is left of it modulo 4294967295."""
+    return RANDOM_SEED if seed in (-1, RANDOM_SEED) else seed % RANDOM_SEED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

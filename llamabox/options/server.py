@@ -61,7 +61,7 @@ SERVER_OPTIONS = (
     ),
     valued(
         SERVER, "-a --alias", "server.alias", v.word, metavar="NAME", env="LLAMA_ARG_MODEL_ALIAS",
-        text="the model's name in the API; of a comma list the first in the alphabet", default="the model's path",
+        text="the model's name in the API; of a comma list the first in the alphabet", default="the file's name",
     ),
     valued(
         SERVER, "--lora", "text.lora", v.plain_file, metavar="FILE", accumulates=True, default="",

@@ -30,7 +30,7 @@ from llamabox.server.kinds import draws_only, generating, needs_images
 from llamabox.server.lora_adapters import LoraAdapters
 from llamabox.server.metrics import Metrics
 from llamabox.server.middleware import Admission, Auth, Cors, RequestId
-from llamabox.server.models import models
+from llamabox.server.models import Describe, found, listed, models
 from llamabox.server.openai_completions import openai_completion
 from llamabox.server.props import props, set_props
 from llamabox.server.rerank import rerank
@@ -47,9 +47,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 GET: dict[str, Endpoint] = {"/health": health, "/v1/health": health, "/metrics": metrics}
 """Of either kind."""
 
-TEXT_GET: dict[str, Endpoint] = {"/v1/models": models, "/models": models, "/slots": slots}
+TEXT_GET: dict[str, Endpoint] = {"/slots": slots}
 
-IMAGE_GET: dict[str, Endpoint] = {"/v1/models": image_models, "/models": image_models, "/slots": image_slots}
+IMAGE_GET: dict[str, Endpoint] = {"/slots": image_slots}
 
 TEXT_POST: dict[str, tuple[Handler, str]] = {
     "/v1/chat/completions": (generating(chat_completion), "completion"),
@@ -89,7 +89,7 @@ def create_app(config: ServerConfig, client: TextService) -> Starlette:
     post: dict[str, ASGIApp | Endpoint] = {path: JsonRoute(handler) for path, (handler, _) in TEXT_POST.items()}
     post[SLOT_FILES] = JsonRoute(slot_action, needs_body=False)
     post |= dict.fromkeys(IMAGE_POST, needs_images)
-    return _put_together(services, GET | TEXT_GET, post, props)
+    return _put_together(services, GET | TEXT_GET | _models(models), post, props)
 
 
 def create_image_app(config: ServerConfig, client: ImageService, images: ImageConfig) -> Starlette:
@@ -97,7 +97,12 @@ def create_image_app(config: ServerConfig, client: ImageService, images: ImageCo
     services = ImageServices(config=config, client=client, metrics=ImageMetrics(client), images=images)
     post: dict[str, ASGIApp | Endpoint] = {path: draws_only(what) for path, (_, what) in TEXT_POST.items()}
     post[SLOT_FILES] = draws_only("completion")
-    return _put_together(services, GET | IMAGE_GET, post | IMAGE_POST, image_props)
+    return _put_together(services, GET | IMAGE_GET | _models(image_models), post | IMAGE_POST, image_props)
+
+
+def _models(describe: Describe) -> dict[str, Endpoint]:
+    paths = ("/v1/models", "/models")
+    return dict.fromkeys(paths, listed(describe)) | {path + "/{model:path}": found(describe) for path in paths}
 
 
 def _put_together(

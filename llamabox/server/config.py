@@ -29,7 +29,7 @@ class ServerConfig:
     api_prefix: str = ""  # of every route; begins with a slash unless empty, and does not end with one
     cors_origins: tuple[str, ...] = ("*",)  # pages that may read replies; * any, localhost this machine's
     api_keys: frozenset[str] = frozenset()
-    alias: str = "unknown"  # or several, separated by commas; while it is "unknown" the model's path stands for it
+    alias: str = "unknown"  # or several, separated by commas; while it is "unknown" the file's name stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
     # The command line's; of its LoRA set, what POST /lora-adapters last made of it.

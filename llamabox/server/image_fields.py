@@ -54,7 +54,7 @@ PING_SECONDS = 5.0
 SMALLEST_CHUNK, USUAL_CHUNK = 1024, 4096
 
 PREVIEWS = {"faster": "fast", True: "full", False: "none"}
-QUALITIES = {"standard": "", "hd": "low quality", "auto": ""}
+QUALITIES = dict.fromkeys(("auto", "low", "medium", "standard"), "") | dict.fromkeys(("high", "hd"), "low quality")
 STYLES = {"vivid": "not vivid", "natural": "unnatural"}
 """And what is added to the negative prompt."""
 
@@ -184,8 +184,8 @@ def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelI
 def _parse_seed(body: dict[str, Any], services: ImageServices) -> int:
     """Of the first image; drawn here where neither request nor command line have one."""
     default = services.config.defaults.sampling.seed
-    seed = _whole(body, "seed", -1, RANDOM_SEED, default)
-    return secrets.randbelow(2**31) if seed in (-1, RANDOM_SEED) else seed
+    seed = numbers.seed("seed", body["seed"]) if "seed" in body else default
+    return secrets.randbelow(2**31) if seed == RANDOM_SEED else seed
 
 
 def _parse_preview(options: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ IDLE, WAITING, DRAWING = 0, 1, 4
 """The seed's `state` numbers."""
 
 
-async def image_models(request: Request) -> Response:
+def image_models(request: Request) -> dict[str, Any]:
     """The one model there is, with what a request that says nothing gets."""
     services = services_of(request, ImageServices)
     info = services.model()
@@ -31,8 +31,7 @@ async def image_models(request: Request) -> Response:
         "schedules": info.schedules,
         **_settings(services),
     }
-    listed = as_ollama(name, ["image"], "")
-    return JsonResponse({"object": "list", "data": [as_openai(services, name, facts)], "models": [listed]})
+    return {"object": "list", "data": [as_openai(services, name, facts)], "models": [as_ollama(name, ["image"], "")]}
 
 
 async def image_props(request: Request) -> Response:

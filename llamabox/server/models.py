@@ -1,21 +1,51 @@
-"""GET /v1/models and /models: the one model there is."""
+"""GET /v1/models, /v1/models/{id} and the same without /v1: the one model there is."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llamabox.errors import NotFound
 from llamabox.server.config import ServerConfig
-from llamabox.server.params import aliases, model_name
+from llamabox.server.params import MAX_MODEL_NAME, aliases, model_name
 from llamabox.server.responses.json import JsonResponse
 from llamabox.server.services import Services, TextServices, services_of
 from llamabox.workers.text_config import ModelInfo
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 
-async def models(request: Request) -> Response:
-    """OpenAI's list, with the model's facts in `meta`, and Ollama's."""
+
+Describe = Callable[[Request], dict[str, Any]]
+"""OpenAI's list of models, with their facts in `meta`, and Ollama's."""
+
+
+def listed(describe: Describe) -> Endpoint:
+    """The list."""
+
+    async def endpoint(request: Request) -> Response:
+        return JsonResponse(describe(request))
+
+    return endpoint
+
+
+def found(describe: Describe) -> Endpoint:
+    """The entry of the model that the path names, by its id or an alias, slashes included. NotFound for any other."""
+
+    async def endpoint(request: Request) -> Response:
+        name = request.path_params["model"]
+        for entry in describe(request)["data"]:
+            if name in (entry["id"], *entry["aliases"]):
+                return JsonResponse(entry)
+        raise NotFound(f"there is no model {name[:MAX_MODEL_NAME]!r}; GET /v1/models lists what is there")
+
+    return endpoint
+
+
+def models(request: Request) -> dict[str, Any]:
+    """Of a server with a language model."""
     services = services_of(request, TextServices)
     info = services.model()
     name = model_name(services.config, info)
@@ -30,8 +60,8 @@ async def models(request: Request) -> Response:
         "ftype": info.ftype,
         **({"split": info.split} if info.split else {}),
     }
-    listed = as_ollama(name, capabilities(services.config, info), info.ftype)
-    return JsonResponse({"object": "list", "data": [as_openai(services, name, facts)], "models": [listed]})
+    shown = as_ollama(name, capabilities(services.config, info), info.ftype)
+    return {"object": "list", "data": [as_openai(services, name, facts)], "models": [shown]}
 
 
 def as_openai(services: Services, name: str, facts: dict[str, Any]) -> dict[str, Any]:

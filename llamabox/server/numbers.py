@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from llamabox.engine.request import HIGHEST_SEED, LOWEST_SEED, fold_seed
 from llamabox.errors import InvalidRequest
 
 INT32_MAX = 2**31 - 1
@@ -41,6 +42,11 @@ def integer(field: str, value: Any, low: int, high: int) -> int:
     if not low <= value <= high:
         raise wrong(field, f"must be between {low} and {high}, not {describe(value)}")
     return int(value)
+
+
+def seed(field: str, value: Any) -> int:
+    """Any whole number of 64 bits, with a sign or without, folded into 32; RANDOM_SEED draws one."""
+    return fold_seed(integer(field, value, LOWEST_SEED, HIGHEST_SEED))
 
 
 def number(field: str, value: Any, low: float, high: float) -> float:

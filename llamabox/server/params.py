@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -100,8 +101,8 @@ def aliases(config: ServerConfig) -> list[str]:
 
 
 def model_name(config: ServerConfig, info: Model) -> str:
-    """The first alias, or the model's path while there is none."""
-    return next(iter(aliases(config)), info.path)
+    """The first alias, or the name of the model's file: where it lies on this machine is nobody's business."""
+    return next(iter(aliases(config)), Path(info.path).name)
 
 
 def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect) -> GenerationParams:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from llamabox.engine.request import RANDOM_SEED, SAMPLER_LETTERS, SAMPLER_NAMES, SamplingParams
+from llamabox.engine.request import SAMPLER_LETTERS, SAMPLER_NAMES, SamplingParams
 from llamabox.server import numbers
 from llamabox.server.numbers import INT32_MAX, wrong
 
@@ -58,11 +58,6 @@ def _temperature(field: str, value: Any) -> float:
     return checked if checked >= SMALLEST_TEMPERATURE else 0.0
 
 
-def _seed(field: str, value: Any) -> int:
-    seed = numbers.integer(field, value, -1, RANDOM_SEED)
-    return RANDOM_SEED if seed == -1 else seed
-
-
 def _breakers(field: str, value: Any) -> tuple[str, ...]:
     breakers = numbers.strings(field, value, max_count=MAX_BREAKERS, max_length=MAX_BREAKER_LENGTH)
     if not breakers:
@@ -82,7 +77,7 @@ def _samplers(field: str, value: Any) -> tuple[str, ...]:
 
 
 RULES = (
-    Rule("seed", _seed),
+    Rule("seed", numbers.seed),
     Rule("temperature", _temperature),
     Rule("dynatemp_range", _between(0.0, LARGE)),
     Rule("dynatemp_exponent", _between(0.0, LARGE)),

@@ -37,6 +37,8 @@ def test_the_model_and_its_defaults() -> None:
     with served(alias="painter") as http:
         [entry] = http.get("/v1/models").json()["data"]
         assert (entry["id"], entry["object"], entry["owned_by"]) == ("painter", "model", "llama-box")
+        assert http.get("/v1/models/painter").json() == entry
+        assert http.get("/v1/models/poet").status_code == 404
         meta = entry["meta"]
         assert (meta["family"], meta["sampler"], meta["sample_steps"]) == ("SD 1.x", "euler_a", 4)
         assert (meta["default_size"], meta["max_width"], meta["max_batch_count"]) == ("512x512", 1024, 4)

@@ -171,6 +171,7 @@ def test_the_models_own_schedule_can_be_asked_for() -> None:
 def test_quality_and_style_unless_there_is_a_sampler() -> None:
     job = job_of({"quality": "hd", "style": "vivid"})
     assert (job.extra_steps, job.negative_prompt) == (10, "low quality and not vivid")
+    assert [job_of({"quality": quality}).extra_steps for quality in ("auto", "low", "medium", "high")] == [0, 0, 0, 10]
     job = job_of({"quality": "standard", "style": "natural", "negative_prompt": "ugly"})
     assert (job.extra_steps, job.negative_prompt) == (0, "ugly and unnatural")
     job = job_of({"quality": "hd", "style": "vivid", "sampler": "euler", "negative_prompt": "ugly"})
@@ -179,6 +180,8 @@ def test_quality_and_style_unless_there_is_a_sampler() -> None:
 
 def test_seeds() -> None:
     assert job_of({"seed": 0}).seed == 0
+    assert job_of({"seed": 2**53 - 1}).seed == (2**53 - 1) % (2**32 - 1)
+    assert job_of({"seed": -2}).seed == 2**32 - 3
     assert job_of({}, defaults=GenerationParams(sampling=SamplingParams(seed=11))).seed == 11
     assert len({job_of({"seed": -1}).seed for _ in range(8)}) == 8
     assert len({job_of({}).seed for _ in range(8)}) == 8
@@ -234,7 +237,7 @@ def test_sizes() -> None:
         ({"slg_skip_layers": [1] * 65}, "'slg_skip_layers'"),
         ({"control_strength": 2}, "'control_strength'"),
         ({"control_canny": 1}, "'control_canny'"),
-        ({"seed": -2}, "'seed'"),
+        ({"seed": 1.5}, "'seed'"),
         ({"seed": 2**64}, "'seed'"),
         ({"seed": 1e300}, "'seed'"),
         ({"sampler": "dpm9"}, "one of euler, euler_a, lcm, not 'dpm9'"),
@@ -243,7 +246,7 @@ def test_sizes() -> None:
         ({"response_format": "url"}, "'response_format'"),
         ({"output_format": "webp"}, "'output_format'"),
         ({"background": "transparent"}, "'background'"),
-        ({"quality": "best"}, "standard or hd"),
+        ({"quality": "best"}, "high or hd"),
         ({"style": "grim"}, "vivid or natural"),
         ({"stream": "yes"}, "'stream'"),
         ({"stream_options": 5}, "'stream_options'"),

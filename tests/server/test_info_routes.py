@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
@@ -38,6 +39,23 @@ def test_models(path: str) -> None:
     (entry,) = reply["data"]
     assert (reply["object"], entry["object"], entry["id"], entry["owned_by"]) == ("list", "model", "tiny", "llama-box")
     assert entry["meta"] | {"vocab_type": 1, "n_vocab": 1000, "n_ctx_train": 2048, "size": 4_000_000} == entry["meta"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/models"])
+@pytest.mark.parametrize("alias", ["tiny", "org/tiny,small one", "unknown"])
+def test_one_model_by_its_name(path: str, alias: str) -> None:
+    with browser(config=ServerConfig(alias=alias)) as http:
+        [entry] = http.get(path).json()["data"]
+        names = ["tiny.gguf"] if alias == "unknown" else alias.split(",")
+        assert entry["id"] == names[0]
+        for name in names:
+            for written in (name, quote(name, safe="")):
+                assert http.get(f"{path}/{written}").json() == entry
+        for name in ("gpt-4o", "org", "tiny.gguf/", INFO.path, "x" * 5000):
+            reply = http.get(f"{path}/{quote(name)}")
+            assert reply.status_code == 404
+            assert reply.json()["error"]["type"] == "not_found_error"
+            assert "/v1/models" in reply.json()["error"]["message"]
 
 
 def test_props_are_those_of_both_ancestors() -> None:

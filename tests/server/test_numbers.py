@@ -65,7 +65,8 @@ def test_a_value_of_another_type_names_the_field(field: str) -> None:
 
 @pytest.mark.parametrize("field", sorted(INTEGERS))
 def test_integers_are_whole_and_bounded(field: str) -> None:
-    for value in (1.5, 2**31 if field != "seed" else 2**32, 2**64, 10**30, -(2**63), -(10**30)):
+    beyond = (2**31, -(2**63)) if field != "seed" else ()
+    for value in (1.5, 2**64, 10**30, -(10**30), *beyond):
         refused(field, value)
     assert parse({field: 1.0}) == parse({field: 1}), "3.0 is the integer 3 to JSON"
 
@@ -95,11 +96,17 @@ def test_documented_clamps(field: str, value: float, seen: float) -> None:
     assert getattr(parse({field: value}).params.sampling, field) == seen
 
 
+@pytest.mark.parametrize("value", [-2, 2**32, 2**53 - 1, 2**63 - 1, 2**64 - 1, -(2**31), -(2**63), 2**53 + 0.0])
+def test_seeds_of_any_width_are_taken_and_repeatable(value: float) -> None:
+    seed = parse({"seed": value}).params.sampling.seed
+    assert seed == int(value) % (2**32 - 1) != RANDOM_SEED
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("repeat_penalty", 0), ("repeat_penalty", -1), ("repeat_penalty", 1e-30), ("repeat_penalty", 1e30),
-        ("frequency_penalty", 1e30), ("presence_penalty", -1e30), ("seed", -2), ("seed", 2**32), ("seed", 2**64),
+        ("frequency_penalty", 1e30), ("presence_penalty", -1e30), ("seed", 2**64), ("seed", -(2**64)),
         ("n_keep", -2), ("n_discard", -1), ("n_cache_reuse", -1), ("n_predict", -2), ("max_tokens", -5),
         ("repeat_last_n", -2), ("dry_penalty_last_n", -2),
         ("dry_allowed_length", -1), ("min_keep", -1), ("n", 0), ("n", 3), ("n_cmpl", -1),

@@ -69,7 +69,7 @@ def test_native_final_object_has_every_key_of_both_ancestors() -> None:
     assert reply["tokens"] == []
     assert reply["stop_type"] == "limit"
     assert (reply["stopped_limit"], reply["stopped_eos"], reply["stopped_word"]) == (True, False, False)
-    assert reply["model"] == "/models/tiny.gguf"
+    assert reply["model"] == "tiny.gguf"
     assert reply["tokens_evaluated"] == 8
     assert reply["timings"]["predicted_per_second"] == pytest.approx(100.0)
     assert reply["generation_settings"]["seed"] == 0xFFFFFFFF
@@ -145,7 +145,7 @@ def test_completion_reply() -> None:
 
 
 def test_model_is_the_requests_else_the_alias_else_the_path() -> None:
-    assert post("/v1/completions", {"prompt": "a"})["model"] == "/models/tiny.gguf"
+    assert post("/v1/completions", {"prompt": "a"})["model"] == "tiny.gguf"
     named = ServerConfig(alias="tiny")
     assert post("/v1/completions", {"prompt": "a"}, config=named)["model"] == "tiny"
     assert post("/v1/completions", {"prompt": "a", "model": "x"}, config=named)["model"] == "x"
@@ -260,6 +260,6 @@ def test_the_openai_client_reads_it_all() -> None:
             assert chunks[-1].usage.completion_tokens == len(WORDS)
             legacy = await client.completions.create(model="m", prompt="Hi", stream=True)
             assert "".join([chunk.choices[0].text async for chunk in legacy]) == TEXT
-            assert [model.id async for model in client.models.list()] == ["/models/tiny.gguf"]
+            assert [model.id async for model in client.models.list()] == ["tiny.gguf"]
 
     asyncio.run(talk())
