@@ -11,11 +11,11 @@ import asyncio
 import logging
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
 import orjson
@@ -192,11 +192,13 @@ def _files(text: TextConfig, images: ImageConfig | None) -> Iterator[tuple[str, 
 
 def _check_file(what: str, given: str) -> None:
     """Raises OptionsError for a file that cannot be opened."""
-    path = Path(given)
-    if path.is_dir():
-        raise OptionsError(f"cannot read the {what} {given}: it is a folder, a file is needed")
     try:
-        path.open("rb").close()
+        kind = os.stat(given).st_mode
+        if stat.S_ISDIR(kind):
+            raise OptionsError(f"cannot read the {what} {given}: it is a folder, a file is needed")
+        if not stat.S_ISREG(kind):  # a pipe would be waited for, and cannot be read twice
+            raise OptionsError(f"cannot read the {what} {given}: it is a pipe or device, a file is needed")
+        open(given, "rb").close()
     except OSError as error:
         raise OptionsError(f"cannot read the {what} {given}: {error.strerror}") from error
 

@@ -61,6 +61,7 @@ def _take(values: dict[str, Any], warnings: list[str], use: Use) -> None:
         _store(values, option, option.const)
         return
     given = " ".join(use.words)
+    _check_text(option, use.flag, given)
     try:
         _store(values, option, option.parse(*use.words))
     except ValueError as error:
@@ -69,6 +70,16 @@ def _take(values: dict[str, Any], warnings: list[str], use: Use) -> None:
         warnings += [
             f"{use.flag}: there is no sampler {name!r}, it is left out" for name in unknown_samplers(use.flag, given)
         ]
+
+
+ANY_BYTES = frozenset({"DIR", "FILE", "FILE SCALE", "HOST", "KEY"})
+"""Of the values that are paths, or compared byte by byte, the system's bytes are kept, whatever they are."""
+
+
+def _check_text(option: Option, name: str, given: str) -> None:
+    """Raises OptionsError for bytes that are no text, where a text is needed."""
+    if option.metavar not in ANY_BYTES and any("\udc80" <= character <= "\udcff" for character in given):
+        raise OptionsError(f"{name}: expected a text in UTF-8")
 
 
 def _check_together(values: dict[str, Any]) -> None:
@@ -121,6 +132,7 @@ def _read_environment(values: dict[str, Any], environ: Mapping[str, str]) -> Non
             continue
         parser = option.parse_env or option.parse
         assert parser is not None
+        _check_text(option, f"environment variable {option.env}", text)
         try:
             values[option.dest] = parser(text)
         except ValueError as error:

@@ -84,6 +84,18 @@ def test_an_adapter_that_cannot_be_read(
         assert reason in error
 
 
+@pytest.mark.parametrize(
+    "words", [["-m"], ["-m", "m", "--lora"], ["--images", "-m", "m", "--image-vae-model"]], ids=str
+)
+def test_a_pipe_is_not_waited_for(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "m").touch()
+    os.mkfifo(tmp_path / "pipe")
+    words = [str(tmp_path / word) if word == "m" else word for word in words]
+    run = command(*words, str(tmp_path / "pipe"))
+    assert run.returncode == 1
+    assert run.stderr.endswith("pipe: it is a pipe or device, a file is needed\n")
+
+
 def test_with_json_logs_everything_on_stderr_is_json() -> None:
     run = command("--log-json", "--bogus", "-m", "/nowhere.gguf", "--api-key", "SECRET")
     warning, start, error = map(orjson.loads, run.stderr.splitlines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +34,7 @@ class Lora:
         self.path = Path(path)
         check_lora(self.path, read_header(self.path, type_sizes(self.native)), model)
         self.native.lib.lb_log_forget_error()
-        handle = self.native.lib.llama_adapter_lora_init(model.handle, str(path).encode())
+        handle = self.native.lib.llama_adapter_lora_init(model.handle, os.fsencode(path))
         if handle == self.native.ffi.NULL:
             raise ModelLoadError(f"{path} cannot be loaded: {self._reason()}")
         self._handle: Any = handle

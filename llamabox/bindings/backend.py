@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -40,7 +41,7 @@ def start(native: Native, numa: Numa = Numa.DISABLED) -> None:
     lib = native.lib
     lib.lb_log_install()
     if lib.ggml_backend_reg_count() == 0:  # a portable build: its backends are loadable files in the prefix
-        lib.ggml_backend_load_all_from_path(str(native.prefix.path).encode())
+        lib.ggml_backend_load_all_from_path(os.fsencode(native.prefix.path))
     if lib.ggml_backend_dev_count() == 0:
         raise NativeError(f"ggml finds no device, not even a CPU backend, in {native.prefix.path}")
     lib.lb_use_kernels()

@@ -7,6 +7,7 @@ library's loading threads write to it too.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -178,7 +179,7 @@ class Upscaler:
         native.lib.lb_log_install()
         native.lib.lb_log_forget_error()
         n_threads = n_threads if n_threads > 0 else native.lib.sd_get_num_physical_cores()
-        self._context = native.lib.lb_new_upscaler(path.encode(), n_threads, UPSCALE_TILE)
+        self._context = native.lib.lb_new_upscaler(os.fsencode(path), n_threads, UPSCALE_TILE)
         if self._context == native.ffi.NULL:
             raise ModelLoadError(f"{path} cannot be loaded: {first_error(native)}")
 
@@ -269,7 +270,7 @@ def _set_paths(ffi: Any, options: Any, params: LoadParams) -> list[Any]:
     """Returns what must live as long as `options` is used."""
     keep = []
     for name, path in _paths(params).items():
-        keep.append(ffi.new("char[]", path.encode()))
+        keep.append(ffi.new("char[]", os.fsencode(path)))
         setattr(options, name, keep[-1])
     return keep
 
@@ -296,7 +297,7 @@ def _set_draw(native: Native, options: Any, params: DrawParams) -> list[Any]:
     options.vae_tiling_params.target_overlap = OVERLAP
     loras = ffi.new("sd_lora_t[]", len(params.lora))
     for lora, (path, scale) in zip(loras, params.lora, strict=True):
-        keep.append(ffi.new("char[]", path.encode()))
+        keep.append(ffi.new("char[]", os.fsencode(path)))
         lora.path, lora.multiplier = keep[-1], scale
     options.loras, options.lora_count = loras, len(params.lora)
     return [*keep, loras]

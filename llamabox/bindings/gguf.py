@@ -6,23 +6,28 @@ check costs less than a tenth of a second for a vocabulary of 50,000 tokens.
 
 from __future__ import annotations
 
-import mmap
+import os
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
+from llamabox.bindings.file_kind import instead_of_gguf, instead_of_model
+from llamabox.bindings.gguf_header import Header, Tensor
 from llamabox.errors import ModelLoadError
+
+__all__ = ["MAGIC", "STRING", "Header", "Tensor", "check_model", "read_header"]
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-DEFAULT_ALIGNMENT = 32
 MAX_KEY = 65535  # the specification's
 MAX_NAME = 64  # GGML_MAX_NAME
 MAX_IMAGE_NAME = 256  # libstable-diffusion's is 128, but it shortens longer ones
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_SPLITS = 65535
+MAX_TEXT = 4 << 20  # bytes of a text that is kept; the longest chat templates have 60,000
+PIECE = 1 << 18  # bytes that are read at once
 
 SCALARS = {
     0: "B",  # uint8
@@ -39,58 +44,20 @@ SCALARS = {
 }
 STRING, ARRAY = 8, 9
 
-Scalar = int | float | bool | str
-
 SPLIT_NAME = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One tensor's entry. `shape` is in ggml's order, the length of a row first; `kind` a GGML_TYPE_*."""
-
-    shape: tuple[int, ...]
-    kind: int
-    offset: int  # bytes, from the start of the data
-    n_bytes: int
-
-
-@dataclass(slots=True)
-class Header:
-    """What a file says of itself. `values` has the scalars and strings; `arrays` the length of each array.
-
-    `kinds` tells the GGUF type of each of `values`: libllama aborts when it reads one as another type.
-    """
-
-    n_tensors: int
-    values: dict[str, Scalar] = field(default_factory=dict)
-    kinds: dict[str, int] = field(default_factory=dict)
-    arrays: dict[str, int] = field(default_factory=dict)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    entries_start: int = 0  # bytes, from the start of the file: the tensors' entries
-    data_start: int = 0  # and their data
-
-    @property
-    def alignment(self) -> int:
-        """Bytes to a multiple of which each tensor begins."""
-        return self.number("general.alignment") or DEFAULT_ALIGNMENT
-
-    def number(self, key: str) -> int | None:
-        value = self.values.get(key)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-    def text(self, key: str) -> str | None:
-        value = self.values.get(key)
-        return value if isinstance(value, str) else None
-
-
 class Reader:
-    """A cursor over the mapped file that raises ModelLoadError at the end of it."""
+    """A cursor over a file that raises ModelLoadError at its end. Reads, in pieces, and does not map it: a file system
+    may not let it be mapped, and --no-mmap means it."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
         self.path = path
-        self.data = data
-        self.size = len(data)
+        self.size = size
         self.at = 0
+        self._file = file
+        self._piece = b""
+        self._start = 0  # of the piece, in the file
 
     def fail(self, what: str) -> ModelLoadError:
         return ModelLoadError(f"{self.path} cannot be loaded: {what}")
@@ -103,8 +70,27 @@ class Reader:
         self.at = start + length
         return start
 
+    def piece(self, length: int) -> tuple[bytes, int]:
+        """Bytes from here on, at least `length` where the file has them, as a piece and an offset into it."""
+        offset = self.at - self._start
+        if not 0 <= offset <= len(self._piece) - length:
+            self._file.seek(self.at)
+            self._piece, self._start, offset = self._file.read(max(length, PIECE)), self.at, 0
+        return self._piece, offset
+
+    def take(self, length: int) -> bytes:
+        """The next bytes."""
+        start = self.skip(length)
+        self.at = start
+        piece, offset = self.piece(length)
+        self.at += length
+        found = piece[offset : offset + length]
+        if len(found) < length:  # it is shorter by now
+            raise self.fail(f"it ends in the middle of its header, at {start + len(found)} bytes")
+        return found
+
     def scalar(self, code: str) -> int | float | bool:
-        value: int | float | bool = struct.unpack_from("<" + code, self.data, self.skip(struct.calcsize("<" + code)))[0]
+        value: int | float | bool = struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
         return value
 
     def integer(self, code: str) -> int:
@@ -114,8 +100,7 @@ class Reader:
         length = self.integer("Q")
         if length > limit:
             raise self.fail(f"a string of {length} bytes near byte {self.at}, more than there can be")
-        start = self.skip(length)
-        return self.data[start : start + length].decode("utf-8", "replace")
+        return self.take(length).decode("utf-8", "replace")
 
 
 def read_header(path: Path, type_sizes: Mapping[int, tuple[int, int]], *, for_text: bool = True) -> Header:
@@ -132,15 +117,16 @@ def read_header(path: Path, type_sizes: Mapping[int, tuple[int, int]], *, for_te
             raise ModelLoadError(f"{path} cannot be loaded: it is not a regular file")
         if path.stat().st_size == 0:
             raise ModelLoadError(f"{path} cannot be loaded: it is empty")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return parse(Reader(path, data), type_sizes, for_text)
+        with path.open("rb") as file:
+            return parse(Reader(path, file, os.fstat(file.fileno()).st_size), type_sizes, for_text)
     except OSError as exc:
         raise ModelLoadError(f"{path} cannot be loaded: {exc.strerror or exc}") from exc
 
 
 def parse(reader: Reader, type_sizes: Mapping[int, tuple[int, int]], for_text: bool = True) -> Header:
-    if reader.size < 4 or reader.data[:4] != MAGIC:
-        raise reader.fail("it is not a GGUF file (the first four bytes are not GGUF)")
+    start, _ = reader.piece(32)
+    if not start.startswith(MAGIC):
+        raise reader.fail(instead_of_gguf(start[:32]))
     reader.skip(4)
     version = reader.integer("I")
     if version not in VERSIONS:
@@ -175,7 +161,12 @@ def read_value(reader: Reader, header: Header) -> None:
     if kind in SCALARS:
         header.values[key] = reader.scalar(SCALARS[kind])
     elif kind == STRING:
-        header.values[key] = reader.string(reader.size)
+        if (length := reader.integer("Q")) > reader.size:
+            raise reader.fail(f"a string of {length} bytes near byte {reader.at}, more than there can be")
+        if length > MAX_TEXT:
+            reader.skip(length)  # none of those that are looked at; some files have a tokenizer's JSON
+        else:
+            header.values[key] = reader.take(length).decode("utf-8", "replace")
     elif kind == ARRAY:
         element, count = reader.integer("I"), reader.integer("Q")
         header.arrays[key] = count
@@ -192,12 +183,14 @@ def read_value(reader: Reader, header: Header) -> None:
 def skip_strings(reader: Reader, key: str, count: int) -> None:
     if count > (reader.size - reader.at) // 8:
         raise reader.fail(f"array {key!r} claims {count} strings, more than the file holds")
-    unpack, data, at, end = struct.Struct("<Q").unpack_from, reader.data, reader.at, reader.size - 8
-    for _ in range(count):
-        if at > end:
-            break
-        at += 8 + unpack(data, at)[0]
-    reader.skip(at - reader.at)
+    unpack = struct.Struct("<Q").unpack_from
+    while count:
+        piece, offset = reader.piece(8)
+        start, end = offset, len(piece) - 8
+        while count and offset <= end:
+            offset += 8 + unpack(piece, offset)[0]
+            count -= 1
+        reader.skip(max(offset - start, 8))
 
 
 def check_alignment(reader: Reader, header: Header) -> None:
@@ -211,9 +204,7 @@ def check_values(reader: Reader, header: Header) -> None:
     """Numbers that libllama asserts on, or divides by."""
     architecture = header.values.get("general.architecture")
     if not isinstance(architecture, str):
-        if header.number("split.no"):
-            return  # a later part of a split model has no metadata of its own
-        raise reader.fail("it does not name its architecture (general.architecture)")
+        return  # a later part of a split model has no metadata of its own
     bounds = {
         "block_count": (1, MAX_LAYERS),
         "context_length": (1, 1 << 31),
@@ -262,6 +253,10 @@ def check_extent(reader: Reader, header: Header) -> None:
 def check_model(path: Path, type_sizes: Mapping[int, tuple[int, int]]) -> Header:
     """Check a model, with all its parts where it is split. Returns the first part's header, with all parts' tensors."""
     header = read_header(path, type_sizes)
+    if (what := instead_of_model(header)) is not None:
+        raise ModelLoadError(f"{path} cannot be loaded: {what}")
+    if header.text("general.architecture") is None and not header.number("split.no"):
+        raise ModelLoadError(f"{path} cannot be loaded: it does not name its architecture (general.architecture)")
     count = header.number("split.count") or 1
     if count <= 1:
         return header

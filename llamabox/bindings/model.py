@@ -242,7 +242,7 @@ class Load:
 
     def __init__(self, native: Native, path: Path, params: ModelParams) -> None:
         self._native = native
-        self._path = str(path).encode()
+        self._path = os.fsencode(path)
         self._state = native.ffi.new("struct lb_load_state *")
         self._alive: list[Any] = []  # what the C struct points at
         self._params = self._fill(params)

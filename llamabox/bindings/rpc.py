@@ -5,6 +5,7 @@ Its functions are reached through the backend registry, which works for linked a
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from llamabox.bindings import backend
@@ -84,7 +85,7 @@ class Lent:
         if start is None:
             raise NativeError(f"the libraries in {self._native.prefix.path} have no RPC backend")
         devices = ffi.new("ggml_backend_dev_t[]", [self._handle])
-        folder = ffi.NULL if cache is None else ffi.new("char[]", cache.encode())
+        folder = ffi.NULL if cache is None else ffi.new("char[]", os.fsencode(cache))
         start(endpoint.encode(), folder, n_threads, 1, devices)
 
 

@@ -5,7 +5,6 @@ Measured with a MiniLM on two cores with AVX-512: 72 vectors a second from f16, 
 
 from __future__ import annotations
 
-import mmap
 import os
 import platform
 import struct
@@ -42,14 +41,13 @@ def widened(path: Path, header: Header, budget: int) -> int | None:
     descriptor = os.memfd_create(path.name)
     with (
         path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         open(descriptor, "wb", closefd=False) as out,
     ):
-        out.write(data[: header.entries_start] + b"".join(_entries(header, wide)))
+        out.write(file.read(header.entries_start) + b"".join(_entries(header, wide)))
         out.write(bytes(-out.tell() % header.alignment))
         for name, tensor in header.tensors.items():
-            start = header.data_start + tensor.offset
-            raw = data[start : start + tensor.n_bytes]
+            file.seek(header.data_start + tensor.offset)
+            raw = file.read(tensor.n_bytes)
             out.write(np.frombuffer(raw, "<f2").astype("<f4").tobytes() if name in wide else raw)
             out.write(bytes(-out.tell() % header.alignment))
     return descriptor

@@ -68,7 +68,10 @@ class Pipeline:
         tensors = tensors_of(Path(config.model))
         family = UNKNOWN if tensors is None else family_of(tensors)
         if family is None:
-            raise fault(Path(config.model), "it is not a diffusion model, by the names of its tensors")
+            what = "it is not a diffusion model, by the names of its tensors"
+            if tensors and "token_embd.weight" in tensors:
+                what = "it is a model for texts and not one that draws: leave out --images"
+            raise fault(Path(config.model), what)
         _check_other_files(config)
         if config.main_gpu > 0:
             for name in DEVICES:

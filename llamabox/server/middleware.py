@@ -123,7 +123,7 @@ class Auth:
     def __init__(self, app: ASGIApp, keys: Iterable[str], prefix: str = "") -> None:
         self._app = app
         self._health = health_paths(prefix)
-        self._keys = [key.encode() for key in keys]
+        self._keys = [key.encode("utf-8", "surrogateescape") for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_open = scope["type"] != "http" or not self._keys or scope["path"] in self._health

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from llamabox.errors import InvalidRequest, NotSupported
 from llamabox.server.endpoint import Exchange
 from llamabox.server.responses.json import JsonResponse
+from llamabox.workers.wire import path_text
 
 MAX_NAME = 255
 FORBIDDEN = frozenset('/\\:*?"<>|')
@@ -34,7 +35,7 @@ async def slot_action(exchange: Exchange) -> Response:
     value: dict[str, Any] = {"id_slot": id_slot}
     if action != "erase":
         filename = exchange.body.get("filename")
-        arguments["path"] = str(slot_path(Path(config.slot_save_path), filename))
+        arguments["path"] = path_text(slot_path(Path(config.slot_save_path), filename))
         value["filename"] = filename
     answer = await exchange.services.client.call(f"slot_{action}", **arguments)
     milliseconds = answer.pop("ms", None)

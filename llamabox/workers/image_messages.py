@@ -8,7 +8,7 @@ from typing import Any
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Failed, Finished, Preview, Progress, Started
 from llamabox.imaging.job import ImageJob, Pixels
-from llamabox.workers.wire import Wire, header_only
+from llamabox.workers.wire import Wire, configuring, header_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _image_config(values: dict[str, Any]) -> ImageConfig:
 
 
 WIRES: dict[type[Any], Wire] = {
-    ConfigureImages: header_only("configure_images", lambda body: ConfigureImages(_image_config(body["config"]))),
+    ConfigureImages: configuring("configure_images", lambda fields: ConfigureImages(_image_config(fields))),
     Draw: Wire("draw", _pack_draw, _draw),
     Cancel: header_only("cancel", lambda body: Cancel(**body)),
     ImagesReady: header_only("images_ready", lambda body: ImagesReady(ImageModelInfo(**body["info"]))),

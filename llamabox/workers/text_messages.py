@@ -15,7 +15,7 @@ from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.workers.rows import activity_row, event_of, event_row, times_row
 from llamabox.workers.text_config import ModelInfo, TextConfig
-from llamabox.workers.wire import Wire, header_only
+from llamabox.workers.wire import Wire, configuring, header_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _pairs(rows: Iterable[list[Any]]) -> tuple[tuple[Any, Any], ...]:
 
 
 WIRES: dict[type[Any], Wire] = {
-    Configure: header_only("configure", lambda fields: Configure(_text_config(fields["config"]))),
+    Configure: configuring("configure", lambda fields: Configure(_text_config(fields))),
     Submit: header_only("submit", _submit, _submit_body),
     SubmitAll: header_only("submit_all", _submit_all, _submit_body),
     Embed: header_only("embed", lambda fields: Embed(**fields)),

@@ -45,6 +45,7 @@ from llamabox.workers.protocol import (
     read_error,
 )
 from llamabox.workers.text_config import ModelInfo, TextConfig
+from llamabox.workers.wire import path_of, path_text
 
 texts = st.text(max_size=20)
 ints = st.integers(-(2**63), 2**64 - 1)
@@ -269,3 +270,16 @@ def test_a_frame_over_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(protocol, "MAX_FRAME", 100)
     with pytest.raises(ServerFault, match="over the 100"):
         encode(Abort("x" * 100))
+
+
+@pytest.mark.parametrize("name", ["/models/caf\udce9/\udcff.gguf", "/models/\u2028\x85", "a b"])
+def test_a_path_of_any_bytes_arrives_as_it_is(name: str) -> None:
+    text = protocol.Configure(TextConfig(model=name, lora=((name, 0.5),), native=name))
+    images = protocol.ConfigureImages(ImageConfig(model=name, lora=(name,)))
+    for message in (text, images):
+        frame = encode(message)
+        n_header, _ = protocol.frame_length(frame[: PREFIX.size])
+        assert decode(frame[PREFIX.size :][:n_header], frame[PREFIX.size + n_header :]) == message
+    carried = path_text(name)
+    carried.encode()
+    assert path_of(carried) == name

@@ -14,6 +14,7 @@ from llamabox.engine.slot import SlotState
 from llamabox.errors import InvalidRequest, LlamaboxError, Unavailable, to_wire
 from llamabox.workers.protocol import Call, Reply
 from llamabox.workers.text import slot_file
+from llamabox.workers.wire import path_of
 
 METHODS = ("slot_save", "slot_restore", "slot_erase")
 
@@ -96,11 +97,11 @@ class SlotCalls:
         return {"n_erased": n_erased}
 
     def _write(self, call: Call, state: SlotState, started: float) -> dict[str, Any]:
-        n_written = slot_file.write(Path(call.arguments["path"]), self._key, state, self._adapters)
+        n_written = slot_file.write(Path(path_of(call.arguments["path"])), self._key, state, self._adapters)
         return {"n_saved": len(state.tokens), "n_written": n_written, "ms": (time.perf_counter() - started) * 1e3}
 
     def _read(self, call: Call, started: float) -> None:
-        state, n_read = slot_file.read(Path(call.arguments["path"]), self._key, self._n_vocab, self._adapters)
+        state, n_read = slot_file.read(Path(path_of(call.arguments["path"])), self._key, self._n_vocab, self._adapters)
         self._later(ReadSlot(call, state, n_read, started))
 
     def _restore(self, task: ReadSlot) -> dict[str, Any]:
