@@ -54,7 +54,10 @@ class JsonLine(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name.removeprefix("llamabox."),
             "message": masked(record.getMessage()),
-            **getattr(record, FACTS, {}),
+            **{
+                name: masked(fact) if isinstance(fact, str) else fact
+                for name, fact in getattr(record, FACTS, {}).items()
+            },
         }
         if record.exc_info:
             entry["exception"] = masked(self.formatException(record.exc_info))

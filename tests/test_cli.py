@@ -96,6 +96,20 @@ def test_a_pipe_is_not_waited_for(words: list[str], tmp_path: Path) -> None:
     assert run.stderr.endswith("pipe: it is a pipe or device, a file is needed\n")
 
 
+@pytest.mark.parametrize("slip", ["--api_key=S3CRET", "--api-keys S3CRET", "--sll-key-file=k", "-api-key S3CRET"])
+def test_a_slip_in_what_protects_starts_nothing(slip: str, tmp_path: Path) -> None:
+    (tmp_path / "m").touch()
+    run = command("-m", str(tmp_path / "m"), *slip.split())
+    assert run.returncode == 1
+    assert "protects the server" in run.stderr
+    assert "S3CRET" not in run.stdout + run.stderr
+
+
+def test_the_help_of_bench_has_no_key() -> None:
+    run = command("bench", "--help", LLAMA_API_KEY="S3CRET")
+    assert (run.returncode, "S3CRET" in run.stdout) == (0, False)
+
+
 def test_with_json_logs_everything_on_stderr_is_json() -> None:
     run = command("--log-json", "--bogus", "-m", "/nowhere.gguf", "--api-key", "SECRET")
     warning, start, error = map(orjson.loads, run.stderr.splitlines())

@@ -72,3 +72,17 @@ def test_json_lines_have_the_facts_by_name(capfd: pytest.CaptureFixture[str]) ->
     assert (second["level"], second["message"]) == ("error", "bad")
     assert second["exception"].endswith("ValueError: odd")
     assert third["logger"] == "somebody.else"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_line_has_a_secret(as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    log.setup(0, as_json=as_json)
+    logger = logging.getLogger("llamabox.x")
+    logger.info("got %s", "Authorization: Bearer S3CRET", extra={log.FACTS: {"route": "/?api_key=S3CRET"}})
+    try:
+        raise ValueError("Authorization: Bearer S3CRET")
+    except ValueError:
+        logger.exception("X-Api-Key: S3CRET")
+    shown = written(capfd)
+    assert "S3CRET" not in shown
+    assert shown.count("***") >= 3

@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add = found.add_argument
     add("--url", default="http://127.0.0.1:8080", help="the server, with its --api-prefix where it has one")
-    add("--api-key", default=os.environ.get("LLAMA_API_KEY", ""), help="key to send; also LLAMA_API_KEY", metavar="KEY")
+    add(
+        "--api-key", default=argparse.SUPPRESS, help="key to send; also LLAMA_API_KEY", metavar="KEY"
+    )  # --help shows defaults
     add("--insecure", action="store_true", help="accept any TLS certificate")
     add("--model", default="", help="model to ask for; the first that the server lists", metavar="NAME")
     add("--clients", type=_counts, default="1,2,4,8,16", help="clients at the same time, one run each", metavar="N,…")
@@ -63,7 +65,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def _measure(arguments: argparse.Namespace) -> list[Figures]:
-    server = target(arguments.url, api_key=arguments.api_key, timeout=arguments.timeout, insecure=arguments.insecure)
+    server = target(
+        arguments.url,
+        api_key=getattr(arguments, "api_key", os.environ.get("LLAMA_API_KEY", "")),
+        timeout=arguments.timeout,
+        insecure=arguments.insecure,
+    )
     shape = Shape(
         model=arguments.model or await _first_model(server),
         n_words=arguments.prompt_words,

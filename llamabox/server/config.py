@@ -28,7 +28,7 @@ class ServerConfig:
     ssl_cert_file: str | None = None
     api_prefix: str = ""  # of every route; begins with a slash unless empty, and does not end with one
     cors_origins: tuple[str, ...] = ("*",)  # pages that may read replies; * any, localhost this machine's
-    api_keys: frozenset[str] = frozenset()
+    api_keys: frozenset[str] = field(default=frozenset(), repr=False)
     alias: str = "unknown"  # or several, separated by commas; while it is "unknown" the file's name stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1

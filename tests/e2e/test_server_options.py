@@ -119,3 +119,13 @@ def test_more_texts_than_may_wait(serve: Serve) -> None:
         running.close()  # type: ignore[attr-defined]
         assert [one["tokens_predicted"] for one in three.result().json()] == [1, 1, 1]
     assert server.ok("/completion", {"prompt": "Two", "n_predict": 1})["tokens_predicted"] == 1
+
+
+def test_a_key_joined_to_its_option_is_asked_for_and_shown_nowhere(serve: Serve) -> None:
+    server = serve("--api-key=S3CRET-KEY", "-v", "-c", "256")
+    body = {"prompt": "Once", "n_predict": 2}
+    assert server.http.post("/completion", json=body).status_code == 401
+    for headers in ({"Authorization": "Bearer S3CRET-KEY"}, {"X-Api-Key": "S3CRET-KEY"}):
+        assert server.http.post("/completion", json=body, headers=headers).status_code == 200
+    assert server.http.get("/no-such-route?api_key=S3CRET-KEY").status_code == 401
+    assert "S3CRET" not in server.log
