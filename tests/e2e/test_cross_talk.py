@@ -1,4 +1,7 @@
-"""Fifty conversations on two slots: each is answered from its own words only, and as it would be alone."""
+"""More conversations than slots: each is answered from its own words only, and as it would be alone.
+
+What a slot gives up waits in host memory while slots are copied from one another, all in the same steps.
+"""
 
 from __future__ import annotations
 
@@ -107,6 +110,56 @@ def test_fifty_conversations_on_two_slots(server: ServerProcess, model: Path) ->
                 assert_same_or_near_tie(oracle, prompt_tokens, got, expected)
         finally:
             oracle.close()
+
+
+CLUBS = (
+    "These are the notes of a club of sailors. Each wrote a word that nobody else may read, and wrote it many times. ",
+    "What follows was found in an attic in winter, behind an old chair, and is about secret words that people keep. ",
+)
+N_MEMBERS = 4
+N_ROUNDS = 16
+
+
+def asks(club: str, word: str, n_times: int) -> dict[str, Any]:
+    prompt = club + f"The word is {word}. " * n_times + "Again, the word is"
+    return {"prompt": prompt, "n_predict": 6, "temperature": 0, "ignore_eos": True, "return_tokens": True}
+
+
+def test_a_text_from_host_memory_does_not_get_into_one_that_starts_from_a_part_of_a_slot(
+    serve: Callable[..., ServerProcess], model: Path
+) -> None:
+    # Was: a slot that a copy had yet to read was filled from host memory in the same step.
+    server = serve("-c", str(3 * 512), "-np", "3", "-t", "1", "--cache-ram", "256")
+    rng = random.Random(7)
+    words = ["".join(pair) for pair in rng.sample([(a, b) for a in SYLLABLES for b in SYLLABLES], 60)]
+    long = [[asks(club, words.pop(), 20) for _ in range(N_MEMBERS)] for club in CLUBS]
+    pairs: list[tuple[dict[str, Any], Any]] = []
+    n_from_host = 0
+    with ThreadPoolExecutor(2) as pool:
+        for i in range(N_ROUNDS):
+            here, there = i % 2, 1 - i % 2
+            for body in rng.sample(long[here], 2 + rng.randrange(2)):  # the others' texts go to host memory
+                pairs.append((body, server.ok("/completion", body)))
+            beside = server.stream("/completion", {**asks("", "none", 1), "n_predict": 60})
+            next(beside)  # a step runs, during which both of these arrive
+            both = [asks(CLUBS[here], words.pop(), 1), rng.choice(long[there])]
+            answers = list(pool.map(lambda body: server.ok("/completion", body), both))
+            pairs += zip(both, answers, strict=True)
+            n_from_host += answers[1]["timings"]["cache_n"] > 150
+            list(beside)
+    oracle = Oracle(model, N_CTX)
+    different = 0
+    try:
+        for body, answer in pairs:
+            alone = server.ok("/completion", {**body, "cache_prompt": False})["tokens"]
+            if answer["tokens"] != alone:
+                different += 1
+                tokens = server.ok("/tokenize", {"content": body["prompt"], "add_special": True})["tokens"]
+                assert_same_or_near_tie(oracle, tokens, answer["tokens"], alone)
+    finally:
+        oracle.close()
+    assert n_from_host >= N_ROUNDS // 2, "hardly a text came back from host memory: this proves little"
+    assert different <= len(pairs) // 8
 
 
 def test_cached_tokens_are_those_that_were_there(server: ServerProcess) -> None:
