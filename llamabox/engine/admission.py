@@ -87,15 +87,11 @@ class Admission:
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
         """Put `sequence` into one of the `free` slots. False when it had better wait."""
         found = Found()
-        is_whole = False
         if sequence.params.cache_prompt:
             # The last prompt token is always computed: its logits choose the first token.
-            found = self._find(sequence, free, sequence.n_prompt - 1)
             limit = max(sequence.n_prompt - self._n_least, 0)
-            is_whole = found.n_cells > limit
-            if is_whole:
-                found = self._find(sequence, free, limit)
-            if _coming(sequence, running) > found.n_cells:
+            found = self._find(sequence, free, limit)
+            if _coming(sequence, running, limit) > found.n_cells:
                 return False
         if self._on_start is not None:
             self._on_start(sequence)
@@ -106,8 +102,6 @@ class Admission:
             sequence.slot, sequence.n_cached = found.reuse.slot, self._cache.take_reuse(found.reuse)
         else:
             sequence.slot, sequence.n_cached = self._place(found.match, free)
-        if is_whole and sequence.n_cached + self._n_least == sequence.n_prompt:
-            sequence.n_cached = sequence.n_prompt - 1  # it was there, and is computed again for the last row's sake
         sequence.state = State.RUNNING
         return True
 
@@ -143,15 +137,18 @@ class Admission:
         return self._similarity > 0 and n_cells >= self._similarity * len(slot.resident)
 
 
-def _coming(sequence: Sequence, running: list[Sequence]) -> int:
-    """Cells of the prompt that some running sequence is about to compute, if they are worth waiting for; else 0."""
+def _coming(sequence: Sequence, running: list[Sequence], limit: int) -> int:
+    """Of the first `limit` cells of the prompt, those that some running sequence is about to compute.
+
+    0 where they are not worth waiting for.
+    """
     best = 0
     for other in running:
         if other.state is not State.RUNNING or not other.is_prefilling:
             continue
         if other.slot is None or other.slot.n_exact < other.n_computed:
             continue  # it goes on from moved cells: what it computes is its own
-        common = min(other.cells.common_prefix(sequence.cells), sequence.n_prompt - 1)
+        common = min(other.cells.common_prefix(sequence.cells), limit)
         gain = common - other.n_computed
         is_sibling = other.request_id == sequence.request_id
         if gain >= (1 if is_sibling else WORTH_WAITING):

@@ -7,6 +7,9 @@ from typing import Any
 NUMBER = (int, float)
 TEXT_OR_NULL = (str, type(None))
 
+LAST_OF_PROMPT = (1, 2)
+"""Tokens that are computed of a prompt that is all there: two where a lone row has a kernel of its own."""
+
 SETTINGS: dict[str, Any] = {
     "n_ctx": int, "model": str, "seed": int, "seed_cur": int, "temperature": NUMBER, "dynatemp_range": NUMBER,
     "dynatemp_exponent": NUMBER, "top_k": int, "top_p": NUMBER, "min_p": NUMBER, "top_n_sigma": NUMBER,

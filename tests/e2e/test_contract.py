@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from e2e.server_process import ServerProcess
+from e2e.shapes import LAST_OF_PROMPT
 
 PROMPT = "I believe the meaning of life is"
 GREEDY = {"prompt": PROMPT, "n_predict": 8, "temperature": 0, "cache_prompt": False}
@@ -185,7 +186,7 @@ def test_a_template_that_ignores_the_messages(model: Path, tmp_path: Path) -> No
 
 
 def test_cached_tokens_of_one_slot(server: ServerProcess) -> None:
-    """Nothing; all but the last token; then what the third and the first have in common."""
+    """Nothing; all but the end; then what the third and the first have in common."""
     server.wait_idle()
     other = [BOOK[0], {"role": "user", "content": "What is the worst book"}]
     counts, prompts = [], []
@@ -198,7 +199,8 @@ def test_cached_tokens_of_one_slot(server: ServerProcess) -> None:
             ]
         )
     n_common = next(i for i, (a, b) in enumerate(zip(prompts[0], prompts[2], strict=False)) if a != b)
-    assert counts == [0, len(prompts[0]) - 1, n_common]
+    assert (counts[0], counts[2]) == (0, n_common)
+    assert len(prompts[0]) - counts[1] in LAST_OF_PROMPT
 
 
 def test_an_answer_begun_is_continued(server: ServerProcess) -> None:
@@ -287,7 +289,7 @@ def test_a_slot_saved_and_restored_goes_on(model: Path, tmp_path: Path) -> None:
         again = server.ok("/completion", {**body, "prompt": head + second, "id_slot": 0})["timings"]
         assert again["prompt_n"] == changed["prompt_n"]
         same = server.ok("/completion", {**body, "prompt": head + second, "id_slot": 0})["timings"]
-        assert same["prompt_n"] == 1
+        assert same["prompt_n"] in LAST_OF_PROMPT
         erased = server.ok("/completion", {**body, "prompt": head + first, "id_slot": 1, "cache_prompt": False})
         assert erased["timings"]["prompt_n"] == n_first
 

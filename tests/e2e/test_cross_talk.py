@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from e2e.near_tie import Oracle, assert_same_or_near_tie
 from e2e.server_process import ServerProcess
+from e2e.shapes import LAST_OF_PROMPT
 from e2e.survival import unharmed
 
 N_CONVERSATIONS = 50
@@ -163,7 +164,7 @@ def test_a_text_from_host_memory_does_not_get_into_one_that_starts_from_a_part_o
 
 
 def test_cached_tokens_are_those_that_were_there(server: ServerProcess) -> None:
-    """What counts as cached is the common beginning with what is resident, the last token of a prompt never."""
+    """What counts as cached is the common beginning with what is resident, but for the end of a prompt."""
     base = "In the archive of the town there is a shelf that holds "
     first = server.ok("/v1/completions", {"prompt": base + "red books", "max_tokens": 1, "temperature": 0})
     cached = first["usage"]["prompt_tokens_details"]["cached_tokens"]
@@ -176,4 +177,5 @@ def test_cached_tokens_are_those_that_were_there(server: ServerProcess) -> None:
         n_common = next((i for i, (a, b) in enumerate(zip(*tokens, strict=False)) if a != b), len(tokens[1]))
         usage = server.ok("/v1/completions", {"prompt": base + tail, "max_tokens": 1, "temperature": 0})["usage"]
         assert usage["prompt_tokens"] == len(tokens[1])
-        assert usage["prompt_tokens_details"]["cached_tokens"] == min(n_common, len(tokens[1]) - 1)
+        n_cached = usage["prompt_tokens_details"]["cached_tokens"]
+        assert n_cached in {min(n_common, len(tokens[1]) - n_last) for n_last in LAST_OF_PROMPT}

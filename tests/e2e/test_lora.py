@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from e2e.near_tie import TOLERANCE
 from e2e.server_process import ServerProcess, free_port
+from e2e.shapes import LAST_OF_PROMPT
 from models.adapters import LORA, N_EMBD, drawn, make_control_vector, make_lora, pair
 from models.gguf_file import write_gguf
 
@@ -148,7 +149,7 @@ def test_a_saved_slot_is_gone_on_from_under_its_own_set_only(tmp_path: Path, mod
         server.ok("/slots/0?action=restore", {"filename": "under-b"})
         body = {"prompt": PROMPT, "n_predict": 24, "temperature": 0, "ignore_eos": True, "return_tokens": True}
         reply = server.ok("/completion", {**body, "lora": scaled(1)})  # b, which is the first here
-        assert reply["timings"]["prompt_n"] == 1
+        assert reply["timings"]["prompt_n"] in LAST_OF_PROMPT
         assert reply["tokens"] == first
         server.ok("/slots/0?action=restore", {"filename": "under-b"})
         assert server.ok("/completion", {**body, "lora": []})["timings"]["cache_n"] == 0

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from e2e.raw_client import RawClient
 from e2e.server_process import ServerProcess
+from e2e.shapes import LAST_OF_PROMPT
 
 PROMPT = "The lighthouse keeper wrote in his book every evening: the wind, the ships, the light. " * 6
 
@@ -46,7 +47,8 @@ def test_saved_restored_and_erased_over_a_restart(tmp_path: Path, model: Path) -
         restored = act(server, 0, "restore", "keeper")
         assert (restored["n_restored"], restored["n_read"]) == (saved["n_saved"], saved["n_written"])
         again = complete(server, PROMPT, 0)
-        assert again["timings"] | {"prompt_n": 1, "cache_n": n_prompt - 1} == again["timings"]
+        assert again["timings"]["prompt_n"] in LAST_OF_PROMPT
+        assert again["timings"]["cache_n"] == n_prompt - again["timings"]["prompt_n"]
         assert again["content"] == first["content"]
         assert "KV ledger" not in server.log
 
@@ -67,7 +69,7 @@ def test_damage_and_bad_names_leave_the_slot_as_it_was(tmp_path: Path, model: Pa
         for path in ("/slots/2?action=erase", "/slots/-1?action=erase", "/slots/x?action=erase", "/slots/0?action=no"):
             assert server.post(path, {}).status_code == 400
         assert server.http.post("/slots/1?action=erase").json() == {"id_slot": 1, "n_erased": 0}
-        assert complete(server, PROMPT, 0)["timings"]["prompt_n"] == 1
+        assert complete(server, PROMPT, 0)["timings"]["prompt_n"] in LAST_OF_PROMPT
         assert server.worker_pid() == worker
     with start(tmp_path, model, "--kv-unified") as server:
         response = server.post("/slots/0?action=restore", {"filename": "good"})
@@ -110,7 +112,7 @@ def test_no_name_leads_anywhere_else(tmp_path: Path, model: Path, action: str) -
             one for one in before if one[0] != tmp_path / "log"
         ]
         assert secret.read_bytes() == b"LLBXSLOT" + b"secret"
-        assert complete(server, PROMPT, 0, n_predict=1)["timings"]["prompt_n"] == 1
+        assert complete(server, PROMPT, 0, n_predict=1)["timings"]["prompt_n"] in LAST_OF_PROMPT
         assert "Traceback" not in server.log
 
 
