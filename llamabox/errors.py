@@ -27,7 +27,8 @@
         ├── Unavailable           loading, restarting, stopping, or full
         │   └── QueueFull         too many wait already; says when to come back
         └── ServerFault           it broke while being served
-            └── ChannelBroken     a peer process sent what is no message
+            ├── ChannelBroken     a peer process sent what is no message
+            └── ClientTooSlow     it was cut off, for it did not take what was sent to it
 
 Errors cross the process boundary as plain values: `to_wire()` and `from_wire()`.
 """
@@ -173,6 +174,10 @@ class ServerFault(ServiceError):
 
 class ChannelBroken(ServerFault):
     """A peer process sent what is no message; nothing it sends later can be understood."""
+
+
+class ClientTooSlow(ServerFault):
+    """A client was cut off because it did not take what was sent to it. The message says which limit it met."""
 
 
 def all_errors() -> dict[str, type[LlamaboxError]]:

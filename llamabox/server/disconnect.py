@@ -12,6 +12,8 @@ from collections.abc import Coroutine
 
 from starlette.types import Message, Receive, Send
 
+from llamabox.server.record import RequestRecord
+
 
 class ClientGone(Exception):
     """Nobody waits for the reply any more, so there is none. Never crosses the server package."""
@@ -33,7 +35,7 @@ async def run_while_connected(receive: Receive, work: Coroutine[None, None, None
     working.result()
 
 
-def impatient(send: Send, seconds: float) -> Send:
+def impatient(send: Send, seconds: float, record: RequestRecord) -> Send:
     """`send`, but ClientGone where one message is not taken within `seconds`.
 
     For HTTP/2, where a client closes its window instead of the socket's: no bytes lie unsent that listener.py could
@@ -45,6 +47,7 @@ def impatient(send: Send, seconds: float) -> Send:
             async with asyncio.timeout(seconds):
                 await send(message)
         except TimeoutError:
+            record.cut(f"the client is too slow: its window stayed shut for {seconds:g} s")
             raise ClientGone from None
 
     return wrapped

@@ -74,7 +74,7 @@ async def serve_body(
     with Lease(services.bodies) as lease:
         raw = await read_body(scope, receive, lease, limit=config.max_body, gap=gap, seconds=config.timeout)
         if scope["http_version"] == "2":
-            send = impatient(send, gap)
+            send = impatient(send, gap, record_of(scope))
         work = _send_answer(services, answer, raw, lease, scope, send)
         del raw
         await run_while_connected(receive, work)

@@ -16,7 +16,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from llamabox.server.arrival import KEY as ARRIVAL
 from llamabox.server.arrival import Arrival
 from llamabox.server.config import ServerConfig
 from llamabox.server.h2_streams import harden_h2
+from llamabox.server.record import RUNNING, RequestRecord
 from llamabox.server.unread import ReadsOn
 
 logger = logging.getLogger(__name__)
@@ -53,12 +54,13 @@ SPARE = 64
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One client's, and since when its unsent bytes have not changed in number."""
+    """One client's, since when its unsent bytes have not changed in number, and the requests that run on it."""
 
     transport: asyncio.WriteTransport
     task: asyncio.Task[None] | None
     n_unsent: int = 0
     since: float = 0.0
+    running: set[RequestRecord] = field(default_factory=set)
 
 
 class Listener:
@@ -134,6 +136,7 @@ class Listener:
         connection = Connection(writer.transport, asyncio.current_task())
         self._connections.add(connection)
         self._idle[connection] = None
+        RUNNING.set(connection.running)
         try:
             await _Server(
                 self._app,
@@ -165,8 +168,16 @@ class Listener:
                 if n_unsent != connection.n_unsent:
                     connection.n_unsent, connection.since = n_unsent, time()
                 elif n_unsent and time() - connection.since >= self._stall_timeout:
-                    logger.info("a client took none of its %d bytes for %g s: cut off", n_unsent, self._stall_timeout)
-                    connection.transport.abort()
+                    self._cut_off(connection)
+
+    def _cut_off(self, connection: Connection) -> None:
+        """The log says so in the line of each request that this ends, or in one of its own."""
+        why = f"the client is too slow: it took none of {connection.n_unsent} bytes for {self._stall_timeout:g} s"
+        for record in connection.running:
+            record.cut(why)
+        if not connection.running:
+            logger.info("a connection without a request cut_off=%s", why)
+        connection.transport.abort()
 
 
 class _Server(TCPServer):

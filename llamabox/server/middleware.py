@@ -17,7 +17,7 @@ from llamabox.server.arrival import arrival_of
 from llamabox.server.disconnect import ClientGone
 from llamabox.server.errors import error_response
 from llamabox.server.origins import Origins
-from llamabox.server.record import KEY, RequestRecord, line
+from llamabox.server.record import KEY, RUNNING, RequestRecord, line
 from llamabox.server.services import Services
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,8 @@ class RequestId:
         given = Headers(scope=scope).get("x-request-id", "")
         record = RequestRecord(given if REQUEST_ID.fullmatch(given) else str(now_us), now_us)
         scope[KEY] = record
+        running = RUNNING.get(set())
+        running.add(record)
         extra: RawHeaders = [(b"server", self._server)]
         is_health = scope["path"] in self._health
         if not is_health:
@@ -85,7 +87,9 @@ class RequestId:
         except ClientGone:
             pass
         finally:
-            level = log.MORE if scope["path"] in self._by_the_clock else logging.INFO
+            running.discard(record)
+            is_usual = scope["path"] in self._by_the_clock and not record.cut_off
+            level = log.MORE if is_usual else logging.INFO
             if logger.isEnabledFor(level):
                 facts = record.facts(scope["method"], scope["path"])
                 logger.log(level, "%s", line(facts), extra={log.FACTS: facts})

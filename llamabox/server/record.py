@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +13,9 @@ from starlette.types import Scope
 from llamabox.engine.events import Timings
 
 KEY = "llamabox.record"
+
+RUNNING: ContextVar[set[RequestRecord]] = ContextVar("running")
+"""The requests that run on this connection, as listener.py made it: a client that is cut off is so for all of them."""
 
 
 class Counted(Protocol):
@@ -22,7 +26,7 @@ class Counted(Protocol):
     timings: Timings
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RequestRecord:
     """Made by the outermost middleware, filled on the way."""
 
@@ -34,6 +38,7 @@ class RequestRecord:
     n_sequences: int = 1  # that share each prompt
     choices: Sequence[Counted] = ()
     notes: dict[str, Any] = field(default_factory=dict)  # what else there is to tell, in the order of the line
+    cut_off: str = ""  # by which limit the client was found too slow to be answered further
 
     def begin(self) -> bool:
         """The first token is there; False where there was one before."""
@@ -41,6 +46,10 @@ class RequestRecord:
             return False
         self.first_token = time.perf_counter()
         return True
+
+    def cut(self, why: str) -> None:
+        """The client is cut off. The first limit that it meets is the one to tell."""
+        self.cut_off = self.cut_off or why
 
     def facts(self, method: str, path: str) -> dict[str, Any]:
         """What there is to tell, in the order of the line. Times in milliseconds."""
@@ -60,6 +69,8 @@ class RequestRecord:
             facts["ttft_ms"] = round(1e3 * (self.first_token - self.started), 1)
         facts |= self.notes
         facts["total_ms"] = round(1e3 * (time.perf_counter() - self.started), 1)
+        if self.cut_off:
+            facts["cut_off"] = self.cut_off
         return facts
 
 

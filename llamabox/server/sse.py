@@ -10,8 +10,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from llamabox.errors import LlamaboxError
+from llamabox.errors import ClientTooSlow, LlamaboxError
 from llamabox.server.errors import error_event
+from llamabox.server.record import record_of
 
 PING = b":\n\n"
 
@@ -58,7 +59,7 @@ class EventStream(Response):
                 await send(self._start(scope, with_trailers=with_trailers))
                 if is_silent and self._ping_interval:
                     await self._send(self._ping_text(), send)
-                await self._send_all(first, send)
+                await self._send_all(first, scope, send)
             finally:
                 first.cancel()
                 await asyncio.wait((first,))
@@ -82,7 +83,7 @@ class EventStream(Response):
             "trailers": with_trailers,
         }
 
-    async def _send_all(self, first: asyncio.Task[bytes | None], send: Send) -> None:
+    async def _send_all(self, first: asyncio.Task[bytes | None], scope: Scope, send: Send) -> None:
         pinging = asyncio.create_task(self._ping(send))
         try:
             chunk = await first
@@ -91,6 +92,8 @@ class EventStream(Response):
                     await self._send(chunk, send)
                 chunk = await self._next()
         except LlamaboxError as exc:
+            if isinstance(exc, ClientTooSlow):
+                record_of(scope).cut(exc.message)
             await self._send(self._failed(exc), send)
         finally:
             pinging.cancel()

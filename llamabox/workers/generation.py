@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart
-from llamabox.errors import LlamaboxError, ServerFault
+from llamabox.errors import ClientTooSlow, LlamaboxError
 from llamabox.workers.protocol import Submit, read_error
 
 MAX_LAG = 4096
@@ -93,7 +93,7 @@ class Generation:
         if len(self._events) >= self._max_lag or self._n_probs > MAX_LAG_PROBS:
             n_waiting = len(self._events)
             self._forget()
-            self.fail(ServerFault(f"the client is too slow: {n_waiting} events were waiting for it"))
+            self.fail(ClientTooSlow(f"the client is too slow: {n_waiting} events were waiting for it"))
             return
         self._events.append(event)
         self._n_probs += _n_probs(event)

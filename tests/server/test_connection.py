@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from llamabox.errors import ServerFault, Unavailable
+from llamabox.errors import ClientTooSlow, ServerFault, Unavailable
 from llamabox.server.config import ServerConfig
 from tests.server.fake_client import INFO, FakeTextClient, delta, finished, saying, started
 from tests.server.harness import events, running
@@ -128,7 +128,14 @@ def test_headers_wait_for_the_first_event_and_later_errors_are_events() -> None:
     asyncio.run(scene("/v1/completions"))
 
 
-def test_a_client_that_stops_reading_is_dropped() -> None:
+def lines_of_cut_off(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log says of clients that were too slow."""
+    return [line for line in caplog.messages if "cut_off=the client is too slow: " in line]
+
+
+def test_a_client_that_stops_reading_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "llamabox")
+
     async def scene() -> None:
         config = ServerConfig(stall_timeout=0.2)
         async with running(FakeTextClient(), config) as server:
@@ -145,6 +152,38 @@ def test_a_client_that_stops_reading_is_dropped() -> None:
             writer.transport.abort()
 
     asyncio.run(scene())
+    (line,) = lines_of_cut_off(caplog)
+    assert " POST /completion 200 " in line
+    assert line.endswith(" for 0.2 s")
+
+
+@pytest.mark.parametrize("reads_again", [True, False])
+def test_a_client_whose_events_pile_up_is_dropped_and_the_log_says_why(
+    caplog: pytest.LogCaptureFixture, reads_again: bool
+) -> None:
+    """Once, also where its socket is found stuck afterwards."""
+    caplog.set_level("INFO", "llamabox")
+
+    async def scene() -> None:
+        async with running(FakeTextClient(), ServerConfig(stall_timeout=0.2)) as server:
+            reader, writer = await server.post_raw("/completion", {"prompt": "a", "stream": True})
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            generation = await server.client.submitted()
+            generation.push(started(generation.submit))
+            for n in range(1, 33):
+                generation.push(delta(generation.submit, "x" * (1 << 20 if not reads_again else 1), n))
+            generation.fail(ClientTooSlow("the client is too slow: 17 events were waiting for it"))
+            if reads_again:
+                writer.transport.resume_reading()  # type: ignore[attr-defined]
+                assert b"17 events" in await reader.readuntil(b"0\r\n\r\n")
+            await server.app.state.services.lifecycle.drained()
+            writer.transport.abort()
+
+    asyncio.run(scene())
+    (line,) = lines_of_cut_off(caplog)
+    assert " POST /completion 200 " in line
+    if reads_again:
+        assert line.endswith(": 17 events were waiting for it")
 
 
 def test_a_silent_stream_is_pinged_unless_the_client_refuses() -> None:

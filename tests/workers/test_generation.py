@@ -8,7 +8,7 @@ import pytest
 
 from llamabox.engine.events import Delta, Likely, Timings, TokenProbs
 from llamabox.engine.request import GenerationParams
-from llamabox.errors import ServerFault
+from llamabox.errors import ClientTooSlow
 from llamabox.workers.generation import MAX_LAG_PROBS, Generation
 from llamabox.workers.protocol import Submit
 
@@ -35,7 +35,7 @@ def test_who_is_too_slow_is_dropped(n_probs: int, n_taken: int) -> None:
         assert left == []
         events.push(delta(n_probs))
         assert left == [False]
-        with pytest.raises(ServerFault, match="too slow"):
+        with pytest.raises(ClientTooSlow, match="too slow"):
             await events.batch()
 
     asyncio.run(scene())
