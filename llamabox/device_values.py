@@ -17,12 +17,16 @@ MAX_RPC_SERVERS = 16
 """GGML_RPC_MAX_SERVERS."""
 
 
+HOST = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?"
+"""Parts between dots, of which none is empty."""
+
+
 def rpc_servers(text: str) -> tuple[str, ...]:
     """`HOST:PORT` separated by commas. IPv4 addresses or names: ggml's client knows no others."""
     found = names(text)
     for one in found:
         host, _, port = one.rpartition(":")
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", host) or not re.fullmatch(r"[0-9]{1,5}", port):
+        if not re.fullmatch(HOST, host) or not re.fullmatch(r"[0-9]{1,5}", port):
             raise ValueError("expected HOST:PORT, as 192.168.0.7:50052, with an IPv4 address or a name")
         if not 1 <= int(port) <= 65535:
             raise ValueError(f"{one}: expected a port of 1 to 65535")

@@ -22,7 +22,10 @@ VALUES = ("engine.request", "engine.events", "imaging.config", "imaging.job", "i
 
 MESSAGES = ("workers.protocol", "workers.messages", "workers.text_messages", "workers.image_messages", "workers.wire")
 
-INSIDE_A_WORKER = ("workers.channel", "workers.orphan", "workers.sigterm", *MESSAGES, "workers.text_config")
+INSIDE_A_WORKER = (
+    *("workers.channel", "workers.escape", "workers.orphan", "workers.pulse", "workers.sigterm", "workers.text_config"),
+    *MESSAGES,
+)
 """What both ends of the process boundary are made of, and what every worker does alike."""
 
 # For each part of the house, what else of the house it may import. The longest prefix of a module's name counts, and
@@ -32,6 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "masking": (),
     "log_writer": (),
     "log": ("errors", "masking", "log_writer"),
+    "background": (),
     "cgroups": (),
     "processors": ("cgroups",),
     "caches": (),
@@ -47,13 +51,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "imaging.job": ("errors",),
     "imaging.events": ("errors",),
     "chat": ("errors", "log"),
-    "workers": ("errors", "log", *VALUES),
+    "workers": ("errors", "log", "background", *VALUES),
     "workers.text": ("errors", "log", "cgroups", "processors", "bindings", "engine", *INSIDE_A_WORKER),
     "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
     "workers.rpc": ("errors", "log", "bindings", "rpc.cache", "rpc.settings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),
-    "rpc": ("errors", "log", "caches"),
-    "server": ("errors", "log", "chat", "workers", *VALUES),
+    "rpc": ("errors", "log", "background", "caches"),
+    "server": ("errors", "log", "background", "chat", "workers", *VALUES),
 }
 
 LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.vocab", "bindings.batch", "engine.runner")

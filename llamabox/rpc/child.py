@@ -12,6 +12,7 @@ import sys
 
 import orjson
 
+from llamabox import background
 from llamabox.errors import LlamaboxError, ServerFault, from_wire
 from llamabox.rpc.settings import READY, Settings
 
@@ -37,7 +38,7 @@ class Child:
         self.last_line = ""
         self._process = process
         self._control = control
-        self._lines = asyncio.create_task(self._log_lines())
+        self._lines = asyncio.create_task(self._log_lines())  # `ended` awaits it
         self._is_ready = False
 
     @classmethod
@@ -149,7 +150,7 @@ class Nursery:
     def fill(self) -> None:
         """Returns at once."""
         if self._spare is None and (self._filling is None or self._filling.done()):
-            self._filling = asyncio.create_task(self._fill())
+            self._filling = background.spawn(self._fill(), "keeping a process ready for a client")
 
     async def close(self) -> None:
         if self._filling is not None:

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llamabox import log
+from llamabox import background, log
 from llamabox.errors import ListenError, LlamaboxError
 from llamabox.rpc import allow, hello
 from llamabox.rpc.cache import TensorCache
@@ -76,7 +76,7 @@ class RpcListener:
         self._hangups.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+        task = background.spawn(work, "serving RPC clients")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -90,12 +90,19 @@ class RpcListener:
                 logger.warning("cannot accept: %s", error.strerror)
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
-            peer = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
-            if not allow.is_allowed(address[0], self._config.allow):
-                logger.warning("%s turned away: --rpc-server-allow does not have its address", peer)
+            try:
+                self._meet(sock, address)
+            except Exception:  # one client must not make us deaf for all
+                logger.exception("a client could not be let in")
                 sock.close()
-                continue
-            self._await_hello(sock, peer)
+
+    def _meet(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        peer = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+        if not allow.is_allowed(address[0], self._config.allow):
+            logger.warning("%s turned away: --rpc-server-allow does not have its address", peer)
+            sock.close()
+            return
+        self._await_hello(sock, peer)
 
     def _await_hello(self, sock: socket.socket, peer: str) -> None:
         if len(self._waiting) >= MAX_WAITING:

@@ -27,6 +27,7 @@ from hypercorn.events import Event, Updated
 from hypercorn.utils import wrap_app
 from starlette.types import ASGIApp
 
+from llamabox import background
 from llamabox.server.arrival import KEY as ARRIVAL
 from llamabox.server.arrival import Arrival
 from llamabox.server.config import ServerConfig
@@ -101,7 +102,7 @@ class Listener:
             _probe_when_idle(sock, self._conn_idle)
             serve = partial(self._serve, is_loopback=_is_loopback(sock))
             self._servers.append(await asyncio.start_server(serve, sock=sock, backlog=BACKLOG, **self._tls))
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._sweeper = background.spawn(self._sweep(), "the sweep for clients that are too slow")
 
     async def stop_accepting(self) -> None:
         """No new connection; idle ones are closed, busy ones after their reply."""
@@ -164,11 +165,17 @@ class Listener:
         while True:
             await asyncio.sleep(self._stall_timeout / 4)
             for connection in self._connections:
-                n_unsent = connection.transport.get_write_buffer_size()
-                if n_unsent != connection.n_unsent:
-                    connection.n_unsent, connection.since = n_unsent, time()
-                elif n_unsent and time() - connection.since >= self._stall_timeout:
-                    self._cut_off(connection)
+                try:
+                    self._look(connection, time())
+                except Exception:  # one connection must not end the sweep for all
+                    logger.exception("a connection could not be looked at")
+
+    def _look(self, connection: Connection, now: float) -> None:
+        n_unsent = connection.transport.get_write_buffer_size()
+        if n_unsent != connection.n_unsent:
+            connection.n_unsent, connection.since = n_unsent, now
+        elif n_unsent and now - connection.since >= self._stall_timeout:
+            self._cut_off(connection)
 
     def _cut_off(self, connection: Connection) -> None:
         """The log says so in the line of each request that this ends, or in one of its own."""

@@ -81,6 +81,8 @@ async def _connect(endpoint: str) -> tuple[asyncio.StreamReader, asyncio.StreamW
         raise Unusable(f"no connection within {PATIENCE:g} s: the machine or the link is down") from None
     except OSError as error:
         raise Unusable(_words(error)) from None
+    except UnicodeError:  # of the codec for names of machines
+        raise Unusable("that is no name that a machine can have") from None
 
 
 async def _hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, int, int]:

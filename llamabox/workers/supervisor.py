@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llamabox import background
 from llamabox.workers.channel import AsyncChannel
 from llamabox.workers.huge_pages import huge_pages
 from llamabox.workers.protocol import Shutdown
@@ -138,13 +139,18 @@ class Supervisor:
     def start(self) -> None:
         """Returns at once; the first process is spawned by a task."""
         assert self._lives is None, "a supervisor starts once"
-        self._lives = asyncio.create_task(self._run(), name=f"supervisor of {self._module}")
+        self._lives = background.spawn(self._run(), f"the supervisor of {self._module}")
 
     def restart(self) -> None:
         """Kill the worker that runs and start another without delay. Neither a death nor counted as a restart."""
         assert self._worker is not None, "there is no worker to replace"
         self._is_replacing = True
         self._worker.signal(signal.SIGKILL)
+
+    def kill(self) -> None:
+        """Kill the worker that runs, if one does: a death."""
+        if self._worker is not None:
+            self._worker.signal(signal.SIGKILL)
 
     async def stop(self, grace: float) -> None:
         """Shutdown message; after `grace` seconds SIGTERM, a second later SIGKILL. Returns when the process is reaped.
@@ -172,6 +178,22 @@ class Supervisor:
             self._lives.cancel()
 
     async def _run(self) -> None:
+        """All lives. What nobody expected of one, or of what it needs to start, counts as its death."""
+        while not self._stopping.is_set():
+            try:
+                await self._run_on()
+                return
+            except Exception as error:
+                how = f"cannot be kept running: {error!r}"
+                logger.exception("the worker %s %s", self._module, how)
+                if not self._ended(None, how):
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._backoff.after(0.0)):
+                        await self._stopping.wait()
+                self.n_restarts += 1
+
+    async def _run_on(self) -> None:
         clock = asyncio.get_running_loop().time
         if not await self._allowed():
             return

@@ -144,3 +144,12 @@ def test_nobody_there() -> None:
                 await probe(f"no-such-machine.invalid:{port}")
 
         run(main())
+
+
+@pytest.mark.parametrize("host", ["10.0..2", "a" * 64, ".a"])
+def test_what_cannot_be_a_name(host: str) -> None:
+    async def main() -> None:
+        with pytest.raises(Unusable, match="no name that a machine can have"):
+            await probe(f"{host}:50052")
+
+    run(main())

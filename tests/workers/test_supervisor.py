@@ -63,3 +63,52 @@ def test_stopping_calls_a_planned_restart_off(tmp_path: Path, caplog: pytest.Log
     run(main())
     assert "next start of fake_worker in 3600 s" in caplog.text
     assert "does not end" not in caplog.text
+
+
+@pytest.mark.parametrize("where", ["what it needs", "its session"])
+def test_what_nobody_expects_is_a_death_and_not_the_end_of_all_lives(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    """As when the name of an RPC server cannot be encoded: the server said "Loading model" for ever."""
+    n_calls = 0
+
+    def fail_once() -> None:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 1:
+            raise UnicodeError("label empty or too long")
+
+    async def may_start() -> bool:
+        if where == "what it needs":
+            fail_once()
+        return True
+
+    async def session(channel: AsyncChannel) -> float:
+        if where == "its session":
+            fail_once()
+        channel.send(Configure(TextConfig(model="exit")))
+        await channel.serve(lambda _: None)
+        return 0.0
+
+    async def main() -> None:
+        endings: list[tuple[int | None, str]] = []
+        ended = asyncio.Event()
+
+        def again(code: int | None, how: str) -> bool:
+            endings.append((code, how))
+            if len(endings) == 2:
+                ended.set()
+            return len(endings) < 2
+
+        env = worker_env(tmp_path / "lives")
+        backoff = Backoff(first=0.01, most=0.01)
+        supervisor = Supervisor("fake_worker", session, again, env=env, backoff=backoff, may_start=may_start)
+        supervisor.start()
+        await ended.wait()
+        await supervisor.stop(grace=1.0)
+        how = "cannot be kept running: UnicodeError('label empty or too long')"
+        assert endings == [(None, how), (3, "exited with code 3")]
+        assert supervisor.n_restarts == 1
+
+    run(main())
+    assert "Traceback" in caplog.text

@@ -111,7 +111,7 @@ def watch(endpoints: Sequence[str]) -> Links | None:
     names = {}
     for endpoint in endpoints:
         host, _, port = endpoint.rpartition(":")
-        with contextlib.suppress(OSError):  # it is shown by its address then
+        with contextlib.suppress(OSError, UnicodeError):  # it is shown by its address then
             names[socket.gethostbyname(host), int(port)] = endpoint
     links = Links(names, _end)
     links.start()
