@@ -197,6 +197,7 @@ def compose_images(parsed: Parsed, text: TextConfig, server: ServerConfig) -> Im
         flash_attn=text.flash_attn == "on",
         mmap=text.mmap,
         n_parallel=text.n_parallel,
+        hang_timeout=text.hang_timeout,
         seed=-1 if seed == RANDOM_SEED else seed,
         verbosity=text.verbosity,
         log_colors=text.log_colors,

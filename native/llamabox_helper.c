@@ -114,8 +114,16 @@ void lb_log_install(void) {
 
 // ---- abort and load progress -----------------------------------------------------------------------------------
 
+static int64_t n_nodes;
+
 bool lb_abort_callback(void * data) {
+    // Not an atomic increment: where two contexts compute at a time a count may be lost, which nobody misses.
+    __atomic_store_n(&n_nodes, __atomic_load_n(&n_nodes, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
     return __atomic_load_n((const int32_t *) data, __ATOMIC_RELAXED) != 0;
+}
+
+int64_t lb_n_nodes(void) {
+    return __atomic_load_n(&n_nodes, __ATOMIC_RELAXED);
 }
 
 void lb_abort_set(int32_t * flag, int32_t value) {

@@ -9,7 +9,7 @@
 #include "llamabox_log.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 7 };
+enum { LB_INTERFACE = 8 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
@@ -43,6 +43,10 @@ void lb_log_callback(enum ggml_log_level level, const char * text, void * user_d
 
 // A ggml_abort_callback; data is an int32_t of the caller's, non-zero to stop the decode.
 bool lb_abort_callback(void * data);
+
+// How often it was called: once for each node of a graph that a CPU computes. Whoever sees it change knows that some
+// decode gets on. Any thread.
+int64_t lb_n_nodes(void);
 
 // Set the flag that lb_abort_callback reads. Any thread.
 void lb_abort_set(int32_t * flag, int32_t value);

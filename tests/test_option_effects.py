@@ -56,6 +56,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--log-verbose": Shown(f"{SERVER}::test_the_log_in_colours_and_with_prompts"),
     "--log-verbosity": Shown(f"{SERVER}::test_verbosity"),
     "--log-colors": Shown(f"{SERVER}::test_the_log_in_colours_and_with_prompts"),
+    "--hang-timeout": Shown("e2e/test_hangs.py::test_stopped_while_streams_run_and_while_idle"),
     "--log-json": Shown("test_cli.py::test_with_json_logs_everything_on_stderr_is_json"),
     "--native": Shown("test_cli.py::test_missing_native_libraries"),
     # server

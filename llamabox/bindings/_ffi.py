@@ -11,7 +11,7 @@ from llamabox.bindings import prefix as prefixes
 from llamabox.bindings.prefix import REBUILD, Prefix
 from llamabox.errors import NativeMismatch
 
-INTERFACE = 7
+INTERFACE = 8
 """LB_INTERFACE of native/llamabox_helper.h that this package is written for."""
 
 IMAGES_INTERFACE = 1

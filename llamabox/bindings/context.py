@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from llamabox.bindings._ffi import Native
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.memory import Memory
 from llamabox.bindings.model import Model
@@ -250,6 +251,11 @@ class Context:
         self.decode(batch)
         self.synchronize()
         self.memory.clear()
+
+
+def n_nodes(native: Native) -> int:
+    """How many nodes of graphs this process' CPU backend has computed: it changes while a decode gets on."""
+    return int(native.lib.lb_n_nodes())
 
 
 def check_decode(code: int, batch: Batch) -> None:

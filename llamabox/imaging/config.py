@@ -43,6 +43,7 @@ class ImageConfig:
     max_width: int = 1024  # pixels
     max_height: int = 1024
     n_parallel: int = 1  # jobs that may wait, beside the one that is drawn
+    hang_timeout: float = 60.0  # seconds without a sign of life after which the worker is killed; 0: never
     verbosity: int = 0
     log_colors: bool = False
     log_json: bool = False

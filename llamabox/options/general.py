@@ -22,6 +22,10 @@ GENERAL_OPTIONS = (
     ),
     switch(GENERAL, "--log-json", "text.log_json", "log JSON, an object a line, never coloured"),
     valued(
+        GENERAL, "--hang-timeout", "text.hang_timeout", v.number(0, 10**6), env="LLAMABOX_HANG_TIMEOUT", metavar="S",
+        text="seconds without a sign of life after which a worker process is killed and another started; 0 is never",
+    ),
+    valued(
         GENERAL, "--native", "text.native", v.word, metavar="DIR", env="LLAMABOX_NATIVE",
         text="use the native libraries that build_native.py put there", default="those inside the package",
     ),

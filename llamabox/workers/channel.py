@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import cast
 
 from llamabox.errors import ServerFault
-from llamabox.workers.protocol import PREFIX, Message, decode, encode, frame_length
+from llamabox.workers.protocol import PREFIX, Beat, Message, decode, encode, frame_length
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,13 @@ class BlockingChannel:
             if not self._gone and not self._closing:
                 self._unsent.append(message)
                 self._changed.notify_all()
+
+    def beat(self) -> None:
+        """A sign of life, unless the peer has something unread of us already."""
+        with self._changed:
+            has_unsent = bool(self._unsent)
+        if not has_unsent:
+            self.send(Beat())
 
     def close(self, timeout: float = 5.0) -> None:
         """Sends what is unsent, for at most `timeout` seconds, then ends both directions. Idempotent."""

@@ -49,7 +49,13 @@ class TextClient(WorkerClient[ModelInfo]):
         max_waiting: int = MAX_WAITING,
     ) -> None:
         where = f" over the RPC servers {', '.join(config.rpc_servers)}" if config.rpc_servers else ""
-        super().__init__("text", config.model + where, module=module, env=env, backoff=backoff)
+        super().__init__(
+            *("text", config.model + where),
+            module=module,
+            env=env,
+            backoff=backoff,
+            hang_timeout=config.hang_timeout,
+        )
         self.config = config
         self.on_step: Callable[[StepTimes], None] = lambda times: None
         self._past = Activity()  # of the workers that ended

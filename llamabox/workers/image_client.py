@@ -66,7 +66,9 @@ class ImageClient(WorkerClient[ImageModelInfo]):
         max_lag: int = MAX_LAG,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__("image", config.model, module=module, env=env, backoff=backoff)
+        super().__init__(
+            *("image", config.model), module=module, env=env, backoff=backoff, hang_timeout=config.hang_timeout
+        )
         self.config = config
         self.on_drawn: Callable[[Drawn], None] = lambda drawn: None  # of every image, also those nobody wants any more
         self._running: Drawing | None = None  # what the worker has, also when nobody wants it any more

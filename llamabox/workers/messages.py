@@ -32,11 +32,17 @@ class StopAsked:
     """Somebody sent the worker a SIGTERM: it goes on, and the server is to stop everything in order."""
 
 
-CommonMessage = Shutdown | Loading | LoadFailed | StopAsked
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The worker gets on with what it does, or has nothing to do. Whoever says something else says so as well."""
+
+
+CommonMessage = Shutdown | Loading | LoadFailed | StopAsked | Beat
 
 WIRES: dict[type[Any], Wire] = {
     Shutdown: header_only("shutdown", lambda fields: Shutdown(**fields)),
     Loading: header_only("loading", lambda fields: Loading(**fields)),
     LoadFailed: header_only("load_failed", lambda fields: LoadFailed(**fields)),
     StopAsked: header_only("stop_asked", lambda fields: StopAsked(**fields)),
+    Beat: header_only("beat", lambda fields: Beat(**fields)),
 }

@@ -1,7 +1,7 @@
 """The messages between the server process and its workers, and their encoding.
 
     server → worker          Shutdown
-    worker → server          Loading · LoadFailed · StopAsked
+    worker → server          Loading · LoadFailed · StopAsked · Beat
 
     server → text worker     Configure · Submit · SubmitAll · Embed · Abort · Call
     text worker → server     Ready · Step · Vectors · Reply
@@ -27,7 +27,7 @@ import orjson
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, from_wire
 from llamabox.workers import image_messages, messages, text_messages
 from llamabox.workers.image_messages import Cancel, ConfigureImages, Draw, ImageMessage, ImagesReady, Told
-from llamabox.workers.messages import CommonMessage, LoadFailed, Loading, Shutdown, StopAsked
+from llamabox.workers.messages import Beat, CommonMessage, LoadFailed, Loading, Shutdown, StopAsked
 from llamabox.workers.text_messages import (
     Abort,
     Call,
@@ -47,6 +47,7 @@ __all__ = [
     "MAX_FRAME",
     "PREFIX",
     "Abort",
+    "Beat",
     "Call",
     "Cancel",
     "Configure",

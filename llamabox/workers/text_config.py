@@ -72,6 +72,7 @@ class TextConfig:
     log_json: bool = False
     grammar: str = ""  # that most requests follow: compiled at the start, and refused there if it is wrong
     json_schema: str = ""  # the same; at most one of the two
+    hang_timeout: float = 60.0  # seconds without a sign of life after which the worker is killed; 0: never
     native: str | None = None  # the native prefix; None: the one inside the package
 
 

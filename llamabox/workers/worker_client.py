@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Generic, TypeVar
 
+from llamabox import background, log
 from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, Unavailable
 from llamabox.workers.channel import AsyncChannel
-from llamabox.workers.protocol import LoadFailed, Loading, Message, StopAsked, read_error
+from llamabox.workers.protocol import Beat, LoadFailed, Loading, Message, StopAsked, read_error
 from llamabox.workers.supervisor import Backoff, Supervisor
+from llamabox.workers.vigil import Vigil, is_traced
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +49,17 @@ class WorkerClient(ABC, Generic[Info]):
     what the worker is for.
     """
 
-    def __init__(self, kind: str, model: str, *, module: str, env: Mapping[str, str], backoff: Backoff | None) -> None:
-        """`kind` is the worker's in messages, `model` the file that it is to load."""
+    def __init__(
+        self,
+        kind: str,
+        model: str,
+        *,
+        module: str,
+        env: Mapping[str, str],
+        backoff: Backoff | None,
+        hang_timeout: float,
+    ) -> None:
+        """`kind` is the worker's in messages, `model` the file that it is to load, `hang_timeout` as in TextConfig."""
         self.state = WorkerState.LOADING
         self.progress = 0.0
         self.info: Info | None = None
@@ -62,6 +73,8 @@ class WorkerClient(ABC, Generic[Info]):
         )
         self._channel: AsyncChannel | None = None  # None also for a worker that is given up
         self._is_planned = False  # the restart that is under way
+        self._hang_timeout = hang_timeout
+        self._vigil: Vigil | None = None  # over the worker that runs
         self._ready_since: float | None = None
 
     @property
@@ -148,6 +161,7 @@ class WorkerClient(ABC, Generic[Info]):
         self._load_error = None
         self.progress = 0.0
         channel.send(self._configure())
+        watching = background.spawn(self._watch(channel), f"the vigil over the {self._kind} worker")
         try:
             await channel.serve(self._dispatch)
         except ChannelBroken as exc:
@@ -155,13 +169,37 @@ class WorkerClient(ABC, Generic[Info]):
         except Exception:  # nobody else would see it, and a worker that nobody reads must not look alive
             logger.exception("a message of the %s worker could not be handled: taking it for dead", self._kind)
         finally:
+            watching.cancel()
             self._end_session()
         return 0.0 if self._ready_since is None else time.monotonic() - self._ready_since
+
+    async def _watch(self, channel: AsyncChannel) -> None:
+        """A worker that is silent for too long is killed; all else is as with any death."""
+        if not self._hang_timeout:
+            return
+        self._vigil = Vigil(self._hang_timeout)
+        await self._vigil.wait(self._is_traced)
+        sentence = f"the {self._kind} worker gave no sign of life for {self._vigil.limit:.3g} s"
+        logger.error("%s (--hang-timeout): killing it", sentence)
+        if self.info is None:
+            self._load_error = NativeError(f"{sentence} while it loaded {self._model}")
+        self._supervisor.kill()
+        channel.close()
+
+    def _is_traced(self) -> bool:
+        if not is_traced(self.pid):
+            return False
+        logger.log(log.MORE, "the %s worker is silent, and left alone because a debugger holds it", self._kind)
+        return True
 
     def _dispatch(self, message: Message) -> None:
         if self._channel is None:  # what a worker that is given up had already sent
             return
+        if self._vigil is not None:
+            self._vigil.heard()
         match message:
+            case Beat():
+                pass
             case Loading():
                 self.progress = message.progress
                 self._notify()

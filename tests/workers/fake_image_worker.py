@@ -6,6 +6,7 @@
     cancel       the same, but at once
     refuse       cannot be loaded
     gated        waits at the gate while it loads
+    faulty       loads; its reader fails at the first job
 
 Lives are counted in the file that FAKE_LIVES names. FAKE_GATE names a pipe: what waits at the gate takes a byte of it.
 A job's prompt is a command, see `FakePipeline.draw`.
@@ -25,6 +26,7 @@ from llamabox.errors import InvalidRequest, ModelLoadError
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Progress
 from llamabox.imaging.job import ImageJob
+from llamabox.workers.image.loop import Loop
 from llamabox.workers.sigterm import block_sigterm
 
 
@@ -58,6 +60,8 @@ class FakePipeline:
         on_progress(0.5)
         if script == "refuse":
             raise ModelLoadError("fake.gguf is no model")
+        if script == "faulty":
+            Loop.take = lambda loop, job: 1 // 0  # type: ignore[method-assign,assignment]
         pipeline = cls(config, can_cancel=script == "cancel")
         if script == "gated":
             pipeline.wait()

@@ -8,6 +8,8 @@
     SIGxxx       kills itself with that signal while loading
     stall        says that it has loaded half, and then no more
     hang         loads; obeys neither Shutdown nor SIGTERM
+    slow         takes ten times the limit for silence to load
+    stopped      is stopped while it loads, as by SIGSTOP
     deaf         loads; then never reads again
 
 Lives are counted in the file that FAKE_LIVES names. A request's prompt is a command, see `Worker.submit`.
@@ -16,11 +18,13 @@ FAKE_NO_DEATHSIG leaves the end of file as the only sign of the server's death.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,6 +56,7 @@ from llamabox.workers.protocol import (
     Submit,
     SubmitAll,
 )
+from llamabox.workers.pulse import Pulse
 from llamabox.workers.text_config import ModelInfo
 
 INFO = ModelInfo(
@@ -125,6 +130,9 @@ class Worker:
     def run(self) -> None:
         configure = self.channel.receive()
         assert isinstance(configure, Configure)
+        self.limit = configure.config.hang_timeout
+        self.pulse = Pulse(self.channel, self.limit)
+        self.pulse.start()
         self.load(configure.config.model.split(","))
         while (message := self.channel.receive()) is not None:
             match message:
@@ -159,6 +167,10 @@ class Worker:
                 sys.exit(3)
             case "stall":
                 forever()
+            case "slow":
+                time.sleep(10 * self.limit)
+            case "stopped":
+                die("SIGSTOP")
             case "hang":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             case script if script.startswith("SIG"):
@@ -168,7 +180,9 @@ class Worker:
             forever()
 
     def submit(self, submit: Submit) -> None:
-        """echo WORD.. · each N (in n sequences) · hold · flood N · fail · die SIGxxx · garbage
+        """echo WORD.. · each N (in n sequences) · hold · flood N · fail · die SIGxxx · garbage · block · clutch
+
+        block calls C and never returns; clutch keeps the interpreter's lock meanwhile.
 
         later WORD.. is an echo from the second life on, and before that a prompt that is never through.
         """
@@ -198,6 +212,11 @@ class Worker:
                 self.channel.send(Step([started(key), delta(key, "a"), Failed(key, 0, to_wire(error))]))
             case "die":
                 die(words[0])
+            case "block":
+                with self.pulse.work("a step"):
+                    ctypes.CDLL(None).pause()
+            case "clutch":
+                ctypes.PyDLL(None).pause()
             case "garbage":
                 os.write(self.fd, b"\xff" * 64)
 
@@ -226,5 +245,7 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if "FAKE_NO_DEATHSIG" not in os.environ:
         die_with_parent()
+    PR_SET_PTRACER, ANYBODY = 0x59616D61, ctypes.c_ulong(-1)
+    ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANYBODY)
     assert threading.active_count() == 1
     Worker(int(sys.argv[1])).run()

@@ -39,7 +39,10 @@ def worker_env(lives: Path) -> dict[str, str]:
 
 def make_client(lives: Path, script: str = "fine", **arguments: Any) -> TextClient:
     arguments.setdefault("backoff", Backoff(first=0.01, most=0.05))
-    return TextClient(TextConfig(model=script), module="fake_worker", env=worker_env(lives), **arguments)
+    hang_timeout = arguments.pop("hang_timeout", 60.0)
+    return TextClient(
+        TextConfig(model=script, hang_timeout=hang_timeout), module="fake_worker", env=worker_env(lives), **arguments
+    )
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from llamabox.imaging.events import Event, Failed, Finished, Started
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Cancel, Draw, Message, Shutdown, Told
+from llamabox.workers.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,10 @@ class Draws(Protocol):
 class Loop:
     """Draws on the thread that calls `run`. All other methods may be called from any thread."""
 
-    def __init__(self, channel: BlockingChannel, pipeline: Draws) -> None:
+    def __init__(self, channel: BlockingChannel, pipeline: Draws, pulse: Pulse) -> None:
         self._channel = channel
         self._pipeline = pipeline
+        self._pulse = pulse
         self._jobs: queue.SimpleQueue[ImageJob | None] = queue.SimpleQueue()  # None: the end
         self._lock = threading.Lock()  # guards the three below, and that a cancel meets the job it is for
         self._drawn: str | None = None  # the id of the job that is drawn
@@ -49,7 +51,8 @@ class Loop:
         """Serve until `end`."""
         while (job := self._jobs.get()) is not None:
             self._channel.send(Told(Started(job.request_id)))
-            self._channel.send(Told(self._draw(job)))
+            with self._pulse.work("drawing", computes=True):
+                self._channel.send(Told(self._draw(job)))
 
     def take(self, job: ImageJob) -> None:
         """Draw it, after those that were taken before."""

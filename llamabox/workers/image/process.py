@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 from llamabox import log
@@ -13,18 +14,26 @@ from llamabox.bindings.spin import spin_briefly
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.imaging.config import ImageConfig
 from llamabox.workers.channel import BlockingChannel
+from llamabox.workers.escape import end_on_escape
 from llamabox.workers.image.loop import Draws, Loop, Reader
 from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.protocol import ConfigureImages, ImagesReady, LoadFailed, Loading
+from llamabox.workers.pulse import Pulse
 from llamabox.workers.sigterm import watch_sigterm
 
 Load = Callable[[ImageConfig, Callable[[float], None]], Draws]
 """Loads a model, telling the progress from 0 to 1. Raises LlamaboxError for one that cannot be served."""
 
 
+CPU_SHARE = 0.2
+"""Seconds of this process' CPU time that count as progress: a step, or a picture's decoding, may take minutes and says
+nothing meanwhile. The pulse itself takes as many in an hour."""
+
+
 def run(fd: int, load: Load) -> int:
     """The whole life of the worker whose socket is `fd`, with SIGTERM blocked. Returns the exit code."""
     die_with_parent()
+    end_on_escape()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server, which stops us in order
     channel = BlockingChannel.from_fd(fd)
     stopping = threading.Event()
@@ -46,11 +55,14 @@ def run(fd: int, load: Load) -> int:
 
 def serve(channel: BlockingChannel, config: ImageConfig, stopping: threading.Event, load: Load) -> None:
     """Load, then draw until Shutdown. Raises what keeps it from loading."""
+    pulse = Pulse(channel, config.hang_timeout)
+    pulse.start()
     reader = Reader(channel, stopping)
     reader.start()
     spin_briefly(os.environ)
     pipeline = load(config, lambda progress: channel.send(Loading(progress)))
-    loop = Loop(channel, pipeline)
+    pulse.watch(lambda: int(time.process_time() / CPU_SHARE), has_device=True)
+    loop = Loop(channel, pipeline, pulse)
     reader.serve(loop)
     gc.collect()
     gc.freeze()  # what is there now stays: no collection need look at it again

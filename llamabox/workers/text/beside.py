@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+
+from llamabox.workers.escape import WatchedPool
+from llamabox.workers.pulse import Pulse
 
 STACK = 8 << 20
 """Bytes. Four times those with which a grammar is tried out (grammar_check)."""
@@ -16,11 +18,11 @@ class Beside:
     before the engine's thread is given the ones that are meant for computing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pulse: Pulse) -> None:
         earlier = threading.stack_size(STACK)
-        self.masks, self.grammars, self.files = (
-            ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("masks", "grammars", "slot files")
-        )
+        self.masks = WatchedPool(1, "masks", pulse)
+        self.grammars = WatchedPool(1, "grammars", pulse)
+        self.files = WatchedPool(1, "slot files", pulse, is_bounded=False)  # a slow disk holds up nobody else
         for pool in self._all():
             pool.submit(int).result()
         threading.stack_size(earlier)
@@ -30,5 +32,5 @@ class Beside:
         for pool in self._all():
             pool.shutdown(cancel_futures=True)
 
-    def _all(self) -> tuple[ThreadPoolExecutor, ...]:
+    def _all(self) -> tuple[WatchedPool, ...]:
         return self.masks, self.grammars, self.files

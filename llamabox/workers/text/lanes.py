@@ -10,11 +10,12 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from llamabox.engine.embedder import Embedder, Job, Outcome, compute
 from llamabox.errors import ServerFault, to_wire
+from llamabox.workers.escape import WatchedPool
+from llamabox.workers.pulse import Pulse
 from llamabox.workers.text.pooler import LlamaPooler
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Lanes:
         poolers: Sequence[LlamaPooler],
         n_threads: int,
         done: Callable[[Computed], None],
+        pulse: Pulse,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -60,7 +62,7 @@ class Lanes:
         self._free: queue.SimpleQueue[LlamaPooler] = queue.SimpleQueue()
         for pooler in poolers:
             self._free.put(pooler)
-        self._threads = ThreadPoolExecutor(self._n_lanes, thread_name_prefix="embedding lane")
+        self._threads = WatchedPool(self._n_lanes, "embedding lane", pulse, computes=True)
 
     def begin(self) -> None:
         """Give the lanes what waits, as far as they can take it."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from llamabox.workers.protocol import Call, Embed, Submit, SubmitAll
+from llamabox.workers.pulse import Pulse
 
 Text = Submit | Embed | Call
 """What has something to tokenise."""
@@ -18,6 +19,8 @@ MIN_BYTES = 32 * 1024
 
 MIN_TOKENS = 32 * 1024
 
+SECONDS_PER_BYTE = 20e-6
+"""Which a long text may take on the slowest machine."""
 
 STOP_WEIGHT = 8
 """Bytes of text that are tokenised while one character of a stop string is compiled."""
@@ -29,6 +32,12 @@ PROMPT_WEIGHT = 1024
 
 def is_long(message: Text | SubmitAll) -> bool:
     """Whether it would hold up those behind it."""
+    n_texts, n_bytes = _size(message)
+    return n_texts > MIN_TOKENS or n_bytes > MIN_BYTES
+
+
+def _size(message: Text | SubmitAll) -> tuple[int, int]:
+    """Texts and tokens in it, and about so many bytes in them."""
     n_extra = 0
     if isinstance(message, Submit | SubmitAll):
         prompts = [message.prompt] if isinstance(message, Submit) else [prompt for _, prompt in message.prompts]
@@ -39,7 +48,7 @@ def is_long(message: Text | SubmitAll) -> bool:
     else:
         texts = list(_leaves(message.arguments.values()))
     n_bytes = n_extra + sum(len(text) for text in texts if isinstance(text, str))
-    return len(texts) > MIN_TOKENS or n_bytes > MIN_BYTES
+    return len(texts), n_bytes
 
 
 def _leaves(values: Iterable[Any]) -> Iterator[Any]:
@@ -54,9 +63,10 @@ def _leaves(values: Iterable[Any]) -> Iterator[Any]:
 class LongTexts:
     """A thread that does one long message after the other. `put` and `abort` are the reader thread's."""
 
-    def __init__(self, prepare: Callable[[Text], Callable[[], None]]) -> None:
+    def __init__(self, prepare: Callable[[Text], Callable[[], None]], pulse: Pulse) -> None:
         """`prepare` does the work; what it returns hands on the outcome, and is not called for an aborted request."""
         self._prepare = prepare
+        self._pulse = pulse
         self._queue: queue.SimpleQueue[Text] = queue.SimpleQueue()
         self._waiting: Counter[str] = Counter()  # messages that are here, by request
         self._lock = threading.Lock()  # so that no abort falls between the last look and the handing on
@@ -80,13 +90,18 @@ class LongTexts:
     def _run(self) -> None:
         while True:
             message = self._queue.get()
-            if isinstance(message, Call):
-                self._prepare(message)()
-            elif message.request_id in self._waiting:
-                hand_on = self._prepare(message)
-                with self._lock:
-                    if message.request_id in self._waiting:
-                        self._waiting[message.request_id] -= 1
-                        if not self._waiting[message.request_id]:
-                            del self._waiting[message.request_id]
-                        hand_on()
+            n_texts, n_bytes = _size(message)
+            with self._pulse.work("a long text", seconds=SECONDS_PER_BYTE * (n_texts + n_bytes)):
+                self._do(message)
+
+    def _do(self, message: Text) -> None:
+        if isinstance(message, Call):
+            self._prepare(message)()
+        elif message.request_id in self._waiting:
+            hand_on = self._prepare(message)
+            with self._lock:
+                if message.request_id in self._waiting:
+                    self._waiting[message.request_id] -= 1
+                    if not self._waiting[message.request_id]:
+                        del self._waiting[message.request_id]
+                    hand_on()

@@ -16,6 +16,7 @@ from llamabox.engine.request import Request
 from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Abort, Call, Embed, Message, Reply, Shutdown, Step, Submit, SubmitAll
+from llamabox.workers.pulse import Pulse
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.embedding import EmbeddingDesk
 from llamabox.workers.text.grammars import GrammarDesk
@@ -37,15 +38,16 @@ class Reader:
     What is long has a thread of its own: an abort or a short prompt must not wait for it.
     """
 
-    def __init__(self, channel: BlockingChannel, stopping: threading.Event) -> None:
+    def __init__(self, channel: BlockingChannel, stopping: threading.Event, pulse: Pulse) -> None:
         """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
         self._channel = channel
+        self._pulse = pulse
         self._stopping = stopping
         self._intake: Intake | None = None
         self._calls: QuickCalls | None = None
         self._grammars: GrammarDesk | None = None
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self._long_texts = LongTexts(self._prepare)
+        self._long_texts = LongTexts(self._prepare, pulse)
         self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
 
     def start(self) -> None:
@@ -63,7 +65,8 @@ class Reader:
 
     def _run(self) -> None:
         while (message := self._channel.receive()) is not None:
-            self._take(message)
+            with self._pulse.work("reading a message"):
+                self._take(message)
         if not self._stopping.is_set():  # else the process is about to end with a code of its own
             # The server process is gone: nobody is left to answer, and a step in native code cannot be waited for.
             os._exit(0)
@@ -145,6 +148,7 @@ class Loop:
         engine: Engine,
         calls: EngineCalls,
         slots: SlotCalls,
+        pulse: Pulse,
         embedding: EmbeddingDesk | None = None,
         *,
         has_spare_core: bool = False,
@@ -161,6 +165,7 @@ class Loop:
         self._engine = engine
         self._calls = calls
         self._slots = slots
+        self._pulse = pulse
         self._embedding = embedding
         self._sharing = Sharing()
         self._stopping = False
@@ -170,14 +175,18 @@ class Loop:
         """Serve until Shutdown."""
         while not self._stopping:
             self._take_in()
-            if self._embedding is None or self._embedding.is_idle:
-                self._generate(contested=False)
-            elif self._engine.is_idle or self._engine.rest() > 0:
-                self._embed(self._embedding, contested=False)
-            elif self._sharing.embeds_next:
-                self._embed(self._embedding, contested=True)
-            else:
-                self._generate(contested=True)
+            with self._pulse.work("a step", computes=True):
+                self._step()
+
+    def _step(self) -> None:
+        if self._embedding is None or self._embedding.is_idle:
+            self._generate(contested=False)
+        elif self._engine.is_idle or self._engine.rest() > 0:
+            self._embed(self._embedding, contested=False)
+        elif self._sharing.embeds_next:
+            self._embed(self._embedding, contested=True)
+        else:
+            self._generate(contested=True)
 
     def _generate(self, *, contested: bool) -> None:
         start = time.perf_counter()
@@ -240,6 +249,10 @@ class Loop:
         self._do(task)
 
     def _do(self, task: Task) -> None:
+        with self._pulse.work("a task between two steps", computes=True):
+            self._do_now(task)
+
+    def _do_now(self, task: Task) -> None:
         match task:
             case Request():
                 self._submit(task)

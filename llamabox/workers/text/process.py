@@ -14,12 +14,15 @@ from typing import Any
 
 from llamabox import log
 from llamabox.bindings._ffi import Native, load
+from llamabox.bindings.context import n_nodes
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import spin_environment
 from llamabox.errors import InvalidRequest, LlamaboxError, OptionsError, to_wire
 from llamabox.workers.channel import BlockingChannel
+from llamabox.workers.escape import end_on_escape
 from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
+from llamabox.workers.pulse import Pulse
 from llamabox.workers.sigterm import watch_sigterm
 from llamabox.workers.text import slot_file
 from llamabox.workers.text.beside import Beside
@@ -30,7 +33,7 @@ from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.lanes import Lanes
 from llamabox.workers.text.links import watch
-from llamabox.workers.text.loader import TextModel, has_spare_core, infill_format, pair_format, thread_params
+from llamabox.workers.text.loader import TextModel, has_gpu, has_spare_core, infill_format, pair_format, thread_params
 from llamabox.workers.text.loop import Loop, Reader
 from llamabox.workers.text.slot_calls import SlotCalls
 from llamabox.workers.text_config import TextConfig
@@ -44,6 +47,7 @@ SWITCH_INTERVAL = 0.0005
 def run(fd: int) -> int:
     """The whole life of the worker whose socket is `fd`, with SIGTERM blocked. Returns the exit code."""
     die_with_parent()
+    end_on_escape()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server, which stops us in order
     sys.setswitchinterval(SWITCH_INTERVAL)
     channel = BlockingChannel.from_fd(fd)
@@ -65,14 +69,18 @@ def run(fd: int) -> int:
 
 def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Event) -> int:
     """Load, then answer until Shutdown. Raises what keeps it from loading."""
-    reader = Reader(channel, stopping)
+    pulse = Pulse(channel, config.hang_timeout)
+    pulse.start()
+    reader = Reader(channel, stopping, pulse)
     reader.start()
     spin_environment(*thread_params(config), os.environ)
     native = load(config.native)
     links = watch(config.rpc_servers)
     with LogPump(native) as pump:
-        beside = Beside()  # before the model: loading binds this thread to CPUs, which threads that it starts inherit
+        # Before the model: loading binds this thread to CPUs, which threads that it starts inherit.
+        beside = Beside(pulse)
         text, split = load_model(native, pump, config, lambda progress: channel.send(Loading(progress)))
+        pulse.watch(lambda: n_nodes(native), has_device=has_gpu(native) or bool(config.rpc_servers))
         intake = Intake(text.model.vocab, pair_format(text), text.n_ctx)
         grammars = GrammarDesk(text.model.vocab, beside, reader.tasks.put, reader.refuse)
         prepare_default(grammars, config)
@@ -82,10 +90,10 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         digests = [lora.digest for lora in text.loras]
         n_vocab = text.model.vocab.n_tokens
         slots = SlotCalls(text.engine, key, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
-        embedding = embedding_desk(text, channel, reader)
+        embedding = embedding_desk(text, channel, reader, pulse)
         calls_of_engine = EngineCalls(text.engine)
         is_spare = has_spare_core(config, text)
-        loop = Loop(channel, reader, text.engine, calls_of_engine, slots, embedding, has_spare_core=is_spare)
+        loop = Loop(channel, reader, text.engine, calls_of_engine, slots, pulse, embedding, has_spare_core=is_spare)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(replace(text.info(), split=split)))
@@ -120,13 +128,14 @@ def load_model(
     return text, split
 
 
-def embedding_desk(text: TextModel, channel: BlockingChannel, reader: Reader) -> EmbeddingDesk | None:
+def embedding_desk(text: TextModel, channel: BlockingChannel, reader: Reader, pulse: Pulse) -> EmbeddingDesk | None:
     """What makes the vectors, where somebody may ask for some."""
     if text.embedder is None:
         return None
     if len(text.poolers) == 1:
         return EmbeddingDesk(text.embedder, channel)
-    return EmbeddingDesk(text.embedder, channel, Lanes(text.embedder, text.poolers, text.n_threads, reader.tasks.put))
+    lanes = Lanes(text.embedder, text.poolers, text.n_threads, reader.tasks.put, pulse)
+    return EmbeddingDesk(text.embedder, channel, lanes)
 
 
 def prepare_default(grammars: GrammarDesk, config: TextConfig) -> None:

@@ -14,6 +14,7 @@ from llamabox.imaging.job import ImageJob
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.image.loop import Loop, Reader
 from llamabox.workers.protocol import Cancel, Draw, Message, Shutdown, Told
+from llamabox.workers.pulse import Pulse
 from tests.server.fake_images import INFO
 
 WAIT = 30.0
@@ -53,7 +54,7 @@ class Worker:
     def __init__(self, ours: BlockingChannel, theirs: BlockingChannel) -> None:
         self.channel = ours
         self.pipeline = LedPipeline()
-        self.loop = Loop(theirs, self.pipeline)
+        self.loop = Loop(theirs, self.pipeline, Pulse(theirs, 0.0))
         self.stopping = threading.Event()
         reader = Reader(theirs, self.stopping)
         reader.serve(self.loop)

@@ -6,7 +6,7 @@ import json
 import queue
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,6 +16,7 @@ from llamabox.demo import ensure_demo_model
 from llamabox.engine.guidance import lark_grammar, schema_grammar
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.errors import InvalidRequest, LlamaboxError
+from llamabox.workers.pulse import Pulse
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.grammars import MAX_KEPT, GrammarDesk, Trial
 
@@ -35,7 +36,7 @@ class Desk:
 
     def __init__(self, model: Model) -> None:
         self.out: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self.beside = Beside()
+        self.beside = Beside(Pulse(cast(Any, None), 0.0))
         self.desk = GrammarDesk(
             model.vocab, self.beside, self.out.put, lambda request_id, error: self.out.put((request_id, error))
         )

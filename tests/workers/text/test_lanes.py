@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fakes import FakePooler, vector_of
@@ -13,6 +13,7 @@ from llamabox.engine.batch import Batch
 from llamabox.engine.embedder import BRIEF, Embedder
 from llamabox.engine.events import Vector
 from llamabox.engine.passages import BIG, Passage
+from llamabox.workers.pulse import Pulse
 from llamabox.workers.text.lanes import EXPECTING, Computed, Lanes
 
 N_ROWS = 16
@@ -49,7 +50,9 @@ class Bench:
         self.computed: queue.SimpleQueue[Computed] = queue.SimpleQueue()
         self.now = 100.0
         anything: Any = self.poolers
-        self.lanes = Lanes(self.embedder, anything, 2, self.computed.put, clock=lambda: self.now)
+        self.lanes = Lanes(
+            self.embedder, anything, 2, self.computed.put, Pulse(cast(Any, None), 0.0), clock=lambda: self.now
+        )
         self.jobs: list[list[str]] = []
 
     def submit(self, request_id: str, n_passages: int, n_tokens: int = 8) -> None:

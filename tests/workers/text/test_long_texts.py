@@ -5,11 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
 from llamabox.engine.request import GenerationParams
 from llamabox.workers.protocol import Call, Submit, SubmitAll
+from llamabox.workers.pulse import Pulse
 from llamabox.workers.text.long_texts import MIN_BYTES, MIN_TOKENS, LongTexts, is_long
 
 
@@ -47,7 +49,7 @@ class Work:
         self.begun: queue.SimpleQueue[Submit | Call] = queue.SimpleQueue()
         self.go = threading.Semaphore(0)
         self.handed_on: queue.SimpleQueue[Submit | Call] = queue.SimpleQueue()
-        self.lane = LongTexts(self.prepare)
+        self.lane = LongTexts(self.prepare, Pulse(cast(Any, None), 0.0))
         self.lane.start()
 
     def prepare(self, message: Submit | Call) -> Callable[[], None]:

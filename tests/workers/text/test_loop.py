@@ -11,6 +11,7 @@ import pytest
 from llamabox.engine.events import Activity
 from llamabox.engine.request import Request
 from llamabox.workers.protocol import Abort, Shutdown
+from llamabox.workers.pulse import Pulse
 from llamabox.workers.text.loop import Loop, Reader
 
 WITHIN = 10.0
@@ -59,7 +60,9 @@ class TasksOnly:
 @pytest.mark.parametrize("task", [Abort("r"), Request(request_id="r", tokens=(1,))], ids=["abort", "request"])
 def test_what_comes_in_while_all_rest_is_heard_at_once_and_nothing_spins(task: Abort | Request) -> None:
     engine, reader = RestingEngine(), TasksOnly()
-    loop = Loop(cast(Any, None), cast(Reader, reader), cast(Any, engine), cast(Any, None), cast(Any, NoSlotCalls()))
+    nobody = cast(Any, None)
+    slots = cast(Any, NoSlotCalls())
+    loop = Loop(nobody, cast(Reader, reader), cast(Any, engine), nobody, slots, Pulse(nobody, 0.0))
     running = threading.Thread(target=loop.run, daemon=True)
     running.start()
     reader.tasks.put(task)

@@ -1,0 +1,66 @@
+"""What nobody expects ends a worker: half of one that looks alive answers nobody, and the supervisor starts another."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from llamabox.errors import LlamaboxError
+from llamabox.workers.pulse import Pulse
+
+logger = logging.getLogger(__name__)
+
+EXIT_ESCAPED = 70
+"""sysexits.h: an error in the software."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def end_on_escape() -> None:
+    """From now on an exception that leaves a thread, the main one too, ends the process with its trace in the log."""
+    sys.excepthook = _end
+    threading.excepthook = lambda args: _end(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _end(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    name = threading.current_thread().name
+    logger.critical("thread %s ends this worker", name, exc_info=(kind, error or kind(), trace))
+    logging.shutdown()
+    os._exit(EXIT_ESCAPED)  # not sys.exit: native threads, or those of a pool, would hold up the end
+
+
+class WatchedPool(ThreadPoolExecutor):
+    """A pool whose work is announced to the pulse. What it raises on purpose is the future's; all else has escaped."""
+
+    def __init__(
+        self, n_threads: int, name: str, pulse: Pulse, *, computes: bool = False, is_bounded: bool = True
+    ) -> None:
+        """Without `is_bounded` its work may take for ever."""
+        super().__init__(n_threads, thread_name_prefix=name)
+        self._name = name
+        self._pulse = pulse
+        self._computes = computes
+        self._is_bounded = is_bounded
+
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return super().submit(self._do, partial(work, *args, **kwargs))
+
+    def _do(self, work: Callable[[], T]) -> T:
+        try:
+            if not self._is_bounded:
+                return work()
+            with self._pulse.work(self._name, computes=self._computes):
+                return work()
+        except LlamaboxError:
+            raise
+        except BaseException as error:
+            _end(type(error), error, error.__traceback__)
+            raise
