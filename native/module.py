@@ -108,10 +108,20 @@ def generate(target: Path, folder: Path = HERE, module: Module = LLAMA) -> Path:
 
 def compile_command(headers: list[Path], folder: Path = HERE, module: Module = LLAMA) -> list[str]:
     compiler = compilers()["C"].split(": ")[0]
-    include = [*headers, folder, Path(sysconfig.get_path("include"))]
+    include = [*headers, folder, python_headers()]
     # Nobody reads floating-point exception flags, and for their sake GCC would put branches into loops.
     flags = ["-std=gnu11", "-O3", "-fno-trapping-math", "-fPIC", *probed(headers, module)]
     return [*shlex.split(compiler), *flags, *(f"-I{path}" for path in include)]
+
+
+def python_headers() -> Path:
+    """The folder of Python.h, which Debian has in a package of its own."""
+    folder = Path(sysconfig.get_path("include"))
+    if not (folder / "Python.h").is_file():
+        raise BuildError(
+            f"{folder} has no Python.h: install the headers of Python (Debian: apt-get install python3-dev)"
+        )
+    return folder
 
 
 def probed(headers: list[Path], module: Module) -> list[str]:

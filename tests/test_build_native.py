@@ -388,6 +388,13 @@ def test_a_missing_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         libraries.compilers()
 
 
+def test_missing_headers_of_python_are_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Debian's python3 comes without."""
+    monkeypatch.setattr(module.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(BuildError, match=rf"{tmp_path} has no Python\.h: .*apt-get install python3-dev"):
+        module.check([], tmp_path)
+
+
 def test_a_missing_tool_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildError, match="pip install no-such-tool"):
