@@ -12,19 +12,18 @@ import binascii
 import re
 import threading
 import warnings
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
 from PIL import ExifTags, Image, ImageMath, ImageOps
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import Headers
 
 from llamabox.errors import InvalidRequest
 from llamabox.imaging.job import Pixels
 from llamabox.server.image_fields import from_form
+from llamabox.server.multipart import parse_form
 from llamabox.server.numbers import describe, wrong
 from llamabox.server.png_chunks import bare
 
@@ -35,7 +34,7 @@ MAX_PIXELS = 1 << 26
 
 TOO_MANY = f"must have at most {MAX_PIXELS:,} pixels (67 megapixels)"
 
-MAX_FILES, MAX_FIELDS = 32, 128
+MAX_PARTS = 160
 
 UTF_8 = ("utf-8", "utf8", "us-ascii")
 
@@ -66,41 +65,24 @@ class Form:
 
 async def read_form(headers: Headers, raw: bytearray, max_part: int) -> Form:
     """multipart/form-data, of which a text is at most `max_part` bytes. InvalidRequest: it is none, or too much."""
-
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(raw), 1 << 20):  # the event loop gets its turn in between
-            yield bytes(raw[start : start + (1 << 20)])
-            await asyncio.sleep(0)
-
     _, params = parse_options_header(headers.get("content-type"))
     charset = params.get(b"charset", b"utf-8").decode("latin-1")
     if charset.lower() not in UTF_8:  # some of Python's other codecs take for ever
         raise InvalidRequest(f"the form is written in {charset[:40]}, which is not read; send it in UTF-8")
     boundary = params.get(b"boundary", b"")
-    if boundary and b"--" + boundary + b"--" not in raw:
-        raise InvalidRequest("the form is cut off: it does not end with its boundary")
-    parser = MultiPartParser(
-        headers, pieces(), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max(max_part, 1)
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as exc:
-        raise InvalidRequest(f"the request body is not valid multipart/form-data: {exc.message}") from exc
+    parts = await asyncio.to_thread(parse_form, boundary, raw, max_parts=MAX_PARTS, max_text=max(max_part, 1))
     texts: dict[str, str] = {}
     pictures: dict[str, list[bytes | str]] = {}
-    try:
-        for name, value in form.multi_items():
-            part = name.removesuffix("[]")  # as some clients name the entries of a list
-            if part in PARTS:
-                sent = await value.read() if isinstance(value, UploadFile) else value
-                if sent not in ("", "null"):
-                    pictures.setdefault(part, []).append(sent)
-            elif isinstance(value, str):
-                texts[name] = value
-            else:
-                raise wrong(name, f"must be a text; only {', '.join(PARTS)} are files")
-    finally:
-        await form.close()
+    for part in parts:
+        name = part.name.removesuffix("[]")  # as some clients name the entries of a list
+        if name in PARTS:
+            sent = part.data if part.is_file else part.text
+            if sent not in ("", "null"):
+                pictures.setdefault(name, []).append(sent)
+        elif part.is_file:
+            raise wrong(part.name, f"must be a text; only {', '.join(PARTS)} are files")
+        else:
+            texts[part.name] = part.text
     return Form(from_form(texts), {part: _only(part, sent) for part, sent in pictures.items()})
 
 

@@ -433,7 +433,7 @@ def test_edits_without_what_they_need() -> None:
             (http.post(EDIT, content=b"x", headers={"content-type": FORM}), "boundary"),
             (http.post(EDIT, content=b"x", headers={"content-type": f"{FORM}; boundary=b; charset=punycode"}), "UTF-8"),
             (
-                http.post(EDIT, content=b"--b\r\n\0--b--", headers={"content-type": f"{FORM}; boundary=b"}),
+                http.post(EDIT, content=b"--b\r\n\0\r\n--b--", headers={"content-type": f"{FORM}; boundary=b"}),
                 "Invalid multipart",
             ),
             (http.post(EDIT, content=b"--b\r\n\r\n", headers={"content-type": f"{FORM}; boundary=b"}), "cut off"),
