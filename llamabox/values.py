@@ -294,6 +294,14 @@ def origins(text: str) -> tuple[str, ...]:
     return found
 
 
+def allowed_hosts(text: str) -> tuple[str, ...]:
+    """Names or addresses without port, separated by commas; also `*`."""
+    found = tuple(part.strip().strip("[]") for part in text.split(",") if part.strip())
+    if not found or not all(re.fullmatch(r"\*|[\w.-]+|[0-9a-fA-F:.]+", one) for one in found):
+        raise ValueError("expected names without port, as api.example,10.0.0.5, or *")
+    return found
+
+
 def api_keys(text: str) -> frozenset[str]:
     found = frozenset(key.strip() for key in text.split(",") if key.strip())
     if not found:

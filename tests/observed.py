@@ -216,6 +216,7 @@ def routes(*words: str) -> dict[str, Any]:
     middleware = {one.cls.__name__: one.kwargs for one in app.user_middleware}  # type: ignore[attr-defined]
     return {
         "health": next(path for path in paths if path.endswith("/health") and "v1" not in path),
+        "hosts": middleware["HostCheck"]["allowed"],
         "origins": middleware["Cors"]["origins"],
         "keys": tuple(sorted(middleware["Auth"]["keys"])),
         "max_body": server.max_body,

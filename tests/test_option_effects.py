@@ -72,6 +72,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--ssl-key-file": Shown("server/test_tls.py::test_a_client_that_checks_the_certificate_is_served"),
     "--ssl-cert-file": Shown("server/test_tls.py::test_a_client_that_checks_the_certificate_is_served"),
     "--api-prefix": row(observed.routes, "--api-prefix a/b", health="/a/b/health"),
+    "--allowed-hosts": row(observed.routes, "--allowed-hosts a.example", hosts=("a.example",)),
     "--cors-origins": row(observed.routes, "--cors-origins localhost", origins=("localhost",)),
     "--model": Shown("e2e/test_model_files.py::test_one_clear_line_and_exit_1"),
     "--alias": Shown(f"{SERVER}::test_alias_is_the_models_name"),

@@ -50,8 +50,13 @@ SERVER_OPTIONS = (
         text="what every route's path begins with, that of /health too",
     ),
     valued(
+        SERVER, "--allowed-hosts", "server.allowed_hosts", v.allowed_hosts, metavar="NAME,…", default="",
+        text="names in Host to be called by; on loopback beside this machine's own, elsewhere instead of any; * any",
+    ),
+    valued(
         SERVER, "--cors-origins", "server.cors_origins", v.origins, metavar="ORIGIN,…", env="LLAMA_ARG_CORS_ORIGINS",
-        text="web pages that may call, as https://page.example; localhost is this machine with any port, * any page",
+        text="web pages that may call, as https://page.example, others get a 403; localhost is this machine with any "
+        "port; * is any page, without credentials",
         protects=True,
     ),
     valued(

@@ -29,9 +29,10 @@ from llamabox.server.infill import infill
 from llamabox.server.kinds import draws_only, generating, needs_images
 from llamabox.server.lora_adapters import LoraAdapters
 from llamabox.server.metrics import Metrics
-from llamabox.server.middleware import Admission, Auth, Cors, RequestId
+from llamabox.server.middleware import Admission, Auth, RequestId
 from llamabox.server.models import Describe, found, listed, models
 from llamabox.server.openai_completions import openai_completion
+from llamabox.server.pages import Cors, HostCheck
 from llamabox.server.props import props, set_props
 from llamabox.server.rerank import rerank
 from llamabox.server.scrape import metrics
@@ -118,7 +119,8 @@ def _put_together(
         routes=routes,
         middleware=[
             Middleware(RequestId, server=f"llamabox/{llamabox.__version__}", prefix=prefix),
-            Middleware(Cors, origins=config.cors_origins),
+            Middleware(HostCheck, allowed=config.allowed_hosts),
+            Middleware(Cors, origins=config.cors_origins, prefix=prefix, has_keys=bool(config.api_keys)),
             Middleware(Auth, keys=config.api_keys, prefix=prefix),
             Middleware(Admission, services=services),
         ],

@@ -27,7 +27,8 @@ class ServerConfig:
     ssl_key_file: str | None = None  # PEM; both or neither
     ssl_cert_file: str | None = None
     api_prefix: str = ""  # of every route; begins with a slash unless empty, and does not end with one
-    cors_origins: tuple[str, ...] = ("*",)  # pages that may read replies; * any, localhost this machine's
+    allowed_hosts: tuple[str, ...] = ()  # names in Host beside this machine's own; * any
+    cors_origins: tuple[str, ...] = ("*",)  # pages that may call; * any, localhost this machine's
     api_keys: frozenset[str] = field(default=frozenset(), repr=False)
     alias: str = "unknown"  # or several, separated by commas; while it is "unknown" the file's name stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own

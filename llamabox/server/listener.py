@@ -33,6 +33,7 @@ from llamabox.server.arrival import Arrival
 from llamabox.server.config import ServerConfig
 from llamabox.server.h2_streams import harden_h2
 from llamabox.server.record import RUNNING, RequestRecord
+from llamabox.server.target import Targets
 from llamabox.server.unread import ReadsOn
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Listener:
     def __init__(
         self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
     ) -> None:
-        outermost = ReadsOn(app, 2 * config.max_body)
+        outermost = ReadsOn(Targets(app), 2 * config.max_body)
         self._app = wrap_app(outermost, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
         harden_h2()
         self._hypercorn = _hypercorn_config(config)

@@ -1,4 +1,7 @@
-"""Pure ASGI middleware, outermost first: RequestId, Cors, Auth, Admission. Each adds one thing to every reply."""
+"""Pure ASGI middleware, outermost first: RequestId, HostCheck and Cors (of pages.py), Auth, Admission.
+
+Each adds one thing to every reply.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from llamabox.errors import AuthenticationFailed, Unavailable
 from llamabox.server.arrival import arrival_of
 from llamabox.server.disconnect import ClientGone
 from llamabox.server.errors import error_response
-from llamabox.server.origins import Origins
 from llamabox.server.record import KEY, RUNNING, RequestRecord, line
 from llamabox.server.services import Services
 
@@ -28,13 +30,6 @@ METRICS = "/metrics"
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 """What a client may choose as its X-Request-ID: it ends up in our log."""
 
-PREFLIGHT = (
-    (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
-    (b"access-control-allow-headers", b"*"),
-    (b"access-control-max-age", b"600"),
-    (b"content-length", b"0"),
-)
-
 FULL = "the server has as many connections as it takes; try again later"
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -44,7 +39,9 @@ def health_paths(prefix: str) -> frozenset[str]:
     return frozenset(prefix + path for path in HEALTH)
 
 
-def _with_headers(send: Send, extra: RawHeaders, record: RequestRecord | None = None) -> Send:
+def with_headers(send: Send, extra: RawHeaders, record: RequestRecord | None = None) -> Send:
+    """`send` that adds these to the head of the reply, and notes its status."""
+
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
             if record is not None:
@@ -83,7 +80,7 @@ class RequestId:
             extra.append((b"x-request-id", record.request_id.encode("latin-1")))
             extra.append((b"x-request-accepted-at", b"%d" % now_us))
         try:
-            await self._app(scope, receive, _with_headers(send, extra, record))
+            await self._app(scope, receive, with_headers(send, extra, record))
         except ClientGone:
             pass
         finally:
@@ -93,32 +90,6 @@ class RequestId:
             if logger.isEnabledFor(level):
                 facts = record.facts(scope["method"], scope["path"])
                 logger.log(level, "%s", line(facts), extra={log.FACTS: facts})
-
-
-class Cors:
-    """Lets pages of the allowed origins call. A preflight is answered here, for every path and without a key
-    (contract 2.1.5, 4)."""
-
-    def __init__(self, app: ASGIApp, origins: Iterable[str]) -> None:
-        self._app = app
-        self._origins = Origins(origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        extra: RawHeaders = []
-        origin = Headers(scope=scope).get("origin")
-        if origin is not None or not self._origins.is_any:
-            extra.append((b"vary", b"Origin"))
-        if origin is not None and origin in self._origins:
-            extra.append((b"access-control-allow-origin", origin.encode("latin-1")))
-            extra.append((b"access-control-allow-credentials", b"true"))
-        if scope["method"] == "OPTIONS":
-            await send({"type": "http.response.start", "status": 200, "headers": [*PREFLIGHT, *extra]})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        await self._app(scope, receive, _with_headers(send, extra) if extra else send)
 
 
 class Auth:

@@ -1,12 +1,17 @@
-"""Which web pages may read replies (--cors-origins)."""
+"""Names of servers and of web pages: what Host and Origin say, and which are let in."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 
 LOCALHOST = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 """What the word `localhost` stands for: this machine, any port."""
+
+HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]*))?")
+
+PORTS = {"http": "80", "https": "443"}
 
 
 class Origins:
@@ -19,7 +24,50 @@ class Origins:
     def is_any(self) -> bool:
         return "*" in self._allowed
 
-    def __contains__(self, origin: str) -> bool:
-        if self.is_any or origin.lower() in self._allowed:
+    @property
+    def has_names(self) -> bool:
+        """Whether replies depend on who asks."""
+        return bool(self._allowed - {"*"})
+
+    def names(self, origin: str) -> bool:
+        """Whether it is named, and not just any."""
+        if origin.lower() in self._allowed - {"*"}:
             return True
         return "localhost" in self._allowed and LOCALHOST.fullmatch(origin) is not None
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Whether a page of `origin` asks the server that it came from. A proxy may have taken its TLS off."""
+    scheme, _, authority = origin.lower().partition("://")
+    own, asked = HOST.fullmatch(authority), HOST.fullmatch(host.lower())
+    if own is None or asked is None or scheme not in PORTS:
+        return False
+    default = PORTS[scheme]
+    return own[1] != "" and own[1] == asked[1] and (own[2] or default) == (asked[2] or default)
+
+
+class Hosts:
+    """A set of names that a server may be called by; this machine's own are always in it, `*` is any."""
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self._allowed = frozenset(name.lower().rstrip(".") for name in allowed)
+
+    def __bool__(self) -> bool:
+        """Whether any were named."""
+        return bool(self._allowed)
+
+    def __contains__(self, host: str) -> bool:
+        found = HOST.fullmatch(host.strip().lower())
+        if "*" in self._allowed:
+            return True
+        if found is None:
+            return False
+        name = found[1].strip("[]").rstrip(".")
+        return name in self._allowed or name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

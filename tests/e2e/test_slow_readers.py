@@ -153,7 +153,7 @@ def test_a_window_that_is_never_opened(server: ServerProcess) -> None:
     with RawClient(server.port) as raw:
         for _ in range(3):
             stream = client.get_next_available_stream_id()
-            head = {":method": "POST", ":path": "/completion", ":scheme": "http", ":authority": "x"}
+            head = {":method": "POST", ":path": "/completion", ":scheme": "http", ":authority": "localhost"}
             client.send_headers(stream, list(head.items()))
             client.send_data(stream, body, end_stream=True)
         raw.sock.sendall(client.data_to_send())

@@ -51,10 +51,12 @@ class Running(Generic[Client]):
 
 
 @contextlib.asynccontextmanager
-async def running(client: FakeTextClient, config: ServerConfig | None = None) -> AsyncIterator[Running[FakeTextClient]]:
+async def running(
+    client: FakeTextClient, config: ServerConfig | None = None, *, host: str = "127.0.0.1"
+) -> AsyncIterator[Running[FakeTextClient]]:
     """Serves `client` until the block ends; fails rather than hangs."""
     config = config or ServerConfig()
-    async with listening(create_app(config, client), client, config) as served:
+    async with listening(create_app(config, client), client, config, host=host) as served:
         yield served
 
 
@@ -70,10 +72,10 @@ async def running_images(
 
 @contextlib.asynccontextmanager
 async def listening(
-    app: Starlette, client: Client, config: ServerConfig, within: float = WITHIN
+    app: Starlette, client: Client, config: ServerConfig, within: float = WITHIN, *, host: str = "127.0.0.1"
 ) -> AsyncIterator[Running[Client]]:
     """Any app on a socket of its own."""
-    sockets = bind_sockets(["127.0.0.1"], 0)
+    sockets = bind_sockets([host], 0)
     port = sockets[0].getsockname()[1]
     listener = Listener(app, config, sockets, tls_context(config))
     await listener.start()
