@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -26,8 +27,19 @@ COLORS = {"DEBUG": "\033[2m", "MORE": "\033[36m", "WARNING": "\033[33m", "ERROR"
 RESET = "\033[0m"
 
 
+UNSEEN = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Characters that end a line, steer a terminal, turn the direction of writing, or are not to be seen."""
+
+
+def escaped(text: str) -> str:
+    """The text with those as `\\x1b` or `\\u2028`: clients' words can neither forge an entry nor steer a terminal."""
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 class OneLine(logging.Formatter):
-    """`12:34:56.789 I engine: text`. A newline in the text is shown as `\\n`, so that no client can forge an entry."""
+    """`12:34:56.789 I engine: text`. The lines of a trace below it are indented, as no entry is."""
 
     def __init__(self, colors: bool) -> None:
         super().__init__()
@@ -35,13 +47,14 @@ class OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        text = masked(record.getMessage()).replace("\r", "\\r").replace("\n", "\\n")
+        text = escaped(masked(record.getMessage()))
         name = record.name.removeprefix("llamabox.")
         line = f"{clock}.{int(record.msecs):03d} {record.levelname[0]} {name}: {text}"
         if self._colors and record.levelname in COLORS:
             line = f"{COLORS[record.levelname]}{line}{RESET}"
         if record.exc_info:
-            line += "\n" + masked(self.formatException(record.exc_info))
+            trace = masked(self.formatException(record.exc_info))
+            line += "".join(f"\n  {escaped(one)}" for one in trace.split("\n"))
         return line
 
 
@@ -61,7 +74,7 @@ class JsonLine(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = masked(self.formatException(record.exc_info))
-        return json.dumps(entry)  # in ASCII: no text can break the line or its encoding
+        return json.dumps(entry).replace("\x7f", "\\u007f")  # in ASCII: no text can break the line or its encoding
 
 
 def level(verbosity: int) -> int:

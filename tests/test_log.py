@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -31,6 +32,34 @@ def test_an_entry_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     line = written(capfd)
     assert line.count("\n") == 1
     assert line.endswith(" W server.chat: a b\\n12:00:00 forged\n")
+
+
+CONTROLS = [
+    chr(code) for code in range(0x110000)
+    if unicodedata.category(chr(code)) in ("Cc", "Zl", "Zp", "Cs")
+    or unicodedata.bidirectional(chr(code)) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_text_steers_the_terminal_or_ends_its_line(as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """ESC, BEL, NEL, LS and their like, in a message and in the text of an exception."""
+    log.setup(0, as_json=as_json)
+    text = "a" + "".join(reversed(CONTROLS)) + "\n12:00:00 forged"
+    logging.getLogger("llamabox.x").warning("%s", text)
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logging.getLogger("llamabox.x").exception("bad")
+    lines = written(capfd).split("\n")
+    assert not set("".join(lines)) & set(CONTROLS)
+    assert not [line for line in lines if line.startswith("12:00:00 forged")]
+    assert len([line for line in lines if line and not line.startswith("  ")]) == 2
+    if as_json:
+        assert json.loads(lines[0])["message"] == text
+    else:
+        assert "\\x1b" in lines[0]
+        assert "\\u2028" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class RequestRecord:
 def line(facts: dict[str, Any]) -> str:
     """`id POST /completion 200 prompt=8 … total_ms=12.3`, of RequestRecord.facts."""
     head = ("id", "method", "route", "status")
-    words = [str(facts[name] or "gone") for name in head]
+    words = [str(facts[name] or "gone").replace(" ", "%20") for name in head]  # a blank would make two of one
     return " ".join([*words, *(f"{name}={value}" for name, value in facts.items() if name not in head)])
 
 

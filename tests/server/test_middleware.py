@@ -116,3 +116,11 @@ def test_a_client_that_left_before_the_reply_is_gone() -> None:
     facts = RequestRecord("one", 0).facts("POST", "/completion")
     assert (facts["status"], list(facts)) == (None, ["id", "method", "route", "status", "total_ms"])
     assert line(facts).startswith("one POST /completion gone total_ms=")
+
+
+def test_a_path_is_one_word_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "llamabox"), browser() as http:
+        http.get("/x%20200%20generated=9%1b[31m%c2%85%e2%80%a8")
+    [record] = [record for record in caplog.records if record.name == "llamabox.server.middleware"]
+    text = log.OneLine(colors=False).format(record)
+    assert "/x%20200%20generated=9\\x1b[31m\\x85\\u2028 404 " in text
