@@ -90,6 +90,7 @@ def setup(verbosity: int, colors: bool = False, *, as_json: bool = False) -> Non
     JSON is never coloured.
     """
     logging.addLevelName(MORE, "MORE")
+    logging.captureWarnings(True)  # Python would write them to stderr itself, and wait for whoever reads that
     handler = LogWriter()
     handler.setFormatter(JsonLine() if as_json else OneLine(colors))
     root = logging.getLogger()

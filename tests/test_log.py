@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -115,3 +116,12 @@ def test_no_line_has_a_secret(as_json: bool, capfd: pytest.CaptureFixture[str]) 
     shown = written(capfd)
     assert "S3CRET" not in shown
     assert shown.count("***") >= 3
+
+
+def test_warnings_are_log_lines(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "_warnings_showwarning", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        log.setup(0, as_json=True)
+        warnings.warn("odd", stacklevel=1)
+    assert "odd" in json.loads(written(capfd))["message"]

@@ -51,6 +51,11 @@ TURNED = {
 }
 """What undoes each of EXIF's orientations."""
 
+SWAPPING = (
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+)  # fmt: skip
+"""Those that make the width the height."""
+
 _one_at_a_time = threading.Lock()
 """For memory, and because the filters of warnings are the whole process'."""
 
@@ -129,11 +134,14 @@ def _decode(part: str, sent: bytes | str, size: tuple[int, int], channels: int) 
                 raise wrong(part, f"{TOO_MANY}, not {opened.width}x{opened.height}; make it smaller")
             try:
                 opened.draft(None, (2 * max(size), 2 * max(size)))  # a JPEG is decoded no larger than is of use
-                whole = _upright(opened)
+                whole, turns = _decoded(opened)
             except Exception as exc:
                 raise wrong(part, f"Invalid image: the {opened.format} file is truncated or damaged") from exc
             mode, resample = ("RGB", Image.Resampling.LANCZOS) if channels == 3 else ("L", Image.Resampling.BILINEAR)
-            whole = whole if whole.size == size else whole.resize(size, resample)
+            before = size[::-1] if any(turn in SWAPPING for turn in turns) else size
+            whole = whole if whole.size == before else whole.resize(before, resample)
+            for turn in turns:
+                whole = whole.transpose(turn)
             flat = _on_white(whole) if channels == 3 else _as_mask(whole)
             return Pixels(*size, channels, flat.convert(mode).tobytes())
 
@@ -151,22 +159,21 @@ def _from_base64(part: str, text: str) -> bytes:
         raise wrong(part, f"is not valid base64: {exc}") from exc
 
 
-def _upright(opened: Image.Image) -> Image.Image:
-    """The first frame, decoded, as EXIF says it is to be held, in L, RGB or RGBA."""
+def _decoded(opened: Image.Image) -> tuple[Image.Image, tuple[Image.Transpose, ...]]:
+    """The first frame in L, RGB or RGBA, and what holds it as EXIF says it is to be held."""
     opened.load()
     picture = _eight_bits(opened)
     try:
         orientation = opened.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF beside a good picture
         orientation = None
-    for turn in TURNED.get(orientation or 1, ()):
-        picture = picture.transpose(turn)
+    turns = TURNED.get(orientation or 1, ())
     if picture.mode in ("L", "RGB", "RGBA") and "transparency" not in picture.info:
-        return picture
+        return picture, turns
     transparent = "transparency" in picture.info or picture.mode in ("LA", "La", "PA", "RGBa")
     if picture.mode == "La":
         picture = picture.convert("LA")
-    return picture.convert("RGBA" if transparent else "L" if picture.mode == "1" else "RGB")
+    return picture.convert("RGBA" if transparent else "L" if picture.mode == "1" else "RGB"), turns
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

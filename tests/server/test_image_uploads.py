@@ -242,6 +242,17 @@ def test_a_phones_largest_picture() -> None:
     assert np.abs(found[250, 250] - RED).max() <= 8
 
 
+def test_a_turned_picture_at_another_shape() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # its top row is the right column
+    picture = plain("RGB", RED, (400, 200))
+    picture.paste(BLUE, (0, 0, 200, 200))
+    found = asyncio.run(decode("image", file(picture, exif=exif), 64, 256, channels=3))
+    rows = np.frombuffer(found.data, np.uint8).reshape(256, 64, 3)
+    assert (rows[:120] == BLUE).all()
+    assert (rows[136:] == RED).all()
+
+
 def with_chunks(data: bytes, *chunks: bytes) -> bytes:
     """A PNG with more chunks behind its header."""
     return data[:33] + b"".join(chunks) + data[33:]
