@@ -15,15 +15,12 @@ import resource
 import socket
 import ssl
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
 from hypercorn.utils import wrap_app
 from starlette.types import ASGIApp
 
@@ -32,6 +29,7 @@ from llamabox.server.arrival import KEY as ARRIVAL
 from llamabox.server.arrival import Arrival
 from llamabox.server.config import ServerConfig
 from llamabox.server.h2_streams import harden_h2
+from llamabox.server.patient_server import PatientServer
 from llamabox.server.record import RUNNING, RequestRecord
 from llamabox.server.target import Targets
 from llamabox.server.unread import ReadsOn
@@ -71,7 +69,8 @@ class Listener:
     def __init__(
         self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
     ) -> None:
-        outermost = ReadsOn(Targets(app), 2 * config.max_body)
+        self._limit = 2 * config.max_body  # bytes that are read after their reply
+        outermost = ReadsOn(Targets(app), self._limit)
         self._app = wrap_app(outermost, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
         harden_h2()
         self._hypercorn = _hypercorn_config(config)
@@ -140,7 +139,7 @@ class Listener:
         self._idle[connection] = None
         RUNNING.set(connection.running)
         try:
-            await _Server(
+            await PatientServer(
                 self._app,
                 asyncio.get_running_loop(),
                 self._hypercorn,
@@ -149,6 +148,7 @@ class Listener:
                 reader,
                 writer,
                 on_idle=partial(self._note_idle, connection),
+                limit=self._limit,
             )
         except Exception:
             logger.debug("a connection ended badly", exc_info=True)
@@ -186,19 +186,6 @@ class Listener:
         if not connection.running:
             logger.info("a connection without a request cut_off=%s", why)
         connection.transport.abort()
-
-
-class _Server(TCPServer):
-    """Hypercorn's connection, which tells when it has a request and when it has none."""
-
-    def __init__(self, *args: object, on_idle: Callable[[bool], None]) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
-        self._on_idle = on_idle
-
-    async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, Updated):
-            self._on_idle(event.idle)
-        await super().protocol_send(event)
 
 
 def _descriptors_to_spare() -> int:

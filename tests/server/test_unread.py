@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -98,6 +99,32 @@ def test_the_reply_does_not_wait_for_the_body(refusal: Refusal) -> None:
             writer.close()
 
     asyncio.run(main())
+
+
+POST = b"POST /completion HTTP/1.1\r\n"
+NO_REQUESTS = {
+    "a long head": (431, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "),
+    "no head": (431, b"NONSENSE "),
+    "a bad chunk": (400, POST + b"Host: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+    "two hosts": (400, POST + b"Host: a\r\nHost: b\r\nContent-Length: 9999999\r\n\r\n"),
+    "an unknown coding": (501, POST + b"Host: localhost\r\nTransfer-Encoding: gzip\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_REQUESTS)
+def test_bytes_that_are_no_request_are_read_on(kind: str) -> None:
+    status, head = NO_REQUESTS[kind]
+
+    def act(server: Running[FakeTextClient]) -> None:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+            sock.sendall(head)
+            for _ in range(SIZE >> 16):
+                sock.sendall(b"a" * (1 << 16))
+            with sock.makefile("rb") as reply:
+                assert reply.readline().startswith(b"HTTP/1.1 %d" % status)
+                reply.read()
+
+    scene(Refusal(200), act)
 
 
 def test_a_reply_without_an_unread_body_keeps_the_connection() -> None:
