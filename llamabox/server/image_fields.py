@@ -54,7 +54,9 @@ PING_SECONDS = 5.0
 SMALLEST_CHUNK, USUAL_CHUNK = 1024, 4096
 
 PREVIEWS = {"faster": "fast", True: "full", False: "none"}
-QUALITIES = dict.fromkeys(("auto", "low", "medium", "standard"), "") | dict.fromkeys(("high", "hd"), "low quality")
+QUALITIES = dict.fromkeys(("auto", "low", "medium", "standard"), "") | dict.fromkeys(
+    ("high", "xhigh", "max", "hd"), "low quality"
+)
 STYLES = {"vivid": "not vivid", "natural": "unnatural"}
 """And what is added to the negative prompt."""
 

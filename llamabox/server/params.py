@@ -32,6 +32,10 @@ N_PREDICT_NAMES = ("n_predict", "max_completion_tokens", "max_tokens")
 """The first one present counts."""
 
 
+ResponseField = tuple[str, tuple[str, ...]]
+"""A key of the reply, and the path to its value in the whole one."""
+
+
 class Dialect(Enum):
     """Whose defaults, names and shapes a route speaks."""
 
@@ -56,7 +60,7 @@ class Options:
     timings_per_token: bool
     return_tokens: bool
     verbose: bool
-    response_fields: list[str]  # empty: all
+    response_fields: list[ResponseField]  # empty: all
     n_top: int | None  # likeliest tokens to show with each token; None: no log-probabilities
 
 
@@ -182,7 +186,12 @@ def _parse_include_usage(body: dict[str, Any]) -> bool | None:
     options = body["stream_options"]
     if not isinstance(options, dict):
         raise wrong("stream_options", f"must be an object, not {numbers.describe(options)}")
-    return _flag(present(options), "include_usage")
+    options = present(options)
+    if "include_obfuscation" in options and numbers.boolean(
+        "stream_options.include_obfuscation", options["include_obfuscation"]
+    ):
+        raise wrong("stream_options.include_obfuscation", "true is not supported by this server; leave it out")
+    return _flag(options, "include_usage")
 
 
 def parse_ping(body: dict[str, Any], config: ServerConfig) -> float:
@@ -192,10 +201,10 @@ def parse_ping(body: dict[str, Any], config: ServerConfig) -> float:
     return float(max(0, numbers.integer("sse_ping_interval", body["sse_ping_interval"], -1, INT32_MAX)))
 
 
-def _parse_response_fields(body: dict[str, Any]) -> list[str]:
-    return numbers.strings(
-        "response_fields", body.get("response_fields", []), max_count=MAX_RESPONSE_FIELDS, max_length=256
-    )
+def _parse_response_fields(body: dict[str, Any]) -> list[ResponseField]:
+    fields = body.get("response_fields", [])
+    fields = numbers.strings("response_fields", fields, max_count=MAX_RESPONSE_FIELDS, max_length=256)
+    return [(field, tuple(field.split("/"))) for field in fields]
 
 
 def _flag(body: dict[str, Any], field: str, default: bool = False) -> bool:

@@ -19,6 +19,10 @@ def _empty(value: Any) -> bool:
     return value in ("", [], {}) or value is False
 
 
+def _never(value: Any) -> bool:
+    return False
+
+
 GENERATION: dict[str, Neutral] = {
     "grammar_lazy": _is(False),
     "grammar_triggers": _empty,
@@ -42,8 +46,10 @@ CHAT: dict[str, Neutral] = {
     "functions": _empty,
     "function_call": _is("none", "auto"),
     "modalities": _is(["text"]),
-    "audio": lambda value: False,
-    "web_search_options": lambda value: False,
+    "audio": _never,
+    "web_search_options": _never,
+    "moderation": _never,
+    "service_tier": _is("auto", "default", "flex"),  # the others buy speed
 }
 """Refused on chat as well; `tools` is refused there once the messages are parsed."""
 
@@ -60,7 +66,10 @@ IMAGES: dict[str, Neutral] = {
     "output_format": _is("png"),
     "background": _is("auto", "opaque"),
     "input_fidelity": _is("low"),
+    "output_compression": _is(100),
     "frame_count": _is(1),
+    "frame_duration_ms": _never,
+    "complexity": _never,
     "markup": _empty,
     "svg": _empty,
 }

@@ -12,8 +12,14 @@ from native.sources import fetch, read_versions
 
 
 @pytest.fixture(scope="session")
-def renderers() -> dict[str, Renderer]:
+def renderers(sources: dict[str, str]) -> dict[str, Renderer]:
     """By the names of the templates' files, without suffix."""
+    return {name: Renderer(source, "<s>", "</s>", None) for name, source in sources.items()}
+
+
+@pytest.fixture(scope="session")
+def sources() -> dict[str, str]:
+    """The templates' texts by the same names."""
     source = read_versions()
     archive = fetch(source, cache_folder() / "downloads")
     made = {}
@@ -23,6 +29,6 @@ def renderers() -> dict[str, Renderer]:
                 file = tar.extractfile(member)
                 assert file is not None
                 name = member.name.rpartition("/")[2].removesuffix(".jinja")
-                made[name] = Renderer(file.read().decode(), "<s>", "</s>", None)
+                made[name] = file.read().decode()
     assert len(made) >= 60, "the sdist holds fewer templates than it did"
     return made

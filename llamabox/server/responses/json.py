@@ -71,6 +71,6 @@ class JsonArray(Response):
             before = b","
             if len(piece) >= PIECE:
                 await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
-                await asyncio.sleep(0)  # `send` may not wait, and others have a turn
                 piece.clear()
+            await asyncio.sleep(0)  # others have a turn
         await send({"type": "http.response.body", "body": bytes(piece) + b"]"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llamabox.engine.events import Delta, Progress, Started, StopType
-from llamabox.server.params import Options
+from llamabox.server.params import Options, ResponseField
 from llamabox.server.responses.choice import Choice
 from llamabox.server.responses.json import dump_line, dump_text, dumps
 from llamabox.server.responses.logprobs import entries, placed
@@ -46,14 +46,14 @@ def final_object(
     return result
 
 
-def select_fields(result: dict[str, Any], fields: list[str]) -> dict[str, Any]:
+def select_fields(result: dict[str, Any], fields: list[ResponseField]) -> dict[str, Any]:
     """`response_fields`: only these; `a/b` lifts a nested value to a key of that name; what is missing is left out."""
     if not fields:
         return result
     selected: dict[str, Any] = {}
-    for field in fields:
+    for field, path in fields:
         value: Any = result
-        for part in field.split("/"):
+        for part in path:
             if not isinstance(value, dict) or part not in value:
                 break
             value = value[part]
