@@ -54,8 +54,8 @@ class Cell:
 
     @property
     def content(self) -> int:
-        """A digest of what is in it: of its value and position, where nothing is put off for it."""
-        return digest(*self.stream.get(self.place, STALE))
+        """What is in it as one number: of its value and position, where nothing is put off for it."""
+        return content_of(*self.stream.get(self.place, STALE))
 
 
 class FakeMemory:
@@ -104,7 +104,7 @@ class FakeMemory:
         return sorted((cell for cell in self.cells if seq_id in cell.owners), key=lambda cell: cell.position)
 
     def contents(self, seq_id: int) -> list[int]:
-        """A digest of each cell of a sequence, as the next decode will find it."""
+        """What is in each cell of a sequence, as the next decode will find it."""
         coming = self
         if self._copies or any(cell.shift for cell in self.cells):
             coming = copy.deepcopy(self)
@@ -218,6 +218,10 @@ class FakeMemory:
         self.cells = [cell for cell in self.cells if cell.owners]
 
 
+def content_of(value: int, position: int) -> int:
+    return (value << 20) + position
+
+
 def value_of(token: int, position: int, lora: LoraSet, before: Seq[int]) -> int:
     """The value of a cell that attends to cells with the contents `before`."""
     scales = (round(1000 * number) for pair in lora for number in pair)
@@ -230,7 +234,7 @@ def fresh_contents(tokens: tuple[int, ...], lora: LoraSet, n_window: int = 0) ->
     contents: list[int] = []
     for position, token in enumerate(tokens):
         value = value_of(token, position, lora, contents[-n_window + 1 :] if n_window else contents)
-        contents.append(digest(value, position))
+        contents.append(content_of(value, position))
     return contents
 
 

@@ -1,7 +1,7 @@
 """64 streams of more conversations than slots, on and on, some of which break off, while slots are saved and restored.
 
 Texts stay right, nobody reads another's word, memory stays flat. It lasts LLAMABOX_SOAK_SECONDS, else 20 seconds, and
-until enough texts are complete; 600 are for a release.
+until enough texts are complete; 600 are for a release, with `-o faulthandler_timeout=0`.
 """
 
 from __future__ import annotations

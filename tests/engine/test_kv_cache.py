@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes import Cell, FakeMemory, digest
+from fakes import Cell, FakeMemory, content_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -66,7 +66,7 @@ class Store:
         for slot, held in zip(self.cache.slots, self.held, strict=True):
             assert slot.resident.keys() == [token for token, _, _ in held]
             seen = self.memory.contents(slot.slot_id)
-            expected = [digest(value, position) for _, position, value in held]
+            expected = [content_of(value, position) for _, position, value in held]
             # A sliding window forgets the beginning; what is left must be the end.
             assert seen == (expected[-len(seen) :] if self.memory.n_window and seen else expected)
             assert slot.n_exact == self.exact[slot.slot_id]

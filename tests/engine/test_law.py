@@ -1,6 +1,7 @@
 """The law: whatever else happens, each sequence's tokens equal those it would have got alone.
 
-It is tried with LLAMABOX_LAW_EXAMPLES examples, else 400; 20,000 are for a release and for changes to the ledger.
+It is tried with LLAMABOX_LAW_EXAMPLES examples, else 400; 20,000 are for a release and for changes to the ledger (and
+take longer than pytest lets a test, but with `-o faulthandler_timeout=0`).
 """
 
 from __future__ import annotations
