@@ -107,6 +107,7 @@ class Context:
         self.n_ubatch: int = self.native.lib.llama_n_ubatch(handle)
         self.n_seq_max: int = self.native.lib.llama_n_seq_max(handle)
         self.n_vocab = model.vocab.n_tokens
+        self.params = params
         self.kv_unified = params.kv_unified
         self.memory = Memory(self.native, handle, self.n_seq_max)
 

@@ -259,6 +259,7 @@ def check_model(path: Path, type_sizes: Mapping[int, tuple[int, int]]) -> Header
         raise ModelLoadError(f"{path} cannot be loaded: it does not name its architecture (general.architecture)")
     count = header.number("split.count") or 1
     if count <= 1:
+        header.files = (path,)
         return header
     found = SPLIT_NAME.match(path.name)
     if count > MAX_SPLITS or not found or int(found["count"]) != count:
@@ -268,7 +269,8 @@ def check_model(path: Path, type_sizes: Mapping[int, tuple[int, int]]) -> Header
     if header.number("split.no"):
         first = f"{found['stem']}-00001-of-{count:05d}.gguf"
         raise ModelLoadError(f"{path} cannot be loaded: it is not the first of {count} parts; name {first}")
-    for number in range(2, count + 1):
-        part = read_header(path.with_name(f"{found['stem']}-{number:05d}-of-{count:05d}.gguf"), type_sizes)
-        header.tensors |= part.tensors
+    others = [path.with_name(f"{found['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(2, count + 1)]
+    for other in others:
+        header.tensors |= read_header(other, type_sizes).tensors
+    header.files = (path, *others)
     return header

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 DEFAULT_ALIGNMENT = 32
 
@@ -33,6 +34,7 @@ class Header:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     entries_start: int = 0  # bytes, from the start of the file: the tensors' entries
     data_start: int = 0  # and their data
+    files: tuple[Path, ...] = ()  # of a checked model: its file, or those of all its parts
 
     @property
     def alignment(self) -> int:

@@ -134,11 +134,16 @@ class TextClient(WorkerClient[ModelInfo]):
         channel = self._open_channel()
         self._n_calls += 1
         call_id = self._n_calls
-        channel.send(Call(call_id, method, arguments))
+        call = Call(call_id, method, arguments)
+        channel.send(call)
         answer = asyncio.get_running_loop().create_future()
         self._calls[call_id] = answer
         try:
             return await answer
+        except asyncio.CancelledError:  # its client went away
+            if self._channel is channel:
+                channel.send(Abort(call.request_id))
+            raise
         finally:
             self._calls.pop(call_id, None)
 

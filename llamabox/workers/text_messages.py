@@ -70,7 +70,7 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Forget a request: all its sequences end, without further events."""
+    """Forget a request: all its sequences end, without further events. A call that waits for a slot is one, too."""
 
     request_id: str
 
@@ -82,6 +82,11 @@ class Call:
     call_id: int
     method: str
     arguments: dict[str, Any]
+
+    @property
+    def request_id(self) -> str:
+        """What an Abort calls it."""
+        return f"call {self.call_id}"
 
 
 @dataclass(frozen=True, slots=True)

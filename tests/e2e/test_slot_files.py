@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from e2e.raw_client import RawClient
 from e2e.server_process import ServerProcess
@@ -75,6 +76,41 @@ def test_damage_and_bad_names_leave_the_slot_as_it_was(tmp_path: Path, model: Pa
         response = server.post("/slots/0?action=restore", {"filename": "good"})
         assert response.status_code == 400
         assert complete(server, PROMPT, 0)["timings"]["cache_n"] == 0
+
+
+def test_a_state_of_another_model_of_the_same_shape_or_of_other_settings_is_refused(
+    tmp_path: Path, model: Path
+) -> None:
+    # Was: only names and sizes were compared, and an instruct model went on from its base model's cells.
+    (tmp_path / "slots").mkdir()
+    with start(tmp_path, model) as server:
+        complete(server, PROMPT, 0)
+        act(server, 0, "save", "good")
+    other = tmp_path / "other.gguf"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    other.write_bytes(content)
+    for path, words in ((other, ()), (model, ("--rope-freq-base", "20000"))):
+        with start(tmp_path, path, *words) as server:
+            response = server.post("/slots/0?action=restore", {"filename": "good"})
+            assert response.status_code == 400, words
+            assert ("another model" if path is other else "other settings: RoPE") in response.json()["error"]["message"]
+            assert complete(server, PROMPT, 0, n_predict=1)["timings"]["cache_n"] == 0
+
+
+def test_a_client_that_went_away_while_its_slot_was_busy_gets_nothing_done(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "slots").mkdir()
+    with start(tmp_path, model) as server:
+        complete(server, PROMPT, 1)
+        act(server, 1, "save", "good")
+        stream = server.stream("/completion", {"prompt": "x", "n_predict": 2000, "ignore_eos": True, "id_slot": 0})
+        next(stream)
+        for _ in range(3):
+            with pytest.raises(httpx.ReadTimeout):
+                server.http.post("/slots/0?action=restore", json={"filename": "good"}, timeout=0.3)
+        stream.close()  # type: ignore[attr-defined]
+        server.wait_idle()
+        assert act(server, 0, "erase")["n_erased"] != complete(server, PROMPT, 1)["tokens_evaluated"] + 15
 
 
 BAD_NAMES = [

@@ -24,11 +24,11 @@ from llamabox.workers.text.intake import Intake, Passages
 from llamabox.workers.text.lanes import Computed
 from llamabox.workers.text.long_texts import LongTexts, Text, is_long
 from llamabox.workers.text.sharing import Sharing
-from llamabox.workers.text.slot_calls import METHODS, ReadSlot, SlotCalls
+from llamabox.workers.text.slot_calls import METHODS, FileDone, SlotCalls
 
 logger = logging.getLogger(__name__)
 
-Task = Request | Passages | Computed | Abort | Call | Shutdown | ReadSlot
+Task = Request | Passages | Computed | Abort | Call | Shutdown | FileDone
 """What the reader thread hands to the loop."""
 
 
@@ -264,11 +264,12 @@ class Loop:
                 self._embedding.take(task, self._engine.activity())
             case Abort():
                 self._engine.abort(task.request_id)
+                self._slots.abort(task.request_id)
                 if self._embedding is not None:
                     self._embedding.abort(task.request_id)
             case Call() if task.method not in METHODS:
                 self._answer(task)
-            case Call() | ReadSlot():
+            case Call() | FileDone():
                 self._slots.take(task)
             case Shutdown():
                 self._stopping = True

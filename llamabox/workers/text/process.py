@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from llamabox import log
-from llamabox.bindings._ffi import Native, load
+from llamabox.bindings._ffi import Native, build_info, load
 from llamabox.bindings.context import n_nodes
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import spin_environment
@@ -24,11 +24,11 @@ from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
 from llamabox.workers.pulse import Pulse
 from llamabox.workers.sigterm import watch_sigterm
-from llamabox.workers.text import slot_file
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
 from llamabox.workers.text.devices import start_backends
 from llamabox.workers.text.embedding import EmbeddingDesk
+from llamabox.workers.text.fingerprint import Fingerprint, settings_digest
 from llamabox.workers.text.grammars import GrammarDesk
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.lanes import Lanes
@@ -86,10 +86,10 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         prepare_default(grammars, config)
         calls = QuickCalls(text.model.vocab, intake, infill_format(config, text), text.engine, text.n_ctx)
         reader.serve(intake, calls, grammars)
-        key = slot_file.model_key(text.context, text.steering.key if text.steering else b"")
+        fingerprint = fingerprint_of(config, text)
         digests = [lora.digest for lora in text.loras]
         n_vocab = text.model.vocab.n_tokens
-        slots = SlotCalls(text.engine, key, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
+        slots = SlotCalls(text.engine, fingerprint.keys, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
         embedding = embedding_desk(text, channel, reader, pulse)
         calls_of_engine = EngineCalls(text.engine)
         is_spare = has_spare_core(config, text)
@@ -104,6 +104,7 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         grammars.close()
         if embedding is not None:
             embedding.close()
+        fingerprint.close()
         text.close()
     channel.close()
     return 0
@@ -136,6 +137,14 @@ def embedding_desk(text: TextModel, channel: BlockingChannel, reader: Reader, pu
         return EmbeddingDesk(text.embedder, channel)
     lanes = Lanes(text.embedder, text.poolers, text.n_threads, reader.tasks.put, pulse)
     return EmbeddingDesk(text.embedder, channel, lanes)
+
+
+def fingerprint_of(config: TextConfig, text: TextModel) -> Fingerprint:
+    """What a slot's state depends on."""
+    steering = text.steering.key if text.steering else b""
+    build = build_info(text.model.native)["build"]
+    settings = settings_digest(text.context, build, dict(config.kv_overrides), steering)
+    return Fingerprint(text.model.header.files, settings)
 
 
 def prepare_default(grammars: GrammarDesk, config: TextConfig) -> None:

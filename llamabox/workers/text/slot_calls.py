@@ -14,6 +14,7 @@ from llamabox.engine.slot import SlotState
 from llamabox.errors import InvalidRequest, LlamaboxError, Unavailable, to_wire
 from llamabox.workers.protocol import Call, Reply
 from llamabox.workers.text import slot_file
+from llamabox.workers.text.fingerprint import Keys
 from llamabox.workers.wire import path_of
 
 METHODS = ("slot_save", "slot_restore", "slot_erase")
@@ -23,72 +24,116 @@ MAX_WAITING = 256
 
 
 @dataclass(frozen=True, slots=True)
-class ReadSlot:
-    """A slot file that was read and may go into its slot."""
+class ReadState:
+    """What a slot file holds."""
 
-    call: Call
     state: SlotState
     n_read: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileDone:
+    """What came of reading or writing a slot file: a state, the reply to a save, or why not."""
+
+    call: Call
+    outcome: ReadState | dict[str, Any] | LlamaboxError
     started: float
 
 
 class SlotCalls:
-    """Owned by the loop's thread. `send` and `later` may be called from any thread; `later` hands back a ReadSlot.
+    """Owned by the loop's thread; `send` and `later` may be called from any. `later` hands back a FileDone.
 
-    `key` is slot_file.model_key, `adapters` are the digests of the LoRA adapters by id. `files` reads and writes.
+    A call waits unread until its slot is idle. One file at a time is read or written, from then until its state is in
+    the slot or on disk: each takes as much memory as a state. Calls for one slot are done in the order they came in.
+
+    `keys` are those of this server's states, asked for on the thread of `files`, which reads and writes; `adapters` are
+    the digests of the LoRA adapters by id.
     """
 
     def __init__(
         self,
         engine: Engine,
-        key: bytes,
+        keys: Callable[[], Keys],
         adapters: Sequence[bytes],
         n_vocab: int,
         files: Executor,
         send: Callable[[Reply], None],
-        later: Callable[[ReadSlot], None],
+        later: Callable[[FileDone], None],
     ) -> None:
         self._engine = engine
-        self._key = key
+        self._keys = keys
         self._adapters = adapters
         self._n_vocab = n_vocab
         self._files = files
         self._send = send
         self._later = later
-        self._waiting: list[Call | ReadSlot] = []
+        self._waiting: list[Call] = []
+        self._at_work: Call | None = None  # whose file is read or written, or whose state waits for its slot
+        self._read: FileDone | None = None  # that state
+        self._is_wanted = True  # the reply to the call at work
 
-    def take(self, task: Call | ReadSlot) -> None:
+    def take(self, task: Call | FileDone) -> None:
         """Do it now, or as soon as `retry` finds the slot idle."""
-        if isinstance(task, Call) and task.method == "slot_restore":
-            self._beside(task, self._read, task, time.perf_counter())
-        elif isinstance(task, Call) and len(self._waiting) >= MAX_WAITING:
-            refusal = Unavailable(f"{MAX_WAITING} slot actions wait for busy slots already: try again")
-            self._send(Reply(task.call_id, error=to_wire(refusal)))
+        if isinstance(task, FileDone):
+            self._finish(task)
+        elif len(self._waiting) >= MAX_WAITING:
+            self._refuse(task, Unavailable(f"{MAX_WAITING} slot actions wait for busy slots already: try again"))
         else:
             self._waiting.append(task)
-            self.retry()
+        self.retry()
+
+    def abort(self, request_id: str) -> None:
+        """The client of a call went away. Other ids are ignored."""
+        self._waiting = [call for call in self._waiting if call.request_id != request_id]
+        if self._at_work is not None and self._at_work.request_id == request_id:
+            self._is_wanted = False
+            if self._read is not None:
+                self._end_work()
 
     def retry(self) -> None:
         """Do what has waited for slots that are idle by now."""
+        if self._read is not None and not self._is_busy(self._read.call):
+            self._reply(self._read.call, self._restore, self._read)
+            self._end_work()
         if not self._waiting:
             return
+        held = {self._id_slot(self._at_work)} if self._at_work and self._at_work.method == "slot_restore" else set()
         waiting, self._waiting = self._waiting, []
-        for task in waiting:
-            call = task if isinstance(task, Call) else task.call
-            if self._engine.cache.slots[call.arguments["id_slot"]].is_busy:
-                self._waiting.append(task)
+        for call in waiting:
+            needs_file = call.method != "slot_erase"
+            if self._id_slot(call) in held or self._is_busy(call) or (needs_file and self._at_work is not None):
+                held.add(self._id_slot(call))
+                self._waiting.append(call)
             else:
-                self._do(task)
+                self._begin(call)
+                if call.method == "slot_restore":
+                    held.add(self._id_slot(call))
 
-    def _do(self, task: Call | ReadSlot) -> None:
-        if isinstance(task, ReadSlot):
-            self._answer(task.call, self._restore, task)
-        elif task.method == "slot_erase":
-            self._answer(task, self._erase, task.arguments["id_slot"])
+    def _begin(self, call: Call) -> None:
+        """The slot is idle, and where a file is needed none is at work."""
+        if call.method == "slot_erase":
+            self._reply(call, self._erase, self._id_slot(call))
+            return
+        self._at_work, self._is_wanted = call, True
+        started = time.perf_counter()
+        if call.method == "slot_restore":
+            self._files.submit(self._beside, call, started, self._load, call)
         else:
-            started = time.perf_counter()
-            slot = self._engine.cache.slots[task.arguments["id_slot"]]
-            self._beside(task, self._write, task, self._engine.cache.state(slot), started)
+            state = self._engine.cache.state(self._engine.cache.slots[self._id_slot(call)])
+            self._files.submit(self._beside, call, started, self._write, call, state, started)
+
+    def _finish(self, done: FileDone) -> None:
+        if self._is_wanted and isinstance(done.outcome, ReadState):
+            self._read = done
+            return
+        if isinstance(done.outcome, LlamaboxError):
+            self._refuse(done.call, done.outcome)
+        elif isinstance(done.outcome, dict):
+            self._send(Reply(done.call.call_id, value=done.outcome))
+        self._end_work()
+
+    def _end_work(self) -> None:
+        self._at_work = self._read = None
 
     def _erase(self, id_slot: int) -> dict[str, Any]:
         slot = self._engine.cache.slots[id_slot]
@@ -97,34 +142,47 @@ class SlotCalls:
         return {"n_erased": n_erased}
 
     def _write(self, call: Call, state: SlotState, started: float) -> dict[str, Any]:
-        n_written = slot_file.write(Path(path_of(call.arguments["path"])), self._key, state, self._adapters)
+        n_written = slot_file.write(Path(path_of(call.arguments["path"])), self._keys(), state, self._adapters)
         return {"n_saved": len(state.tokens), "n_written": n_written, "ms": (time.perf_counter() - started) * 1e3}
 
-    def _read(self, call: Call, started: float) -> None:
-        state, n_read = slot_file.read(Path(path_of(call.arguments["path"])), self._key, self._n_vocab, self._adapters)
-        self._later(ReadSlot(call, state, n_read, started))
+    def _load(self, call: Call) -> ReadState:
+        path = Path(path_of(call.arguments["path"]))
+        return ReadState(*slot_file.read(path, self._keys, self._n_vocab, self._adapters))
 
-    def _restore(self, task: ReadSlot) -> dict[str, Any]:
-        cache = self._engine.cache
-        n_tokens = len(task.state.tokens)
+    def _restore(self, done: FileDone) -> dict[str, Any]:
+        assert isinstance(done.outcome, ReadState)
+        cache, state = self._engine.cache, done.outcome.state
+        n_tokens = len(state.tokens)
         if n_tokens > cache.n_ctx:
             raise InvalidRequest(
                 f"Unable to restore slot: it holds {n_tokens} tokens, more than the slot's context of {cache.n_ctx}"
             )
-        if not cache.restore(cache.slots[task.call.arguments["id_slot"]], task.state):
+        if not cache.restore(cache.slots[self._id_slot(done.call)], state):
             raise InvalidRequest("Unable to restore slot: its state does not fit into this server's KV memory")
-        milliseconds = (time.perf_counter() - task.started) * 1e3
-        return {"n_restored": n_tokens, "n_read": task.n_read, "ms": milliseconds}
+        milliseconds = (time.perf_counter() - done.started) * 1e3
+        return {"n_restored": n_tokens, "n_read": done.outcome.n_read, "ms": milliseconds}
 
-    def _beside(self, call: Call, work: Callable[..., Any], *arguments: object) -> None:
-        self._files.submit(self._answer, call, work, *arguments)
-
-    def _answer(self, call: Call, work: Callable[..., Any], *arguments: object) -> None:
-        """Send what `work` returns, or its error; nothing yet where it returns None."""
+    def _beside(self, call: Call, started: float, work: Callable[..., Any], *arguments: object) -> None:
+        """On the files' thread."""
         try:
-            value = work(*arguments)
+            outcome = work(*arguments)
         except LlamaboxError as error:
-            self._send(Reply(call.call_id, error=to_wire(error)))
-        else:
-            if value is not None:
-                self._send(Reply(call.call_id, value=value))
+            outcome = error
+        self._later(FileDone(call, outcome, started))
+
+    def _reply(self, call: Call, work: Callable[..., dict[str, Any]], *arguments: object) -> None:
+        try:
+            self._send(Reply(call.call_id, value=work(*arguments)))
+        except LlamaboxError as error:
+            self._refuse(call, error)
+
+    def _refuse(self, call: Call, error: LlamaboxError) -> None:
+        self._send(Reply(call.call_id, error=to_wire(error)))
+
+    def _is_busy(self, call: Call) -> bool:
+        return self._engine.cache.slots[self._id_slot(call)].is_busy
+
+    @staticmethod
+    def _id_slot(call: Call) -> int:
+        id_slot: int = call.arguments["id_slot"]
+        return id_slot

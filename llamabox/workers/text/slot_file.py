@@ -1,7 +1,7 @@
 """A slot on disk: what was computed for a text, to go on from after a restart.
 
-    magic "LLBXSLOT" | u32 version | u32 n_tokens | u32 n_exact | u32 n_loras | u64 n_native | 32 bytes model key
-    32 bytes checksum
+    magic "LLBXSLOT" | u32 version | u32 n_tokens | u32 n_exact | u32 n_loras | u64 n_native
+    32 bytes digest of the model's files | 32 bytes digest of the settings | 32 bytes checksum
     n_loras × (32 bytes digest of the adapter's file, f64 scale) | n_tokens × int32 token | n_native bytes of libllama's
     state
 
@@ -18,30 +18,26 @@ import stat
 import struct
 import tempfile
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from llamabox.bindings.context import Context
 from llamabox.engine.request import LoraSet, lora_set
 from llamabox.engine.slot import SlotState
 from llamabox.errors import InvalidRequest, ServerFault
+from llamabox.workers.text.fingerprint import Keys
 
 MAGIC = b"LLBXSLOT"
-VERSION = 2
-HEAD = struct.Struct("<8sIIIIQ32s")
+VERSION = 3
+HEAD = struct.Struct("<8sIIIIQ32s32s")
 SCALED = struct.Struct("<32sd")
 CHECKSUM = 32
+SETTINGS = (
+    "RoPE and YaRN options, --override-kv, control vectors, -ctk, -ctv, -fa, --swa-full, --kv-unified, -np without it, "
+    "the context's length where the model's RoPE depends on it, and the version of llama.cpp"
+)
 
 
-def model_key(context: Context, steering: bytes = b"") -> bytes:
-    """32 bytes that differ where a state does not fit: another model or control vector, or a memory of another kind."""
-    model = context.model
-    facts = (model.desc, model.n_params, model.size, model.n_embd, model.n_layer, model.vocab.n_tokens)
-    shape = (context.kv_unified, context.n_seq_max if not context.kv_unified else 0)
-    return hashlib.blake2b(repr((facts, shape)).encode() + steering, digest_size=32).digest()
-
-
-def write(path: Path, key: bytes, state: SlotState, adapters: Sequence[bytes] = ()) -> int:
+def write(path: Path, keys: Keys, state: SlotState, adapters: Sequence[bytes] = ()) -> int:
     """Write the file whole or not at all; returns its bytes. What has the name may only be a file, which is replaced.
 
     `adapters` are the digests of the LoRA adapters' files by id: the next server may number them otherwise. Raises
@@ -51,7 +47,8 @@ def write(path: Path, key: bytes, state: SlotState, adapters: Sequence[bytes] = 
         raise InvalidRequest(f"Unable to save slot to {path.name}: it exists and is no file", field="filename")
     loras = b"".join(SCALED.pack(adapters[adapter_id], scale) for adapter_id, scale in state.lora)
     tokens = array("i", state.tokens).tobytes()
-    head = HEAD.pack(MAGIC, VERSION, len(state.tokens), state.n_exact, len(state.lora), len(state.native), key)
+    sizes = (len(state.tokens), state.n_exact, len(state.lora), len(state.native))
+    head = HEAD.pack(MAGIC, VERSION, *sizes, keys.model, keys.settings)
     checksum = _checksum(head, loras, tokens, state.native)
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".slot-")
@@ -68,15 +65,18 @@ def write(path: Path, key: bytes, state: SlotState, adapters: Sequence[bytes] = 
     return len(head) + len(checksum) + len(loras) + len(tokens) + len(state.native)
 
 
-def read(path: Path, key: bytes, n_vocab: int, adapters: Sequence[bytes] = ()) -> tuple[SlotState, int]:
-    """The state in a file, and the file's bytes. Raises InvalidRequest with what is wrong with it."""
+def read(path: Path, keys: Callable[[], Keys], n_vocab: int, adapters: Sequence[bytes] = ()) -> tuple[SlotState, int]:
+    """The state in a file, and the file's bytes. Raises InvalidRequest with what is wrong with it.
+
+    `keys` is asked for a file that is whole; what it raises is passed on.
+    """
     try:
         content = _read_file(path)
     except OSError as error:
         raise _unable(path, error.strerror or "it cannot be read") from error
     if len(content) < HEAD.size + CHECKSUM or not content.startswith(MAGIC):
         raise _unable(path, "it is not a slot file of this server")
-    _, version, n_tokens, n_exact, n_loras, n_native, found_key = HEAD.unpack_from(content)
+    _, version, n_tokens, n_exact, n_loras, n_native, model, settings = HEAD.unpack_from(content)
     if version != VERSION:
         raise _unable(path, f"it has version {version}, this server writes {VERSION}")
     loras = HEAD.size + CHECKSUM
@@ -87,8 +87,11 @@ def read(path: Path, key: bytes, n_vocab: int, adapters: Sequence[bytes] = ()) -
     view = memoryview(content)
     if _checksum(view[: HEAD.size], view[loras:start], view[start:middle], view[middle:]) != content[HEAD.size : loras]:
         raise _unable(path, "its checksum is wrong")
-    if found_key != key:
-        raise _unable(path, "it is of another model or control vector, or of another kind of KV memory")
+    own = keys()
+    if model != own.model:
+        raise _unable(path, "it was computed by another model: the files' content differs")
+    if settings != own.settings:
+        raise _unable(path, f"it was computed with other settings: {SETTINGS} must be the same")
     tokens = array("i")
     tokens.frombytes(view[start:middle])
     if n_exact > n_tokens or any(not 0 <= token < n_vocab for token in tokens):

@@ -49,6 +49,9 @@ class NoSlotCalls:
     def retry(self) -> None:
         """There are none."""
 
+    def abort(self, request_id: str) -> None:
+        """There are none."""
+
 
 class TasksOnly:
     """The one part of a reader that the loop uses."""
