@@ -46,6 +46,12 @@ def is_same_origin(origin: str, host: str) -> bool:
     return own[1] != "" and own[1] == asked[1] and (own[2] or default) == (asked[2] or default)
 
 
+def is_address(host: str) -> bool:
+    """Whether it is an address and no name."""
+    found = HOST.fullmatch(host)
+    return found is not None and _address(found[1].strip("[]")) is not None
+
+
 class Hosts:
     """A set of names that a server may be called by; this machine's own are always in it, `*` is any."""
 
@@ -63,11 +69,13 @@ class Hosts:
         if found is None:
             return False
         name = found[1].strip("[]").rstrip(".")
-        return name in self._allowed or name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+        address = _address(name)
+        is_own = name.endswith(".localhost") if address is None else address.is_loopback
+        return is_own or name == "localhost" or name in self._allowed
 
 
-def _is_loopback(name: str) -> bool:
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
+        return None

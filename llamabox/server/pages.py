@@ -16,7 +16,7 @@ from llamabox.errors import Forbidden
 from llamabox.server.arrival import arrival_of
 from llamabox.server.errors import error_response
 from llamabox.server.middleware import RawHeaders, with_headers
-from llamabox.server.origins import Hosts, Origins, is_same_origin
+from llamabox.server.origins import Hosts, Origins, is_address, is_same_origin
 
 METHODS = b"GET, POST, DELETE, OPTIONS"
 
@@ -32,7 +32,8 @@ SETTINGS = re.compile("/slots/.*|/lora-adapters|/props")
 class HostCheck:
     """Lets in requests that call the server by a name it has: on loopback this machine's names and those allowed.
 
-    Elsewhere any name will do, unless some are allowed: the server cannot know what it is called there.
+    Elsewhere any name will do, unless some are allowed: the server cannot know what it is called there. Nor can an
+    address be made to resolve to another, and probes of containers ask by it.
     """
 
     def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
@@ -40,9 +41,11 @@ class HostCheck:
         self._hosts = Hosts(allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (arrival_of(scope).is_loopback or self._hosts):
+        is_loopback = arrival_of(scope).is_loopback
+        if scope["type"] == "http" and (is_loopback or self._hosts):
             for host in Headers(scope=scope).getlist("host"):
-                if host and host not in self._hosts:  # no browser leaves it empty
+                is_ours = host in self._hosts or (is_address(host) and not is_loopback)
+                if host and not is_ours:  # no browser leaves it empty
                     shown = host[:80]
                     message = (
                         f"This server is not called {shown!r}; start it with `--allowed-hosts` to let that name in"

@@ -433,7 +433,7 @@ def test_a_method_that_is_not_taken(server: ServerProcess, method: str, path: st
 def test_preflight(server: ServerProcess, path: str) -> None:
     response = server.http.options(path, headers={"Origin": "https://page.example"})
     assert (response.status_code, response.content) == (200, b"")
-    assert response.headers["access-control-allow-origin"] == "https://page.example"
-    assert response.headers["access-control-allow-credentials"] == "true"
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in response.headers
     assert response.headers["access-control-allow-methods"] == "GET, POST, DELETE, OPTIONS"
-    assert response.headers["access-control-allow-headers"] == "*"
+    assert "Authorization" in response.headers["access-control-allow-headers"]

@@ -52,11 +52,11 @@ class Running(Generic[Client]):
 
 @contextlib.asynccontextmanager
 async def running(
-    client: FakeTextClient, config: ServerConfig | None = None, *, host: str = "127.0.0.1"
+    client: FakeTextClient, config: ServerConfig | None = None, *, host: str = "127.0.0.1", within: float = WITHIN
 ) -> AsyncIterator[Running[FakeTextClient]]:
     """Serves `client` until the block ends; fails rather than hangs."""
     config = config or ServerConfig()
-    async with listening(create_app(config, client), client, config, host=host) as served:
+    async with listening(create_app(config, client), client, config, within, host=host) as served:
         yield served
 
 

@@ -150,7 +150,7 @@ def test_thousands_of_streams_with_trailers_on_one_connection() -> None:
     """The tree of priorities takes a thousand streams."""
 
     async def main() -> None:
-        async with running(FakeTextClient(saying("a"))) as server, H2Client.to(server) as h2:
+        async with running(FakeTextClient(saying("a")), within=90) as server, H2Client.to(server) as h2:
             for _ in range(24):
                 streams = [asking(h2) for _ in range(50)]
                 for stream_id in streams:

@@ -209,7 +209,7 @@ def test_names_that_a_loopback_listener_is_called_by(
 def test_names_that_any_other_listener_is_called_by(allowed: tuple[str, ...], evil: int) -> None:
     async def scene() -> None:
         async with running(FakeTextClient(), ServerConfig(allowed_hosts=allowed), host="0.0.0.0") as server:
-            for host in ("proxy.example", "localhost"):
+            for host in ("proxy.example", "localhost", "10.0.0.5:99", "[::2]", "127.0.0.1"):
                 assert await status(server.port, host) == 200
             assert await status(server.port, "evil.example") == evil
 

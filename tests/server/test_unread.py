@@ -17,7 +17,7 @@ from llamabox.workers.client import WorkerState
 from tests.server.fake_client import FakeTextClient
 from tests.server.harness import Running, running
 
-SIZE = 24 << 20
+SIZE = 16 << 20
 """Bytes of a body: more than the buffers of two sockets and of two event loops hold."""
 
 KEY = ServerConfig(api_keys=frozenset({"secret"}))
@@ -55,7 +55,7 @@ def scene(refusal: Refusal, act: Callable[[Running[FakeTextClient]], None]) -> N
     async def main() -> None:
         client = FakeTextClient()
         client.state = refusal.state
-        async with running(client, refusal.config) as server:
+        async with running(client, refusal.config, within=60) as server:
             await asyncio.to_thread(act, server)
             await server.app.state.services.lifecycle.drained()
 
@@ -68,7 +68,7 @@ def test_a_client_that_writes_all_before_it_reads_gets_its_reply(refusal: Refusa
     """As urllib, requests and Node's fetch do, and nginx: a reset while they write is all they ever see."""
 
     def act(server: Running[FakeTextClient]) -> None:
-        http_client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        http_client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         pieces = (bytes(1 << 16) for _ in range(SIZE >> 16))
         headers = {} if chunked else {"Content-Length": str(SIZE)}
         http_client.request(refusal.method, refusal.path, pieces, headers, encode_chunked=chunked)
@@ -116,7 +116,7 @@ def test_bytes_that_are_no_request_are_read_on(kind: str) -> None:
     status, head = NO_REQUESTS[kind]
 
     def act(server: Running[FakeTextClient]) -> None:
-        with socket.create_connection(("127.0.0.1", server.port), 10) as sock:
+        with socket.create_connection(("127.0.0.1", server.port), 60) as sock:
             sock.sendall(head)
             for _ in range(SIZE >> 16):
                 sock.sendall(b"a" * (1 << 16))
@@ -129,7 +129,7 @@ def test_bytes_that_are_no_request_are_read_on(kind: str) -> None:
 
 def test_a_reply_without_an_unread_body_keeps_the_connection() -> None:
     def act(server: Running[FakeTextClient]) -> None:
-        http_client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        http_client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         for method, path, body in (("GET", "/health", None), ("POST", "/completion", b"{"), ("GET", "/nothing", None)):
             http_client.request(method, path, body)
             reply = http_client.getresponse()
