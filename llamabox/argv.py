@@ -29,18 +29,22 @@ class Words:
     warnings: tuple[str, ...]
 
 
-GUARDED_WORDS = frozenset(
-    {"api", "apikey", "auth", "cert", "certificate", "cors", "https", "key", "keys", "password", "secret", "ssl", "tls"}
-)
+GUARDED_WORDS = frozenset({
+    "allow", "allowed", "apikey", "auth", "cert", "certificate", "cors", "https", "key", "keys", "origin",
+    "origins", "password", "secret", "ssl", "tls",
+})  # fmt: skip
 """An unknown option with one of these in its name is taken for one that protects, whatever it resembles most."""
+
+COMMON_WORDS = frozenset({"", "file", "rpc", "server"})
+"""Those of options that protect which others have as well."""
 
 NEAR = 0.5
 """Similarity from which on a known name is worth a hint."""
 
-CLOSE = 0.75
-"""Similarity from which on an unknown name is a slip of a name that protects, or a variable of one."""
+CLOSE = 0.7
+"""Similarity from which on an unknown name is a slip of the nearest one, though they share no word."""
 
-ENVIRONMENT = ("LLAMA_", "LLAMABOX_")
+OUR_VARIABLE = re.compile(r"LLAMA_ARG_|LLAMABOX_(?:ARG_)?|LLAMA_")
 """How the names of variables begin that could be meant for us."""
 
 
@@ -82,14 +86,17 @@ def read_words(argv: Sequence[str]) -> Words:
 
 
 def check_variables(environ: Mapping[str, str]) -> None:
-    """Raises OptionsError for a variable that no option reads and that resembles one of an option that protects."""
-    known = {option.env: option for option in OPTIONS if option.env}
+    """Raises OptionsError for a variable that no option reads and that could have been meant to protect."""
+    read = {option.env for option in OPTIONS}
+    by_flag = {flag: option for option in OPTIONS for flag in option.flags}
     for name, text in environ.items():
-        if name in known or not text or not name.startswith(ENVIRONMENT):
+        if name in read or not text or not (found := OUR_VARIABLE.match(name)):
             continue
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=CLOSE)
-        if nearest and known[nearest[0]].protects:
-            raise OptionsError(f"no option reads the environment variable {name}; {_ends_the_start(nearest[0])}")
+        guard = _guard(name[found.end() :], by_flag)
+        if guard:
+            env = by_flag[guard].env
+            known = f"{guard} ({env})" if env else guard
+            raise OptionsError(f"no option reads the environment variable {name}; {_ends_the_start(known)}")
 
 
 def shown(flag: str, text: str, join: str = " ") -> str:
@@ -126,15 +133,28 @@ def _looks_like_a_flag(word: str, joined: str, known: Mapping[str, Option]) -> b
 
 def _unknown(flag: str, known: Mapping[str, Option]) -> str:
     """A warning. Raises OptionsError where the option could have been meant to protect."""
-    name = flag.strip("".join(DASHES)).lower().replace("_", "-")
-    plain = {spelling.strip("-"): spelling for spelling in known}
-    nearest = _nearest(name, plain, NEAR)
-    guards = {bare: spelling for bare, spelling in plain.items() if known[spelling].protects}
-    guard = _nearest(name, guards, 0.0 if GUARDED_WORDS.intersection(re.split(r"[-.]", name)) else CLOSE)
-    if guard and (guard == nearest or GUARDED_WORDS.intersection(re.split(r"[-.]", name))):
+    if guard := _guard(flag, known):
         raise OptionsError(f"unknown option {masked(flag)}; {_ends_the_start(guard)}")
+    nearest = _nearest(_bare(flag), {_bare(one): one for one in known}, NEAR)
     hint = f"; the nearest known one is {nearest}" if nearest else ""
     return f"Unknown argument: {masked(flag)}{hint}"
+
+
+def _guard(flag: str, known: Mapping[str, Option]) -> str | None:
+    """The option that protects for which an unknown flag, or a variable's name, may have been meant."""
+    name = _bare(flag)
+    words = set(re.split(r"[-.]", name))
+    guards = {_bare(one): one for one in known if known[one].protects}
+    if words & GUARDED_WORDS:
+        return _nearest(name, guards, 0.0)
+    nearest = _nearest(name, {_bare(one): one for one in known}, NEAR)
+    is_meant = _nearest(name, guards, CLOSE) or words & set(_bare(nearest or "").split("-")) - COMMON_WORDS
+    return nearest if nearest in guards.values() and is_meant else None
+
+
+def _bare(flag: str) -> str:
+    """A flag's name as others may write it: without dashes before it, in any case."""
+    return flag.strip("".join(DASHES)).lower().replace("_", "-")
 
 
 def _ends_the_start(nearest: str) -> str:

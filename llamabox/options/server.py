@@ -52,6 +52,7 @@ SERVER_OPTIONS = (
     valued(
         SERVER, "--allowed-hosts", "server.allowed_hosts", v.allowed_hosts, metavar="NAME,…", default="",
         text="names in Host to be called by; on loopback beside this machine's own, elsewhere instead of any; * any",
+        protects=True,
     ),
     valued(
         SERVER, "--cors-origins", "server.cors_origins", v.origins, metavar="ORIGIN,…", env="LLAMA_ARG_CORS_ORIGINS",
