@@ -36,9 +36,7 @@ async def input_tokens(exchange: Exchange) -> Response:
     """`{"input_tokens": n}`: what a chat with this body would be charged."""
     prompt = await _render(exchange)
     check_fits([prompt], exchange.info)
-    reply = await exchange.services.client.call(
-        "tokenize", content=[prompt], add_special=True, parse_special=True, with_pieces=False
-    )
+    reply = await exchange.services.client.call("tokenize", content=[prompt], add_special=True, parse_special=True)
     return JsonResponse({"input_tokens": len(reply["tokens"]), "object": "response.input_tokens"})
 
 

@@ -11,6 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from llamabox.engine.events import Delta, Progress, Started
+from llamabox.server.beside import beside, n_values
 from llamabox.server.endpoint import Exchange
 from llamabox.server.logit_bias import biased
 from llamabox.server.params import Dialect, Options, parse_options
@@ -27,7 +28,8 @@ from llamabox.workers.text_config import ModelInfo
 
 async def completion(exchange: Exchange) -> Response:
     """One prompt gives an object; a list of prompts, or n > 1, gives an array. Streams have no [DONE]."""
-    prompts, is_list = parse_prompts(exchange.body, exchange.info)
+    n = n_values(exchange.body.get("prompt"))
+    prompts, is_list = await beside(n, parse_prompts, exchange.body, exchange.info)
     options = parse_options(exchange.body, exchange.services.config, exchange.info, Dialect.NATIVE)
     texts = await prompt_texts(exchange.services.client, exchange.info, prompts)
     return await answer(exchange, prompts, texts, options, is_list=is_list)

@@ -6,6 +6,7 @@ from typing import Any
 
 from llamabox.errors import ContextExceeded, InvalidRequest
 from llamabox.server import numbers
+from llamabox.server.beside import n_values
 from llamabox.server.numbers import describe
 from llamabox.server.prompts import Prompt, check_tokens
 from llamabox.workers.text_config import ModelInfo
@@ -33,6 +34,11 @@ def parse_inputs(body: dict[str, Any], info: ModelInfo) -> list[Prompt]:
     for i, one in enumerate(inputs):
         _check(f"{name}[{i}]" if len(inputs) > 1 else name, i, one, info)
     return inputs
+
+
+def n_inputs(body: dict[str, Any]) -> int:
+    """How much there is for `parse_inputs` to look at."""
+    return max(n_values(body.get(name)) for name in NAMES)
 
 
 def is_one(value: list[Any]) -> bool:

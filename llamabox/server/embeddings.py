@@ -13,7 +13,8 @@ from starlette.types import Receive, Scope, Send
 from llamabox.engine.events import Vector
 from llamabox.errors import InvalidRequest, NotSupported, ServerFault
 from llamabox.server import numbers
-from llamabox.server.embedding_inputs import parse_inputs
+from llamabox.server.beside import beside
+from llamabox.server.embedding_inputs import n_inputs, parse_inputs
 from llamabox.server.endpoint import Exchange
 from llamabox.server.numbers import describe, wrong
 from llamabox.server.params import parse_model
@@ -26,7 +27,7 @@ UNPOOLED = "none"
 RANK = "rank"
 MAX_NORM = 1000
 ITEM_PAUSE = 256
-"""Inputs parsed or written in one go, before others get their turn on the event loop."""
+"""Inputs written in one go, before others get their turn on the event loop."""
 
 Write = Callable[[int, Rows], bytes]
 """An input's place and its vectors, as an item of the reply."""
@@ -42,7 +43,7 @@ async def openai_embeddings(exchange: Exchange) -> Response:
         )
     form = parse_format(exchange.body, exchange.info)
     model = parse_model(exchange.body, exchange.services.config, exchange.info)
-    inputs = parse_inputs(exchange.body, exchange.info)
+    inputs = await beside(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
 
     def write(index: int, rows: Rows) -> bytes:
@@ -58,7 +59,7 @@ async def embeddings(exchange: Exchange) -> Response:
     """llama.cpp's array, with a list of vectors for each input: one, or without pooling one for each token."""
     check_enabled(exchange)
     form = parse_format(exchange.body, exchange.info)
-    inputs = parse_inputs(exchange.body, exchange.info)
+    inputs = await beside(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
 
     def write(index: int, rows: Rows) -> bytes:

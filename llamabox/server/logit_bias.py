@@ -57,7 +57,7 @@ async def _by_token(client: TextService, entries: list[BiasEntry]) -> dict[int, 
         if isinstance(token, int):
             found[token] = bias
             continue
-        made = await client.call("tokenize", content=[token], add_special=False, parse_special=True, with_pieces=False)
+        made = await client.call("tokenize", content=[token], add_special=False, parse_special=True)
         found.update((one, bias) for one in made["tokens"])
         if len(found) > MAX_ENTRIES:
             raise wrong(FIELD, f"its texts become more than {MAX_ENTRIES} tokens")

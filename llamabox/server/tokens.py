@@ -2,43 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.responses import Response
 
 from llamabox.errors import BodyTooLarge
 from llamabox.server import numbers
+from llamabox.server.beside import beside, n_values
 from llamabox.server.endpoint import Exchange
 from llamabox.server.numbers import wrong
 from llamabox.server.prompts import Prompt, check_tokens
-from llamabox.server.responses.json import JsonResponse
+from llamabox.server.responses.json import JsonArray, JsonResponse, dumps
+from llamabox.server.seams import TextService
 
 MAX_TEXT = 4 << 20
 """Bytes of text to tokenise in one go: the worker's reader does it while streams run beside it."""
 
 MAX_TOKENS = 1 << 20
 
+PIECES = 4096
+"""Tokens of which the worker is asked for the pieces at once."""
+
 
 async def tokenize(exchange: Exchange) -> Response:
     """`{"tokens": [ids]}`, or ids with their pieces."""
-    body = exchange.body
+    body, client = exchange.body, exchange.services.client
     options = {"add_special": False, "parse_special": True, "with_pieces": False}
     for field in options:
         if field in body:
             options[field] = numbers.boolean(field, body[field])
-    content = _parse_content(body, exchange.info.n_vocab)
-    return JsonResponse(await exchange.services.client.call("tokenize", content=content, **options))
+    with_pieces = options.pop("with_pieces")
+    content = await beside(n_values(body.get("content")), _parse_content, body, exchange.info.n_vocab)
+    reply = await client.call("tokenize", content=content, **options)
+    if not with_pieces:
+        return JsonResponse(reply)
+    return JsonArray(_with_pieces(client, reply["tokens"]), head=b'{"tokens":[', tail=b"]}")
+
+
+async def _with_pieces(client: TextService, tokens: list[int]) -> AsyncIterator[bytes]:
+    """A part after the other: a million objects in one message would hold up everybody at both of its ends."""
+    for start in range(0, len(tokens), PIECES):
+        part = tokens[start : start + PIECES]
+        pieces = (await client.call("pieces", tokens=part))["pieces"]
+        yield dumps([{"id": token, "piece": piece} for token, piece in zip(part, pieces, strict=True)])[1:-1]
 
 
 async def detokenize(exchange: Exchange) -> Response:
     """`{"content": text}`."""
-    tokens = exchange.body.get("tokens")
+    n = n_values(exchange.body.get("tokens"))
+    tokens = await beside(n, _parse_tokens, exchange.body, exchange.info.n_vocab)
+    return JsonResponse(await exchange.services.client.call("detokenize", tokens=tokens))
+
+
+def _parse_tokens(body: dict[str, Any], n_vocab: int) -> list[int]:
+    tokens = body.get("tokens")
     if not isinstance(tokens, list):
         raise wrong("tokens", "must be provided as an array of token ids")
     _check_count("tokens", tokens)
     for token in tokens:
-        check_tokens("tokens", token, exchange.info.n_vocab)
-    return JsonResponse(await exchange.services.client.call("detokenize", tokens=tokens))
+        check_tokens("tokens", token, n_vocab)
+    return tokens
 
 
 def _parse_content(body: dict[str, Any], n_vocab: int) -> Prompt:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from llamabox.engine.request import GenerationParams
 from llamabox.workers.protocol import Draw, Embed, Submit, encode
 
 MEMORY = 3600.0
@@ -16,6 +17,9 @@ MAX_SUSPECTS = 1024
 """The ones longest unseen are forgotten first."""
 
 Question = Submit | Embed | Draw
+
+PLAIN = GenerationParams()
+"""In place of a question's own, of which there is a digest."""
 
 GUILTY = 2
 """Deaths at which a request must have been in flight to be refused."""
@@ -31,11 +35,13 @@ class Suspects:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()  # fingerprint → deaths, time of the last
+        self._params: GenerationParams | None = None  # of the last question, and their digest
+        self._params_digest = b""
 
     def add(self, in_flight: Iterable[Question]) -> None:
         """A worker died while these ran."""
         self._forget()
-        for fingerprint in {_fingerprint(question) for question in in_flight}:
+        for fingerprint in {self._fingerprint(question) for question in in_flight}:
             n_deaths, _ = self._deaths.pop(fingerprint, (0, 0.0))
             self._deaths[fingerprint] = (n_deaths + 1, self._clock())
         while len(self._deaths) > MAX_SUSPECTS:
@@ -44,13 +50,13 @@ class Suspects:
     def clear(self, question: Question) -> None:
         """It was served to its end."""
         if self._deaths:
-            self._deaths.pop(_fingerprint(question), None)
+            self._deaths.pop(self._fingerprint(question), None)
 
     def is_guilty(self, question: Question) -> bool:
         if not self._deaths:  # the usual case costs nothing: fingerprints are taken after a death only
             return False
         self._forget()
-        n_deaths, _ = self._deaths.get(_fingerprint(question), (0, 0.0))
+        n_deaths, _ = self._deaths.get(self._fingerprint(question), (0, 0.0))
         return n_deaths >= GUILTY
 
     def _forget(self) -> None:
@@ -58,10 +64,21 @@ class Suspects:
         while self._deaths and next(iter(self._deaths.values()))[1] < horizon:
             self._deaths.popitem(last=False)
 
+    def _fingerprint(self, question: Question) -> bytes:
+        match question:
+            case Draw():  # the server draws a seed where the client gives none, and no seed is deadly
+                return _digest(Draw(replace(question.job, request_id="", seed=0)))
+            case Submit():
+                rest = replace(question, request_id="", params=PLAIN)
+                return _digest(rest, self._digest_of_params(question.params))
+        return _digest(replace(question, request_id=""))
 
-def _fingerprint(question: Question) -> bytes:
-    if isinstance(question, Draw):  # the server draws a seed where the client gives none, and no seed is deadly
-        nameless: Question = Draw(replace(question.job, request_id="", seed=0))
-    else:
-        nameless = replace(question, request_id="")
-    return hashlib.blake2b(encode(nameless), digest_size=16).digest()
+    def _digest_of_params(self, params: GenerationParams) -> bytes:
+        """Taken once for all prompts of a request, which share them: they may be long."""
+        if params is not self._params:
+            self._params, self._params_digest = params, _digest(Submit(request_id="", prompt=[], params=params))
+        return self._params_digest
+
+
+def _digest(question: Question, key: bytes = b"") -> bytes:
+    return hashlib.blake2b(encode(question), digest_size=16, key=key).digest()

@@ -6,8 +6,10 @@ import base64
 import json
 import re
 import typing
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -184,7 +186,7 @@ class EmbeddingClient(FakeTextClient):
         return Embedding()
 
 
-def browser(route: str, template: str = TEMPLATE) -> TestClient:
+def browser(route: str, template: str) -> TestClient:
     if route.startswith("/v1/images/"):
         images = replace(IMAGES, max_width=2048, max_height=2048)
         return TestClient(create_image_app(ServerConfig(), FakeImageClient(), images))
@@ -192,6 +194,16 @@ def browser(route: str, template: str = TEMPLATE) -> TestClient:
     if route == "/v1/embeddings":
         return TestClient(create_app(config, EmbeddingClient(info=replace(INFO, pooling="mean", n_vector=8))))
     return TestClient(create_app(config, FakeTextClient(saying("{}"), info=replace(INFO, n_slots=4))))
+
+
+Browsers = Callable[[str, str], TestClient]
+
+
+@pytest.fixture(scope="module")
+def browsers() -> Iterator[Browsers]:
+    """A server for each route and template."""
+    with ExitStack() as stack:
+        yield cache(lambda route, template: stack.enter_context(browser(route, template)))
 
 
 def status(http: TestClient, row: Row, value: Any) -> tuple[int, str]:
@@ -210,33 +222,33 @@ def lawful(row: Row) -> list[Any]:
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: f"{row.route} {row.field}")
-def test_the_server_does_what_the_document_says(row: Row) -> None:
-    with browser(row.route) as http:
-        assert status(http, row, None)[0] == 200 or row.field in ROUTES[row.route][1]
-        if row.fate == "refused":
-            for value in row.neutral:
-                assert status(http, row, value) == (200, "")
-            asking = [*ASKING.get(row.field, []), *(value for value in lawful(row) if value not in row.neutral)]
-            assert asking, "a value that asks for something"
-            for value in asking:
-                code, message = status(http, row, value)
-                assert (code, f"'{row.field}'" in message) == (400, True), (value, message)
-            return
-        for value in lawful(row):
-            assert status(http, row, value) == (200, ""), value
-        if row.fate == "done":
-            for value in WRONG.get(row.field, [{"x": [1]}]):
-                code, message = status(http, row, value)
-                assert code == 400, value
-                assert row.field.rpartition(".")[2] in message
+def test_the_server_does_what_the_document_says(row: Row, browsers: Browsers) -> None:
+    http = browsers(row.route, TEMPLATE)
+    assert status(http, row, None)[0] == 200 or row.field in ROUTES[row.route][1]
+    if row.fate == "refused":
+        for value in row.neutral:
+            assert status(http, row, value) == (200, "")
+        asking = [*ASKING.get(row.field, []), *(value for value in lawful(row) if value not in row.neutral)]
+        assert asking, "a value that asks for something"
+        for value in asking:
+            code, message = status(http, row, value)
+            assert (code, f"'{row.field}'" in message) == (400, True), (value, message)
+        return
+    for value in lawful(row):
+        assert status(http, row, value) == (200, ""), value
+    if row.fate == "done":
+        for value in WRONG.get(row.field, [{"x": [1]}]):
+            code, message = status(http, row, value)
+            assert code == 400, value
+            assert row.field.rpartition(".")[2] in message
 
 
 @pytest.mark.parametrize(
     "row", [row for row in ROWS.values() if row.elsewhere], ids=lambda row: f"{row.route} {row.field}"
 )
-def test_what_a_template_cannot_pass_on_is_refused_by_name(row: Row) -> None:
-    with browser(row.route, SILENT) as http:
-        accepted = [value for value in lawful(row) if status(http, row, value)[0] == 200]
-        refused = [value for value in lawful(row) if f"'{row.field}'" in status(http, row, value)[1]]
-        assert accepted == {"reasoning_effort": ["none"], "verbosity": ["medium"]}[row.field] * 2
-        assert len(accepted) + len(refused) == len(lawful(row))
+def test_what_a_template_cannot_pass_on_is_refused_by_name(row: Row, browsers: Browsers) -> None:
+    http = browsers(row.route, SILENT)
+    accepted = [value for value in lawful(row) if status(http, row, value)[0] == 200]
+    refused = [value for value in lawful(row) if f"'{row.field}'" in status(http, row, value)[1]]
+    assert accepted == {"reasoning_effort": ["none"], "verbosity": ["medium"]}[row.field] * 2
+    assert len(accepted) + len(refused) == len(lawful(row))

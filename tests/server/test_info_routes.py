@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -9,8 +10,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.errors import InvalidRequest
+from llamabox.server import completions, embeddings, openai_completions, tokens
 from llamabox.server.app import create_app
+from llamabox.server.beside import MANY
 from llamabox.server.config import ServerConfig
+from llamabox.server.tokens import PIECES
 from tests.server.fake_client import INFO, FakeTextClient, saying
 
 
@@ -101,11 +106,68 @@ def test_tokenize_passes_on_what_was_asked() -> None:
     client = FakeTextClient()
     with browser(client) as http:
         assert http.post("/tokenize", json={"content": "a"}).json() == {"tokens": [5, 6, 7]}
-        http.post("/tokenize", json={"content": ["a", 5], "add_special": True, "with_pieces": True})
+        client.answers["pieces"] = {"pieces": ["five", "ß", [226]]}
+        reply = http.post("/tokenize", json={"content": ["a", 5], "add_special": True, "with_pieces": True})
+    pairs = [(5, "five"), (6, "ß"), (7, [226])]
+    assert reply.json() == {"tokens": [{"id": token, "piece": piece} for token, piece in pairs]}
     assert client.calls == [
-        ("tokenize", {"content": ["a"], "add_special": False, "parse_special": True, "with_pieces": False}),
-        ("tokenize", {"content": ["a", 5], "add_special": True, "parse_special": True, "with_pieces": True}),
+        ("tokenize", {"content": ["a"], "add_special": False, "parse_special": True}),
+        ("tokenize", {"content": ["a", 5], "add_special": True, "parse_special": True}),
+        ("pieces", {"tokens": [5, 6, 7]}),
     ]
+
+
+def test_the_worker_is_asked_for_some_pieces_at_a_time() -> None:
+    client = FakeTextClient()
+    client.answers["tokenize"] = {"tokens": [5] * (2 * PIECES + 1)}
+    client.answers["pieces"] = {"pieces": ["x"] * PIECES}
+
+    async def call(method: str, **arguments: Any) -> Any:
+        answer = await FakeTextClient.call(client, method, **arguments)
+        return {"pieces": answer["pieces"][: len(arguments["tokens"])]} if method == "pieces" else answer
+
+    client.call = call  # type: ignore[method-assign]
+    with browser(client) as http:
+        reply = http.post("/tokenize", json={"content": "a", "with_pieces": True})
+    assert reply.json() == {"tokens": [{"id": 5, "piece": "x"}] * (2 * PIECES + 1)}
+    assert [len(arguments["tokens"]) for method, arguments in client.calls if method == "pieces"] == [PIECES, PIECES, 1]
+    client.answers["tokenize"] = {"tokens": []}
+    with browser(client) as http:
+        assert http.post("/tokenize", json={"content": "", "with_pieces": True}).json() == {"tokens": []}
+
+
+MANY_VALUES: list[tuple[str, Any, str, dict[str, Any]]] = [
+    ("/completion", completions, "parse_prompts", {"prompt": [[5] * 100] * 100}),
+    ("/v1/completions", openai_completions, "parse_prompts", {"prompt": [5] * (MANY + 1)}),
+    ("/v1/embeddings", embeddings, "parse_inputs", {"input": ["a"] * (MANY + 1)}),
+    ("/embedding", embeddings, "parse_inputs", {"content": [[5] * 50] * 100}),
+    ("/tokenize", tokens, "_parse_content", {"content": [5] * (MANY + 1)}),
+    ("/detokenize", tokens, "_parse_tokens", {"tokens": [5] * (MANY + 1)}),
+]
+
+
+@pytest.mark.parametrize(("path", "module", "name", "body"), MANY_VALUES, ids=lambda value: str(value)[:16])
+def test_many_values_are_looked_at_beside_the_event_loop(
+    path: str, module: Any, name: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+
+    def looked(*_: object) -> Any:
+        threads.append(is_the_loops())
+        raise InvalidRequest("enough was seen")
+
+    def is_the_loops() -> bool:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return True
+
+    monkeypatch.setattr(module, name, looked)
+    with browser(config=ServerConfig(enable_embeddings=True)) as http:
+        [(field, value)] = body.items()
+        assert http.post(path, json=body).status_code == http.post(path, json={field: value[:2]}).status_code == 400
+    assert threads == [False, True]
 
 
 @pytest.mark.parametrize(

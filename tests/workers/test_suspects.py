@@ -2,7 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llamabox.workers.suspects import MAX_SUSPECTS, MEMORY, Suspects
+import pytest
+
+from llamabox.engine.request import GenerationParams
+from llamabox.workers import suspects as suspects_module
+from llamabox.workers.protocol import Submit, encode
+from llamabox.workers.suspects import MAX_SUSPECTS, MEMORY, Question, Suspects
 from tests.workers.harness import submit
 
 
@@ -21,6 +26,30 @@ def test_the_second_death_makes_guilty_whatever_the_id() -> None:
     suspects.add([replace(killer, request_id="b")])
     assert suspects.is_guilty(replace(killer, request_id="c"))
     assert not suspects.is_guilty(submit("a", "y"))
+
+
+def test_other_settings_make_another_request() -> None:
+    suspects = Suspects(Clock())
+    killers = [submit("a", "x", n=n) for n in (1, 2)]
+    for _ in range(2):
+        suspects.add([killers[1]])
+    assert [suspects.is_guilty(killer) for killer in killers] == [False, True]
+    assert [suspects.is_guilty(replace(killer, prompt=["y"])) for killer in killers] == [False, False]
+
+
+def test_what_all_prompts_share_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_bytes: list[int] = []
+
+    def spied(question: Question) -> bytes:
+        n_bytes.append(len(encode(question)))
+        return encode(question)
+
+    monkeypatch.setattr(suspects_module, "encode", spied)
+    suspects = Suspects(Clock())
+    suspects.add([submit("a", "x")])
+    params = GenerationParams(stop=("x" * 100_000,))
+    assert not any(suspects.is_guilty(Submit(request_id=str(i), prompt=[i], params=params)) for i in range(100))
+    assert sum(n_bytes) < 300_000
 
 
 def test_copies_of_a_request_in_one_death_count_once() -> None:

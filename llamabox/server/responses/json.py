@@ -54,18 +54,30 @@ class JsonResponse(Response):
 
 
 class JsonArray(Response):
-    """A JSON array whose items are made as they are sent: together they may be hundreds of megabytes."""
+    """A JSON array whose items are made as they are sent: together they may be hundreds of megabytes.
+
+    An item may be several, with the commas between them. `head` and `tail` put the array into something else.
+    """
 
     media_type = "application/json; charset=utf-8"
 
-    def __init__(self, items: AsyncIterator[bytes], headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        items: AsyncIterator[bytes],
+        headers: Mapping[str, str] | None = None,
+        *,
+        head: bytes = b"[",
+        tail: bytes = b"]",
+    ) -> None:
         super().__init__(None, headers=headers)
         del self.headers["content-length"]
         self._items = items
+        self._head = head
+        self._tail = tail
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        piece, before = bytearray(), b"["
+        piece, before = bytearray(self._head), b""
         async for item in self._items:
             piece += before + item
             before = b","
@@ -73,4 +85,4 @@ class JsonArray(Response):
                 await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
                 piece.clear()
             await asyncio.sleep(0)  # others have a turn
-        await send({"type": "http.response.body", "body": bytes(piece) + b"]"})
+        await send({"type": "http.response.body", "body": bytes(piece) + self._tail})

@@ -14,7 +14,7 @@ from llamabox.workers.text.intake import Intake
 
 
 class QuickCalls:
-    """tokenize, detokenize, infill, slots: any thread, at any time, also while a long prompt is computed."""
+    """tokenize, pieces, detokenize, infill, slots: any thread, at any time, also while a long prompt is computed."""
 
     def __init__(self, vocab: Vocab, intake: Intake, infill: InfillFormat, engine: Engine, n_ctx: int) -> None:
         self._vocab = vocab
@@ -27,20 +27,20 @@ class QuickCalls:
         """The method's function, None where it is not one of these."""
         methods: dict[str, Callable[..., Any]] = {
             "tokenize": self.tokenize,
+            "pieces": self.pieces,
             "detokenize": self.detokenize,
             "slots": self.slots,
             "infill": self.infill,
         }
         return methods.get(method)
 
-    def tokenize(
-        self, content: list[str | int], add_special: bool, parse_special: bool, with_pieces: bool
-    ) -> dict[str, Any]:
-        """`{"tokens": [id, …]}`, or with pieces `[{"id", "piece"}, …]`; a piece that is no UTF-8 is a list of bytes."""
-        tokens = self._intake.tokens(content, add_special=add_special, parse_special=parse_special)
-        if not with_pieces:
-            return {"tokens": tokens}
-        return {"tokens": [{"id": token, "piece": self._piece(token)} for token in tokens]}
+    def tokenize(self, content: list[str | int], add_special: bool, parse_special: bool) -> dict[str, Any]:
+        """`{"tokens": [id, …]}`."""
+        return {"tokens": self._intake.tokens(content, add_special=add_special, parse_special=parse_special)}
+
+    def pieces(self, tokens: list[int]) -> dict[str, Any]:
+        """`{"pieces": [text, …]}`; a piece that is no UTF-8 is a list of bytes."""
+        return {"pieces": [self._piece(token) for token in tokens]}
 
     def detokenize(self, tokens: list[int]) -> dict[str, Any]:
         """`{"content": text}`; special tokens are not rendered."""
