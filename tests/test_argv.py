@@ -106,14 +106,24 @@ def test_an_option_is_no_value_of_the_one_before_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["LLAMA_API_KEYS", "LLAMA_ARG_API_KEY", "LLAMA_ARG_SSL_KEYFILE", "LLAMA_ARG_CORS_ORIGIN"]
+    "name",
+    ["LLAMA_API_KEYS", "LLAMA_ARG_API_KEY", "LLAMA_ARG_API_KEY_FILE", "LLAMABOX_API_KEY", "LLAMA_ARG_SSL_KEYFILE"],
 )
-def test_a_variable_that_resembles_one_that_protects_ends_the_start(name: str) -> None:
+def test_a_variable_that_could_be_meant_to_protect_ends_the_start(name: str) -> None:
     with pytest.raises(OptionsError, match=f"no option reads the environment variable {name}; .* protects") as caught:
         parse([], {name: "secret"})
     assert "secret" not in caught.value.message
     assert compose(parse([], {name: ""})) == made()
-    parse([], {"LLAMA_ARG_MMPROJ": "x", "LLAMA_CACHE": "x", "LLAMA_ARG_PORTT": "1", "API_KEYS": "x"})
+
+
+def test_other_programs_variables_are_theirs() -> None:
+    names = (
+        "MMPROJ HF_FILE HF_REPO MODEL_URL MODELS_DIR LOG_FILE NO_MMAP KV_OFFLOAD CPU_MOE PORTT HOSTS JINJA THINK "
+        "ENDPOINT_PROPS STATIC_PATH WEBUI OVERRIDE_TENSOR LOOKUP_CACHE_STATIC SPEC_DRAFT_MODEL CACHE_IDLE_SLOTS OFFLINE"
+    )
+    environ = {f"LLAMA_ARG_{name}": "1" for name in names.split()}
+    environ |= {"LLAMA_CACHE": "x", "LLAMA_LOG_FILE": "x", "LLAMA_OFFLINE": "1", "API_KEYS": "x", "OPENAI_API_KEY": "x"}
+    assert compose(parse([], environ)) == made()
 
 
 @pytest.mark.parametrize(
