@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ensure_descriptors()
     try:
         return _command(sys.argv[1:] if argv is None else list(argv))
+    except Stopped:  # while the options were read, of which a file may be a pipe that is waited for
+        return 0
     finally:
         settle()
 
@@ -64,6 +66,10 @@ def _command(argv: Sequence[str]) -> int:
     try:
         parsed = parse(argv, os.environ)
     except OptionsError as error:
+        if "--log-json" in argv:
+            log.setup(0, as_json=True)
+            logger.error("%s", error.message)
+            return exit_status(error)
         return _fail(error, "see: python -m llamabox --help")
     if "help" in parsed.values:
         return 0 if say(help_text().rstrip("\n"), sys.stdout) else 1
@@ -93,8 +99,6 @@ def _command(argv: Sequence[str]) -> int:
         for what, path in _files(text, images):
             _check_file(what, path)
         return _run(text, server) if images is None else _run_images(images, server)
-    except Stopped:
-        return 0
     except LlamaboxError as error:
         if text.log_json:
             logger.error("%s", error.message)

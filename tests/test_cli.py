@@ -121,6 +121,24 @@ def test_with_json_logs_everything_on_stderr_is_json() -> None:
     assert "SECRET" not in run.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_key_file_that_is_a_pipe_is_waited_for_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys")
+    words = [sys.executable, "-m", "llamabox", "--api-key-file", str(tmp_path / "keys")]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    writing = os.open(tmp_path / "keys", os.O_WRONLY)  # waits until it is opened to be read
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    os.close(writing)
+    assert (process.returncode, out, err) == (0, b"", b"")
+
+
+def test_with_json_logs_a_wrong_option_is_json_too() -> None:
+    run = command("--port", "0", "--log-json")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert orjson.loads(run.stderr)["message"] == "--port 0: expected 1 to 65535"
+
+
 def test_a_wrong_chat_template(never_served: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     model = tmp_path / "m.gguf"
     model.touch()

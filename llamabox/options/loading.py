@@ -61,7 +61,7 @@ LOADING_OPTIONS = (
     ),
     text(
         "-t --threads", "text.n_threads", v.integer(-1024, 1024), env="LLAMA_ARG_THREADS",
-        text="threads of a decode; 0 or less: one for each physical core",
+        text="threads of a decode; 0 or less: one for each physical core, within the CPU quota",
     ),
     text(
         "-tb --threads-batch", "text.n_threads_batch", v.integer(-1024, 1024), default="as -t",
