@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -106,7 +107,25 @@ void lb_log_callback(enum ggml_log_level level, const char * text, void * user_d
     lb_log_write((int32_t) level, text);
 }
 
+#ifdef LB_GGML_TELLS_ABORTS
+// What ggml aborts for goes where its other lines go, once the reader has taken it; only then a debugger's trace.
+static void on_abort(const char * message) {
+    lb_log_write(LB_LOG_ERROR, message);
+    lb_log_write(LB_LOG_ERROR, "\n");
+    if (!lb_log_drain(1000)) {
+        fprintf(stderr, "%s\n", message);
+    }
+    void (*trace)(void) = (void (*)(void)) dlsym(RTLD_DEFAULT, "ggml_print_backtrace");
+    if (trace != NULL) {
+        trace(); // nothing with GGML_NO_BACKTRACE
+    }
+}
+#endif
+
 void lb_log_install(void) {
+#ifdef LB_GGML_TELLS_ABORTS
+    ggml_set_abort_callback(on_abort);
+#endif
     ggml_log_set(lb_log_callback, NULL);
     llama_log_set(lb_log_callback, NULL);
     mtmd_log_set(lb_log_callback, NULL);

@@ -158,3 +158,20 @@ void lb_log_forget_error(void) {
     g_log.error_length = 0;
     pthread_mutex_unlock(&g_log.mutex);
 }
+
+bool lb_log_drain(int32_t timeout_ms) {
+    const struct timespec pause = { .tv_nsec = 5000000 };
+    bool drained = false;
+    for (int32_t waited_ms = 0; !drained && waited_ms < timeout_ms; waited_ms += 5) {
+        nanosleep(&pause, NULL); // also after the last line was taken, which Python has yet to write
+        pthread_mutex_lock(&g_log.mutex);
+        const bool has_reader = g_log.started;
+        drained = has_reader && g_log.head == g_log.tail;
+        pthread_mutex_unlock(&g_log.mutex);
+        if (!has_reader) {
+            return false;
+        }
+    }
+    nanosleep(&pause, NULL);
+    return drained;
+}

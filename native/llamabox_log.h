@@ -30,3 +30,6 @@ enum { LB_LOG_NONE = 0, LB_LOG_DEBUG = 1, LB_LOG_INFO = 2, LB_LOG_WARN = 3, LB_L
 
 // Put a piece in. Any thread.
 void lb_log_write(int32_t level, const char * text);
+
+// Wait up to timeout_ms until a reader has taken all lines. false: it has not, or there is none.
+bool lb_log_drain(int32_t timeout_ms);

@@ -47,6 +47,7 @@ LLAMA = Module(
         "llamabox_dry.c",
     ),
     linked=("mtmd", "llama", "ggml", "ggml-base"),
+    probes=(("LB_GGML_TELLS_ABORTS", r"ggml_set_abort_callback\("),),
 )
 DIFFUSION = Module(
     name="_llamabox_diffusion",

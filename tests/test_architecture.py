@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cgroups": (),
     "processors": ("cgroups",),
     "caches": (),
+    "first_process": (),
     "packages": (),
     "values": ("errors", "processors", "engine.request", "engine.events"),
     "output": ("log_writer",),

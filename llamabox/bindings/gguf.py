@@ -44,6 +44,8 @@ SCALARS = {
 }
 STRING, ARRAY = 8, 9
 
+TOKENS = "tokenizer.ggml.tokens"
+
 SPLIT_NAME = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
@@ -172,6 +174,8 @@ def read_value(reader: Reader, header: Header) -> None:
         header.arrays[key] = count
         if element in SCALARS:
             reader.skip(count * struct.calcsize("<" + SCALARS[element]))
+        elif element == STRING and key == TOKENS:
+            check_tokens(reader, count)
         elif element == STRING:
             skip_strings(reader, key, count)
         else:
@@ -191,6 +195,18 @@ def skip_strings(reader: Reader, key: str, count: int) -> None:
             offset += 8 + unpack(piece, offset)[0]
             count -= 1
         reader.skip(max(offset - start, 8))
+
+
+def check_tokens(reader: Reader, count: int) -> None:
+    """libllama aborts where a token's text is there twice. It gives empty ones names of their own."""
+    if count > (reader.size - reader.at) // 8:
+        raise reader.fail(f"array {TOKENS!r} claims {count} strings, more than the file holds")
+    seen: dict[bytes, int] = {}
+    for index in range(count):
+        token = reader.take(reader.integer("Q"))
+        if token and seen.setdefault(token, index) != index:
+            shown = token.decode("utf-8", "replace")[:40]
+            raise reader.fail(f"its tokens {seen[token]} and {index} are both {shown!r}")
 
 
 def check_alignment(reader: Reader, header: Header) -> None:

@@ -55,6 +55,7 @@ class TextClient(WorkerClient[ModelInfo]):
             env=env,
             backoff=backoff,
             hang_timeout=config.hang_timeout,
+            verbosity=config.verbosity,
         )
         self.config = config
         self.on_step: Callable[[StepTimes], None] = lambda times: None

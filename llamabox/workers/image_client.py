@@ -67,7 +67,12 @@ class ImageClient(WorkerClient[ImageModelInfo]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
-            *("image", config.model), module=module, env=env, backoff=backoff, hang_timeout=config.hang_timeout
+            *("image", config.model),
+            module=module,
+            env=env,
+            backoff=backoff,
+            hang_timeout=config.hang_timeout,
+            verbosity=config.verbosity,
         )
         self.config = config
         self.on_drawn: Callable[[Drawn], None] = lambda drawn: None  # of every image, also those nobody wants any more

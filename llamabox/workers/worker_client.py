@@ -58,8 +58,9 @@ class WorkerClient(ABC, Generic[Info]):
         env: Mapping[str, str],
         backoff: Backoff | None,
         hang_timeout: float,
+        verbosity: int,
     ) -> None:
-        """`kind` is the worker's in messages, `model` the file that it is to load, `hang_timeout` as in TextConfig."""
+        """`kind` is the worker's in messages, `model` the file to load; the last two are as in TextConfig."""
         self.state = WorkerState.LOADING
         self.progress = 0.0
         self.info: Info | None = None
@@ -69,7 +70,12 @@ class WorkerClient(ABC, Generic[Info]):
         self._load_error: LlamaboxError | None = None  # of the load that was tried last
         self._changed = asyncio.Event()  # one per change
         self._supervisor = Supervisor(
-            module, self._session, self._ended, env=env, backoff=backoff or Backoff(), may_start=self._may_start
+            module,
+            self._session,
+            self._ended,
+            env={**_traces(verbosity), **env},
+            backoff=backoff or Backoff(),
+            may_start=self._may_start,
         )
         self._channel: AsyncChannel | None = None  # None also for a worker that is given up
         self._is_planned = False  # the restart that is under way
@@ -279,3 +285,10 @@ class WorkerClient(ABC, Generic[Info]):
     @abstractmethod
     def _fail_all(self, sentence: str) -> None:
         """There will be no other worker: everything fails."""
+
+
+def _traces(verbosity: int) -> Mapping[str, str]:
+    """Where ggml aborts it would start a debugger, which takes seconds, in which nobody learns of the death, and writes
+    pages between the lines of the log: only for who wants to see everything.
+    """
+    return {} if log.level(verbosity) <= logging.DEBUG else {"GGML_NO_BACKTRACE": "1"}

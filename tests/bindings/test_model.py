@@ -62,6 +62,17 @@ MALFORMED = {
     ),
     "an array of arrays": (file(text("k") + struct.pack("<IIQ", 9, 9, 1) + bytes(64)), "unknown type 9"),
     "an unknown value type": (file(text("k") + struct.pack("<I", 77) + bytes(64)), "unknown type 77"),
+    "a token twice": (
+        file(
+            ARCHITECTURE,
+            text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 5) + b"".join(map(text, ("", "a", "", "b", "a"))),
+        ),
+        "its tokens 1 and 4 are both 'a'",
+    ),
+    "more tokens than bytes": (
+        file(ARCHITECTURE, text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2**61) + bytes(64)),
+        "2305843009213693952 strings",
+    ),
     "no architecture": (file(), "general.architecture"),
     "architecture of the wrong type": (file(uint32("general.architecture", 1)), "general.architecture"),
     "alignment 3": (file(ARCHITECTURE, uint32("general.alignment", 3)), "power of two"),

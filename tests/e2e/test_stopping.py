@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from e2e.server_process import ServerProcess, children
+from e2e.survival import wait_for
 
 COUNTING = {"prompt": "Count: 1 2 3", "ignore_eos": True}
 
@@ -127,15 +128,36 @@ def test_a_killed_server_takes_its_workers_along(tmp_path: Path, model: Path) ->
         assert_gone(processes)
 
 
+AS_PID_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+if os.geteuid() != 0:
+    AS_PID_1 += ("--user", "--map-root-user")
+
+
 def test_works_as_pid_1(tmp_path: Path, model: Path) -> None:
     """In a PID namespace of its own, as in a container: signals reach it and nothing is left."""
-    unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
-    if os.geteuid() != 0:
-        unshare += ("--user", "--map-root-user")
-    with ServerProcess(tmp_path / "log", "-m", str(model), before=unshare) as outer:
+    with ServerProcess(tmp_path / "log", "-m", str(model), before=AS_PID_1) as outer:
         [inner] = children(outer.process.pid)
-        processes = children(inner)
-        assert processes
+        [program] = children(inner)
+        processes = [program, *children(program)]
+        assert len(processes) > 1
         os.kill(inner, signal.SIGTERM)
         assert outer.process.wait(20) == 0
         assert_gone(processes)
+
+
+def test_as_pid_1_it_leaves_no_zombies(tmp_path: Path, model: Path) -> None:
+    """A worker that dies leaves the process behind in which it tried out a grammar."""
+    with ServerProcess(tmp_path / "log", "-m", str(model), before=AS_PID_1) as outer:
+        [inner] = children(outer.process.pid)
+        [program] = children(inner)
+        outer.ok("/completion", {"prompt": "x", "n_predict": 2, "grammar": 'root ::= "a" | "b"'})
+        [worker] = [pid for pid in children(program) if b"workers.text" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        orphans = children(worker)
+        assert orphans
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: outer.health() == 503, "its death is seen")
+        outer.wait_ready()
+        for pid in (worker, *orphans):
+            wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "nothing is left of it, not even a zombie")  # type: ignore[misc]
+        os.kill(inner, signal.SIGINT)
+        assert outer.process.wait(20) == 0

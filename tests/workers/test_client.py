@@ -17,6 +17,7 @@ from llamabox.errors import InvalidRequest, ModelLoadError, NativeError, ServerF
 from llamabox.workers.channel import AsyncChannel
 from llamabox.workers.client import Generation, TextClient, WorkerState
 from llamabox.workers.protocol import Message, Submit, encode
+from llamabox.workers.text_config import TextConfig
 from tests.workers.harness import (
     LOOPS,
     exists,
@@ -525,5 +526,19 @@ def test_a_terminal_s_signals_do_not_reach_the_worker(lives: Path) -> None:
         async with ready_client(lives) as client:
             assert client.pid is not None
             assert os.getsid(client.pid) == client.pid != os.getsid(0)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("verbosity", "wants_trace"), [(0, False), (1, False), (99, True)])
+def test_ggml_starts_a_debugger_only_for_who_wants_to_see_everything(
+    tmp_path: Path, verbosity: int, wants_trace: bool
+) -> None:
+    async def main() -> None:
+        config = TextConfig(model="fine", verbosity=verbosity)
+        async with TextClient(config, module="fake_worker", env=worker_env(tmp_path / "lives")) as client:
+            await client.wait_ready()
+            variables = Path(f"/proc/{client.pid}/environ").read_bytes().split(b"\0")
+            assert (b"GGML_NO_BACKTRACE=1" not in variables) == wants_trace
 
     run(main())
