@@ -208,7 +208,7 @@ def compose_images(parsed: Parsed, text: TextConfig, server: ServerConfig) -> Im
 
 def compose_rpc(parsed: Parsed, text: TextConfig) -> RpcConfig | None:
     """The configuration of the RPC server; None where none is to run."""
-    config = replace(RpcConfig(), **_of(parsed, "rpc"), native=text.native)
+    config = replace(RpcConfig(), **_of(parsed, "rpc"), hang_timeout=text.hang_timeout, native=text.native)
     if not config.port:
         return None
     return replace(config, n_threads=config.n_threads if config.n_threads > 0 else processors.n_physical())

@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
     "workers.rpc": ("errors", "log", "bindings", "rpc.cache", "rpc.settings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),
-    "rpc": ("errors", "log", "background", "caches"),
+    "rpc": ("errors", "log", "background", "caches", "workers.vigil"),
     "server": ("errors", "log", "background", "chat", "workers", *VALUES),
 }
 

@@ -15,6 +15,7 @@ import orjson
 from llamabox import background
 from llamabox.errors import LlamaboxError, ServerFault, from_wire
 from llamabox.rpc.settings import READY, Settings
+from llamabox.workers.vigil import Vigil, is_traced
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,22 @@ class Child:
     def take(self, client: socket.socket) -> None:
         """Hands it the connection, of which it gets a descriptor of its own. Raises OSError if it has ended."""
         socket.send_fds(self._control, [b"c"], [client.fileno()])
+
+    async def hung(self, limit: float) -> None:
+        """Returns when it has given no sign of life for too long, once it has a client; 0 seconds are no limit."""
+        if not limit:
+            await asyncio.Event().wait()
+        vigil = Vigil(limit)
+
+        async def hear() -> None:
+            while await asyncio.get_running_loop().sock_recv(self._control, 1024):
+                vigil.heard()
+
+        hearing = background.spawn(hear(), f"listening to {self.name}")
+        try:
+            await vigil.wait(lambda: is_traced(self.pid))
+        finally:
+            hearing.cancel()
 
     async def ended(self) -> int:
         """Waits for its end and for its last line. Returns the exit code, negative for a signal."""

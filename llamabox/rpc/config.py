@@ -19,4 +19,5 @@ class RpcConfig:
     cache: str | None = None  # a folder
     cache_size: int = 16 << 30  # bytes that its files may take together
     allow: Networks = PRIVATE
+    hang_timeout: float = 60.0  # seconds without a sign of life after which a client's process is killed; 0: never
     native: str | None = None

@@ -165,9 +165,12 @@ class RpcListener:
     async def _outcome(self, sock: socket.socket, child: Child) -> str:
         """Waits for the end of the client or of its process, and says which it was."""
         ended = asyncio.create_task(child.ended())
+        hung = asyncio.create_task(child.hung(self._config.hang_timeout))
         left = asyncio.create_task(self._hangups.watch(sock).wait())
         try:
-            await asyncio.wait({ended, left}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, left, hung}, return_when=asyncio.FIRST_COMPLETED)
+            if hung.done():
+                return "is cut off: its process gave no sign of life (--hang-timeout) and is killed"
             has_left = left.done()
             if not ended.done():
                 await asyncio.wait({ended}, timeout=LEAVE_SECONDS)
@@ -181,9 +184,9 @@ class RpcListener:
             return f"left after ggml said: {child.last_line}" if has_left else f"was sent away: {child.last_line}"
         finally:
             self._hangups.forget(sock)
-            for task in (ended, left):
+            for task in (ended, left, hung):
                 task.cancel()
-            await asyncio.wait({ended, left})
+            await asyncio.wait({ended, left, hung})
 
 
 def _figures(sock: socket.socket, started: float) -> str:

@@ -11,6 +11,10 @@ READY = b"\n"
 """What such a process sends once it can take a client. Anything else is an error as JSON, see `errors.to_wire`."""
 
 
+BEAT = b"."
+"""What it sends again and again while it has one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The part of `RpcConfig` that they act on."""
@@ -20,6 +24,7 @@ class Settings:
     n_threads: int
     cache: str | None
     cache_size: int
+    hang_timeout: float
     native: str | None
 
     @classmethod
@@ -30,6 +35,7 @@ class Settings:
             n_threads=config.n_threads,
             cache=config.cache,
             cache_size=config.cache_size,
+            hang_timeout=config.hang_timeout,
             native=config.native,
         )
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -315,3 +316,25 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_process_that_hangs_is_killed_and_its_client_hears_of_it(lend: Lend) -> None:
+    server = lend("--hang-timeout", "1")
+    with server.client() as client:
+        assert client.sum([1], [2]) == (3,)
+        os.kill(server.newest_child(), signal.SIGSTOP)
+        with pytest.raises(Closed):
+            client.sum([1], [2])
+    server.wait_log("gave no sign of life (--hang-timeout) and is killed")
+    with server.client() as client:
+        assert client.sum([1], [2]) == (3,)
+
+
+def test_a_client_may_be_silent_for_longer_than_its_process(lend: Lend) -> None:
+    server = lend("--hang-timeout", "0.5")
+    with server.client() as client:
+        assert client.sum([1], [2]) == (3,)
+        time.sleep(3)
+        assert client.sum([1], [2]) == (3,)
+    server.wait_idle()
+    assert "sign of life" not in server.log

@@ -22,8 +22,9 @@ from llamabox.bindings.rpc import Lent, file_hash, pick_device
 from llamabox.bindings.spin import spin_briefly
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.rpc.cache import ClientFolder, TensorCache
-from llamabox.rpc.settings import READY, Settings
+from llamabox.rpc.settings import BEAT, READY, Settings
 from llamabox.workers.orphan import die_with_parent
+from llamabox.workers.pulse import LONGEST_PAUSE, pause
 from llamabox.workers.rpc.loopback import Loopback
 from llamabox.workers.rpc.relay import move
 
@@ -98,7 +99,10 @@ def _serve_client(native: Native, settings: Settings, control: socket.socket, cl
 
         threading.Thread(target=move, args=(client, loopback.connection), name="from client", daemon=True).start()
         threading.Thread(target=to_client, name="to client", daemon=True).start()
-        while not select.select([control], [], [], KEEP_SECONDS if folder else None)[0]:
+        seconds = min(KEEP_SECONDS, pause(settings.hang_timeout) or LONGEST_PAUSE)
+        while not select.select([control], [], [], seconds)[0]:
+            with contextlib.suppress(OSError):  # the listener is busy, or about to be found gone
+                control.send(BEAT, socket.MSG_DONTWAIT)
             _keep(native, folder)
         if over.is_set():
             _keep(native, folder)
