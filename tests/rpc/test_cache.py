@@ -133,6 +133,15 @@ def send(server: RpcServer, data: bytes) -> None:
     server.wait_idle()
 
 
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    """A file there is computed with, and its name is no proof against somebody who means harm."""
+    cache = TensorCache(tmp_path / "cache", 1000)
+    cache.prepare()
+    cache.folder.chmod(0o777)
+    with pytest.raises(OptionsError, match=r"--rpc-server-cache .*cache can be written to by others"):
+        cache.prepare()
+
+
 def test_a_tensor_is_sent_once(lend: Lend, tmp_path: Path) -> None:
     folder = tmp_path / "tensors"
     data = os.urandom(64 << 10)
