@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from models.tiny_image import write_tiny_image  # noqa: E402
 
-from tests.e2e.server_process import ServerProcess, free_port  # noqa: E402
+from tests.e2e.server_process import ServerProcess, children, free_port  # noqa: E402
 from tests.server.h2_client import H2Client  # noqa: E402
 
 LLAMABOX = [sys.executable, "-m", "llamabox"]
@@ -286,6 +286,19 @@ def a_key_after_an_equals_sign_is_one(folder: Path) -> None:
     assert SECRET not in done.stdout + done.stderr, "the refusal shows the key"
 
 
+def a_container_s_health_check_finds_the_server(folder: Path) -> None:
+    """`llamabox health` without options, where the server is process 1 and listens on another port with a prefix."""
+    options = ("--api-prefix", "/x", "--api-key", SECRET)
+    before = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
+    with ServerProcess(folder / "log", *options, before=before, wait=False) as server:
+        server_process = wait_for(lambda: next(iter(children(server.process.pid)), 0))
+        inside = ["nsenter", "--target", str(server_process), "--mount", "--pid", "--root", "--wd", *LLAMABOX, "health"]
+        wait_for(lambda: subprocess.run(inside, capture_output=True, check=False).returncode == 0)
+        said = subprocess.run(inside, capture_output=True, text=True, check=True).stdout
+        assert f"port {server.port} answers 200" in said, said
+        os.kill(server_process, signal.SIGTERM)
+
+
 # ---- where the log goes ----------------------------------------------------------------------------------------------
 
 
@@ -376,6 +389,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("G6 the CPU quota of a group around the process' own is seen", quotas_are_seen),
     ("G6 quotas of nested groups are seen, version 1 and 2", nested_quotas_are_seen),
     ("G7 --api-key=KEY asks for the key and does not show it", a_key_after_an_equals_sign_is_one),
+    ("G11 llamabox health finds the server of its container", a_container_s_health_check_finds_the_server),
     ("G10 a full disk behind stdout", a_full_disk_behind_stdout),
     ("G10 a closed pipe behind stdout or stderr", a_closed_pipe_behind_stdout),
     ("G10 closed descriptors 0, 1, 2", closed_descriptors),
