@@ -6,6 +6,7 @@ Two dialects: `documents` as Jina, Cohere and llama-box have it, and `texts` as 
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from llamabox.server.endpoint import Exchange
 from llamabox.server.numbers import INT32_MAX, wrong
 from llamabox.server.params import parse_model
 from llamabox.server.responses import ranking
-from llamabox.server.responses.json import JsonResponse
+from llamabox.server.responses.json import JsonArray, dumps
 
 MAX_DOCUMENTS = 10_000
 
@@ -64,9 +65,16 @@ async def rerank(exchange: Exchange) -> Response:
     scores = [ranking.score(_outputs(vector, index), normalize=asked.normalize) for index, vector in enumerate(vectors)]
     order = ranking.best(scores, asked.top_n)
     if asked.is_tei:
-        return JsonResponse(ranking.tei_results(order, scores, asked.texts if asked.return_documents else None))
+        return JsonArray(_items(ranking.tei_results(order, scores, asked.texts if asked.return_documents else None)))
     results = ranking.jina_results(order, scores, asked.documents if asked.return_documents else None)
-    return JsonResponse(ranking.jina_reply(model, results, sum(vector.n_tokens for vector in vectors)))
+    head, tail = ranking.jina_frame(model, sum(vector.n_tokens for vector in vectors))
+    return JsonArray(_items(results), head=head, tail=tail)
+
+
+async def _items(results: list[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """The documents may be as long as a body."""
+    for result in results:
+        yield dumps(result)
 
 
 def _outputs(vector: Vector, index: int) -> list[float]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from llamabox.server.responses.json import dumps
+
 SUM_TOLERANCE = 1e-4
 
 
@@ -37,10 +39,11 @@ def best(scores: Sequence[float], top_n: int) -> list[int]:
     return sorted(range(len(scores)), key=lambda index: -scores[index])[:top_n]
 
 
-def jina_reply(model: str, results: list[dict[str, Any]], n_tokens: int) -> dict[str, Any]:
-    """As Jina, Cohere and llama-box have it; `results` are those of `jina_results`."""
+def jina_frame(model: str, n_tokens: int) -> tuple[bytes, bytes]:
+    """What stands before and behind the results, those of `jina_results`, as Jina, Cohere and llama-box have it."""
     usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
-    return {"model": model, "object": "list", "results": results, "usage": usage}
+    head, _, tail = dumps({"model": model, "object": "list", "results": [], "usage": usage}).rpartition(b"[]")
+    return head + b"[", b"]" + tail
 
 
 def jina_results(
