@@ -41,11 +41,15 @@ def instead_of_model(header: Header) -> str | None:
     return None
 
 
+def known_start(start: bytes) -> str | None:
+    """What a file is that is no model at all, by its first 32 bytes; None where they do not tell."""
+    return next((what for beginning, what in STARTS.items() if start.lower().startswith(beginning.lower())), None)
+
+
 def instead_of_gguf(start: bytes) -> str:
     """What a file is that does not begin as GGUF does, by its first 32 bytes."""
-    for beginning, what in STARTS.items():
-        if start.lower().startswith(beginning.lower()):
-            return f"it is not a GGUF file but {what}"
+    if (what := known_start(start)) is not None:
+        return f"it is not a GGUF file but {what}"
     if start[8:9] == b"{" and start[4:8] == bytes(4):
         return (
             "it is not a GGUF file but a safetensors file: language models are taken as GGUF, and models that draw "

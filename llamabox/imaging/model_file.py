@@ -7,6 +7,7 @@ import math
 import zipfile
 from pathlib import Path
 
+from llamabox.bindings.file_kind import known_start
 from llamabox.bindings.gguf import MAGIC, read_header
 from llamabox.errors import ModelLoadError
 from llamabox.imaging.families import Shapes
@@ -42,7 +43,7 @@ def tensors_of(path: Path) -> Shapes | None:
             raise fault(path, "it is not a regular file")
         n_bytes = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(9)
+            start = file.read(32)
     except OSError as exc:
         raise fault(path, exc.strerror or str(exc)) from exc
     if not start:
@@ -50,10 +51,12 @@ def tensors_of(path: Path) -> Shapes | None:
     if start.startswith(MAGIC):
         header = read_header(path, TYPE_SIZES, for_text=False)
         return {name: tensor.shape for name, tensor in header.tensors.items()}
-    if start[8:] == b"{":
+    if start[8:9] == b"{":
         return _safetensors(path, n_bytes)
     if start.startswith(b"\x80") or zipfile.is_zipfile(path):
         return None
+    if (what := known_start(start)) is not None:
+        raise fault(path, f"it is no model but {what}")
     raise fault(path, "it is neither a GGUF nor a safetensors file nor a checkpoint")
 
 

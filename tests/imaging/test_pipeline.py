@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from imaging.artist import Artist, Colour, colours, images, pipeline
+from models.gguf_file import write_gguf
 from models.tiny_image import COLOURS, GRID, SHAPES, TinyImage, profiles
 from PIL import Image
 
@@ -225,6 +226,8 @@ def test_a_file_that_cannot_be_a_model_is_refused_in_one_line(
     artist: Artist, tmp_path: Path, lora: Path, upscaler: Path
 ) -> None:
     model = Path(artist.config().model).read_bytes()
+    embedding = {"token_embd.weight": np.zeros((8, 32), np.float32)}
+    texts = write_gguf(tmp_path / "llama.gguf", {"general.architecture": "llama"}, embedding)
     files = {
         "nothing.gguf": (b"", "it is empty"),
         "cut.gguf": (model[: len(model) // 2], "it is cut off"),
@@ -232,6 +235,11 @@ def test_a_file_that_cannot_be_a_model_is_refused_in_one_line(
         "noise.gguf": (b"\x01" * 5000, "neither a GGUF nor a safetensors file"),
         "cut.safetensors": (upscaler.read_bytes()[:-5], "it is cut off"),
         "adapter.safetensors": (lora.read_bytes(), "not a diffusion model"),
+        "texts.gguf": (texts.read_bytes(), "it is a model for texts and not one that draws: leave out --images"),
+        "pointer.safetensors": (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "it is no model but a Git LFS pointer",
+        ),
     }
     for name, (content, what) in files.items():
         (tmp_path / name).write_bytes(content)
