@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,10 @@ from typing import TypeVar
 
 from llamabox import processors
 from llamabox.engine.request import HIGHEST_SEED, LOWEST_SEED, SAMPLER_LETTERS, SAMPLER_NAMES, fold_seed
+from llamabox.errors import InvalidRequest
+from llamabox.schemas.relax import relax
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -341,14 +346,20 @@ def logit_bias(text: str) -> tuple[tuple[int, float], ...]:
 
 
 def json_schema(text: str) -> str:
-    """An object, as compact JSON."""
+    """An object, as compact JSON, in words that can be followed; what cannot is told in the log."""
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected JSON: {error}") from None
     if not isinstance(schema, dict):
         raise ValueError("expected a JSON object")
-    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    try:
+        relaxed = relax(schema)
+    except InvalidRequest as error:
+        raise ValueError(error.message) from None
+    for note in relaxed.notes:
+        logger.warning("JSON schema of the command line: %s; answers may differ in this", note)
+    return json.dumps(relaxed.schema, ensure_ascii=False, separators=(",", ":"))
 
 
 def sequence_breaker(text: str) -> tuple[str, ...]:

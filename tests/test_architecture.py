@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "caches": (),
     "first_process": (),
     "packages": (),
-    "values": ("errors", "processors", "engine.request", "engine.events"),
+    "schemas": ("errors",),
+    "values": ("errors", "processors", "schemas", "engine.request", "engine.events"),
     "output": ("log_writer",),
     "bench": ("errors", "output"),
     "bindings": ("errors", "log"),
@@ -58,7 +59,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers.rpc": ("errors", "log", "bindings", "rpc.cache", "rpc.settings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),
     "rpc": ("errors", "log", "background", "caches", "workers.vigil"),
-    "server": ("errors", "log", "background", "chat", "workers", *VALUES),
+    "server": ("errors", "log", "background", "schemas", "chat", "workers", *VALUES),
 }
 
 LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.vocab", "bindings.batch", "engine.runner")

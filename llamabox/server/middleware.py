@@ -46,6 +46,7 @@ def with_headers(send: Send, extra: RawHeaders, record: RequestRecord | None = N
         if message["type"] == "http.response.start":
             if record is not None:
                 record.status = message["status"]
+                extra.extend((b"warning", warning.encode("latin-1")) for warning in record.warnings)
             message = {**message, "headers": [*message["headers"], *extra]}
         await send(message)
 

@@ -11,7 +11,7 @@ from typing import Any
 from llamabox.engine.request import FILL_CONTEXT, GenerationParams, SamplingParams
 from llamabox.server import numbers, unsupported
 from llamabox.server.config import ServerConfig
-from llamabox.server.grammar_fields import parse_grammar
+from llamabox.server.grammar_fields import Form, parse_grammar
 from llamabox.server.logit_bias import BiasEntry, parse_logit_bias
 from llamabox.server.logprob_fields import chat_n_top, completion_n_top, native_n_top
 from llamabox.server.lora_fields import parse_lora
@@ -62,6 +62,7 @@ class Options:
     verbose: bool
     response_fields: list[ResponseField]  # empty: all
     n_top: int | None  # likeliest tokens to show with each token; None: no log-probabilities
+    warning: str = ""  # for the reply's header of that name
 
 
 def present(body: dict[str, Any]) -> dict[str, Any]:
@@ -78,9 +79,10 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         unsupported.refuse(body, unsupported.CHAT)
     stream = _flag(body, "stream")
     n_top = N_TOP[dialect](body, info.n_vocab)
+    form = parse_grammar(body, config.defaults)
     return Options(
         params=replace(
-            _parse_params(body, config, info, dialect),
+            _parse_params(body, config, info, dialect, form),
             n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
             post_sampling_probs=_flag(body, "post_sampling_probs"),
             return_progress=_flag(body, "return_progress") and stream,
@@ -95,6 +97,7 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         verbose=_flag(body, "verbose"),
         response_fields=_parse_response_fields(body) if dialect is Dialect.NATIVE else [],
         n_top=n_top,
+        warning=form.warning,
     )
 
 
@@ -109,10 +112,11 @@ def model_name(config: ServerConfig, info: Model) -> str:
     return next(iter(aliases(config)), Path(info.path).name)
 
 
-def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect) -> GenerationParams:
+def _parse_params(
+    body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect, form: Form
+) -> GenerationParams:
     defaults = config.defaults
     sampling = defaults.sampling if dialect is Dialect.NATIVE else _openai_defaults(config)
-    grammar, json_schema = parse_grammar(body, defaults)
     return replace(
         defaults,
         n=_parse_n(body, info),
@@ -123,8 +127,8 @@ def _parse_params(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         n_indent=_whole(body, "n_indent", 0, INT32_MAX, defaults.n_indent),
         t_max_predict_ms=_whole(body, "t_max_predict_ms", -INT32_MAX - 1, INT32_MAX, defaults.t_max_predict_ms),
         cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
-        grammar=grammar,
-        json_schema=json_schema,
+        grammar=form.grammar,
+        json_schema=form.json_schema,
         n_cache_reuse=_whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),
         id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
         lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else defaults.lora,

@@ -36,6 +36,7 @@ class RequestRecord:
     first_token: float | None = None  # on the clock of `started`
     status: int = 0  # 0: the client was gone before a reply began
     n_sequences: int = 1  # that share each prompt
+    warnings: list[str] = field(default_factory=list)  # values of the reply's Warning headers
     choices: Sequence[Counted] = ()
     notes: dict[str, Any] = field(default_factory=dict)  # what else there is to tell, in the order of the line
     cut_off: str = ""  # by which limit the client was found too slow to be answered further

@@ -56,6 +56,8 @@ class Reply:
         self._n_likely = 0  # log-probabilities that are kept for a plain reply
         exchange.record.choices = self.choices
         exchange.record.n_sequences = options.params.n
+        if options.warning:
+            exchange.record.warnings.append(options.warning)
         if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: nothing below tells what was asked
             for prompt in prompts:
                 logger.debug("%s prompt %r", exchange.record.request_id, prompt)

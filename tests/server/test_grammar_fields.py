@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -14,7 +15,8 @@ from llamabox.server.grammar_fields import MAX_TEXT, parse_grammar
 from llamabox.server.params import Dialect, parse_options, present
 from llamabox.server.responses.json import dumps
 from llamabox.server.responses.settings import settings_object
-from tests.server.fake_client import INFO
+from tests.server.fake_client import INFO, FakeTextClient, saying
+from tests.server.harness import running
 
 GBNF = 'root ::= "a"'
 SCHEMA = {"type": "string"}
@@ -24,7 +26,16 @@ OBJECT_TEXT = '{"type":"object"}'
 
 
 def parse(body: dict[str, Any], **defaults: str) -> tuple[str, str]:
-    return parse_grammar(present(body), GenerationParams(**defaults))
+    form = parse_grammar(present(body), GenerationParams(**defaults))
+    return form.grammar, form.json_schema
+
+
+def asked(schema: dict[str, Any], strict: object = None) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "strict": strict, "schema": schema}}
+
+
+def deep(n_levels: int) -> dict[str, Any]:
+    return {"items": deep(n_levels - 1)} if n_levels else {}
 
 
 @pytest.mark.parametrize(
@@ -83,6 +94,9 @@ def test_what_each_place_says(body: dict[str, Any], expected: tuple[str, str], d
         ({"response_format": {"type": "json_schema", "json_schema": 5}}, "response_format.json_schema"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, NAMED),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}}, NAMED),
+        ({"response_format": asked(SCHEMA, strict=1)}, "response_format.json_schema.strict"),
+        ({"response_format": asked({"type": "array", "uniqueItems": True}, strict=True)}, NAMED),
+        ({"json_schema": deep(300)}, "json_schema"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_names_its_field(body: dict[str, Any], field: str) -> None:
@@ -104,3 +118,38 @@ def test_the_command_lines_counts_where_the_request_brings_none() -> None:
 def test_the_settings_show_the_grammar() -> None:
     options = parse_options({"grammar": GBNF}, ServerConfig(), INFO, Dialect.NATIVE)
     assert orjson.loads(dumps(settings_object(options, INFO)))["grammar"] == GBNF
+
+
+SETS = {"type": "object", "properties": {"größe": {"type": "array", "uniqueItems": True}}}
+
+
+def test_what_is_given_up_is_a_warning_and_strict_refuses_it_by_name() -> None:
+    form = parse_grammar({"response_format": asked(SETS)}, GenerationParams())
+    assert "uniqueItems" not in form.json_schema
+    assert form.warning.startswith('299 llamabox "the answer may differ from the JSON schema: #/properties/gr')
+    assert form.warning.isascii()
+    assert form.warning.count('"') == 2
+    with pytest.raises(InvalidRequest, match="#/properties/größe/uniqueItems: its items must differ"):
+        parse({"response_format": asked(SETS, strict=True)})
+    assert parse_grammar({"response_format": asked(SCHEMA, strict=True)}, GenerationParams()).warning == ""
+
+
+def test_a_warning_is_one_header_however_much_there_is_to_say() -> None:
+    many = {"type": "object", "properties": {f'"\r\n{i}' * 50: {"not": {"type": "null"}} for i in range(100)}}
+    warning = parse_grammar({"json_schema": many}, GenerationParams()).warning
+    assert len(warning) < 2100
+    assert warning.isprintable()
+    assert warning.count('"') == 2
+
+
+def test_the_reply_has_the_warning_and_only_where_there_is_one() -> None:
+    async def scene() -> None:
+        async with running(FakeTextClient(saying("word"))) as server:
+            for stream in (False, True):
+                body = {"prompt": "x", "response_format": asked(SETS), "stream": stream}
+                reply = await server.http.post("/v1/completions", json=body)
+                assert reply.headers.get_list("warning") == [parse_grammar(body, GenerationParams()).warning]
+                reply = await server.http.post("/v1/completions", json={"prompt": "x", "stream": stream})
+                assert "warning" not in reply.headers
+
+    asyncio.run(scene())

@@ -1,0 +1,1 @@
+"""JSON schemas as people's libraries write them, in the words that can be followed."""
