@@ -40,16 +40,12 @@ NOT_FOLLOWED = {
     "$dynamicRef": "refers to what is only known elsewhere",
     "$recursiveRef": "refers to what is only known elsewhere",
 }
-WITHOUT_THEM = {"if": ("then", "else"), "contains": ("minContains", "maxContains")}
-"""What means something only beside those."""
-
-
 WANTED = frozenset(
     {
         *("format", "pattern", "nullable", "oneOf", "propertyNames", "patternProperties", "uniqueItems"),
         *("unevaluatedProperties", "unevaluatedItems", "minProperties", "maxProperties"),
         *NOT_FOLLOWED,
-        *(key for keys in WITHOUT_THEM.values() for key in keys),
+        *("then", "else", "minContains", "maxContains"),
     }
 )
 """Keys that make a schema worth a closer look."""
@@ -102,12 +98,14 @@ class _Walk:
         return made
 
     def _drop(self, made: Schema, path: tuple[str, ...]) -> None:
+        """What cannot be followed, with what means something only beside it."""
+        if "if" in made and not made.keys() & {"then", "else"}:
+            del made["if"]
         for key, what in NOT_FOLLOWED.items():
-            if key in made:
-                for beside in (key, *WITHOUT_THEM.get(key, ())):
-                    value = made.pop(beside, None)
-                    if beside == key and value not in ({}, True):
-                        self._note(path, f"`{key}` {what}")
+            if key not in made or (key == "not" and made[key] in ({}, True)):
+                continue
+            if made.pop(key) != {} or key in ("if", "contains"):
+                self._note(path, f"`{key}` {what}")
         for key in ("then", "else", "minContains", "maxContains"):
             made.pop(key, None)
 

@@ -124,6 +124,7 @@ def test_every_schema_of_zod_is_followed(kind: str) -> None:
 
 
 def test_zods_never_fits_nothing() -> None:
+    assert "not" in (refusal(relax({"not": {}}).schema) or "")
     assert "unsatisfiable" in (refusal(relax(ZOD["never"]).schema) or "")
 
 
@@ -166,6 +167,7 @@ def test_what_can_be_said_in_other_words_is(schema: dict[str, Any]) -> None:
     ("schema", "note"),
     [
         ({"not": STR}, "#: `not` excludes"),
+        ({"if": {}, "then": INT}, "#: `if` depends on a condition"),
         ({"if": {"const": 1}, "then": INT, "else": STR}, "#: `if` depends on a condition"),
         ({"type": "array", "contains": INT, "minContains": 2}, "#: `contains` asks what an array contains"),
         ({"dependentRequired": {"a": ["b"]}}, "#: `dependentRequired` depends on other properties"),
