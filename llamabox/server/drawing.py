@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -74,7 +75,11 @@ class PictureReply:
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._events()) as events:
             async for event in events:
-                if chunk := self._written(event):
+                if isinstance(event, Drawn):
+                    for chunk in self._shape.picture(event, self._drawn):
+                        yield chunk
+                        await asyncio.sleep(0)  # others have a turn
+                elif chunk := self._written(event):
                     yield chunk
         yield DONE
 
@@ -94,8 +99,6 @@ class PictureReply:
                 return self._shape.progress(event)
             case Preview():
                 return self._preview(event)
-            case Drawn():
-                return self._shape.picture(event, self._drawn)
         return b""
 
     def _preview(self, event: Preview) -> bytes:

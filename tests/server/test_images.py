@@ -14,9 +14,10 @@ from starlette.testclient import TestClient
 
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import QueueFull, Unavailable
-from llamabox.imaging.events import Progress, Queued, Started
+from llamabox.imaging.events import Drawn, Progress, Queued, Started
 from llamabox.server.app import create_image_app
 from llamabox.server.config import ServerConfig
+from llamabox.server.responses.images import TOGETHER, PictureShape
 from tests.server.fake_images import IMAGES, INFO, FakeImageClient, drawing, png
 from tests.server.harness import events, running_images
 
@@ -109,6 +110,14 @@ def test_a_result_in_pieces() -> None:
     assert [chunk["usage"] is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
 
 
+def test_thousands_of_pieces_are_made_some_at_a_time() -> None:
+    drawn = Drawn("r", 0, bytes(1 << 20), 1, 1.0, 1.0, 4)
+    shape = PictureShape(created=1, model="m", size="512x512", n=1, include_usage=True, chunk_size=1024, openai=None)
+    parts = list(shape.picture(drawn, [drawn]))
+    assert max(map(len, parts)) < 2 * TOGETHER * 1024
+    assert sum(part.count(b"data: ") for part in parts) == -(-len(base64.b64encode(drawn.png)) // 1024)
+
+
 @pytest.mark.parametrize(("asked", "how"), [(True, "full"), ("faster", "fast"), (False, "none")])
 def test_previews(asked: object, how: str) -> None:
     http, client = served()
@@ -171,7 +180,13 @@ def test_the_models_own_schedule_can_be_asked_for() -> None:
 def test_quality_and_style_unless_there_is_a_sampler() -> None:
     job = job_of({"quality": "hd", "style": "vivid"})
     assert (job.extra_steps, job.negative_prompt) == (10, "low quality and not vivid")
-    assert [job_of({"quality": quality}).extra_steps for quality in ("auto", "low", "medium", "high")] == [0, 0, 0, 10]
+    assert [job_of({"quality": quality}).extra_steps for quality in ("auto", "low", "medium", "high", "max")] == [
+        0,
+        0,
+        0,
+        10,
+        10,
+    ]
     job = job_of({"quality": "standard", "style": "natural", "negative_prompt": "ugly"})
     assert (job.extra_steps, job.negative_prompt) == (0, "ugly and unnatural")
     job = job_of({"quality": "hd", "style": "vivid", "sampler": "euler", "negative_prompt": "ugly"})
@@ -246,7 +261,7 @@ def test_sizes() -> None:
         ({"response_format": "url"}, "'response_format'"),
         ({"output_format": "webp"}, "'output_format'"),
         ({"background": "transparent"}, "'background'"),
-        ({"quality": "best"}, "high or hd"),
+        ({"quality": "best"}, "max or hd"),
         ({"style": "grim"}, "vivid or natural"),
         ({"stream": "yes"}, "'stream'"),
         ({"stream_options": 5}, "'stream_options'"),

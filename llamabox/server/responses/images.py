@@ -12,6 +12,9 @@ from llamabox.server.responses.json import dump_line
 
 DONE = b"data: [DONE]\n\n"
 
+TOGETHER = 64
+"""Chunks that are made and sent in one go."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureShape:
@@ -42,14 +45,19 @@ class PictureShape:
         png = _base64(event.png)
         return self._chunk(_stepped(event, b64_json=png), kind="partial_image", partial_image_index=n_before, png=png)
 
-    def picture(self, event: Drawn, drawn: Sequence[Drawn]) -> bytes:
-        """An image is done; `drawn` are all so far. The usage stands in the very last image's last chunk."""
+    def picture(self, event: Drawn, drawn: Sequence[Drawn]) -> Iterator[bytes]:
+        """An image is done, in thousands of chunks maybe, some at a time. `drawn` are all so far.
+
+        The usage stands in the very last image's last chunk.
+        """
         png = _base64(event.png)
         usage = usage_of(drawn) if self.include_usage and len(drawn) == self.n else None
         pieces = list(self._pieces(png))
-        chunks = [self._chunk(_entry(event.index, "image.chunk", 100, b64_json=piece)) for piece in pieces[:-1]]
+        for start in range(0, len(pieces) - 1, TOGETHER):
+            some = pieces[start : min(start + TOGETHER, len(pieces) - 1)]
+            yield b"".join(self._chunk(_entry(event.index, "image.chunk", 100, b64_json=piece)) for piece in some)
         last = _entry(event.index, "image.chunk", 100, b64_json=pieces[-1], finish_reason="stop")
-        return b"".join([*chunks, self._chunk(last, usage=usage, kind="completed", png=png)])
+        yield self._chunk(last, usage=usage, kind="completed", png=png)
 
     def _pieces(self, png: str) -> Iterator[str]:
         size = self.chunk_size or len(png)
