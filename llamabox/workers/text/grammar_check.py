@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import resource
 import signal
 import sys
@@ -32,6 +33,16 @@ STACK = 2 << 20
 
 N_STEPS = 4
 """Tokens to try: what is too deep for a compiler may be so for the matcher as well."""
+
+
+N_WALKS = 24
+WALK = 96
+"""Bytes of a text that is tried for dead ends."""
+
+STRUCTURE = b'",:{}[]1'
+"""What is mostly chosen where it may come: it brings a text from one property to the next."""
+
+PREFERENCE = 0.75
 
 
 class Bytes:
@@ -57,6 +68,30 @@ def try_out(grammar: str, tokenizer: LLTokenizer) -> str | None:
         if matcher.is_stopped() or mask == 0:
             break
         matcher.consume_token((mask & -mask).bit_length() - 1)
+    if '"patternProperties"' in grammar and (text := dead_end(grammar, tokenizer)) is not None:
+        return f"nothing can follow behind {text[-80:]}: a pattern of patternProperties fits listed names alone"
+    return None
+
+
+def dead_end(grammar: str, tokenizer: LLTokenizer) -> str | None:
+    """What a text may begin with, and nothing can follow; None where no such beginning was met.
+
+    llguidance allows another property behind one while there is a pattern for its name, also where that fits nothing
+    but names which are listed. So texts of brackets, commas and the names are tried, at random but each time alike.
+    """
+    first = LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
+    for seed in range(N_WALKS):
+        matcher, chance, text = first.deep_copy(), random.Random(seed), bytearray()
+        while len(text) < WALK:
+            mask = int.from_bytes(matcher.compute_bitmask(), "little")
+            if complaint(matcher) is not None:
+                return bytes(text).decode(errors="replace")
+            allowed = [byte for byte in range(256) if mask >> byte & 1]
+            if matcher.is_stopped() or not allowed:
+                break
+            structure = [byte for byte in allowed if byte in STRUCTURE]
+            text.append(chance.choice(structure if structure and chance.random() < PREFERENCE else allowed))
+            matcher.consume_token(text[-1])
     return None
 
 

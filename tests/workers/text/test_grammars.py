@@ -155,3 +155,25 @@ def test_a_trial_that_died_starts_anew() -> None:
     assert trial.run(good) is None
     trial.close()
     trial.close()
+
+
+INTEGER = {"type": "integer"}
+DEAD_ENDS: dict[str, dict[str, Any]] = {
+    "listed": {"properties": {"a": INTEGER, "ab": INTEGER}, "patternProperties": {"^ab?$": INTEGER}},
+    "required": {"patternProperties": {"^(x|y)$": INTEGER}, "required": ["x", "y"]},
+    "merged": {"allOf": [{"properties": {"a": INTEGER, "b": INTEGER}}, {"patternProperties": {"^[ab]$": INTEGER}}]},
+}
+
+
+@pytest.mark.parametrize("kind", DEAD_ENDS)
+def test_a_schema_that_leads_to_a_dead_end_is_refused_before_anything_is_generated(desk: Desk, kind: str) -> None:
+    schema = {"type": "object", "additionalProperties": False, **DEAD_ENDS[kind]}
+    if kind == "merged":
+        schema["allOf"][1]["additionalProperties"] = schema.pop("additionalProperties")
+    assert "'json_schema': nothing can follow behind {" in desk.refused(json_schema=json.dumps(schema)).message
+
+
+def test_a_schema_with_patterns_that_has_none_is_taken(desk: Desk) -> None:
+    schema = {"type": "object", "properties": {"a": INTEGER}, "patternProperties": {"^a": INTEGER}, "required": ["a"]}
+    desk.ask(json_schema=json.dumps(schema))
+    assert isinstance(desk.next(), Request)
