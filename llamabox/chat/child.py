@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from llamabox import quarantine
 from llamabox.chat.link import receive
 
 WALL_SECONDS = 30.0
@@ -35,7 +36,11 @@ class Child:
         with theirs:
             command = [sys.executable, "-m", "llamabox.chat.sandbox", str(theirs.fileno()), str(self._cpu_seconds)]
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env=quarantine.environment(),
             )
         self._socket = ours
 

@@ -16,6 +16,7 @@ one names the template, with what an earlier process found out about it or null.
 
 from __future__ import annotations
 
+import importlib
 import resource
 import signal
 import socket
@@ -28,6 +29,7 @@ import orjson
 from jinja2 import Template, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 
+from llamabox import quarantine
 from llamabox.chat.adapt import adapt
 from llamabox.chat.capabilities import Capabilities, Message
 from llamabox.chat.continuation import continued
@@ -39,6 +41,11 @@ MEMORY = 1 << 30
 """Bytes of address space of the whole process."""
 PROBE_SECONDS = 1.0
 """Processor time for finding out what a template can take. It takes 15 ms; a slow one is then known only in part."""
+LATE = (
+    *("_strptime", "jinja2.debug", "pprint", "random"),
+    *(f"encodings.{name}" for name in ("ascii", "idna", "latin_1", "punycode", "raw_unicode_escape", "unicode_escape")),
+)
+"""What Jinja and Python import when a template first needs it."""
 MAX_OUTPUT = 32 << 20
 """Characters of one prompt; the longest contexts hold less."""
 
@@ -120,7 +127,9 @@ def main(descriptor: int, cpu_seconds: float) -> int:
 
 
 def _limit_process() -> None:
-    """Even a template that got out of Jinja's sandbox can then not write a file, grow, or outlive its server."""
+    """Even a template that got out of Jinja's sandbox can then not open anything, grow, or outlive its server."""
+    for late in LATE:
+        importlib.import_module(late)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # for the server, whoever gets it: it closes the socket when it is done
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -132,6 +141,7 @@ def _limit_process() -> None:
         hard = resource.getrlimit(kind)[1]
         allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (allowed, allowed))
+    quarantine.close_doors()
 
 
 def _describe(error: Exception) -> dict[str, str]:

@@ -19,6 +19,7 @@ import threading
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from llamabox import quarantine
 from llamabox.engine.guidance import complaint, limits
 from llamabox.workers.orphan import die_with_parent
 
@@ -99,6 +100,7 @@ def serve() -> None:
     """Answer until the input ends."""
     tokenizer = LLTokenizer(TokenizerWrapper(Bytes()))
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    quarantine.close_doors()
     for line in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
         resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, hard))

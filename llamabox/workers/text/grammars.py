@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from llguidance import LLTokenizer
 
+from llamabox import quarantine
 from llamabox.bindings.guidance import guidance_tokenizer
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine import gbnf
@@ -68,7 +69,8 @@ class Trial:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "llamabox.workers.text.grammar_check"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        pipe, environment = subprocess.PIPE, quarantine.environment()
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
         logger.debug("grammars are tried out in process %d", process.pid)
         return process
 

@@ -1,0 +1,73 @@
+"""What a process has that reads a stranger's template or grammar."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llamabox import quarantine
+from llamabox.chat.template import ChatTemplate
+from llamabox.workers.text.grammars import Trial
+
+ESCAPED = {
+    "a file": "open('/etc/passwd')",
+    "a connection": "import socket; socket.socket()",
+    "a program": "import subprocess; subprocess.run(['/bin/true'])",
+    "a program without pipes": "import os; sys.exit(not os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)[1])",
+    "the environment of the server": "import os; open(f'/proc/{os.getppid()}/environ')",
+}
+
+
+@pytest.mark.parametrize("what", ESCAPED)
+def test_who_has_taken_it_over_opens_nothing(what: str) -> None:
+    first = "import os, socket, subprocess, sys\nfrom llamabox import quarantine\nquarantine.close_doors()"
+    code = f"{first}\n{ESCAPED[what]}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) == (what != "a program without pipes"), done
+    if done.returncode:
+        assert "Too many open files" in done.stderr, done
+
+
+def test_the_environment_has_what_python_needs_and_no_key() -> None:
+    given = {
+        "LLAMA_API_KEY": "secret",
+        "HOME": "/root",
+        "TZ": "UTC",
+        "LC_ALL": "C",
+        "PYTHONPATH": "/x",
+        "AWS_SECRET": "y",
+    }
+    assert quarantine.environment(given) == {"TZ": "UTC", "LC_ALL": "C", "PYTHONPATH": "/x"}
+
+
+def limits_of(pid: int) -> str:
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return next(line for line in lines if line.startswith("Max open files")).split()[3]
+
+
+def children() -> set[int]:
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+def test_templates_and_grammars_are_tried_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all that Jinja and Python load late is there."""
+    monkeypatch.setenv("LLAMA_API_KEY", "secret")
+    late = ("[1] | random", "{} | pprint", "strftime_now('%d')", "'ä' | urlencode", "'ä'.encode('idna')")
+    template = ChatTemplate("{{" + "}}, {{".join(late) + "}}", "", "")
+    trial = Trial()
+    before = children()
+    try:
+        assert template.render([{"role": "user", "content": "a"}]).endswith(", %C3%A4, b'xn--4ca'")
+        assert trial.run("start: /a/") is None
+        started = children() - before
+        assert len(started) == 2
+        for pid in started:
+            assert limits_of(pid) == "1"
+            assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
+    finally:
+        template.close()
+        trial.close()
