@@ -160,8 +160,10 @@ def test_thousands_of_streams_with_trailers_on_one_connection() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("path", ["/health", "/completion"])
-def test_rapid_resets_end_the_connection(path: str) -> None:
+@pytest.mark.parametrize(("path", "how"), [("/health", "reset"), ("/completion", "reset"), ("/completion", "provoked")])
+def test_rapid_resets_end_the_connection(path: str, how: str) -> None:
+    """Those that the client provokes by a window too large count as well."""
+
     async def main() -> None:
         client = FakeTextClient()
         async with running(client) as server, H2Client.to(server) as h2:
@@ -169,12 +171,20 @@ def test_rapid_resets_end_the_connection(path: str) -> None:
             while h2.goaway is None and n_sent < 40_000:
                 for _ in range(50):
                     stream_id = h2.ask("GET" if path == "/health" else "POST", path, end=path == "/health")
-                    h2.connection.reset_stream(stream_id, ErrorCodes.CANCEL)
+                    if how == "reset":
+                        h2.connection.reset_stream(stream_id, ErrorCodes.CANCEL)
+                    else:
+                        await h2.flush()
+                        update = WindowUpdateFrame(stream_id)
+                        update.window_increment = (1 << 31) - 1
+                        h2._writer.write(update.serialize())
                 n_sent += 50
                 try:
                     await h2.flush()
-                    async with asyncio.timeout(0.001):
+                    async with asyncio.timeout(0.001 if how == "reset" else None):
                         await h2.receive()
+                        while how == "provoked" and h2.goaway is None and h2.connection.open_outbound_streams:
+                            await h2.receive()
                 except TimeoutError:
                     continue
                 except ConnectionError:
