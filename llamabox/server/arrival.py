@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.types import Scope
@@ -10,12 +11,16 @@ KEY = "llamabox.arrival"
 """In the `state` of a connection, which is that of each of its requests."""
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """Without a listener, as in a test of the bare app, nothing is the case."""
 
     is_loopback: bool = False  # the listening address is this machine's alone
-    is_over: bool = False  # one more than there should be: only the health is told
+    is_over: Callable[[], bool] = _never  # it is one more than there should be: only the health is told
 
 
 def arrival_of(scope: Scope) -> Arrival:

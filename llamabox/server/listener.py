@@ -32,7 +32,7 @@ from llamabox.server.h2_streams import harden_h2
 from llamabox.server.patient_server import PatientServer
 from llamabox.server.record import RUNNING, RequestRecord
 from llamabox.server.target import Targets
-from llamabox.server.unread import ReadsOn
+from llamabox.server.unread import SECONDS, ReadsOn
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Connection:
 
     transport: asyncio.WriteTransport
     task: asyncio.Task[None] | None
+    is_over: bool = False  # beyond the limit of connections
+    is_ending: bool = False
     n_unsent: int = 0
     since: float = 0.0
     running: set[RequestRecord] = field(default_factory=set)
@@ -69,8 +71,9 @@ class Listener:
     def __init__(
         self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
     ) -> None:
-        self._limit = 2 * config.max_body  # bytes that are read after their reply
-        outermost = ReadsOn(Targets(app), self._limit)
+        self._limit = 2 * config.max_body  # bytes, and below seconds, for what is read after its reply
+        self._seconds = min(config.timeout, SECONDS)
+        outermost = ReadsOn(Targets(app), self._limit, self._seconds)
         self._app = wrap_app(outermost, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
         harden_h2()
         self._hypercorn = _hypercorn_config(config)
@@ -89,6 +92,7 @@ class Listener:
         self._max_connections = config.max_connections
         self._connections: set[Connection] = set()
         self._idle: dict[Connection, None] = {}  # without a request, the longest idle first
+        self._n_ending = 0  # connections that are closed to make room, until they are gone
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -125,16 +129,16 @@ class Listener:
             await asyncio.wait((self._sweeper,))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_loopback: bool) -> None:
-        n_over = len(self._connections) + 1 - self._max_connections
-        if n_over > 0 and self._idle:
+        if self._n_over >= 0 and self._idle:
             oldest = next(iter(self._idle))
             del self._idle[oldest]
+            oldest.is_ending = True
+            self._n_ending += 1
             oldest.transport.abort()
-            n_over -= 1
-        if n_over > SPARE:
+        if self._n_over >= SPARE:
             writer.transport.abort()
             return
-        connection = Connection(writer.transport, asyncio.current_task())
+        connection = Connection(writer.transport, asyncio.current_task(), is_over=self._n_over >= 0)
         self._connections.add(connection)
         self._idle[connection] = None
         RUNNING.set(connection.running)
@@ -144,17 +148,29 @@ class Listener:
                 asyncio.get_running_loop(),
                 self._hypercorn,
                 self._context,
-                {ARRIVAL: Arrival(is_loopback=is_loopback, is_over=n_over > 0)},
+                {ARRIVAL: Arrival(is_loopback, partial(self._is_over, connection))},
                 reader,
                 writer,
                 on_idle=partial(self._note_idle, connection),
                 limit=self._limit,
+                seconds=self._seconds,
             )
         except Exception:
             logger.debug("a connection ended badly", exc_info=True)
         finally:
             self._connections.discard(connection)
             self._idle.pop(connection, None)
+            self._n_ending -= connection.is_ending
+
+    @property
+    def _n_over(self) -> int:
+        """How many connections there are beyond the limit; 0: just as many as there may be."""
+        return len(self._connections) - self._n_ending - self._max_connections
+
+    def _is_over(self, connection: Connection) -> bool:
+        """Whether this one was too many when it came and still is; once there was room it has its place."""
+        connection.is_over = connection.is_over and self._n_over > 0
+        return connection.is_over
 
     def _note_idle(self, connection: Connection, is_idle: bool) -> None:
         self._idle.pop(connection, None)

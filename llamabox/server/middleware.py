@@ -130,7 +130,7 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if arrival_of(scope).is_over and scope["path"] not in self._health:
+        if arrival_of(scope).is_over() and scope["path"] not in self._health:
             response = error_response(Unavailable(FULL, retry_after=2))
             if scope["http_version"] != "2":
                 response.headers["connection"] = "close"

@@ -16,21 +16,22 @@ SILENCE = 2.0
 """Seconds between two pieces of a body that nobody wants."""
 
 SECONDS = 30.0
-"""And for all of it."""
+"""And for all of it, where the server does not give less."""
 
 
 class ReadsOn:
-    """The outermost app. `limit` is how many bytes of a body are read after its reply."""
+    """The outermost app. A body is read for up to `seconds` and `limit` bytes after its reply."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, seconds: float = SECONDS) -> None:
         self._app = app
         self._limit = limit
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._limit)
+        exchange = _Exchange(scope, receive, send, self._limit, self._seconds)
         try:
             await self._app(scope, exchange.receive, exchange.send)
             await exchange.end()
@@ -41,13 +42,14 @@ class ReadsOn:
 class _Exchange:
     """One request and its reply, whose end is held back while the client still sends."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int, seconds: float) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._is_read = not _has_body(scope)
         self._forgetting: asyncio.Task[None] | None = None
         self._n_left = limit
+        self._seconds = seconds
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -71,7 +73,7 @@ class _Exchange:
         if self._forgetting is None:
             return
         time = asyncio.get_running_loop().time
-        deadline = time() + SECONDS
+        deadline = time() + self._seconds
         n_before = -1
         while n_before != self._n_left > 0 and time() < deadline and not self._is_read:
             n_before = self._n_left

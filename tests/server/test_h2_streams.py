@@ -10,7 +10,7 @@ from h2.errors import ErrorCodes
 from h2.events import StreamReset
 from hyperframe.frame import DataFrame, PriorityFrame, WindowUpdateFrame
 
-from llamabox.server import h2_streams, unread
+from llamabox.server import h2_streams, listener, unread
 from llamabox.server.config import ServerConfig
 from llamabox.workers.client import WorkerState
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
@@ -83,7 +83,7 @@ def test_an_upload_that_stops_is_reset_without_an_error(
 
 
 def test_an_upload_without_end_is_reset_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unread, "SECONDS", 0.2)
+    monkeypatch.setattr(listener, "SECONDS", 0.2)
 
     async def act(server: Running[FakeTextClient], h2: H2Client) -> None:
         stream_id = h2.ask("POST", "/completion", end=False)

@@ -128,6 +128,27 @@ def test_more_connections_than_are_taken(monkeypatch: pytest.MonkeyPatch) -> Non
             assert reply.headers["connection"] == "close"
             assert "as many connections" in reply.json()["detail"]
             assert len(client.submits) == 4
+            assert (await server.http.get("/health")).status_code == 200
+            await stack.aclose()
+            while server.listener.n_connections > 1:
+                await asyncio.sleep(0.01)
+            reply = await server.http.get("/v1/models")
+            assert (reply.status_code, server.listener.n_connections) == (200, 1), "it has its place now"
+
+    asyncio.run(scene())
+
+
+def test_a_connection_that_has_ended_is_none() -> None:
+    async def scene() -> None:
+        async with running(FakeTextClient(), ServerConfig(keep_alive=3600)) as server:
+            for sent in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+                _, writer = await server.connect()
+                writer.write(sent)
+                while server.listener.n_connections < 1:
+                    await asyncio.sleep(0.01)
+                await hang_up(writer)
+                while server.listener.n_connections:
+                    await asyncio.sleep(0.01)
 
     asyncio.run(scene())
 
