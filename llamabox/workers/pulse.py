@@ -28,6 +28,11 @@ LONGEST_PAUSE = 1.0
 DEVICE_FACTOR = 10
 """A step on a GPU or an RPC server may take so many times the limit: how far it is cannot be seen from outside."""
 
+SLOW_FACTOR = 4
+"""Computing may stand still for so many times the longest time for which it did and then went on. One node of a graph
+is the attention to all that came before: at the end of a long prompt it takes seconds, on a slow machine many.
+"""
+
 NO_SIGN = 0
 
 
@@ -58,6 +63,8 @@ class Work:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pulse.at_work.discard(self)
+        if self.computes:
+            self._pulse.went_on(self)
 
 
 class Pulse:
@@ -73,6 +80,7 @@ class Pulse:
         self._factor = 0.5
         self._seen = NO_SIGN
         self._moved = 0.0  # when the signs of progress were last seen to change
+        self._longest = 0.0  # for which computing stood still, and then went on
         self._told: Work | None = None  # the log says that it is stuck
 
     @property
@@ -101,15 +109,24 @@ class Pulse:
 
     def stuck(self) -> Work | None:
         """A piece of work that does not get on. To be asked at the interval."""
-        now, signs = self._steady.look(), self._signs()
+        now, signs, at_work = self._steady.look(), self._signs(), list(self.at_work)
         if signs != self._seen:
+            for work in at_work:
+                if work.computes:
+                    self.went_on(work)
             self._seen, self._moved = signs, now
-        for work in list(self.at_work):
-            last = max(work.since, self._moved) if work.computes else work.since
-            patience = self._limit * (self._factor if work.computes else 0.5) + work.seconds
-            if now - last > patience:
+        for work in at_work:
+            last, patience = work.since, self._limit / 2
+            if work.computes:
+                last = max(last, self._moved)
+                patience = max(self._limit * self._factor, SLOW_FACTOR * self._longest)
+            if now - last > patience + work.seconds:
                 return work
         return None
+
+    def went_on(self, work: Work) -> None:
+        """Some computing went on, or ended."""
+        self._longest = max(self._longest, self.now - max(work.since, self._moved))
 
     def _run(self) -> None:
         pausing = threading.Event()

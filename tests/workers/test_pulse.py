@@ -9,7 +9,7 @@ import pytest
 
 from llamabox.workers.channel import BlockingChannel
 from llamabox.workers.protocol import Beat
-from llamabox.workers.pulse import BEATS, DEVICE_FACTOR, Pulse, pause
+from llamabox.workers.pulse import BEATS, DEVICE_FACTOR, SLOW_FACTOR, Pulse, pause
 
 LIMIT = 8.0
 
@@ -63,6 +63,26 @@ def test_work_that_stands_still_ends_the_signs_in_time_and_going_on_brings_them_
         assert beats[0]
         assert not beats[-1]
         assert all(life.beats(LIMIT, n_nodes=1))
+
+
+def test_a_machine_whose_nodes_take_ever_longer_has_ever_longer() -> None:
+    """As the attention's do while a long prompt is computed on one slow thread."""
+    life = Life()
+    with life.pulse.work("a step", computes=True):
+        for seconds in range(1, 100):
+            assert all(life.beats(seconds))
+            life.n_nodes += 1
+        assert not all(life.beats(SLOW_FACTOR * 100))
+
+
+def test_a_device_whose_steps_are_long_has_longer() -> None:
+    life = Life()
+    life.watch(has_device=True)
+    for _ in range(2):
+        with life.pulse.work("a step", computes=True):
+            life.beats(DEVICE_FACTOR * LIMIT - 1)
+    with life.pulse.work("a step", computes=True):
+        assert all(life.beats(2 * DEVICE_FACTOR * LIMIT))
 
 
 def test_a_decode_that_gets_on_is_no_excuse_for_a_thread_that_does_not() -> None:
