@@ -41,23 +41,21 @@ class WatchedPool(ThreadPoolExecutor):
     """A pool whose work is announced to the pulse. What it raises on purpose is the future's; all else has escaped."""
 
     def __init__(
-        self, n_threads: int, name: str, pulse: Pulse, *, computes: bool = False, is_bounded: bool = True
+        self, n_threads: int, name: str, pulse: Pulse, *, seconds: float = 0.0, computes: bool = False
     ) -> None:
-        """Without `is_bounded` its work may take for ever."""
+        """`seconds` and `computes` of its work are as Pulse.work's."""
         super().__init__(n_threads, thread_name_prefix=name)
         self._name = name
         self._pulse = pulse
+        self._seconds = seconds
         self._computes = computes
-        self._is_bounded = is_bounded
 
     def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         return super().submit(self._do, partial(work, *args, **kwargs))
 
     def _do(self, work: Callable[[], T]) -> T:
         try:
-            if not self._is_bounded:
-                return work()
-            with self._pulse.work(self._name, computes=self._computes):
+            with self._pulse.work(self._name, seconds=self._seconds, computes=self._computes):
                 return work()
         except LlamaboxError:
             raise

@@ -90,10 +90,10 @@ def test_the_server_itself_may_be_stopped_for_longer(server: ServerProcess) -> N
 @pytest.mark.slow
 def test_a_long_prompt_on_one_thread(model: Path, tmp_path: Path) -> None:
     """Its only step takes far longer than the limit, and gets on."""
-    arguments = (*DEMO, "-m", str(model), "-c", "8192", "-t", "1", "-b", "8192", "--hang-timeout", str(LIMIT))
+    arguments = (*DEMO, "-m", str(model), "-c", "4096", "-t", "1", "-b", "4096", "--hang-timeout", str(LIMIT))
     with ServerProcess(tmp_path / "log", *arguments) as server:
         worker = server.worker_pid()
-        answer = httpx.post(f"{server.url}/completion", json={"prompt": [504] * 8_000, "n_predict": 1}, timeout=None)
+        answer = httpx.post(f"{server.url}/completion", json={"prompt": [504] * 2_000, "n_predict": 1}, timeout=None)
         assert answer.status_code == 200, server.log
         assert answer.json()["timings"]["prompt_ms"] > 2 * LIMIT * 1000
         assert server.worker_pid() == worker

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 from llamabox.workers.escape import WatchedPool
 from llamabox.workers.pulse import Pulse
+
+TRIAL_SECONDS = 70.0
+"""In which a process has to say what it thinks of a grammar. It has 4 of processor time, and machines are busy."""
 
 STACK = 8 << 20
 """Bytes. Four times those with which a grammar is tried out (grammar_check)."""
@@ -21,8 +25,8 @@ class Beside:
     def __init__(self, pulse: Pulse) -> None:
         earlier = threading.stack_size(STACK)
         self.masks = WatchedPool(1, "masks", pulse)
-        self.grammars = WatchedPool(1, "grammars", pulse)
-        self.files = WatchedPool(1, "slot files", pulse, is_bounded=False)  # a slow disk holds up nobody else
+        self.grammars = WatchedPool(1, "grammars", pulse, seconds=TRIAL_SECONDS)
+        self.files = WatchedPool(1, "slot files", pulse, seconds=math.inf)  # a slow disk holds up nobody else
         for pool in self._all():
             pool.submit(int).result()
         threading.stack_size(earlier)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from llamabox.engine.guidance import lark_grammar, schema_grammar
 from llamabox.engine.lark import to_lark
 from llamabox.engine.request import Request
 from llamabox.errors import InvalidRequest, LlamaboxError, ServerFault
-from llamabox.workers.text.beside import Beside
+from llamabox.workers.text.beside import TRIAL_SECONDS, Beside
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,15 @@ MAX_KEPT_TEXT = 4 << 20
 class Trial:
     """The process that grammars are tried out in. Started at the first one, and again whenever it died of one."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = TRIAL_SECONDS) -> None:
+        """`seconds` it may be silent. Its own limits come first, but for a process that somebody stopped."""
+        self.seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs now."""
+        return None if self._process is None else self._process.pid
 
     def run(self, grammar: str) -> str | None:
         """Why `grammar`, in llguidance's form, cannot be used; None where it can."""
@@ -51,6 +59,9 @@ class Trial:
         try:
             process.stdin.write(json.dumps(grammar).encode() + b"\n")
             process.stdin.flush()
+            if not select.select([process.stdout], [], [], self.seconds)[0]:
+                self.close()
+                return f"the process that tries it out said nothing for {self.seconds:g} s; try again"
             answer = process.stdout.readline()
         except BrokenPipeError:
             answer = b""

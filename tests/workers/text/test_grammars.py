@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any, cast
@@ -177,3 +179,17 @@ def test_a_schema_with_patterns_that_has_none_is_taken(desk: Desk) -> None:
     schema = {"type": "object", "properties": {"a": INTEGER}, "patternProperties": {"^a": INTEGER}, "required": ["a"]}
     desk.ask(json_schema=json.dumps(schema))
     assert isinstance(desk.next(), Request)
+
+
+def test_a_process_that_is_stopped_is_replaced() -> None:
+    trial = Trial()
+    good = schema_grammar('{"type":"integer"}')
+    assert trial.run(good) is None
+    assert trial.pid is not None
+    trial.seconds = 2.0
+    os.kill(trial.pid, signal.SIGSTOP)
+    assert "said nothing for 2 s" in str(trial.run(good))
+    assert trial.pid is None
+    trial.seconds = 60.0
+    assert trial.run(good) is None
+    trial.close()
