@@ -26,6 +26,7 @@ from llamabox.commandline import compose, compose_images, compose_rpc, echo, par
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
 from llamabox.imaging.config import ImageConfig
+from llamabox.options import OPTIONS
 from llamabox.options.images import FILES
 from llamabox.output import ensure_descriptors, say, settle
 from llamabox.rpc.config import RpcConfig
@@ -38,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 QUESTIONS = ("version", "system_info", "list_devices")
 """Options that a short-lived child answers, since this process loads no native code."""
+
+
+HELP = frozenset(flag for option in OPTIONS if option.dest == "help" for flag in option.flags)
+"""Whoever asks for help gets it, whatever else is wrong."""
 
 
 class Stopped(BaseException):
@@ -66,13 +71,15 @@ def _command(argv: Sequence[str]) -> int:
     try:
         parsed = parse(argv, os.environ)
     except OptionsError as error:
+        if HELP.intersection(argv):
+            return _help()
         if "--log-json" in argv:
             log.setup(0, as_json=True)
             logger.error("%s", error.message)
             return exit_status(error)
         return _fail(error, "see: python -m llamabox --help")
     if "help" in parsed.values:
-        return 0 if say(help_text().rstrip("\n"), sys.stdout) else 1
+        return _help()
     text, server = compose(parsed)
     log.setup(text.verbosity, text.log_colors, as_json=text.log_json)
     for warning in parsed.warnings:
@@ -104,6 +111,10 @@ def _command(argv: Sequence[str]) -> int:
             logger.error("%s", error.message)
             return exit_status(error)
         return _fail(error)
+
+
+def _help() -> int:
+    return 0 if say(help_text().rstrip("\n"), sys.stdout) else 1
 
 
 def _bench(argv: Sequence[str]) -> int:

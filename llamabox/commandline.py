@@ -7,6 +7,7 @@ error.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,10 +61,10 @@ def _take(values: dict[str, Any], warnings: list[str], use: Use) -> None:
     if option.parse is None or not use.words:
         _store(values, option, option.const)
         return
-    given = " ".join(use.words)
-    _check_text(option, use.flag, given)
+    words = [_as_text(option, use.flag, word) for word in use.words]
+    given = " ".join(words)
     try:
-        _store(values, option, option.parse(*use.words))
+        _store(values, option, option.parse(*words))
     except ValueError as error:
         raise OptionsError(f"{shown(use.flag, given)}: {error}") from None
     if option.dest == "sampling.samplers":
@@ -76,10 +77,17 @@ ANY_BYTES = frozenset({"DIR", "FILE", "FILE SCALE", "HOST", "KEY"})
 """Of the values that are paths, or compared byte by byte, the system's bytes are kept, whatever they are."""
 
 
-def _check_text(option: Option, name: str, given: str) -> None:
-    """Raises OptionsError for bytes that are no text, where a text is needed."""
-    if option.metavar not in ANY_BYTES and any("\udc80" <= character <= "\udcff" for character in given):
-        raise OptionsError(f"{name}: expected a text in UTF-8")
+def _as_text(option: Option, name: str, given: str) -> str:
+    """What was given, where a text is needed as UTF-8: the system's encoding may be another one, as under LC_ALL=C.
+
+    Raises OptionsError for bytes that are none.
+    """
+    if option.metavar in ANY_BYTES or not any("\udc80" <= character <= "\udcff" for character in given):
+        return given
+    try:
+        return os.fsencode(given).decode()
+    except UnicodeError:
+        raise OptionsError(f"{name}: expected a text in UTF-8") from None
 
 
 def _check_together(values: dict[str, Any]) -> None:
@@ -132,7 +140,7 @@ def _read_environment(values: dict[str, Any], environ: Mapping[str, str]) -> Non
             continue
         parser = option.parse_env or option.parse
         assert parser is not None
-        _check_text(option, f"environment variable {option.env}", text)
+        text = _as_text(option, f"environment variable {option.env}", text)
         try:
             values[option.dest] = parser(text)
         except ValueError as error:

@@ -59,6 +59,7 @@ def encoded(text: str, encoding: str | None) -> bytes:
     """Characters that the encoding does not have are written in others, or as escapes."""
     name = encoding or "utf-8"
     try:
-        return text.encode(name)
+        "".join(map(chr, PLAIN)).encode(name)
     except UnicodeEncodeError:
-        return text.translate(PLAIN).encode(name, "backslashreplace")
+        text = text.translate(PLAIN)
+    return text.encode(name, "backslashreplace")

@@ -54,6 +54,13 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.startswith("usage: llamabox")
 
 
+def test_help_whatever_else_is_wrong(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_ARG_PORT", "x")
+    for words in (["--help"], ["--api_key", "x", "-h"], ["--port", "--help"]):
+        assert cli.main(words) == 0
+        assert capsys.readouterr().out.startswith("usage: llamabox")
+
+
 def test_a_wrong_value_says_how_to_go_on(never_served: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--port", "0"]) == 1
     shown = capsys.readouterr()

@@ -51,6 +51,7 @@ def test_a_command_line_in_another_encoding(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 1
         assert b"Traceback" not in done.stderr
+        assert done.stderr.startswith(b"error: there is no built-in chat template '"), "it is UTF-8 in any locale"
         assert done.stderr.count(b"\n") == 1
         assert done.stdout.startswith(b"llamabox -m ")
 
