@@ -13,6 +13,7 @@ import pytest
 from llamabox.errors import NativeError, Unavailable
 from llamabox.workers.client import TextClient, WorkerState
 from tests.workers.harness import make_client, ready_client, run, submit, text_of
+from tests.workers.image_harness import Clock, Stage, all_of, images, job
 
 LIMIT = 1.0
 """Seconds; on a busy machine a process may well be silent for half of them."""
@@ -135,3 +136,29 @@ def test_a_worker_that_goes_on_in_time_is_not_killed(tmp_path: Path) -> None:
             assert client.n_restarts == 0
 
     run(main())
+
+
+@pytest.mark.parametrize("moment", ["idle", "drawing"])
+def test_an_image_worker_likewise(tmp_path: Path, moment: str) -> None:
+    """What waits for it is drawn by the next."""
+    os.mkfifo(tmp_path / "gate")
+    pipe = os.open(tmp_path / "gate", os.O_RDWR)
+    stage = Stage(tmp_path, Clock(), pipe)
+
+    async def main() -> None:
+        async with stage.ready(hang_timeout=LIMIT) as client:
+            assert client.pid is not None
+            hurt = client.draw(job("hurt", "gated")) if moment == "drawing" else None
+            waiting = None if hurt is None else client.draw(job("waiting"))
+            os.kill(client.pid, signal.SIGSTOP)
+            if hurt is not None:
+                with pytest.raises(Unavailable, match="ended while it served this request"):
+                    await all_of(hurt)
+            while client.state is WorkerState.READY:
+                await client.wait_change()
+            await client.wait_ready()
+            assert client.n_restarts == 1
+            assert images(await all_of(waiting or client.draw(job("next"))))
+
+    run(main())
+    os.close(pipe)
