@@ -53,14 +53,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "imaging.config": (),
     "imaging.job": ("errors",),
     "imaging.events": ("errors",),
-    "chat": ("errors", "log", "quarantine"),
+    "body": ("errors",),
+    "chat": ("errors", "log", "body", "quarantine"),
     "workers": ("errors", "log", "background", *VALUES),
     "workers.text": ("errors", "log", "quarantine", "cgroups", "processors", "bindings", "engine", *INSIDE_A_WORKER),
     "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
     "workers.rpc": ("errors", "log", "bindings", "rpc.cache", "rpc.settings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),
     "rpc": ("errors", "log", "background", "caches", "workers.vigil"),
-    "server": ("errors", "log", "background", "schemas", "chat", "workers", *VALUES),
+    "server": ("errors", "log", "background", "body", "schemas", "chat", "workers", *VALUES),
 }
 
 LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.vocab", "bindings.batch", "engine.runner")

@@ -16,6 +16,7 @@ class Capabilities:
     """The form to use for each part. The first one named is a part as the client sent it. One for chats with tools and
     one for those without: templates have a way for each."""
 
+    shows_all: bool = False  # texts of system, user and tools are in the prompt, however long they are
     no_tools: str = "none"  # `tools` is None where there are none; "absent", "empty"; "text": as text in `functions`
     user_content: str = "given"  # "given", "text" or "parts"; the same for the other roles
     assistant_content: str = "given"

@@ -21,8 +21,9 @@ WALL_SECONDS = 30.0
 class Child:
     """The process and its socket. Not thread-safe; starts with `start`, and again after a call that it died of."""
 
-    def __init__(self, cpu_seconds: float) -> None:
-        self._cpu_seconds = cpu_seconds
+    def __init__(self, cpu_seconds: float, niceness: int) -> None:
+        """`niceness`: how far it stands back behind the server and the worker where processors are short."""
+        self._arguments = [str(cpu_seconds), str(niceness)]
         self.greeting: dict[str, Any] | None = None  # what it said about the template; None: not running
         self.process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -34,7 +35,7 @@ class Child:
     def start(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "llamabox.chat.sandbox", str(theirs.fileno()), str(self._cpu_seconds)]
+            command = [sys.executable, "-m", "llamabox.chat.sandbox", str(theirs.fileno()), *self._arguments]
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -44,12 +45,13 @@ class Child:
             )
         self._socket = ours
 
-    def ask(self, frame: bytes, cpu_seconds: float) -> dict[str, Any]:
+    def ask(self, cpu_seconds: float, *frame: bytes | bytearray) -> dict[str, Any]:
         """One answer. A child that does not give it is ended; the answer is then an error."""
         assert self._socket is not None
         self._socket.settimeout(WALL_SECONDS + 10 * cpu_seconds)
         try:
-            self._socket.sendall(frame)
+            for piece in frame:
+                self._socket.sendall(piece)
             reply = receive(self._socket)
         except OSError:
             reply = None
@@ -62,6 +64,11 @@ class Child:
         """Forget a child that somebody ended while it slept: no call is to blame for that."""
         if self.process is not None and self.process.poll() is not None:
             self.stop()
+
+    def abort(self) -> None:
+        """Let the call that runs fail. From any thread."""
+        if process := self.process:
+            process.kill()
 
     def stop(self) -> int | None:
         """End it and collect it. Returns its exit status, as subprocess counts it."""

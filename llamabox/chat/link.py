@@ -11,6 +11,18 @@ CPU_SECONDS = 2.0
 """Processor time that the child has for one call. Wall time would punish a template for the load of its neighbours."""
 
 
+CALL_MESSAGES = 200
+"""Messages that this time is for."""
+
+MAX_SECONDS = 60.0
+"""Processor time for the longest conversation."""
+
+
+def seconds_for(n_messages: int, cpu_seconds: float) -> float:
+    """Processor time for a conversation: a template that is quick enough for a few is so for many."""
+    return min(MAX_SECONDS, cpu_seconds * max(1.0, n_messages / CALL_MESSAGES))
+
+
 def receive(peer: socket.socket) -> bytes | None:
     """One frame's JSON; None when the other side is gone."""
     head = _exactly(peer, LENGTH.size)

@@ -45,7 +45,7 @@ def probe(render: Render, *, with_tools: bool) -> Capabilities:
     can = Capabilities(no_tools=no_tools, developer="own" if _knows_developer(render, variables) else "system")
     for question in QUESTIONS:
         can = trial.settle(question, can)
-    return can
+    return replace(can, shows_all=all(trial.shows(words, can) for words in ("S U A U-long", "S-long U A-call T-long")))
 
 
 def tool_variables(tools: Sequence[Mapping[str, Any]], no_tools: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _knows_developer(render: Render, variables: Mapping[str, Any]) -> bool:
 class Question:
     """Which of some forms to use. A form is a few fields of Capabilities, a scene is what `_scene` reads."""
 
-    forms: Sequence[Mapping[str, str]]
+    forms: Sequence[Mapping[str, Any]]
     scenes: Sequence[str]
     slips: Sequence[str] = ()  # what a template prints that was given a form it does not expect
 
@@ -93,6 +93,10 @@ class _Trial:
                 break
         return best
 
+    def shows(self, words: str, can: Capabilities) -> bool:
+        messages, marks = _scene(words)
+        return self._shown(messages, marks, (), can) == len(marks)
+
     def _shown(self, messages: list[Message], marks: list[str], slips: Sequence[str], can: Capabilities) -> int:
         text = self.render(adapt(messages, can), self.variables)
         if text is None:
@@ -105,7 +109,7 @@ def _scene(words: str) -> tuple[list[Message], list[str]]:
     """The messages and marks of a scene. A word is a message: the letter of its role, then what it has.
 
     parts: content in parts. call: a call; cut, list: one with such arguments; odd: one with such an id. say: content
-    beside it. think: a thought. stray: an answer to no call.
+    beside it. long: content of some length. think: a thought. stray: an answer to no call.
     """
     marks: list[str] = []
     messages: list[Message] = []
@@ -133,6 +137,8 @@ def _scene(words: str) -> tuple[list[Message], list[str]]:
             message["content"] = [{"type": "text", "text": mark()} for _ in range(2)]
         elif not calls or "say" in has:
             message["content"] = mark()
+        if "long" in has:
+            marks[-1] = message["content"] = f"{marks[-1]} " * 500 + "end"
         if "think" in has:
             message["reasoning_content"] = mark()
         if calls:

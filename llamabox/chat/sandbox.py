@@ -1,4 +1,4 @@
-"""The process in which chat templates are rendered: `python -m llamabox.chat.sandbox FD CPU_SECONDS`.
+"""The process in which chat templates are rendered: `python -m llamabox.chat.sandbox FD CPU_SECONDS NICENESS`.
 
 A template is a program that comes with a model file. Jinja's sandbox keeps it from Python's internals, but not from
 `'a' * 10**9`, `10**10**9` or a loop without an end, and no thread can be stopped while such an expression holds the
@@ -10,6 +10,8 @@ one names the template, with what an earlier process found out about it or null.
 
     {"source", "bos_token", "eos_token", "can"}                       → {"text": "", "can": [without tools, with]}
     {"messages", "tools", "add_generation_prompt", "continues", "extra", "seconds"}  → {"text": the prompt}
+    {"most_bytes", "seconds"} and a frame with a chat's body  → {"body": its other fields, "conversation"}
+    {"wishes": further variables, "seconds"}  → {"text": the prompt of that chat}
 
 `continues`: the last message is the assistant's, and the prompt ends with its text. `seconds`: what this call may use.
 """
@@ -17,6 +19,7 @@ one names the template, with what an earlier process found out about it or null.
 from __future__ import annotations
 
 import importlib
+import os
 import resource
 import signal
 import socket
@@ -35,7 +38,10 @@ from llamabox.chat.capabilities import Capabilities, Message
 from llamabox.chat.continuation import continued
 from llamabox.chat.environment import Fixed, Refused, compile_template, now
 from llamabox.chat.link import LENGTH, receive
+from llamabox.chat.messages import Conversation
 from llamabox.chat.probe import NO_TOOLS, probe, tool_variables
+from llamabox.chat.reading import read_chat, shown_bytes, summary
+from llamabox.errors import LlamaboxError, to_wire
 
 MEMORY = 1 << 30
 """Bytes of address space of the whole process."""
@@ -57,9 +63,10 @@ class Overflow(Exception):
 class Renderer:
     """One compiled template with what was found out about it."""
 
-    def __init__(self, source: str, bos_token: str, eos_token: str, can: Sequence[Mapping[str, str]] | None) -> None:
+    def __init__(self, source: str, bos_token: str, eos_token: str, can: Sequence[Mapping[str, Any]] | None) -> None:
         self._template: Template = compile_template(source)
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self.kept: Conversation | None = None  # a body that was read and is to be rendered
         self._until = time.process_time() + PROBE_SECONDS
         self.can = [Capabilities(**forms) for forms in can] if can else self._probe()
 
@@ -102,7 +109,8 @@ class Renderer:
         return "".join(pieces)
 
 
-def main(descriptor: int, cpu_seconds: float) -> int:
+def main(descriptor: int, cpu_seconds: float, niceness: int) -> int:
+    os.nice(niceness)
     _limit_process()
     with socket.socket(fileno=descriptor) as peer:
         renderer: Renderer | None = None
@@ -115,8 +123,7 @@ def main(descriptor: int, cpu_seconds: float) -> int:
                     answer = orjson.dumps({"text": "", "can": renderer.can})
                 else:
                     signal.setitimer(signal.ITIMER_PROF, call.pop("seconds"))
-                    # A surrogate without its other half is nothing that could be sent or tokenised.
-                    answer = orjson.dumps({"text": renderer.render(**call).encode(errors="replace").decode()})
+                    answer = orjson.dumps(_answer(renderer, call, peer))
             except Exception as error:
                 answer = orjson.dumps(_describe(error))
             signal.setitimer(signal.ITIMER_PROF, 0)
@@ -124,6 +131,32 @@ def main(descriptor: int, cpu_seconds: float) -> int:
             peer.sendall(LENGTH.pack(len(answer)))
             peer.sendall(answer)
     return 0
+
+
+def _answer(renderer: Renderer, call: dict[str, Any], peer: socket.socket) -> dict[str, Any]:
+    kept, renderer.kept = renderer.kept, None
+    if "wishes" in call:
+        assert kept is not None, "no body came before"
+        extra = {**call["wishes"], **kept.template_kwargs}
+        text = renderer.render(kept.messages, kept.tools, kept.add_generation_prompt, kept.continues, extra)
+        return {"text": _sendable(text)}
+    if "most_bytes" not in call:
+        return {"text": _sendable(renderer.render(**call))}
+    del kept
+    try:
+        body, conversation = read_chat(receive(peer) or b"")
+    except LlamaboxError as error:
+        return {"error": "request", "reason": to_wire(error)}
+    n_bytes = shown_bytes(conversation, renderer.can)
+    if call["most_bytes"] is not None and n_bytes > call["most_bytes"]:
+        return {"error": "long", "n_bytes": n_bytes}
+    renderer.kept = conversation
+    return {"body": body, "conversation": summary(conversation)}
+
+
+def _sendable(text: str) -> str:
+    """A surrogate without its other half is nothing that could be sent or tokenised."""
+    return text.encode(errors="replace").decode()
 
 
 def _limit_process() -> None:
@@ -162,4 +195,4 @@ def _describe(error: Exception) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))

@@ -9,30 +9,48 @@ import contextlib
 import queue
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from llamabox.chat import builtin
 from llamabox.chat.child import Child
-from llamabox.chat.link import CPU_SECONDS, LENGTH
+from llamabox.chat.link import CALL_MESSAGES, CPU_SECONDS, LENGTH, seconds_for
 from llamabox.chat.messages import Conversation
-from llamabox.errors import InvalidRequest, OptionsError, ServerFault
+from llamabox.errors import InvalidRequest, OptionsError, ServerFault, from_wire
 
 MAX_NAME = 20
 """A longer `--chat-template` is the template's text, not a name (contract 1.4)."""
 
 N_QUICK = 3
 N_LONG = 1
-"""Children for short conversations and for long ones, which nobody else is to wait behind."""
+"""Children for short conversations and for large ones, which nobody else is to wait behind."""
 
-LONG_MESSAGES = 200
-LONG_BYTES = 256 << 10
-"""A conversation of more is a long one."""
 
-MAX_SECONDS = 60.0
-"""Processor time of the longest conversation."""
+LONG_NICENESS = 10
+"""Seconds of rendering would else be felt by the streams."""
+
+
+Wishes = Callable[[dict[str, Any]], dict[str, Any]]
+"""Variables of a template that the fields of a body ask for."""
+
+
+class TooLong(Exception):
+    """A conversation has more bytes of text than the context has room for."""
+
+    def __init__(self, n_bytes: int) -> None:
+        super().__init__(n_bytes)
+        self.n_bytes = n_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A conversation, whose messages stayed in the child, and its prompt."""
+
+    conversation: Conversation
+    prompt: str
 
 
 class ChatTemplate:
@@ -53,16 +71,16 @@ class ChatTemplate:
     ) -> None:
         """`add_bos`: the tokenizer adds BOS itself, so one that the template writes first is dropped.
 
-        `cpu_seconds` is the processor time of a call with up to LONG_MESSAGES messages; more have more.
+        `cpu_seconds` is the processor time of a call with a few messages; see `seconds_for`.
         """
         self.source = source
         self._bos_token = bos_token
         self._eos_token = eos_token
         self._add_bos = add_bos
         self._cpu_seconds = cpu_seconds
-        self._can: object = None  # what the first child found out about the template
-        self.quick = _Lane(N_QUICK, cpu_seconds)
-        self.long = _Lane(N_LONG, cpu_seconds)
+        self._can: list[dict[str, Any]] | None = None  # what the first child found out about the template
+        self.quick = _Lane(N_QUICK, cpu_seconds, 0)
+        self.long = _Lane(N_LONG, cpu_seconds, LONG_NICENESS)
         self._finalizers = [weakref.finalize(self, lane.close) for lane in (self.quick, self.long)]
 
     def check(self) -> None:
@@ -91,7 +109,7 @@ class ChatTemplate:
         Raises InvalidRequest where the template refuses these messages, ServerFault where it misbehaves (time, memory,
         output, sandbox) or was broken from the start.
         """
-        seconds = min(MAX_SECONDS, self._cpu_seconds * max(1.0, len(messages) / LONG_MESSAGES))
+        seconds = seconds_for(len(messages), self._cpu_seconds)
         frame = _encode(
             {
                 "messages": list(messages),
@@ -102,27 +120,48 @@ class ChatTemplate:
                 "seconds": seconds,
             }
         )
-        lane = self.long if len(messages) > LONG_MESSAGES or len(frame) > LONG_BYTES else self.quick
-        with lane.child() as child:
-            answer = self._ensure_started(child)
-            if "error" not in answer:
-                answer = child.ask(frame, seconds)
-        kind = answer.get("error")
-        if kind == "refused":
-            raise InvalidRequest(
-                f"the chat template cannot render these messages: {answer['message']}", field="messages"
-            )
-        if kind is not None:
-            raise ServerFault(f"the chat template failed: {answer['message']}")
-        text: str = answer["text"]
-        if self._add_bos and self._bos_token:
-            text = text.removeprefix(self._bos_token)
-        return text
+        with (self.long if is_long(messages) else self.quick).child() as child:
+            return self._without_bos(self._answer(child, seconds, frame)["text"])
+
+    def read(self, raw: bytes | bytearray, *, wishes: Wishes, most_bytes: int | None) -> tuple[dict[str, Any], Told]:
+        """A chat's whole body, read in the child like its template: its other fields, and what its messages come to.
+
+        `wishes` makes further variables of the other fields. `most_bytes`: of text that may have a place in the
+        context. Raises TooLong beyond that, what `render` and `wishes` raise, and BodyTooLarge or InvalidRequest for
+        what is no such body.
+        """
+        seconds = seconds_for(raw.count(b'"role"'), self._cpu_seconds)
+        frame = _encode({"most_bytes": most_bytes, "seconds": seconds})
+        with self.long.child() as child:
+            answer = self._answer(child, seconds, frame, LENGTH.pack(len(raw)), raw)
+            body = answer["body"]
+            text = self._answer(child, seconds, _encode({"wishes": wishes(body), "seconds": seconds}))["text"]
+        return body, Told(Conversation(**answer["conversation"]), self._without_bos(text))
 
     def close(self) -> None:
         """End the children. Idempotent; a later call would start another."""
         self.quick.close()
         self.long.close()
+
+    def _answer(self, child: Child, cpu_seconds: float, *frame: bytes | bytearray) -> dict[str, Any]:
+        answer = self._ensure_started(child)
+        if "error" not in answer:
+            answer = child.ask(cpu_seconds, *frame)
+        match answer.get("error"):
+            case None:
+                return answer
+            case "refused":
+                raise InvalidRequest(
+                    f"the chat template cannot render these messages: {answer['message']}", field="messages"
+                )
+            case "long":
+                raise TooLong(answer["n_bytes"])
+            case "request":
+                raise from_wire(answer["reason"])
+        raise ServerFault(f"the chat template failed: {answer['message']}")
+
+    def _without_bos(self, text: str) -> str:
+        return text.removeprefix(self._bos_token) if self._add_bos and self._bos_token else text
 
     def _ensure_started(self, child: Child) -> dict[str, Any]:
         """The child's verdict on the template: `{"text": ""}` or an error."""
@@ -130,8 +169,8 @@ class ChatTemplate:
         if child.greeting is None:
             child.start()
             known = {"bos_token": self._bos_token, "eos_token": self._eos_token, "can": self._can}
-            answer = child.ask(_encode({"source": self.source, **known}), self._cpu_seconds)
-            self._can = answer.pop("can", None)
+            answer = child.ask(self._cpu_seconds, _encode({"source": self.source, **known}))
+            self._can = answer.pop("can", None) or self._can
             if child.is_running:
                 child.greeting = answer
             return answer
@@ -141,9 +180,9 @@ class ChatTemplate:
 class _Lane:
     """Children of one kind. Whoever comes takes the one that was used last, or waits until one is free."""
 
-    def __init__(self, n: int, cpu_seconds: float) -> None:
+    def __init__(self, n: int, cpu_seconds: float, niceness: int) -> None:
         self._free: queue.LifoQueue[Child] = queue.LifoQueue()
-        self.children = [Child(cpu_seconds) for _ in range(n)]
+        self.children = [Child(cpu_seconds, niceness) for _ in range(n)]
         for child in reversed(self.children):
             self._free.put(child)
         self._closing = threading.Lock()
@@ -157,11 +196,16 @@ class _Lane:
             self._free.put(child)
 
     def close(self) -> None:
-        """Wait for the calls that run, and end all children."""
+        """End all children; a call that runs fails."""
         with self._closing:
-            taken = [self._free.get() for _ in self.children]
-            for child in taken:
-                child.stop()
+            n_free = 0
+            while n_free < len(self.children):
+                try:
+                    self._free.get(timeout=0.05).stop()
+                    n_free += 1
+                except queue.Empty:
+                    for child in self.children:
+                        child.abort()
             for child in reversed(self.children):
                 self._free.put(child)
 
@@ -172,6 +216,11 @@ def _encode(value: object) -> bytes:
     except (TypeError, RecursionError) as error:
         raise InvalidRequest(f"messages: nested too deeply or not JSON: {error}", field="messages") from error
     return LENGTH.pack(len(body)) + body
+
+
+def is_long(messages: Sequence[object]) -> bool:
+    """Whether others should not wait behind a conversation."""
+    return len(messages) > CALL_MESSAGES
 
 
 def resolve_template(option: str | None, model_template: str | None) -> str:

@@ -15,11 +15,11 @@ from starlette.types import ASGIApp
 import llamabox
 from llamabox.errors import LlamaboxError
 from llamabox.imaging.config import ImageConfig
-from llamabox.server.chat import apply_template, chat_completion, input_tokens
+from llamabox.server.chat import apply_template, chat_completion, input_tokens, read_any_chat, read_fitting_chat
 from llamabox.server.completions import completion
 from llamabox.server.config import ServerConfig
 from llamabox.server.embeddings import embeddings, openai_embeddings
-from llamabox.server.endpoint import Handler, JsonRoute
+from llamabox.server.endpoint import Handler, JsonRoute, Read, read_json
 from llamabox.server.errors import on_fault, on_http_exception, on_llamabox_error
 from llamabox.server.health import health
 from llamabox.server.image_info import image_models, image_props, image_slots
@@ -74,6 +74,14 @@ TEXT_POST: dict[str, tuple[Handler, str]] = {
 }
 """And what a model that only draws is not allowed to do."""
 
+READERS: dict[str, Read] = {
+    "/v1/chat/completions": read_fitting_chat,
+    "/chat/completions": read_fitting_chat,
+    "/v1/chat/completions/input_tokens": read_fitting_chat,
+    "/apply-template": read_any_chat,
+}
+"""How bodies are read that are not just JSON."""
+
 SLOT_FILES = "/slots/{id_slot}"
 
 IMAGE_POST: dict[str, ASGIApp | Endpoint] = {
@@ -87,7 +95,9 @@ def create_app(config: ServerConfig, client: TextService) -> Starlette:
     services = TextServices(
         config=config, client=client, metrics=Metrics(client), templates=Templates(config.chat_template)
     )
-    post: dict[str, ASGIApp | Endpoint] = {path: JsonRoute(handler) for path, (handler, _) in TEXT_POST.items()}
+    post: dict[str, ASGIApp | Endpoint] = {
+        path: JsonRoute(handler, read=READERS.get(path, read_json)) for path, (handler, _) in TEXT_POST.items()
+    }
     post[SLOT_FILES] = JsonRoute(slot_action, needs_body=False)
     post |= dict.fromkeys(IMAGE_POST, needs_images)
     return _put_together(services, GET | TEXT_GET | _models(models), post, props)

@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from llamabox.errors import BodyTooLarge, InvalidRequest, LlamaboxError, ServerFault
+from llamabox.body import parse_body
+from llamabox.chat.template import Told
+from llamabox.errors import LlamaboxError, ServerFault
+from llamabox.server.beside import beside
 from llamabox.server.disconnect import ClientGone, impatient, run_while_connected
-from llamabox.server.params import present
 from llamabox.server.record import RequestRecord, record_of
 from llamabox.server.request_body import Lease, read_body
 from llamabox.server.services import Services, TextServices, services_of
@@ -22,11 +23,8 @@ from llamabox.workers.text_config import ModelInfo
 
 logger = logging.getLogger(__name__)
 
-MAX_VALUES = 1_000_000
-"""Values in one body: 64 MiB of `{},{},…` would be a gigabyte of Python objects."""
-
-BOM = b"\xef\xbb\xbf"
-"""What editors on Windows put before a text in UTF-8."""
+BYTES_A_VALUE = 64
+"""JSON text that is read in a microsecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +36,36 @@ class Exchange:
     body: dict[str, Any]  # without nulls
     record: RequestRecord
     scope: Scope  # of the ASGI request: its path and query
+    told: Told | None = None  # a large chat's messages, which are then not in the body
 
 
 Handler = Callable[[Exchange], Awaitable[Response]]
+Read = Callable[[TextServices, bytearray, Scope], Awaitable[Exchange]]
+"""Makes of a body what a handler takes. It does not hold the body when it is done."""
+
+
+async def read_json(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
+    """Any body that is a JSON object."""
+    body = await beside(len(raw) // BYTES_A_VALUE, parse_body, raw)
+    return Exchange(services, services.model(), body, record_of(scope), scope)
 
 
 class JsonRoute:
     """An ASGI app of one handler, served by `serve_body`."""
 
-    def __init__(self, handler: Handler, *, needs_body: bool = True) -> None:
+    def __init__(self, handler: Handler, *, needs_body: bool = True, read: Read = read_json) -> None:
         """Without `needs_body` no body at all is an empty object."""
         self._handler = handler
         self._needs_body = needs_body
+        self._read = read
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = services_of(Request(scope), TextServices)
 
-        def answer(raw: bytearray) -> Awaitable[Response]:
-            body = parse_body(raw) if raw or self._needs_body else {}
-            return self._handler(Exchange(services, services.model(), body, record_of(scope), scope))
+        async def answer(raw: bytearray) -> Response:
+            exchange = await self._read(services, raw if raw or self._needs_body else bytearray(b"{}"), scope)
+            del raw
+            return await self._handler(exchange)
 
         await serve_body(services, answer, scope, receive, send)
 
@@ -101,26 +110,6 @@ async def _send_answer(
     except Exception as exc:
         logger.exception("request %s failed", record.request_id)
         raise ServerFault("the server failed at this request; its log says why") from exc
-
-
-def parse_body(raw: bytes | bytearray, array_as: str | None = None) -> dict[str, Any]:
-    """A JSON object without its nulls, whatever the content type says. InvalidRequest for anything else.
-
-    With `array_as` it must be an array, which becomes the field of that name.
-    """
-    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
-        raise BodyTooLarge(f"the request body holds more than {MAX_VALUES} values")
-    try:
-        body = orjson.loads(memoryview(raw)[len(BOM) :] if raw.startswith(BOM) else raw)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidRequest(f"the request body is not valid JSON: {exc}") from exc
-    if array_as is not None:
-        if not isinstance(body, list):
-            raise InvalidRequest("the request body must be a JSON array")
-        return {array_as: body}
-    if not isinstance(body, dict):
-        raise InvalidRequest("the request body must be a JSON object")
-    return present(body)
 
 
 async def _nobody_receives() -> Message:

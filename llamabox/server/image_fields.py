@@ -10,13 +10,14 @@ from typing import Any
 
 import orjson
 
+from llamabox.body import present
 from llamabox.engine.request import RANDOM_SEED
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
 from llamabox.server import numbers, unsupported
 from llamabox.server.lora_fields import parse_lora
 from llamabox.server.numbers import describe, wrong
-from llamabox.server.params import parse_model, parse_ping, present
+from llamabox.server.params import parse_model, parse_ping
 from llamabox.server.services import ImageServices
 
 SAMPLER = ("sampler", "sample_method")

@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from llamabox.body import parse_body
 from llamabox.errors import InvalidRequest
 from llamabox.imaging.job import ImageJob, Pixels
 from llamabox.server.drawing import PictureReply
-from llamabox.server.endpoint import parse_body, serve_body
+from llamabox.server.endpoint import serve_body
 from llamabox.server.image_fields import parse_image_options
 from llamabox.server.image_uploads import Form, decode, read_form, take_pictures
 from llamabox.server.numbers import wrong

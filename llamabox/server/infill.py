@@ -6,12 +6,13 @@ from typing import Any
 
 from starlette.responses import Response
 
+from llamabox.body import present
 from llamabox.errors import BodyTooLarge, NotSupported
 from llamabox.server import numbers
 from llamabox.server.completions import answer
 from llamabox.server.endpoint import Exchange
 from llamabox.server.numbers import wrong
-from llamabox.server.params import Dialect, parse_options, present
+from llamabox.server.params import Dialect, parse_options
 from llamabox.server.tokens import MAX_TEXT
 
 MAX_CHUNKS = 4096

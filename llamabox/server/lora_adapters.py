@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from llamabox.body import parse_body
 from llamabox.errors import NotSupported
-from llamabox.server.endpoint import parse_body, serve_body
+from llamabox.server.endpoint import serve_body
 from llamabox.server.lora_fields import parse_lora
 from llamabox.server.responses.json import JsonResponse
 from llamabox.server.services import Services, any_services

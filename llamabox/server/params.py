@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from llamabox.body import present
 from llamabox.engine.request import FILL_CONTEXT, GenerationParams, SamplingParams
 from llamabox.server import numbers, unsupported
 from llamabox.server.config import ServerConfig
@@ -63,11 +64,6 @@ class Options:
     response_fields: list[ResponseField]  # empty: all
     n_top: int | None  # likeliest tokens to show with each token; None: no log-probabilities
     warning: str = ""  # for the reply's header of that name
-
-
-def present(body: dict[str, Any]) -> dict[str, Any]:
-    """The body without its nulls: null means absent (contract 2.1.2)."""
-    return {field: value for field, value in body.items() if value is not None}
 
 
 def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect) -> Options:

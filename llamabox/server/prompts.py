@@ -50,12 +50,17 @@ def check_fits(prompt: Prompt, info: ModelInfo) -> None:
     n_bytes = sum(len(item.encode()) for item in prompt if isinstance(item, str))
     n_least = n_ids + -(-n_bytes // info.longest_piece)
     if n_least > info.n_ctx:
-        raise ContextExceeded(
-            f"request (at least {n_least} tokens) exceeds the available context size ({info.n_ctx} tokens), "
-            "try increasing it",
-            n_prompt_tokens=n_least,
-            n_ctx=info.n_ctx,
-        )
+        raise too_long(n_least, info)
+
+
+def too_long(n_least: int, info: ModelInfo) -> ContextExceeded:
+    """For a prompt of at least so many tokens."""
+    return ContextExceeded(
+        f"request (at least {n_least} tokens) exceeds the available context size ({info.n_ctx} tokens), "
+        "try increasing it",
+        n_prompt_tokens=n_least,
+        n_ctx=info.n_ctx,
+    )
 
 
 def _one(value: Any, info: ModelInfo, field: str) -> Prompt:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from llamabox.chat.messages import Conversation
-from llamabox.chat.template import ChatTemplate, render_chat, resolve_template
+from llamabox.chat.template import N_LONG, N_QUICK, ChatTemplate, Told, Wishes, is_long, render_chat, resolve_template
 from llamabox.errors import InvalidRequest, OptionsError
 from llamabox.workers.text_config import ModelInfo
 
 
 class Templates:
-    """Owns a ChatTemplate and its child process. Belongs to the event loop; rendering blocks a thread, not the loop."""
+    """Owns a ChatTemplate with its children, and the threads that wait for them. Belongs to the event loop.
+
+    Threads of its own: those of `asyncio.to_thread` are few, and long conversations would hold them all.
+    """
 
     def __init__(self, option: str | None) -> None:
         """`option` is a built-in name or a text; None: the model's own."""
         self._option = option
         self._made: tuple[tuple[str, str, str, bool], ChatTemplate] | None = None
+        self._quick = ThreadPoolExecutor(N_QUICK, thread_name_prefix="chat template")
+        self._long = ThreadPoolExecutor(N_LONG, thread_name_prefix="chat template, long")
 
     def source(self, info: ModelInfo) -> str:
         """The template's text."""
@@ -24,17 +33,26 @@ class Templates:
 
     async def warm(self, info: ModelInfo) -> None:
         """So that the first chat does not pay for the start. Never raises."""
-        await asyncio.to_thread(self._get(info).warm)
+        await asyncio.wrap_future(self._quick.submit(self._get(info).warm))
 
     async def render(self, info: ModelInfo, conversation: Conversation) -> str:
         """The prompt. InvalidRequest: the template refuses these messages; ServerFault: the template is at fault."""
-        try:
-            return await asyncio.to_thread(render_chat, self._get(info), conversation)
-        except OptionsError as exc:
-            raise InvalidRequest(f"the model's chat template cannot be used: {exc.message}") from exc
+        threads = self._long if is_long(conversation.messages) else self._quick
+        with _usable():
+            return await asyncio.wrap_future(threads.submit(render_chat, self._get(info), conversation))
+
+    async def read(
+        self, info: ModelInfo, raw: bytearray, *, wishes: Wishes, most_bytes: int | None
+    ) -> tuple[dict[str, Any], Told]:
+        """The same for a large chat, from its body; see `ChatTemplate.read`."""
+        with _usable():
+            work = self._long.submit(self._get(info).read, raw, wishes=wishes, most_bytes=most_bytes)
+            return await asyncio.wrap_future(work)
 
     async def close(self) -> None:
-        """Ends the child process. Idempotent."""
+        """Ends the child processes. Idempotent."""
+        for threads in (self._quick, self._long):
+            threads.shutdown(wait=False, cancel_futures=True)
         if self._made is not None:
             await asyncio.to_thread(self._made[1].close)
 
@@ -44,3 +62,11 @@ class Templates:
             source, bos_token, eos_token, add_bos = key
             self._made = (key, ChatTemplate(source, bos_token, eos_token, add_bos=add_bos))
         return self._made[1]
+
+
+@contextlib.contextmanager
+def _usable() -> Iterator[None]:
+    try:
+        yield
+    except OptionsError as exc:
+        raise InvalidRequest(f"the model's chat template cannot be used: {exc.message}") from exc

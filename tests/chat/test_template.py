@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from llamabox.chat import builtin
 from llamabox.chat.messages import parse_messages
-from llamabox.chat.template import ChatTemplate, render_chat, resolve_template
+from llamabox.chat.template import ChatTemplate, Told, TooLong, render_chat, resolve_template
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault
 
 Make = Callable[..., ChatTemplate]
@@ -30,8 +33,8 @@ def make() -> Iterator[Make]:
         template.close()
 
 
-def child_pid(template: ChatTemplate) -> int:
-    process = template.quick.children[0].process
+def child_pid(template: ChatTemplate, lane: Any = None) -> int:
+    process = (lane or template.quick).children[0].process
     assert process is not None
     return process.pid
 
@@ -126,6 +129,59 @@ def test_a_child_that_was_killed_is_replaced(make: Make) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert template.render(USER) == "hi"
     assert child_pid(template) != pid
+
+
+def test_a_large_chat_is_read_where_it_is_rendered(make: Make) -> None:
+    """With the same prompt and the same refusals, and whatever is refused leaves the child for the next."""
+    template = make("{% for m in messages %}{{ m.content }};{% endfor %}{{ mood }}{{ tone }}")
+    body = {"messages": [*USER, {"role": "user", "content": "there"}], "seed": 1, "stop": None}
+    body["chat_template_kwargs"] = {"tone": "low"}
+
+    def read(raw: bytes, most_bytes: int | None = None, **wishes: str) -> tuple[dict[str, Any], Told]:
+        return template.read(raw, wishes=lambda body: wishes, most_bytes=most_bytes)
+
+    def refuse(body: dict[str, Any]) -> dict[str, Any]:
+        raise InvalidRequest("no such mood", field="mood")
+
+    raw = json.dumps(body).encode()
+    rest, told = read(raw, mood="glad", tone="high")
+    assert rest == {"seed": 1}
+    assert told.prompt == "hi;there;gladlow"
+    assert told.conversation.template_kwargs == {"tone": "low"}
+    pid = child_pid(template, template.long)
+    with pytest.raises(TooLong) as caught:
+        read(raw, most_bytes=6)
+    assert caught.value.n_bytes == 7
+    with pytest.raises(InvalidRequest, match="not valid JSON"):
+        read(raw[:-1])
+    with pytest.raises(InvalidRequest) as refused:
+        read(b'{"messages": [{"role": "user"}]}')
+    assert refused.value.field == "messages[0].content"
+    with pytest.raises(InvalidRequest, match="mood"):
+        template.read(raw, wishes=refuse, most_bytes=None)
+    assert read(raw, most_bytes=7)[1].prompt == "hi;there;low"
+    assert child_pid(template, template.long) == pid
+
+
+def test_what_a_template_may_leave_out_does_not_count(make: Make) -> None:
+    template = make("This is no chat template")
+    raw = json.dumps({"messages": USER}).encode()
+    assert template.read(raw, wishes=lambda body: {}, most_bytes=0)[1].prompt == "This is no chat template"
+
+
+def test_nobody_waits_behind_long_conversations(make: Make) -> None:
+    """They have a child of their own, and more time than short ones."""
+    slow = "{% for m in messages %}{% for n in range(10000) %}{% endfor %}{% endfor %}done"
+    template = make(slow, cpu_seconds=1.0)
+    template.warm()
+    long = [{"role": "user", "content": "x"}] * 1_200
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(template.render, long) for _ in range(2)]
+        while template.long.children[0].greeting is None:
+            time.sleep(0.01)
+        assert template.render(USER) == "done"
+        assert not all(work.done() for work in waiting)
+        assert [work.result() for work in waiting] == ["done"] * 2
 
 
 def test_close_ends_the_child(make: Make) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
+from llamabox.body import present
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import InvalidRequest
 from llamabox.server.config import ServerConfig
 from llamabox.server.grammar_fields import MAX_TEXT, parse_grammar
-from llamabox.server.params import Dialect, parse_options, present
+from llamabox.server.params import Dialect, parse_options
 from llamabox.server.responses.json import dumps
 from llamabox.server.responses.settings import settings_object
 from tests.server.fake_client import INFO, FakeTextClient, saying

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamabox.body import present
 from llamabox.engine.request import RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest
 from llamabox.server.config import ServerConfig
 from llamabox.server.logprob_fields import MAX_PROBS
-from llamabox.server.params import Dialect, Options, parse_options, present
+from llamabox.server.params import Dialect, Options, parse_options
 from llamabox.server.sampling_fields import LARGE, RULES
 from tests.server.fake_client import INFO
 
