@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llamabox.engine.host_cache import Kept
 from llamabox.engine.kv_cache import KVCache
@@ -93,9 +93,15 @@ class Admission:
             found = self._find(sequence, free, limit)
             if _coming(sequence, running, limit) > found.n_cells:
                 return False
+            if _is_from_host(found):
+                n_bytes = self._cache.n_bytes(found.kept)
+                if not self._cache.copy_time.fits(n_bytes):
+                    if self._cache.copy_time.may_fit_later(n_bytes):
+                        return False
+                    found = replace(found, kept=Kept())
         if self._on_start is not None:
             self._on_start(sequence)
-        if found.kept.n_cells >= found.n_cells > found.match.n_cells + WORTH_RESTORING:
+        if _is_from_host(found):
             slot = next(filter(self._cache.may_restore, free), free[0])
             sequence.slot, sequence.n_cached = slot, self._cache.take_kept(slot, found.kept)
         elif found.reuse is not None and found.reuse.n_cells > found.match.n_cells:
@@ -135,6 +141,11 @@ class Admission:
 
     def _is_similar(self, slot: Slot, n_cells: int) -> bool:
         return self._similarity > 0 and n_cells >= self._similarity * len(slot.resident)
+
+
+def _is_from_host(found: Found) -> bool:
+    """Whether host memory has most, and by enough."""
+    return found.kept.n_cells >= found.n_cells > found.match.n_cells + WORTH_RESTORING
 
 
 def _coming(sequence: Sequence, running: list[Sequence], limit: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llamabox import errors
+from llamabox.engine.copy_time import CopyTime
 from llamabox.engine.events import Activity, Event, StepTimes, StopType
 from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv_cache import KVCache
@@ -54,7 +55,7 @@ class Engine:
         self._resting_until: float | None = None  # nobody is due before that
         self._reporter = Reporter(runner)
         self.times: StepTimes | None = None  # of the last step, if it computed anything
-        self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget)
+        self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget, CopyTime(clock))
         self.context_shift = config.context_shift and self.cache.can_shift
         self._scheduler = Scheduler(
             self.cache,

@@ -5,6 +5,7 @@ The ledger and the native memory change in one method or not at all; `check_inte
 
 from __future__ import annotations
 
+from llamabox.engine.copy_time import CopyTime
 from llamabox.engine.history import History
 from llamabox.engine.host_cache import HostCache, Kept, size
 from llamabox.engine.prefix_index import Match, PrefixIndex
@@ -28,9 +29,12 @@ computed (23 KB against 4.5 ms for a model of 135 M on a CPU; larger models and 
 class KVCache:
     """All slots over one Memory. Owned by the engine's thread; every method that changes cells says so."""
 
-    def __init__(self, memory: Memory, n_slots: int, n_ctx: int, host_budget: int = 0) -> None:
+    def __init__(
+        self, memory: Memory, n_slots: int, n_ctx: int, host_budget: int = 0, copy_time: CopyTime | None = None
+    ) -> None:
         """`host_budget`: bytes of host memory for what slots have to give up."""
         self._memory = memory
+        self.copy_time = copy_time or CopyTime()
         self._host = HostCache(host_budget)
         self._clock = 0
         self._worth_copying = 1 if memory.is_unified else max(MIN_COPY, n_ctx // COPY_SHARE)
@@ -110,6 +114,10 @@ class KVCache:
         if not len(self._host) or prompt.has_media:
             return Kept()
         return self._host.find(prompt.run(0, limit), prompt.lora, limit)
+
+    def n_bytes(self, kept: Kept) -> int:
+        """Of the state that would have to be copied."""
+        return len(self._host.get(kept.entry).native)
 
     def take_kept(self, slot: Slot, kept: Kept) -> int:
         """Make the free `slot` busy with cells from host memory. Returns how many it really got."""
@@ -217,7 +225,8 @@ class KVCache:
         """A copy of all that `slot` holds, text only. Changes nothing."""
         assert not slot.resident.has_media
         assert self.may_save(slot) or not len(slot.resident)
-        native = self._memory.state_get(slot.slot_id)
+        n_bytes = self._memory.state_size(slot.slot_id)
+        native = self.copy_time.run(n_bytes, lambda: self._memory.state_get(slot.slot_id))
         return SlotState(tuple(slot.resident.keys()), slot.n_exact, native, slot.resident.lora)
 
     def restore(self, slot: Slot, state: SlotState) -> bool:
@@ -230,7 +239,7 @@ class KVCache:
         self.clear(slot)
         if not self.may_restore(slot) and not self._carry_out(slot):
             return False
-        if not self._memory.state_set(slot.slot_id, state.native):
+        if not self.copy_time.run(len(state.native), lambda: self._memory.state_set(slot.slot_id, state.native)):
             return False
         if self._memory.seq_pos_max(slot.slot_id) != len(state.tokens) - 1:
             self.clear(slot)
@@ -279,7 +288,10 @@ class KVCache:
         n_elsewhere = max(self._index.n_shared(slot), self.kept(slot.resident, n_cells).n_cells)
         if n_cells - n_elsewhere < WORTH_KEEPING or not self.may_save(slot):
             return
-        if self._host.make_room(size(n_cells, self._memory.state_size(slot.slot_id))):
+        n_bytes = self._memory.state_size(slot.slot_id)
+        if not self.copy_time.fits(n_bytes):
+            self.copy_time.may_fit_later(n_bytes)
+        elif self._host.make_room(size(n_cells, n_bytes)):
             self._host.put(self.state(slot))
 
     def _detach(self, slot: Slot) -> bool:

@@ -16,6 +16,9 @@ come together, 95 in 100 gaps were below 52 ms with 2.0 and 80 ms with 3.0, at 1
 MIN_CHUNK = 8
 """Fewer prompt tokens than this would pay the decode rows' cost without getting anywhere."""
 
+LEAST_PAUSE = 0.1
+"""Seconds between two steps that nobody minds: a reader does not see them."""
+
 MAX_CHUNK = 1 << 31
 """No batch is as large; a clock that stood still would otherwise allow infinitely many."""
 
@@ -54,6 +57,12 @@ class Pacing:
             return MIN_CHUNK
         patience = (self._factor - 1.0) * max(1.0, n_prompts / n_decode)
         return int(min(max(MIN_CHUNK, (patience * decode + idle) / self._token), MAX_CHUNK))
+
+    def pause(self, n_decode: int) -> float:
+        """Seconds between two steps that streams with `n_decode` rows bear; inf where there are none."""
+        if not n_decode:
+            return float("inf")
+        return max(LEAST_PAUSE, (self._factor - 1.0) * self._decode_time(n_decode))
 
     def _decode_time(self, n_rows: int) -> float:
         """Seconds of a step of so many rows alone; from the nearest number of rows that was measured; 0: none was.

@@ -73,10 +73,10 @@ class LlamaMemory:
     def state_size(self, seq_id: int) -> int:
         return self._memory.state_size(seq_id)
 
-    def state_get(self, seq_id: int) -> bytes:
+    def state_get(self, seq_id: int) -> memoryview:
         return self._memory.state_get(seq_id)
 
-    def state_set(self, seq_id: int, state: bytes) -> bool:
+    def state_set(self, seq_id: int, state: bytes | memoryview) -> bool:
         return self._memory.state_set(seq_id, state)
 
     def seq_pos_min(self, seq_id: int) -> int:

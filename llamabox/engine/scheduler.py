@@ -111,6 +111,8 @@ class Scheduler:
 
     def schedule(self, now: float) -> Work:
         """Admit who can be admitted and plan one step. Whose speed limit says that it is not due yet sits it out."""
+        n_streams = sum(not sequence.is_prefilling for sequence in self.running)
+        self._cache.copy_time.begin_step(self._pacing.pause(n_streams))
         work = Work(admitted=self._admission.admit(self.running))
         due = [(sequence.due(now), sequence) for sequence in self.running]
         work.next_due = min((time for time, _ in due if time > now), default=None)

@@ -42,10 +42,10 @@ class Memory(Protocol):
     def state_size(self, seq_id: int) -> int:
         """Bytes that `state_get` would return."""
 
-    def state_get(self, seq_id: int) -> bytes:
+    def state_get(self, seq_id: int) -> bytes | memoryview:
         """Everything the sequence holds, for `state_set`."""
 
-    def state_set(self, seq_id: int, state: bytes) -> bool:
+    def state_set(self, seq_id: int, state: bytes | memoryview) -> bool:
         """Replace what the sequence holds by a whole, undamaged state. False, and the sequence empty, without room."""
 
     def seq_pos_min(self, seq_id: int) -> int:

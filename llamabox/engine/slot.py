@@ -22,7 +22,7 @@ class SlotState:
 
     tokens: tuple[int, ...]
     n_exact: int
-    native: bytes
+    native: bytes | memoryview
     lora: LoraSet = ()
 
 
