@@ -22,14 +22,47 @@ ESCAPED = {
 }
 
 
+START = "import os, socket, subprocess, sys\nfrom llamabox import quarantine\n"
+REFUSED = ("Operation not permitted", "Too many open files")
+
+
+def tried(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", START + code], capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("what", ESCAPED)
 def test_who_has_taken_it_over_opens_nothing(what: str) -> None:
-    first = "import os, socket, subprocess, sys\nfrom llamabox import quarantine\nquarantine.close_doors()"
-    code = f"{first}\n{ESCAPED[what]}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode != 0) == (what != "a program without pipes"), done
-    if done.returncode:
-        assert "Too many open files" in done.stderr, done
+    done = tried(f"assert quarantine.close_doors()\n{ESCAPED[what]}")
+    assert done.returncode != 0, done
+    assert any(reason in done.stderr for reason in REFUSED), done
+
+
+@pytest.mark.parametrize("what", ["a file", "a connection", "a program", "the environment of the server"])
+def test_where_the_kernel_cannot_be_asked_the_limit_holds(what: str) -> None:
+    done = tried(f"quarantine.DENIED.clear()\nassert not quarantine.close_doors()\n{ESCAPED[what]}")
+    assert "Too many open files" in done.stderr, done
+
+
+def test_all_threads_are_held_and_new_ones_may_start() -> None:
+    """One that ran before can open nothing either."""
+    code = (
+        "import threading\n"
+        "closed, said = threading.Event(), []\n"
+        "def work():\n"
+        "    closed.wait()\n"
+        "    try:\n        os.fork()\n"
+        "    except OSError as error: said.append(error.errno)\n"
+        "before = threading.Thread(target=work)\n"
+        "before.start()\n"
+        "assert quarantine.close_doors()\n"
+        "closed.set()\n"
+        "after = threading.Thread(target=work)\n"
+        "after.start()\n"
+        "before.join(), after.join()\n"
+        "print(said, 'NoNewPrivs')"
+    )
+    done = tried(code)
+    assert done.stdout == "[1, 1] NoNewPrivs\n", done
 
 
 def test_the_environment_has_what_python_needs_and_no_key() -> None:
@@ -66,6 +99,9 @@ def test_templates_and_grammars_are_tried_in_one(monkeypatch: pytest.MonkeyPatch
         started = children() - before
         assert len(started) == 2
         for pid in started:
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert "NoNewPrivs:\t1" in status
+            assert "Seccomp:\t2" in status
             assert limits_of(pid) == "1"
             assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
     finally:
