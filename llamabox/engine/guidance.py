@@ -14,8 +14,11 @@ OPTIONS = '"x-guidance":{"whitespace_flexible":false}'
 
 
 def limits() -> LLParserLimits:
-    """Bounds of one grammar: 10,000 lexer states are some 20 MB, a mask takes some 20 ms at most."""
-    return LLParserLimits(max_lexer_states=10_000, max_grammar_size=200_000, verbose_errors=False)
+    """Bounds of one grammar: 30,000 lexer states are some 60 MB, a mask takes some 20 ms at most.
+
+    A text has a state for each character that its grammar forces: the names of a thousand properties have 10,000.
+    """
+    return LLParserLimits(max_lexer_states=30_000, max_grammar_size=200_000, verbose_errors=False)
 
 
 def schema_grammar(schema: str) -> str:

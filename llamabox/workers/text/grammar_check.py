@@ -32,9 +32,20 @@ MEMORY = 2 << 30
 STACK = 2 << 20
 """Bytes: a quarter of what the thread has in the worker (beside), since there the same must fit for certain."""
 
-N_STEPS = 4
-"""Tokens to try: what is too deep for a compiler may be so for the matcher as well."""
+N_CHOICES = 2048
+"""Bytes to choose in one text of the grammar, with all that it forces between them: what is too deep for a compiler may
+be so for the matcher as well, and a text may have more states than llguidance is let have."""
 
+ONWARDS = b'",:]}1'
+"""What is chosen first where it may come: it ends what it stands in."""
+
+WITHOUT_END = ("too many states", "ff_tokens")
+"""How llguidance says that a grammar forces more text than it follows."""
+
+TOO_MUCH_GIVEN = (
+    "nothing that fits it ever ends, or too much of the text is given: constants and names may have some 30,000 "
+    "characters together"
+)
 
 N_WALKS = 24
 WALK = 96
@@ -60,18 +71,28 @@ class Bytes:
 
 def try_out(grammar: str, tokenizer: LLTokenizer) -> str | None:
     """Why it cannot be used; None where it can."""
-    matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
-    for _ in range(N_STEPS):
-        reason = complaint(matcher)
-        if reason is not None or matcher.is_stopped():
-            return reason
-        mask = int.from_bytes(matcher.deep_copy().compute_bitmask(), "little") & (1 << 256) - 1
-        if matcher.is_stopped() or mask == 0:
-            break
-        matcher.consume_token((mask & -mask).bit_length() - 1)
     if '"patternProperties"' in grammar and (text := dead_end(grammar, tokenizer)) is not None:
         return f"nothing can follow behind {text[-80:]}: a pattern of patternProperties fits listed names alone"
-    return None
+    reason = walk(LLMatcher(tokenizer, grammar, log_level=0, limits=limits()))
+    if reason is not None and any(sign in reason for sign in WITHOUT_END):
+        return TOO_MUCH_GIVEN
+    return reason
+
+
+def walk(matcher: LLMatcher) -> str | None:
+    """Follow a grammar along a short text of it. Why it cannot be followed; None where it can, as far as was tried."""
+    for _ in range(N_CHOICES):
+        if (reason := complaint(matcher)) is not None or matcher.is_stopped():
+            return reason
+        if forced := matcher.compute_ff_tokens():
+            matcher.consume_tokens(forced)
+        if complaint(matcher) is None and not matcher.is_stopped():
+            mask = int.from_bytes(matcher.compute_bitmask(), "little") & (1 << 256) - 1
+            if mask == 0 or matcher.is_accepting():
+                break
+            onwards = (byte for byte in ONWARDS if mask >> byte & 1)
+            matcher.consume_token(next(onwards, (mask & -mask).bit_length() - 1))
+    return complaint(matcher)
 
 
 def dead_end(grammar: str, tokenizer: LLTokenizer) -> str | None:

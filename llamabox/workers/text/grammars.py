@@ -28,7 +28,7 @@ from llamabox.workers.text.beside import TRIAL_SECONDS, Beside
 
 logger = logging.getLogger(__name__)
 
-MAX_KEPT = 16
+MAX_KEPT = 8
 """Compiled grammars to keep: clients send the same one again and again. Each remembers its lexer's states, of which
 hostile ones have as many as may be (engine.guidance.limits)."""
 

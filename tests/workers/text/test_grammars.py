@@ -181,6 +181,44 @@ def test_a_schema_with_patterns_that_has_none_is_taken(desk: Desk) -> None:
     assert isinstance(desk.next(), Request)
 
 
+def with_names(*each: dict[str, Any]) -> str:
+    properties = {f"property {i}": schema for i, schema in enumerate(each)}
+    names = list(properties)
+    return json.dumps({"type": "object", "properties": properties, "required": names, "additionalProperties": False})
+
+
+BOOLEAN = {"type": "boolean"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        with_names(BOOLEAN, {"const": "ab" * 16_000}),
+        with_names(BOOLEAN, *({"const": chr(97 + i) * 4_000} for i in range(12))),
+    ],
+)
+def test_a_schema_that_gives_more_text_than_can_be_followed_is_refused_before_anything_is_generated(
+    desk: Desk, schema: str
+) -> None:
+    """Each of these began well, and the answer broke off amid the text that is given."""
+    assert "too much of the text is given" in desk.refused(json_schema=schema).message
+
+
+def test_a_schema_of_a_thousand_properties_can_be_followed_to_its_end(desk: Desk) -> None:
+    desk.ask(json_schema=with_names(*[BOOLEAN] * 1_000))
+    outcome = desk.next()
+    assert isinstance(outcome, Request)
+    assert outcome.grammar is not None
+    constraint = outcome.grammar.start()
+    while not constraint.is_complete:
+        for token in constraint.forced():
+            constraint.accept(token)
+        if mask := int.from_bytes(constraint.mask().tobytes(), "little"):
+            if constraint.is_complete:
+                break
+            constraint.accept((mask & -mask).bit_length() - 1)
+
+
 def test_a_process_that_is_stopped_is_replaced() -> None:
     trial = Trial()
     good = schema_grammar('{"type":"integer"}')
