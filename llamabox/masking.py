@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 MASK = "***"
 
@@ -69,3 +69,8 @@ def masked_words(argv: Sequence[str]) -> Iterator[str]:
             yield MASK if hides and not is_flag else masked(word)
         is_next = is_flag and not joined and is_secret(flag)
         hides = is_next or (hides and not is_flag)
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process that needs no key: one that loads models, or computes for others."""
+    return {name: value for name, value in environ.items() if not is_secret(name)}

@@ -55,12 +55,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "imaging.events": ("errors",),
     "body": ("errors",),
     "chat": ("errors", "log", "body", "quarantine"),
-    "workers": ("errors", "log", "background", *VALUES),
+    "workers": ("errors", "log", "background", "masking", *VALUES),
     "workers.text": ("errors", "log", "quarantine", "cgroups", "processors", "bindings", "engine", *INSIDE_A_WORKER),
     "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
     "workers.rpc": ("errors", "log", "bindings", "rpc.cache", "rpc.settings", *INSIDE_A_WORKER),
     "workers.inspect": ("errors", "log", "bindings"),
-    "rpc": ("errors", "log", "background", "caches", "workers.vigil"),
+    "rpc": ("errors", "log", "background", "caches", "masking", "workers.vigil"),
     "server": ("errors", "log", "background", "body", "schemas", "chat", "workers", *VALUES),
 }
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamabox.masking import masked
+from llamabox.masking import masked, without_secrets
 
 KEY = "sEcReT-0123456789"
 
@@ -41,3 +41,9 @@ def test_what_looks_like_a_secret_is_masked(text: str) -> None:
 )
 def test_other_text_stays(text: str) -> None:
     assert masked(text) == text
+
+
+def test_what_needs_no_key_is_given_none() -> None:
+    kept = {"PATH": "/bin", "GGML_CUDA_P2P": "1", "LLAMA_ARG_API_KEY_FILE": "keys.txt", "XAUTHORITY": "x"}
+    secret = {"LLAMA_API_KEY": KEY, "OPENAI_API_KEY": KEY, "HF_TOKEN": KEY, "PGPASSWORD": KEY}
+    assert without_secrets(kept | secret) == kept

@@ -14,6 +14,7 @@ import orjson
 
 from llamabox import background
 from llamabox.errors import LlamaboxError, ServerFault, from_wire
+from llamabox.masking import without_secrets
 from llamabox.rpc.settings import READY, Settings
 from llamabox.workers.vigil import Vigil, is_traced
 
@@ -56,7 +57,7 @@ class Child:
                     stderr=asyncio.subprocess.PIPE,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,  # a terminal's Ctrl-C is for the listener
-                    env={**os.environ},
+                    env=without_secrets(os.environ),
                 )
         except BaseException:
             ours.close()

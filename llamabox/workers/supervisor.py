@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llamabox import background
+from llamabox.masking import without_secrets
 from llamabox.workers.channel import AsyncChannel
 from llamabox.workers.huge_pages import huge_pages
 from llamabox.workers.protocol import Shutdown
@@ -68,7 +69,7 @@ class WorkerProcess:
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
-                    env={**os.environ, **huge_pages(os.environ), **env},
+                    env={**without_secrets(os.environ), **huge_pages(os.environ), **env},
                 )
         except BaseException:
             ours.close()

@@ -37,6 +37,33 @@ def test_an_end_is_told_in_words(code: int, words: str) -> None:
     assert describe_exit(code).startswith(words)
 
 
+def test_a_worker_is_given_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_API_KEY", "of the team")
+    seen: list[bytes] = []
+
+    async def session(channel: AsyncChannel) -> float:
+        assert supervisor.pid is not None
+        seen.append(Path(f"/proc/{supervisor.pid}/environ").read_bytes())
+        channel.send(Configure(TextConfig(model="exit")))
+        await channel.serve(lambda _: None)
+        return 0.0
+
+    async def main() -> None:
+        supervisor.start()
+        await ended.wait()
+        await supervisor.stop(grace=1.0)
+
+    def is_over(code: int | None, how: str) -> bool:
+        ended.set()
+        return False
+
+    ended = asyncio.Event()
+    supervisor = Supervisor("fake_worker", session, is_over, env=worker_env(tmp_path / "lives"), backoff=Backoff())
+    run(main())
+    assert b"PATH=" in seen[0]
+    assert b"of the team" not in seen[0]
+
+
 def test_stopping_calls_a_planned_restart_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def session(channel: AsyncChannel) -> float:
         channel.send(Configure(TextConfig(model="exit")))
