@@ -36,12 +36,12 @@ def metric(server: ServerProcess, name: str) -> float:
     return next(s.value for family in families for s in family.samples if s.name == name)
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20.0, pause: float = 0.02) -> None:
     """Until `condition` holds: for what can only be polled, being another process' state."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def n_files(pid: int) -> int:
