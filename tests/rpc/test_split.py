@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.server_process import ServerProcess
+from tests.e2e.survival import metric, wait_for
 from tests.rpc.hosts import WITHIN, Host, Hosts
 
 PROMPTS = ("Once upon a time", "The capital of France is", "def add(a, b):\n", "1, 2, 3, 4,")
@@ -123,13 +124,12 @@ def test_shares_and_devices_are_the_users_to_choose(tmp_path: Path, model: Path,
 def test_the_box_survives_the_loss_of_a_machine(how: str, tmp_path: Path, model: Path, hosts: Hosts) -> None:
     """Four streams get an error, two that waited are served when the machine is back, and nobody has to do a thing."""
     hosts.serve()
-    with box(tmp_path / "box.log", model, hosts, "-np", "4", "-c", "2048") as server:
+    with box(tmp_path / "box.log", model, hosts, "-np", "4", "-c", "2048", "--metrics") as server:
         running = [Stream(server, f"Story {i}:") for i in range(4)]
         for stream in running:
             assert stream.begun.wait(WITHIN), server.log
         queued = [Stream(server, f"Later {i}:") for i in range(2)]
-        while server.http.get("/metrics").status_code == 200 and server.busy_slots() < 4:
-            time.sleep(0.02)
+        wait_for(lambda: metric(server, "llamacpp:requests_deferred") == 2, "two wait")
         lose(hosts[1], how)
         for stream in running:
             error = stream.end()["error"]
@@ -139,7 +139,8 @@ def test_the_box_survives_the_loss_of_a_machine(how: str, tmp_path: Path, model:
         bring_back(hosts[1], how)
         served_again(server, time.monotonic())
         for stream in queued:
-            assert stream.end()["stop"] is True, "what had not begun was served in the end"
+            end = stream.end()
+            assert end.get("stop") is True, f"what had not begun was served in the end: {end}"
         assert server.ok("/completion", {"prompt": "Hello", "n_predict": 4, "temperature": 0})["content"]
 
 
