@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import logging
 
+from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError
 from hypercorn import protocol
-from hypercorn.events import Closed
+from hypercorn.events import Closed, RawData
+from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol import h2
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import StreamClosed, Trailers
@@ -22,9 +24,12 @@ from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 
 logger = logging.getLogger(__name__)
 
+PART = 4 << 10
+"""Bytes: some 65 of the smallest requests."""
+
 RESETS_AT_ONCE = 1000
 RESETS_PER_SECOND = 33.0
-"""How many requests a client may take back before they are answered: nghttp2's numbers."""
+"""How many requests a client may take back: nghttp2's numbers."""
 
 
 class BoundedBuffer(StreamBuffer):
@@ -50,6 +55,17 @@ class SturdyH2(H2Protocol):
         self._n_resets = 0.0  # that count now; each is forgotten after a while
         self._last_reset = 0.0
 
+    async def handle(self, event: ConnectionEvent) -> None:
+        """Read what came a part at a time: thousands of requests fit into one read, and others are served between."""
+        if not isinstance(event, RawData):
+            await super().handle(event)
+            return
+        for start in range(0, len(event.data), PART):
+            if self.connection.state_machine.state is ConnectionState.CLOSED:
+                return
+            await super().handle(RawData(event.data[start : start + PART]))
+            await asyncio.sleep(0)
+
     async def _handle_events(self, events: list[Event]) -> None:
         for event in events:
             stream_id: int | None = getattr(event, "stream_id", None)
@@ -61,7 +77,7 @@ class SturdyH2(H2Protocol):
                 self._sending.discard(event.stream_id)
             if isinstance(event, DataReceived) and event.stream_id not in self.streams:
                 self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            elif isinstance(event, StreamReset) and event.stream_id in self.streams and not self._may_reset():
+            elif isinstance(event, StreamReset) and not self._may_reset():
                 logger.info("a client took back over %d requests: cut off", RESETS_AT_ONCE)
                 self.connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
                 await self._flush()

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -16,19 +17,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from e2e.server_process import ServerProcess
 from e2e.survival import resident
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.errors import ErrorCodes
 
 from llamabox.demo import ensure_demo_model
 from llamabox.server import logit_bias, logprob_fields, params, running, sampling_fields, tokens
 
-QUIET = 2.0
+QUIET = 1.0
 """Seconds for which the stream is watched alone."""
 
 LONGEST = 60.0
@@ -41,6 +40,10 @@ LONGEST_LITERAL = 8000
 """Characters that a grammar may force: llguidance has 10,000 states for them."""
 
 WORDS = "the sea was calm and the old captain told us of islands that no map had ever shown "
+
+
+Attack = Callable[[], list[int]]
+"""Sends what was made ready before, and returns the statuses of the answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,11 @@ def at_once(port: int, path: str, bodies: list[bytes], seconds: float = LONGEST)
     return statuses
 
 
+def in_turn(port: int, path: str, bodies: list[bytes]) -> list[int]:
+    """The statuses of requests that are sent one after the other."""
+    return [post(port, path, body) for body in bodies]
+
+
 def encoded(**fields: Any) -> bytes:
     return json.dumps(fields).encode()
 
@@ -135,137 +143,142 @@ def words(n_characters: int) -> str:
     return (WORDS * (n_characters // len(WORDS) + 1))[:n_characters]
 
 
-def stop_strings(server: ServerProcess) -> list[int]:
+def stop_strings(server: ServerProcess) -> Attack:
     """Long beginnings in common, for an answer of which a grammar forces every token."""
     length = params.MAX_STOPS_LENGTH // params.MAX_STOPS
     stop = [("ab" * length)[: length - 5] + f"{i:03}zz" for i in range(params.MAX_STOPS)]
     forced = {"const": "ab" * (LONGEST_LITERAL // 2)}
     schema = {"type": "object", "properties": {"a": {"type": "boolean"}, "b": forced}, "required": ["a", "b"]}
-    body = encoded(prompt="Say", json_schema=schema, stop=stop, n_predict=6000, stream=True)
-    return at_once(server.port, "/completion", [body])
+    body = encoded(prompt="Say", json_schema=schema, stop=stop, n_predict=1500, stream=True)
+    return partial(at_once, server.port, "/completion", [body])
 
 
-def dry_breakers(server: ServerProcess) -> list[int]:
+def dry_breakers(server: ServerProcess) -> Attack:
     """Breakers that nobody has sent before."""
-    statuses = []
+    bodies = []
     for turn in range(4):
         breakers = [f"{chr(97 + i % 26)}{turn}{i}".ljust(sampling_fields.MAX_BREAKER_LENGTH, "e") for i in range(63)]
         fields = {"dry_multiplier": 0.8, "dry_sequence_breakers": [*breakers, "e"]}
-        statuses += at_once(server.port, "/v1/completions", [encoded(prompt="Say", n=3, max_tokens=8, **fields)])
-    return statuses
+        bodies.append(encoded(prompt="Say", n=3, max_tokens=8, **fields))
+    return partial(in_turn, server.port, "/v1/completions", bodies)
 
 
-def penalised_histories(server: ServerProcess) -> list[int]:
+def penalised_histories(server: ServerProcess) -> Attack:
     """Long prompts whose every token goes into the penalties of every choice."""
-    prompt = list(range(100, 6000))
+    prompt = list(range(100, 3000))
     body = encoded(prompt=[prompt] * 2, n=3, repeat_last_n=-1, repeat_penalty=1.1, dry_multiplier=0.8, max_tokens=1)
-    return at_once(server.port, "/v1/completions", [body])
+    return partial(at_once, server.port, "/v1/completions", [body])
 
 
-def many_prompts(server: ServerProcess, **more: Any) -> list[int]:
+def many_prompts(server: ServerProcess, **more: Any) -> Attack:
     bias = [[token, 0.5] for token in range(logit_bias.MAX_ENTRIES)]
     texts = [f"Prompt {i}" for i in range(running.MAX_ANSWERS)]
-    return at_once(server.port, "/completion", [encoded(prompt=texts, logit_bias=bias, n_predict=0, **more)])
+    return partial(at_once, server.port, "/completion", [encoded(prompt=texts, logit_bias=bias, n_predict=0, **more)])
 
 
-def many_prompts_with_stops_and_a_grammar(server: ServerProcess) -> list[int]:
+def many_prompts_with_stops_and_a_grammar(server: ServerProcess) -> Attack:
     stop = [words(params.MAX_STOPS_LENGTH // 16 - 2) + f"{i:02}" for i in range(16)]
     return many_prompts(server, stop=stop, grammar='root ::= [a-z] "' + words(LONGEST_LITERAL) + '"')
 
 
-def probabilities(server: ServerProcess) -> list[int]:
+def probabilities(server: ServerProcess) -> Attack:
     fields = {"n_probs": logprob_fields.MAX_PROBS, "n_predict": 200, "stream": True, "ignore_eos": True}
     bodies = [encoded(prompt="Say", post_sampling_probs=i == 1, top_k=0, **fields) for i in range(3)]
-    return at_once(server.port, "/completion", bodies)
+    return partial(at_once, server.port, "/completion", bodies)
 
 
-def large_chats(server: ServerProcess) -> list[int]:
+def large_chats(server: ServerProcess) -> Attack:
     bodies = [encoded(messages=[{"role": "user", "content": words(7 << 20) + str(i)}], max_tokens=1) for i in range(8)]
-    return at_once(server.port, "/v1/chat/completions", bodies)
+    return partial(at_once, server.port, "/v1/chat/completions", bodies)
 
 
-def many_messages(server: ServerProcess) -> list[int]:
-    messages = [{"role": ("user", "assistant")[i % 2], "content": f"{i}"} for i in range(801)]
-    return at_once(server.port, "/v1/chat/completions", [encoded(messages=messages, max_tokens=1)] * 4)
+def many_messages(server: ServerProcess) -> Attack:
+    messages = [{"role": ("user", "assistant")[i % 2], "content": f"{i}"} for i in range(401)]
+    return partial(at_once, server.port, "/v1/chat/completions", [encoded(messages=messages, max_tokens=1)] * 2)
 
 
-def unfinished_bodies(server: ServerProcess) -> list[int]:
+def unfinished_bodies(server: ServerProcess) -> Attack:
     """Sixteen bodies of 64 MiB of which the last byte never comes."""
     piece = b" " * (1 << 20)
-    socks = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(16)]
     head = f"POST /completion HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {64 << 20}\r\n\r\n".encode()
-    for sock in socks:
-        with contextlib.suppress(OSError):
-            sock.sendall(head)
-    for _ in range(63):
-        for sock in socks:
-            with contextlib.suppress(OSError):
-                sock.sendall(piece)
-    time.sleep(1)
-    for sock in socks:
-        sock.close()
-    return []
+
+    def attack() -> list[int]:
+        with contextlib.ExitStack() as stack:
+            socks = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 20)) for _ in range(16)]
+            for data in (head, *[piece] * 63):
+                for sock in socks:
+                    with contextlib.suppress(OSError):
+                        sock.sendall(data)
+            time.sleep(1)
+        return []
+
+    return attack
 
 
-def long_infill(server: ServerProcess) -> list[int]:
+def long_infill(server: ServerProcess) -> Attack:
     half = words(tokens.MAX_TEXT // 2)
-    return at_once(server.port, "/infill", [encoded(input_prefix=half, input_suffix=half, n_predict=1)] * 2)
+    return partial(at_once, server.port, "/infill", [encoded(input_prefix=half, input_suffix=half, n_predict=1)] * 2)
 
 
-def long_texts(server: ServerProcess) -> list[int]:
-    return at_once(server.port, "/tokenize", [encoded(content=words(tokens.MAX_TEXT))] * 4)
+def long_texts(server: ServerProcess) -> Attack:
+    return partial(at_once, server.port, "/tokenize", [encoded(content=words(tokens.MAX_TEXT))] * 4)
 
 
-def a_queue_for_one_slot(server: ServerProcess) -> list[int]:
+def a_queue_for_one_slot(server: ServerProcess) -> Attack:
     """As many as may wait; those over the bound get a 503."""
     prompts = [f"{i}" for i in range(running.MAX_ANSWERS)]
     bodies = [encoded(prompt=prompts, n_predict=4, id_slot=3, stream=True)] * 16
-    return at_once(server.port, "/completion", bodies, 8)
+    return partial(at_once, server.port, "/completion", bodies, 4)
 
 
-def evicted_prompts(server: ServerProcess) -> list[int]:
+def evicted_prompts(server: ServerProcess) -> Attack:
     """Prompts that fill slots and push each other out to host memory."""
-    bodies = [encoded(prompt=f"{i} " + words(16_000), n_predict=1) for i in range(6)]
-    return [post(server.port, "/completion", body) for body in bodies]
+    bodies = [encoded(prompt=f"{i} " + words(8_000), n_predict=1) for i in range(4)]
+    return partial(in_turn, server.port, "/completion", bodies)
 
 
-def a_saved_slot(server: ServerProcess) -> list[int]:
-    body = encoded(prompt="A saved one: " + words(16_000), n_predict=1, id_slot=2)
-    statuses = [post(server.port, "/completion", body)]
-    save = encoded(filename="neighbours.bin")
-    return statuses + [post(server.port, "/slots/2?action=save", save) for _ in range(3)]
+def a_saved_slot(server: ServerProcess) -> Attack:
+    """Of a prompt that was computed before."""
+    post(server.port, "/completion", encoded(prompt="A saved one: " + words(16_000), n_predict=1, id_slot=2))
+    return partial(in_turn, server.port, "/slots/2?action=save", [encoded(filename="neighbours.bin")] * 3)
 
 
-def restores_of_a_busy_slot(server: ServerProcess) -> list[int]:
+def restores_of_a_busy_slot(server: ServerProcess) -> Attack:
     """Of the file that `a_saved_slot` left, by clients that do not wait for long."""
-    busy = threading.Thread(
-        target=post,
-        args=(server.port, "/completion", encoded(prompt="Busy", n_predict=4000, ignore_eos=True, id_slot=2), 12),
-    )
-    busy.start()
-    time.sleep(0.5)
-    statuses = at_once(server.port, "/slots/2?action=restore", [encoded(filename="neighbours.bin")] * 64, 5)
-    busy.join()
-    return statuses
+    restores = [encoded(filename="neighbours.bin")] * 64
+
+    def attack() -> list[int]:
+        busy = encoded(prompt="Busy", n_predict=4000, ignore_eos=True, id_slot=2)
+        holding = threading.Thread(target=post, args=(server.port, "/completion", busy, 6))
+        holding.start()
+        time.sleep(0.5)
+        statuses = at_once(server.port, "/slots/2?action=restore", restores, 3)
+        holding.join()
+        return statuses
+
+    return attack
 
 
-def rapid_resets(server: ServerProcess) -> list[int]:
-    """40,000 requests over one HTTP/2 connection, each taken back at once. Returns how many could be sent."""
-    connection = H2Connection(H2Configuration(client_side=True))
-    connection.initiate_connection()
-    head = [(":method", "GET"), (":scheme", "http"), (":authority", "127.0.0.1"), (":path", "/health")]
-    n_passed = 0
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 20) as sock:
-        while n_passed < 40_000:
-            stream_id = connection.get_next_available_stream_id()
-            connection.send_headers(stream_id, head, end_stream=True)
-            connection.reset_stream(stream_id, ErrorCodes.CANCEL)
-            sock.sendall(connection.data_to_send())
-            n_passed += 1
-    return [n_passed]
+def rapid_resets(server: ServerProcess) -> Attack:
+    """40,000 requests over one HTTP/2 connection, each taken back at once."""
+    headers, end_of_all, reset = 1, 5, 3
+    block = b"\x82\x86\x04\x07/health\x01\x09127.0.0.1"  # GET, http, the path, the authority: HPACK without its table
+    sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"]
+    for stream_id in range(1, 80_000, 2):
+        sent.append(struct.pack("!HBBBL", 0, len(block), headers, end_of_all, stream_id) + block)
+        sent.append(struct.pack("!HBBBLL", 0, 4, reset, 0, stream_id, 8))
+
+    def attack() -> list[int]:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 20) as sock:
+            sock.sendall(b"".join(sent))
+            while sock.recv(65536):
+                pass
+        return []
+
+    return attack
 
 
-CASES: dict[str, Callable[[ServerProcess], list[int]]] = {
+CASES: dict[str, Callable[[ServerProcess], Attack]] = {
     case.__name__: case
     for case in (
         stop_strings,
@@ -292,6 +305,8 @@ def watched(server: ServerProcess, name: str) -> tuple[Seen, Seen, list[int]]:
     """What the neighbour sees, quiet and during a case, and the statuses that the case got."""
     with Witness(server.port) as witness:
         witness.wait()
+        attack = CASES[name](server)
+        time.sleep(0.2)
         begun = time.monotonic()
         time.sleep(QUIET)
         quiet = witness.between(begun, time.monotonic())
@@ -310,7 +325,7 @@ def watched(server: ServerProcess, name: str) -> tuple[Seen, Seen, list[int]]:
         measuring.start()
         begun = time.monotonic()
         try:
-            statuses = CASES[name](server)
+            statuses = attack()
             time.sleep(0.3)
             seen = witness.between(begun, time.monotonic())
         finally:
