@@ -30,5 +30,6 @@ def reason(said: str, status: int) -> str:
     if "DO NOT MATCH THE HASHES" in said:
         found = next((line.split()[-1] for line in lines if line.startswith("Got ")), "another")
         return f"what the index has is not the file that is expected here: its SHA-256 is {found}"
-    errors = [line for line in lines if line.lower().startswith("error")]
+    # Behind "ERROR: Exception:" comes a traceback, and what happened is its last line.
+    errors = [line for line in lines if line.lower().startswith("error") and line != "ERROR: Exception:"]
     return errors[-1] if errors else lines[-1] if lines else f"it ended with status {status}"

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from llamabox import packages
 
 VERSIONS = Path(__file__).with_name("versions.toml")
+OUR_OWN_BUILD = ("PEP517_", "_PYPROJECT_HOOKS_")  # by pip's version
 STAND_IN = Path(__file__).with_name("stand_in")
 
 FIXED_TIME = 1_577_836_800
@@ -99,9 +100,9 @@ def download(package: str, version: str, folder: Path, sha256: str = "") -> Path
     listed.write_text(packages.hashed(requirement, sha256) if sha256 else requirement)
     options = ["--no-binary", package, "--use-pep517", "--no-build-isolation", "--dest", str(folder)]
     command = packages.pip_download([*options, *(["--require-hashes"] if sha256 else []), "-r", str(listed)])
-    path = os.pathsep.join([str(STAND_IN), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, env=environment_of_pip()
+    )
     archives = list(folder.glob("*.tar.gz"))
     if done.returncode != 0 or len(archives) != 1:
         reason = packages.reason(done.stderr or done.stdout, done.returncode)
@@ -110,6 +111,16 @@ def download(package: str, version: str, folder: Path, sha256: str = "") -> Path
             f"or build from a checkout with --{package.removesuffix('-python')} DIR"
         )
     return archives[0]
+
+
+def environment_of_pip() -> dict[str, str]:
+    """The environment in which pip finds the stand-in, and nothing of a build that this process is itself part of.
+
+    Under `pip install`, pip names our own backend in such variables, and the pip in there would ask every sdist for it.
+    """
+    path = os.pathsep.join([str(STAND_IN), *filter(None, [os.environ.get("PYTHONPATH")])])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OUR_OWN_BUILD)}
+    return {**kept, "PYTHONPATH": path}
 
 
 def unpack(archive: Path, source: Source, target: Path) -> None:

@@ -149,6 +149,23 @@ def test_nothing_of_an_sdist_runs_when_it_is_fetched(traps: Path, tmp_path: Path
         assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("name", ["old", "with-backend", "with-own"])
+def test_an_sdist_is_fetched_from_inside_a_build_of_pip_s(
+    traps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """`pip install -e .` names our own backend in the environment, and the pip that this starts must not see it."""
+    for prefix in ("PEP517", "_PYPROJECT_HOOKS"):
+        monkeypatch.setenv(f"{prefix}_BUILD_BACKEND", "build_native")
+        monkeypatch.setenv(f"{prefix}_BACKEND_PATH", str(tmp_path / "not-there"))
+    assert sources.download(name, "1.0", tmp_path).exists()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_broke_pip_itself_is_the_reason() -> None:
+    said = "Looking in links\nERROR: Exception:\nTraceback:\n  File x\nBackendInvalid: not there\n"
+    assert packages.reason(said, 2) == "BackendInvalid: not there"
+
+
 def test_an_sdist_of_another_hash_is_not_even_unpacked(traps: Path, tmp_path: Path) -> None:
     """Unpacking this one would fail with another sentence."""
     archive = traps / "old-1.0.tar.gz"
