@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llamabox import processors
 from llamabox.bindings import prefix as prefixes
+from llamabox.machine import processors
 from native import libraries, sources, vocabularies
 from native.cache import Progress, cache_folder, cpu_features, digest, locked, publish
 from native.libraries import DIFFUSION, LLAMA, Project

@@ -20,20 +20,20 @@ from types import FrameType
 
 import orjson
 
-from llamabox import log
 from llamabox.chat.template import ChatTemplate, resolve_template
-from llamabox.commandline import compose, compose_images, compose_rpc, echo, parse
+from llamabox.clients.text.rpc_servers import RpcServers
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
 from llamabox.imaging.config import ImageConfig
+from llamabox.lending.config import RpcConfig
+from llamabox.log import entries as log
+from llamabox.log.output import ensure_descriptors, say, settle
 from llamabox.options import OPTIONS
-from llamabox.options.images import FILES
-from llamabox.output import ensure_descriptors, say, settle
-from llamabox.rpc.config import RpcConfig
+from llamabox.options.commandline import compose, compose_images, compose_rpc, echo, parse
+from llamabox.options.table.images import FILES
+from llamabox.options.usage import help_text
 from llamabox.server.config import ServerConfig
-from llamabox.usage import help_text
-from llamabox.workers.rpc_servers import RpcServers
-from llamabox.workers.text_config import TextConfig
+from llamabox.wire.text_config import TextConfig
 
 logger = logging.getLogger(__name__)
 
@@ -221,24 +221,24 @@ def _check_file(what: str, given: str) -> None:
 def _run(text: TextConfig, server: ServerConfig) -> int:
     """Serve until told to stop. Raises ListenError."""
     # Only here: --help and wrong options are answered without the web framework.
+    from llamabox.clients.text.client import TextClient
     from llamabox.server.app import create_app
     from llamabox.server.run import run
-    from llamabox.workers.client import TextClient
 
     return run(server, lambda: create_app(server, TextClient(text, max_waiting=server.max_waiting)))
 
 
 def _run_images(images: ImageConfig, server: ServerConfig) -> int:
     """The same with a model that draws."""
+    from llamabox.clients.image.client import ImageClient
     from llamabox.server.app import create_image_app
     from llamabox.server.run import run
-    from llamabox.workers.image_client import ImageClient
 
     return run(server, lambda: create_image_app(server, ImageClient(images), images))
 
 
 def _run_rpc(config: RpcConfig) -> int:
     """Lend a device until told to stop. Raises ListenError, OptionsError, NativeError."""
-    from llamabox.rpc.listener import run
+    from llamabox.lending.listener import run
 
     return run(config)

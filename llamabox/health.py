@@ -13,8 +13,8 @@ import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from llamabox.commandline import compose, compose_rpc, parse
 from llamabox.errors import OptionsError
+from llamabox.options.commandline import compose, compose_rpc, parse
 from llamabox.server.config import ServerConfig
 
 SECONDS = 10.0

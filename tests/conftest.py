@@ -15,8 +15,8 @@ import numpy as np  # noqa: F401
 
 del os.environ["OPENBLAS_NUM_THREADS"]
 
-from models.minilm import Encoder, as_reranker, load_encoder, write_encoder
-from models.tiny_image import TinyImage, write_tiny_image
+from tests.models.minilm import Encoder, as_reranker, load_encoder, write_encoder
+from tests.models.tiny_image import TinyImage, write_tiny_image
 
 
 @pytest.fixture(scope="session")

@@ -16,20 +16,20 @@ from typing import Any
 from llamabox.bindings import _ffi, backend, threadpool
 from llamabox.bindings.context import Context
 from llamabox.bindings.model import Model
-from llamabox.bindings.sampler import ChainBuilder
+from llamabox.bindings.sampling.sampler import ChainBuilder
 from llamabox.bindings.vocab import Vocab
-from llamabox.commandline import compose, compose_images, parse
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.sampling import plan
 from llamabox.errors import ContextError, ModelLoadError
+from llamabox.options.commandline import compose, compose_images, parse
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
-from llamabox.server.listener import Listener
-from llamabox.server.params import Dialect, Options, parse_options
-from llamabox.workers.text import loader
-from llamabox.workers.text.attention import choose_attention
-from llamabox.workers.text.loader import TextModel, context_params, model_params, thread_params
-from llamabox.workers.text_config import TextConfig
+from llamabox.server.fields.generation import Dialect, Options, parse_options
+from llamabox.server.listening.listener import Listener
+from llamabox.wire.text_config import TextConfig
+from llamabox.workers.text.loading import loader
+from llamabox.workers.text.loading.attention import choose_attention
+from llamabox.workers.text.loading.loader import TextModel, context_params, model_params, thread_params
 from tests.server.fake_client import INFO, FakeTextClient
 
 Observer = Callable[..., dict[str, Any]]

@@ -16,73 +16,54 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "llamabox"
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
+MAX_FILES = 12
+"""Python files of a folder's own: more of them hold two ideas."""
 
 VALUES = ("engine.request", "engine.events", "imaging.config", "imaging.job", "imaging.events")
 """Plain values that may cross the process boundary."""
-
-MESSAGES = ("workers.protocol", "workers.messages", "workers.text_messages", "workers.image_messages", "workers.wire")
-
-INSIDE_A_WORKER = (
-    *("workers.channel", "workers.escape", "workers.orphan", "workers.pulse", "workers.sigterm", "workers.text_config"),
-    *MESSAGES,
-)
-"""What both ends of the process boundary are made of, and what every worker does alike."""
 
 # For each part of the house, what else of the house it may import. The longest prefix of a module's name counts, and
 # what stands in the same row may always be imported.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
-    "masking": (),
-    "log_writer": (),
-    "log": ("errors", "masking", "log_writer"),
+    "log": ("errors",),
     "background": (),
-    "cgroups": (),
-    "processors": ("cgroups",),
+    "machine": (),
     "caches": (),
     "first_process": (),
     "packages": (),
     "quarantine": (),
     "schemas": ("errors",),
-    "values": ("errors", "processors", "schemas", "engine.request", "engine.events"),
-    "output": ("log_writer",),
-    "bench": ("errors", "output"),
+    "bench": ("errors", "log"),
     "bindings": ("errors", "log"),
     "engine": ("errors",),
-    "engine.runner": ("errors", "log", "engine", "bindings"),
+    "grammar": ("errors", "engine.grammar"),
     "imaging": ("errors", "log", "bindings", "imaging.config", "imaging.job", "imaging.events"),
     "imaging.config": (),
     "imaging.job": ("errors",),
     "imaging.events": ("errors",),
     "body": ("errors",),
     "chat": ("errors", "log", "body", "quarantine"),
-    "workers": ("errors", "log", "background", "masking", *VALUES),
-    "workers.text": ("errors", "log", "quarantine", "cgroups", "processors", "bindings", "engine", *INSIDE_A_WORKER),
-    "workers.image": ("errors", "log", "bindings", "imaging", *INSIDE_A_WORKER),
-    "workers.rpc": ("errors", "log", "bindings", "rpc.cache", "rpc.settings", *INSIDE_A_WORKER),
+    "wire": ("errors", "log", *VALUES),
+    "clients": ("errors", "log", "background", "wire", *VALUES),
+    "workers": ("errors", "log", "wire"),
     "workers.inspect": ("errors", "log", "bindings"),
-    "rpc": ("errors", "log", "background", "caches", "masking", "workers.vigil"),
-    "server": ("errors", "log", "background", "body", "schemas", "chat", "workers", *VALUES),
+    "workers.text": ("errors", "log", "quarantine", "machine", "bindings", "engine", "grammar", "wire", "workers"),
+    "workers.image": ("errors", "log", "bindings", "imaging", "wire", "workers"),
+    "workers.lending": ("errors", "log", "bindings", "lending.cache", "lending.settings", "wire", "workers"),
+    "lending": ("errors", "log", "background", "caches", "wire"),
+    "server": ("errors", "log", "background", "body", "schemas", "chat", "clients", "wire", *VALUES),
+    "options": ("errors", "log", "machine", "schemas", "lending", "server.config", "wire", "clients.crowd", *VALUES),
 }
 
-LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.vocab", "bindings.batch", "engine.runner")
+LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.vocab", "bindings.batch")
 """The rooms behind the door to libllama."""
 
-WORKER_PROCESSES = ("workers.text", "workers.image", "workers.rpc", "workers.inspect")
+WORKER_PROCESSES = ("workers",)
 """What runs in a process of its own and may load native code; nobody else may import it."""
 
-SERVER_PROCESS = (
-    "__main__",
-    "cli",
-    "server",
-    "rpc",
-    "workers.client",
-    "workers.image_client",
-    "workers.supervisor",
-    "workers.channel",
-    *MESSAGES,
-    "workers.text_config",
-    "chat",
-)
+SERVER_PROCESS = ("__main__", "cli", "server", "lending", "clients", "wire", "chat", "options")
+"""What runs in the server process, or in the one that listens for RPC clients: no native code."""
 
 NOT_FOR_THE_ENGINE = {"asyncio", "json", "orjson", "starlette", "hypercorn", "socket", "cffi"}
 
@@ -187,9 +168,9 @@ def breach(module: Module, target: str) -> str | None:
 
 
 def test_the_walk_finds_the_house() -> None:
-    assert {"", "errors", "engine.engine", "server.config", "workers.protocol"} <= set(modules())
+    assert {"", "errors", "engine.engine", "server.config", "wire.protocol"} <= set(modules())
     found = {imported.target for imported in imports_of(modules()["engine.engine"])}
-    assert {"errors", "engine.kv_cache", "engine.events", "secrets"} <= found
+    assert {"errors", "engine.kv.kv_cache", "engine.events", "secrets"} <= found
 
 
 @pytest.mark.parametrize("name", sorted(modules()), ids=lambda name: name or PACKAGE)
@@ -245,7 +226,9 @@ def test_the_server_process_loads_neither_native_code_nor_what_drives_it(name: s
     assert loaded == []
 
 
-@pytest.mark.parametrize(("worker", "foreign"), [("workers.image", LLAMA), ("workers.text", ("bindings.diffusion",))])
+@pytest.mark.parametrize(
+    ("worker", "foreign"), [("workers.image", LLAMA), ("workers.text", ("bindings.images.diffusion",))]
+)
 def test_no_worker_loads_the_bindings_of_another_s_library(worker: str, foreign: tuple[str, ...]) -> None:
     """Two libraries with a ggml each must never meet in one process."""
     loaded = [
@@ -263,7 +246,7 @@ def test_only_the_pipeline_and_its_worker_know_the_library_that_draws() -> None:
     importers = {
         name
         for name, module in modules().items()
-        if any(imported.is_ours and imported.target == "bindings.diffusion" for imported in imports_of(module))
+        if any(imported.is_ours and imported.target == "bindings.images.diffusion" for imported in imports_of(module))
     }
     assert importers
     assert {name for name in importers if name != "imaging.pipeline" and not is_within(name, "workers.image")} == set()
@@ -319,3 +302,20 @@ def test_rooms_stay_small(path: Path) -> None:
         and (n := (node.end_lineno or node.lineno) - node.lineno + 1) > MAX_FUNCTION_LINES
     ]
     assert long == []
+
+
+def folders() -> list[Path]:
+    tracked = [ROOT / PACKAGE, ROOT / "tests", ROOT / "native"]
+    found = {path.parent for top in tracked for path in top.rglob("*.py") if "_native" not in path.parts}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_folder_holds_one_idea(folder: Path) -> None:
+    files = sorted(path.name for path in folder.glob("*.py"))
+    assert len(files) <= MAX_FILES, f"{len(files)} Python files: {', '.join(files)}"
+
+
+@pytest.mark.parametrize("name", sorted(modules()), ids=lambda name: name or PACKAGE)
+def test_every_module_says_what_it_is(name: str) -> None:
+    assert ast.get_docstring(modules()[name].tree), f"{modules()[name].path} has no docstring"

@@ -16,9 +16,9 @@ from llamabox import cli
 from llamabox.errors import ModelLoadError, NativeMismatch, NativeMissing, to_wire
 from llamabox.imaging.config import ImageConfig
 from llamabox.options import OPTIONS
-from llamabox.options.images import FILES
+from llamabox.options.table.images import FILES
 from llamabox.server.config import ServerConfig
-from llamabox.workers.text_config import TextConfig
+from llamabox.wire.text_config import TextConfig
 
 
 @pytest.fixture(autouse=True)

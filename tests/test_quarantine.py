@@ -11,7 +11,7 @@ import pytest
 
 from llamabox import quarantine
 from llamabox.chat.template import ChatTemplate
-from llamabox.workers.text.grammars import Trial
+from llamabox.workers.text.grammars.desk import Trial
 
 ESCAPED = {
     "a file": "open('/etc/passwd')",

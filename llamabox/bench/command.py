@@ -19,7 +19,7 @@ from llamabox.bench.client import Target, get, target
 from llamabox.bench.figures import Figures, figures, heading, row
 from llamabox.bench.load import Shape, run
 from llamabox.errors import LlamaboxError, OptionsError
-from llamabox.output import say
+from llamabox.log.output import say
 
 MAX_CLIENTS = 1024
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from llamabox.bindings import gguf
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.backend import device_handle, kernels
-from llamabox.bindings.mapped import forget_pages
+from llamabox.bindings.files import gguf
 from llamabox.bindings.vocab import Vocab
-from llamabox.bindings.widen import widened
+from llamabox.bindings.weights.mapped import forget_pages
+from llamabox.bindings.weights.widen import widened
 from llamabox.errors import ModelLoadError
 
 REPORT_SECONDS = 0.05

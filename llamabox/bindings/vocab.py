@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from llamabox.bindings._ffi import Native
-from llamabox.bindings.breakers import BreakerTables
+from llamabox.bindings.sampling.breakers import BreakerTables
 from llamabox.errors import InvalidRequest, NotSupported
 
 MAX_TEXT = 2**31 - 1

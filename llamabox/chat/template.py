@@ -16,9 +16,9 @@ from typing import Any
 import orjson
 
 from llamabox.chat import builtin
-from llamabox.chat.child import Child
-from llamabox.chat.link import CALL_MESSAGES, CPU_SECONDS, LENGTH, seconds_for
 from llamabox.chat.messages import Conversation
+from llamabox.chat.rendering.child import Child
+from llamabox.chat.rendering.link import CALL_MESSAGES, CPU_SECONDS, LENGTH, seconds_for
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault, from_wire
 
 MAX_NAME = 20

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llamabox import errors
-from llamabox.engine.copy_time import CopyTime
 from llamabox.engine.events import Activity, Event, StepTimes, StopType
 from llamabox.engine.grammar import Constraint, TokenMask
-from llamabox.engine.kv_cache import KVCache
-from llamabox.engine.misses import explain
-from llamabox.engine.pacing import GAP_FACTOR, Pacing
+from llamabox.engine.kv.copy_time import CopyTime
+from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.reporter import Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
 from llamabox.engine.sampling import choice_seed
-from llamabox.engine.scheduler import MAX_FORCED, Scheduler, Share, Work
+from llamabox.engine.scheduling.misses import explain
+from llamabox.engine.scheduling.pacing import GAP_FACTOR, Pacing
+from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler, Share, Work
 from llamabox.engine.seams import Runner, Sampler
 from llamabox.engine.sequence import Sequence, State
 

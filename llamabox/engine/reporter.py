@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from llamabox import errors
-from llamabox.engine.detokenizer import Piece
 from llamabox.engine.events import (
     Activity,
     Delta,
@@ -23,6 +22,7 @@ from llamabox.engine.logprobs import log
 from llamabox.engine.request import Request
 from llamabox.engine.seams import Runner
 from llamabox.engine.sequence import Sequence
+from llamabox.engine.text.detokenizer import Piece
 
 
 class Reporter:

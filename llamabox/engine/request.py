@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llamabox.engine.grammar import Grammar
     from llamabox.engine.seams import SamplerSource
-    from llamabox.engine.stop_strings import StopStrings
+    from llamabox.engine.text.stop_strings import StopStrings
 
 DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
 """The seed's chain; penalties come first unless a request names them elsewhere."""

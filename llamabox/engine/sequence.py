@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from llamabox.engine.detokenizer import Detokenizer
 from llamabox.engine.events import Timings, TokenProbs
 from llamabox.engine.grammar import Constraint
-from llamabox.engine.history import History
+from llamabox.engine.kv.history import History
+from llamabox.engine.kv.slot import Slot
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.rate import RateLimit
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.engine.seams import Sampler
-from llamabox.engine.slot import Slot
+from llamabox.engine.text.detokenizer import Detokenizer
 
 
 class State(Enum):

@@ -1,1 +1,1 @@
-"""Image jobs over bindings.diffusion. `job` and `events` are plain values that cross the process boundary."""
+"""Image jobs over bindings.images.diffusion. `job` and `events` are plain values that cross the process boundary."""

@@ -7,8 +7,8 @@ import math
 import zipfile
 from pathlib import Path
 
-from llamabox.bindings.file_kind import known_start
-from llamabox.bindings.gguf import MAGIC, read_header
+from llamabox.bindings.files.gguf import MAGIC, read_header
+from llamabox.bindings.files.kind import known_start
 from llamabox.errors import ModelLoadError
 from llamabox.imaging.families import Shapes
 

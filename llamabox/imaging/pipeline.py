@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llamabox.bindings import diffusion
 from llamabox.bindings._ffi import Native, load_images
-from llamabox.bindings.diffusion import Diffusion, Upscaler
-from llamabox.bindings.diffusion_params import DrawParams, LoadParams, Picture, Watch
+from llamabox.bindings.images import diffusion
+from llamabox.bindings.images.diffusion import Diffusion, Upscaler
+from llamabox.bindings.images.params import DrawParams, LoadParams, Picture, Watch
 from llamabox.bindings.log import LogPump
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
 from llamabox.imaging import png

@@ -2,7 +2,7 @@
 
 An option's default is not here: it is that of the configuration field the option writes to, named by `dest`:
 
-    text.X        workers.protocol.TextConfig
+    text.X        wire.text_config.TextConfig
     server.X      server.config.ServerConfig
     generation.X  engine.request.GenerationParams
     sampling.X    engine.request.SamplingParams
@@ -13,16 +13,16 @@ An option's default is not here: it is that of the configuration field the optio
 
 from __future__ import annotations
 
-from llamabox.options.general import GENERAL_OPTIONS
-from llamabox.options.images import IMAGE_OPTIONS
-from llamabox.options.loading import LOADING_OPTIONS
-from llamabox.options.memory import MEMORY_OPTIONS
 from llamabox.options.option import COMPLETION, GENERAL, SERVER, Option
-from llamabox.options.rpc import RPC_SERVER_OPTIONS
-from llamabox.options.running import RUNNING_OPTIONS
-from llamabox.options.sampling import SAMPLING_OPTIONS
-from llamabox.options.server import SERVER_OPTIONS
-from llamabox.options.threads import THREAD_OPTIONS
+from llamabox.options.table.general import GENERAL_OPTIONS
+from llamabox.options.table.images import IMAGE_OPTIONS
+from llamabox.options.table.loading import LOADING_OPTIONS
+from llamabox.options.table.memory import MEMORY_OPTIONS
+from llamabox.options.table.rpc import RPC_SERVER_OPTIONS
+from llamabox.options.table.running import RUNNING_OPTIONS
+from llamabox.options.table.sampling import SAMPLING_OPTIONS
+from llamabox.options.table.server import SERVER_OPTIONS
+from llamabox.options.table.threads import THREAD_OPTIONS
 
 __all__ = ["COMPLETION", "GENERAL", "OPTIONS", "SERVER", "Option"]
 

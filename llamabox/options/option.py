@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from llamabox import values as v
+from llamabox.options import values as v
 
 GENERAL = "general"
 SERVER = "server"

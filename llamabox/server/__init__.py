@@ -1,1 +1,1 @@
-"""The HTTP face: Starlette routes over the text client, served by Hypercorn. Loads no native code."""
+"""The HTTP face of the server process: Starlette routes, served by Hypercorn. Loads no native code."""

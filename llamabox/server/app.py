@@ -15,33 +15,39 @@ from starlette.types import ASGIApp
 import llamabox
 from llamabox.errors import LlamaboxError
 from llamabox.imaging.config import ImageConfig
-from llamabox.server.chat import apply_template, chat_completion, input_tokens, read_any_chat, read_fitting_chat
-from llamabox.server.completions import completion
+from llamabox.server.api.about.health import health
+from llamabox.server.api.about.lora_adapters import LoraAdapters
+from llamabox.server.api.about.metrics import Metrics
+from llamabox.server.api.about.models import Describe, found, listed, models
+from llamabox.server.api.about.props import props, set_props
+from llamabox.server.api.about.scrape import metrics
+from llamabox.server.api.about.slot_files import slot_action
+from llamabox.server.api.about.slots import slots
+from llamabox.server.api.about.tokens import detokenize, tokenize
+from llamabox.server.api.embeddings.route import embeddings, openai_embeddings
+from llamabox.server.api.images.info import image_models, image_props, image_slots
+from llamabox.server.api.images.metrics import ImageMetrics
+from llamabox.server.api.images.route import EditRoute, GenerationRoute
+from llamabox.server.api.native.completion import completion
+from llamabox.server.api.native.infill import infill
+from llamabox.server.api.openai.chat import (
+    apply_template,
+    chat_completion,
+    input_tokens,
+    read_any_chat,
+    read_fitting_chat,
+)
+from llamabox.server.api.openai.completions import openai_completion
+from llamabox.server.api.rerank.route import rerank
 from llamabox.server.config import ServerConfig
-from llamabox.server.embeddings import embeddings, openai_embeddings
-from llamabox.server.endpoint import Handler, JsonRoute, Read, read_json
-from llamabox.server.errors import on_fault, on_http_exception, on_llamabox_error
-from llamabox.server.health import health
-from llamabox.server.image_info import image_models, image_props, image_slots
-from llamabox.server.image_metrics import ImageMetrics
-from llamabox.server.images import EditRoute, GenerationRoute
-from llamabox.server.infill import infill
+from llamabox.server.http.endpoint import Handler, JsonRoute, Read, read_json
+from llamabox.server.http.errors import on_fault, on_http_exception, on_llamabox_error
+from llamabox.server.http.middleware.chain import Admission, Auth, RequestId
+from llamabox.server.http.middleware.pages import Cors, HostCheck
 from llamabox.server.kinds import draws_only, generating, needs_images
-from llamabox.server.lora_adapters import LoraAdapters
-from llamabox.server.metrics import Metrics
-from llamabox.server.middleware import Admission, Auth, RequestId
-from llamabox.server.models import Describe, found, listed, models
-from llamabox.server.openai_completions import openai_completion
-from llamabox.server.pages import Cors, HostCheck
-from llamabox.server.props import props, set_props
-from llamabox.server.rerank import rerank
-from llamabox.server.scrape import metrics
 from llamabox.server.seams import ImageService, TextService
 from llamabox.server.services import ImageServices, Services, TextServices
-from llamabox.server.slot_files import slot_action
-from llamabox.server.slots import slots
 from llamabox.server.templating import Templates
-from llamabox.server.tokens import detokenize, tokenize
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llamabox.clients.crowd import MAX_WAITING
 from llamabox.engine.request import GenerationParams
-from llamabox.workers.crowd import MAX_WAITING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from starlette.applications import Starlette
 
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
-from llamabox.server.binding import bind_sockets, describe_socket, unix_paths
 from llamabox.server.config import ServerConfig
-from llamabox.server.listener import Listener
+from llamabox.server.listening.binding import bind_sockets, describe_socket, unix_paths
+from llamabox.server.listening.listener import Listener
+from llamabox.server.listening.tls import tls_context
 from llamabox.server.seams import Service
 from llamabox.server.services import Services
-from llamabox.server.tls import tls_context
 
 logger = logging.getLogger(__name__)
 

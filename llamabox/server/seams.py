@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
+from llamabox.clients.text.client import WorkerState
 from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.imaging import events as imaging
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.client import WorkerState
-from llamabox.workers.protocol import Submit
-from llamabox.workers.text_config import ModelInfo
+from llamabox.wire.protocol import Submit
+from llamabox.wire.text_config import ModelInfo
 
 
 class Model(Protocol):
@@ -102,7 +102,7 @@ class TextService(Service, Protocol):
         """A reranker's outputs for the query with each document. Raises as embed does; errors name the field."""
 
     async def call(self, method: str, **arguments: Any) -> Any:
-        """One question of workers.protocol.Call, and its answer."""
+        """One question of wire.text.Call, and its answer."""
 
 
 class Drawing(Protocol):

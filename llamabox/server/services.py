@@ -11,19 +11,19 @@ from typing import Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
 
+from llamabox.clients.text.client import WorkerState
 from llamabox.errors import Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
+from llamabox.server.api.about.metrics import Metrics
+from llamabox.server.api.about.slot_book import SlotBook
+from llamabox.server.api.images.metrics import ImageMetrics
 from llamabox.server.config import ServerConfig
-from llamabox.server.image_metrics import ImageMetrics
-from llamabox.server.lifecycle import Lifecycle
-from llamabox.server.metrics import Metrics
-from llamabox.server.record import RequestRecord
-from llamabox.server.request_body import BodyBudget
+from llamabox.server.http.lifecycle import Lifecycle
+from llamabox.server.http.record import RequestRecord
+from llamabox.server.http.request_body import BodyBudget
 from llamabox.server.seams import ImageService, Model, Service, TextService
-from llamabox.server.slot_book import SlotBook
 from llamabox.server.templating import Templates
-from llamabox.workers.client import WorkerState
-from llamabox.workers.text_config import ModelInfo
+from llamabox.wire.text_config import ModelInfo
 
 LOADING = "Loading model"
 STOPPING = "The server is stopping"

@@ -11,7 +11,7 @@ from typing import Any
 from llamabox.chat.messages import Conversation
 from llamabox.chat.template import N_LONG, N_QUICK, ChatTemplate, Told, Wishes, is_long, render_chat, resolve_template
 from llamabox.errors import InvalidRequest, OptionsError
-from llamabox.workers.text_config import ModelInfo
+from llamabox.wire.text_config import ModelInfo
 
 
 class Templates:

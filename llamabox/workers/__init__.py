@@ -1,1 +1,1 @@
-"""The process boundary: native code runs in worker processes, HTTP in the server process."""
+"""Worker processes: each holds one native library and serves one socket. Nobody else imports this."""

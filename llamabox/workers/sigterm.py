@@ -13,8 +13,8 @@ import os
 import signal
 import threading
 
-from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.protocol import StopAsked
+from llamabox.wire.channel import BlockingChannel
+from llamabox.wire.protocol import StopAsked
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 """As a shell says it of a process that SIGTERM ended."""

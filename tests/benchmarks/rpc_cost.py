@@ -25,7 +25,7 @@ from pathlib import Path
 
 from llamabox.demo import ensure_demo_model
 from tests.e2e.server_process import ServerProcess, free_port
-from tests.rpc.hosts import PORT, Host, Hosts
+from tests.lending.hosts import PORT, Host, Hosts
 
 HALF_DELAY = 0.0005
 """Seconds, each way."""

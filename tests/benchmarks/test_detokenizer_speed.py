@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from llamabox.engine.detokenizer import Detokenizer
-from llamabox.engine.stop_strings import StopStrings
+from llamabox.engine.text.detokenizer import Detokenizer
+from llamabox.engine.text.stop_strings import StopStrings
 
 TEXT = "The quick brown fox jumps over the lazy dog. Schöne Grüße, 世界 😀\n" * 40
 

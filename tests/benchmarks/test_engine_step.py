@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 
 import pytest
-from engine.driver import request
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from llamabox.engine.batch import Batch
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.request import SamplingParams
+from tests.engine.driver import request
 
 N_CTX = 4096
 

@@ -11,13 +11,13 @@ from llguidance import LLTokenizer
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from llamabox.bindings import _ffi, backend
-from llamabox.bindings.guidance import guidance_tokenizer
 from llamabox.bindings.model import Model
+from llamabox.bindings.sampling.guidance import guidance_tokenizer
 from llamabox.demo import ensure_demo_model
-from llamabox.engine import gbnf
-from llamabox.engine.constraint import GuidedConstraint, GuidedGrammar
-from llamabox.engine.guidance import lark_grammar, schema_grammar
-from llamabox.engine.lark import to_lark
+from llamabox.grammar import gbnf
+from llamabox.grammar.constraint import GuidedConstraint, GuidedGrammar
+from llamabox.grammar.guidance import lark_grammar, schema_grammar
+from llamabox.grammar.lark import to_lark
 
 SCHEMA = json.dumps(
     {

@@ -6,9 +6,9 @@ import random
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from llamabox.engine.history import History
-from llamabox.engine.prefix_index import PrefixIndex
-from llamabox.engine.slot import Slot
+from llamabox.engine.kv.history import History
+from llamabox.engine.kv.prefix_index import PrefixIndex
+from llamabox.engine.kv.slot import Slot
 
 N_SLOTS = 16
 N_TOKENS = 4000

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from bindings.blank_rows import blank_context
-from bindings.chains import Steps, chain, libllama_chain
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from llamabox.bindings import backend
 from llamabox.bindings._ffi import load
 from llamabox.bindings.context import Context
-from llamabox.bindings.sampler import RowSampler
+from llamabox.bindings.sampling.sampler import RowSampler
+from tests.bindings.sampling.blank_rows import blank_context
+from tests.bindings.sampling.chains import Steps, chain, libllama_chain
 
 N_ROWS = 16
 TEMP = ("temp_ext", 0.8, 0.0, 1.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llamabox.server.api.native.writer import PartialChunks
+from llamabox.server.api.openai.writer import Chunks, Envelope
 from llamabox.server.config import ServerConfig
-from llamabox.server.params import Dialect, parse_options
-from llamabox.server.responses.native import PartialChunks
-from llamabox.server.responses.openai import Chunks, Envelope
-from llamabox.workers.protocol import Submit
+from llamabox.server.fields.generation import Dialect, parse_options
+from llamabox.wire.protocol import Submit
 from tests.server.fake_client import INFO, delta, started
 
 if TYPE_CHECKING:

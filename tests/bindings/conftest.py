@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bindings.ggml_operations import Ggml
 
 from llamabox.bindings import _ffi, backend
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
 from llamabox.bindings.vocab import Vocab
 from llamabox.demo import ensure_demo_model
+from tests.bindings.kernels.ggml_operations import Ggml
 
 Prompt = Callable[[Context, str], int]
 

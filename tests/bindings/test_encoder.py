@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from models.minilm import Encoder
-from models.texts import PIECES, varied_texts
-from models.wordpiece import WordPiece
 
 from llamabox.bindings._ffi import Native
 from llamabox.bindings.model import Model
+from tests.models.minilm import Encoder
+from tests.models.texts import PIECES, varied_texts
+from tests.models.wordpiece import WordPiece
 
 pytestmark = pytest.mark.model
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.bindings import gguf
 from llamabox.bindings._ffi import Native
+from llamabox.bindings.files import gguf
 from llamabox.bindings.model import LoadMode, Model, ModelParams, type_sizes
 from llamabox.errors import ModelLoadError
 

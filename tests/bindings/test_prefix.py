@@ -127,7 +127,7 @@ def test_helper_and_package_agree_on_the_interface() -> None:
 
 def test_importing_the_package_maps_no_library() -> None:
     code = (
-        "import llamabox, llamabox.bindings._ffi, llamabox.bindings.context, llamabox.bindings.sampler\n"
+        "import llamabox, llamabox.bindings._ffi, llamabox.bindings.context, llamabox.bindings.sampling.sampler\n"
         "assert 'libllama' not in open('/proc/self/maps').read()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

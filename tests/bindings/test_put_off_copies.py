@@ -9,9 +9,9 @@ import pytest
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
-from llamabox.engine.history import History
-from llamabox.engine.kv_cache import KVCache
-from llamabox.engine.runner import LlamaMemory
+from llamabox.engine.kv.history import History
+from llamabox.engine.kv.kv_cache import KVCache
+from llamabox.workers.text.runner import LlamaMemory
 
 pytestmark = pytest.mark.model
 

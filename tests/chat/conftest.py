@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from llamabox.chat.sandbox import Renderer
+from llamabox.chat.rendering.sandbox import Renderer
 from native.cache import cache_folder
 from native.sources import fetch, read_versions
 

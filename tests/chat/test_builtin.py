@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from llamabox.chat import builtin
-from llamabox.chat.adapt import adapt
-from llamabox.chat.environment import compile_template
-from llamabox.chat.probe import probe
+from llamabox.chat.rendering.adapt import adapt
+from llamabox.chat.rendering.environment import compile_template
+from llamabox.chat.rendering.probe import probe
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "builtin_prompts.json").read_text(encoding="utf-8"))
 

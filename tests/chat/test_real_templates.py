@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from llamabox.chat.environment import Refused
 from llamabox.chat.messages import parse_messages
-from llamabox.chat.sandbox import Renderer
+from llamabox.chat.rendering.environment import Refused
+from llamabox.chat.rendering.sandbox import Renderer
 
 Renderers = dict[str, Renderer]
 

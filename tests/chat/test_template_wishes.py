@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from llamabox.chat.messages import parse_messages
-from llamabox.chat.sandbox import Renderer
+from llamabox.chat.rendering.sandbox import Renderer
 from llamabox.errors import InvalidRequest
-from llamabox.server.template_wishes import EFFORTS, template_wishes
+from llamabox.server.api.openai.template_wishes import EFFORTS, template_wishes
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 

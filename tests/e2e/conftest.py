@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from e2e.server_process import ServerProcess
 
 from llamabox.demo import ensure_demo_model
+from tests.e2e.server_process import ServerProcess
 
 DEMO = ("--chat-template", "chatml")
 """As the demo is served: the model's own template adds a system prompt that leads so small a model astray."""

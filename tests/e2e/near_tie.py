@@ -18,8 +18,8 @@ from llamabox.bindings._ffi import load
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
-from llamabox.workers.text.attention import choose_attention
-from llamabox.workers.text_config import TextConfig
+from llamabox.wire.text_config import TextConfig
+from llamabox.workers.text.loading.attention import choose_attention
 
 TOLERANCE = 0.02
 

@@ -32,10 +32,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from models.tiny_image import write_tiny_image  # noqa: E402
-
 from tests.e2e.server_process import ServerProcess, children, free_port  # noqa: E402
-from tests.server.h2_client import H2Client  # noqa: E402
+from tests.models.tiny_image import write_tiny_image  # noqa: E402
+from tests.server.listening.h2_client import H2Client  # noqa: E402
 
 LLAMABOX = [sys.executable, "-m", "llamabox"]
 SECRET = "a-key-of-the-team"
@@ -229,7 +228,7 @@ def quotas_are_seen(folder: Path) -> None:
     assert top is not None, "no control groups are mounted"
     outer = top / f"llamabox-{os.getpid()}"
     inner = outer / "inner"
-    code = "from llamabox import processors as p; print(p.n_logical())"
+    code = "from llamabox.machine import processors as p; print(p.n_logical())"
     script = f"echo $$ > {inner}/cgroup.procs && exec {sys.executable} -c '{code}'"
     try:
         outer.mkdir()
@@ -249,7 +248,10 @@ def quotas_are_seen(folder: Path) -> None:
 
 def nested_quotas_are_seen(folder: Path) -> None:
     """Of both versions as a container, a systemd slice and a batch job have them; files that the kernel would show."""
-    code = "import sys, pathlib; from llamabox import processors as p; print(p.cpu_quota(pathlib.Path(sys.argv[1])))"
+    code = (
+        "import sys, pathlib; from llamabox.machine import processors as p;"
+        "print(p.cpu_quota(pathlib.Path(sys.argv[1])))"
+    )
     for kind, line, unlimited, names in (
         ("cgroup2", "0::/a.slice/b.scope", "max 100000", {"cpu.max": "150000 100000"}),
         (

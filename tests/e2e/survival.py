@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from e2e.server_process import ServerProcess
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.server_process import ServerProcess
 
 CANARY = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],

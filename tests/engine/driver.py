@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from fakes import FakeMemory, FakeRunner, fresh_contents
-
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart, Progress, Started, TokenProbs
 from llamabox.engine.grammar import Grammar
-from llamabox.engine.kv_cache import KVCache
+from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import GenerationParams, Request, SamplingParams
-from llamabox.engine.stop_strings import StopStrings
+from llamabox.engine.text.stop_strings import StopStrings
+from tests.fakes import FakeMemory, FakeRunner, fresh_contents
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from engine.driver import Driver, request
-from fakes import FakeMemory, FakeRunner
+
+from tests.engine.driver import Driver, request
+from tests.fakes import FakeMemory, FakeRunner
 
 
 def test_counts_are_the_sums_over_the_timings() -> None:

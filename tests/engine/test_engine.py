@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 
 import pytest
-from engine.driver import Driver, Transcript, alone, request
-from fakes import EOG, FakeMemory, FakeRunner, FakeSampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +12,8 @@ from llamabox import errors
 from llamabox.engine.events import Delta, Failed, Finished, FinishReason, PrefillStart, Progress, Started, StopType
 from llamabox.engine.grammar import TokenMask
 from llamabox.engine.request import RANDOM_SEED, Request
+from tests.engine.driver import Driver, Transcript, alone, request
+from tests.fakes import EOG, FakeMemory, FakeRunner, FakeSampler
 
 N_CTX = 64
 ASCII = 100

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from engine.driver import Driver, Transcript, alone, request
-from engine.workbench import Workbench
-from fakes import EOG, FakeGrammar, FakeRunner
 
 from llamabox.engine.events import Delta, FinishReason, StopType
-from llamabox.engine.pacing import Pacing
-from llamabox.engine.scheduler import MAX_FORCED
+from llamabox.engine.scheduling.pacing import Pacing
+from llamabox.engine.scheduling.scheduler import MAX_FORCED
+from tests.engine.driver import Driver, Transcript, alone, request
+from tests.engine.workbench import Workbench
+from tests.fakes import EOG, FakeGrammar, FakeRunner
 
 
 def one(grammar: FakeGrammar, **params: object) -> Transcript:

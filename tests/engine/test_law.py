@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
-from engine.driver import Driver, Transcript, alone, request
-from fakes import FakeGrammar, FakeMemory, FakeRunner
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
-from llamabox.engine import admission, kv_cache
+from llamabox.engine.kv import kv_cache
 from llamabox.engine.request import Request
+from llamabox.engine.scheduling import admission
+from tests.engine.driver import Driver, Transcript, alone, request
+from tests.fakes import FakeGrammar, FakeMemory, FakeRunner
 
 EXAMPLES = int(os.environ.get("LLAMABOX_LAW_EXAMPLES", "400"))
 N_CTX = 48

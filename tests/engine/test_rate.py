@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from engine.driver import Driver, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox.engine.rate import BURST, RateLimit
+from tests.engine.driver import Driver, request
 
 
 @settings(deadline=None)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from engine.driver import request
-from fakes import FakeMemory
-
-from llamabox.engine.kv_cache import KVCache
-from llamabox.engine.pacing import Pacing
-from llamabox.engine.scheduler import Scheduler, Work
+from llamabox.engine.kv.kv_cache import KVCache
+from llamabox.engine.scheduling.pacing import Pacing
+from llamabox.engine.scheduling.scheduler import Scheduler, Work
 from llamabox.engine.sequence import Sequence
+from tests.engine.driver import request
+from tests.fakes import FakeMemory
 
 MAX_STEPS = 2_000
 

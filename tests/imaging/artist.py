@@ -9,12 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Self, TypeVar
 
-from models.tiny_image import TinyImage
 from PIL import Image
 
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event
 from llamabox.imaging.job import ImageJob
+from tests.models.tiny_image import TinyImage
 
 Colour = tuple[int, int, int]
 Result = TypeVar("Result")

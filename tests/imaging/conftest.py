@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from imaging.artist import Artist
-from models.tiny_image import TinyImage
-from models.tiny_image_parts import write_lora, write_upscaler
+
+from tests.imaging.artist import Artist
+from tests.models.tiny_image import TinyImage
+from tests.models.tiny_image_parts import write_lora, write_upscaler
 
 
 @pytest.fixture(scope="session")

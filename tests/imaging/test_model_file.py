@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models.gguf_file import Zeros, write_gguf
-from models.tiny_image_parts import write_safetensors
 
 from llamabox.errors import ModelLoadError
 from llamabox.imaging.model_file import tensors_of
+from tests.models.gguf_file import Zeros, write_gguf
+from tests.models.tiny_image_parts import write_safetensors
 
 
 def test_both_formats_give_names_and_shapes_in_ggmls_order(tmp_path: Path) -> None:

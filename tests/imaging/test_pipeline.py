@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from imaging.artist import Artist, Colour, colours, images, pipeline
-from models.gguf_file import write_gguf
-from models.tiny_image import COLOURS, GRID, SHAPES, TinyImage, profiles
 from PIL import Image
 
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
 from llamabox.imaging.config import ImageConfig
 from llamabox.imaging.events import Drawn, Event, Preview, Progress
 from llamabox.imaging.job import ImageJob, Pixels
+from tests.imaging.artist import Artist, Colour, colours, images, pipeline
+from tests.models.gguf_file import write_gguf
+from tests.models.tiny_image import COLOURS, GRID, SHAPES, TinyImage, profiles
 
 pytestmark = pytest.mark.slow
 

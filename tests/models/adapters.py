@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from models.gguf_file import Value, write_gguf
 from numpy.typing import NDArray
+
+from tests.models.gguf_file import Value, write_gguf
 
 N_EMBD, N_LAYER = 576, 30
 LAST = f"blk.{N_LAYER - 1}.attn_output.weight"

@@ -6,9 +6,10 @@ All in float32 with the published weights; one text at a time, so that nothing c
 from __future__ import annotations
 
 import numpy as np
-from models.minilm import N_LAYER, Encoder
-from models.wordpiece import WordPiece
 from numpy.typing import NDArray
+
+from tests.models.minilm import N_LAYER, Encoder
+from tests.models.wordpiece import WordPiece
 
 Array = NDArray[np.float32]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from models.gguf_file import Value, write_gguf
+
+from tests.models.gguf_file import Value, write_gguf
 
 N_EMBD = 32
 

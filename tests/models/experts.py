@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 import numpy as np
-from models.gguf_edit import Contents, Entry, number, padded, read_contents
+
+from tests.models.gguf_edit import Contents, Entry, number, padded, read_contents
 
 F32 = 0
 FEED_FORWARD = re.compile(r"blk\.(?P<layer>\d+)\.ffn_(?P<part>gate|up|down)\.weight")

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from models.gguf_file import Value, boolean, int32_array, strings, write_gguf
 from numpy.typing import NDArray
 
 from llamabox.demo import PackagedFile, Part, find
+from tests.models.gguf_file import Value, boolean, int32_array, strings, write_gguf
 
 PACKED = PackagedFile(
     name="all-MiniLM-L6-v2.zip",

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from models.gguf_file import Tensors, Zeros, write_gguf
 from numpy.typing import NDArray
+
+from tests.models.gguf_file import Tensors, Zeros, write_gguf
 
 Array = NDArray[np.float64]
 Layers = dict[str, tuple[Array | None, Array | None]]

@@ -7,8 +7,9 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from models.tiny_image import N_LATENT, TARGET, WIDTH, Array
 from numpy.typing import NDArray
+
+from tests.models.tiny_image import N_LATENT, TARGET, WIDTH, Array
 
 GREEN = 1
 N_FEATURES, N_GROWTH = 64, 32  # of an ESRGAN

@@ -18,11 +18,11 @@ import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schemas.walks import refusal, walk
 
 from llamabox.errors import InvalidRequest
 from llamabox.schemas import patterns
 from llamabox.schemas.relax import relax
+from tests.schemas.walks import refusal, walk
 
 ZOD: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("zod.json").read_text(encoding="utf-8"))
 """What zod 4.6 makes of one schema of each kind, in JSON Schema 2020-12 and for OpenAPI 3.0."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from llamabox.engine.guidance import complaint, limits, schema_grammar
-from llamabox.workers.text.grammar_check import Bytes
+from llamabox.grammar.guidance import complaint, limits, schema_grammar
+from llamabox.workers.text.grammars.trial import Bytes
 
 TOKENIZER = LLTokenizer(TokenizerWrapper(Bytes()))
 LIKED = b'",:{}[]ab1'

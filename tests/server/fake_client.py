@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from llamabox.clients.text.client import WorkerState
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
 from llamabox.errors import LlamaboxError, Unavailable
-from llamabox.workers.client import WorkerState
-from llamabox.workers.protocol import Submit
-from llamabox.workers.text_config import ModelInfo
+from llamabox.wire.protocol import Submit
+from llamabox.wire.text_config import ModelInfo
 
 Script = Callable[[Submit], list[list[Event]] | LlamaboxError]
 

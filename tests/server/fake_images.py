@@ -9,11 +9,11 @@ from io import BytesIO
 
 from PIL import Image
 
+from llamabox.clients.text.client import WorkerState
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Finished, Preview, Progress, Started
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.client import WorkerState
 
 IMAGES = ImageConfig(model="/models/tiny.gguf", n_parallel=2)
 

@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 
 from llamabox.imaging.config import ImageConfig
 from llamabox.server.app import create_app, create_image_app
-from llamabox.server.binding import bind_sockets
 from llamabox.server.config import ServerConfig
-from llamabox.server.listener import Listener
-from llamabox.server.tls import tls_context
+from llamabox.server.listening.binding import bind_sockets
+from llamabox.server.listening.listener import Listener
+from llamabox.server.listening.tls import tls_context
 from tests.server.fake_client import FakeTextClient
 from tests.server.fake_images import IMAGES, FakeImageClient
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from llamabox.clients.text.client import WorkerState
 from llamabox.errors import ListenError, LlamaboxError, ModelLoadError, NativeMismatch, NativeMissing
 from llamabox.server.app import create_app
-from llamabox.server.binding import bind_sockets
 from llamabox.server.config import ServerConfig
+from llamabox.server.listening.binding import bind_sockets
 from llamabox.server.run import run, serve
-from llamabox.workers.client import WorkerState
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
 from tests.server.harness import WITHIN, running
 
@@ -292,7 +292,7 @@ def test_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(family, kind)
 
     real = socket.socket
-    monkeypatch.setattr("llamabox.server.binding.socket.socket", of_family)
+    monkeypatch.setattr("llamabox.server.listening.binding.socket.socket", of_family)
     (sock,) = bind_sockets(["*"], 0)
     with sock:
         assert sock.getsockname()[0] == "0.0.0.0"

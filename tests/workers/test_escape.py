@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
+from llamabox.clients.supervisor import Backoff
+from llamabox.clients.text.client import TextClient, WorkerState
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import LlamaboxError
-from llamabox.workers.client import TextClient, WorkerState
+from llamabox.wire.protocol import Submit
+from llamabox.wire.text_config import TextConfig
 from llamabox.workers.escape import EXIT_ESCAPED
-from llamabox.workers.protocol import Submit
-from llamabox.workers.supervisor import Backoff
 from llamabox.workers.text.long_texts import MIN_BYTES
-from llamabox.workers.text_config import TextConfig
-from tests.workers.harness import worker_env
-from tests.workers.image_harness import Clock, Stage, all_of, job
+from tests.clients.harness import worker_env
+from tests.clients.image.image_harness import Clock, Stage, all_of, job
 
 WITHIN = 120.0
 
@@ -62,7 +62,7 @@ def test_in_a_thread_of_a_text_worker(tmp_path: Path, capfd: pytest.CaptureFixtu
     async def main() -> None:
         async with (
             asyncio.timeout(WITHIN),
-            TextClient(config, module="faulty_worker", env=env, backoff=backoff) as client,
+            TextClient(config, module="tests.clients.faulty_worker", env=env, backoff=backoff) as client,
         ):
             await client.wait_ready()
             asking = asyncio.ensure_future(provoke(client, fault, tmp_path))

@@ -5,8 +5,8 @@ import socket
 import subprocess
 import sys
 
-from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.protocol import Loading, Shutdown, StopAsked
+from llamabox.wire.channel import BlockingChannel
+from llamabox.wire.protocol import Loading, Shutdown, StopAsked
 from llamabox.workers.sigterm import EXIT_TERMINATED
 
 WORKER = """
@@ -15,8 +15,8 @@ from llamabox.workers.sigterm import block_sigterm, watch_sigterm
 
 block_sigterm()
 import numpy  # whose threads would let the signal kill the process
-from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.protocol import Loading
+from llamabox.wire.channel import BlockingChannel
+from llamabox.wire.protocol import Loading
 
 channel = BlockingChannel.from_fd(int(sys.argv[1]))
 stopping = threading.Event()

@@ -13,9 +13,9 @@ from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.events import Event, Failed, Finished, Started
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.protocol import Cancel, Draw, Message, Shutdown, Told
-from llamabox.workers.pulse import Pulse
+from llamabox.wire.channel import BlockingChannel
+from llamabox.wire.protocol import Cancel, Draw, Message, Shutdown, Told
+from llamabox.wire.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 

@@ -9,16 +9,16 @@ import threading
 import time
 from collections.abc import Callable
 
-from llamabox import log
 from llamabox.bindings.spin import spin_briefly
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.imaging.config import ImageConfig
-from llamabox.workers.channel import BlockingChannel
+from llamabox.log import entries as log
+from llamabox.wire.channel import BlockingChannel
+from llamabox.wire.protocol import ConfigureImages, ImagesReady, LoadFailed, Loading
+from llamabox.wire.pulse import Pulse
 from llamabox.workers.escape import end_on_escape
 from llamabox.workers.image.loop import Draws, Loop, Reader
 from llamabox.workers.orphan import die_with_parent
-from llamabox.workers.protocol import ConfigureImages, ImagesReady, LoadFailed, Loading
-from llamabox.workers.pulse import Pulse
 from llamabox.workers.sigterm import watch_sigterm
 
 Load = Callable[[ImageConfig, Callable[[float], None]], Draws]

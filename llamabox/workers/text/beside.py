@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 
+from llamabox.wire.pulse import Pulse
 from llamabox.workers.escape import WatchedPool
-from llamabox.workers.pulse import Pulse
 
 TRIAL_SECONDS = 70.0
 """In which a process has to say what it thinks of a grammar. It has 4 of processor time, and machines are busy."""

@@ -8,9 +8,9 @@ from typing import Any
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.engine import Engine
 from llamabox.errors import NotSupported
-from llamabox.workers.protocol import Call
-from llamabox.workers.text.infill import InfillFormat
+from llamabox.wire.protocol import Call
 from llamabox.workers.text.intake import Intake
+from llamabox.workers.text.layouts.infill import InfillFormat
 
 
 class QuickCalls:

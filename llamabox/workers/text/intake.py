@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from llamabox.bindings.vocab import Vocab
-from llamabox.engine.passages import Passage
+from llamabox.engine.embedding.passages import Passage
 from llamabox.engine.request import GenerationParams, Request
-from llamabox.engine.runner import SamplerMaker
-from llamabox.engine.stop_strings import StopStrings
+from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest, RequestError
-from llamabox.workers.protocol import Embed, Submit
-from llamabox.workers.text.pairs import PairFormat
+from llamabox.wire.protocol import Embed, Submit
+from llamabox.workers.text.layouts.pairs import PairFormat
+from llamabox.workers.text.runner import SamplerMaker
 
 KEPT_STOPS = 16
 """Sets of stop strings that stay compiled."""

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from llamabox.workers.protocol import Call, Embed, Submit, SubmitAll
-from llamabox.workers.pulse import Pulse
+from llamabox.wire.protocol import Call, Embed, Submit, SubmitAll
+from llamabox.wire.pulse import Pulse
 
 Text = Submit | Embed | Call
 """What has something to tokenise."""

@@ -14,17 +14,17 @@ from llamabox.engine.engine import Engine
 from llamabox.engine.events import Activity, Failed
 from llamabox.engine.request import Request
 from llamabox.errors import LlamaboxError, ServerFault, to_wire
-from llamabox.workers.channel import BlockingChannel
-from llamabox.workers.protocol import Abort, Call, Embed, Message, Reply, Shutdown, Step, Submit, SubmitAll
-from llamabox.workers.pulse import Pulse
+from llamabox.wire.channel import BlockingChannel
+from llamabox.wire.protocol import Abort, Call, Embed, Message, Reply, Shutdown, Step, Submit, SubmitAll
+from llamabox.wire.pulse import Pulse
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
-from llamabox.workers.text.embedding import EmbeddingDesk
-from llamabox.workers.text.grammars import GrammarDesk
+from llamabox.workers.text.embedding.desk import EmbeddingDesk
+from llamabox.workers.text.embedding.lanes import Computed
+from llamabox.workers.text.embedding.sharing import Sharing
+from llamabox.workers.text.grammars.desk import GrammarDesk
 from llamabox.workers.text.intake import Intake, Passages
-from llamabox.workers.text.lanes import Computed
 from llamabox.workers.text.long_texts import LongTexts, Text, is_long
-from llamabox.workers.text.sharing import Sharing
-from llamabox.workers.text.slot_calls import METHODS, FileDone, SlotCalls
+from llamabox.workers.text.slots.calls import METHODS, FileDone, SlotCalls
 
 logger = logging.getLogger(__name__)
 

@@ -12,31 +12,38 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from llamabox import log
 from llamabox.bindings._ffi import Native, build_info, load
 from llamabox.bindings.context import n_nodes
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import spin_environment
 from llamabox.errors import InvalidRequest, LlamaboxError, OptionsError, to_wire
-from llamabox.workers.channel import BlockingChannel
+from llamabox.log import entries as log
+from llamabox.wire.channel import BlockingChannel
+from llamabox.wire.protocol import Configure, LoadFailed, Loading, Ready
+from llamabox.wire.pulse import Pulse
+from llamabox.wire.text_config import TextConfig
 from llamabox.workers.escape import end_on_escape
 from llamabox.workers.orphan import die_with_parent
-from llamabox.workers.protocol import Configure, LoadFailed, Loading, Ready
-from llamabox.workers.pulse import Pulse
 from llamabox.workers.sigterm import watch_sigterm
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import EngineCalls, QuickCalls
-from llamabox.workers.text.devices import start_backends
-from llamabox.workers.text.embedding import EmbeddingDesk
-from llamabox.workers.text.fingerprint import Fingerprint, settings_digest
-from llamabox.workers.text.grammars import GrammarDesk
+from llamabox.workers.text.embedding.desk import EmbeddingDesk
+from llamabox.workers.text.embedding.lanes import Lanes
+from llamabox.workers.text.grammars.desk import GrammarDesk
 from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.lanes import Lanes
 from llamabox.workers.text.links import watch
-from llamabox.workers.text.loader import TextModel, has_gpu, has_spare_core, infill_format, pair_format, thread_params
+from llamabox.workers.text.loading.devices import start_backends
+from llamabox.workers.text.loading.loader import (
+    TextModel,
+    has_gpu,
+    has_spare_core,
+    infill_format,
+    pair_format,
+    thread_params,
+)
 from llamabox.workers.text.loop import Loop, Reader
-from llamabox.workers.text.slot_calls import SlotCalls
-from llamabox.workers.text_config import TextConfig
+from llamabox.workers.text.slots.calls import SlotCalls
+from llamabox.workers.text.slots.fingerprint import Fingerprint, settings_digest
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Finished, Progress, Started
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.channel import BlockingChannel
+from llamabox.wire.channel import BlockingChannel
+from llamabox.wire.protocol import Cancel, Draw, Message, Shutdown, Told
+from llamabox.wire.pulse import Pulse
 from llamabox.workers.image.loop import Loop, Reader
-from llamabox.workers.protocol import Cancel, Draw, Message, Shutdown, Told
-from llamabox.workers.pulse import Pulse
 from tests.server.fake_images import INFO
 
 WAIT = 30.0

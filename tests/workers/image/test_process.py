@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models.tiny_image import TinyImage
 
+from llamabox.clients.image.client import ImageClient
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import ModelLoadError, Unavailable
 from llamabox.imaging.config import ImageConfig
 from llamabox.imaging.events import Progress
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.image_client import ImageClient
-from tests.workers.harness import exists
-from tests.workers.image_harness import all_of, images
+from tests.clients.harness import exists
+from tests.clients.image.image_harness import all_of, images
+from tests.models.tiny_image import TinyImage
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -147,11 +147,11 @@ from pathlib import Path
 
 from llamabox.engine.request import GenerationParams
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.client import TextClient
-from llamabox.workers.image_client import ImageClient
+from llamabox.clients.text.client import TextClient
+from llamabox.clients.image.client import ImageClient
 from llamabox.imaging.config import ImageConfig
-from llamabox.workers.protocol import Submit
-from llamabox.workers.text_config import TextConfig
+from llamabox.wire.protocol import Submit
+from llamabox.wire.text_config import TextConfig
 
 def libraries(pid):
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()

@@ -10,8 +10,8 @@ import pytest
 
 from llamabox.engine.events import Activity
 from llamabox.engine.request import Request
-from llamabox.workers.protocol import Abort, Shutdown
-from llamabox.workers.pulse import Pulse
+from llamabox.wire.protocol import Abort, Shutdown
+from llamabox.wire.pulse import Pulse
 from llamabox.workers.text.loop import Loop, Reader
 
 WITHIN = 10.0

@@ -1,0 +1,1 @@
+"""Files read before a native library sees them: GGUF headers and adapters."""

@@ -1,0 +1,58 @@
+"""What a file is that is not the language model it was given for, and which option takes it."""
+
+from __future__ import annotations
+
+from llamabox.bindings.files.header import Header
+
+DRAWING = frozenset(
+    {"aura", "cosmos", "flux", "hidream", "hyvid", "ltxv", "lumina2", "ovis", "qwen_image", "sd1", "sd3", "sdxl", "wan"}
+)
+"""Architectures that converters of image and video models write."""
+
+DRAWING_TENSORS = (
+    *("model.diffusion_model.", "first_stage_model.", "double_blocks.", "joint_blocks.", "input_blocks."),
+    *("unet.", "transformer_blocks.", "cond_stage_model.", "conditioner."),
+)
+
+STARTS = {
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file itself by `git lfs pull`",
+    b"<!doctype html": "a web page, perhaps an error of the download",
+    b"<html": "a web page, perhaps an error of the download",
+    b"ggjt": "an old ggml model: convert it, or fetch it as GGUF",
+    b"lmgg": "an old ggml model: convert it, or fetch it as GGUF",
+    b"tjgg": "an old ggml model: convert it, or fetch it as GGUF",
+    b"PK\x03\x04": "a zip archive, as PyTorch's checkpoints are: with --images one that draws is taken",
+}
+
+
+def instead_of_model(header: Header) -> str | None:
+    """What a GGUF file is that is no model for texts, with what to do; None where it may be one."""
+    kind, architecture = header.text("general.type"), header.text("general.architecture")
+    if kind == "adapter":
+        return f"it is a LoRA adapter for a {architecture} model: name that model with -m and this file with --lora"
+    if architecture == "controlvector":
+        return "it is a control vector: name a model with -m and this file with --control-vector"
+    if kind == "mmproj" or architecture == "clip":
+        return "it is a multimodal projector (mmproj), a part beside a model: name the model's own file with -m"
+    if kind == "imatrix" or architecture == "imatrix":
+        return "it is an importance matrix, which is for quantising models: name the model's own file with -m"
+    if architecture in DRAWING or (architecture is None and any(n.startswith(DRAWING_TENSORS) for n in header.tensors)):
+        return "it is a model that draws: start the server with --images"
+    return None
+
+
+def known_start(start: bytes) -> str | None:
+    """What a file is that is no model at all, by its first 32 bytes; None where they do not tell."""
+    return next((what for beginning, what in STARTS.items() if start.lower().startswith(beginning.lower())), None)
+
+
+def instead_of_gguf(start: bytes) -> str:
+    """What a file is that does not begin as GGUF does, by its first 32 bytes."""
+    if (what := known_start(start)) is not None:
+        return f"it is not a GGUF file but {what}"
+    if start[8:9] == b"{" and start[4:8] == bytes(4):
+        return (
+            "it is not a GGUF file but a safetensors file: language models are taken as GGUF, and models that draw "
+            "with --images"
+        )
+    return "it is not a GGUF file (the first four bytes are not GGUF)"

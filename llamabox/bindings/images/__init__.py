@@ -1,0 +1,1 @@
+"""libstable-diffusion behind a typed handle."""

@@ -1,0 +1,319 @@
+"""Sampler chains, and sampling all rows of a step in one native call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamabox.bindings._ffi import Native
+from llamabox.bindings.context import Context
+from llamabox.bindings.sampling.shortlist import ALL, Kind, Wide, shortlist, wide
+from llamabox.bindings.vocab import Vocab, encode
+from llamabox.errors import InvalidRequest
+
+BAD_ROW = -1
+"""Instead of a token: the row has a NaN, or its chain left nothing to choose from."""
+
+INFILL_PIECE = 512
+"""Bytes of the buffer in which libllama's infill sampler compares pieces."""
+
+CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama_token_data."""
+
+NOTHING = (np.empty(0, np.int32), np.empty(0))
+"""A distribution without any token."""
+
+
+Mask = NDArray[np.uint32]
+"""Which tokens may come: a bit for each."""
+
+
+class SamplerChain:
+    """Owns a llama_sampler chain: random numbers, penalty history. One thread at a time.
+
+    n_best: so many of a row's highest logits decide what it does, and `RowSampler` shows it no others; 1: the highest
+    is the one, whatever the chain; ALL: it must see every one, and `wide` says how it begins. `close()` is idempotent.
+    """
+
+    def __init__(self, native: Native, handle: Any, *, n_best: int = ALL, wide: Wide | None = None) -> None:
+        self._native = native
+        self._handle = handle
+        self.wide = wide
+        self.n_best = n_best
+        self.beginning = native.ffi.NULL  # the same for C
+        if wide is not None:
+            self.beginning = native.ffi.new("struct lb_wide *", astuple(wide))
+
+    @property
+    def handle(self) -> Any:
+        assert self._handle is not None, "the sampler chain is closed"
+        return self._handle
+
+    @property
+    def names(self) -> list[str]:
+        """libllama's names of the samplers, in order."""
+        lib = self._native.lib
+        samplers = [
+            lib.llama_sampler_chain_get(self.handle, index) for index in range(lib.llama_sampler_chain_n(self.handle))
+        ]
+        return [self._native.text(lib.llama_sampler_name(sampler)) or "" for sampler in samplers]
+
+    def accept(self, token: int) -> None:
+        """Take a token into the penalty history. Must be one of the vocabulary."""
+        self._native.lib.llama_sampler_accept(self.handle, token)
+
+    def reset(self) -> None:
+        """As if it were new: history empty, random numbers from the seed again."""
+        self._native.lib.llama_sampler_reset(self.handle)
+
+    def clone(self) -> SamplerChain:
+        """A copy with the same history and random state, to go its own way."""
+        copied = self._native.lib.llama_sampler_clone(self.handle)
+        return SamplerChain(self._native, copied, n_best=self.n_best, wide=self.wide)
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._native.lib.llama_sampler_free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+SEED_AT = {"dist": 0, "xtc": 3, "mirostat": 0, "mirostat_v2": 0, "adaptive_p": 2}
+"""The place of the seed among the arguments of those samplers that draw."""
+
+
+class ChainBuilder:
+    """Adds samplers in the order of the calls. `add` takes libllama's name and its arguments in libllama's order:
+
+    logit_bias(pairs of token and bias) · penalties(last_n, repeat, frequency, presence, of newlines too) ·
+    dry(multiplier, base, allowed_length, last_n, breakers) · top_n_sigma(n) · top_k(k) · typical(p, min_keep) ·
+    top_p(p, min_keep) · min_p(p, min_keep) · xtc(probability, threshold, min_keep, seed) · temp(t) ·
+    temp_ext(t, delta, exponent) · infill() · grammar(text, root), and last one of
+    dist(seed) · greedy() · mirostat(seed, tau, eta, m) · mirostat_v2(seed, tau, eta) · adaptive_p(target, decay, seed)
+
+    Seeds are what they are: none stands for a random one. Raises InvalidRequest for what libllama refuses.
+    """
+
+    def __init__(self, native: Native, vocab: Vocab) -> None:
+        self._native = native
+        self._vocab = vocab
+        params = native.lib.llama_sampler_chain_default_params()
+        params.no_perf = True
+        self._chain = native.lib.llama_sampler_chain_init(params)
+        self._steps: list[tuple[str, tuple[Any, ...]]] = []
+        self._made: dict[str, Callable[..., Any]] = {
+            "logit_bias": self._logit_bias,
+            "penalties": self._penalties,
+            "dry": self._dry,
+            "infill": self._infill,
+            "grammar": self._grammar,
+            "mirostat": self._mirostat,
+            "dist": self._dist,
+        }
+
+    def add(self, name: str, *arguments: object) -> Self:
+        make = self._made.get(name) or getattr(self._native.lib, f"llama_sampler_init_{name}")
+        return self._append(make(*arguments), name, arguments)
+
+    def build(self) -> SamplerChain:
+        """The finished chain. The builder must not be used again."""
+        n_best = shortlist(self._steps)
+        return self._finish(n_best, wide(self._steps) if n_best == ALL else None)
+
+    def template(self) -> ChainTemplate:
+        """The finished chain, to be copied. The builder must not be used again."""
+        return ChainTemplate(self._native, self._vocab, self.build(), self._steps)
+
+    def copy(self, template: SamplerChain, steps: Sequence[tuple[str, tuple[Any, ...]]], seed: int) -> SamplerChain:
+        """The chain of `steps`, of which `template` is one, with another seed."""
+        lib = self._native.lib
+        for i, (name, arguments) in enumerate(steps):
+            at = SEED_AT.get(name)
+            if at is None:
+                self._append(lib.llama_sampler_clone(lib.llama_sampler_chain_get(template.handle, i)), name, arguments)
+            else:
+                self.add(name, *arguments[:at], seed, *arguments[at + 1 :])
+        return self._finish(template.n_best, template.wide)
+
+    def __del__(self) -> None:
+        if self._chain is not None:
+            self._native.lib.llama_sampler_free(self._chain)
+
+    def _append(self, sampler: Any, name: str, arguments: tuple[Any, ...]) -> Self:
+        if sampler == self._native.ffi.NULL:
+            raise InvalidRequest(f"libllama refuses the sampler {name} with {arguments}")
+        self._native.lib.llama_sampler_chain_add(self._chain, sampler)
+        self._steps.append((name, arguments))
+        return self
+
+    def _finish(self, n_best: int, wide: Wide | None) -> SamplerChain:
+        chain, self._chain = self._chain, None
+        return SamplerChain(self._native, chain, n_best=n_best, wide=wide)
+
+    def _logit_bias(self, pairs: Sequence[tuple[int, float]]) -> Any:
+        biases = [(self._vocab.check(token), bias) for token, bias in pairs]
+        array = self._native.ffi.new("llama_logit_bias[]", biases)
+        return self._native.lib.llama_sampler_init_logit_bias(self._vocab.n_tokens, len(biases), array)
+
+    def _penalties(self, last_n: int, repeat: float, frequency: float, presence: float, newlines: bool = True) -> Any:
+        lib, newline = self._native.lib, self._vocab.nl
+        sampler = lib.llama_sampler_init_penalties(self._vocab.n_tokens, last_n, repeat, frequency, presence)
+        if newlines or newline is None or sampler == self._native.ffi.NULL:
+            return sampler
+        return lib.lb_sampler_init_spare(sampler, newline)
+
+    def _dry(self, multiplier: float, base: float, allowed_length: int, last_n: int, breakers: Sequence[str]) -> Any:
+        table = self._vocab.breakers.table(tuple(map(encode, breakers)))
+        return self._native.lib.lb_sampler_init_dry(table, multiplier, base, allowed_length, last_n)
+
+    def _infill(self) -> Any:
+        """libllama asserts on a model without an end token, and throws at a piece that is longer than its buffer."""
+        if self._vocab.eot is None and self._vocab.eos is None:
+            raise InvalidRequest("the sampler infill needs a model with a token that ends a text")
+        if self._vocab.longest_piece > INFILL_PIECE:
+            raise InvalidRequest(f"the sampler infill needs a model without tokens of more than {INFILL_PIECE} bytes")
+        return self._native.lib.llama_sampler_init_infill(self._vocab.handle)
+
+    def _grammar(self, text: str, root: str) -> Any:
+        return self._native.lib.llama_sampler_init_grammar(self._vocab.handle, encode(text), encode(root))
+
+    def _mirostat(self, seed: int, tau: float, eta: float, m: int) -> Any:
+        return self._native.lib.llama_sampler_init_mirostat(self._vocab.n_tokens, seed, tau, eta, m)
+
+    def _dist(self, seed: int) -> Any:
+        beginning = wide([*self._steps, ("dist", (seed,))])
+        lib = self._native.lib
+        if beginning is not None and beginning.kind is Kind.DRAW:
+            return lib.lb_sampler_init_dist(seed)
+        return lib.llama_sampler_init_dist(seed)
+
+
+class ChainTemplate:
+    """A chain to copy: what takes long to make is in it already. It does not change, and any thread may copy it."""
+
+    def __init__(
+        self, native: Native, vocab: Vocab, chain: SamplerChain, steps: Sequence[tuple[str, tuple[Any, ...]]]
+    ) -> None:
+        self._native = native
+        self._vocab = vocab
+        self._chain = chain
+        self._steps = steps
+
+    def after(self, tokens: Sequence[int]) -> ChainTemplate:
+        """One of its own with these tokens of the vocabulary in its penalty history."""
+        chain = self._chain.clone()
+        for token in tokens:
+            chain.accept(token)
+        return ChainTemplate(self._native, self._vocab, chain, self._steps)
+
+    def copy(self, seed: int) -> SamplerChain:
+        """A chain of its own, that draws from this seed."""
+        return ChainBuilder(self._native, self._vocab).copy(self._chain, self._steps, seed)
+
+    def __del__(self) -> None:
+        self._chain.close()
+
+
+class RowSampler:
+    """Samples many rows of a context's last batch in one call without the GIL. Lives on the context's thread."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sample = context.native.lib.lb_sample_rows
+        self._grow(32)
+
+    def _grow(self, capacity: int) -> None:
+        ffi = self._context.native.ffi
+        self._capacity = capacity
+        self._rows = np.zeros(capacity, np.int32)
+        self._n_best = np.zeros(capacity, np.int32)
+        self._tokens = np.zeros(capacity, np.int32)
+        self._chains = ffi.new("struct llama_sampler *[]", capacity)
+        self._masks = ffi.new("uint32_t *[]", capacity)
+        self._wide = ffi.new("struct lb_wide *[]", capacity)
+        self._rows_c = ffi.cast("int32_t *", self._rows.ctypes.data)
+        self._n_best_c = ffi.cast("int32_t *", self._n_best.ctypes.data)
+        self._tokens_c = ffi.cast("llama_token *", self._tokens.ctypes.data)
+
+    def sample(
+        self, rows: Sequence[int], chains: Sequence[SamplerChain], masks: Sequence[Mask | None] | None = None
+    ) -> list[int]:
+        """Sample rows[i] of the last batch with chains[i], which accepts its token. BAD_ROW where there is none.
+
+        rows must be ones for which the batch asked for logits. A chain may come up once only. masks[i] has a bit for
+        each token of the vocabulary that may come, token t in bit t & 31 of word t >> 5; None: all may.
+        """
+        count = len(rows)
+        if count > self._capacity:
+            self._grow(2 * count)
+        self._rows[:count] = rows
+        self._n_best[:count] = [chain.n_best for chain in chains]
+        self._chains[0:count] = [chain.handle for chain in chains]
+        self._wide[0:count] = [chain.beginning for chain in chains]
+        self._masks[0:count] = [self._pointer(mask) for mask in masks or [None] * count]
+        ffi, handle = self._context.native.ffi, self._context.handle
+        wide = ffi.cast("const struct lb_wide **", self._wide)
+        self._sample(handle, count, self._rows_c, self._chains, self._n_best_c, wide, self._masks, self._tokens_c)
+        tokens: list[int] = self._tokens[:count].tolist()
+        assert -2 not in tokens, "a row was sampled for which the batch asked for no logits"
+        return tokens
+
+    def _pointer(self, mask: Mask | None) -> Any:
+        ffi = self._context.native.ffi
+        if mask is None:
+            return ffi.NULL
+        assert mask.flags.c_contiguous
+        assert 32 * len(mask) >= self._context.n_vocab
+        return ffi.cast("uint32_t *", mask.ctypes.data)
+
+    def distribution(
+        self, row: int, chain: SamplerChain, mask: Mask | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """What `sample` would choose from: the possible tokens and the probability of each, in no order.
+
+        The chain stays as it is. Empty for a row that holds a NaN or +infinity, which libllama must not see.
+        """
+        logits = self._context.logits(row)
+        ids = np.arange(len(logits))
+        if mask is not None:
+            allowed = np.unpackbits(mask.view(np.uint8), count=len(logits), bitorder="little")
+            ids = np.flatnonzero(allowed)
+            logits = logits[ids]
+        if not len(ids) or not (logits < np.inf).all():
+            return NOTHING
+        candidates = np.zeros(len(ids), CANDIDATE)
+        candidates["id"] = ids
+        candidates["logit"] = logits
+        ffi, lib = self._context.native.ffi, self._context.native.lib
+        array = ffi.new("llama_token_data_array *")
+        array.data = ffi.cast("llama_token_data *", candidates.ctypes.data)
+        array.size, array.selected = len(candidates), -1
+        with chain.clone() as copy:  # with the same random state, so that XTC draws what it is about to draw
+            lib.llama_sampler_apply(copy.handle, array)
+            if copy.names[-1] == "greedy":
+                selected = [array.data[array.selected].id] if array.selected >= 0 else []
+                return np.array(selected, np.int32), np.ones(len(selected))
+        left = np.frombuffer(ffi.buffer(array.data, array.size * CANDIDATE.itemsize), CANDIDATE)
+        return _softmax(left["id"], left["logit"].astype(np.float64))
+
+
+def _softmax(ids: NDArray[np.int32], logits: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Without those that cannot come."""
+    if not len(logits) or logits.max() == -np.inf:
+        return NOTHING
+    weights = np.exp(logits - logits.max())
+    probabilities = weights / weights.sum()
+    able = probabilities > 0
+    return ids[able], probabilities[able]

@@ -1,0 +1,1 @@
+"""Chat templates are rendered here, in a process of their own, since they come with model files."""

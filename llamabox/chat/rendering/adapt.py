@@ -1,0 +1,262 @@
+"""A conversation brought into the forms that a template can take. Pure; runs where the template runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llamabox.chat.rendering.capabilities import Capabilities, Message
+
+TURN_TAKERS = ("user", "assistant")
+ANSWERS = "answers"
+"""Key of a tool's message until it is in its form: it answers a "call", one told in "words", or "nothing"."""
+
+BRIDGE = "Go on."
+"""The user's words where a template wants them between an assistant's text and its calls."""
+
+
+def adapt(messages: Sequence[Message], can: Capabilities) -> list[Message]:
+    """The same conversation in words that the template understands. The input is not changed."""
+    adapted = list(_with_ids(messages, can))
+    adapted = [piece for message in adapted for piece in _call_forms(message, can)]
+    if can.parallel == "split":
+        adapted = list(_one_call_each(adapted))
+    adapted = [_result_form(message, can) for message in adapted]
+    adapted = _system_forms(adapted, can)
+    if can.turns == "merged":
+        adapted = _merge_turns(adapted)
+    for message in adapted:
+        _content_form(message, can)
+    return adapted
+
+
+def _with_ids(messages: Sequence[Message], can: Capabilities) -> Iterator[Message]:
+    """Copies in which every call has an id and every result the id of the call that it answers."""
+    waiting: list[dict[str, Any]] = []  # calls of the last message that called
+    in_words = False
+    n_calls = 0
+    for given in messages:
+        message = dict(given)
+        if calls := message.get("tool_calls"):
+            waiting = []
+            for call in calls:
+                waiting.append({**call, "id": call["id"] or f"call{n_calls:05d}"})
+                n_calls += 1
+            message["tool_calls"] = [_with_arguments({**call, "id": _id(call["id"], can)}, can) for call in waiting]
+            in_words = can.calls != "words" and _in_words(message, can)
+        elif message["role"] in ("tool", "function"):
+            message["role"] = "tool"
+            answered = _answered(message, waiting)
+            if answered is not None:
+                waiting.remove(answered)
+                message["tool_call_id"] = answered["id"]
+            message[ANSWERS] = "nothing" if answered is None else "words" if in_words else "call"
+            message["tool_call_id"] = _id(message.get("tool_call_id") or "call00000", can)
+        yield message
+
+
+def _answered(result: Message, waiting: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The call that a tool's message answers. One without an id answers the next of that name, or the next."""
+    call_id, name = result.get("tool_call_id"), result.get("name")
+    if call_id:
+        return next((call for call in waiting if call["id"] == call_id), None)
+    return next((call for call in waiting if call["function"]["name"] == name), waiting[0] if waiting else None)
+
+
+def _id(value: str, can: Capabilities) -> str:
+    if can.ids == "given" or re.fullmatch("[a-zA-Z0-9]{9}", value):
+        return value
+    return hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()[:9]
+
+
+def _with_arguments(call: dict[str, Any], can: Capabilities) -> dict[str, Any]:
+    function = call["function"]
+    given = function["arguments"]
+    arguments = _read(given) if isinstance(given, str) else given
+    if not isinstance(arguments, dict) and can.calls == "object" and can.raw_arguments == "wrapped":
+        arguments = {"arguments": arguments}
+    if can.calls == "text" and isinstance(given, str):
+        arguments = given
+    elif not isinstance(arguments, str | dict) or (isinstance(arguments, dict) and can.calls == "text"):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _read(text: str) -> object:
+    """What the text says if it is JSON of an object or null, else the text: templates iterate over an object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, dict) else {} if value is None else text
+
+
+def _in_words(message: Message, can: Capabilities) -> bool:
+    return can.calls == "words" or (can.beside_calls == "words" and bool(text_of(message["content"])))
+
+
+def _call_forms(message: Message, can: Capabilities) -> list[Message]:
+    """A message of the assistant with its calls and thoughts in their forms: one message, or two."""
+    if message["role"] == "developer" and can.developer == "system":
+        message["role"] = "system"
+    content = message["content"]
+    pieces = [message]
+    if message.get("tool_calls") and text_of(content):
+        if _in_words(message, can):
+            _tell_calls(message)
+        elif can.beside_calls in ("two", "bridged") or (
+            can.thought_beside == "two" and message.get("reasoning_content")
+        ):
+            pieces = [{"role": "assistant", "content": content}, message]
+            message["content"] = None
+            if can.beside_calls == "bridged":
+                pieces.insert(1, {"role": "user", "content": BRIDGE})
+    elif message.get("tool_calls") and can.calls == "words":
+        _tell_calls(message)
+    for piece in pieces:
+        _thought_form(piece, can)
+    return pieces
+
+
+def _tell_calls(message: Message) -> None:
+    calls = [
+        {"name": call["function"]["name"], "arguments": call["function"]["arguments"]}
+        for call in message.pop("tool_calls")
+    ]
+    text = text_of(message["content"])
+    message["content"] = (text + "\n" if text else "") + json.dumps({"tool_calls": calls}, ensure_ascii=False)
+
+
+def _thought_form(message: Message, can: Capabilities) -> None:
+    thought = message.get("reasoning_content")
+    if not thought or can.thought == "reasoning_content":
+        return
+    if can.thought != "part":
+        message[can.thought] = message.pop("reasoning_content")
+        return
+    del message["reasoning_content"]
+    content = message["content"] or []
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    message["content"] = [{"type": "thinking", "thinking": thought}, *parts]
+
+
+def _one_call_each(messages: Sequence[Message]) -> Iterator[Message]:
+    """[calls a and b, result a, result b] → [call a, result a, call b, result b]."""
+    i = 0
+    while i < len(messages):
+        message = messages[i]
+        i += 1
+        calls = message.get("tool_calls") or []
+        if len(calls) < 2:
+            yield message
+            continue
+        results: list[Message] = []
+        while i < len(messages) and messages[i]["role"] == "tool":
+            results.append(messages[i])
+            i += 1
+        for call in calls:
+            yield {**message, "tool_calls": [call]}
+            message = {"role": "assistant", "content": None}
+            own = [result for result in results if result["tool_call_id"] == call["id"]]
+            yield from own
+            results = [result for result in results if result not in own]
+        yield from results
+
+
+def _result_form(message: Message, can: Capabilities) -> Message:
+    """A tool's answer, told by the user where the template would not show it."""
+    answers = message.pop(ANSWERS, "")
+    form = {"call": can.results, "words": "user", "nothing": can.stray_results}.get(answers, "tool")
+    if form == "tool":
+        return message
+    response = {
+        "name": message.get("name"),
+        "tool_call_id": message.get("tool_call_id"),
+        "content": text_of(message["content"]),
+    }
+    known = {key: value for key, value in response.items() if value is not None}
+    return {"role": "user", "content": json.dumps({"tool_response": known}, ensure_ascii=False)}
+
+
+def _system_forms(messages: list[Message], can: Capabilities) -> list[Message]:
+    """System texts where the template shows them. Those that it does not go before the next text of the user."""
+    if can.system == "anywhere":
+        return messages
+    n_leading = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    leading = [] if can.system == "nowhere" else messages[:n_leading]
+    if can.system == "first" and len(leading) > 1:
+        texts = [text_of(message["content"]) for message in leading]
+        leading = [{**leading[0], "content": "\n\n".join(filter(None, texts))}]
+    kept: list[Message] = leading
+    pending: list[str] = []
+    for message in messages[0 if can.system == "nowhere" else n_leading :]:
+        if message["role"] == "system":
+            pending.append(text_of(message["content"]))
+            continue
+        if pending and message["role"] == "user":
+            message = {**message, "content": "\n".join([*pending, text_of(message["content"])])}
+            pending = []
+        kept.append(message)
+    if pending:
+        _say_at_the_end(kept, "\n".join(pending), can)
+    return kept
+
+
+def _say_at_the_end(messages: list[Message], text: str, can: Capabilities) -> None:
+    """A further message of the user; where turns alternate and it is not the user's, in the user's last one."""
+    mine = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    if can.turns == "merged" and mine:
+        last = messages[mine[-1]]
+        messages[mine[-1]] = {**last, "content": "\n\n".join(filter(None, (text_of(last["content"]), text)))}
+    else:
+        messages.append({"role": "user", "content": text})
+
+
+def _merge_turns(messages: Sequence[Message]) -> list[Message]:
+    merged: list[Message] = []
+    for message in messages:
+        last = merged[-1] if merged else {}
+        alike = message["role"] in TURN_TAKERS and last.get("role") == message["role"]
+        if alike and not last.get("tool_calls") and not message.get("tool_calls"):
+            texts = [text_of(last["content"]), text_of(message["content"])]
+            merged[-1] = {**last, **message, "content": "\n\n".join(filter(None, texts))}
+        else:
+            merged.append(message)
+    return merged
+
+
+def _content_form(message: Message, can: Capabilities) -> None:
+    content = message["content"]
+    if message.get("tool_calls") and not text_of(content) and not has_thought(content):
+        if can.silence == "absent":
+            del message["content"]
+        else:
+            message["content"] = None if can.silence == "null" else ""
+        return
+    form = {
+        "user": can.user_content,
+        "assistant": can.assistant_content,
+        "system": can.system_content,
+        "developer": can.system_content,
+        "tool": can.tool_content,
+    }.get(message["role"], "text")
+    if content is None:
+        message["content"] = content = ""
+    if isinstance(content, list) and form == "text" and not has_thought(content):
+        message["content"] = text_of(content)
+    elif isinstance(content, str) and form == "parts":
+        message["content"] = [{"type": "text", "text": content}]
+
+
+def has_thought(content: object) -> bool:
+    return isinstance(content, list) and any(part["type"] == "thinking" for part in content)
+
+
+def text_of(content: object) -> str:
+    """Content as one string; parts are joined with a newline."""
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if part["type"] == "text")
+    return content if isinstance(content, str) else ""

@@ -1,0 +1,48 @@
+"""A large chat's body, read beside its template: reading it in the server would hold up everybody there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llamabox.body import parse_body
+from llamabox.chat.messages import Conversation, parse_messages
+from llamabox.chat.rendering.capabilities import Capabilities
+
+IN_THE_PROMPT = ("messages", "tools", "chat_template_kwargs")
+"""Fields that are done with once there is a prompt."""
+
+ALWAYS_SHOWN = ("system", "developer", "user", "tool")
+"""Roles whose text is in the prompt. An assistant's may hold a thought that is left out."""
+
+
+def read_chat(raw: bytes) -> tuple[dict[str, Any], Conversation]:
+    """The other fields and the conversation. Raises BodyTooLarge or InvalidRequest."""
+    body = parse_body(raw)
+    conversation = parse_messages(body)
+    return {name: value for name, value in body.items() if name not in IN_THE_PROMPT}, conversation
+
+
+def shown_bytes(conversation: Conversation, can: Sequence[Capabilities]) -> int:
+    """Bytes that the prompt will surely have, whatever the template does with white space, thoughts and tools."""
+    if not can[bool(conversation.tools)].shows_all:
+        return 0
+    n_bytes = 0
+    for message in conversation.messages:
+        if message["role"] in ALWAYS_SHOWN:
+            content = message["content"] or ""
+            texts = [content] if isinstance(content, str) else [part["text"] for part in content]
+            n_bytes += sum(len(text.strip().encode(errors="replace")) for text in texts)
+    return n_bytes
+
+
+def summary(conversation: Conversation) -> dict[str, Any]:
+    """The conversation without its messages."""
+    return {
+        "messages": (),
+        "continues": conversation.continues,
+        "add_generation_prompt": conversation.add_generation_prompt,
+        "tools": conversation.tools,
+        "tool_choice": conversation.tool_choice,
+        "template_kwargs": conversation.template_kwargs,
+    }

@@ -1,0 +1,198 @@
+"""The process that renders chat templates: `python -m llamabox.chat.rendering.sandbox FD CPU_SECONDS NICENESS`.
+
+A template is a program that comes with a model file. Jinja's sandbox keeps it from Python's internals, but not from
+`'a' * 10**9`, `10**10**9` or a loop without an end, and no thread can be stopped while such an expression holds the
+interpreter. A process can: the kernel ends it at the limits set here, and only the call that it was working on fails.
+
+FD is a connected socket, CPU_SECONDS what a call may use. A frame is `u32 length | JSON`, little endian. The first
+one names the template, with what an earlier process found out about it or null. All are answered with `{"text": …}` or
+`{"error": kind, "message": …}`:
+
+    {"source", "bos_token", "eos_token", "can"}                       → {"text": "", "can": [without tools, with]}
+    {"messages", "tools", "add_generation_prompt", "continues", "extra", "seconds"}  → {"text": the prompt}
+    {"most_bytes", "seconds"} and a frame with a chat's body  → {"body": its other fields, "conversation"}
+    {"wishes": further variables, "seconds"}  → {"text": the prompt of that chat}
+
+`continues`: the last message is the assistant's, and the prompt ends with its text. `seconds`: what this call may use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from jinja2 import Template, TemplateSyntaxError
+from jinja2.exceptions import SecurityError
+
+from llamabox import quarantine
+from llamabox.chat.messages import Conversation
+from llamabox.chat.rendering.adapt import adapt
+from llamabox.chat.rendering.capabilities import Capabilities, Message
+from llamabox.chat.rendering.continuation import continued
+from llamabox.chat.rendering.environment import Fixed, Refused, compile_template, now
+from llamabox.chat.rendering.link import LENGTH, receive
+from llamabox.chat.rendering.probe import NO_TOOLS, probe, tool_variables
+from llamabox.chat.rendering.reading import read_chat, shown_bytes, summary
+from llamabox.errors import LlamaboxError, to_wire
+
+MEMORY = 1 << 30
+"""Bytes of address space of the whole process."""
+PROBE_SECONDS = 1.0
+"""Processor time for finding out what a template can take. It takes 15 ms; a slow one is then known only in part."""
+LATE = (
+    *("_strptime", "jinja2.debug", "pprint", "random"),
+    *(f"encodings.{name}" for name in ("ascii", "idna", "latin_1", "punycode", "raw_unicode_escape", "unicode_escape")),
+)
+"""What Jinja and Python import when a template first needs it."""
+MAX_OUTPUT = 32 << 20
+"""Characters of one prompt; the longest contexts hold less."""
+
+
+class Overflow(Exception):
+    """The output is over MAX_OUTPUT."""
+
+
+class Renderer:
+    """One compiled template with what was found out about it."""
+
+    def __init__(self, source: str, bos_token: str, eos_token: str, can: Sequence[Mapping[str, Any]] | None) -> None:
+        self._template: Template = compile_template(source)
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self.kept: Conversation | None = None  # a body that was read and is to be rendered
+        self._until = time.process_time() + PROBE_SECONDS
+        self.can = [Capabilities(**forms) for forms in can] if can else self._probe()
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] | None,
+        add_generation_prompt: bool,
+        continues: bool,
+        extra: Mapping[str, Any],
+    ) -> str:
+        """The prompt. Raises Refused, or whatever the template raises."""
+        can = self.can[bool(tools)]
+        variables = {**now(), **(tool_variables(tools, can.no_tools) if tools else NO_TOOLS[can.no_tools]), **extra}
+
+        def told(messages: Sequence[Message], add_generation_prompt: bool) -> str:
+            return self._render(adapt(messages, can), {**variables, "add_generation_prompt": add_generation_prompt})
+
+        return continued(messages, told) if continues else told(messages, add_generation_prompt)
+
+    def _probe(self) -> list[Capabilities]:
+        return [probe(self._try, with_tools=with_tools) for with_tools in (False, True)]
+
+    def _try(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str | None:
+        if time.process_time() > self._until:
+            return None
+        try:
+            return self._render(messages, {**now(), "add_generation_prompt": True, **variables})
+        except Exception:
+            return None
+
+    def _render(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
+        pieces: list[str] = []
+        room = MAX_OUTPUT
+        for piece in self._template.generate({**self._tokens, **variables, "messages": Fixed(messages)}):
+            room -= len(piece)
+            if room < 0:
+                raise Overflow
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+def main(descriptor: int, cpu_seconds: float, niceness: int) -> int:
+    os.nice(niceness)
+    _limit_process()
+    with socket.socket(fileno=descriptor) as peer:
+        renderer: Renderer | None = None
+        while (frame := receive(peer)) is not None:
+            signal.setitimer(signal.ITIMER_PROF, cpu_seconds + PROBE_SECONDS)
+            try:
+                call = orjson.loads(frame)
+                if renderer is None:
+                    renderer = Renderer(**call)
+                    answer = orjson.dumps({"text": "", "can": renderer.can})
+                else:
+                    signal.setitimer(signal.ITIMER_PROF, call.pop("seconds"))
+                    answer = orjson.dumps(_answer(renderer, call, peer))
+            except Exception as error:
+                answer = orjson.dumps(_describe(error))
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            del frame
+            peer.sendall(LENGTH.pack(len(answer)))
+            peer.sendall(answer)
+    return 0
+
+
+def _answer(renderer: Renderer, call: dict[str, Any], peer: socket.socket) -> dict[str, Any]:
+    kept, renderer.kept = renderer.kept, None
+    if "wishes" in call:
+        assert kept is not None, "no body came before"
+        extra = {**call["wishes"], **kept.template_kwargs}
+        text = renderer.render(kept.messages, kept.tools, kept.add_generation_prompt, kept.continues, extra)
+        return {"text": _sendable(text)}
+    if "most_bytes" not in call:
+        return {"text": _sendable(renderer.render(**call))}
+    del kept
+    try:
+        body, conversation = read_chat(receive(peer) or b"")
+    except LlamaboxError as error:
+        return {"error": "request", "reason": to_wire(error)}
+    n_bytes = shown_bytes(conversation, renderer.can)
+    if call["most_bytes"] is not None and n_bytes > call["most_bytes"]:
+        return {"error": "long", "n_bytes": n_bytes}
+    renderer.kept = conversation
+    return {"body": body, "conversation": summary(conversation)}
+
+
+def _sendable(text: str) -> str:
+    """A surrogate without its other half is nothing that could be sent or tokenised."""
+    return text.encode(errors="replace").decode()
+
+
+def _limit_process() -> None:
+    """Even a template that got out of Jinja's sandbox can then not open anything, grow, or outlive its server."""
+    for late in LATE:
+        importlib.import_module(late)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # for the server, whoever gets it: it closes the socket when it is done
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    for kind, value in (
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+    quarantine.close_doors()
+
+
+def _describe(error: Exception) -> dict[str, str]:
+    """`syntax`: never renders. `refused`: not these messages. `fault`: the template misbehaves."""
+    if isinstance(error, TemplateSyntaxError):
+        return {"error": "syntax", "message": f"line {error.lineno}: {error.message}"}
+    if isinstance(error, Refused):
+        return {"error": "refused", "message": str(error.message or "no reason given")[:1000]}
+    if isinstance(error, SecurityError):
+        return {"error": "fault", "message": f"it tried to leave its sandbox: {str(error)[:200]}"}
+    if isinstance(error, MemoryError):
+        return {"error": "fault", "message": f"it needed more than {MEMORY >> 20} MiB of memory"}
+    if isinstance(error, Overflow):
+        return {"error": "fault", "message": f"its text is longer than {MAX_OUTPUT} characters"}
+    if isinstance(error, RecursionError):
+        return {"error": "fault", "message": "it calls itself without end"}
+    return {"error": "refused", "message": f"{type(error).__name__}: {str(error)[:1000]}"}
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))

@@ -1,0 +1,295 @@
+"""What the clients of all kinds of worker do alike: states, sessions, deaths and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Generic, TypeVar
+
+from llamabox import background
+from llamabox.clients.supervisor import Backoff, Supervisor
+from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, Unavailable
+from llamabox.log import entries as log
+from llamabox.wire.channel import AsyncChannel
+from llamabox.wire.protocol import Beat, LoadFailed, Loading, Message, StopAsked, read_error
+from llamabox.wire.vigil import Vigil, is_traced
+
+logger = logging.getLogger(__name__)
+
+MAX_UNSENT = 256 << 20
+"""Bytes that may wait for the worker to read them before requests are refused."""
+
+NO_ENV: Mapping[str, str] = MappingProxyType({})
+
+Info = TypeVar("Info")
+"""What a kind of worker tells of the model it loaded."""
+
+Self = TypeVar("Self", bound="WorkerClient[Any]")
+
+
+class WorkerState(enum.Enum):
+    """Requests are taken in READY only."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"  # it died after a successful load, or was ended so that another can begin
+    FAILED = "failed"  # the first load failed: final
+    STOPPED = "stopped"
+
+
+class WorkerClient(ABC, Generic[Info]):
+    """Runs a worker and speaks to it. Belongs to the server's event loop; `stop` must be awaited before that ends.
+
+    As a context manager it starts on entry and stops on exit. Whoever derives from it says in the methods at the end
+    what the worker is for.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        model: str,
+        *,
+        module: str,
+        env: Mapping[str, str],
+        backoff: Backoff | None,
+        hang_timeout: float,
+        verbosity: int,
+    ) -> None:
+        """`kind` is the worker's in messages, `model` the file to load; the last two are as in TextConfig."""
+        self.state = WorkerState.LOADING
+        self.progress = 0.0
+        self.info: Info | None = None
+        self.stop_asked = asyncio.Event()  # the worker got a SIGTERM, which is meant for the whole server
+        self._kind = kind
+        self._model = model
+        self._load_error: LlamaboxError | None = None  # of the load that was tried last
+        self._changed = asyncio.Event()  # one per change
+        self._supervisor = Supervisor(
+            module,
+            self._session,
+            self._ended,
+            env={**_traces(verbosity), **env},
+            backoff=backoff or Backoff(),
+            may_start=self._may_start,
+        )
+        self._channel: AsyncChannel | None = None  # None also for a worker that is given up
+        self._is_planned = False  # the restart that is under way
+        self._hang_timeout = hang_timeout
+        self._vigil: Vigil | None = None  # over the worker that runs
+        self._ready_since: float | None = None
+
+    @property
+    def n_restarts(self) -> int:
+        """After deaths; planned ones do not count."""
+        return self._supervisor.n_restarts
+
+    @property
+    def trouble(self) -> str:
+        """What a worker that is not READY waits for, as a sentence; empty where it is the model."""
+        return ""
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker process that runs now."""
+        return self._supervisor.pid
+
+    async def start(self) -> None:
+        """Spawns the worker and returns at once; it loads in the background."""
+        self._supervisor.start()
+
+    async def wait_ready(self) -> Info:
+        """Waits for READY, through restarts. Raises the error of a first load that fails, Unavailable after a stop."""
+        while self.state is not WorkerState.READY or self.info is None:
+            if self.state is WorkerState.FAILED and self._load_error is not None:
+                raise self._load_error
+            if self.state is WorkerState.STOPPED:
+                raise self._refusal()
+            await self.wait_change()
+        return self.info
+
+    async def wait_change(self) -> WorkerState:
+        """Waits for the next change of `state` or `progress`, and returns what the state is by then."""
+        await self._changed.wait()
+        return self.state
+
+    async def stop(self, grace: float) -> None:
+        """Ends what runs with Unavailable, then the worker, with `grace` seconds before force. Idempotent."""
+        self._stopped()
+        await self._supervisor.stop(grace)
+
+    async def __aenter__(self: Self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.stop(grace=5.0)
+
+    def _open_channel(self) -> AsyncChannel:
+        """Raises Unavailable when the worker takes no requests now."""
+        if self.state is not WorkerState.READY or self._channel is None:
+            raise self._refusal()
+        if self._channel.n_unsent > MAX_UNSENT:
+            raise Unavailable(f"The {self._kind} worker is not keeping up with its requests: try again")
+        return self._channel
+
+    def _refusal(self) -> Unavailable:
+        match self.state:
+            case WorkerState.LOADING | WorkerState.RESTARTING if self.trouble:
+                return Unavailable(self.trouble)
+            case WorkerState.LOADING:
+                return Unavailable("Loading model")
+            case WorkerState.FAILED:
+                return Unavailable("The model could not be loaded")
+            case WorkerState.STOPPED:
+                return Unavailable("The server is stopping")
+        return Unavailable(f"The {self._kind} worker ended unexpectedly and is being restarted: try again")
+
+    def _restart(self) -> None:
+        """Ends a worker that is READY, at once, and has another started without delay. What it has in flight fails."""
+        assert self._channel is not None
+        self._is_planned = True
+        self._enter(WorkerState.RESTARTING)
+        channel, self._channel = self._channel, None
+        channel.close()
+        self._supervisor.restart()
+
+    async def _session(self, channel: AsyncChannel) -> float:
+        """One worker's life, as the supervisor asks for it: returns the seconds for which it was ready."""
+        self._channel = channel
+        self._ready_since = None
+        self._load_error = None
+        self.progress = 0.0
+        channel.send(self._configure())
+        watching = background.spawn(self._watch(channel), f"the vigil over the {self._kind} worker")
+        try:
+            await channel.serve(self._dispatch)
+        except ChannelBroken as exc:
+            logger.error("the %s worker is taken for dead: %s", self._kind, exc)
+        except Exception:  # nobody else would see it, and a worker that nobody reads must not look alive
+            logger.exception("a message of the %s worker could not be handled: taking it for dead", self._kind)
+        finally:
+            watching.cancel()
+            self._end_session()
+        return 0.0 if self._ready_since is None else time.monotonic() - self._ready_since
+
+    async def _watch(self, channel: AsyncChannel) -> None:
+        """A worker that is silent for too long is killed; all else is as with any death."""
+        if not self._hang_timeout:
+            return
+        self._vigil = Vigil(self._hang_timeout)
+        await self._vigil.wait(self._is_traced)
+        sentence = f"the {self._kind} worker gave no sign of life for {self._vigil.limit:.3g} s"
+        logger.error("%s (--hang-timeout): killing it", sentence)
+        if self.info is None:
+            self._load_error = NativeError(f"{sentence} while it loaded {self._model}")
+        self._supervisor.kill()
+        channel.close()
+
+    def _is_traced(self) -> bool:
+        if not is_traced(self.pid):
+            return False
+        logger.log(log.MORE, "the %s worker is silent, and left alone because a debugger holds it", self._kind)
+        return True
+
+    def _dispatch(self, message: Message) -> None:
+        if self._channel is None:  # what a worker that is given up had already sent
+            return
+        if self._vigil is not None:
+            self._vigil.heard()
+        match message:
+            case Beat():
+                pass
+            case Loading():
+                self.progress = message.progress
+                self._notify()
+            case LoadFailed():
+                self._load_error = read_error(message.error)
+                if self.info is not None:  # else wait_ready raises it
+                    logger.error("the %s worker could not load: %s", self._kind, self._load_error)
+            case StopAsked():
+                self.stop_asked.set()
+            case _:
+                self._handle(message)
+
+    def _is_ready(self, info: Info) -> None:
+        """The worker has loaded its model: requests are taken from now on."""
+        self.progress = 1.0
+        self.info = info
+        self._ready_since = time.monotonic()
+        self._is_planned = False
+        self._enter(WorkerState.READY)
+
+    def _end_session(self) -> None:
+        """The channel is at its end. The state tells so before anything else is awaited: /health reads it."""
+        self._channel = None
+        died = self.state is WorkerState.READY
+        if died:
+            self._enter(WorkerState.RESTARTING)
+        self._lost(f"The {self._kind} worker ended while it served this request: try again", died=died)
+
+    def _ended(self, code: int | None, how: str) -> bool:
+        """The process is reaped: is there to be another?"""
+        if self.state is WorkerState.STOPPED:
+            return False
+        if code == -signal.SIGTERM:  # it came before the worker could send StopAsked, and means the same
+            self._stopped()
+            self.stop_asked.set()
+            return False
+        if self.info is not None:  # a load succeeded once, so another may
+            return True
+        error = self._load_error or NativeError(f"the {self._kind} worker {how} while it loaded {self._model}")
+        self._cannot_load(error)
+        return False
+
+    def _cannot_load(self, error: LlamaboxError) -> None:
+        """The first load failed: wait_ready raises why."""
+        self._load_error = error
+        self._enter(WorkerState.FAILED)
+
+    def _stopped(self) -> None:
+        self._enter(WorkerState.STOPPED)
+        self._fail_all(self._refusal().message)
+
+    def _enter(self, state: WorkerState) -> None:
+        if state is not self.state and self.state is not WorkerState.STOPPED:
+            self.state = state
+            self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _may_start(self) -> bool:
+        """Awaited before each worker is started: returns when there may be one, False after `_cannot_load`."""
+        return True
+
+    @abstractmethod
+    def _configure(self) -> Message:
+        """A new worker's first message."""
+
+    @abstractmethod
+    def _handle(self, message: Message) -> None:
+        """One of this kind of worker, Ready among them. Raises ChannelBroken for what it does not send."""
+
+    @abstractmethod
+    def _lost(self, sentence: str, *, died: bool) -> None:
+        """The worker is gone: what was in flight in it fails. `died`: unexpectedly, when it was READY."""
+
+    @abstractmethod
+    def _fail_all(self, sentence: str) -> None:
+        """There will be no other worker: everything fails."""
+
+
+def _traces(verbosity: int) -> Mapping[str, str]:
+    """Where ggml aborts it would start a debugger, which takes seconds, in which nobody learns of the death, and writes
+    pages between the lines of the log: only for who wants to see everything.
+    """
+    return {} if log.level(verbosity) <= logging.DEBUG else {"GGML_NO_BACKTRACE": "1"}

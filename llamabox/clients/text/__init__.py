@@ -1,0 +1,1 @@
+"""The text worker as the server process sees it."""

@@ -1,0 +1,132 @@
+"""What waits to be embedded, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
+
+from llamabox.engine.embedding.rooms import Room
+
+MAX_PASSED = 16
+"""Batches in a row that may leave a request out for the sake of shorter ones."""
+
+BIG = 16
+"""Passages left, from which on a request fills batches of its own and no others', which it would only slow down."""
+
+MAX_SKIPPED = 32
+"""Passages of a request that have no room in a batch, after which no others are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One text to make a vector of; `index` is its place in the request's `field`."""
+
+    request_id: str
+    index: int
+    tokens: tuple[int, ...]
+    field: str = "input"
+
+    @property
+    def name(self) -> str:
+        """How an error begins that is its fault."""
+        return f"Field '{self.field}': {self.field.removesuffix('s')} {self.index}"
+
+
+@dataclass(slots=True)
+class Line:
+    """The passages of one request, first come, first served."""
+
+    number: int  # in the order of arrival
+    passages: deque[Passage] = field(default_factory=deque)
+    n_left: int = 0  # passages that the request has yet to get vectors of, those that are still to come too
+    n_passed: int = 0  # batches since it last had a part in one
+
+    @property
+    def is_big(self) -> bool:
+        return self.n_left >= BIG
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """Small requests first, so that a big one costs them next to nothing; but nobody waits for ever."""
+        return self.n_passed < MAX_PASSED, self.n_left, self.number
+
+
+class Waiting:
+    """The passages that no batch has had yet. Owned by the engine's thread.
+
+    A request's vectors depend on nothing but its own passages, so the order is free: it is what serves all best.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, Line] = {}
+        self._n_lines = 0  # so far
+
+    def __len__(self) -> int:
+        return sum(len(line.passages) for line in self._lines.values())
+
+    @property
+    def requests(self) -> Set[str]:
+        """The requests that have something here."""
+        return self._lines.keys()
+
+    @property
+    def is_big_next(self) -> bool:
+        """Whether the next batch is a big request's."""
+        return bool(self._lines) and self._next.is_big
+
+    @property
+    def n_next(self) -> int:
+        """Tokens that wait of the request whose turn is next; 0: there is none."""
+        return sum(len(passage.tokens) for passage in self._next.passages) if self._lines else 0
+
+    @property
+    def _next(self) -> Line:
+        return min(self._lines.values(), key=lambda line: line.rank)
+
+    def add(self, passages: Iterable[Passage], n_left: int) -> None:
+        """More of one request, which has `n_left` without a vector, these and those that are still to come."""
+        for passage in passages:
+            line = self._lines.get(passage.request_id)
+            if line is None:
+                self._n_lines += 1
+                line = self._lines[passage.request_id] = Line(self._n_lines)
+            line.passages.append(passage)
+            line.n_left = n_left
+
+    def remove(self, request_id: str) -> None:
+        """Forget what is left of a request. Unknown ids are ignored."""
+        self._lines.pop(request_id, None)
+
+    def take(self, room: Room, n_rows: int, n_most: int) -> list[tuple[Passage, int]]:
+        """The next batch: at most `n_most` passages, each with its first row. It is full with `n_rows`.
+
+        Other small requests fill up a batch only while it is less than half full: from there on a batch is as quick per
+        token as a full one, and whoever it answers need not wait for theirs.
+        """
+        taken: list[tuple[Passage, int]] = []
+        served: list[Line] = []
+        for line in sorted(self._lines.values(), key=lambda line: line.rank):
+            if taken and (2 * room.n_used >= n_rows or len(taken) == n_most or line.is_big):
+                break
+            n_before = len(taken)
+            left: list[Passage] = []
+            while line.passages and len(taken) < n_most and len(left) < MAX_SKIPPED and room.n_used < n_rows:
+                passage = line.passages.popleft()
+                start = room.place(len(passage.tokens))
+                if start is None:
+                    left.append(passage)
+                else:
+                    taken.append((passage, start))
+                    line.n_left -= 1
+            line.passages.extendleft(reversed(left))
+            if len(taken) > n_before:
+                served.append(line)
+        self._note(served)
+        return taken
+
+    def _note(self, served: list[Line]) -> None:
+        for request_id, line in list(self._lines.items()):
+            line.n_passed = 0 if line in served else line.n_passed + 1
+            if not line.passages:
+                del self._lines[request_id]

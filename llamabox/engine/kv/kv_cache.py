@@ -1,0 +1,334 @@
+"""The ledger of the KV memory: which cells are resident in which slot.
+
+The ledger and the native memory change in one method or not at all; `check_integrity()` compares them.
+"""
+
+from __future__ import annotations
+
+from llamabox.engine.kv.copy_time import CopyTime
+from llamabox.engine.kv.history import History
+from llamabox.engine.kv.host_cache import HostCache, Kept, size
+from llamabox.engine.kv.prefix_index import Match, PrefixIndex
+from llamabox.engine.kv.put_off import PutOff
+from llamabox.engine.kv.reuse import Reuse, find_reuse
+from llamabox.engine.kv.slot import Slot, SlotState
+from llamabox.engine.seams import Memory
+from llamabox.errors import DecodeError
+
+MIN_COPY = 8
+"""Cells for which a copy between streams begins to pay."""
+
+WORTH_KEEPING = 64
+"""Cells that nobody else holds for which a state in host memory pays: it is written and read whole."""
+
+COPY_SHARE = 256
+"""A copy moves a whole stream: it pays for one part in so many of it. A cell is copied some 1,000 times as fast as
+computed (23 KB against 4.5 ms for a model of 135 M on a CPU; larger models and GPUs are further apart)."""
+
+
+class KVCache:
+    """All slots over one Memory. Owned by the engine's thread; every method that changes cells says so."""
+
+    def __init__(
+        self, memory: Memory, n_slots: int, n_ctx: int, host_budget: int = 0, copy_time: CopyTime | None = None
+    ) -> None:
+        """`host_budget`: bytes of host memory for what slots have to give up."""
+        self._memory = memory
+        self.copy_time = copy_time or CopyTime()
+        self._host = HostCache(host_budget)
+        self._clock = 0
+        self._worth_copying = 1 if memory.is_unified else max(MIN_COPY, n_ctx // COPY_SHARE)
+        self._put_off = PutOff()
+        self.n_ctx = n_ctx  # cells a slot may hold
+        self.slots = [Slot(i) for i in range(n_slots)]
+        self._index = PrefixIndex(self.slots)
+
+    @property
+    def can_shift(self) -> bool:
+        return self._memory.can_shift
+
+    @property
+    def is_unified(self) -> bool:
+        return self._memory.is_unified
+
+    def free_slots(self) -> list[Slot]:
+        """Free slots in the order in which to give them up: empty ones first, then the least recently used.
+
+        With separate streams those beside busy slots come before all: each gap between busy slots costs a step nearly
+        as much again (the rows behind it are another ubatch).
+        """
+        free = [slot for slot in self.slots if not slot.is_busy]
+        packed = not self._memory.is_unified
+        free.sort(key=lambda slot: (-self._busy_neighbours(slot) * packed, len(slot.resident) > 0, slot.last_used))
+        return free
+
+    def usage(self) -> tuple[int, int]:
+        """Cells in use, and those of the fullest slot.
+
+        Cells that slots share count once if all that is shared are prefixes of one prompt, and else as too few.
+        """
+        n_cells = [len(slot.resident) for slot in self.slots]
+        n_used = sum(n_cells)
+        if self._memory.is_unified:
+            n_shared = [slot.n_shared for slot in self.slots]
+            n_used -= sum(n_shared) - max(n_shared)
+        return n_used, max(n_cells)
+
+    def match(self, prompt: History, limit: int) -> Match:
+        """The longest usable resident prefix of `prompt`, up to `limit` cells. Changes nothing."""
+        return self._index.match(prompt, limit)
+
+    def best_reuse(self, slots: list[Slot], prompt: History, limit: int, n_least: int) -> Reuse | None:
+        """What of a prompt is best moved together in one of `slots`; None where nothing can. Changes nothing.
+
+        Only where cells can be moved, and not under a sliding window, which may have forgotten some in between.
+        """
+        if not self._memory.can_shift or self._memory.n_window or prompt.has_media:
+            return None
+        usable = [slot for slot in slots if not slot.resident.has_media and slot.resident.lora == prompt.lora]
+        found = [find_reuse(slot, prompt, limit, n_least) for slot in usable]
+        return max((reuse for reuse in found if reuse.runs), key=lambda reuse: reuse.n_cells, default=None)
+
+    def take_reuse(self, reuse: Reuse) -> int:
+        """Make the free slot busy with what `reuse` found in it, moved together. Returns how many cells it has."""
+        slot = reuse.slot
+        self.take(slot, len(slot.resident))
+        n_cells = reuse.n_prefix
+        for run in reuse.runs:
+            if run.n_gap and not self.shift(slot, n_cells, run.n_gap):
+                return 0
+            n_cells += run.n_cells
+        return self.truncate(slot, n_cells)
+
+    def take(self, slot: Slot, n_cells: int) -> int:
+        """Make the free `slot` busy, keeping its first `n_cells` cells. Returns how many it really kept."""
+        assert not slot.is_busy
+        if 2 * n_cells < len(slot.resident):
+            self._keep(slot)
+        slot.is_busy = True
+        self._touch(slot)
+        return self.truncate(slot, n_cells)
+
+    def kept(self, prompt: History, limit: int) -> Kept:
+        """What host memory holds of the beginning of `prompt`, up to `limit` cells. Changes nothing."""
+        if not len(self._host) or prompt.has_media:
+            return Kept()
+        return self._host.find(prompt.run(0, limit), prompt.lora, limit)
+
+    def n_bytes(self, kept: Kept) -> int:
+        """Of the state that would have to be copied."""
+        return len(self._host.get(kept.entry).native)
+
+    def take_kept(self, slot: Slot, kept: Kept) -> int:
+        """Make the free `slot` busy with cells from host memory. Returns how many it really got."""
+        state = self._host.get(kept.entry)
+        self._keep(slot)
+        self.restore(slot, state)
+        return self.take(slot, kept.n_cells)
+
+    def copy(self, source: Slot, target: Slot, n_cells: int) -> int:
+        """Make the free `target` busy with the first `n_cells` cells of `source`. Returns how many it really got.
+
+        None where computing them again is cheaper: with separate streams libllama copies the whole stream.
+        """
+        assert source is not target
+        self.take(target, 0)
+        if n_cells < self._worth_copying:
+            return 0
+        # Whole sequences only: separate KV streams cannot copy a part, and a part costs the same in a unified pool.
+        self._memory.seq_cp(source.slot_id, target.slot_id)
+        target.resident.append_from(source.resident, 0, len(source.resident))
+        target.n_exact = source.n_exact
+        n_kept = self.truncate(target, n_cells)
+        if not self._memory.is_unified:
+            self._put_off.copy(source.slot_id, target.slot_id)
+        else:
+            self._put_off.share(source.slot_id, target.slot_id)
+            target.n_shared = n_kept
+            source.n_shared = max(source.n_shared, n_kept)
+        self._touch(source)
+        return n_kept
+
+    def truncate(self, slot: Slot, n_cells: int) -> int:
+        """Forget all cells from `n_cells` on. Returns how many stay: none where the memory refuses to remove a part."""
+        n_cells = slot.resident.whole(min(n_cells, len(slot.resident)))
+        if n_cells < len(slot.resident) and not self._remove_tail(slot, n_cells):
+            n_cells = 0
+        if n_cells == 0:
+            self._memory.seq_rm(slot.slot_id, -1, -1)
+        self._index.lost(slot, n_cells)
+        slot.resident.truncate(n_cells)
+        slot.n_exact = min(slot.n_exact, n_cells)
+        slot.n_shared = min(slot.n_shared, n_cells)
+        return n_cells
+
+    def may_save(self, slot: Slot) -> bool:
+        """Whether the cells of `slot` are what the ledger says, also before the next decode."""
+        return self._put_off.may_read(slot.slot_id)
+
+    def may_restore(self, slot: Slot) -> bool:
+        """Whether a state may be put into `slot` before the next decode, which has yet to copy from it or to it."""
+        return self._put_off.may_write(slot.slot_id)
+
+    def carried_out(self) -> None:
+        """Note that a decode went through, and with it all that was put off until then."""
+        self._put_off.carried_out()
+
+    def computed(self, slot: Slot, history: History, stop: int) -> None:
+        """Note that a decode has put cells up to `stop` of `history` into the memory."""
+        was_exact = slot.n_exact == len(slot.resident)
+        slot.resident.append_from(history, len(slot.resident), stop)
+        if was_exact:
+            slot.n_exact = len(slot.resident)
+
+    def shift(self, slot: Slot, n_keep: int, n_discard: int) -> bool:
+        """Drop cells [n_keep, n_keep + n_discard), move later ones down.
+
+        False, and the slot empty, without room for it, and where the memory refuses to remove a part.
+        """
+        n_cells = len(slot.resident)
+        assert self._memory.can_shift
+        assert 0 < n_discard <= n_cells - n_keep
+        if slot.n_shared > n_keep + n_discard:
+            # Moving shared cells would move them for the other slot as well.
+            if not self._detach(slot):
+                self._forget(slot)
+                return False
+            slot.n_shared = 0
+        if not self._memory.seq_rm(slot.slot_id, n_keep, n_keep + n_discard):
+            self.clear(slot)
+            return False
+        self._put_off.move(slot.slot_id)
+        self._index.lost(slot, n_keep)
+        self._memory.seq_add(slot.slot_id, n_keep + n_discard, n_cells, -n_discard)
+        slot.resident.discard(n_keep, n_keep + n_discard)
+        slot.n_exact = min(slot.n_exact, n_keep)
+        slot.n_shared = min(slot.n_shared, n_keep)
+        return True
+
+    def release(self, slot: Slot) -> None:
+        """The sequence in `slot` has ended; its cells stay for others to start from.
+
+        Unless its cells are not what the ledger says yet, because it ended before the decode that they wait for.
+        """
+        slot.is_busy = False
+        if not self.may_save(slot):
+            self.clear(slot)
+        self._touch(slot)
+
+    def clear(self, slot: Slot) -> None:
+        """Forget all cells of `slot`, in the memory as well."""
+        self._memory.seq_rm(slot.slot_id, -1, -1)
+        self._forget(slot)
+
+    def state(self, slot: Slot) -> SlotState:
+        """A copy of all that `slot` holds, text only. Changes nothing."""
+        assert not slot.resident.has_media
+        assert self.may_save(slot) or not len(slot.resident)
+        n_bytes = self._memory.state_size(slot.slot_id)
+        native = self.copy_time.run(n_bytes, lambda: self._memory.state_get(slot.slot_id))
+        return SlotState(tuple(slot.resident.keys()), slot.n_exact, native, slot.resident.lora)
+
+    def restore(self, slot: Slot, state: SlotState) -> bool:
+        """Let the free `slot` hold `state`, which must be from this model. False, and the slot empty, if it cannot.
+
+        Costs a decode of one cell where `may_restore` is false.
+        """
+        assert not slot.is_busy
+        assert len(state.tokens) <= self.n_ctx
+        self.clear(slot)
+        if not self.may_restore(slot) and not self._carry_out(slot):
+            return False
+        if not self.copy_time.run(len(state.native), lambda: self._memory.state_set(slot.slot_id, state.native)):
+            return False
+        if self._memory.seq_pos_max(slot.slot_id) != len(state.tokens) - 1:
+            self.clear(slot)
+            return False
+        slot.resident = History(state.tokens, state.lora)
+        slot.n_exact = state.n_exact
+        self._touch(slot)
+        return True
+
+    def wipe(self) -> None:
+        """Forget the cells of all slots, which are free, and what else is left in the memory."""
+        assert not any(slot.is_busy for slot in self.slots)
+        self._memory.clear()
+        for slot in self.slots:
+            self._forget(slot)
+
+    def drop_free(self) -> int:
+        """Forget the cells of all free slots. Returns how many cells their ledgers held."""
+        n_dropped = 0
+        for slot in self.slots:
+            if not slot.is_busy and len(slot.resident):
+                self._keep(slot)
+                n_dropped += len(slot.resident)
+                self.clear(slot)
+        return n_dropped
+
+    def check_integrity(self) -> list[str]:
+        """Sentences about every slot whose ledger and native memory differ; empty when all is well."""
+        problems = []
+        for slot in self.slots:
+            expected = slot.resident.n_positions - 1
+            found = self._memory.seq_pos_max(slot.slot_id)
+            if found != expected:
+                problems.append(f"slot {slot.slot_id}: ledger ends at position {expected}, memory at {found}")
+            if not slot.n_shared <= len(slot.resident) <= self.n_ctx or slot.n_exact > len(slot.resident):
+                problems.append(
+                    f"slot {slot.slot_id}: {len(slot.resident)} cells, {slot.n_shared} shared, {slot.n_exact} exact"
+                )
+        return problems
+
+    def _keep(self, slot: Slot) -> None:
+        """Put what a slot is about to give up into host memory, if too much of it would be lost. Changes no cell."""
+        n_cells = len(slot.resident)
+        if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells or slot.resident.has_media:
+            return
+        n_elsewhere = max(self._index.n_shared(slot), self.kept(slot.resident, n_cells).n_cells)
+        if n_cells - n_elsewhere < WORTH_KEEPING or not self.may_save(slot):
+            return
+        n_bytes = self._memory.state_size(slot.slot_id)
+        if not self.copy_time.fits(n_bytes):
+            self.copy_time.may_fit_later(n_bytes)
+        elif self._host.make_room(size(n_cells, n_bytes)):
+            self._host.put(self.state(slot))
+
+    def _detach(self, slot: Slot) -> bool:
+        """Give `slot` cells of its own. False, and its native memory empty, where that cannot be."""
+        if not self.may_save(slot) and not self._carry_out(slot):
+            self._memory.seq_rm(slot.slot_id, -1, -1)
+            return False
+        return self._memory.seq_detach(slot.slot_id)
+
+    def _carry_out(self, slot: Slot) -> bool:
+        """Do now what was put off. A lone decode in `slot`: for what cannot be had otherwise."""
+        try:
+            self._memory.carry_out(slot.slot_id)
+        except DecodeError:
+            return False
+        self.carried_out()
+        return True
+
+    def _busy_neighbours(self, slot: Slot) -> int:
+        around = self.slots[max(0, slot.slot_id - 1) : slot.slot_id + 2]
+        return sum(other.is_busy for other in around)
+
+    def _remove_tail(self, slot: Slot, n_cells: int) -> bool:
+        position = slot.resident.position(n_cells)
+        if not self._memory.seq_rm(slot.slot_id, position, -1):
+            return False
+        window = self._memory.n_window
+        if window and n_cells:
+            # A sliding window may have forgotten cells that the next token would attend to.
+            return 0 <= self._memory.seq_pos_min(slot.slot_id) <= max(0, position - window)
+        return True
+
+    def _forget(self, slot: Slot) -> None:
+        self._index.lost(slot, 0)
+        slot.resident = History()
+        slot.n_exact = slot.n_shared = 0
+
+    def _touch(self, slot: Slot) -> None:
+        self._clock += 1
+        slot.last_used = self._clock

@@ -1,0 +1,77 @@
+"""Which resident cells a prompt can start from: the sequences of all slots, growing ones too, in radix trees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llamabox.engine.kv.history import History
+from llamabox.engine.kv.radix import RadixTree
+from llamabox.engine.kv.slot import Slot
+from llamabox.engine.request import LoraSet
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """`n_cells` leading cells of a prompt are resident in `slot`."""
+
+    slot: Slot | None = None
+    n_cells: int = 0
+
+
+class PrefixIndex:
+    """The exact cells of every slot, a tree for each LoRA set. Owned by the engine's thread.
+
+    Told at once of what a slot loses, and at the next lookup finds out by itself what it has gained: slots grow with
+    every token, lookups come with every request.
+    """
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._slots = slots
+        self._trees: dict[LoraSet, RadixTree] = {}
+        self._trees_of: dict[int, LoraSet] = {}  # in which a slot stands
+
+    def lost(self, slot: Slot, n_cells: int) -> None:
+        """All from `n_cells` on is about to go, or may be something else from now on."""
+        lora = self._trees_of.get(slot.slot_id)
+        if lora is None:
+            return
+        tree = self._trees[lora]
+        tree.cut(slot.slot_id, n_cells)
+        if not tree.length(slot.slot_id):
+            del self._trees_of[slot.slot_id]
+            if not len(tree):
+                del self._trees[lora]
+
+    def match(self, prompt: History, limit: int) -> Match:
+        """The slot that holds most of the prompt's beginning, at most `limit` cells; among equals a free slot wins.
+
+        Only cells that equal what a fresh evaluation would hold count: after a context shift those before the gap.
+        """
+        self._catch_up()
+        tree = self._trees.get(prompt.lora)
+        if tree is None:
+            return Match()
+        found = tree.find(prompt.run(0, limit), limit)
+        n_cells = prompt.whole(found.length)
+        if not n_cells:
+            return Match()
+        holders = [self._slots[slot_id] for slot_id in found.owners]
+        return Match(min(holders, key=lambda slot: (slot.is_busy, slot.slot_id)), n_cells)
+
+    def n_shared(self, slot: Slot) -> int:
+        """Leading exact cells of `slot` that another slot holds too."""
+        self._catch_up()
+        lora = self._trees_of.get(slot.slot_id)
+        return 0 if lora is None else self._trees[lora].n_shared(slot.slot_id)
+
+    def _catch_up(self) -> None:
+        for slot in self._slots:
+            if not slot.n_exact:
+                continue
+            lora = self._trees_of.setdefault(slot.slot_id, slot.resident.lora)
+            assert lora == slot.resident.lora, "a slot went over to other adapters without losing its cells"
+            tree = self._trees.setdefault(lora, RadixTree())
+            n_known = tree.length(slot.slot_id)
+            if n_known < slot.n_exact:
+                tree.extend(slot.slot_id, slot.resident.run(n_known, slot.n_exact))

@@ -1,0 +1,167 @@
+"""The queue in front of the slots: who gets which slot, and from which resident cells it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from llamabox.engine.kv.host_cache import Kept
+from llamabox.engine.kv.kv_cache import KVCache
+from llamabox.engine.kv.prefix_index import Match
+from llamabox.engine.kv.reuse import Reuse
+from llamabox.engine.kv.slot import Slot
+from llamabox.engine.scheduling.line import Line
+from llamabox.engine.sequence import Sequence, State
+
+WORTH_RESTORING = 32
+"""Cells that a sequence must gain from host memory, which moves a state whole."""
+
+WORTH_WAITING = 32
+"""Cells that a sequence must gain before it waits for another one to compute them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where the beginning of a prompt is: in a slot, in host memory, in pieces that would have to be moved."""
+
+    match: Match = field(default_factory=Match)
+    kept: Kept = field(default_factory=Kept)
+    reuse: Reuse | None = None
+
+    @property
+    def n_cells(self) -> int:
+        """Of the best of them."""
+        return max(self.match.n_cells, self.kept.n_cells, 0 if self.reuse is None else self.reuse.n_cells)
+
+
+class Admission:
+    """First come, first served, but nobody waits behind a sequence that itself waits for a slot or a prefix of its own.
+
+    A sequence starts from the longest resident prefix of its prompt, in whatever slot that is. When a running sequence
+    is still computing a longer common prefix, it waits for that and then copies it; a sibling (n > 1) always does.
+
+    Taking a slot over forgets what is in it behind the prefix, so at least the part `slot_similarity` of what it holds
+    must be of use; else, and always where it is 0, the least recently used slot gets a copy of the prefix.
+    """
+
+    def __init__(
+        self,
+        cache: KVCache,
+        slot_similarity: float,
+        n_least: int = 1,
+        on_start: Callable[[Sequence], None] | None = None,
+    ) -> None:
+        """`n_least`: cells of a prompt that are computed at the least, because its last row must not be alone.
+
+        `on_start` is shown each sequence that is about to get a slot, before what is in the slots changes.
+        """
+        self._cache = cache
+        self._n_least = n_least
+        self._on_start = on_start
+        self._similarity = slot_similarity
+        self._waiting = Line()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        self._waiting.add(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        self._waiting.remove(sequence)
+
+    def admit(self, running: list[Sequence]) -> list[Sequence]:
+        """Give free slots to waiting sequences. `running` is extended by those admitted, which are also returned."""
+        admitted: list[Sequence] = []
+        free = self._cache.free_slots() if self._waiting else []
+        for sequence in self._waiting.candidates(slot.slot_id for slot in free) if free else ():
+            mine = [slot for slot in free if sequence.id_slot in (-1, slot.slot_id)]
+            if not mine or not self._start(sequence, mine, running):
+                continue
+            self._waiting.remove(sequence)
+            running.append(sequence)
+            admitted.append(sequence)
+            free = self._cache.free_slots()
+        return admitted
+
+    def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
+        """Put `sequence` into one of the `free` slots. False when it had better wait."""
+        found = Found()
+        if sequence.params.cache_prompt:
+            # The last prompt token is always computed: its logits choose the first token.
+            limit = max(sequence.n_prompt - self._n_least, 0)
+            found = self._find(sequence, free, limit)
+            if _coming(sequence, running, limit) > found.n_cells:
+                return False
+            if _is_from_host(found):
+                n_bytes = self._cache.n_bytes(found.kept)
+                if not self._cache.copy_time.fits(n_bytes):
+                    if self._cache.copy_time.may_fit_later(n_bytes):
+                        return False
+                    found = replace(found, kept=Kept())
+        if self._on_start is not None:
+            self._on_start(sequence)
+        if _is_from_host(found):
+            slot = next(filter(self._cache.may_restore, free), free[0])
+            sequence.slot, sequence.n_cached = slot, self._cache.take_kept(slot, found.kept)
+        elif found.reuse is not None and found.reuse.n_cells > found.match.n_cells:
+            sequence.slot, sequence.n_cached = found.reuse.slot, self._cache.take_reuse(found.reuse)
+        else:
+            sequence.slot, sequence.n_cached = self._place(found.match, free)
+        sequence.state = State.RUNNING
+        return True
+
+    def _find(self, sequence: Sequence, free: list[Slot], limit: int) -> Found:
+        """What of the first `limit` cells of the prompt is there."""
+        return Found(
+            self._cache.match(sequence.cells, limit),
+            self._cache.kept(sequence.cells, limit),
+            self._reuse(sequence, free, limit),
+        )
+
+    def _place(self, match: Match, free: list[Slot]) -> tuple[Slot, int]:
+        """A slot of `free` that holds the matched cells, and how many it holds."""
+        oldest = free[0]
+        if match.slot is None:
+            return oldest, self._cache.take(oldest, 0)
+        if match.slot in free and (match.slot is oldest or self._is_similar(match.slot, match.n_cells)):
+            return match.slot, self._cache.take(match.slot, match.n_cells)
+        return oldest, self._cache.copy(match.slot, oldest, match.n_cells)
+
+    def _reuse(self, sequence: Sequence, free: list[Slot], limit: int) -> Reuse | None:
+        """What the prompt can take from one slot by moving cells, where the request allows that."""
+        params = sequence.params
+        # The choices of one request start from one evaluation, which must be exact to be shared.
+        if not params.n_cache_reuse or params.n > 1:
+            return None
+        reuse = self._cache.best_reuse(free, sequence.cells, limit, params.n_cache_reuse)
+        if reuse is None or not (reuse.slot is free[0] or self._is_similar(reuse.slot, reuse.n_cells)):
+            return None
+        return reuse
+
+    def _is_similar(self, slot: Slot, n_cells: int) -> bool:
+        return self._similarity > 0 and n_cells >= self._similarity * len(slot.resident)
+
+
+def _is_from_host(found: Found) -> bool:
+    """Whether host memory has most, and by enough."""
+    return found.kept.n_cells >= found.n_cells > found.match.n_cells + WORTH_RESTORING
+
+
+def _coming(sequence: Sequence, running: list[Sequence], limit: int) -> int:
+    """Of the first `limit` cells of the prompt, those that some running sequence is about to compute.
+
+    0 where they are not worth waiting for.
+    """
+    best = 0
+    for other in running:
+        if other.state is not State.RUNNING or not other.is_prefilling:
+            continue
+        if other.slot is None or other.slot.n_exact < other.n_computed:
+            continue  # it goes on from moved cells: what it computes is its own
+        common = min(other.cells.common_prefix(sequence.cells), limit)
+        gain = common - other.n_computed
+        is_sibling = other.request_id == sequence.request_id
+        if gain >= (1 if is_sibling else WORTH_WAITING):
+            best = max(best, common)
+    return best

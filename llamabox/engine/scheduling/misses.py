@@ -1,0 +1,36 @@
+"""Why a prompt is not found in the cache any further: a line for whoever wonders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from llamabox.engine.kv.slot import Slot
+from llamabox.engine.sequence import Sequence
+
+
+def explain(sequence: Sequence, slots: Iterable[Slot], piece: Callable[[int], bytes]) -> str:
+    """Of a sequence that is about to get a slot: where its prompt leaves what is in the slot that holds most of it.
+
+    `piece` gives the bytes of a token.
+    """
+    if not sequence.params.cache_prompt:
+        return "nothing is reused: cache_prompt is false"
+    full = [slot for slot in slots if len(slot.resident)]
+    if not full:
+        return "nothing is cached: all slots are empty"
+    alike = [slot for slot in full if slot.resident.lora == sequence.cells.lora]
+    if not alike:
+        return "nothing can be reused: all slots were computed with other LoRA adapters"
+    nearest = max(alike, key=lambda slot: min(slot.resident.common_prefix(sequence.cells), slot.n_exact))
+    common = nearest.resident.common_prefix(sequence.cells)
+    found = f"slot {nearest.slot_id} holds {common} of {sequence.n_prompt} prompt tokens"
+    if common > nearest.n_exact:
+        return f"{found}, but those behind the first {nearest.n_exact} come from a context shift"
+    if common in (len(nearest.resident), sequence.n_prompt):
+        return f"{found}, and none that differs"
+    held, asked = (_shown(cells.key(common), piece) for cells in (nearest.resident, sequence.cells))
+    return f"{found}: token {common} is {asked}, there it is {held}"
+
+
+def _shown(token: int, piece: Callable[[int], bytes]) -> str:
+    return "media" if token < 0 else f"{token} {piece(token).decode('utf-8', 'replace')!r}"

@@ -1,0 +1,1 @@
+"""Tokens to text: whole characters, stop strings, and indentation."""

@@ -1,0 +1,78 @@
+"""Tokens to text: whole characters only, stop strings never shown, nothing lost at the end."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass, field
+
+from llamabox.engine.text.indentation import Indentation
+from llamabox.engine.text.stop_strings import StopStrings
+
+
+@dataclass(slots=True)
+class Piece:
+    """What became sayable: `text` and the ids behind it. `stop_word` is set when a stop string has been completed.
+
+    `is_cut`: the text was to go on with a line that is not indented; it ends before that.
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    stop_word: str | None = None
+    is_cut: bool = False
+
+
+class Detokenizer:
+    """The text of one sequence. The sum of all pieces, with `flush()` last, is the whole text.
+
+    Bytes that are no UTF-8 become U+FFFD; a character that is still incomplete waits for its last byte. Text that may
+    be the beginning of a stop string waits until it is or is not (contract A.5).
+    """
+
+    __slots__ = ("_decoder", "_held", "_indentation", "_state", "_stop", "_waiting", "has_new_line")
+
+    def __init__(self, stop: StopStrings | None = None, n_indent: int = 0) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stop = stop or None
+        self._state = 0  # of the stop strings, behind the text so far
+        self._held = ""  # text that may begin a stop string
+        self._waiting: list[int] = []  # tokens whose bytes end inside a character
+        self._indentation = Indentation(n_indent)
+        self.has_new_line = False
+
+    def push(self, token: int, piece: bytes) -> Piece | None:
+        """Take the next token. None while its bytes end inside a character."""
+        self._waiting.append(token)
+        text = self._decoder.decode(piece)
+        if not text and self._decoder.getstate()[0]:
+            return None
+        tokens, self._waiting = self._waiting, []
+        if self._stop is None:
+            return self._say(text, tokens)
+        return self._release(self._stop, text, tokens)
+
+    def flush(self) -> Piece:
+        """The sequence has ended without a stop string: what was waiting is said now."""
+        text = self._held + self._decoder.decode(b"", final=True)
+        tokens, self._waiting = self._waiting, []
+        self._held = ""
+        return self._say(text, tokens)
+
+    def _release(self, stop: StopStrings, new: str, tokens: list[int]) -> Piece:
+        text, n_before = self._held + new, len(self._held)
+        self._state, found = stop.read(self._state, new)
+        if found is not None:
+            start, end = n_before + found[0], n_before + found[1]
+            self._held = ""
+            return self._say(text[:start], tokens, text[start:end])
+        said = len(text) - stop.n_held(self._state)
+        self._held = text[said:]
+        return self._say(text[:said], tokens)
+
+    def _say(self, text: str, tokens: list[int], stop_word: str | None = None) -> Piece:
+        end = self._indentation.find_end(text)
+        if end is not None:
+            text = text[:end]
+        if "\n" in text:
+            self.has_new_line = True
+        return Piece(text, tokens, stop_word, end is not None)

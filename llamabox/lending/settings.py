@@ -1,0 +1,49 @@
+"""What the RPC server tells the processes that it starts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from llamabox.lending.config import RpcConfig
+
+READY = b"\n"
+"""What such a process sends once it can take a client. Anything else is an error as JSON, see `errors.to_wire`."""
+
+
+BEAT = b"."
+"""What it sends again and again while it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The part of `RpcConfig` that they act on."""
+
+    main_gpu: int
+    reserve: int
+    n_threads: int
+    cache: str | None
+    cache_size: int
+    hang_timeout: float
+    native: str | None
+
+    @classmethod
+    def of(cls, config: RpcConfig) -> Settings:
+        return cls(
+            main_gpu=config.main_gpu,
+            reserve=config.reserve,
+            n_threads=config.n_threads,
+            cache=config.cache,
+            cache_size=config.cache_size,
+            hang_timeout=config.hang_timeout,
+            native=config.native,
+        )
+
+    @classmethod
+    def of_text(cls, text: str) -> Settings:
+        """The inverse of `text`."""
+        return cls(**json.loads(text))
+
+    @property
+    def text(self) -> str:
+        return json.dumps(asdict(self))

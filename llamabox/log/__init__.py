@@ -1,0 +1,1 @@
+"""What a process says: its log, and what it prints for people."""

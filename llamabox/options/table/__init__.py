@@ -1,0 +1,1 @@
+"""Every option, one file a group. llamabox.options puts them together."""

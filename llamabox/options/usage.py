@@ -1,0 +1,84 @@
+"""What a person reads about the options: `--help` and the README's tables, both from the table in options.py."""
+
+from __future__ import annotations
+
+from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.imaging.config import ImageConfig
+from llamabox.lending.config import RpcConfig
+from llamabox.options import OPTIONS, Option
+from llamabox.server.config import ServerConfig
+from llamabox.wire.text_config import TextConfig
+
+MARGIN = 33
+"""Column at which the texts of `--help` begin."""
+
+
+def help_text() -> str:
+    """The whole of `--help`."""
+    lines = [
+        "usage: llamabox [options]",
+        "       python -m llamabox [options]",
+        "       llamabox bench [options]    measures a running server; bench --help tells how",
+        "       llamabox health [options]   asks a running server how it is: with its options, or those of process 1",
+    ]
+    for group in dict.fromkeys(option.group for option in OPTIONS):
+        lines += ["", f"{group}:", ""]
+        for option in OPTIONS:
+            if option.group == group:
+                lines += _help_lines(option)
+    return "\n".join(lines) + "\n"
+
+
+def readme_table() -> str:
+    """The README's section on options: a Markdown table a group."""
+    lines: list[str] = []
+    for group in dict.fromkeys(option.group for option in OPTIONS):
+        lines += [f"### {group}", "", "| option | meaning | default | environment |", "| --- | --- | --- | --- |"]
+        for option in OPTIONS:
+            if option.group == group:
+                flags = ", ".join(f"`{flag}`" for flag in option.flags) + (
+                    f" `{option.metavar}`" if option.metavar else ""
+                )
+                env = f"`{option.env}`" if option.env else ""
+                cells = (flags, option.help, _default(option), env)
+                lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _help_lines(option: Option) -> list[str]:
+    short = [flag for flag in option.flags if not flag.startswith("--")]
+    long = [flag for flag in option.flags if flag.startswith("--")]
+    start = f"  {short[0] + ',' if short and long else ''.join(short):<6} "
+    head = (start + ", ".join(long) + (f" {option.metavar}" if option.metavar else "")).rstrip()
+    text = option.help
+    default = _default(option)
+    notes = ([f"default: {default}"] if default else []) + ([f"env: {option.env}"] if option.env else [])
+    if notes:
+        text += f" ({'; '.join(notes)})"
+    if len(head) >= MARGIN:
+        return [head, " " * MARGIN + text]
+    return [head.ljust(MARGIN) + text]
+
+
+def _default(option: Option) -> str:
+    """The default as text: that of the field behind the option unless the table words it."""
+    if option.default is not None:
+        return option.default
+    owner, _, name = option.dest.partition(".")
+    defaults = {
+        "text": TextConfig(model=""),
+        "server": ServerConfig(),
+        "generation": GenerationParams(),
+        "sampling": SamplingParams(),
+        "image": ImageConfig(model=""),
+        "rpc": RpcConfig(),
+    }
+    value = getattr(defaults[owner], name)
+    if isinstance(value, tuple):
+        return (";" if name == "samplers" else ",").join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    print(readme_table(), end="")

@@ -1,0 +1,107 @@
+"""GET /v1/models, /v1/models/{id} and the same without /v1: the one model there is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llamabox.errors import NotFound
+from llamabox.server.config import ServerConfig
+from llamabox.server.fields.generation import MAX_MODEL_NAME, aliases, model_name
+from llamabox.server.http.json import JsonResponse
+from llamabox.server.services import Services, TextServices, services_of
+from llamabox.wire.text_config import ModelInfo
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+Describe = Callable[[Request], dict[str, Any]]
+"""OpenAI's list of models, with their facts in `meta`, and Ollama's."""
+
+
+def listed(describe: Describe) -> Endpoint:
+    """The list."""
+
+    async def endpoint(request: Request) -> Response:
+        return JsonResponse(describe(request))
+
+    return endpoint
+
+
+def found(describe: Describe) -> Endpoint:
+    """The entry of the model that the path names, by its id or an alias, slashes included. NotFound for any other."""
+
+    async def endpoint(request: Request) -> Response:
+        name = request.path_params["model"]
+        for entry in describe(request)["data"]:
+            if name in (entry["id"], *entry["aliases"]):
+                return JsonResponse(entry)
+        raise NotFound(f"there is no model {name[:MAX_MODEL_NAME]!r}; GET /v1/models lists what is there")
+
+    return endpoint
+
+
+def models(request: Request) -> dict[str, Any]:
+    """Of a server with a language model."""
+    services = services_of(request, TextServices)
+    info = services.model()
+    name = model_name(services.config, info)
+    facts = {
+        "vocab_type": info.vocab_type,
+        "n_vocab": info.n_vocab,
+        "n_ctx": info.n_ctx,
+        "n_ctx_train": info.n_ctx_train,
+        "n_embd": info.n_embd,
+        "n_params": info.n_params,
+        "size": info.size,
+        "ftype": info.ftype,
+        **({"split": info.split} if info.split else {}),
+    }
+    shown = as_ollama(name, capabilities(services.config, info), info.ftype)
+    return {"object": "list", "data": [as_openai(services, name, facts)], "models": [shown]}
+
+
+def as_openai(services: Services, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """As OpenAI lists it, with the model's facts in `meta`."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": services.created,
+        "owned_by": "llama-box",
+        "aliases": aliases(services.config),
+        "tags": [],
+        "meta": facts,
+    }
+
+
+def capabilities(config: ServerConfig, info: ModelInfo) -> list[str]:
+    """What can be asked of the model."""
+    able = {"completion": info.generates, "embedding": config.enable_embeddings, "rerank": config.enable_rerank}
+    return [name for name, is_there in able.items() if is_there]
+
+
+def as_ollama(name: str, able: list[str], quantization: str) -> dict[str, Any]:
+    """As llama-server lists it for clients that were made for Ollama; what neither knows is empty."""
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": "",
+        "size": "",
+        "digest": "",
+        "type": "model",
+        "description": "",
+        "tags": [""],
+        "capabilities": able,
+        "parameters": "",
+        "details": {
+            "parent_model": "",
+            "format": "gguf",
+            "family": "",
+            "families": [""],
+            "parameter_size": "",
+            "quantization_level": quantization,
+        },
+    }

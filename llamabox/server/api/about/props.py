@@ -1,0 +1,45 @@
+"""GET /props: what a client may want to know before it asks; the seed's flat settings and llama-server's in one."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llamabox.errors import NotSupported
+from llamabox.server.fields.generation import Dialect, model_name, parse_options
+from llamabox.server.generation.settings import settings_object
+from llamabox.server.http.json import JsonResponse
+from llamabox.server.services import TextServices, services_of
+
+
+async def props(request: Request) -> Response:
+    """Contract 2.4."""
+    services = services_of(request, TextServices)
+    info = services.model()
+    settings = settings_object(parse_options({}, services.config, info, Dialect.NATIVE), info)
+    embeds = {"pooling": info.pooling} if services.config.enable_embeddings else {}
+    return JsonResponse(
+        {
+            "default_generation_settings": {**settings, "params": settings, "n_ctx": info.n_ctx},
+            "total_slots": info.n_slots,
+            "model_alias": model_name(services.config, info),
+            "model_ftype": info.ftype,
+            "model_path": info.path,
+            "modalities": {"vision": False, "audio": False, "video": False},
+            "endpoint_slots": services.config.enable_slots,
+            "endpoint_props": False,
+            "endpoint_metrics": services.config.enable_metrics,
+            "chat_template": services.templates.source(info),
+            "bos_token": info.bos_token,
+            "eos_token": info.eos_token,
+            "build_info": info.build,
+            "is_sleeping": False,
+            "cors_proxy_enabled": False,
+            **embeds,
+        }
+    )
+
+
+async def set_props(request: Request) -> Response:
+    """Nothing can be changed at run time."""
+    raise NotSupported("This server does not change its properties at run time: POST /props is not supported")

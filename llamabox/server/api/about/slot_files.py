@@ -1,0 +1,87 @@
+"""POST /slots/{id}?action=save|restore|erase, with `--slots` and `--slot-save-path`."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llamabox.errors import InvalidRequest, NotSupported
+from llamabox.server.http.endpoint import Exchange
+from llamabox.server.http.json import JsonResponse
+from llamabox.wire.codec import path_text
+
+MAX_NAME = 255
+FORBIDDEN = frozenset('/\\:*?"<>|')
+LOOK_ALIKES = frozenset("\uff0e\u2044\u2215\u2216\u29f5\u29f8\u29f9\ufffd\ufeff")
+"""The wide full stop, slashes without a plain form that may be taken for real ones, and the marks of broken text."""
+
+
+async def slot_action(exchange: Exchange) -> Response:
+    """Waits until the slot is idle, then saves, restores or erases it (contract 2.6)."""
+    config = exchange.services.config
+    if not config.enable_slots or config.slot_save_path is None:
+        raise NotSupported("This server does not support slots actions. Start it with `--slots` and `--slot-save-path`")
+    request = Request(exchange.scope)
+    id_slot = _slot_id(request.path_params["id_slot"], exchange.info.n_slots)
+    action = request.query_params.get("action", "")
+    if action not in ("save", "restore", "erase"):
+        raise InvalidRequest("Invalid action: it is save, restore or erase", field="action")
+    arguments: dict[str, Any] = {"id_slot": id_slot}
+    value: dict[str, Any] = {"id_slot": id_slot}
+    if action != "erase":
+        filename = exchange.body.get("filename")
+        arguments["path"] = path_text(slot_path(Path(config.slot_save_path), filename))
+        value["filename"] = filename
+    answer = await exchange.services.client.call(f"slot_{action}", **arguments)
+    milliseconds = answer.pop("ms", None)
+    value |= answer
+    if milliseconds is not None:
+        value["timings"] = {f"{action}_ms": milliseconds}
+    return JsonResponse(value)
+
+
+def slot_path(folder: Path, filename: object) -> Path:
+    """The file in `folder`; InvalidRequest for a name that is none or that leads out of the folder."""
+    if not isinstance(filename, str):
+        raise InvalidRequest("Field 'filename': must be provided as a string", field="filename")
+    if not is_filename(filename):
+        raise InvalidRequest("Invalid filename: a plain name without separators is needed", field="filename")
+    path = folder / filename
+    if os.path.realpath(path) != os.path.join(os.path.realpath(folder), filename):
+        raise InvalidRequest("Invalid filename: it is a link", field="filename")
+    return path
+
+
+def is_filename(name: str) -> bool:
+    """The rules of contract 2.6, which the plain form of wide and small letters must keep too: U+FF0F is a slash.
+
+    Nor does it begin with a full stop: hidden files are others', or our own that are still being written.
+    """
+    try:
+        n_bytes = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+    return 1 <= n_bytes <= MAX_NAME and _is_plain(name) and _is_plain(unicodedata.normalize("NFKC", name))
+
+
+def _is_plain(name: str) -> bool:
+    return (
+        name == name.strip(" ")
+        and not name.startswith(".")
+        and not name.endswith(".")
+        and ".." not in name
+        and not FORBIDDEN & set(name)
+        and not LOOK_ALIKES & set(name)
+        and not any(unicodedata.category(character) == "Cc" for character in name)
+    )
+
+
+def _slot_id(text: str, n_slots: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) < n_slots and len(text) < 9):
+        raise InvalidRequest(f"Invalid slot ID: it is from 0 to {n_slots - 1}", field="id_slot")
+    return int(text)

@@ -1,0 +1,83 @@
+"""POST /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.responses import Response
+
+from llamabox.errors import BodyTooLarge
+from llamabox.server.fields import numbers
+from llamabox.server.fields.numbers import wrong
+from llamabox.server.fields.prompt import Prompt, check_tokens
+from llamabox.server.http.beside import beside, n_values
+from llamabox.server.http.endpoint import Exchange
+from llamabox.server.http.json import JsonArray, JsonResponse, dumps
+from llamabox.server.seams import TextService
+
+MAX_TEXT = 4 << 20
+"""Bytes of text to tokenise in one go: the worker's reader does it while streams run beside it."""
+
+MAX_TOKENS = 1 << 20
+
+PIECES = 4096
+"""Tokens of which the worker is asked for the pieces at once."""
+
+
+async def tokenize(exchange: Exchange) -> Response:
+    """`{"tokens": [ids]}`, or ids with their pieces."""
+    body, client = exchange.body, exchange.services.client
+    options = {"add_special": False, "parse_special": True, "with_pieces": False}
+    for field in options:
+        if field in body:
+            options[field] = numbers.boolean(field, body[field])
+    with_pieces = options.pop("with_pieces")
+    content = await beside(n_values(body.get("content")), _parse_content, body, exchange.info.n_vocab)
+    reply = await client.call("tokenize", content=content, **options)
+    if not with_pieces:
+        return JsonResponse(reply)
+    return JsonArray(_with_pieces(client, reply["tokens"]), head=b'{"tokens":[', tail=b"]}")
+
+
+async def _with_pieces(client: TextService, tokens: list[int]) -> AsyncIterator[bytes]:
+    """A part after the other: a million objects in one message would hold up everybody at both of its ends."""
+    for start in range(0, len(tokens), PIECES):
+        part = tokens[start : start + PIECES]
+        pieces = (await client.call("pieces", tokens=part))["pieces"]
+        yield dumps([{"id": token, "piece": piece} for token, piece in zip(part, pieces, strict=True)])[1:-1]
+
+
+async def detokenize(exchange: Exchange) -> Response:
+    """`{"content": text}`."""
+    n = n_values(exchange.body.get("tokens"))
+    tokens = await beside(n, _parse_tokens, exchange.body, exchange.info.n_vocab)
+    return JsonResponse(await exchange.services.client.call("detokenize", tokens=tokens))
+
+
+def _parse_tokens(body: dict[str, Any], n_vocab: int) -> list[int]:
+    tokens = body.get("tokens")
+    if not isinstance(tokens, list):
+        raise wrong("tokens", "must be provided as an array of token ids")
+    _check_count("tokens", tokens)
+    for token in tokens:
+        check_tokens("tokens", token, n_vocab)
+    return tokens
+
+
+def _parse_content(body: dict[str, Any], n_vocab: int) -> Prompt:
+    if "content" not in body:
+        raise wrong("content", "must be provided: a string, or an array of strings and token ids")
+    content = body["content"] if isinstance(body["content"], list) else [numbers.string("content", body["content"])]
+    _check_count("content", content)
+    for item in content:
+        if not isinstance(item, str):
+            check_tokens("content", item, n_vocab)
+    if sum(len(item.encode()) for item in content if isinstance(item, str)) > MAX_TEXT:
+        raise BodyTooLarge(f"Field 'content': at most {MAX_TEXT} bytes of text can be tokenised at once")
+    return content
+
+
+def _check_count(field: str, items: list[Any]) -> None:
+    if len(items) > MAX_TOKENS:
+        raise BodyTooLarge(f"Field '{field}': must have at most {MAX_TOKENS} entries, not {len(items)}")

@@ -1,0 +1,132 @@
+"""POST /v1/embeddings, /embeddings and /embedding, with `--embeddings` or `--rerank` (contract 2.13)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llamabox.engine.events import Vector
+from llamabox.errors import InvalidRequest, NotSupported, ServerFault
+from llamabox.server.api.embeddings.inputs import n_inputs, parse_inputs
+from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
+from llamabox.server.fields import numbers
+from llamabox.server.fields.generation import parse_model
+from llamabox.server.fields.numbers import describe, wrong
+from llamabox.server.fields.prompt import Prompt
+from llamabox.server.http.beside import beside
+from llamabox.server.http.endpoint import Exchange
+from llamabox.server.http.json import dumps
+from llamabox.wire.text_config import ModelInfo
+
+UNPOOLED = "none"
+RANK = "rank"
+MAX_NORM = 1000
+ITEM_PAUSE = 256
+"""Inputs written in one go, before others get their turn on the event loop."""
+
+Write = Callable[[int, Rows], bytes]
+"""An input's place and its vectors, as an item of the reply."""
+
+
+async def openai_embeddings(exchange: Exchange) -> Response:
+    """OpenAI's list of one vector for each input."""
+    check_enabled(exchange)
+    if exchange.info.pooling == UNPOOLED:
+        raise InvalidRequest(
+            "this server makes a vector for each token (--pooling none), which this route has no form for; "
+            "POST /embeddings has, or start it with another pooling"
+        )
+    form = parse_format(exchange.body, exchange.info)
+    model = parse_model(exchange.body, exchange.services.config, exchange.info)
+    inputs = await beside(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
+    tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
+
+    def write(index: int, rows: Rows) -> bytes:
+        return b'{"object":"embedding","index":%d,"embedding":%b' % (index, form.dumps(rows[0])) + tail
+
+    items, n_tokens = await embed(exchange, inputs, form, write)
+    head = {"object": "list", "model": model, "created": exchange.services.created}
+    usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+    return JsonPieces([dumps(head)[:-1] + b',"data":[', *items, b'],"usage":' + dumps(usage) + b"}"])
+
+
+async def embeddings(exchange: Exchange) -> Response:
+    """llama.cpp's array, with a list of vectors for each input: one, or without pooling one for each token."""
+    check_enabled(exchange)
+    form = parse_format(exchange.body, exchange.info)
+    inputs = await beside(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
+    tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
+
+    def write(index: int, rows: Rows) -> bytes:
+        return b'{"index":%d,"embedding":[%b]' % (index, b",".join(map(form.dumps, rows))) + tail
+
+    items, _ = await embed(exchange, inputs, form, write)
+    return JsonPieces([b"[", *items, b"]"])
+
+
+def check_enabled(exchange: Exchange) -> None:
+    """Raises NotSupported where the flag is off."""
+    if not exchange.services.config.enable_embeddings:
+        raise NotSupported("This server does not support embeddings. Start it with `--embeddings`")
+
+
+def parse_format(body: dict[str, Any], info: ModelInfo) -> VectorFormat:
+    """`encoding_format`, `dimensions` and `embd_normalize`; tokens' vectors and scores stay as they are by default."""
+    encoding = body.get("encoding_format", "float")
+    if encoding not in ("float", "base64"):
+        raise wrong("encoding_format", f'must be "float" or "base64", not {describe(encoding)}')
+    norm = -1 if info.pooling in (UNPOOLED, RANK) else 2  # a reranker's score would become 1 or -1
+    if "embd_normalize" in body:
+        norm = numbers.integer("embd_normalize", body["embd_normalize"], -1, MAX_NORM)
+    n_floats = info.n_vector
+    if "dimensions" in body:
+        n_floats = numbers.integer("dimensions", body["dimensions"], 1, info.n_vector)
+    return VectorFormat(norm, n_floats, encoding == "base64")
+
+
+async def embed(exchange: Exchange, inputs: list[Prompt], form: VectorFormat, write: Write) -> tuple[list[bytes], int]:
+    """Each input's item, with the comma between two of them, and the number of tokens in all.
+
+    Written as the vectors come, so that many do not hold up the event loop, nor lie around in two forms at once.
+    """
+    items = [b""] * len(inputs)
+    n_tokens = 0
+    async with exchange.services.client.embed(inputs) as embedding:
+        async for vectors in embedding:
+            for vector in vectors:
+                comma = b"," if vector.index else b""
+                items[vector.index] = comma + write(vector.index, finite_rows(vector, form, exchange.info.n_vector))
+                n_tokens += vector.n_tokens
+            await asyncio.sleep(0)
+    return items, n_tokens
+
+
+def finite_rows(vector: Vector, form: VectorFormat, n_floats: int) -> Rows:
+    """The vectors of one input as they are to be sent. Raises ServerFault for NaN and infinity, which JSON lacks."""
+    rows = form.rows(vector.data, n_floats)
+    if not np.isfinite(rows).all():
+        raise ServerFault(f"the model gave no numbers for input {vector.index}")
+    return rows
+
+
+class JsonPieces(Response):
+    """A JSON reply of many pieces, which are sent one by one: together they may be hundreds of megabytes."""
+
+    media_type = "application/json; charset=utf-8"
+
+    def __init__(self, pieces: list[bytes], headers: Mapping[str, str] | None = None) -> None:
+        size = sum(map(len, pieces))
+        super().__init__(b"", headers={**(headers or {}), "content-length": str(size)})
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self._pieces), ITEM_PAUSE):
+            body = b"".join(self._pieces[start : start + ITEM_PAUSE])
+            more = start + ITEM_PAUSE < len(self._pieces)
+            await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -1,0 +1,1 @@
+"""OpenAI's image routes, and what a server that draws tells of itself."""

@@ -1,0 +1,263 @@
+"""The fields of an image request into a job and how its answer is to look. Every number is checked here."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from llamabox.body import present
+from llamabox.engine.request import RANDOM_SEED
+from llamabox.imaging.config import ImageModelInfo
+from llamabox.imaging.job import ImageJob
+from llamabox.server.fields import numbers, unsupported
+from llamabox.server.fields.generation import parse_model, parse_ping
+from llamabox.server.fields.lora import parse_lora
+from llamabox.server.fields.numbers import describe, wrong
+from llamabox.server.services import ImageServices
+
+SAMPLER = ("sampler", "sample_method")
+SCHEDULE = ("schedule", "schedule_method", "scheduler")
+STEPS = ("sample_steps", "sampling_steps", "steps")
+NEGATIVE = ("negative_prompt", "negative_sampler")
+SLG_LAYERS = ("slg_skip_layers", "slg_layers")
+"""Names of one thing, of which the first that is there counts. `negative_sampler` is llama-box's own."""
+
+LITERAL = frozenset(
+    {"n", "seed", "cfg_scale", "guidance", "strength", "eta", "clip_skip", "slg_scale", "slg_start", "slg_end"}
+    | {"control_strength", "control_canny", "stream", "stream_options", "sse_ping_interval", "partial_images", "lora"}
+    | {*STEPS, *SLG_LAYERS}
+)
+"""What a form's text stands for as JSON would have it; everything else is text."""
+
+FREE_TEXT = frozenset({"prompt", "user"})
+"""Where a form's `null` is a word."""
+
+OPTIONS = "stream_options"
+
+SMALLEST = 256
+"""Pixels of either side; the worker draws more where a model needs a round number, and cuts it off."""
+
+MAX_STEPS = 500
+MAX_PROMPT = 32_000
+"""Characters, of the negative prompt as well."""
+
+MAX_SCALE = 100.0
+MAX_LAYERS = 64
+HD_STEPS = 10
+PING_SECONDS = 5.0
+"""Of silence at most: a step may take minutes, and proxies cut what says nothing."""
+
+SMALLEST_CHUNK, USUAL_CHUNK = 1024, 4096
+
+PREVIEWS = {"faster": "fast", True: "full", False: "none"}
+QUALITIES = dict.fromkeys(("auto", "low", "medium", "standard"), "") | dict.fromkeys(
+    ("high", "xhigh", "max", "hd"), "low quality"
+)
+STYLES = {"vivid": "not vivid", "natural": "unnatural"}
+"""And what is added to the negative prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions:
+    """A parsed request without its pictures."""
+
+    job: ImageJob
+    model: str  # to be shown in the reply
+    stream: bool
+    include_usage: bool
+    for_openai: bool  # chunks bear the fields of OpenAI's events as well
+    chunk_size: int  # characters of a picture in a chunk; 0: all
+    n_previews: int | None  # of each image at most; None: one a step
+    ping_interval: float  # seconds; 0: no pings
+
+
+def from_form(form: Mapping[str, str]) -> dict[str, Any]:
+    """A form's texts as the JSON they stand for, without what is empty or `null`.
+
+    `stream_options` may be JSON, or a field each: `stream_options[preview]` or `stream_options_preview`.
+    """
+    fields: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for name, text in form.items():
+        if text in ("", "null") and name not in FREE_TEXT:
+            continue
+        inner = re.fullmatch(rf"{OPTIONS}(?:_(\w+)|\[(\w+)\])", name)
+        if inner is not None:
+            options[inner[1] or inner[2]] = _literal(text)
+        else:
+            fields[name] = _literal(text) if name in LITERAL else text
+    if options:
+        fields.setdefault(OPTIONS, options)
+    return fields
+
+
+def parse_image_options(body: dict[str, Any], services: ImageServices) -> ImageOptions:
+    """`body` is without nulls. Raises InvalidRequest naming the first field that is wrong."""
+    unsupported.refuse(body, unsupported.IMAGES)
+    if "prompt" not in body:
+        raise wrong("prompt", '"prompt" must be provided')
+    options = _object(body, OPTIONS)
+    stream = numbers.boolean("stream", body.get("stream", False))
+    n_partial = _whole(body, "partial_images", 0, 3, 0)
+    preview = _parse_preview(options)
+    if n_partial and preview == "none":
+        preview = "fast"
+    else:
+        n_partial = 0
+    info = services.model()
+    if preview != "none" and not info.can_preview:
+        raise wrong("partial_images" if n_partial else "stream_options.preview", "this server cannot make previews")
+    chunked = numbers.boolean("stream_options.chunk_result", options.get("chunk_result", False))
+    chunk_size = numbers.integer(
+        "stream_options.chunk_size", options.get("chunk_size", USUAL_CHUNK), SMALLEST_CHUNK, numbers.INT32_MAX
+    )
+    interval = parse_ping(body, services.config)
+    return ImageOptions(
+        job=_parse_job(body, services, info, preview if stream else "none"),
+        model=parse_model(body, services.config, info),
+        stream=stream,
+        include_usage=numbers.boolean("stream_options.include_usage", options.get("include_usage", True)),
+        for_openai=OPTIONS not in body,
+        chunk_size=chunk_size if chunked else 0,
+        n_previews=n_partial or None,
+        ping_interval=interval if "sse_ping_interval" in body else min(interval, PING_SECONDS),
+    )
+
+
+def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelInfo, preview: str) -> ImageJob:
+    width, height = _parse_size(body, services, info)
+    n = _whole(body, "n", 1, services.images.max_batch, 1)
+    sampler = _name_of(body, SAMPLER, info.samplers)
+    # With a sampler a request is of the form that has neither (contract 2.16).
+    quality = _choice(body, "quality", QUALITIES) if "quality" in body else ""
+    style = _choice(body, "style", STYLES) if "style" in body else ""
+    extra = [] if sampler else [words for words in (quality, style) if words]
+    negative = _text(body, next((name for name in NEGATIVE if name in body), NEGATIVE[0]))
+    return ImageJob(
+        request_id=services.next_request_id(),
+        prompt=_text(body, "prompt"),
+        negative_prompt=" and ".join(words for words in (negative, *extra) if words),
+        n=n,
+        width=width,
+        height=height,
+        seed=_parse_seed(body, services),
+        sampler=sampler,
+        schedule=_name_of(body, SCHEDULE, list(dict.fromkeys(["default", *info.schedules]))),
+        steps=_first_whole(body, STEPS, 1, MAX_STEPS),
+        extra_steps=HD_STEPS if quality and not sampler else 0,
+        cfg_scale=_number(body, "cfg_scale", 1.0, MAX_SCALE),
+        guidance=_number(body, "guidance", 0.0, MAX_SCALE),
+        strength=_number(body, "strength", 0.0, 1.0),
+        eta=_number(body, "eta", 0.0, 1.0),
+        clip_skip=_first_whole(body, ("clip_skip",), 1, 12),
+        slg_scale=_number(body, "slg_scale", 0.0, MAX_SCALE),
+        slg_start=_number(body, "slg_start", 0.0, 1.0),
+        slg_end=_number(body, "slg_end", 0.0, 1.0),
+        slg_layers=_parse_layers(body),
+        control_strength=_number(body, "control_strength", 0.0, 1.0),
+        control_canny=numbers.boolean("control_canny", body["control_canny"]) if "control_canny" in body else None,
+        lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else services.config.defaults.lora,
+        preview=preview,
+    )
+
+
+def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelInfo) -> tuple[int, int]:
+    """Width and height in pixels; the model's own where the request does not say."""
+    largest = (services.images.max_width, services.images.max_height)
+    usual = (info.width, info.height)
+    text = numbers.string("size", body.get("size", "auto"))
+    if text == "auto":
+        width, height = map(min, usual, largest)
+        return width, height
+    found = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
+    if found is None:
+        raise wrong("size", f"must be a width and a height in pixels, as 512x512, not {describe(text)}")
+    sides = int(found[1]), int(found[2])
+    for what, side, most in zip(("width", "height"), sides, largest, strict=True):
+        if not SMALLEST <= side <= most:
+            raise wrong("size", f"the {what} must be between {SMALLEST} and {most}, not {side}")
+    return sides
+
+
+def _parse_seed(body: dict[str, Any], services: ImageServices) -> int:
+    """Of the first image; drawn here where neither request nor command line have one."""
+    default = services.config.defaults.sampling.seed
+    seed = numbers.seed("seed", body["seed"]) if "seed" in body else default
+    return secrets.randbelow(2**31) if seed == RANDOM_SEED else seed
+
+
+def _parse_preview(options: dict[str, Any]) -> str:
+    value = options.get("preview", False)
+    if not isinstance(value, bool) and value != "faster":
+        raise wrong("stream_options.preview", f'must be true, false or "faster", not {describe(value)}')
+    return PREVIEWS[value]
+
+
+def _parse_layers(body: dict[str, Any]) -> tuple[int, ...]:
+    name = next((name for name in SLG_LAYERS if name in body), None)
+    if name is None:
+        return ()
+    value = body[name]
+    if not isinstance(value, list) or len(value) > MAX_LAYERS:
+        raise wrong(name, f"must be an array of at most {MAX_LAYERS} numbers of layers")
+    return tuple(numbers.integer(f"{name}[{i}]", layer, 0, 1000) for i, layer in enumerate(value))
+
+
+def _name_of(body: dict[str, Any], names: tuple[str, ...], known: list[str]) -> str | None:
+    """None where there is none."""
+    name = next((name for name in names if body.get(name)), None)
+    if name is None:
+        return None
+    value = numbers.string(name, body[name]).lower()
+    if value not in known:
+        raise wrong(name, f"must be one of {', '.join(known)}, not {describe(body[name])}")
+    return value
+
+
+def _choice(body: dict[str, Any], field: str, known: dict[str, str]) -> str:
+    value = numbers.string(field, body[field])
+    if value not in known:
+        raise wrong(field, f"must be {' or '.join(known)}, not {describe(value)}")
+    return known[value]
+
+
+def _text(body: dict[str, Any], field: str) -> str:
+    text = numbers.string(field, body.get(field, ""))
+    if len(text) > MAX_PROMPT:
+        raise wrong(field, f"must have at most {MAX_PROMPT} characters, not {len(text)}")
+    if "\0" in text:
+        raise wrong(field, "must not contain the character U+0000")
+    return text
+
+
+def _object(body: dict[str, Any], field: str) -> dict[str, Any]:
+    value = body.get(field, {})
+    if not isinstance(value, dict):
+        raise wrong(field, f"must be an object, not {describe(value)}")
+    return present(value)
+
+
+def _whole(body: dict[str, Any], field: str, low: int, high: int, default: int) -> int:
+    return numbers.integer(field, body[field], low, high) if field in body else default
+
+
+def _first_whole(body: dict[str, Any], names: tuple[str, ...], low: int, high: int) -> int | None:
+    name = next((name for name in names if name in body), None)
+    return None if name is None else numbers.integer(name, body[name], low, high)
+
+
+def _number(body: dict[str, Any], field: str, low: float, high: float) -> float | None:
+    return numbers.number(field, body[field], low, high) if field in body else None
+
+
+def _literal(text: str) -> Any:
+    """What is no JSON stays a text, and is refused by the checker of its field."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text

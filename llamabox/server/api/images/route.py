@@ -1,0 +1,102 @@
+"""POST /v1/images/generations and /v1/images/edits (contract 2.16, 2.17)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import ClassVar
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llamabox.body import parse_body
+from llamabox.errors import InvalidRequest
+from llamabox.imaging.job import ImageJob, Pixels
+from llamabox.server.api.images.drawing import PictureReply
+from llamabox.server.api.images.fields import parse_image_options
+from llamabox.server.api.images.uploads import Form, decode, read_form, take_pictures
+from llamabox.server.fields.numbers import wrong
+from llamabox.server.http.endpoint import serve_body
+from llamabox.server.http.record import RequestRecord, record_of
+from llamabox.server.services import ImageServices, services_of
+
+logger = logging.getLogger(__name__)
+
+FORM = "multipart/form-data"
+
+
+class ImageRoute:
+    """An ASGI app, served by `serve_body`: what the two routes have in common."""
+
+    event_name: ClassVar[str]  # of OpenAI's events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services = services_of(Request(scope), ImageServices)
+
+        async def answer(raw: bytearray) -> Response:
+            form = await self._read(services, Headers(scope=scope), raw)
+            raw.clear()
+            return await self._draw(services, record_of(scope), form)
+
+        await serve_body(services, answer, scope, receive, send)
+
+    async def _read(self, services: ImageServices, headers: Headers, raw: bytearray) -> Form:
+        return take_pictures(parse_body(raw))
+
+    async def _draw(self, services: ImageServices, record: RequestRecord, form: Form) -> Response:
+        options = parse_image_options(form.fields, services)
+        job = await _with_pictures(services, options.job, form)
+        if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: nothing below tells what was asked
+            logger.debug("%s prompt %r", record.request_id, job.prompt)
+        return await PictureReply(services, record, job, options, self.event_name).answer()
+
+
+class GenerationRoute(ImageRoute):
+    """A picture from a text."""
+
+    event_name = "image_generation"
+
+    async def _read(self, services: ImageServices, headers: Headers, raw: bytearray) -> Form:
+        form = await super()._read(services, headers, raw)
+        for part in ("image", "mask"):
+            if part in form.pictures:
+                raise wrong(part, "is for /v1/images/edits; this route draws from the text alone")
+        return form
+
+
+class EditRoute(ImageRoute):
+    """A picture from a picture and a text."""
+
+    event_name = "image_edit"
+
+    async def _read(self, services: ImageServices, headers: Headers, raw: bytearray) -> Form:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == FORM:
+            form = await read_form(headers, raw, services.config.max_body)
+        else:
+            try:
+                form = await super()._read(services, headers, raw)
+            except InvalidRequest as exc:
+                if exc.field is None and kind != "application/json":
+                    raise InvalidRequest(f"Request must be {FORM}, or JSON with pictures in base64") from exc
+                raise
+        if "image" not in form.pictures:
+            raise wrong("image", '"image" must be provided')
+        return form
+
+
+async def _with_pictures(services: ImageServices, job: ImageJob, form: Form) -> ImageJob:
+    """With ControlNet a mask that comes without a control picture is one, as llama-box's clients have it."""
+    pictures = dict(form.pictures)
+    has_control_net = services.model().has_control_net
+    if has_control_net and "mask" in pictures and "control" not in pictures:
+        pictures["control"] = pictures.pop("mask")
+    if "control" in pictures and not has_control_net:
+        raise wrong("control", "this server has no ControlNet; start it with `--image-control-net-model`")
+    found: dict[str, Pixels | None] = {}
+    for part, channels in (("image", 3), ("mask", 1), ("control", 3)):
+        sent = pictures.pop(part, None)
+        found[part] = None if sent is None else await decode(part, sent, job.width, job.height, channels=channels)
+    return replace(job, init=found["image"], mask=found["mask"], control=found["control"])

@@ -1,0 +1,103 @@
+"""POST /completion and /completions: llama.cpp's native route."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from llamabox.engine.events import Delta, Progress, Started
+from llamabox.server.api.native.writer import PartialChunks, final_object, progress_chunk, select_fields
+from llamabox.server.fields.generation import Dialect, Options, parse_options
+from llamabox.server.fields.logit_bias import biased
+from llamabox.server.fields.prompt import Prompt, parse_prompts
+from llamabox.server.generation.choice import Choice
+from llamabox.server.generation.prompt_text import prompt_texts
+from llamabox.server.generation.reply import Reply
+from llamabox.server.generation.settings import settings_object
+from llamabox.server.generation.timings import rate_header
+from llamabox.server.http.beside import beside, n_values
+from llamabox.server.http.endpoint import Exchange
+from llamabox.server.http.json import JsonArray, JsonResponse, dump_line, dumps
+from llamabox.wire.text_config import ModelInfo
+
+
+async def completion(exchange: Exchange) -> Response:
+    """One prompt gives an object; a list of prompts, or n > 1, gives an array. Streams have no [DONE]."""
+    n = n_values(exchange.body.get("prompt"))
+    prompts, is_list = await beside(n, parse_prompts, exchange.body, exchange.info)
+    options = parse_options(exchange.body, exchange.services.config, exchange.info, Dialect.NATIVE)
+    texts = await prompt_texts(exchange.services.client, exchange.info, prompts)
+    return await answer(exchange, prompts, texts, options, is_list=is_list)
+
+
+async def answer(
+    exchange: Exchange, prompts: list[Prompt], texts: list[str], options: Options, *, is_list: bool
+) -> Response:
+    """What becomes of `prompts`, in llama.cpp's form. `texts` is what the replies show of them."""
+    options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
+    reply = Reply(exchange, prompts, options)
+    finals = Finals(exchange.info, options, texts)
+    if options.stream:
+        return reply.stream(NativeShape(finals, options))
+    choices = await reply.gather()
+    headers = rate_header(choices[0].finished.timings)
+
+    async def items() -> AsyncIterator[bytes]:
+        for choice in choices:
+            yield await reply.build(partial(finals.whole, choice))
+
+    if is_list or options.params.n > 1:
+        return JsonArray(items(), headers)
+    return await reply.build(lambda: JsonResponse(orjson.Fragment(finals.whole(choices[0])), headers=headers))
+
+
+class Finals:
+    """The last word on each sequence of one request, as JSON."""
+
+    def __init__(self, info: ModelInfo, options: Options, texts: list[str]) -> None:
+        self._options = options
+        self._texts = texts
+        self._settings = settings_object(options, info)
+
+    def whole(self, choice: Choice) -> bytes:
+        """Of a plain reply."""
+        return dumps(self._selected(choice, streamed=False))
+
+    def event(self, choice: Choice) -> bytes:
+        """Of a stream."""
+        return b"data: " + dump_line(self._selected(choice, streamed=True)) + b"\n\n"
+
+    def _selected(self, choice: Choice, *, streamed: bool) -> dict[str, Any]:
+        prompt = self._texts[choice.index // self._options.params.n]
+        result = final_object(choice, self._options, self._settings, prompt=prompt, streamed=streamed)
+        return select_fields(result, self._options.response_fields)
+
+
+class NativeShape:
+    """Chunks as they come, each sequence ending in its full final object with empty content."""
+
+    def __init__(self, finals: Finals, options: Options) -> None:
+        self._finals = finals
+        self._options = options
+        self._partial: dict[int, PartialChunks] = {}
+
+    def progress(self, choice: Choice, event: Progress) -> bytes:
+        return progress_chunk(choice.index, event, self._options)
+
+    def started(self, choice: Choice, event: Started) -> bytes:
+        self._partial[choice.index] = PartialChunks(choice.index, event, self._options)
+        return b""
+
+    def text(self, choice: Choice, event: Delta) -> bytes:
+        return self._partial[choice.index].chunk(event)
+
+    def finished(self, choice: Choice, *, is_last: bool) -> bytes:
+        return self._finals.event(choice)
+
+    def closing(self) -> bytes:
+        return b""

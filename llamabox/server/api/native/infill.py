@@ -1,0 +1,65 @@
+"""POST /infill, with `--infill`: what belongs between a prefix and a suffix. Answers as /completion does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from llamabox.body import present
+from llamabox.errors import BodyTooLarge, NotSupported
+from llamabox.server.api.about.tokens import MAX_TEXT
+from llamabox.server.api.native.completion import answer
+from llamabox.server.fields import numbers
+from llamabox.server.fields.generation import Dialect, parse_options
+from llamabox.server.fields.numbers import wrong
+from llamabox.server.http.endpoint import Exchange
+
+MAX_CHUNKS = 4096
+UNNAMED = "tmp"
+
+
+async def infill(exchange: Exchange) -> Response:
+    """One object, or a stream without [DONE]. 501 for a model without the tokens for it."""
+    if not exchange.services.config.enable_infill:
+        raise NotSupported("This server does not support infill. Start it with `--infill`")
+    body = exchange.body
+    texts = {
+        "prefix": _text(body, "input_prefix"),
+        "suffix": _text(body, "input_suffix"),
+        "prompt": _text(body, "prompt", ""),
+    }
+    extra = _parse_extra(body)
+    if sum(len(text.encode("utf-8", "replace")) for pair in (texts.values(), *extra) for text in pair) > MAX_TEXT:
+        raise BodyTooLarge(f"prefix, suffix, prompt and extra may have {MAX_TEXT} bytes of text together")
+    options = parse_options(body, exchange.services.config, exchange.info, Dialect.NATIVE)
+    made = await exchange.services.client.call("infill", **texts, extra=extra, n_predict=options.params.n_predict)
+    return await answer(exchange, [made["tokens"]], [made["text"]], options, is_list=False)
+
+
+def _text(body: dict[str, Any], field: str, default: str | None = None) -> str:
+    value = body.get(field, default)
+    if value is None:
+        raise wrong(field, "is required")
+    return numbers.string(field, value)
+
+
+def _parse_extra(body: dict[str, Any]) -> list[tuple[str, str]]:
+    """File names and texts."""
+    value = body.get("input_extra", [])
+    if not isinstance(value, list):
+        raise wrong("input_extra", f"must be an array of objects, not {numbers.describe(value)}")
+    if len(value) > MAX_CHUNKS:
+        raise wrong("input_extra", f"must have at most {MAX_CHUNKS} entries, not {len(value)}")
+    return [_parse_chunk(chunk) for chunk in value]
+
+
+def _parse_chunk(chunk: Any) -> tuple[str, str]:
+    if not isinstance(chunk, dict):
+        raise wrong("input_extra", f"must hold objects, not {numbers.describe(chunk)}")
+    chunk = present(chunk)
+    if not isinstance(chunk.get("text"), str):
+        raise wrong("input_extra", 'each object must have "text", a string')
+    if not isinstance(chunk.get("filename", ""), str):
+        raise wrong("input_extra", '"filename" must be a string')
+    return chunk.get("filename", UNNAMED), chunk["text"]

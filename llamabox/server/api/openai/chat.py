@@ -1,0 +1,85 @@
+"""POST /v1/chat/completions and what shows its prompt: /apply-template, /v1/chat/completions/input_tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+from llamabox.chat.messages import parse_messages
+from llamabox.chat.template import Told, TooLong
+from llamabox.server.api.openai.reply import openai_reply
+from llamabox.server.api.openai.template_wishes import template_wishes
+from llamabox.server.fields.generation import Dialect, parse_options
+from llamabox.server.fields.numbers import wrong
+from llamabox.server.fields.prompt import check_fits, too_long
+from llamabox.server.http.endpoint import Exchange, read_json
+from llamabox.server.http.json import JsonResponse
+from llamabox.server.http.record import record_of
+from llamabox.server.services import TextServices
+
+LARGE = 64 << 10
+"""Bytes of a body. What is done with a smaller one is over in a millisecond or two."""
+
+
+async def read_fitting_chat(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
+    """A body with messages. A large one is read where it is rendered, unless it is surely too long for that."""
+    info = services.model()
+    try:
+        return await _read(services, raw, scope, info.n_ctx * info.longest_piece)
+    except TooLong as exc:
+        raise too_long(-(-exc.n_bytes // info.longest_piece), info) from exc
+
+
+async def read_any_chat(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
+    """The same for one that need not fit into the context."""
+    return await _read(services, raw, scope, None)
+
+
+async def _read(services: TextServices, raw: bytearray, scope: Scope, most_bytes: int | None) -> Exchange:
+    if len(raw) < LARGE:
+        return await read_json(services, raw, scope)
+    info = services.model()
+    source = services.templates.source(info)
+    body, told = await services.templates.read(
+        info, raw, wishes=lambda body: template_wishes(body, source), most_bytes=most_bytes
+    )
+    return Exchange(services, info, body, record_of(scope), scope, told)
+
+
+async def chat_completion(exchange: Exchange) -> Response:
+    """The messages through the model's template, then as any prompt."""
+    options = parse_options(exchange.body, exchange.services.config, exchange.info, Dialect.CHAT)
+    prompt = (await _told(exchange, with_tools=False)).prompt
+    check_fits([prompt], exchange.info)
+    return await openai_reply(exchange, [[prompt]], options, Dialect.CHAT)
+
+
+async def apply_template(exchange: Exchange) -> Response:
+    """`{"prompt": …}`: the text that chat would generate from."""
+    return JsonResponse({"prompt": (await _told(exchange)).prompt})
+
+
+async def input_tokens(exchange: Exchange) -> Response:
+    """`{"input_tokens": n}`: what a chat with this body would be charged."""
+    prompt = (await _told(exchange)).prompt
+    check_fits([prompt], exchange.info)
+    reply = await exchange.services.client.call("tokenize", content=[prompt], add_special=True, parse_special=True)
+    return JsonResponse({"input_tokens": len(reply["tokens"]), "object": "response.input_tokens"})
+
+
+async def _told(exchange: Exchange, *, with_tools: bool = True) -> Told:
+    """The conversation and its prompt. Without `with_tools`, tools are refused.
+
+    What the body's own `chat_template_kwargs` say counts more than what its other fields come to.
+    """
+    conversation = exchange.told.conversation if exchange.told else parse_messages(exchange.body)
+    if conversation.tools and not with_tools:
+        raise wrong("tools", 'tools are not supported by this server; leave them out or say "tool_choice": "none"')
+    if exchange.told:
+        return exchange.told
+    templates = exchange.services.templates
+    wishes = template_wishes(exchange.body, templates.source(exchange.info))
+    conversation = replace(conversation, template_kwargs=wishes | conversation.template_kwargs)
+    return Told(conversation, await templates.render(exchange.info, conversation))

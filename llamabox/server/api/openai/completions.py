@@ -1,0 +1,19 @@
+"""POST /v1/completions: OpenAI's legacy route, with any native field on top."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from llamabox.server.api.openai.reply import openai_reply
+from llamabox.server.fields.generation import Dialect, parse_options
+from llamabox.server.fields.prompt import parse_prompts
+from llamabox.server.http.beside import beside, n_values
+from llamabox.server.http.endpoint import Exchange
+
+
+async def openai_completion(exchange: Exchange) -> Response:
+    """Several prompts give choices prompt * n + sequence, and one sum of usage."""
+    n = n_values(exchange.body.get("prompt"))
+    prompts, _ = await beside(n, parse_prompts, exchange.body, exchange.info)
+    options = parse_options(exchange.body, exchange.services.config, exchange.info, Dialect.COMPLETION)
+    return await openai_reply(exchange, prompts, options, Dialect.COMPLETION)

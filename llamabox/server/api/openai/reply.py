@@ -1,0 +1,90 @@
+"""What /v1/chat/completions and /v1/completions have in common once they have a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from starlette.responses import Response
+
+from llamabox.engine.events import Delta, Progress, Started
+from llamabox.server.api.native.writer import final_object
+from llamabox.server.api.openai.writer import DONE, Chunks, Envelope, usage_object, whole_reply
+from llamabox.server.fields.generation import Dialect, Options
+from llamabox.server.fields.logit_bias import biased
+from llamabox.server.fields.prompt import Prompt
+from llamabox.server.generation.choice import Choice
+from llamabox.server.generation.prompt_text import prompt_texts
+from llamabox.server.generation.reply import Reply
+from llamabox.server.generation.settings import settings_object
+from llamabox.server.generation.timings import rate_header, timings_object
+from llamabox.server.http.endpoint import Exchange
+from llamabox.server.http.json import JsonResponse
+
+
+async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Options, dialect: Dialect) -> Response:
+    """Runs the prompts and answers, streamed or whole."""
+    texts = await prompt_texts(exchange.services.client, exchange.info, prompts) if options.verbose else None
+    options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
+    settings = settings_object(options, exchange.info)
+    envelope = Envelope.new(dialect, options, exchange.info)
+    reply = Reply(exchange, prompts, options)
+    if options.stream:
+        return reply.stream(OpenAIShape(envelope, options, settings, reply.choices, texts))
+    choices = await reply.gather()
+
+    def make() -> Response:
+        content = whole_reply(envelope, choices, options)
+        if texts is not None:
+            content["__verbose"] = final_object(choices[0], options, settings, prompt=texts[0], streamed=False)
+        return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
+
+    return await reply.build(make)
+
+
+class OpenAIShape:
+    """Chunks of either route, with exactly one [DONE]. Where usage goes is contract D-5."""
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        options: Options,
+        settings: dict[str, Any],
+        choices: list[Choice],
+        texts: list[str] | None,
+    ) -> None:
+        self._chunks = Chunks(envelope, options, len(choices))
+        self._is_chat = envelope.dialect is Dialect.CHAT
+        self._options = options
+        self._settings = settings
+        self._choices = choices
+        self._texts = texts
+
+    def progress(self, choice: Choice, event: Progress) -> bytes:
+        return self._chunks.progress(choice.index, event)
+
+    def started(self, choice: Choice, event: Started) -> bytes:
+        return self._chunks.role(choice.index) if self._is_chat else b""
+
+    def text(self, choice: Choice, event: Delta) -> bytes:
+        return self._chunks.text(choice.index, event)
+
+    def finished(self, choice: Choice, *, is_last: bool) -> bytes:
+        extra: dict[str, Any] = {}
+        if is_last and not self._options.include_usage:
+            extra = self._totals(with_usage=self._options.include_usage is None)
+        if self._texts is not None:
+            prompt = self._texts[choice.index // self._options.params.n]
+            extra["__verbose"] = final_object(choice, self._options, self._settings, prompt=prompt, streamed=True)
+        return self._chunks.end(choice, extra)
+
+    def closing(self) -> bytes:
+        if self._options.include_usage:
+            return self._chunks.usage(self._totals(with_usage=True)) + DONE
+        return DONE
+
+    def _totals(self, *, with_usage: bool) -> dict[str, Any]:
+        totals: dict[str, Any] = {"timings": timings_object(self._choices[0].finished.timings)}
+        if with_usage:
+            totals["usage"] = usage_object(self._choices, self._options.params.n)
+        return totals

@@ -1,0 +1,71 @@
+"""What OpenAI's chat asks of a model that only its template can pass on: `reasoning_effort` and `verbosity`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, TemplateSyntaxError
+
+from llamabox.server.fields import numbers
+from llamabox.server.fields.numbers import wrong
+
+EFFORT = "reasoning_effort"
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+SWITCHES = ("enable_thinking", "thinking")
+"""Variables by which templates without degrees turn thinking on and off."""
+
+VERBOSITY = "verbosity"
+VERBOSITIES = ("low", "medium", "high")
+
+
+def template_wishes(body: dict[str, Any], source: str) -> dict[str, Any]:
+    """The template's variables that fulfil what the body asks for. `source` is the template's text.
+
+    A wish that the template has no variable for is refused by name, as OpenAI does with models that do not reason,
+    unless it asks for what comes anyway.
+    """
+    wishes: dict[str, Any] = {}
+    known = _variables(source)
+    if EFFORT in body:
+        effort = _choice(body, EFFORT, EFFORTS)
+        wishes |= {name: effort != "none" for name in SWITCHES if name in known}
+        if EFFORT in known:
+            wishes[EFFORT] = effort
+        if not wishes and effort != "none":
+            raise _unread(EFFORT)
+    if VERBOSITY in body:
+        verbosity = _choice(body, VERBOSITY, VERBOSITIES)
+        if VERBOSITY in known:
+            wishes[VERBOSITY] = verbosity
+        elif verbosity != "medium":
+            raise _unread(VERBOSITY)
+    return wishes
+
+
+@lru_cache(4)
+def _variables(source: str) -> frozenset[str]:
+    """Those of the names above that the template reads; attributes and texts are none.
+
+    Here the template is only cut into words. Whatever runs it does so in a process of its own.
+    """
+    found, before = set(), ""
+    try:
+        for _, kind, word in Environment().lex(source):
+            if kind == "name" and before != ".":
+                found.add(word)
+            before = word if kind != "whitespace" else before
+    except TemplateSyntaxError:  # it cannot be rendered either, and that is told where it is tried
+        return frozenset()
+    return frozenset(found.intersection((EFFORT, *SWITCHES, VERBOSITY)))
+
+
+def _choice(body: dict[str, Any], field: str, known: tuple[str, ...]) -> str:
+    value = numbers.string(field, body[field])
+    if value not in known:
+        raise wrong(field, f"must be one of {', '.join(known)}, not {numbers.describe(value)}")
+    return value
+
+
+def _unread(field: str) -> Exception:
+    return wrong(field, "the template of this model has no variable for it, so nothing would change; leave it out")

@@ -1,0 +1,67 @@
+"""Replies of the rerank routes: scores out of what the model gave, best first (contract 2.14, D-6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from llamabox.server.http.json import dumps
+
+SUM_TOLERANCE = 1e-4
+
+
+def score(outputs: Sequence[float], *, normalize: bool) -> float:
+    """Of a document: how well it answers, from its pair's outputs. Within [0, 1] where normalised, else the first one.
+
+    One output is a logit: its sigmoid. Several are classes, the first of which means yes: its probability.
+    """
+    first = outputs[0]
+    if not normalize:
+        return first
+    if len(outputs) == 1:
+        return sigmoid(first)
+    if min(outputs) >= 0 and abs(sum(outputs) - 1) < SUM_TOLERANCE:
+        return min(first, 1.0)  # some architectures' graphs end in the softmax (Qwen3)
+    top = max(outputs)
+    return math.exp(first - top) / sum(math.exp(output - top) for output in outputs)
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^-x), without overflow."""
+    if x >= 0:
+        return 1 / (1 + math.exp(-x))
+    return math.exp(x) / (1 + math.exp(x))
+
+
+def best(scores: Sequence[float], top_n: int) -> list[int]:
+    """Indices of the best, in order; what is equal stays in the order in which it came."""
+    return sorted(range(len(scores)), key=lambda index: -scores[index])[:top_n]
+
+
+def jina_frame(model: str, n_tokens: int) -> tuple[bytes, bytes]:
+    """What stands before and behind the results, those of `jina_results`, as Jina, Cohere and llama-box have it."""
+    usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+    head, _, tail = dumps({"model": model, "object": "list", "results": [], "usage": usage}).rpartition(b"[]")
+    return head + b"[", b"]" + tail
+
+
+def jina_results(
+    order: Sequence[int], scores: Sequence[float], documents: Sequence[str | dict[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """Objects are shown as they came, a text as {"text"}; without `documents` there are numbers only."""
+    results: list[dict[str, Any]] = []
+    for index in order:
+        result: dict[str, Any] = {"index": index, "relevance_score": scores[index]}
+        if documents is not None:
+            document = documents[index]
+            result["document"] = {"text": document} if isinstance(document, str) else document
+        results.append(result)
+    return results
+
+
+def tei_results(order: Sequence[int], scores: Sequence[float], texts: Sequence[str] | None) -> list[dict[str, Any]]:
+    """As text-embeddings-inference has it: a bare array."""
+    if texts is None:
+        return [{"index": index, "score": scores[index]} for index in order]
+    return [{"index": index, "score": scores[index], "text": texts[index]} for index in order]

@@ -1,0 +1,117 @@
+"""What the text of an answer must be: `grammar`, `json_schema` and OpenAI's `response_format`.
+
+Whether a grammar can be followed is found out in the worker, which compiles it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from llamabox.engine.request import GenerationParams
+from llamabox.errors import InvalidRequest
+from llamabox.schemas.relax import relax
+from llamabox.server.fields import numbers
+from llamabox.server.fields.numbers import describe, wrong
+
+MAX_TEXT = 256 << 10
+"""Characters of a grammar and of a schema: some tenfold of the largest ones that people write."""
+
+MAX_NOTES = 8
+MAX_WARNING = 2000
+
+UNQUOTED = str.maketrans('"\\' + "".join(map(chr, [*range(32), 127])), "'/" + " " * 33)
+"""What would end the quotes, or the header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """GBNF and JSON schema, of which at most one is not empty; and what of the schema is not asked for any more."""
+
+    grammar: str = ""
+    json_schema: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str:
+        """A value for the header Warning; empty where there is nothing to say."""
+        if not self.notes:
+            return ""
+        more = len(self.notes) - MAX_NOTES
+        said = "; ".join(self.notes[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
+        text = f"the answer may differ from the JSON schema: {said}"[:MAX_WARNING]
+        plain = text.encode("ascii", "backslashreplace").decode().translate(UNQUOTED)
+        return f'299 llamabox "{plain}"'
+
+
+def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> Form:
+    """The defaults' where the body says nothing of either.
+
+    An empty grammar is none: a request can do without the command line's. Nulls are left out of `body` already.
+    """
+    schema = _from_response_format(body["response_format"]) if "response_format" in body else None
+    if "json_schema" in body:
+        if schema is not None:
+            raise wrong("json_schema", "cannot stand beside a response_format that asks for JSON; leave out one")
+        schema = _schema("json_schema", body["json_schema"])
+    grammar = numbers.string("grammar", body["grammar"]) if "grammar" in body else None
+    if grammar and schema is not None:
+        raise wrong("grammar", "cannot stand beside a JSON schema or response_format; leave out one")
+    if grammar and len(grammar) > MAX_TEXT:
+        raise wrong("grammar", f"must have at most {MAX_TEXT} characters, not {len(grammar)}")
+    if schema is None and grammar is None:
+        return Form(defaults.grammar, defaults.json_schema)
+    return schema or Form(grammar or "")
+
+
+def _from_response_format(value: Any) -> Form | None:
+    if not isinstance(value, dict):
+        raise wrong("response_format", f"must be an object, not {describe(value)}")
+    match value.get("type"):
+        case "text":
+            return None
+        case "json_object":
+            schema = value.get("schema")
+            return _schema("response_format.schema", {"type": "object"} if schema is None else schema)
+        case "json_schema":
+            return _named_schema(value)
+        case None:
+            raise wrong("response_format.type", "is required: text, json_object or json_schema")
+        case other:
+            raise wrong("response_format.type", f"must be text, json_object or json_schema, not {describe(other)}")
+
+
+def _named_schema(value: dict[str, Any]) -> Form:
+    """OpenAI's place for it, `json_schema.schema`, or the one that other servers take, `schema`."""
+    named = value.get("json_schema")
+    if named is None and value.get("schema") is not None:
+        return _schema("response_format.schema", value["schema"])
+    if not isinstance(named, dict):
+        raise wrong("response_format.json_schema", f"must be an object, not {describe(named)}")
+    if named.get("schema") is None:
+        raise wrong("response_format.json_schema.schema", "is required: an object with the JSON schema")
+    strict = named.get("strict")
+    if not isinstance(strict, bool | None):
+        raise wrong("response_format.json_schema.strict", f"must be true or false, not {describe(strict)}")
+    return _schema("response_format.json_schema.schema", named["schema"], strict=strict is True)
+
+
+def _schema(field: str, value: Any, *, strict: bool = False) -> Form:
+    """With `strict`, a schema that cannot be kept to the letter is refused."""
+    if not isinstance(value, dict):
+        raise wrong(field, f"must be an object, not {describe(value)}")
+    try:
+        text = orjson.dumps(value).decode()
+    except TypeError as error:  # its own limit of depth
+        raise wrong(field, "it is nested too deep") from error
+    if len(text) > MAX_TEXT:
+        raise wrong(field, f"must have at most {MAX_TEXT} characters as JSON, not {len(text)}")
+    try:
+        relaxed = relax(value, strict=strict)
+    except InvalidRequest as error:
+        raise wrong(field, error.message) from error
+    if strict and relaxed.notes:
+        raise wrong(field, f"cannot be kept to the letter, as `strict` asks: {'; '.join(relaxed.notes[:MAX_NOTES])}")
+    return Form("", orjson.dumps(relaxed.schema).decode(), tuple(relaxed.notes))

@@ -1,0 +1,1 @@
+"""One generation request on its way. Knows no API's words."""

@@ -1,0 +1,151 @@
+"""One generation request on its way: its prompts, the choices that come of them, and its two ways to be answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from starlette.responses import Response
+
+from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
+from llamabox.errors import InvalidRequest
+from llamabox.server.fields.generation import Options
+from llamabox.server.fields.prompt import Prompt
+from llamabox.server.fields.token_rate import asked_rate
+from llamabox.server.generation.choice import Choice
+from llamabox.server.generation.running import events_of, make_submits
+from llamabox.server.generation.timings import RATE_HEADER, rate_header
+from llamabox.server.http.endpoint import Exchange
+from llamabox.server.http.sse import EventStream
+
+logger = logging.getLogger(__name__)
+
+MANY_LIKELY = 2_000
+MAX_LIKELY = 500_000
+"""Log-probabilities in one plain reply, at about 250 bytes each while it is made."""
+
+
+Made = TypeVar("Made")
+
+
+class Shape(Protocol):
+    """How a dialect writes one sequence's events into a stream. Empty bytes: nothing to say."""
+
+    def progress(self, choice: Choice, event: Progress) -> bytes: ...
+    def started(self, choice: Choice, event: Started) -> bytes: ...
+    def text(self, choice: Choice, event: Delta) -> bytes: ...
+    def finished(self, choice: Choice, *, is_last: bool) -> bytes: ...
+    def closing(self) -> bytes:
+        """After the last sequence has finished."""
+
+
+class Reply:
+    """Runs `prompts` with `options`. The choices stand in the reply's order: prompt * n + sequence."""
+
+    def __init__(self, exchange: Exchange, prompts: list[Prompt], options: Options) -> None:
+        self._exchange = exchange
+        self._options = options
+        rate = asked_rate(exchange.scope, exchange.info.tokens_per_second)
+        options = replace(options, params=replace(options.params, tokens_per_second=rate))
+        self._submits = make_submits(exchange.services, prompts, options)
+        self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
+        self._n_likely = 0  # log-probabilities that are kept for a plain reply
+        exchange.record.choices = self.choices
+        exchange.record.n_sequences = options.params.n
+        if options.warning:
+            exchange.record.warnings.append(options.warning)
+        if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: nothing below tells what was asked
+            for prompt in prompts:
+                logger.debug("%s prompt %r", exchange.record.request_id, prompt)
+
+    async def gather(self) -> list[Choice]:
+        """All choices, with their whole texts."""
+        async with aclosing(events_of(self._exchange.services.client, self._submits)) as batches:
+            async for position, events in batches:
+                for event in events:
+                    match event:
+                        case Delta():
+                            self._exchange.services.metrics.said(choice := self._choice(position, event), event)
+                            choice.add(event)
+                            self._check_size(event)
+                        case Started():
+                            self._start(position, event)
+                        case Finished():
+                            self._finish(position, event)
+        return self.choices
+
+    async def build(self, make: Callable[[], Made]) -> Made:
+        """What `make` makes of the choices for a plain reply; on a thread where there is much to make of.
+
+        Hundreds of thousands of log-probabilities take a second, in which nobody else would be answered.
+        """
+        if self._n_likely > MANY_LIKELY:
+            return await asyncio.to_thread(make)
+        return make()
+
+    def stream(self, shape: Shape) -> Response:
+        """The same as events, in the words of `shape`."""
+        return EventStream(
+            self._chunks(shape), ping_interval=self._options.ping_interval, trailer=RATE_HEADER, trailers=self._trailers
+        )
+
+    def _trailers(self) -> dict[str, str]:
+        """Where an error ended the stream, the rate up to there: Hypercorn breaks at trailers without any field."""
+        return rate_header(self.choices[0].timings)
+
+    async def _chunks(self, shape: Shape) -> AsyncGenerator[bytes, None]:
+        """What one engine step brought goes out in one piece; an empty one where the prompt begins to be computed."""
+        async with aclosing(events_of(self._exchange.services.client, self._submits)) as batches:
+            n_running = len(self.choices)
+            async for position, events in batches:
+                parts: list[bytes] = []
+                for event in events:
+                    match event:
+                        case Delta():
+                            choice = self._choice(position, event)
+                            self._exchange.services.metrics.said(choice, event)
+                            choice.count(event)
+                            parts.append(shape.text(choice, event))
+                        case Progress():
+                            parts.append(shape.progress(self._choice(position, event), event))
+                        case Started():
+                            parts.append(shape.started(self._start(position, event), event))
+                        case Finished():
+                            n_running -= 1
+                            parts.append(shape.finished(self._finish(position, event), is_last=not n_running))
+                if not n_running:
+                    parts.append(shape.closing())
+                chunk = b"".join(parts)
+                if chunk or any(isinstance(event, PrefillStart) for event in events):
+                    yield chunk
+
+    def _check_size(self, event: Delta) -> None:
+        """InvalidRequest: log-probabilities add up to gigabytes before the first byte of a plain reply goes out."""
+        self._n_likely += sum(len(one.top) for one in event.probs or ())
+        if self._n_likely > MAX_LIKELY:
+            raise InvalidRequest(
+                f"Field 'n_probs': over {MAX_LIKELY} log-probabilities came together; ask for fewer or stream them",
+                field="n_probs",
+            )
+
+    def _choice(self, position: int, event: Progress | Started | Delta | Finished) -> Choice:
+        return self.choices[position * self._options.params.n + event.index]
+
+    def _start(self, position: int, event: Started) -> Choice:
+        choice = self._choice(position, event)
+        choice.start(event)
+        if self._exchange.record.begin():
+            self._exchange.services.metrics.began(self._exchange.record)
+        self._exchange.services.slots.start(event, self._options)
+        return choice
+
+    def _finish(self, position: int, event: Finished) -> Choice:
+        choice = self._choice(position, event)
+        choice.finish(event)
+        self._exchange.services.metrics.ended(event)
+        self._exchange.services.slots.finish(event)
+        return choice

@@ -1,0 +1,116 @@
+"""What every route with a JSON body has in common: read it, watch the connection, answer, or fail in our words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from llamabox.body import parse_body
+from llamabox.chat.template import Told
+from llamabox.errors import LlamaboxError, ServerFault
+from llamabox.server.http.beside import beside
+from llamabox.server.http.disconnect import ClientGone, impatient, run_while_connected
+from llamabox.server.http.record import RequestRecord, record_of
+from llamabox.server.http.request_body import Lease, read_body
+from llamabox.server.services import Services, TextServices, services_of
+from llamabox.wire.text_config import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+BYTES_A_VALUE = 64
+"""JSON text that is read in a microsecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request with its body parsed, to a server with a language model."""
+
+    services: TextServices
+    info: ModelInfo
+    body: dict[str, Any]  # without nulls
+    record: RequestRecord
+    scope: Scope  # of the ASGI request: its path and query
+    told: Told | None = None  # a large chat's messages, which are then not in the body
+
+
+Handler = Callable[[Exchange], Awaitable[Response]]
+Read = Callable[[TextServices, bytearray, Scope], Awaitable[Exchange]]
+"""Makes of a body what a handler takes. It does not hold the body when it is done."""
+
+
+async def read_json(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
+    """Any body that is a JSON object."""
+    body = await beside(len(raw) // BYTES_A_VALUE, parse_body, raw)
+    return Exchange(services, services.model(), body, record_of(scope), scope)
+
+
+class JsonRoute:
+    """An ASGI app of one handler, served by `serve_body`."""
+
+    def __init__(self, handler: Handler, *, needs_body: bool = True, read: Read = read_json) -> None:
+        """Without `needs_body` no body at all is an empty object."""
+        self._handler = handler
+        self._needs_body = needs_body
+        self._read = read
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services = services_of(Request(scope), TextServices)
+
+        async def answer(raw: bytearray) -> Response:
+            exchange = await self._read(services, raw if raw or self._needs_body else bytearray(b"{}"), scope)
+            del raw
+            return await self._handler(exchange)
+
+        await serve_body(services, answer, scope, receive, send)
+
+
+async def serve_body(
+    services: Services, answer: Callable[[bytearray], Awaitable[Response]], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Reads the body and sends the answer to it. Its work is cancelled the moment the client is gone, before or amid
+    the reply.
+
+    `answer` raises for a body that is wrong, and what it gives back does not hold the body.
+    """
+    config = services.config
+    gap = min(config.timeout, config.stall_timeout)
+    with Lease(services.bodies) as lease:
+        raw = await read_body(scope, receive, lease, limit=config.max_body, gap=gap, seconds=config.timeout)
+        if scope["http_version"] == "2":
+            send = impatient(send, gap, record_of(scope))
+        work = _send_answer(services, answer, raw, lease, scope, send)
+        del raw
+        await run_while_connected(receive, work)
+
+
+async def _send_answer(
+    services: Services,
+    answer: Callable[[bytearray], Awaitable[Response]],
+    raw: bytearray,
+    lease: Lease,
+    scope: Scope,
+    send: Send,
+) -> None:
+    record = record_of(scope)
+    try:
+        answering = answer(raw)
+        del raw
+        response = await answering
+        lease.release()
+        await response(scope, _nobody_receives, send)
+        services.metrics.answered(record)
+    except (ClientGone, LlamaboxError):
+        raise
+    except Exception as exc:
+        logger.exception("request %s failed", record.request_id)
+        raise ServerFault("the server failed at this request; its log says why") from exc
+
+
+async def _nobody_receives() -> Message:
+    raise AssertionError("a reply reads the connection; only disconnect.py may")

@@ -1,0 +1,149 @@
+"""Pure ASGI middleware, outermost first: RequestId, HostCheck and Cors (of pages.py), Auth, Admission.
+
+Each adds one thing to every reply.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import time
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llamabox.errors import AuthenticationFailed, Unavailable
+from llamabox.log import entries as log
+from llamabox.server.http.disconnect import ClientGone
+from llamabox.server.http.errors import error_response
+from llamabox.server.http.record import KEY, RUNNING, RequestRecord, line
+from llamabox.server.listening.arrival import arrival_of
+from llamabox.server.services import Services
+
+logger = logging.getLogger(__name__)
+
+HEALTH = ("/health", "/v1/health")
+METRICS = "/metrics"
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+"""What a client may choose as its X-Request-ID: it ends up in our log."""
+
+FULL = "the server has as many connections as it takes; try again later"
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+def health_paths(prefix: str) -> frozenset[str]:
+    return frozenset(prefix + path for path in HEALTH)
+
+
+def with_headers(send: Send, extra: RawHeaders, record: RequestRecord | None = None) -> Send:
+    """`send` that adds these to the head of the reply, and notes its status."""
+
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if record is not None:
+                record.status = message["status"]
+                extra.extend((b"warning", warning.encode("latin-1")) for warning in record.warnings)
+            message = {**message, "headers": [*message["headers"], *extra]}
+        await send(message)
+
+    return wrapped
+
+
+class RequestId:
+    """Names the request, says who answers, and writes one line about each when it is over.
+
+    The last place that ClientGone reaches: Hypercorn then finds no reply and closes the connection.
+    """
+
+    def __init__(self, app: ASGIApp, server: str, prefix: str = "") -> None:
+        self._app = app
+        self._health = health_paths(prefix)
+        self._by_the_clock = self._health | {prefix + METRICS}
+        self._server = server.encode("latin-1")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        now_us = time.time_ns() // 1000
+        given = Headers(scope=scope).get("x-request-id", "")
+        record = RequestRecord(given if REQUEST_ID.fullmatch(given) else str(now_us), now_us)
+        scope[KEY] = record
+        running = RUNNING.get(set())
+        running.add(record)
+        extra: RawHeaders = [(b"server", self._server)]
+        is_health = scope["path"] in self._health
+        if not is_health:
+            extra.append((b"x-request-id", record.request_id.encode("latin-1")))
+            extra.append((b"x-request-accepted-at", b"%d" % now_us))
+        try:
+            await self._app(scope, receive, with_headers(send, extra, record))
+        except ClientGone:
+            pass
+        finally:
+            running.discard(record)
+            is_usual = scope["path"] in self._by_the_clock and not record.cut_off
+            level = log.MORE if is_usual else logging.INFO
+            if logger.isEnabledFor(level):
+                facts = record.facts(scope["method"], scope["path"])
+                logger.log(level, "%s", line(facts), extra={log.FACTS: facts})
+
+
+class Auth:
+    """Lets in who brings a key, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; anybody may ask for the health."""
+
+    def __init__(self, app: ASGIApp, keys: Iterable[str], prefix: str = "") -> None:
+        self._app = app
+        self._health = health_paths(prefix)
+        self._keys = [key.encode("utf-8", "surrogateescape") for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_open = scope["type"] != "http" or not self._keys or scope["path"] in self._health
+        if is_open or self._knows(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        await error_response(AuthenticationFailed("Invalid API Key"))(scope, receive, send)
+
+    def _knows(self, headers: Headers) -> bool:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = [headers.get("x-api-key", "")]
+        if scheme.lower() == "bearer":
+            given.append(bearer.strip())
+        # Every pair is compared, each in constant time: how long it takes tells nothing about the keys.
+        matches = [hmac.compare_digest(one.encode("latin-1"), key) for one in given for key in self._keys]
+        return any(matches)
+
+
+class Admission:
+    """While the model loads, restarts, or the server stops, every route answers 503 (contract 2.2). Counts the rest."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+        self._health = health_paths(services.config.api_prefix)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if arrival_of(scope).is_over() and scope["path"] not in self._health:
+            response = error_response(Unavailable(FULL, retry_after=2))
+            if scope["http_version"] != "2":
+                response.headers["connection"] = "close"
+            await response(scope, receive, send)
+            return
+        refusal = self._services.refusal()
+        if refusal is not None and not self._is_let_in(scope["path"].removeprefix(self._services.config.api_prefix)):
+            await error_response(refusal)(scope, receive, send)
+            return
+        with self._services.lifecycle:
+            await self._app(scope, receive, send)
+
+    def _is_let_in(self, path: str) -> bool:
+        """Counters outlive a worker, and a restart is when somebody wants to see them; a job may wait for its end."""
+        is_scrape = path == METRICS and self._services.client.info is not None
+        return is_scrape or self._services.may_wait(path)

@@ -1,0 +1,126 @@
+"""Server-sent events: the headers wait for the prompt's turn, a silent stream is pinged; trailers on HTTP/2."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from llamabox.errors import ClientTooSlow, LlamaboxError
+from llamabox.server.http.errors import error_event
+from llamabox.server.http.record import record_of
+
+PING = b":\n\n"
+
+
+class EventStream(Response):
+    """Sends the byte strings that `chunks` yields, each one or more whole events.
+
+    The headers go with the first chunk, which may be empty, and after `ping_interval` without one: many a gateway ends
+    a connection that says nothing for a minute. An error before the headers is raised, to become an HTTP status, which
+    clients try again; a later one is the last event (contract D-3).
+    """
+
+    def __init__(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        ping_interval: float,
+        ping: Callable[[], bytes] = lambda: PING,
+        failed: Callable[[LlamaboxError], bytes] = error_event,
+        trailer: str | None = None,
+        trailers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """`ping_interval` in seconds; 0: no pings. `ping` makes the comment of each, `failed` the event of an error.
+
+        `trailer` is the name of what `trailers` gives at the end, for clients that can and will take it.
+        """
+        self.status_code = 200
+        self.background = None
+        self._chunks = chunks
+        self._ping_interval = ping_interval
+        self._ping_text = ping
+        self._failed = failed
+        self._trailer = trailer
+        self._trailers = trailers
+        self._last_sent = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with_trailers = self._trailer is not None and _takes_trailers(scope)
+        async with aclosing(self._chunks):
+            first = asyncio.create_task(self._next())
+            try:
+                await asyncio.wait((first,), timeout=self._ping_interval or None)
+                is_silent = not first.done() or first.result() == b""
+                await send(self._start(scope, with_trailers=with_trailers))
+                if is_silent and self._ping_interval:
+                    await self._send(self._ping_text(), send)
+                await self._send_all(first, scope, send)
+            finally:
+                first.cancel()
+                await asyncio.wait((first,))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if with_trailers:
+            found = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self._trailers().items()]
+            await send({"type": "http.response.trailers", "headers": found, "more_trailers": False})
+
+    async def _next(self) -> bytes | None:
+        """None: there are no more."""
+        return await anext(self._chunks, None)
+
+    def _start(self, scope: Scope, *, with_trailers: bool) -> Message:
+        headers = _headers(scope)
+        if self._trailer is not None and with_trailers:
+            headers.append((b"trailer", self._trailer.encode("latin-1")))
+        return {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": headers,
+            "trailers": with_trailers,
+        }
+
+    async def _send_all(self, first: asyncio.Task[bytes | None], scope: Scope, send: Send) -> None:
+        pinging = asyncio.create_task(self._ping(send))
+        try:
+            chunk = await first
+            while chunk is not None:
+                if chunk:
+                    await self._send(chunk, send)
+                chunk = await self._next()
+        except LlamaboxError as exc:
+            if isinstance(exc, ClientTooSlow):
+                record_of(scope).cut(exc.message)
+            await self._send(self._failed(exc), send)
+        finally:
+            pinging.cancel()
+            await asyncio.wait((pinging,))
+
+    async def _send(self, data: bytes, send: Send) -> None:
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        self._last_sent = asyncio.get_running_loop().time()
+
+    async def _ping(self, send: Send) -> None:
+        """One task a stream, so that an event costs one clock reading and no timer."""
+        time = asyncio.get_running_loop().time
+        self._last_sent = time()
+        while self._ping_interval:
+            await asyncio.sleep(self._last_sent + self._ping_interval - time())
+            if time() - self._last_sent >= self._ping_interval:
+                self._last_sent = time()
+                await send({"type": "http.response.body", "body": self._ping_text(), "more_body": True})
+
+
+def _takes_trailers(scope: Scope) -> bool:
+    """Over HTTP/2, which Hypercorn tells by the extension, and only where the client asks for them, as it does too."""
+    return "http.response.trailers" in scope.get("extensions", {}) and Headers(scope=scope).get("te") == "trailers"
+
+
+def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    if scope["http_version"] == "1.1":  # HTTP/2 forbids the header
+        headers.append((b"connection", b"keep-alive"))
+    return headers

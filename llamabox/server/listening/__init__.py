@@ -1,0 +1,1 @@
+"""Sockets and protocols below Starlette: Hypercorn, mended where a client could hurt others."""

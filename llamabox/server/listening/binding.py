@@ -1,0 +1,142 @@
+"""The listening sockets, made before anything is loaded: a port that is taken must not cost a model load."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import stat
+from collections.abc import Iterable
+
+from llamabox.errors import ListenError
+from llamabox.server.listening.listener import BACKLOG
+
+Address = tuple[socket.AddressFamily, str]
+
+ANY = "*"
+"""As a host: every address of this machine."""
+
+
+class NotHere(ListenError):
+    """It is no address of this machine, or of a kind that this machine has none of."""
+
+
+def bind_sockets(hosts: Iterable[str], port: int) -> list[socket.socket]:
+    """The listening sockets for hosts: addresses, names, the paths of unix sockets ending in .sock, or `*` for all.
+
+    A name is listened on at all of its addresses that are this machine's. `::` takes IPv4 as well, unless an IPv4
+    address is named beside it. Port 0 is chosen once and shared by all. Raises ListenError naming the address, and
+    leaves none open.
+    """
+    named: dict[Address | str, str] = {}  # each address once, as of localhost beside 127.0.0.1
+    for host in hosts:
+        for address in [host] if host.endswith(".sock") else _resolve(host):
+            named.setdefault(address, host)
+    takes_ipv4 = not any(address[0] == socket.AF_INET for address in named)
+    missing: dict[str, ListenError] = {}
+    listened: set[str] = set()
+    with contextlib.ExitStack() as opened:
+        sockets: list[socket.socket] = []
+        for address, host in named.items():
+            try:
+                sock = _bind_unix(host) if isinstance(address, str) else _bind_tcp(host, *address, port, takes_ipv4)
+            except NotHere as error:
+                missing[host] = error
+                continue
+            opened.callback(sock.close)
+            sockets.append(sock)
+            if sock.family != socket.AF_UNIX:
+                port = sock.getsockname()[1]
+            listened.add(host)
+        for host, reason in missing.items():
+            if host not in listened:
+                raise reason
+        opened.pop_all()
+    return sockets
+
+
+def describe_socket(sock: socket.socket, scheme: str = "http") -> str:
+    """Where a client would connect."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
+    return f"{scheme}://{host}:{name[1]}"
+
+
+def unix_paths(sockets: Iterable[socket.socket]) -> list[str]:
+    """The files that listening made; a closed socket no longer knows its own."""
+    return [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
+
+
+def _bind_tcp(host: str, family: socket.AddressFamily, bare: str, port: int, takes_ipv4: bool) -> socket.socket:
+    where = f"{host}:{port}"
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as exc:
+        raise NotHere(_refused(where, exc).message) from exc
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not takes_ipv4)
+        sock.bind((bare, port))
+        _listen(sock)
+    except OSError as exc:
+        sock.close()
+        refused = _refused(where, exc)
+        raise (NotHere(refused.message) if exc.errno == errno.EADDRNOTAVAIL else refused) from exc
+    return sock
+
+
+def _resolve(host: str) -> list[Address]:
+    """What the host stands for. Raises ListenError for a name that stands for nothing."""
+    if host == ANY:
+        return [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]
+    bare = host.strip("[]")
+    try:
+        version = ipaddress.ip_address(bare).version
+    except ValueError:
+        try:
+            found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM)
+        except socket.gaierror as exc:
+            raise _refused(host, exc) from exc
+        except UnicodeError as exc:  # of the codec for names in other scripts
+            raise ListenError(f"cannot listen on {host}: it is neither an address nor a name") from exc
+        return [(family, str(address[0])) for family, _, _, _, address in found]
+    return [(socket.AF_INET6 if version == 6 else socket.AF_INET, bare)]
+
+
+def _bind_unix(path: str) -> socket.socket:
+    """A socket file that nobody listens on any more is replaced; one that is in use is an error."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _is_listening(path):
+            os.unlink(path)
+        sock.bind(path)
+        _listen(sock)
+    except OSError as exc:
+        sock.close()
+        raise _refused(path, exc) from exc
+    return sock
+
+
+def _refused(where: str, exc: OSError) -> ListenError:
+    return ListenError(f"cannot listen on {where}: {exc.strerror or exc}")
+
+
+def _listen(sock: socket.socket) -> None:
+    """From here on the address is taken: a bound socket alone would let a second server bind it too."""
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+
+
+def _is_listening(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True

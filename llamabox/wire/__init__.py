@@ -1,0 +1,1 @@
+"""The process boundary, known to both ends: frames, messages, and signs of life. Values alone."""

@@ -1,0 +1,48 @@
+"""The messages that every kind of worker has in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llamabox.wire.codec import Wire, header_only
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """End in order, exit 0. A text worker finishes its step; an image worker does not wait for the one it draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Load progress, 0 to 1."""
+
+    progress: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model cannot be served; `error` is `errors.to_wire()`. The worker exits after it."""
+
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Somebody sent the worker a SIGTERM: it goes on, and the server is to stop everything in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The worker gets on with what it does, or has nothing to do. Whoever says something else says so as well."""
+
+
+CommonMessage = Shutdown | Loading | LoadFailed | StopAsked | Beat
+
+WIRES: dict[type[Any], Wire] = {
+    Shutdown: header_only("shutdown", lambda fields: Shutdown(**fields)),
+    Loading: header_only("loading", lambda fields: Loading(**fields)),
+    LoadFailed: header_only("load_failed", lambda fields: LoadFailed(**fields)),
+    StopAsked: header_only("stop_asked", lambda fields: StopAsked(**fields)),
+    Beat: header_only("beat", lambda fields: Beat(**fields)),
+}

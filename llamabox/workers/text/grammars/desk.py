@@ -1,0 +1,211 @@
+"""Grammars and JSON schemas on their way to the engine: tried out, compiled and kept, never on the engine's thread."""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from llguidance import LLTokenizer
+
+from llamabox import quarantine
+from llamabox.bindings.sampling.guidance import guidance_tokenizer
+from llamabox.bindings.vocab import Vocab
+from llamabox.engine.request import Request
+from llamabox.errors import InvalidRequest, LlamaboxError, ServerFault
+from llamabox.grammar import gbnf
+from llamabox.grammar.constraint import GuidedGrammar
+from llamabox.grammar.guidance import lark_grammar, schema_grammar
+from llamabox.grammar.lark import to_lark
+from llamabox.workers.text.beside import TRIAL_SECONDS, Beside
+
+logger = logging.getLogger(__name__)
+
+MAX_KEPT = 8
+"""Compiled grammars to keep: clients send the same one again and again. Each remembers its lexer's states, of which
+hostile ones have as many as may be (engine.guidance.limits)."""
+
+MAX_KEPT_TEXT = 4 << 20
+"""Characters of their texts."""
+
+
+class Trial:
+    """The process that grammars are tried out in. Started at the first one, and again whenever it died of one."""
+
+    def __init__(self, seconds: float = TRIAL_SECONDS) -> None:
+        """`seconds` it may be silent. Its own limits come first, but for a process that somebody stopped."""
+        self.seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs now."""
+        return None if self._process is None else self._process.pid
+
+    def run(self, grammar: str) -> str | None:
+        """Why `grammar`, in llguidance's form, cannot be used; None where it can."""
+        process = self._process
+        if process is None:
+            process = self._process = self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(grammar).encode() + b"\n")
+            process.stdin.flush()
+            if not select.select([process.stdout], [], [], self.seconds)[0]:
+                self.close()
+                return f"the process that tries it out said nothing for {self.seconds:g} s; try again"
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = b""
+        if not answer:
+            self.close()
+            return "it is too large, too deep, or has too many combinations to be compiled"
+        reason: str | None = json.loads(answer)
+        return reason
+
+    def close(self) -> None:
+        """End the process; idempotent, and the next `run` starts another."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "llamabox.workers.text.grammars.trial"]
+        pipe, environment = subprocess.PIPE, quarantine.environment()
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
+        logger.debug("grammars are tried out in process %d", process.pid)
+        return process
+
+
+class GrammarCompiler:
+    """Compiles for one vocabulary. One thread at a time; the first call takes a part of a second more."""
+
+    def __init__(self, vocab: Vocab, helper: ThreadPoolExecutor) -> None:
+        self._vocab = vocab
+        self._helper = helper
+        self._tokenizer: LLTokenizer | None = None
+        self._trial = Trial()
+
+    def compile(self, grammar: str, json_schema: str) -> GuidedGrammar:
+        """Of the one of the two that is not empty. Raises InvalidRequest naming the field."""
+        field = "json_schema" if json_schema else "grammar"
+        text = schema_grammar(json_schema) if json_schema else lark_grammar(to_lark(self._rules(grammar)))
+        if self._tokenizer is None:
+            self._tokenizer = guidance_tokenizer(self._vocab)
+        reason = self._trial.run(text)
+        if reason is not None:
+            raise InvalidRequest(f"Field '{field}': {reason}", field=field)
+        try:
+            return GuidedGrammar(text, self._tokenizer, self._helper)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"Field '{field}': {error.message}", field=field) from error
+
+    def close(self) -> None:
+        self._trial.close()
+
+    def _rules(self, grammar: str) -> dict[str, gbnf.Choice]:
+        return gbnf.parse(grammar, self._find_token, self._vocab.n_tokens)
+
+    def _find_token(self, text: str) -> int | None:
+        found = self._vocab.tokenize(text, add_special=False, parse_special=True)
+        return found[0] if len(found) == 1 else None
+
+
+class GrammarDesk:
+    """Gives requests their grammar and passes them on. Every method may be called from any thread.
+
+    `deliver` takes the request with its grammar, `refuse` the id of one that cannot have it and the reason. They are
+    called in the order of the requests but for grammars that are known already, which do not wait.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        beside: Beside,
+        deliver: Callable[[Request], None],
+        refuse: Callable[[str, LlamaboxError], None],
+    ) -> None:
+        self._worker = beside.grammars
+        self._compiler = GrammarCompiler(vocab, beside.masks)
+        self._deliver = deliver
+        self._refuse = refuse
+        self._lock = threading.Lock()
+        self._pending: set[str] = set()
+        self._kept: OrderedDict[tuple[str, str], GuidedGrammar] = OrderedDict()
+
+    def take(self, request: Request) -> None:
+        """Deliver it, now or once its grammar is compiled; or refuse it then."""
+        grammar = self._find(_key(request))
+        if grammar is not None:
+            self._deliver(replace(request, grammar=grammar))
+            return
+        with self._lock:
+            self._pending.add(request.request_id)
+        self._worker.submit(self._serve, request)
+
+    def forget(self, request_id: str) -> None:
+        """A request that waits for its grammar is not wanted any more. Nothing for others."""
+        with self._lock:
+            self._pending.discard(request_id)
+
+    def prepare(self, grammar: str, json_schema: str) -> None:
+        """Compile and keep what requests are going to bring. Raises InvalidRequest."""
+        self._worker.submit(self._compiled, (grammar, json_schema)).result()
+
+    def close(self) -> None:
+        """End its process; its threads must have ended."""
+        self._compiler.close()
+
+    def _serve(self, request: Request) -> None:
+        with self._lock:
+            if request.request_id not in self._pending:
+                return
+        error: LlamaboxError | None = None
+        try:
+            request = replace(request, grammar=self._compiled(_key(request)))
+        except LlamaboxError as exc:
+            error = exc
+        except Exception as exc:
+            logger.exception("grammar of request %s", request.request_id)
+            error = ServerFault(f"the grammar could not be compiled: {exc}")
+        with self._lock:  # so that an abort comes before or after, and is not lost
+            if request.request_id not in self._pending:
+                return
+            self._pending.remove(request.request_id)
+            if error is None:
+                self._deliver(request)
+        if error is not None:
+            self._refuse(request.request_id, error)
+
+    def _compiled(self, key: tuple[str, str]) -> GuidedGrammar:
+        grammar = self._find(key)
+        if grammar is None:
+            grammar = self._compiler.compile(*key)
+            self._keep(key, grammar)
+        return grammar
+
+    def _find(self, key: tuple[str, str]) -> GuidedGrammar | None:
+        with self._lock:
+            grammar = self._kept.get(key)
+            if grammar is not None:
+                self._kept.move_to_end(key)
+            return grammar
+
+    def _keep(self, key: tuple[str, str], grammar: GuidedGrammar) -> None:
+        with self._lock:
+            self._kept[key] = grammar
+            while len(self._kept) > MAX_KEPT or sum(sum(map(len, texts)) for texts in self._kept) > MAX_KEPT_TEXT:
+                self._kept.popitem(last=False)
+
+
+def _key(request: Request) -> tuple[str, str]:
+    return request.params.grammar, request.params.json_schema

@@ -1,0 +1,144 @@
+"""`python -m llamabox.workers.text.grammars.trial`: tries grammars out where they can do no harm.
+
+llguidance bounds what a mask costs, but not what compiling does: some grammars and schemas of a few kilobytes overflow
+the stack, which ends the process (a chain of 20,000 `$ref`s), or take for ever (thirty `anyOf`s in an `allOf`). So each
+goes through this process first, which may die of it.
+
+A line of JSON in, a grammar in llguidance's form; a line out, why it cannot be used or null. No line out: it died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import resource
+import signal
+import sys
+import threading
+
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from llamabox import quarantine
+from llamabox.grammar.guidance import complaint, limits
+from llamabox.workers.orphan import die_with_parent
+
+CPU_SECONDS = 4
+"""For one grammar. Processor time, so that it is the same on a busy machine."""
+
+MEMORY = 2 << 30
+"""Bytes of address space."""
+
+STACK = 2 << 20
+"""Bytes: a quarter of what the thread has in the worker (beside), since there the same must fit for certain."""
+
+N_CHOICES = 2048
+"""Bytes to choose in one text of the grammar, with all that it forces between them: what is too deep for a compiler may
+be so for the matcher as well, and a text may have more states than llguidance is let have."""
+
+ONWARDS = b'",:]}1'
+"""What is chosen first where it may come: it ends what it stands in."""
+
+WITHOUT_END = ("too many states", "ff_tokens")
+"""How llguidance says that a grammar forces more text than it follows."""
+
+TOO_MUCH_GIVEN = (
+    "nothing that fits it ever ends, or too much of the text is given: constants and names may have some 30,000 "
+    "characters together"
+)
+
+N_WALKS = 24
+WALK = 96
+"""Bytes of a text that is tried for dead ends."""
+
+STRUCTURE = b'",:{}[]1'
+"""What is mostly chosen where it may come: it brings a text from one property to the next."""
+
+PREFERENCE = 0.75
+
+
+class Bytes:
+    """A vocabulary of all bytes and an end, in the shape that TokenizerWrapper asks for."""
+
+    eos_token_id = 256
+    bos_token_id = None
+    special_token_ids = (256,)
+    tokens = (*(bytes([i]) for i in range(256)), b"<end>")
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
+
+
+def try_out(grammar: str, tokenizer: LLTokenizer) -> str | None:
+    """Why it cannot be used; None where it can."""
+    if '"patternProperties"' in grammar and (text := dead_end(grammar, tokenizer)) is not None:
+        return f"nothing can follow behind {text[-80:]}: a pattern of patternProperties fits listed names alone"
+    reason = walk(LLMatcher(tokenizer, grammar, log_level=0, limits=limits()))
+    if reason is not None and any(sign in reason for sign in WITHOUT_END):
+        return TOO_MUCH_GIVEN
+    return reason
+
+
+def walk(matcher: LLMatcher) -> str | None:
+    """Follow a grammar along a short text of it. Why it cannot be followed; None where it can, as far as was tried."""
+    for _ in range(N_CHOICES):
+        if (reason := complaint(matcher)) is not None or matcher.is_stopped():
+            return reason
+        if forced := matcher.compute_ff_tokens():
+            matcher.consume_tokens(forced)
+        if complaint(matcher) is None and not matcher.is_stopped():
+            mask = int.from_bytes(matcher.compute_bitmask(), "little") & (1 << 256) - 1
+            if mask == 0 or matcher.is_accepting():
+                break
+            onwards = (byte for byte in ONWARDS if mask >> byte & 1)
+            matcher.consume_token(next(onwards, (mask & -mask).bit_length() - 1))
+    return complaint(matcher)
+
+
+def dead_end(grammar: str, tokenizer: LLTokenizer) -> str | None:
+    """What a text may begin with, and nothing can follow; None where no such beginning was met.
+
+    llguidance allows another property behind one while there is a pattern for its name, also where that fits nothing
+    but names which are listed. So texts of brackets, commas and the names are tried, at random but each time alike.
+    """
+    first = LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
+    for seed in range(N_WALKS):
+        matcher, chance, text = first.deep_copy(), random.Random(seed), bytearray()
+        while len(text) < WALK:
+            mask = int.from_bytes(matcher.compute_bitmask(), "little")
+            if complaint(matcher) is not None:
+                return bytes(text).decode(errors="replace")
+            allowed = [byte for byte in range(256) if mask >> byte & 1]
+            if matcher.is_stopped() or not allowed:
+                break
+            structure = [byte for byte in allowed if byte in STRUCTURE]
+            text.append(chance.choice(structure if structure and chance.random() < PREFERENCE else allowed))
+            matcher.consume_token(text[-1])
+    return None
+
+
+def serve() -> None:
+    """Answer until the input ends."""
+    tokenizer = LLTokenizer(TokenizerWrapper(Bytes()))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    quarantine.close_doors()
+    for line in sys.stdin:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, hard))
+        print(json.dumps(try_out(json.loads(line), tokenizer)), flush=True)
+
+
+def main() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    with contextlib.suppress(ValueError, OSError):  # macOS does not know it, and a container may allow less
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.stack_size(STACK)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()

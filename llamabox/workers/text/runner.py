@@ -1,0 +1,221 @@
+"""The Runner over libllama: the one module of the engine that knows the bindings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from functools import lru_cache
+from typing import cast
+
+from llamabox.bindings.batch import Batch as NativeBatch
+from llamabox.bindings.context import Context
+from llamabox.bindings.sampling.sampler import ChainBuilder, ChainTemplate, RowSampler, SamplerChain
+from llamabox.bindings.vocab import Vocab
+from llamabox.bindings.weights.adapters import Lora, apply_loras
+from llamabox.engine.batch import Batch
+from llamabox.engine.grammar import TokenMask
+from llamabox.engine.logprobs import Distribution, top_logprobs
+from llamabox.engine.request import LoraSet, SamplingParams
+from llamabox.engine.sampling import plan
+from llamabox.engine.seams import Sampler
+from llamabox.errors import NoRoom
+
+MAX_KEPT = 16
+"""Sampling parameters whose chain stays made."""
+
+
+class LlamaMemory:
+    """The engine's Memory over a context's."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._memory = context.memory
+        self._n_window = context.model.n_swa
+        self._is_unified = context.kv_unified
+
+    @property
+    def can_shift(self) -> bool:
+        return self._memory.can_shift
+
+    @property
+    def is_unified(self) -> bool:
+        return self._is_unified
+
+    @property
+    def n_window(self) -> int:
+        return self._n_window
+
+    def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
+        return self._memory.seq_rm(seq_id, p0, p1)
+
+    def seq_cp(self, source: int, target: int) -> None:
+        self._memory.seq_cp(source, target, -1, -1)
+
+    def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
+        self._memory.seq_add(seq_id, p0, p1, delta)
+
+    def carry_out(self, seq_id: int) -> None:
+        # libllama has no call for that alone; a decode begins with it, also one that then finds no room.
+        position = self._memory.seq_pos_max(seq_id) + 1
+        batch = NativeBatch(self._context.native, 1)
+        batch.add(self._context.model.vocab.bos or 0, position, seq_id, wants_logits=False)
+        try:
+            self._context.decode(batch)
+        except NoRoom:
+            return
+        finally:
+            self._memory.seq_rm(seq_id, position, -1)
+
+    def seq_detach(self, seq_id: int) -> bool:
+        state = self._memory.state_get(seq_id)
+        self._memory.seq_rm(seq_id, -1, -1)
+        return self._memory.state_set(seq_id, state)
+
+    def state_size(self, seq_id: int) -> int:
+        return self._memory.state_size(seq_id)
+
+    def state_get(self, seq_id: int) -> memoryview:
+        return self._memory.state_get(seq_id)
+
+    def state_set(self, seq_id: int, state: bytes | memoryview) -> bool:
+        return self._memory.state_set(seq_id, state)
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        return self._memory.seq_pos_min(seq_id)
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        return self._memory.seq_pos_max(seq_id)
+
+    def clear(self) -> None:
+        self._memory.clear(data=True)
+
+
+class LlamaSampler:
+    """The engine's Sampler over a native chain."""
+
+    __slots__ = ("chain",)
+
+    def __init__(self, chain: SamplerChain) -> None:
+        self.chain = chain
+
+    def accept(self, token: int) -> None:
+        self.chain.accept(token)
+
+    def close(self) -> None:
+        self.chain.close()
+
+
+class LlamaSamplers:
+    """The engine's SamplerSource: a chain with the prompt in its history, to copy for each sequence."""
+
+    __slots__ = ("_template",)
+
+    def __init__(self, template: ChainTemplate) -> None:
+        self._template = template
+
+    def start(self, seed: int) -> LlamaSampler:
+        return LlamaSampler(self._template.copy(seed))
+
+
+class SamplerMaker:
+    """Makes what takes long of samplers, on any thread: the prompts of a request, and the next ones, share it."""
+
+    def __init__(self, vocab: Vocab, n_ctx: int) -> None:
+        """`n_ctx` is a slot's."""
+        self._vocab = vocab
+        self._n_ctx = n_ctx
+        self._made = lru_cache(MAX_KEPT)(self._make)
+
+    def source(self, params: SamplingParams, prompt: Seq[int]) -> LlamaSamplers:
+        """For the sequences behind `prompt`. Raises InvalidRequest for what libllama refuses."""
+        template, n_history = self._made(params)
+        return LlamaSamplers(template.after(prompt[max(0, len(prompt) - n_history) :]) if n_history else template)
+
+    def _make(self, params: SamplingParams) -> tuple[ChainTemplate, int]:
+        banned = self._vocab.suppress_tokens + (self._vocab.eog_tokens if params.ignore_eos else ())
+        chosen = plan(params, seed=0, n_ctx=self._n_ctx, banned=banned)
+        builder = ChainBuilder(self._vocab.native, self._vocab)
+        for step in chosen.steps:
+            builder.add(step.name, *step.arguments)
+        return builder.template(), chosen.n_history
+
+
+class LlamaRunner:
+    """The engine's Runner over a context, on that context's thread. Owns neither the context nor the adapters.
+
+    `loras` are those of the model, by id. A change of adapters costs the next decode some milliseconds.
+    """
+
+    def __init__(self, context: Context, loras: Seq[Lora] = (), *, tile: int = 1, mixes: bool = True) -> None:
+        """`tile` and `mixes`: see Runner."""
+        self._context = context
+        self._tile = tile
+        self._mixes = mixes
+        self._loras = loras
+        self._applied: LoraSet = ()
+        self._vocab = context.model.vocab
+        self._batch = NativeBatch(context.native, context.n_batch)
+        self._rows = RowSampler(context)
+        self._memory = LlamaMemory(context)
+        self._eog = frozenset(self._vocab.eog_tokens)
+        self._pieces: dict[int, bytes] = {}  # key: token * 2 + special
+
+    @property
+    def n_batch(self) -> int:
+        return self._context.n_batch
+
+    @property
+    def n_ubatch(self) -> int:
+        return self._context.n_ubatch
+
+    @property
+    def tile(self) -> int:
+        return self._tile
+
+    @property
+    def mixes(self) -> bool:
+        return self._mixes
+
+    @property
+    def memory(self) -> LlamaMemory:
+        return self._memory
+
+    def sampler_source(self, params: SamplingParams, prompt: Seq[int], n_ctx: int) -> LlamaSamplers:
+        return SamplerMaker(self._vocab, n_ctx).source(params, prompt)
+
+    def execute(self, batch: Batch) -> None:
+        if batch.lora != self._applied:
+            apply_loras(self._context, [(self._loras[adapter_id], scale) for adapter_id, scale in batch.lora])
+            self._applied = batch.lora
+        native, n_rows = self._batch, len(batch)
+        native.token[:n_rows] = batch.tokens
+        native.pos[:n_rows] = batch.positions
+        native.seq_id[:n_rows] = batch.seq_ids
+        native.logits[:n_rows] = 0
+        native.logits[batch.outputs] = 1
+        native.n_tokens = n_rows
+        self._context.decode(native)
+
+    def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
+        if not rows:
+            return []
+        ours = cast(Seq[LlamaSampler], samplers)  # they came from LlamaSamplers
+        return self._rows.sample(rows, [sampler.chain for sampler in ours], masks)
+
+    def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
+        return top_logprobs(self._context.logits(row), token, n)  # sampling worked on a copy of the row
+
+    def distribution(self, row: int, sampler: Sampler, mask: TokenMask | None) -> Distribution:
+        return Distribution(*self._rows.distribution(row, cast(LlamaSampler, sampler).chain, mask))
+
+    def piece(self, token: int, special: bool) -> bytes:
+        key = 2 * token + special
+        piece = self._pieces.get(key)
+        if piece is None:
+            piece = self._pieces[key] = self._vocab.piece(token, special=special)
+        return piece
+
+    def is_eog(self, token: int) -> bool:
+        return token in self._eog
+
+    def adds_bos(self) -> bool:
+        return self._vocab.add_bos

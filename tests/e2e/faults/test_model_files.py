@@ -1,0 +1,82 @@
+"""A model file that is no good: one clear line, exit code 1, no memory blow-up."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server_process import ServerProcess, free_port
+
+GGUF_V3 = b"GGUF" + struct.pack("<I", 3)
+
+
+LIMITED = ("bash", "-c", 'ulimit -v 4194304; exec "$@"', "-")
+"""Starts a command with 4 GiB of address space. A good model of this size takes less than one."""
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the server with limited memory, to its end."""
+    command = [*LIMITED, sys.executable, "-m", "llamabox", "--port", str(free_port()), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def bad_files(folder: Path, model: Path) -> dict[str, Path]:
+    whole = model.read_bytes()
+    contents = {
+        "empty": b"",
+        "truncated header": whole[:1000],
+        "truncated tensors": whole[: len(whole) // 2],
+        "no gguf": b"\x7fELF" + bytes(4000),
+        "text": b"hello, I am not a model\n" * 100,
+        "absurd tensor count": GGUF_V3 + struct.pack("<QQ", 2**60, 4) + bytes(256),
+        "absurd key count": GGUF_V3 + struct.pack("<QQ", 4, 2**60) + bytes(256),
+        "absurd string": GGUF_V3 + struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**62) + bytes(256),
+        "future version": b"GGUF" + struct.pack("<I", 99) + bytes(256),
+        "wrong types": whole.replace(b"general.architecture\x08", b"general.architecture\x04", 1),
+        "unknown architecture": whole.replace(
+            b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00lemma", 1
+        ),
+    }
+    paths = {}
+    for name, content in contents.items():
+        paths[name] = folder / f"{name.replace(' ', '-')}.gguf"
+        paths[name].write_bytes(content)
+    paths["directory"] = folder
+    paths["missing"] = folder / "missing.gguf"
+    return paths
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "empty",
+        "truncated header",
+        "truncated tensors",
+        "no gguf",
+        "text",
+        "absurd tensor count",
+        "absurd key count",
+        "absurd string",
+        "future version",
+        "wrong types",
+        "unknown architecture",
+        "directory",
+        "missing",
+    ],
+)
+def test_one_clear_line_and_exit_1(tmp_path: Path, model: Path, kind: str) -> None:
+    path = bad_files(tmp_path, model)[kind]
+    ended = start("-m", str(path))
+    assert ended.returncode == 1, ended.stderr
+    said = [line for line in ended.stderr.splitlines() if str(path) in line]
+    assert len(said) == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_good_model_has_room_enough_in_the_same_limits(tmp_path: Path, model: Path) -> None:
+    with ServerProcess(tmp_path / "log", "-m", str(model), before=LIMITED) as server:
+        assert server.ok("/completion", {"prompt": "Hello", "n_predict": 2})["tokens_predicted"] == 2

@@ -1,0 +1,89 @@
+"""To the wall of the context and beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.e2e.server_process import ServerProcess
+
+N_CTX = 256
+PROMPT = "I believe the meaning of life is"
+
+
+@pytest.fixture(scope="module")
+def shifting(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    return serve("-c", str(2 * N_CTX), "-np", "2")
+
+
+@pytest.fixture(scope="module")
+def walled(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    return serve("-c", str(2 * N_CTX), "-np", "2", "--no-context-shift")
+
+
+def prompt_of(server: ServerProcess, n_tokens: int) -> list[int]:
+    tokens = server.ok("/tokenize", {"content": "one two three four five six seven eight nine ten " * 40})["tokens"]
+    assert len(tokens) >= n_tokens
+    return list(tokens[:n_tokens])
+
+
+def complete(server: ServerProcess, prompt: Any, n_predict: int, **fields: Any) -> Any:
+    body = {"prompt": prompt, "n_predict": n_predict, "temperature": 0, "ignore_eos": True, **fields}
+    return server.ok("/completion", body)
+
+
+def test_a_generation_three_times_as_long_as_the_context_completes(shifting: ServerProcess) -> None:
+    answer = complete(shifting, PROMPT, 3 * N_CTX)
+    assert answer["tokens_predicted"] == 3 * N_CTX
+    assert answer["truncated"] is True
+    assert answer["stop_type"] == "limit"
+
+
+def test_without_shift_the_same_request_ends_exactly_at_the_wall(walled: ServerProcess) -> None:
+    answer = complete(walled, PROMPT, 3 * N_CTX)
+    assert answer["tokens_evaluated"] + answer["tokens_predicted"] == N_CTX
+    assert answer["truncated"] is True
+    assert answer["stop_type"] == "limit"
+    chat = walled.ok(
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3 * N_CTX, "ignore_eos": True},
+    )
+    assert chat["choices"][0]["finish_reason"] == "length"
+    assert chat["usage"]["total_tokens"] == N_CTX
+
+
+def test_without_shift_a_short_request_is_untouched(walled: ServerProcess) -> None:
+    answer = complete(walled, PROMPT, 64)
+    assert (answer["tokens_predicted"], answer["truncated"]) == (64, False)
+
+
+@pytest.mark.parametrize("n_prompt", [N_CTX, N_CTX + 1])
+def test_a_prompt_of_the_contexts_size_or_more_is_refused_with_both_numbers(
+    shifting: ServerProcess, walled: ServerProcess, n_prompt: int
+) -> None:
+    for server in (shifting, walled):
+        for stream in (False, True):
+            response = server.post("/completion", {"prompt": prompt_of(server, n_prompt), "stream": stream})
+            error = response.json()["error"]
+            assert response.status_code == 400
+            assert error["type"] == "exceed_context_size_error"
+            assert (error["n_prompt_tokens"], error["n_ctx"]) == (n_prompt, N_CTX)
+
+
+def test_a_prompt_one_under_the_context_is_answered(shifting: ServerProcess, walled: ServerProcess) -> None:
+    wall = complete(walled, prompt_of(walled, N_CTX - 1), 10)
+    assert (wall["tokens_predicted"], wall["truncated"]) == (1, True)
+    shift = complete(shifting, prompt_of(shifting, N_CTX - 1), 10)
+    assert (shift["tokens_predicted"], shift["truncated"]) == (10, True)
+
+
+def test_shifts_of_neighbours_that_share_their_prompt_do_not_disturb_each_other(shifting: ServerProcess) -> None:
+    prompt = prompt_of(shifting, 200)
+    alone = complete(shifting, prompt, 150, return_tokens=True, cache_prompt=False)["tokens"]
+    both = complete(shifting, prompt, 150, return_tokens=True, n=2)
+    assert [choice["truncated"] for choice in both] == [True, True]
+    assert both[0]["tokens"][:56] == alone[:56]
+    shifting.wait_idle()
+    assert "KV ledger" not in shifting.log

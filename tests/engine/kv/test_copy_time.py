@@ -1,0 +1,124 @@
+"""States are copied between steps for no longer than streams bear, whatever a copy costs."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from llamabox.engine.kv import kv_cache
+from llamabox.engine.kv.copy_time import CopyTime
+from llamabox.engine.scheduling import admission
+from llamabox.engine.scheduling.pacing import LEAST_PAUSE
+from tests.engine.driver import Clock, Driver, alone, request
+from tests.fakes import FakeMemory, FakeRunner
+
+N_CTX = 256
+
+
+class SlowMemory(FakeMemory):
+    """Copies `rate` bytes a second, on the driver's clock."""
+
+    def __init__(self, clock: Clock, rate: float, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.clock = clock
+        self.rate = rate
+        self.n_copies = 0
+
+    def state_size(self, seq_id: int) -> int:
+        return len(FakeMemory.state_get(self, seq_id))
+
+    def state_get(self, seq_id: int) -> bytes:
+        state = super().state_get(seq_id)
+        self._spend(len(state))
+        return state
+
+    def state_set(self, seq_id: int, state: bytes) -> bool:
+        self._spend(len(state))
+        return super().state_set(seq_id, state)
+
+    def _spend(self, n_bytes: int) -> None:
+        self.clock.now += n_bytes / self.rate
+        self.n_copies += 1
+
+
+def stream_beside_conversations(rate: float, *, beside: bool) -> tuple[Driver, SlowMemory, list[float]]:
+    """Six long conversations come and come back on three slots; the times at which a stream said something."""
+    memory = SlowMemory(Clock(), rate, unified=False)
+    run = Driver(FakeRunner(memory=memory), n_slots=4, n_ctx=N_CTX, host_budget=10_000_000)
+    memory.clock = run.clock
+    stream = request("stream", tokens=(1, 2, 3), n_predict=200)
+    if beside:
+        run.submit(stream)
+    said: list[float] = []
+    asked = [
+        request(f"{turn} {talker}", (talker,) * 100 + (turn,), n_predict=1)
+        for turn in range(4)
+        for talker in range(10, 16)
+    ]
+    for i in range(160):
+        if i % 6 == 0 and asked and not run.engine.n_waiting:
+            run.submit(asked.pop(0))
+            if not asked:
+                break
+        if any(event.request_id == "stream" for event in run.step()):
+            said.append(run.clock.now)
+    run.run()
+    for name, index in run.transcripts:
+        one = run.requests[name]
+        assert run.transcripts[name, index].tokens == alone(one, n_slots=4, n_ctx=N_CTX)[index].tokens
+    return run, memory, said
+
+
+@pytest.fixture(autouse=True)
+def small_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_cache, "WORTH_KEEPING", 16)
+    monkeypatch.setattr(admission, "WORTH_RESTORING", 4)
+
+
+def test_a_stream_waits_no_longer_for_copies_than_it_bears() -> None:
+    _, memory, said = stream_beside_conversations(rate=2_000, beside=True)  # a second and more for each
+    gaps = [later - earlier for earlier, later in pairwise(said)]
+    assert sum(gap > LEAST_PAUSE + 0.1 for gap in gaps) <= 1, "the first copy is how it learns"
+    assert memory.n_copies <= 2
+
+
+def test_copies_that_fit_are_made() -> None:
+    _, memory, _ = stream_beside_conversations(rate=1e6, beside=True)
+    assert memory.n_copies > 10
+
+
+def test_where_nobody_waits_for_a_token_all_are_made() -> None:
+    _, memory, _ = stream_beside_conversations(rate=2_000, beside=False)
+    assert memory.n_copies > 10
+
+
+def test_a_copy_that_was_slow_once_is_tried_again() -> None:
+    clock = Clock()
+    copying = CopyTime(clock)
+    copying.begin_step(0.1)
+
+    def slow() -> None:
+        clock.now += 10.0
+
+    copying.run(1000, slow)
+    copying.begin_step(0.1)
+    while not copying.fits(10**8):
+        copying.may_fit_later(10**8)
+
+
+def test_a_step_s_copies_share_its_time() -> None:
+    clock = Clock()
+    copying = CopyTime(clock)
+    copying.begin_step(0.1)
+    n_bytes = 9 * 10**7
+    assert copying.fits(n_bytes)
+
+    def copy() -> None:
+        clock.now += 0.09
+
+    copying.run(n_bytes, copy)
+    assert not copying.fits(n_bytes)
+    assert copying.may_fit_later(n_bytes)
+    copying.begin_step(0.1)
+    assert copying.fits(n_bytes)

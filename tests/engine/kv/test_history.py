@@ -1,0 +1,184 @@
+"""A history against a plain list of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llamabox.engine.kv.history import History
+
+
+@dataclass(frozen=True)
+class Media:
+    """A media chunk of the test. `last` tells apart two that begin alike."""
+
+    name: int
+    n_cells: int
+    n_positions: int
+    last: int = 0
+
+    @property
+    def keys(self) -> list[int]:
+        return [-(self.name * 100 + i) for i in range(1, self.n_cells)] + [-(self.name * 100 + 90 + self.last)]
+
+
+MEDIA = (Media(1, 1, 1), Media(2, 4, 2), Media(3, 6, 3), Media(3, 6, 3, last=1), Media(4, 3, 3), Media(5, 2, 5))
+
+Part = list[int] | Media
+Cell = tuple[int, int]  # (key, position)
+
+texts = st.lists(st.integers(0, 2), min_size=1, max_size=4)
+parts = st.lists(st.one_of(texts, st.sampled_from(MEDIA)), max_size=5)
+
+
+def build(pieces: list[Part]) -> History:
+    history = History()
+    for piece in pieces:
+        if isinstance(piece, Media):
+            history.extend_media(piece.keys, piece.n_positions)
+        else:
+            history.extend(piece)
+    return history
+
+
+def oracle(pieces: list[Part]) -> tuple[list[Cell], int, list[int]]:
+    """The cells, the next free position, and the cell counts at which the history may be cut."""
+    cells: list[Cell] = []
+    position = 0
+    cuts = [0]
+    for piece in pieces:
+        if isinstance(piece, Media):
+            cells += [(key, position) for key in piece.keys]
+            position += piece.n_positions
+            cuts.append(len(cells))
+        else:
+            for token in piece:
+                cells.append((token, position))
+                position += 1
+                cuts.append(len(cells))
+    return cells, position, cuts
+
+
+def cells_of(history: History) -> list[Cell]:
+    return [(history.key(i), history.position(i)) for i in range(len(history))]
+
+
+def between(pieces: list[Part], start: int, stop: int) -> list[Part]:
+    """The parts that make up cells [start, stop), neither of which may lie inside a chunk."""
+    found: list[Part] = []
+    offset = 0
+    for piece in pieces:
+        n_cells = piece.n_cells if isinstance(piece, Media) else len(piece)
+        first, last = max(start - offset, 0), min(stop - offset, n_cells)
+        if first < last:
+            found.append(piece if isinstance(piece, Media) else piece[first:last])
+        offset += n_cells
+    return found
+
+
+@given(parts)
+def test_every_cell_has_its_key_and_its_position(pieces: list[Part]) -> None:
+    history = build(pieces)
+    cells, n_positions, _ = oracle(pieces)
+    assert len(history) == len(cells)
+    assert cells_of(history) == cells
+    assert history.keys() == [key for key, _ in cells]
+    assert history.n_positions == n_positions
+    assert history.has_media == any(isinstance(piece, Media) for piece in pieces)
+
+
+@given(parts, st.integers(0, 30))
+def test_whole_is_the_largest_cut_that_spares_every_chunk(pieces: list[Part], n_cells: int) -> None:
+    history = build(pieces)
+    n_cells = min(n_cells, len(history))
+    assert history.whole(n_cells) == max(cut for cut in oracle(pieces)[2] if cut <= n_cells)
+
+
+@settings(max_examples=300)
+@given(parts, parts, parts)
+def test_the_common_prefix_is_the_longest_that_cuts_no_chunk(
+    head: list[Part], left: list[Part], right: list[Part]
+) -> None:
+    one, other = head + left, head + right
+    cells, _, cuts = oracle(one)
+    other_cells, _, other_cuts = oracle(other)
+    expected = max(cut for cut in cuts if cut in other_cuts and cells[:cut] == other_cells[:cut])
+    assert build(one).common_prefix(build(other)) == expected
+    assert build(other).common_prefix(build(one)) == expected
+
+
+@given(parts, st.data())
+def test_truncating_leaves_what_was_there_before_the_rest_was_added(pieces: list[Part], data: st.DataObject) -> None:
+    cut = data.draw(st.sampled_from(oracle(pieces)[2]))
+    history, expected = build(pieces), build(between(pieces, 0, cut))
+    history.truncate(cut)
+    assert cells_of(history) == cells_of(expected)
+    assert history.n_positions == expected.n_positions
+    assert history.has_media == expected.has_media
+
+
+@given(parts, parts, st.data())
+def test_cells_taken_from_another_history_stand_as_if_they_had_been_added_here(
+    pieces: list[Part], source: list[Part], data: st.DataObject
+) -> None:
+    cuts = oracle(source)[2]
+    start = data.draw(st.sampled_from(cuts))
+    stop = data.draw(st.sampled_from([cut for cut in cuts if cut >= start]))
+    history = build(pieces)
+    history.append_from(build(source), start, stop)
+    expected = build(pieces + between(source, start, stop))
+    assert cells_of(history) == cells_of(expected)
+    assert history.n_positions == expected.n_positions
+    assert [history.whole(i) for i in range(len(history))] == [expected.whole(i) for i in range(len(expected))]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.data())
+def test_discarding_closes_the_gap(tokens: list[int], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(tokens)))
+    stop = data.draw(st.integers(start, len(tokens)))
+    history = History(tokens)
+    history.discard(start, stop)
+    left = tokens[:start] + tokens[stop:]
+    assert cells_of(history) == list(zip(left, range(len(left)), strict=True))
+
+
+def test_no_chunk_can_be_cut() -> None:
+    history = build([[1, 2], MEDIA[2], [3]])
+    for n_cells in (3, 7):
+        with pytest.raises(AssertionError):
+            history.truncate(n_cells)
+    with pytest.raises(AssertionError):
+        history.discard(0, 1)
+
+
+def test_a_history_can_grow_after_it_was_compared() -> None:
+    # The comparison looks at the array in place, and an array with a view on it refuses to grow.
+    one, other = History([1, 2, 3]), History([1, 2, 4])
+    assert one.common_prefix(other) == 2
+    for history in (one, other):
+        history.append(5)
+        history.extend([6, 7])
+        history.truncate(2)
+    assert one.common_prefix(other) == 2
+
+
+def test_what_was_handed_out_is_a_copy() -> None:
+    history = History([1, 2, 3])
+    history.keys().append(4)
+    taken = History()
+    taken.append_from(history, 0, 2)
+    taken.append(9)
+    assert history.keys() == [1, 2, 3]
+    assert taken.keys() == [1, 2, 9]
+
+
+@given(st.lists(st.integers(0, 0x10FFFF), max_size=20))
+def test_a_text_has_a_character_for_each_cell(tokens: list[int]) -> None:
+    assert [ord(character) for character in History(tokens).as_text()] == tokens
+
+
+def test_token_ids_beyond_the_last_character_make_no_text() -> None:
+    assert History([5, 0x110000]).as_text() == ""

@@ -1,0 +1,68 @@
+"""Where prompts are cut."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamabox.engine.scheduling.portions import CHEAP, SHORTEST, portion, run_length
+
+TILE = 64
+
+
+def chunks(n_prompt: int, n_cached: int, n_chunk: int, tile: int) -> list[tuple[int, int]]:
+    """(where it begins, cells) of every chunk."""
+    found, n_computed = [], n_cached
+    while n_computed < n_prompt:
+        n_cells = portion(n_prompt - n_computed, n_computed, n_chunk, tile=tile)
+        found.append((n_computed, n_cells))
+        n_computed += n_cells
+    assert n_computed == n_prompt
+    return found
+
+
+@given(st.integers(1, 3000), st.integers(0, 2999), st.integers(1, 600))
+def test_no_chunk_is_short_where_that_is_dear(n_prompt: int, n_cached: int, n_chunk: int) -> None:
+    n_cached = min(n_cached, n_prompt - 1)
+    full = max(n_chunk // TILE, 1) * TILE
+    for start, n_cells in chunks(n_prompt, n_cached, n_chunk, TILE):
+        assert 1 <= n_cells < 2 * full
+        if start >= CHEAP + full:  # what remains from the start is taken before that
+            assert n_cells >= TILE or n_prompt - n_cached < TILE + CHEAP + full
+
+
+@given(st.integers(1, 3000), st.integers(1, 600))
+def test_a_fresh_prompt_is_cut_into_whole_tiles_but_for_its_beginning(n_prompt: int, n_chunk: int) -> None:
+    full = max(n_chunk // TILE, 1) * TILE
+    first, *others = [n_cells for _, n_cells in chunks(n_prompt, 0, n_chunk, TILE)]
+    assert all(n_cells == full for n_cells in others)
+    assert first <= full
+
+
+@given(st.integers(1, 3000), st.integers(1, 600))
+def test_without_tiles_chunks_are_as_asked_for(n_prompt: int, n_chunk: int) -> None:
+    *all_but_last, _ = [n_cells for _, n_cells in chunks(n_prompt, 0, n_chunk, 1)]
+    assert all(n_cells == n_chunk for n_cells in all_but_last)
+
+
+@given(st.integers(2, 200), st.integers(SHORTEST, 200))
+def test_a_prompt_is_computed_in_runs_without_a_lone_row(n_prompt: int, n_most: int) -> None:
+    n_pending = n_prompt
+    while n_pending:
+        length = run_length(n_pending, n_most, ())
+        assert 2 <= length <= n_most
+        n_pending -= length
+
+
+@given(st.integers(1, 60), st.integers(0, 60), st.sets(st.integers(2, 60), max_size=6))
+def test_runs_beside_others_leave_no_lone_row_of_either(n_pending: int, n_most: int, others: set[int]) -> None:
+    length = run_length(n_pending, n_most, others)
+    if length:
+        assert 2 <= length <= min(n_pending, n_most)
+        assert n_pending - length != 1
+        assert all(abs(length - other) != 1 for other in others)
+        longer = range(length + 1, min(n_pending, n_most) + 1)
+    else:
+        longer = range(2, min(n_pending, n_most) + 1)
+    for one in longer:
+        assert n_pending - one == 1 or any(abs(one - other) == 1 for other in others), "a longer one would have done"

@@ -1,0 +1,90 @@
+"""Where lone rows and runs do not mix: what a sequence's row is computed with does not depend on the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llamabox.engine.scheduling.scheduler import Work
+from llamabox.engine.sequence import Sequence
+from tests.engine.workbench import Workbench
+from tests.fakes import ubatches
+
+N_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The first `n_head` cells are those of all others; `n_tail` are its own. It comes with step `comes`."""
+
+    n_head: int
+    n_tail: int
+    comes: int
+    n_predict: int
+
+
+prompts = st.builds(
+    Prompt,
+    n_head=st.integers(0, 12),
+    n_tail=st.integers(1, 40),
+    comes=st.integers(0, 12),
+    n_predict=st.sampled_from([0, 1, 2, 9]),
+)
+
+
+def is_lone_by_cell(work: Work) -> dict[tuple[Sequence, int], bool]:
+    """Of each cell that a step computes: is its row the only one of its sequence in its ubatch?"""
+    found: dict[tuple[Sequence, int], bool] = {}
+    begun = {share.sequence.slot.slot_id: count() for share in work.shares if share.sequence.slot}
+    by_slot = {share.sequence.slot.slot_id: share for share in work.shares if share.sequence.slot}
+    n_rows = {slot_id: work.batch.seq_ids.count(slot_id) for slot_id in by_slot}
+    for ubatch in ubatches(work.batch.seq_ids, N_CHUNK):
+        for slot_id, n in ubatch.items():
+            share = by_slot[slot_id]
+            start = share.stop - n_rows[slot_id]
+            for _ in range(n):
+                found[share.sequence, start + next(begun[slot_id])] = n == 1
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(prompts, min_size=1, max_size=6))
+def test_no_row_of_a_prompt_is_computed_alone(script: list[Prompt]) -> None:
+    bench = Workbench(n_chunk=N_CHUNK, mixes=False)
+    coming = list(enumerate(sorted(script, key=lambda one: one.comes), start=1))
+    while coming or not bench.scheduler.is_idle:
+        while coming and coming[0][1].comes <= bench.n_steps:
+            number, one = coming.pop(0)
+            tokens = tuple(range(1000, 1000 + one.n_head)) + tuple(number * 100 + i for i in range(one.n_tail))
+            bench.add(tokens, n_predict=one.n_predict)
+        if bench.scheduler.is_idle:
+            bench.n_steps += 1
+            continue
+        for (sequence, cell), is_lone in is_lone_by_cell(bench.step()).items():
+            assert is_lone == (sequence.n_prompt == 1 or cell >= sequence.n_prompt)
+
+
+def test_the_kinds_take_turns() -> None:
+    bench = Workbench(mixes=False)
+    for _ in range(2):
+        bench.add_decoding()
+    bench.add(tuple(range(100, 400)))
+    kinds = []
+    for _ in range(8):
+        work = bench.step()
+        assert not (work.n_decode and work.n_prefill)
+        kinds.append("decode" if work.n_decode else "prefill")
+    assert kinds == ["decode", "prefill"] * 4
+
+
+def test_a_prompt_that_is_there_computes_two_cells_and_says_so() -> None:
+    bench = Workbench(mixes=False)
+    head = tuple(range(100, 140))
+    for tail, n_cached, n_computed in (((1, 2, 3), 0, 43), ((1, 2, 3), 41, 2), ((4, 5), 40, 2), ((9,), 39, 2)):
+        sequence = bench.add(head + tail, n_predict=1)
+        assert sum(bench.step().n_prefill for _ in range(2)) == n_computed
+        assert bench.scheduler.is_idle
+        assert sequence.n_cached == n_cached

@@ -1,0 +1,233 @@
+"""The desk that compiles: nothing that a client can write harms the worker, and no request is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any, cast
+
+import pytest
+
+from llamabox.bindings import _ffi, backend
+from llamabox.bindings.model import Model
+from llamabox.demo import ensure_demo_model
+from llamabox.engine.request import GenerationParams, Request
+from llamabox.errors import InvalidRequest, LlamaboxError
+from llamabox.grammar.guidance import lark_grammar, schema_grammar
+from llamabox.wire.pulse import Pulse
+from llamabox.workers.text.beside import Beside
+from llamabox.workers.text.grammars.desk import MAX_KEPT, GrammarDesk, Trial
+
+Outcome = Request | tuple[str, LlamaboxError]
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    native = _ffi.load()
+    backend.start(native)
+    with Model.load(native, ensure_demo_model(progress=False)) as loaded:
+        yield loaded
+
+
+class Desk:
+    """A desk and what it gave out."""
+
+    def __init__(self, model: Model) -> None:
+        self.out: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self.beside = Beside(Pulse(cast(Any, None), 0.0))
+        self.desk = GrammarDesk(
+            model.vocab, self.beside, self.out.put, lambda request_id, error: self.out.put((request_id, error))
+        )
+
+    def close(self) -> None:
+        self.beside.close()
+        self.desk.close()
+
+    def ask(self, request_id: str = "r", **params: Any) -> None:
+        self.desk.take(Request(request_id=request_id, tokens=(1,), params=GenerationParams(**params)))
+
+    def next(self) -> Outcome:
+        return self.out.get(timeout=60)
+
+    def refused(self, **params: Any) -> InvalidRequest:
+        self.ask(**params)
+        outcome = self.next()
+        assert isinstance(outcome, tuple), "it was let through"
+        assert isinstance(outcome[1], InvalidRequest)
+        return outcome[1]
+
+
+@pytest.fixture
+def desk(model: Model) -> Iterator[Desk]:
+    made = Desk(model)
+    yield made
+    made.close()
+
+
+def test_a_grammar_is_compiled_once_and_shared(desk: Desk) -> None:
+    for i in range(3):
+        desk.ask(str(i), grammar='root ::= "a" | "b"')
+    grammars = [outcome.grammar for _ in range(3) if isinstance(outcome := desk.next(), Request)]
+    assert grammars[0] is not None
+    assert grammars[0] is grammars[1] is grammars[2]
+
+
+def test_those_least_lately_asked_for_are_given_up(desk: Desk) -> None:
+    for i in range(MAX_KEPT + 1):
+        desk.ask(grammar=f'root ::= "{i}"')
+        desk.next()
+    assert len(desk.desk._kept) == MAX_KEPT
+    assert ('root ::= "0"', "") not in desk.desk._kept
+
+
+def test_what_was_forgotten_while_it_waited_is_not_delivered(desk: Desk) -> None:
+    gate: Future[None] = Future()
+    desk.desk._worker.submit(gate.result)  # the desk is busy
+    desk.ask("gone", grammar='root ::= "a"')
+    desk.ask("stays", grammar='root ::= "a"')
+    desk.desk.forget("gone")
+    gate.set_result(None)
+    outcome = desk.next()
+    assert isinstance(outcome, Request)
+    assert outcome.request_id == "stays"
+    assert desk.out.empty()
+
+
+def test_the_reason_names_the_field(desk: Desk) -> None:
+    assert "'json_schema': Unimplemented" in desk.refused(json_schema='{"not":{}}').message
+    assert desk.refused(grammar='root ::= "a').field == "grammar"
+    with pytest.raises(InvalidRequest):
+        desk.desk.prepare("", '{"not":{}}')
+
+
+def refs(n: int) -> dict[str, Any]:
+    chain = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(n)}
+    return {"$ref": "#/$defs/a0", "$defs": {**chain, f"a{n}": {"type": "string"}}}
+
+
+def either(i: int) -> dict[str, Any]:
+    return {"anyOf": [{"type": "string", "pattern": f"a{i}"}, {"type": "integer", "minimum": i}]}
+
+
+HOSTILE_SCHEMAS: dict[str, Any] = {
+    "a chain of references": refs(5_000),
+    "combinations": {"allOf": [either(i) for i in range(30)]},
+    "100,000 values": {"enum": [f"v{i}" for i in range(100_000)]},
+    "endless": {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"], "additionalProperties": False},
+    "itself": {"$ref": "#"},
+    "a long text": {"const": "x" * 900_000},
+    "a nested pattern": {"type": "string", "pattern": "(" * 5_000 + "a" + ")*" * 5_000},
+    "remote": {"$ref": "http://localhost/schema.json"},
+}
+
+HOSTILE_GRAMMARS: dict[str, str] = {
+    "a chain of rules": "root ::= a0\n" + "".join(f"a{i} ::= a{i + 1}\n" for i in range(20_000)) + 'a20000 ::= "x"',
+    "a deep chain": "root ::= a0\n" + "".join(f'a{i} ::= "(" a{i + 1} ")"\n' for i in range(9_000)) + "a9000 ::= .",
+    "many alternatives": 'root ::= root "." | ' + " | ".join(f'"a{i}"' for i in range(30_000)),
+    "endless": 'root ::= "a" | "b" a\na ::= ' + '"x" ' * 3_000 + "a",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_SCHEMAS)
+def test_hostile_schemas_are_refused(desk: Desk, name: str) -> None:
+    assert len(desk.refused(json_schema=json.dumps(HOSTILE_SCHEMAS[name])).message) < 400
+    desk.ask(json_schema='{"type":"integer"}')
+    assert isinstance(desk.next(), Request), "the desk goes on"
+
+
+@pytest.mark.parametrize("name", HOSTILE_GRAMMARS)
+def test_hostile_grammars_work_or_are_refused(desk: Desk, name: str) -> None:
+    desk.ask(grammar=HOSTILE_GRAMMARS[name])
+    outcome = desk.next()
+    assert isinstance(outcome, Request) or isinstance(outcome[1], InvalidRequest)
+    desk.ask(grammar='root ::= "a"')
+    assert isinstance(desk.next(), Request), "the desk goes on"
+
+
+def test_a_trial_that_died_starts_anew() -> None:
+    trial = Trial()
+    good = schema_grammar('{"type":"integer"}')
+    deadly = lark_grammar("start: a0\n" + "".join(f"a{i}: a{i + 1}\n" for i in range(50_000)) + 'a50000: "x"\n')
+    assert trial.run(good) is None
+    assert "too deep" in str(trial.run(deadly))
+    assert trial.run(good) is None
+    trial.close()
+    trial.close()
+
+
+INTEGER = {"type": "integer"}
+DEAD_ENDS: dict[str, dict[str, Any]] = {
+    "listed": {"properties": {"a": INTEGER, "ab": INTEGER}, "patternProperties": {"^ab?$": INTEGER}},
+    "required": {"patternProperties": {"^(x|y)$": INTEGER}, "required": ["x", "y"]},
+    "merged": {"allOf": [{"properties": {"a": INTEGER, "b": INTEGER}}, {"patternProperties": {"^[ab]$": INTEGER}}]},
+}
+
+
+@pytest.mark.parametrize("kind", DEAD_ENDS)
+def test_a_schema_that_leads_to_a_dead_end_is_refused_before_anything_is_generated(desk: Desk, kind: str) -> None:
+    schema = {"type": "object", "additionalProperties": False, **DEAD_ENDS[kind]}
+    if kind == "merged":
+        schema["allOf"][1]["additionalProperties"] = schema.pop("additionalProperties")
+    assert "'json_schema': nothing can follow behind {" in desk.refused(json_schema=json.dumps(schema)).message
+
+
+def test_a_schema_with_patterns_that_has_none_is_taken(desk: Desk) -> None:
+    schema = {"type": "object", "properties": {"a": INTEGER}, "patternProperties": {"^a": INTEGER}, "required": ["a"]}
+    desk.ask(json_schema=json.dumps(schema))
+    assert isinstance(desk.next(), Request)
+
+
+def with_names(*each: dict[str, Any]) -> str:
+    properties = {f"property {i}": schema for i, schema in enumerate(each)}
+    names = list(properties)
+    return json.dumps({"type": "object", "properties": properties, "required": names, "additionalProperties": False})
+
+
+BOOLEAN = {"type": "boolean"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        with_names(BOOLEAN, {"const": "ab" * 16_000}),
+        with_names(BOOLEAN, *({"const": chr(97 + i) * 4_000} for i in range(12))),
+    ],
+)
+def test_a_schema_that_gives_more_text_than_can_be_followed_is_refused_before_anything_is_generated(
+    desk: Desk, schema: str
+) -> None:
+    """Each of these began well, and the answer broke off amid the text that is given."""
+    assert "too much of the text is given" in desk.refused(json_schema=schema).message
+
+
+def test_a_schema_of_a_thousand_properties_can_be_followed_to_its_end(desk: Desk) -> None:
+    desk.ask(json_schema=with_names(*[BOOLEAN] * 1_000))
+    outcome = desk.next()
+    assert isinstance(outcome, Request)
+    assert outcome.grammar is not None
+    constraint = outcome.grammar.start()
+    while not constraint.is_complete:
+        for token in constraint.forced():
+            constraint.accept(token)
+        if mask := int.from_bytes(constraint.mask().tobytes(), "little"):
+            if constraint.is_complete:
+                break
+            constraint.accept((mask & -mask).bit_length() - 1)
+
+
+def test_a_process_that_is_stopped_is_replaced() -> None:
+    trial = Trial()
+    good = schema_grammar('{"type":"integer"}')
+    assert trial.run(good) is None
+    assert trial.pid is not None
+    trial.seconds = 2.0
+    os.kill(trial.pid, signal.SIGSTOP)
+    assert "said nothing for 2 s" in str(trial.run(good))
+    assert trial.pid is None
+    trial.seconds = 60.0
+    assert trial.run(good) is None
+    trial.close()

@@ -1,0 +1,77 @@
+"""A slot file is taken whole, undamaged and from the same model, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llamabox.engine.kv.slot import SlotState
+from llamabox.errors import InvalidRequest, ServerFault
+from llamabox.workers.text.slots.file import read, write
+from llamabox.workers.text.slots.fingerprint import Keys
+
+KEY = Keys(bytes(range(32)), bytes(32))
+STATE = SlotState((5, 6, 7), 2, b"native state")
+N_VOCAB = 100
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    n_written = write(tmp_path / "s", KEY, STATE)
+    assert read(tmp_path / "s", lambda: KEY, N_VOCAB) == (STATE, n_written)
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_cut_and_every_changed_byte_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
+    write(tmp_path / "s", KEY, SlotState((5, 6, 7), 2, b"native state", ((0, 0.5),)), [bytes(32)])
+    content = bytearray((tmp_path / "s").read_bytes())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    (tmp_path / "s").write_bytes(content)
+    with pytest.raises(InvalidRequest, match="Unable to restore slot"):
+        read(tmp_path / "s", lambda: KEY, N_VOCAB, [bytes(32)])
+
+
+def test_another_model_and_a_smaller_vocabulary_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "s", KEY, STATE)
+    with pytest.raises(InvalidRequest, match="another model"):
+        read(tmp_path / "s", lambda: Keys(bytes(32), KEY.settings), N_VOCAB)
+    with pytest.raises(InvalidRequest, match="other settings: RoPE"):
+        read(tmp_path / "s", lambda: Keys(KEY.model, bytes(31) + b"1"), N_VOCAB)
+    with pytest.raises(InvalidRequest, match="vocabulary"):
+        read(tmp_path / "s", lambda: KEY, 7)
+
+
+def test_adapters_are_known_by_their_content_and_not_by_their_number(tmp_path: Path) -> None:
+    a, b, c = (bytes([number]) * 32 for number in (1, 2, 3))
+    state = SlotState((5, 6, 7), 2, b"native state", ((0, 0.5), (2, -1.0)))
+    n_written = write(tmp_path / "s", KEY, state, [a, b, c])
+    assert read(tmp_path / "s", lambda: KEY, N_VOCAB, [a, b, c]) == (state, n_written)
+    renumbered = SlotState(state.tokens, 2, b"native state", ((0, -1.0), (1, 0.5)))
+    assert read(tmp_path / "s", lambda: KEY, N_VOCAB, [c, a])[0] == renumbered
+    for known in ([], [a, b], [b, c]):
+        with pytest.raises(InvalidRequest, match="LoRA adapter"):
+            read(tmp_path / "s", lambda: KEY, N_VOCAB, known)
+
+
+def test_an_adapter_that_is_loaded_twice_is_found_twice(tmp_path: Path) -> None:
+    a = bytes([1]) * 32
+    state = SlotState((5,), 1, b"", ((0, 0.5), (1, 2.0)))
+    write(tmp_path / "s", KEY, state, [a, a])
+    assert read(tmp_path / "s", lambda: KEY, N_VOCAB, [a, a])[0] == state
+    with pytest.raises(InvalidRequest, match="LoRA adapter"):
+        read(tmp_path / "s", lambda: KEY, N_VOCAB, [a])
+
+
+def test_no_file_and_a_folder_say_so(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(InvalidRequest, match="Unable to restore slot"):
+            read(path, KEY, N_VOCAB)
+    with pytest.raises(ServerFault, match="cannot write"):
+        write(tmp_path / "missing" / "s", KEY, STATE)
