@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Sequence
+from importlib.machinery import PathFinder
 
 MISSING = f'pip is not installed for {sys.executable}: run "python -m ensurepip", or "uv pip install pip" with uv'
 
 
 def pip_is_there() -> bool:
-    """Environments that uv makes have none unless something that is installed in them requires it."""
-    return importlib.util.find_spec("pip") is not None
+    """Environments that uv makes have none unless something that is installed in them requires it.
+
+    `importlib.util.find_spec` would ask setuptools' finder as well, which on seeing "pip" takes distutils away from
+    this process: a build by setuptools could not go on.
+    """
+    return PathFinder.find_spec("pip") is not None
 
 
 def pip_download(options: Sequence[str]) -> list[str]:

@@ -149,7 +149,7 @@ def test_no_more_is_written_than_the_file_has(index: Path, tmp_path: Path) -> No
 
 def test_no_pip_is_a_sentence(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in environments that uv made."""
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.PathFinder, "find_spec", lambda name: None)
     with pytest.raises(OptionsError, match=r"ensurepip.*uv pip install pip.*-m FILE"):
         fetch(wanted(index), tmp_path, progress=False)
 

@@ -149,15 +149,36 @@ def test_nothing_of_an_sdist_runs_when_it_is_fetched(traps: Path, tmp_path: Path
         assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["old", "with-backend", "with-own"])
-def test_an_sdist_is_fetched_from_inside_a_build_of_pip_s(
-    traps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """`pip install -e .` names our own backend in the environment, and the pip that this starts must not see it."""
-    for prefix in ("PEP517", "_PYPROJECT_HOOKS"):
-        monkeypatch.setenv(f"{prefix}_BUILD_BACKEND", "build_native")
-        monkeypatch.setenv(f"{prefix}_BACKEND_PATH", str(tmp_path / "not-there"))
-    assert sources.download(name, "1.0", tmp_path).exists()
+INSIDE_A_BUILD = """
+import sys
+sys.path.insert(0, {root!r})
+
+def build_wheel(folder, settings=None, metadata=None):
+    from pathlib import Path
+    from setuptools import build_meta
+    from native import sources
+    for name in ("old", "with-backend", "with-own"):
+        sources.download(name, "1.0", Path({target!r}, name))
+    return build_meta.build_wheel(folder, settings, metadata)
+"""
+
+
+def test_sdists_are_fetched_from_inside_a_build_of_pip_s_which_goes_on(traps: Path, tmp_path: Path) -> None:
+    """`pip install -e .` on a machine without a cache. pip names our backend in the environment, where the pip that
+    the download starts must not see it, and setuptools builds afterwards."""
+    project, target = tmp_path / "project", tmp_path / "target"
+    for name in ("old", "with-backend", "with-own"):
+        (target / name).mkdir(parents=True)
+    project.mkdir()
+    (project / "own.py").write_text(INSIDE_A_BUILD.format(root=str(ROOT), target=str(target)))
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n'
+        '[project]\nname = "project"\nversion = "1.0"\n[tool.setuptools]\npy-modules = []\n'
+    )
+    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "-w", str(tmp_path), "."]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "project-1.0-py3-none-any.whl").exists()
     assert not (tmp_path / "ran").exists()
 
 
