@@ -16,7 +16,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 def present(body: dict[str, Any]) -> dict[str, Any]:
-    """The body without its nulls: null means absent (contract 2.1.2)."""
+    """The body without its nulls: null means absent."""
     return {field: value for field, value in body.items() if value is not None}
 
 

@@ -22,7 +22,7 @@ from llamabox.chat.rendering.link import CALL_MESSAGES, CPU_SECONDS, LENGTH, sec
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault, from_wire
 
 MAX_NAME = 20
-"""A longer `--chat-template` is the template's text, not a name (contract 1.4)."""
+"""A longer `--chat-template` is the template's text, not a name."""
 
 N_QUICK = 3
 N_LONG = 1

@@ -327,7 +327,7 @@ class Engine:
             constraint.prepare()
 
     def _take(self, sequence: Sequence, token: int, row: int, now: float) -> None:
-        """Say a token, and end the sequence where it ends (order of checks: contract A.5)."""
+        """Say a token, and end the sequence where it ends (order of checks: docs/api.md, How a text ends)."""
         sequence.cells.append(token)
         sequence.n_generated += 1
         self._reporter.generated(sequence, now)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llamabox.engine.text.stop_strings import StopStrings
 
 DEFAULT_SAMPLERS = ("dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
-"""The seed's chain; penalties come first unless a request names them elsewhere."""
+"""llama-box's chain; penalties come first unless a request names them elsewhere."""
 
 RANDOM_SEED = 0xFFFFFFFF
 """LLAMA_DEFAULT_SEED: draw a seed of its own for each request."""
@@ -82,7 +82,7 @@ def fold_seed(seed: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How the next token is chosen. Values are checked before they get here; ranges are those of contract 2.10.2."""
+    """How the next token is chosen. Values are checked before they get here, against docs/api.md, Sampling fields."""
 
     samplers: tuple[str, ...] = DEFAULT_SAMPLERS
     seed: int = RANDOM_SEED

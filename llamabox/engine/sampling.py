@@ -1,6 +1,6 @@
 """The sampling plan: which samplers run, in which order, with which values. Pure; building them is the Runner's.
 
-Order (contract A.1): logit bias → penalties, unless named elsewhere → the named samplers → the pick, which is
+Order: logit bias → penalties, unless named elsewhere → the named samplers → the pick, which is
 adaptive_p's where that is named, wherever. Mirostat replaces everything behind the penalties.
 """
 

@@ -90,7 +90,7 @@ class Sequence:
         return self.rate_limit.due(self.n_generated, now)
 
     def n_keep(self, adds_bos: bool, n_ctx: int) -> int:
-        """Cells that a context shift keeps at the front (contract A.3)."""
+        """Cells that a context shift keeps at the front: `n_keep` of the prompt, and BOS."""
         n_keep = self.params.n_keep
         n_keep = self.n_prompt if n_keep < 0 else min(n_keep + adds_bos, self.n_prompt)
         return min(n_keep, n_ctx - 4)

@@ -29,7 +29,7 @@ def schema_grammar(schema: str) -> str:
     if '"x-guidance"' in schema:
         raise InvalidRequest("Field 'json_schema': \"x-guidance\" is not for requests", field="json_schema")
     members = schema.strip()[1:-1].strip()
-    if not members:  # contract 2.10.2: any object
+    if not members:  # {} stands for any object
         members = '"type":"object"'
     return f'{{"grammars":[{{"json_schema":{{{OPTIONS},{members}}}}}]}}'
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """All that an image worker needs to load and run a model. Units and defaults as in contract 1.6.
+    """All that an image worker needs to load and run a model. Units and defaults are those of the options.
 
     Of what a job may say as well, None is the model's own.
     """

@@ -14,7 +14,7 @@ DIT = "model.diffusion_model."
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Contract 1.6's table. `sampler` None is the library's own choice."""
+    """The defaults of a job (docs/api.md, Image fields). `sampler` None is the library's own choice."""
 
     name: str
     sampler: str | None

@@ -1,6 +1,6 @@
 """From words and environment to configurations. Pure, but for the files that options name.
 
-The rules are the seed's (contract 1.1): words in order, the last one wins, a word that is no option is passed over, an
+The rules are llama-box's: words in order, the last one wins, a word that is no option is passed over, an
 unknown option is warned about and passed over, unless it looks like a slip of one that protects. A wrong value is an
 error.
 """

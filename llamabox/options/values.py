@@ -108,7 +108,7 @@ def rope_scale(text: str) -> float:
 
 
 def kv_override(text: str) -> tuple[tuple[str, int | float | bool | str], ...]:
-    """`KEY=TYPE:VALUE` (contract 1.4)."""
+    """`KEY=TYPE:VALUE`, of --override-kv."""
     key, has_key, rest = text.partition("=")
     kind, has_kind, value = rest.partition(":")
     if not (key and has_key and has_kind and kind in KV_TYPES):
@@ -203,7 +203,7 @@ QUANTISED = frozenset(CACHE_TYPES) - {"f32", "f16", "bf16"}
 
 
 def env_flag(text: str) -> bool:
-    """A switch in the environment: exactly `1` or `true` is on, anything else is off (contract 1.8)."""
+    """A switch in the environment: exactly `1` or `true` is on, anything else is off."""
     return text in ("1", "true")
 
 
@@ -325,7 +325,7 @@ def sampling_seq(text: str) -> tuple[str, ...]:
 
 
 def unknown_samplers(flag: str, text: str) -> list[str]:
-    """What `samplers` or `sampling_seq` leaves out: worth a warning, no failure (contract 1.4)."""
+    """What `samplers` or `sampling_seq` leaves out: worth a warning, no failure."""
     if flag == "--sampling-seq":
         return [letter for letter in text if letter not in SAMPLER_LETTERS]
     return [name for name in _split_samplers(text) if name not in SAMPLER_NAMES]

@@ -110,7 +110,7 @@ def create_app(config: ServerConfig, client: TextService) -> Starlette:
 
 
 def create_image_app(config: ServerConfig, client: ImageService, images: ImageConfig) -> Starlette:
-    """The same over one image worker: what only a language model can do is forbidden (contract 2.1.1)."""
+    """The same over one image worker: what only a language model can do is a 403 (docs/api.md, Kinds of models)."""
     services = ImageServices(config=config, client=client, metrics=ImageMetrics(client), images=images)
     post: dict[str, ASGIApp | Endpoint] = {path: draws_only(what) for path, (_, what) in TEXT_POST.items()}
     post[SLOT_FILES] = draws_only("completion")

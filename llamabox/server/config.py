@@ -35,7 +35,7 @@ class ServerConfig:
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
     # The command line's; of its LoRA set, what POST /lora-adapters last made of it.
     defaults: GenerationParams = field(default_factory=GenerationParams)
-    given: frozenset[str] = frozenset()  # names of the sampling options the user set (contract D-7)
+    given: frozenset[str] = frozenset()  # names of the sampling options the user set
     enable_slots: bool = False
     slot_save_path: str | None = None  # an existing folder
     enable_metrics: bool = False

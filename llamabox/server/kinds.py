@@ -12,7 +12,7 @@ from llamabox.server.http.endpoint import Exchange, Handler
 
 
 def generating(handler: Handler, what: str = "completion") -> Handler:
-    """The handler, for models that generate; an encoder, or a reranker, does not (contract 2.1.1)."""
+    """The handler, for models that generate. Encoders and rerankers do not (docs/api.md, Kinds of models)."""
 
     async def checked(exchange: Exchange) -> Response:
         if not exchange.info.generates:
@@ -23,7 +23,7 @@ def generating(handler: Handler, what: str = "completion") -> Handler:
 
 
 def draws_only(what: str) -> Callable[[Request], Awaitable[Response]]:
-    """In place of a route for language models, where the model draws (contract 2.1.1)."""
+    """In place of a route for language models, where the model draws (docs/api.md, Kinds of models)."""
 
     async def refusing(request: Request) -> Response:
         raise _wrong_model(what)
@@ -32,7 +32,7 @@ def draws_only(what: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def needs_images(request: Request) -> Response:
-    """In place of a route for models that draw, where the model is a language model (contract D-1)."""
+    """In place of a route for models that draw, where the model is a language model: a feature that is off."""
     raise NotSupported("This server does not support images. Start it with `--images` and a model that draws")
 
 

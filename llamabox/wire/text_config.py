@@ -11,7 +11,7 @@ KvValue = int | float | bool | str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """All that a text worker needs to load and run a model. Units and defaults as in contract 1.4."""
+    """All that a text worker needs to load and run a model. Units and defaults are those of the options."""
 
     model: str
     n_ctx: int = 4096  # over all slots; 0: what the model was trained for

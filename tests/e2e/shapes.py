@@ -1,4 +1,4 @@
-"""What the contract says replies look like: exact keys with their types, and the check of it."""
+"""What docs/api.md says of replies: exact keys with their types, and the check of it."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_a_file_with_the_diffusion_model_alone_is_known_by_its_bare_names() -> N
     assert not is_standalone(UNET)
 
 
-def test_the_table_is_the_contracts() -> None:
+def test_the_table_is_that_of_the_document() -> None:
     table = {family.name: (family.sampler, family.steps, family.cfg_scale, family.size) for family in FAMILIES}
     assert table["sd1"] == table["sd2"] == ("euler_a", 20, 9.0, 512)
     assert table["sd1-inpaint"] == table["sd2-inpaint"] == ("euler_a", 50, 9.0, 512)

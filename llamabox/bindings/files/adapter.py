@@ -93,7 +93,7 @@ def _four(tensor: Tensor) -> tuple[int, ...]:
 def read_control_vectors(model: Model, scaled: Sequence[tuple[str, float]]) -> NDArray[np.float32]:
     """The sum of strength × direction over files of `direction.N` tensors, for N from 1; shape [n_layer, n_embd].
 
-    Row N - 1 is of layer N (contract A.10). Raises ModelLoadError with one line for a file that does not fit `model`.
+    Row N - 1 is of layer N. Raises ModelLoadError with one line for a file that does not fit `model`.
     """
     total = np.zeros((model.n_layer, model.n_embd), np.float32)
     for path, strength in scaled:

@@ -1,4 +1,4 @@
-"""What of a prompt can be moved together inside one slot (contract A.4)."""
+"""The pieces of a prompt that can be moved together inside one slot."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def usable_prefix(slot: Slot, prompt: History, limit: int) -> int:
 def find_reuse(slot: Slot, prompt: History, limit: int, n_least: int) -> Reuse:
     """What `prompt` can take from `slot`, at most `limit` cells: text only, runs of `n_least` cells or more.
 
-    As llama.cpp does (contract A.4): of what the slot holds, pieces may be missing in the prompt, but not the other
+    As llama.cpp does: of what the slot holds, pieces may be missing in the prompt, but not the other
     way round. Cells behind a dropped piece attended to it: they are not what a fresh evaluation would make.
     """
     resident, wanted = slot.resident.as_text(), prompt.as_text()

@@ -53,7 +53,7 @@ class Scheduler:
     """Decides; computes nothing. Owned by the engine's thread.
 
     `n_batch` bounds the rows of a step, `n_chunk` the prompt tokens of a step in which nobody decodes; `tile` and
-    `mixes`: see Runner. Without `cont_batching` prompts wait until nobody decodes (the seed's -nocb).
+    `mixes`: see Runner. Without `cont_batching` prompts wait until nobody decodes (-nocb).
 
     Where rows do not mix, a step has either lone rows or runs, and the two kinds take turns. What a sequence's run is
     does not depend on others: all of a prompt, so that two cells of it are computed where one would do; and what a

@@ -26,7 +26,7 @@ class Detokenizer:
     """The text of one sequence. The sum of all pieces, with `flush()` last, is the whole text.
 
     Bytes that are no UTF-8 become U+FFFD; a character that is still incomplete waits for its last byte. Text that may
-    be the beginning of a stop string waits until it is or is not (contract A.5).
+    be the beginning of a stop string waits until it is or is not.
     """
 
     __slots__ = ("_decoder", "_held", "_indentation", "_state", "_stop", "_waiting", "has_new_line")

@@ -133,7 +133,7 @@ def _parse_params(
 
 
 def _openai_defaults(config: ServerConfig) -> SamplingParams:
-    """Contract D-7: what the user set on the command line, else what OpenAI documents."""
+    """The defaults of OpenAI's routes: what the user set on the command line, else what OpenAI documents."""
     sampling = config.defaults.sampling
     return replace(
         sampling,
@@ -171,7 +171,7 @@ def _parse_stop(body: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ..
 
 
 def parse_model(body: dict[str, Any], config: ServerConfig, info: Model) -> str:
-    """The name to be shown in the reply (D-12)."""
+    """The name to be shown in the reply: the request's, else the server's own (docs/api.md, Model names)."""
     if not body.get("model"):
         return model_name(config, info)
     name = numbers.string("model", body["model"])

@@ -58,7 +58,7 @@ def number(field: str, value: Any, low: float, high: float) -> float:
 
 
 def clamped(field: str, value: Any, low: float, high: float) -> float:
-    """A finite number; one outside [low, high] becomes the nearer bound (contract 2.10.2 names these fields)."""
+    """A finite number; one outside [low, high] becomes the nearer bound."""
     return min(max(_finite(field, value), low), high)
 
 

@@ -1,4 +1,4 @@
-"""The forms of `prompt` (contract 2.10.1): a text, token ids, both mixed, or a list of several such prompts."""
+"""The forms of `prompt` (docs/api.md, Prompts): a text, token ids, both mixed, or a list of several such prompts."""
 
 from __future__ import annotations
 

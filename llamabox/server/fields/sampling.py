@@ -1,4 +1,4 @@
-"""The sampling fields of a request body, one rule each, into SamplingParams. The table is contract 2.10.2.
+"""The sampling fields of a request body, one rule each, into SamplingParams: docs/api.md, Sampling fields.
 
 C divides by some of these and sizes buffers by others, so every range ends where float32 arithmetic on logits stays
 finite and where a buffer stays as small as the context.
@@ -66,7 +66,7 @@ def _breakers(field: str, value: Any) -> tuple[str, ...]:
 
 
 def _samplers(field: str, value: Any) -> tuple[str, ...]:
-    """Names, or one string of letters. What nobody knows is left out (contract 2.10.2)."""
+    """Names, or one string of letters. Unknown ones are left out, as llama.cpp does."""
     if isinstance(value, str):
         known, names = SAMPLER_LETTERS, list(value)
     else:

@@ -1,4 +1,4 @@
-"""The token rate that a request asks for, against the server's cap (contract 2.1.6)."""
+"""The token rate that a request asks for, against the server's cap (docs/api.md, Token rate)."""
 
 from __future__ import annotations
 

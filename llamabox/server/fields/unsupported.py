@@ -1,4 +1,4 @@
-"""Fields that clients know and this build cannot honour: refused by name unless they ask for nothing (D-19)."""
+"""Fields that clients know and this build cannot honour (docs/api.md, Refused features)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GENERATION: dict[str, Neutral] = {
 """Refused on every route that generates."""
 
 COMPLETION: dict[str, Neutral] = {
-    "post_sampling_probs": _is(False),  # D-15: its arrays are true log-probabilities
+    "post_sampling_probs": _is(False),  # its arrays are true log-probabilities
     "echo": _is(False),
     "best_of": _is(1),
     "suffix": _is(""),

@@ -28,7 +28,7 @@ class Placing:
     """Tells of one sequence's entries which belong to the text that has been said.
 
     Text may be held back because a stop word could begin there, and its entries are held back with it: those of a stop
-    word are never shown (contract 2.10.6).
+    word are never shown.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""generation_settings: what was really asked of the engine, in the union of the seed's and llama-server's names."""
+"""generation_settings: what was really asked of the engine, under llama-box's names and llama-server's."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from llamabox.wire.text_config import ModelInfo
 
 
 def settings_object(options: Options, info: ModelInfo, *, seed: int | None = None) -> dict[str, Any]:
-    """Contract 2.10.4, as JSON where it may be long: the sequences of a request share it.
+    """The object of docs/api.md, Generation settings. Long parts are JSON already: a request's sequences share them.
 
-    They differ in `seed`, the one really drawn, which is shown as seed_cur; None: nothing ran yet."""
+    Sequences differ in `seed`, the one really drawn, which is shown as seed_cur; None: nothing ran yet."""
     params, sampling = options.params, options.params.sampling
     return {
         "n_ctx": info.n_ctx,

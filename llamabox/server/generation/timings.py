@@ -1,4 +1,4 @@
-"""The `timings` object (contract 2.10.3), and rates that are never infinite."""
+"""The `timings` object (docs/api.md, Timings), and rates that are never infinite."""
 
 from __future__ import annotations
 

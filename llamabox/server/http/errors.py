@@ -1,6 +1,6 @@
 """Errors as HTTP: one table from the exception tree to status and type, and the bodies made of it.
 
-Body: `{"error": {"code", "message", "type", …}, "detail": message}` (contract 2.1.3).
+Body: `{"error": {"code", "message", "type", …}, "detail": message}` (docs/api.md, Errors).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def error_object(error: errors.LlamaboxError) -> dict[str, Any]:
 def error_response(error: errors.LlamaboxError) -> Response:
     """The whole reply. A 503 asks to come back, in a second unless the error knows better."""
     value = error_object(error)
-    if isinstance(error, errors.RateTooHigh | errors.WrongModel):  # plain text (contract 2.1.6 and 2.1.1)
+    if isinstance(error, errors.RateTooHigh | errors.WrongModel):  # plain text, as llama-box has it
         return PlainTextResponse(error.message, value["code"])
     headers: dict[str, str] = {}
     if value["code"] == 503:
@@ -69,7 +69,7 @@ def error_response(error: errors.LlamaboxError) -> Response:
 
 
 def error_event(error: errors.LlamaboxError) -> bytes:
-    """The SSE event that ends a stream which had already begun (contract D-3)."""
+    """The last SSE event of a stream that fails after its headers went out."""
     return b"data: " + dumps({"error": error_object(error)}) + b"\n\n"
 
 

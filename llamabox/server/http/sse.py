@@ -22,7 +22,7 @@ class EventStream(Response):
 
     The headers go with the first chunk, which may be empty, and after `ping_interval` without one: many a gateway ends
     a connection that says nothing for a minute. An error before the headers is raised, to become an HTTP status, which
-    clients try again; a later one is the last event (contract D-3).
+    clients try again; a later one is the last event.
     """
 
     def __init__(

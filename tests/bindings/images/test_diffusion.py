@@ -62,7 +62,7 @@ def _names() -> tuple[dict[str, int], dict[str, int], str, list[str]]:
     return diffusion.samplers(native), diffusion.schedules(native), diffusion.version(native), foreign
 
 
-def test_it_knows_the_contracts_names_and_loads_nothing_of_libllama(run: Run) -> None:
+def test_it_knows_llama_boxs_names_and_loads_nothing_of_libllama(run: Run) -> None:
     samplers, schedules, version, foreign = run(_names)
     multistep = {"dpm2", "dpm++2s_a", "dpm++2m", "dpm++2mv2", "ipndm", "ipndm_v"}
     assert {"euler_a", "euler", "heun", "lcm", *multistep} <= set(samplers)

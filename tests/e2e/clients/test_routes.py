@@ -1,4 +1,4 @@
-"""Each route's replies against the contract: status, exact keys, types; plain, streamed and refused."""
+"""Each route's replies against docs/api.md: status, exact keys, types; plain, streamed and refused."""
 
 from __future__ import annotations
 

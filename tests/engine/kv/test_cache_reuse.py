@@ -14,7 +14,7 @@ N_CTX = 64
 
 
 def oracle(first: Request, second: Request) -> tuple[int, list[int]]:
-    """Both in one memory, by the loops of contract A.4: the second's reused cells, and what it generates."""
+    """Both in one memory, by llama.cpp's loops: the second's reused cells, and what it generates."""
     memory = FakeMemory()
     resident, _ = _generate(memory, list(first.tokens), 0, first)
     cache, prompt, limit = resident[:-1], list(second.tokens), len(second.tokens) - 1

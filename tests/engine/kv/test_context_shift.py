@@ -1,4 +1,4 @@
-"""The context shift against a loop that does nothing else (contract A.3)."""
+"""The context shift against a loop that does nothing else."""
 
 from __future__ import annotations
 

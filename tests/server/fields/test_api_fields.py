@@ -1,4 +1,4 @@
-"""docs/api-fields.md names every field that OpenAI's own client knows, and the server does what stands there."""
+"""docs/api.md names every field that OpenAI's own client knows, and the server does what stands there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from tests.server.api.images.test_route import png
 from tests.server.fake_client import INFO, FakeTextClient, saying
 from tests.server.fake_images import IMAGES, FakeImageClient
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "api-fields.md"
+HEADING = "Fields of POST "
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "api.md"
 
 PICTURE = base64.b64encode(png("lime")).decode()
 
@@ -123,16 +125,19 @@ class Row:
 
 
 def rows() -> Iterator[Row]:
+    """Of the sections "Fields of POST …"; a line may name several fields."""
     route = ""
     for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
-        if line.startswith("## "):
-            route = line.removeprefix("## POST ")
-        elif found := re.fullmatch(r"\| `([\w.]+)` \| (done|accepted|refused)(?: \((.*)\))? \|(.*)\|", line):
-            field, fate, neutral, how = found.groups()
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+            route = heading.removeprefix(HEADING) if heading.startswith(HEADING) else ""
+        elif route and line.startswith("| `"):
+            found = re.fullmatch(r"\| (`.*?) \| (done|accepted|refused)(?: \((.*)\))? \|(.*)\|", line)
+            assert found is not None, f"what becomes of it? {line}"
+            names, fate, neutral, how = found.groups()
             values = tuple(json.loads(value) for value in re.findall(r"`([^`]+)`", neutral or ""))
-            yield Row(route, field, fate, values, "refused" in how)
-        else:
-            assert not line.startswith("| `"), f"what becomes of it? {line}"
+            for field in re.findall(r"`([\w.]+)`", names):
+                yield Row(route, field, fate, values, "refused" in how)
 
 
 ROWS = {(row.route, row.field): row for row in rows()}

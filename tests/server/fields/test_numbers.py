@@ -324,7 +324,6 @@ class TestLogprobs:
 
 
 def test_openai_routes_default_to_what_the_user_set_else_to_one() -> None:
-    """Contract D-7."""
     config = ServerConfig(
         defaults=GenerationParams(sampling=SamplingParams(temperature=0.3, top_p=0.5)), given=frozenset({"top_p"})
     )

@@ -122,7 +122,7 @@ def test_streamed_completion_has_the_arrays_of_the_plain_one(script: Script) -> 
 
 
 def test_the_legacy_arrays() -> None:
-    """Contract D-15. Offsets are characters of the text; a token of a part of a character begins where that does."""
+    """Offsets are characters of the text; a token of a part of a character begins where that does."""
     choice = post("/v1/completions", {"prompt": "Hi", "logprobs": 5})["choices"][0]
     assert choice["text"] == TEXT
     found = choice["logprobs"]

@@ -195,7 +195,7 @@ def test_chat_stream_opens_with_the_role_and_ends_with_an_empty_delta() -> None:
 
 @pytest.mark.parametrize(("path", "body"), [("/v1/chat/completions", CHAT), ("/v1/completions", {"prompt": "Hi"})])
 class TestUsageInStreams:
-    """Contract D-5."""
+    """docs/api.md, Usage."""
 
     def test_asked_for_is_an_extra_last_chunk(self, path: str, body: dict[str, Any]) -> None:
         *chunks, last, done = post(path, {**body, "stream": True, "stream_options": {"include_usage": True}})

@@ -15,7 +15,7 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.http.errors import STATUS, error_event, error_object, error_response, status_of
 from tests.server.fake_client import FakeTextClient, saying
 
-CONTRACT = {
+ANSWERS = {
     (400, "invalid_request_error"), (400, "exceed_context_size_error"), (401, "authentication_error"),
     (403, "permission_error"), (404, "not_found_error"), (413, "invalid_request_error"), (500, "server_error"),
     (410, "invalid_request_error"), (501, "not_supported_error"), (503, "unavailable_error"),
@@ -28,7 +28,7 @@ def browser(client: FakeTextClient | None = None, config: ServerConfig | None = 
 
 @pytest.mark.parametrize("kind", errors.all_errors().values(), ids=lambda kind: kind.__name__)
 def test_the_table_knows_every_class(kind: type[errors.LlamaboxError]) -> None:
-    assert status_of(kind) in CONTRACT
+    assert status_of(kind) in ANSWERS
 
 
 def test_a_client_is_never_blamed_for_what_is_not_its_request() -> None:

@@ -1,4 +1,4 @@
-"""GET and POST /lora-adapters: which adapters there are, and the scales of requests that do not say (contract 2.8)."""
+"""GET and POST /lora-adapters: the adapters and their scales by default (docs/api.md, LoRA adapters)."""
 
 from __future__ import annotations
 

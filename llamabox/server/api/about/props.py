@@ -1,4 +1,4 @@
-"""GET /props: what a client may want to know before it asks; the seed's flat settings and llama-server's in one."""
+"""GET /props: what a client may want to know before it asks; llama-box's flat settings and llama-server's in one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llamabox.server.services import TextServices, services_of
 
 
 async def props(request: Request) -> Response:
-    """Contract 2.4."""
+    """The settings and the model of a server that generates (docs/api.md, Props)."""
     services = services_of(request, TextServices)
     info = services.model()
     settings = settings_object(parse_options({}, services.config, info, Dialect.NATIVE), info)

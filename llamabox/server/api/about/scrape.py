@@ -10,7 +10,7 @@ from llamabox.server.services import any_services
 
 
 async def metrics(request: Request) -> Response:
-    """Contract 2.3."""
+    """The text of docs/api.md, Metrics."""
     services = any_services(request)
     if not services.config.enable_metrics:
         raise NotSupported("This server does not support metrics endpoint. Start it with `--metrics`")

@@ -42,7 +42,7 @@ class SlotBook:
 
 
 def next_token(page: Page | None, *, is_processing: bool, n_decoded: int) -> dict[str, Any]:
-    """llama-server's counters with the seed's stop flags beside them (contract D-17). An idle slot has 0 and -1."""
+    """llama-server's counters with llama-box's stop flags beside them. An idle slot has 0 and -1."""
     end = page.end if page is not None and not is_processing else None
     n_predict = page.options.params.n_predict if page is not None and is_processing else -1
     return {

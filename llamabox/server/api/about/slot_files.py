@@ -22,7 +22,7 @@ LOOK_ALIKES = frozenset("\uff0e\u2044\u2215\u2216\u29f5\u29f8\u29f9\ufffd\ufeff"
 
 
 async def slot_action(exchange: Exchange) -> Response:
-    """Waits until the slot is idle, then saves, restores or erases it (contract 2.6)."""
+    """Waits until the slot is idle, then saves, restores or erases it (docs/api.md, Slot files)."""
     config = exchange.services.config
     if not config.enable_slots or config.slot_save_path is None:
         raise NotSupported("This server does not support slots actions. Start it with `--slots` and `--slot-save-path`")
@@ -58,9 +58,9 @@ def slot_path(folder: Path, filename: object) -> Path:
 
 
 def is_filename(name: str) -> bool:
-    """The rules of contract 2.6, which the plain form of wide and small letters must keep too: U+FF0F is a slash.
+    """Whether it is a plain name (docs/api.md, Slot files), and so is its form without wide letters: U+FF0F is a slash.
 
-    Nor does it begin with a full stop: hidden files are others', or our own that are still being written.
+    A name does not begin with a full stop: hidden files are others', or our own that are still being written.
     """
     try:
         n_bytes = len(name.encode("utf-8"))

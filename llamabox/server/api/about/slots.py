@@ -14,7 +14,7 @@ from llamabox.server.http.json import JsonResponse
 from llamabox.server.services import TextServices, services_of
 
 IDLE, PROMPT, GENERATING = 0, 2, 4
-"""The seed's `state` numbers that a snapshot can tell apart."""
+"""llama-box's `state` numbers that a snapshot can tell apart."""
 
 
 async def slots(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The forms of `input` (contract 2.13): a text, token ids, both mixed, an object, or a list of several of these."""
+"""The forms of `input` (docs/api.md, Embeddings): a text, token ids, both mixed, an object, or a list of these."""
 
 from __future__ import annotations
 

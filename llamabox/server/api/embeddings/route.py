@@ -1,4 +1,4 @@
-"""POST /v1/embeddings, /embeddings and /embedding, with `--embeddings` or `--rerank` (contract 2.13)."""
+"""POST /v1/embeddings, /embeddings and /embedding, with `--embeddings` or `--rerank` (docs/api.md, Embeddings)."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class VectorFormat:
     as_base64: bool = False
 
     def rows(self, data: bytes, n_floats: int) -> Rows:
-        """The rows in `data`, each cut to its first dimensions and then scaled (D-16). A copy."""
+        """The rows in `data`, each cut to its first dimensions and then scaled. A copy."""
         rows = np.frombuffer(data, "<f4").reshape(-1, n_floats)[:, : self.n_floats]
         return np.ascontiguousarray(rows if self.norm < 0 else rows * scales(rows, self.norm), np.float32)
 

@@ -133,7 +133,7 @@ def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelIn
     width, height = _parse_size(body, services, info)
     n = _whole(body, "n", 1, services.images.max_batch, 1)
     sampler = _name_of(body, SAMPLER, info.samplers)
-    # With a sampler a request is of the form that has neither (contract 2.16).
+    # Beside a sampler quality and style have no effect, as in llama-box.
     quality = _choice(body, "quality", QUALITIES) if "quality" in body else ""
     style = _choice(body, "style", STYLES) if "style" in body else ""
     extra = [] if sampler else [words for words in (quality, style) if words]

@@ -15,7 +15,7 @@ from llamabox.server.seams import JobState
 from llamabox.server.services import ImageServices, services_of
 
 IDLE, WAITING, DRAWING = 0, 1, 4
-"""The seed's `state` numbers."""
+"""llama-box's `state` numbers."""
 
 
 def image_models(request: Request) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def image_models(request: Request) -> dict[str, Any]:
 
 
 async def image_props(request: Request) -> Response:
-    """Contract 2.4, as far as it speaks of models that draw."""
+    """The settings and the model of a server that draws (docs/api.md, Props)."""
     services = services_of(request, ImageServices)
     info = services.model()
     settings = _settings(services)
@@ -89,7 +89,7 @@ def _slot(job: JobState | None, *, is_drawn: bool) -> dict[str, Any]:
 
 
 def _settings(services: ImageServices) -> dict[str, Any]:
-    """Contract 2.5."""
+    """What a request without fields is drawn with (docs/api.md, Props)."""
     info, images = services.model(), services.images
     seed = services.config.defaults.sampling.seed
     return {

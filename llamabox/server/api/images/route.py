@@ -1,4 +1,4 @@
-"""POST /v1/images/generations and /v1/images/edits (contract 2.16, 2.17)."""
+"""POST /v1/images/generations and /v1/images/edits (docs/api.md, Images)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of pictures, plain and in streams (contract 2.16), and beside it in the words of OpenAI's events."""
+"""Replies about pictures, plain and in streams (docs/api.md, Image streams), and OpenAI's events beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies of /completion: the union of the seed's keys and llama-server's (contract 2.10.3 to 2.10.5)."""
+"""Replies of /completion: llama-box's keys and llama-server's (docs/api.md, Native completion)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Optio
 
 
 class OpenAIShape:
-    """Chunks of either route, with exactly one [DONE]. Where usage goes is contract D-5."""
+    """Chunks of either route, with exactly one [DONE]. Where usage goes: docs/api.md, Usage."""
 
     def __init__(
         self,

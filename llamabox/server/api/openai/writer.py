@@ -55,7 +55,7 @@ class Envelope:
 
 
 def usage_object(choices: Sequence[Choice], n: int) -> dict[str, Any]:
-    """Token counts of a reply: a prompt counts once for its `n` sequences. Times are those of contract 2.11."""
+    """Token counts and times of a reply (docs/api.md, Usage). A prompt counts once for its `n` sequences."""
     prompts = choices[::n]
     n_prompt = sum(choice.n_prompt for choice in prompts)
     timings = [choice.end.timings for choice in choices if choice.end is not None]
@@ -102,7 +102,7 @@ class Chunks:
 
     def __init__(self, envelope: Envelope, options: Options, n_choices: int) -> None:
         self._envelope = envelope
-        self._null_usage = options.include_usage is True  # contract D-5: null on all but the last
+        self._null_usage = options.include_usage is True  # null on all chunks but the last
         self._with_timings = options.timings_per_token
         head = dumps(envelope.fields(streamed=True))[:-1]  # without the closing brace
         self._head = b"data: " + head

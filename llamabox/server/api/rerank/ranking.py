@@ -1,4 +1,4 @@
-"""Replies of the rerank routes: scores out of what the model gave, best first (contract 2.14, D-6)."""
+"""Replies of the rerank routes: scores out of what the model gave, best first (docs/api.md, Rerank)."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class Auth:
 
 
 class Admission:
-    """While the model loads, restarts, or the server stops, every route answers 503 (contract 2.2). Counts the rest."""
+    """While the model loads or restarts, or the server stops, every route is a 503. Counts the other requests."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app

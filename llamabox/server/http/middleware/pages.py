@@ -56,8 +56,7 @@ class HostCheck:
 
 
 class Cors:
-    """Lets pages of the allowed origins call, refuses the others, and answers preflights without a key
-    (contract 2.1.5, 4).
+    """Lets pages of the allowed origins call, refuses the others, and answers preflights without a key.
 
     Where any page may call, only named ones may do so with credentials, or change settings of a server without a key.
     """

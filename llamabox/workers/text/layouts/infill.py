@@ -1,4 +1,4 @@
-"""The prompt of a completion in the middle: what stands before, what after, and pieces of other files (contract A.9).
+"""The prompt of a completion in the middle, with pieces of other files (docs/api.md, Infill).
 
     REP "myproject\\n"  { SEP "name\\n" text }…  SEP "filename\\n"  [BOS]  PRE prefix prompt  SUF suffix  MID
 

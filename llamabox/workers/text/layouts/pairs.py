@@ -1,4 +1,4 @@
-"""The prompt that asks a reranker how well a document answers a query (contract A.8).
+"""The prompt that asks a reranker how well a document answers a query (docs/api.md, Rerank).
 
     [BOS] query [EOS] [SEP] document [EOS]
 

@@ -275,7 +275,7 @@ LOAD_MODES = {
     (False, False): LoadMode.NONE,
     (False, True): LoadMode.MLOCK,
 }
-"""By (mmap, mlock), contract 1.10."""
+"""libllama's name for (mmap, mlock)."""
 
 
 def context_params(config: TextConfig, model: Model, flash: FlashAttention) -> ContextParams:
@@ -372,7 +372,7 @@ def n_lanes(config: TextConfig, native: Native, n_ctx: int) -> int:
 
 
 def slot_context(config: TextConfig, model: Model, n_most: int) -> int:
-    """Cells of one slot (D-21): its share of the context, at most `n_most` and what the model was trained for."""
+    """Cells of one slot: its share of the context, at most `n_most` and what the model was trained for."""
     n_ctx_train = model.n_ctx_train
     share = (config.n_ctx or n_ctx_train) // config.n_parallel
     n_ctx = min(share, n_most)

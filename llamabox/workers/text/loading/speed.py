@@ -14,7 +14,7 @@ MAX_SECONDS = 5.0
 
 
 def measure(context: Context, *, clock: Callable[[], float] = time.perf_counter) -> int:
-    """Tokens per second of one text alone, rounded up (contract 1.9). Leaves the memory empty.
+    """Tokens per second of one text alone, rounded up. Leaves the memory empty.
 
     From BOS on, one token a decode, each the likeliest after the one before; at most `n_ubatch` tokens, and no more
     than fit into a sequence's context.

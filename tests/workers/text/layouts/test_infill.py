@@ -75,7 +75,7 @@ def test_other_files() -> None:
 
 @pytest.mark.parametrize("prompt", ["", "pq", "p" * 20])
 def test_the_end_of_the_prefix_and_the_beginning_of_the_suffix_are_kept(prompt: str) -> None:
-    """Contract A.9: 3 * (n_batch / 4), and n_batch / 4 - (2 + the prompt's)."""
+    """docs/api.md, Infill: 3 * (n_batch / 4), and n_batch / 4 - (2 + the prompt's)."""
     before, after = "".join(map(chr, range(300, 400))), "".join(map(chr, range(500, 600)))
     n_after = max(0, 16 - (2 + len(prompt)))
     expected = f"<PRE>{before[-48:]}{prompt}<SUF>{after[:n_after]}<MID>"
@@ -84,7 +84,7 @@ def test_the_end_of_the_prefix_and_the_beginning_of_the_suffix_are_kept(prompt: 
 
 @pytest.mark.parametrize(("n_predict", "n_extra"), [(20, 256 - 64 - 40), (95, 2), (96, 0), (1000, 0), (-1, 192)])
 def test_the_end_of_the_extra_is_kept(n_predict: int, n_extra: int) -> None:
-    """Contract A.9: n_ctx - n_batch - 2 * n_predict."""
+    """docs/api.md, Infill: n_ctx - n_batch - 2 * n_predict."""
     text = "".join(map(chr, range(300, 800)))
     assert shown(extra=(("f", text),), n_predict=n_predict) == text[500 - n_extra :] + "<PRE>ab<SUF>yz<MID>"
 

@@ -1,4 +1,4 @@
-"""What llama-server's own tests ask of a server, with this model's numbers (contract 4)."""
+"""What llama-server's own tests ask of a server, with this model's numbers."""
 
 from __future__ import annotations
 
