@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llamabox import errors
-from llamabox.engine.events import Activity, Event, StepTimes, StopType
+from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
 from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.kv_cache import KVCache
@@ -54,7 +54,6 @@ class Engine:
         self._has_nan = False  # in the memory, maybe: it is wiped as soon as nobody runs
         self._resting_until: float | None = None  # nobody is due before that
         self._reporter = Reporter(runner)
-        self.times: StepTimes | None = None  # of the last step, if it computed anything
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget, CopyTime(clock))
         self.context_shift = config.context_shift and self.cache.can_shift
         self._scheduler = Scheduler(
@@ -107,22 +106,22 @@ class Engine:
             if sequence.state is not State.ENDED:
                 self._scheduler.remove(sequence)
 
-    def step(self) -> list[Event]:
-        """Do one step and return what it brought forth. With nothing to do it returns no event."""
+    def step(self) -> StepResult:
+        """Do one step. With nothing to do its result has no event."""
         self._wipe_nan()  # an abort may have ended the last one that ran
-        self.times = None
+        times = None
         begun = self._clock()
         work = self._plan(begun)
         if self._reporter.is_empty:  # else what there is to tell does not wait for the batch: it is planned again
             if work.batch:
-                self._compute(work, begun)
+                times = self._compute(work, begun)
                 self._wipe_nan()
             else:
                 assert self._resting_until is not None or self._scheduler.is_idle, "a step that makes no progress"
-        return self._reporter.take()
+        return StepResult(self._reporter.take(), self.activity(), times)
 
-    def _compute(self, work: Work, begun: float) -> None:
-        """The planned step, which `begun` with its planning."""
+    def _compute(self, work: Work, begun: float) -> StepTimes:
+        """Run the planned step. `begun` is when planning it started, in clock seconds."""
         planned = self._clock()
         self._execute(work)
         computed = self._clock()
@@ -133,7 +132,7 @@ class Engine:
         if work.shares and not work.n_forced:  # else it could not be computed, or is a step of neither kind
             # What is taken after the sampling, by grammars without it, is part of everybody's gap as well.
             self._pacing.observe(n_decode=work.n_decode, n_prefill=work.n_prefill, seconds=updated - planned)
-        self.times = StepTimes(planned - begun, computed - planned, sampled - computed, updated - sampled)
+        return StepTimes(planned - begun, computed - planned, sampled - computed, updated - sampled)
 
     def rest(self) -> float:
         """Seconds for which a step would compute nothing, unless something is submitted or aborted meanwhile.

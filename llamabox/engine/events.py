@@ -43,9 +43,9 @@ class Timings:
         return Timings(self.cache_n, self.prompt_n, self.prompt_ms, self.predicted_n, self.predicted_ms, self.queue_ms)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class StepTimes:
-    """Seconds that the parts of one step took."""
+    """Seconds that the parts of one step took. The engine does not send its events, and leaves `emit` at 0."""
 
     schedule: float = 0.0  # to plan it
     decode: float = 0.0  # in llama_decode
@@ -57,6 +57,10 @@ class StepTimes:
     def host(self) -> float:
         """What the next llama_decode waits for."""
         return self.schedule + self.sample + self.update
+
+    def with_emit(self, seconds: float) -> StepTimes:
+        """A copy that says how long the events of the step before took to be sent."""
+        return StepTimes(self.schedule, self.decode, self.sample, self.update, seconds)
 
 
 @dataclass(slots=True)
@@ -213,3 +217,12 @@ class Vector:
 
 
 Event = PrefillStart | Progress | Started | Delta | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one engine step brought forth."""
+
+    events: list[Event]
+    activity: Activity  # after it
+    times: StepTimes | None  # None: nothing was computed

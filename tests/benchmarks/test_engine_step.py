@@ -114,15 +114,15 @@ def decoding(n_rows: int, **params: object) -> tuple[Engine, NullRunner]:
 @pytest.mark.parametrize("n_rows", [1, 8, 32])
 def test_a_decode_step(benchmark: BenchmarkFixture, n_rows: int) -> None:
     engine, runner = decoding(n_rows)
-    events = benchmark.pedantic(engine.step, rounds=100, warmup_rounds=5)
-    assert len(events) == runner.n_rows == n_rows
+    result = benchmark.pedantic(engine.step, rounds=100, warmup_rounds=5)
+    assert len(result.events) == runner.n_rows == n_rows
     assert engine.check_integrity() == []
 
 
 def test_a_decode_step_with_stop_strings(benchmark: BenchmarkFixture) -> None:
     engine, runner = decoding(8, stop=("User:\n", "Assistant:\n", "</s>"))
-    events = benchmark.pedantic(engine.step, rounds=100, warmup_rounds=5)
-    assert len(events) == runner.n_rows == 8
+    result = benchmark.pedantic(engine.step, rounds=100, warmup_rounds=5)
+    assert len(result.events) == runner.n_rows == 8
 
 
 def test_admitting_a_prompt_with_a_shared_prefix_beside_running_streams(benchmark: BenchmarkFixture) -> None:
@@ -134,7 +134,7 @@ def test_admitting_a_prompt_with_a_shared_prefix_beside_running_streams(benchmar
         nonlocal n_done
         n_done += 1
         engine.submit(request(f"new{n_done}", (1, *[7] * 499, 8, 9), n_predict=1))
-        return {len(engine.step()) and runner.n_rows for _ in range(2)}  # lone rows and runs take turns
+        return {len(engine.step().events) and runner.n_rows for _ in range(2)}  # lone rows and runs take turns
 
     assert benchmark.pedantic(ask, rounds=50, warmup_rounds=2) == {7, 2}
     assert engine.check_integrity() == []

@@ -78,7 +78,7 @@ class Driver:
         assert self.n_steps <= MAX_STEPS, "the engine does not come to rest"
         self.clock.now += self.engine.rest()
         has_room = self.engine.n_waiting <= len(self.engine.cache.slots) - len(self.engine.running)
-        events = self.engine.step()
+        events = self.engine.step().events
         for event in events:
             self._take(event)
         if has_room and self.engine.n_waiting:

@@ -536,12 +536,10 @@ def test_with_debug_messages_each_prompt_says_what_ended_its_cached_part(caplog:
 
 def test_the_parts_of_a_step_are_timed_and_only_of_one_that_computes() -> None:
     driver = Driver()
-    driver.step()
-    assert driver.engine.times is None
+    assert driver.engine.step().times is None
     driver.submit(request("a", (1, 2, 3), n_predict=1))
     before = driver.clock.now
-    driver.step()
-    times = driver.engine.times
+    times = driver.engine.step().times
     assert times is not None
     assert min(times.schedule, times.decode, times.sample, times.update) > 0
     assert times.host + times.decode == pytest.approx(driver.clock.now - before, abs=0.0015)

@@ -70,7 +70,7 @@ def test_when_nobody_is_due_there_is_a_rest_and_an_abort_ends_it() -> None:
     while not driver.transcripts["slow", 0].tokens:
         driver.step()
         assert driver.engine.rest() == 0.0, "the prompt is not limited"
-    assert driver.engine.step() == []
+    assert driver.engine.step().events == []
     assert 0.4 < driver.engine.rest() <= 0.5
     driver.submit(request("new", (5,), n_predict=3))
     n_batches = len(driver.runner.batches)

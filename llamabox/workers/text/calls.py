@@ -1,4 +1,4 @@
-"""Questions the server process may ask a text worker: those answered at once, and those that wait for a step's end."""
+"""Questions that a text worker answers at once, beside the engine's thread."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.engine import Engine
-from llamabox.errors import NotSupported
-from llamabox.wire.protocol import Call
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.layouts.infill import InfillFormat
 
@@ -85,17 +83,3 @@ class QuickCalls:
             return piece.decode("utf-8")
         except UnicodeDecodeError:
             return list(piece)
-
-
-class EngineCalls:
-    """What concerns the engine: answered on its thread, between two steps."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def answer(self, call: Call) -> Any:
-        """The value of the reply. Raises NotSupported for an unknown method."""
-        match call.method:
-            case "check_integrity":
-                return {"problems": self._engine.check_integrity()}
-        raise NotSupported(f"the text worker knows no call {call.method!r}")

@@ -13,11 +13,11 @@ from functools import partial
 from llamabox.engine.engine import Engine
 from llamabox.engine.events import Activity, Failed
 from llamabox.engine.request import Request
-from llamabox.errors import LlamaboxError, ServerFault, to_wire
+from llamabox.errors import LlamaboxError, NotSupported, to_wire
 from llamabox.wire.channel import BlockingChannel
 from llamabox.wire.protocol import Abort, Call, Embed, Message, Reply, Shutdown, Step, Submit, SubmitAll
 from llamabox.wire.pulse import Pulse
-from llamabox.workers.text.calls import EngineCalls, QuickCalls
+from llamabox.workers.text.calls import QuickCalls
 from llamabox.workers.text.embedding.desk import EmbeddingDesk
 from llamabox.workers.text.embedding.lanes import Computed
 from llamabox.workers.text.embedding.sharing import Sharing
@@ -128,10 +128,12 @@ class Reader:
 
     def _answer(self, call: Call) -> Callable[[], None]:
         assert self._calls is not None, "a call before Ready"
-        method = self._calls.find(call.method)
-        if method is None:
+        if call.method in METHODS:
             return lambda: self.tasks.put(call)
+        method = self._calls.find(call.method)
         try:
+            if method is None:
+                raise NotSupported(f"the text worker knows no call {call.method!r}")
             reply = Reply(call.call_id, value=method(**call.arguments))
         except LlamaboxError as error:
             reply = Reply(call.call_id, error=to_wire(error))
@@ -146,7 +148,6 @@ class Loop:
         channel: BlockingChannel,
         reader: Reader,
         engine: Engine,
-        calls: EngineCalls,
         slots: SlotCalls,
         pulse: Pulse,
         embedding: EmbeddingDesk | None = None,
@@ -163,7 +164,6 @@ class Loop:
         self._emit = 0.0  # seconds that the last events took to go
         self._tasks = reader.tasks
         self._engine = engine
-        self._calls = calls
         self._slots = slots
         self._pulse = pulse
         self._embedding = embedding
@@ -190,13 +190,12 @@ class Loop:
 
     def _generate(self, *, contested: bool) -> None:
         start = time.perf_counter()
-        events = self._engine.step()
-        activity = self._engine.activity()
-        if self._embedding is not None:
-            activity = self._embedding.activity(activity)
-        if events or activity != self._told:
+        result = self._engine.step()
+        activity = result.activity if self._embedding is None else self._embedding.activity(result.activity)
+        if result.events or activity != self._told:
             self._told = activity
-            self._tell(Step(events, activity, self._engine.times))
+            emit = self._channel.posting if self._has_spare_core else self._emit
+            self._tell(Step(result.events, activity, result.times and result.times.with_emit(emit)))
         self._sharing.generated(time.perf_counter() - start, contested=contested)
 
     def _embed(self, embedding: EmbeddingDesk, *, contested: bool) -> None:
@@ -205,8 +204,6 @@ class Loop:
         self._sharing.embedded(time.perf_counter() - start, contested=contested)
 
     def _tell(self, step: Step) -> None:
-        if step.times is not None:
-            step.times.emit = self._channel.posting if self._has_spare_core else self._emit
         if self._has_spare_core:
             self._channel.post(step)
             return
@@ -219,18 +216,22 @@ class Loop:
         self._slots.retry()
         if self._embedding is not None:
             self._embedding.begin()
-        if self._embedding is not None and not self._embedding.is_idle:
-            pass  # there is a batch to compute, whatever else there is
-        elif self._engine.is_idle:
-            self._do(self._next_when_idle())
-        elif (seconds := self._engine.rest()) > 0:
-            self._do_within(seconds)
+        self._await_work()
         while not self._stopping:
             try:
                 task = self._tasks.get_nowait()
             except queue.Empty:
                 return
             self._do(task)
+
+    def _await_work(self) -> None:
+        """Where there is nothing to compute: wait for the next task, and do it."""
+        if self._embedding is not None and not self._embedding.is_idle:
+            return
+        if self._engine.is_idle:
+            self._do(self._next_when_idle())
+        elif (seconds := self._engine.rest()) > 0:
+            self._do_within(seconds)
 
     def _next_when_idle(self) -> Task:
         try:
@@ -241,7 +242,7 @@ class Loop:
             return self._tasks.get()
 
     def _do_within(self, seconds: float) -> None:
-        """All that run keep to a speed limit: wait for that, or for something new to do."""
+        """Do the next task if it comes in time: until then all that run keep to a speed limit."""
         try:
             task = self._tasks.get(timeout=seconds)
         except queue.Empty:
@@ -267,8 +268,6 @@ class Loop:
                 self._slots.abort(task.request_id)
                 if self._embedding is not None:
                     self._embedding.abort(task.request_id)
-            case Call() if task.method not in METHODS:
-                self._answer(task)
             case Call() | FileDone():
                 self._slots.take(task)
             case Shutdown():
@@ -279,13 +278,3 @@ class Loop:
             self._engine.submit(request)
         except LlamaboxError as error:
             self._channel.send(Step([Failed(request.request_id, 0, to_wire(error))]))
-
-    def _answer(self, call: Call) -> None:
-        try:
-            reply = Reply(call.call_id, value=self._calls.answer(call))
-        except LlamaboxError as error:
-            reply = Reply(call.call_id, error=to_wire(error))
-        except Exception as error:
-            logger.exception("call %s", call.method)
-            reply = Reply(call.call_id, error=to_wire(ServerFault(f"{call.method}: {error}")))
-        self._channel.send(reply)

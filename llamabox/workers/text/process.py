@@ -26,7 +26,7 @@ from llamabox.workers.escape import end_on_escape
 from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.sigterm import watch_sigterm
 from llamabox.workers.text.beside import Beside
-from llamabox.workers.text.calls import EngineCalls, QuickCalls
+from llamabox.workers.text.calls import QuickCalls
 from llamabox.workers.text.embedding.desk import EmbeddingDesk
 from llamabox.workers.text.embedding.lanes import Lanes
 from llamabox.workers.text.grammars.desk import GrammarDesk
@@ -98,9 +98,8 @@ def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Even
         n_vocab = text.model.vocab.n_tokens
         slots = SlotCalls(text.engine, fingerprint.keys, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
         embedding = embedding_desk(text, channel, reader, pulse)
-        calls_of_engine = EngineCalls(text.engine)
         is_spare = has_spare_core(config, text)
-        loop = Loop(channel, reader, text.engine, calls_of_engine, slots, pulse, embedding, has_spare_core=is_spare)
+        loop = Loop(channel, reader, text.engine, slots, pulse, embedding, has_spare_core=is_spare)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(replace(text.info(), split=split)))

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from llamabox.engine.events import Activity
+from llamabox.engine.events import Activity, StepResult
 from llamabox.engine.request import Request
 from llamabox.wire.protocol import Abort, Shutdown
 from llamabox.wire.pulse import Pulse
@@ -22,7 +22,6 @@ class RestingEngine:
     """Has a sequence that is due in an hour."""
 
     is_idle = False
-    times = None
 
     def __init__(self) -> None:
         self.n_steps = 0
@@ -31,9 +30,9 @@ class RestingEngine:
     def rest(self) -> float:
         return 3600.0
 
-    def step(self) -> list[Any]:
+    def step(self) -> StepResult:
         self.n_steps += 1
-        return []
+        return StepResult([], Activity(), None)
 
     def activity(self) -> Activity:
         return Activity()
@@ -65,7 +64,7 @@ def test_what_comes_in_while_all_rest_is_heard_at_once_and_nothing_spins(task: A
     engine, reader = RestingEngine(), TasksOnly()
     nobody = cast(Any, None)
     slots = cast(Any, NoSlotCalls())
-    loop = Loop(nobody, cast(Reader, reader), cast(Any, engine), nobody, slots, Pulse(nobody, 0.0))
+    loop = Loop(nobody, cast(Reader, reader), cast(Any, engine), slots, Pulse(nobody, 0.0))
     running = threading.Thread(target=loop.run, daemon=True)
     running.start()
     reader.tasks.put(task)
