@@ -31,6 +31,10 @@ DIFFUSION_GPU_FLAGS = {
     "metal": ["-DSD_METAL=ON", "-DGGML_METAL_EMBED_LIBRARY=ON"],
 }
 MACOS = sys.platform == "darwin"
+WITHOUT_AMX = "-DCMAKE_CXX_FLAGS_RELEASE=-O3 -DNDEBUG -U__AMX_INT8__"
+"""ggml's AMX kernels are left out, by taking away the compiler's word that the processor has AMX. GCC up to 12 drops the
+stores to the tile configuration, of which its _tile_loadconfig claims to read but 8 bytes (amxtileintrin.h): the first
+product ends the process. And what they compute for a row depends on how many rows are beside it."""
 ORIGIN = "@loader_path" if MACOS else "$ORIGIN"
 
 Report = Callable[[str], None]
@@ -42,6 +46,7 @@ def cmake_flags(backend: str, *, portable: bool) -> list[str]:
         raise BuildError(f"no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
     flags = [
         "-DCMAKE_BUILD_TYPE=Release",
+        WITHOUT_AMX,
         "-DBUILD_SHARED_LIBS=ON",
         # One file per library: a wheel has no symbolic links.
         "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",
@@ -79,6 +84,7 @@ def diffusion_flags(backend: str, *, portable: bool) -> list[str]:
         raise BuildError(f"no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
     flags = [
         "-DCMAKE_BUILD_TYPE=Release",
+        WITHOUT_AMX,
         "-DSD_BUILD_SHARED_LIBS=ON",
         "-DSD_BUILD_EXAMPLES=OFF",
         "-DSD_WEBP=OFF",
