@@ -1,4 +1,4 @@
-"""Every command-line option, in one table. Parsing, `--help` and the README's list come from it.
+"""Every command-line option, in one table. Parsing, `--help` and docs/options.md come from it.
 
 An option's default is not here: it is that of the configuration field the option writes to, named by `dest`:
 
@@ -7,8 +7,8 @@ An option's default is not here: it is that of the configuration field the optio
     generation.X  engine.request.GenerationParams
     sampling.X    engine.request.SamplingParams
     image.X       imaging.config.ImageConfig
-    rpc.X         rpc.config.RpcConfig
-    X             what cli.py itself acts on
+    rpc.X         lending.config.RpcConfig
+    X             no field: commandline.py or cli.py acts on it
 """
 
 from __future__ import annotations

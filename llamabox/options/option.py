@@ -35,14 +35,14 @@ class Option:
 
 
 def switch(
-    group: str, flags: str, dest: str, text: str, const: object = True, env: str | None = None, hidden: str = ""
+    group: str, flags: str, dest: str, help: str, const: object = True, env: str | None = None, hidden: str = ""
 ) -> Option:
     parse_env = v.env_flag if env else None
     return Option(
         group=group,
         flags=tuple(flags.split()),
         dest=dest,
-        help=text,
+        help=help,
         const=const,
         env=env,
         parse_env=parse_env,
@@ -56,7 +56,7 @@ def valued(
     flags: str,
     dest: str,
     parse: Callable[..., object],
-    text: str,
+    help: str,
     *,
     metavar: str = "N",
     env: str | None = None,
@@ -70,7 +70,7 @@ def valued(
         group=group,
         flags=tuple(flags.split()),
         dest=dest,
-        help=text,
+        help=help,
         metavar=metavar,
         parse=parse,
         n_words=n_words,
@@ -82,5 +82,5 @@ def valued(
     )
 
 
-text = partial(valued, COMPLETION)
-"""A valued option of the largest group."""
+completion = partial(valued, COMPLETION)
+"""A valued option of the largest group, `server/completion`."""

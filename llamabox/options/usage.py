@@ -1,4 +1,7 @@
-"""What a person reads about the options: `--help` and the README's tables, both from the table in options.py."""
+"""What a person reads about the options, made from the table: `--help`, and docs/options.md.
+
+`python -m llamabox.options.usage > docs/options.md` writes the document anew.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,16 @@ from llamabox.wire.text_config import TextConfig
 
 MARGIN = 33
 """Column at which the texts of `--help` begin."""
+
+DOCUMENT_HEAD = """\
+# Options
+
+A value follows its option as the next word or behind `=`. An unknown option is warned about, and the server starts all
+the same, unless the name resembles one that protects the server (keys, TLS, who may call): then nothing is started. The
+command line goes before the environment. `python -m llamabox --help` prints the options, too.
+
+This page is made from the table in `llamabox/options/`: `python -m llamabox.options.usage > docs/options.md`.
+"""
 
 
 def help_text() -> str:
@@ -29,21 +42,21 @@ def help_text() -> str:
     return "\n".join(lines) + "\n"
 
 
-def readme_table() -> str:
-    """The README's section on options: a Markdown table a group."""
-    lines: list[str] = []
+def document() -> str:
+    """The whole of docs/options.md: a Markdown table for each group of options."""
+    lines = [DOCUMENT_HEAD]
     for group in dict.fromkeys(option.group for option in OPTIONS):
-        lines += [f"### {group}", "", "| option | meaning | default | environment |", "| --- | --- | --- | --- |"]
-        for option in OPTIONS:
-            if option.group == group:
-                flags = ", ".join(f"`{flag}`" for flag in option.flags) + (
-                    f" `{option.metavar}`" if option.metavar else ""
-                )
-                env = f"`{option.env}`" if option.env else ""
-                cells = (flags, option.help, _default(option), env)
-                lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+        lines += [f"## {group}", "", "| option | meaning | default | environment |", "| --- | --- | --- | --- |"]
+        lines += [_row(option) for option in OPTIONS if option.group == group]
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _row(option: Option) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in option.flags) + (f" `{option.metavar}`" if option.metavar else "")
+    env = f"`{option.env}`" if option.env else ""
+    cells = (flags, option.help, _default(option), env)
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _help_lines(option: Option) -> list[str]:
@@ -81,4 +94,4 @@ def _default(option: Option) -> str:
 
 
 if __name__ == "__main__":
-    print(readme_table(), end="")
+    print(document(), end="")

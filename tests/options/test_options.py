@@ -18,11 +18,11 @@ from llamabox.machine import processors
 from llamabox.options import OPTIONS, Option
 from llamabox.options.commandline import compose, compose_images, compose_rpc, echo, parse
 from llamabox.options.file_values import api_keys_of_file, file_text, folder
-from llamabox.options.usage import help_text, readme_table
+from llamabox.options.usage import document, help_text
 from llamabox.server.config import ServerConfig
 from llamabox.wire.text_config import TextConfig
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "options.md"
 OWNERS = {
     "text": TextConfig,
     "server": ServerConfig,
@@ -502,16 +502,17 @@ def test_any_words_parse_or_are_refused_with_a_sentence(words: list[str]) -> Non
     assert message
 
 
-def test_help_and_readme_come_from_the_table() -> None:
+def test_help_comes_from_the_table() -> None:
     shown = help_text()
     for option in OPTIONS:
         for flag in option.flags:
             assert flag in shown
     assert "(default: 0.95)" in shown
     assert shown.index("general:") < shown.index("server:") < shown.index("server/completion:")
-    assert readme_table() in README.read_text(encoding="utf-8"), (
-        "README.md: replace its section on options by the output of: python -m llamabox.options.usage"
-    )
+
+
+def test_the_document_of_the_options_is_what_the_table_says() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == document(), "python -m llamabox.options.usage > docs/options.md"
 
 
 def test_reranking_opens_the_vectors_too_and_decides_the_pooling() -> None:

@@ -13,7 +13,7 @@ GENERAL_OPTIONS = (
     switch(GENERAL, "-v --verbose --log-verbose", "text.verbosity", "log everything, prompts included", const=99),
     valued(
         GENERAL, "-lv --verbosity --log-verbosity", "text.verbosity", v.integer(-1, 99), metavar="V",
-        text="how much to log: 0 the usual and each request, 1 health checks as well, 2 everything, prompts included",
+        help="how much to log: 0 the usual and each request, 1 health checks as well, 2 everything, prompts included",
         env="LLAMA_LOG_VERBOSITY",
     ),
     Option(
@@ -23,10 +23,10 @@ GENERAL_OPTIONS = (
     switch(GENERAL, "--log-json", "text.log_json", "log JSON, an object a line, never coloured"),
     valued(
         GENERAL, "--hang-timeout", "text.hang_timeout", v.number(0, 10**6), env="LLAMABOX_HANG_TIMEOUT", metavar="S",
-        text="seconds without a sign of life after which a worker process is killed and another started; 0 is never",
+        help="seconds without a sign of life after which a worker process is killed and another started; 0 is never",
     ),
     valued(
         GENERAL, "--native", "text.native", v.word, metavar="DIR", env="LLAMABOX_NATIVE",
-        text="use the native libraries that build_native.py put there", default="those inside the package",
+        help="use the native libraries that build_native.py put there", default="those inside the package",
     ),
 )  # fmt: skip

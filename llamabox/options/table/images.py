@@ -40,19 +40,19 @@ IMAGE_OPTIONS = (
     ),
     valued(
         IMAGES, "--image-sampler", "image.sampler", v.one_of({name: name for name in SAMPLERS}), metavar="NAME",
-        text=f"sampler: {', '.join(SAMPLERS)}", default="as suits the model",
+        help=f"sampler: {', '.join(SAMPLERS)}", default="as suits the model",
     ),
     valued(
         IMAGES, "--image-sample-steps", "image.steps", v.integer(1, 500), default="as suits the model",
-        text="steps of sampling; quality hd adds 10",
+        help="steps of sampling; quality hd adds 10",
     ),
     valued(
         IMAGES, "--image-cfg-scale", "image.cfg_scale", v.number(1), default="as suits the model",
-        text="how closely to follow the prompt; 1 is off, and takes half the time",
+        help="how closely to follow the prompt; 1 is off, and takes half the time",
     ),
     valued(
         IMAGES, "--image-schedule", "image.schedule", v.one_of({name: name for name in SCHEDULES}), metavar="NAME",
-        text=f"noise schedule: {', '.join(SCHEDULES)}", default="default",
+        help=f"noise schedule: {', '.join(SCHEDULES)}", default="default",
     ),
     switch(
         IMAGES, "--image-no-text-encoder-model-offload", "image.keep_text_encoder_on_cpu",
@@ -69,11 +69,11 @@ IMAGE_OPTIONS = (
     switch(IMAGES, "--image-vae-tiling", "image.vae_tiling", "decode pictures in tiles, with less memory"),
     valued(
         IMAGES, "--image-taesd-model", "image.taesd_model", v.word, metavar="FILE", default="",
-        text="TAESD, a small and fast stand-in for the VAE",
+        help="TAESD, a small and fast stand-in for the VAE",
     ),
     valued(
         IMAGES, "--image-upscale-model", "image.upscale_model", v.word, metavar="FILE", default="",
-        text="ESRGAN model that enlarges what was drawn",
+        help="ESRGAN model that enlarges what was drawn",
     ),
     valued(IMAGES, "--image-upscale-repeats", "image.upscale_repeats", v.integer(1, 4), "times that it does so"),
     switch(
@@ -81,7 +81,7 @@ IMAGE_OPTIONS = (
     ),
     valued(
         IMAGES, "--image-control-net-model", "image.control_net_model", v.word, metavar="FILE", default="",
-        text="ControlNet, for edits with a control picture",
+        help="ControlNet, for edits with a control picture",
     ),
     valued(
         IMAGES, "--image-control-strength", "image.control_strength", v.number(0, 1), "how much ControlNet has to say",

@@ -5,88 +5,90 @@ from __future__ import annotations
 from llamabox.options import values as v
 from llamabox.options.device_values import names
 from llamabox.options.file_values import file_text
-from llamabox.options.option import COMPLETION, Option, switch, text
+from llamabox.options.option import COMPLETION, Option, completion, switch
 
 LOADING_OPTIONS = (
-    text(
+    completion(
         "-ngl --gpu-layers", "text.n_gpu_layers", v.gpu_layers, metavar="N|auto|all",
-        env="LLAMA_ARG_N_GPU_LAYERS", hidden="--n-gpu-layers", text="layers kept on the GPU; negative is all",
+        env="LLAMA_ARG_N_GPU_LAYERS", hidden="--n-gpu-layers", help="layers kept on the GPU; negative is all",
     ),
-    text(
+    completion(
         "-sm --split-mode", "text.split_mode", v.one_of(v.SPLIT_MODES), metavar="none|layer|row",
-        text="spread the model over the GPUs: not, by layers, or by rows of its matrices",
+        help="spread the model over the GPUs: not, by layers, or by rows of its matrices",
     ),
-    text(
+    completion(
         "-ts --tensor-split", "text.tensor_split", v.tensor_split, metavar="N,N,…", default="by their memory",
-        text="share of each GPU, separated by , or /",
+        help="share of each GPU, separated by , or /",
     ),
-    text("-mg --main-gpu", "text.main_gpu", v.integer(0), "the GPU of -sm none, and of small tensors with -sm row"),
-    text(
+    completion(
+        "-mg --main-gpu", "text.main_gpu", v.integer(0), "the GPU of -sm none, and of small tensors with -sm row",
+    ),
+    completion(
         "-dev --device", "text.devices", names, metavar="NAME,…", default="all GPUs and RPC servers",
-        text="GPUs to use, in this order, as --list-devices calls them; none for the CPU alone",
+        help="GPUs to use, in this order, as --list-devices calls them; none for the CPU alone",
     ),
-    text(
+    completion(
         "--override-kv", "text.kv_overrides", v.kv_override, metavar="KEY=TYPE:VALUE", accumulates=True, default="",
-        text="replace a value of the model's metadata; TYPE is int, float, bool or str; several times for several",
+        help="replace a value of the model's metadata; TYPE is int, float, bool or str; several times for several",
     ),
-    text(
+    completion(
         "--control-vector", "text.control_vectors", v.plain_file, metavar="FILE", accumulates=True, default="",
-        text="add a control vector (GGUF) to what the layers put out; several times for several",
+        help="add a control vector (GGUF) to what the layers put out; several times for several",
     ),
-    text(
+    completion(
         "--control-vector-scaled", "text.control_vectors", v.scaled_file, metavar="FILE SCALE", accumulates=True,
-        n_words=2, text="the same, times SCALE", default="",
+        n_words=2, help="the same, times SCALE", default="",
     ),
-    text(
+    completion(
         "--control-vector-layer-range", "text.control_vector_layers", v.layer_range, metavar="START END", n_words=2,
-        text="layers that control vectors apply to, both included; 0 is the first or the last", default="all",
+        help="layers that control vectors apply to, both included; 0 is the first or the last", default="all",
     ),
     switch(COMPLETION, "--mlock", "text.mlock", "lock the model in memory"),
     switch(COMPLETION, "--no-mmap", "text.mmap", "read the model instead of mapping its file", const=False),
     switch(
         COMPLETION, "-nr --no-repack", "text.repack", const=False,
-        text="leave the weights as they lie in the file, instead of as the CPU computes fastest with them",
+        help="leave the weights as they lie in the file, instead of as the CPU computes fastest with them",
     ),
-    text(
+    completion(
         "--numa", "text.numa", v.one_of(v.NUMA), metavar="distribute|isolate|numactl",
-        text="place threads on a machine with several memory nodes",
+        help="place threads on a machine with several memory nodes",
     ),
-    text(
+    completion(
         "--chat-template", "server.chat_template", v.word, metavar="TEMPLATE", env="LLAMA_ARG_CHAT_TEMPLATE",
-        text="Jinja template, or the name of a built-in one", default="the model's, else chatml",
+        help="Jinja template, or the name of a built-in one", default="the model's, else chatml",
     ),
-    text(
+    completion(
         "--chat-template-file", "server.chat_template", file_text, metavar="FILE",
-        text="the same from a file", default="",
+        help="the same from a file", default="",
     ),
-    text(
+    completion(
         "-t --threads", "text.n_threads", v.integer(-1024, 1024), env="LLAMA_ARG_THREADS",
-        text="threads of a decode; 0 or less: one for each physical core, within the CPU quota",
+        help="threads of a decode; 0 or less: one for each physical core, within the CPU quota",
     ),
-    text(
+    completion(
         "-tb --threads-batch", "text.n_threads_batch", v.integer(-1024, 1024), default="as -t",
-        text="threads of a prompt's evaluation; 0 or less: one for each processor",
+        help="threads of a prompt's evaluation; 0 or less: one for each processor",
     ),
-    text(
+    completion(
         "-c --ctx-size", "text.n_ctx", v.integer(0), env="LLAMA_ARG_CTX_SIZE",
-        text="tokens of context over all slots; 0 takes what the model was trained for",
+        help="tokens of context over all slots; 0 takes what the model was trained for",
     ),
     switch(
         COMPLETION, "--no-context-shift", "text.context_shift", "end a text at the context's limit instead of shifting",
         const=False,
     ),
-    text(
+    completion(
         "-n --predict", "generation.n_predict", v.integer(-2), env="LLAMA_ARG_N_PREDICT", hidden="--n-predict",
-        text="tokens to generate, also the most a request may ask for; -1 is no limit, -2 until the context is full",
+        help="tokens to generate, also the most a request may ask for; -1 is no limit, -2 until the context is full",
     ),
-    text(
+    completion(
         "-b --batch-size", "text.n_batch", v.integer(1), "tokens of one batch", env="LLAMA_ARG_BATCH",
     ),
-    text(
+    completion(
         "-ub --ubatch-size", "text.n_ubatch", v.integer(1), env="LLAMA_ARG_UBATCH",
-        text="tokens that are computed at once, at most a batch",
+        help="tokens that are computed at once, at most a batch",
     ),
-    text("--keep", "generation.n_keep", v.integer(-1), "tokens kept at a context shift; -1 the whole prompt"),
+    completion("--keep", "generation.n_keep", v.integer(-1), "tokens kept at a context shift; -1 the whole prompt"),
     Option(
         group=COMPLETION, flags=("-fa", "--flash-attn"), dest="text.flash_attn", metavar="[on|off|auto]",
         parse=v.one_of(v.FLASH_ATTN), const="on", words=frozenset(v.FLASH_ATTN), env="LLAMA_ARG_FLASH_ATTN",

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from llamabox.options import values as v
-from llamabox.options.option import COMPLETION, switch, text
+from llamabox.options.option import COMPLETION, completion, switch
 
 RUNNING_OPTIONS = (
     switch(
         COMPLETION, "--cache-prompt", "generation.cache_prompt", "reuse what is already computed of a prompt (default)",
     ),
     switch(COMPLETION, "--no-cache-prompt", "generation.cache_prompt", "compute every prompt anew", const=False),
-    text(
+    completion(
         "--cache-reuse", "generation.n_cache_reuse", v.integer(0), env="LLAMA_ARG_CACHE_REUSE",
-        text="behind the common start of a prompt, move resident pieces of so many tokens or more instead of computing "
+        help="behind the common start of a prompt, move resident pieces of so many tokens or more instead of computing "
         "them: inexact, as a context shift; turns --cache-prompt on; 0 is off",
     ),
-    text(
+    completion(
         "-cram --cache-ram", "text.cache_ram", v.integer(-1), env="LLAMA_ARG_CACHE_RAM", metavar="MIB",
-        text="host memory for what slots have to give up, MiB: copied back when a prompt begins with it; 0 is off, "
+        help="host memory for what slots have to give up, MiB: copied back when a prompt begins with it; 0 is off, "
         "-1 no limit",
     ),
-    text(
+    completion(
         "-sps --slot-prompt-similarity", "text.slot_similarity", v.number(0, 1),
-        text="a prompt takes over the slot that holds its start where at least this part of the slot is of use to it; "
+        help="a prompt takes over the slot that holds its start where at least this part of the slot is of use to it; "
         "else, and always with 0, the least recently used slot gets a copy",
     ),
-    text(
+    completion(
         "-np --parallel", "text.n_parallel", v.integer(1, 256),
         "slots: requests served at the same time; with --images: requests that may wait",
         env="LLAMA_ARG_N_PARALLEL",
     ),
-    text(
+    completion(
         "--max-waiting", "server.max_waiting", v.integer(1), env="LLAMABOX_MAX_WAITING",
-        text="texts that may wait for a slot; while there are as many, further requests get a 503 that says when to "
+        help="texts that may wait for a slot; while there are as many, further requests get a 503 that says when to "
         "come back",
     ),
-    text(
+    completion(
         "-tps --tokens-per-second", "text.tokens_per_second", v.integer(-1),
-        text="let requests limit their speed by the header X-Request-Tokens-Per-Second, up to this; -1 measures it",
+        help="let requests limit their speed by the header X-Request-Tokens-Per-Second, up to this; -1 measures it",
     ),
     switch(
         COMPLETION, "-cb --cont-batching", "text.cont_batching", "evaluate prompts beside running texts (default)",
@@ -47,9 +47,9 @@ RUNNING_OPTIONS = (
         COMPLETION, "-nocb --no-cont-batching", "text.cont_batching", "evaluate prompts only while no text is running",
         const=False,
     ),
-    text(
+    completion(
         "--gap-factor", "text.gap_factor", v.number(1.1, 1000), env="LLAMABOX_GAP_FACTOR", metavar="FACTOR",
-        text="beside running texts, so much of a prompt is computed at a time that their next tokens come within this "
+        help="beside running texts, so much of a prompt is computed at a time that their next tokens come within this "
         "many times what they take without",
     ),
     switch(
@@ -59,9 +59,9 @@ RUNNING_OPTIONS = (
     switch(
         COMPLETION, "--no-kv-unified", "text.kv_unified", "a KV memory of its own for each slot (default)", const=False,
     ),
-    text(
+    completion(
         "--pooling", "text.pooling", v.one_of(v.POOLINGS), metavar="none|mean|cls|last|rank",
-        text="what a text's embedding is made of", default="the model's; last, or mean for encoders, if it has none",
+        help="what a text's embedding is made of", default="the model's; last, or mean for encoders, if it has none",
     ),
     switch(COMPLETION, "--spm-infill", "text.spm_infill", "infill: the suffix goes before the prefix"),
     switch(COMPLETION, "--no-warmup", "text.warmup", "do not run the model once before serving", const=False),

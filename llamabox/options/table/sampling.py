@@ -4,83 +4,83 @@ from __future__ import annotations
 
 from llamabox.options import values as v
 from llamabox.options.file_values import file_text
-from llamabox.options.option import COMPLETION, switch, text
+from llamabox.options.option import COMPLETION, completion, switch
 
 SAMPLING_OPTIONS = (
-    text(
+    completion(
         "--samplers", "sampling.samplers", v.samplers, "samplers in order, separated by ;", metavar="SAMPLERS",
     ),
-    text(
+    completion(
         "--sampling-seq", "sampling.samplers", v.sampling_seq, metavar="LETTERS", default="dkypmxt",
-        text="the same, a letter each: e penalties, d dry, s top_n_sigma, k top_k, y typ_p, p top_p, m min_p, x xtc, "
+        help="the same, a letter each: e penalties, d dry, s top_n_sigma, k top_k, y typ_p, p top_p, m min_p, x xtc, "
         "t temperature, i infill, a adaptive_p",
     ),
-    text("--temp", "sampling.temperature", v.number(0, clamp=True), "temperature; 0 takes the likeliest"),
-    text("--top-k", "sampling.top_k", v.at_least_zero, "keep the N likeliest tokens; 0 is off"),
-    text("--top-p", "sampling.top_p", v.number(0, 1, clamp=True), "keep the likeliest with this sum; 1 is off"),
-    text(
+    completion("--temp", "sampling.temperature", v.number(0, clamp=True), "temperature; 0 takes the likeliest"),
+    completion("--top-k", "sampling.top_k", v.at_least_zero, "keep the N likeliest tokens; 0 is off"),
+    completion("--top-p", "sampling.top_p", v.number(0, 1, clamp=True), "keep the likeliest with this sum; 1 is off"),
+    completion(
         "--min-p", "sampling.min_p", v.number(0, 1, clamp=True), "drop below this part of the likeliest; 0 is off"
     ),
-    text("--xtc-probability", "sampling.xtc_probability", v.number(0, 1, clamp=True), "XTC chance; 0 is off"),
-    text(
+    completion("--xtc-probability", "sampling.xtc_probability", v.number(0, 1, clamp=True), "XTC chance; 0 is off"),
+    completion(
         "--xtc-threshold", "sampling.xtc_threshold", v.number(0, 1, clamp=True), "XTC threshold; above 0.5 is off"
     ),
-    text("--typical", "sampling.typical_p", v.number(0, 1, clamp=True), "locally typical sampling; 1 is off"),
-    text(
+    completion("--typical", "sampling.typical_p", v.number(0, 1, clamp=True), "locally typical sampling; 1 is off"),
+    completion(
         "--top-nsigma", "sampling.top_n_sigma", v.number(), hidden="--top-n-sigma",
-        text="keep within N standard deviations of the largest logit; negative is off",
+        help="keep within N standard deviations of the largest logit; negative is off",
     ),
-    text(
+    completion(
         "--repeat-last-n", "sampling.repeat_last_n", v.integer(-1),
-        text="tokens that the penalties look back on; 0 is off, -1 the context",
+        help="tokens that the penalties look back on; 0 is off, -1 the context",
     ),
-    text("--repeat-penalty", "sampling.repeat_penalty", v.number(above=0), "penalise repetition; 1 is off"),
-    text("--presence-penalty", "sampling.presence_penalty", v.number(), "penalise what occurred; 0 is off"),
-    text("--frequency-penalty", "sampling.frequency_penalty", v.number(), "penalise by count; 0 is off"),
+    completion("--repeat-penalty", "sampling.repeat_penalty", v.number(above=0), "penalise repetition; 1 is off"),
+    completion("--presence-penalty", "sampling.presence_penalty", v.number(), "penalise what occurred; 0 is off"),
+    completion("--frequency-penalty", "sampling.frequency_penalty", v.number(), "penalise by count; 0 is off"),
     switch(COMPLETION, "--penalize-nl", "sampling.penalize_nl", "let the penalties reach the newline token as well"),
-    text("--dry-multiplier", "sampling.dry_multiplier", v.number(0), "DRY multiplier; 0 is off"),
-    text("--dry-base", "sampling.dry_base", v.number(1), "DRY base"),
-    text(
+    completion("--dry-multiplier", "sampling.dry_multiplier", v.number(0), "DRY multiplier; 0 is off"),
+    completion("--dry-base", "sampling.dry_base", v.number(1), "DRY base"),
+    completion(
         "--dry-allowed-length", "sampling.dry_allowed_length", v.integer(0), "length that DRY allows to repeat",
         hidden="--dry--allowed-length",
     ),
-    text(
+    completion(
         "--dry-penalty-last-n", "sampling.dry_penalty_last_n", v.integer(-1),
-        text="tokens that DRY looks back on; 0 is off, -1 the context",
+        help="tokens that DRY looks back on; 0 is off, -1 the context",
     ),
-    text(
+    completion(
         "--dry-sequence-breaker", "sampling.dry_sequence_breakers", v.sequence_breaker, metavar="TEXT",
-        accumulates=True, text="breaks a repetition for DRY; the first use drops the defaults, none leaves no breaker",
+        accumulates=True, help="breaks a repetition for DRY; the first use drops the defaults, none leaves no breaker",
         default=r"\n : \" *",
     ),
     switch(COMPLETION, "-e --escape", "escape", r"read \n and the like in --dry-sequence-breaker as in C (default)"),
     switch(COMPLETION, "--no-escape", "escape", "take --dry-sequence-breaker as it is typed", const=False),
-    text("--dynatemp-range", "sampling.dynatemp_range", v.number(0), "temperature varies by ±N; 0 is off"),
-    text("--dynatemp-exp", "sampling.dynatemp_exponent", v.number(), "exponent of the varying temperature"),
-    text(
+    completion("--dynatemp-range", "sampling.dynatemp_range", v.number(0), "temperature varies by ±N; 0 is off"),
+    completion("--dynatemp-exp", "sampling.dynatemp_exponent", v.number(), "exponent of the varying temperature"),
+    completion(
         "--mirostat", "sampling.mirostat", v.integer(0, 2), "Mirostat 1 or 2 in place of the samplers; 0 is off"
     ),
-    text("--mirostat-lr", "sampling.mirostat_eta", v.number(0), "Mirostat's learning rate, eta"),
-    text("--mirostat-ent", "sampling.mirostat_tau", v.number(0), "Mirostat's target entropy, tau"),
-    text(
+    completion("--mirostat-lr", "sampling.mirostat_eta", v.number(0), "Mirostat's learning rate, eta"),
+    completion("--mirostat-ent", "sampling.mirostat_tau", v.number(0), "Mirostat's target entropy, tau"),
+    completion(
         "--adaptive-target", "sampling.adaptive_target", v.number(high=1),
-        text="probability near which the sampler adaptive_p keeps its choices, 0 to 1; negative is off",
+        help="probability near which the sampler adaptive_p keeps its choices, 0 to 1; negative is off",
     ),
-    text(
+    completion(
         "--adaptive-decay", "sampling.adaptive_decay", v.number(0, 0.99),
-        text="how slowly adaptive_p forgets what it chose, over 1/(1-N) tokens",
+        help="how slowly adaptive_p forgets what it chose, over 1/(1-N) tokens",
     ),
-    text(
+    completion(
         "-l --logit-bias", "sampling.logit_bias", v.logit_bias, metavar="ID±BIAS", accumulates=True, default="",
-        text="change a token's logit, as 15043+1 or 15043-1; several times for several",
+        help="change a token's logit, as 15043+1 or 15043-1; several times for several",
     ),
-    text(
+    completion(
         "--grammar", "generation.grammar", str, "grammar (GBNF) of the answers to requests that bring none",
         metavar="GBNF", default="",
     ),
-    text("--grammar-file", "generation.grammar", file_text, "the same from a file", metavar="FILE", default=""),
-    text(
+    completion("--grammar-file", "generation.grammar", file_text, "the same from a file", metavar="FILE", default=""),
+    completion(
         "-j --json-schema", "generation.json_schema", v.json_schema, metavar="JSON", default="",
-        text="JSON schema of the answers to requests that bring none; {} is any object",
+        help="JSON schema of the answers to requests that bring none; {} is any object",
     ),
 )  # fmt: skip

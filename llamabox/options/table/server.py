@@ -10,7 +10,7 @@ from llamabox.options.option import SERVER, switch, valued
 SERVER_OPTIONS = (
     valued(
         SERVER, "--host", "server.hosts", v.hosts, metavar="HOST", env="LLAMA_ARG_HOST",
-        text="address or name to listen on; :: or * is every address; a comma list for several; a path ending in .sock "
+        help="address or name to listen on; :: or * is every address; a comma list for several; a path ending in .sock "
         "is a unix socket",
     ),
     valued(
@@ -19,11 +19,11 @@ SERVER_OPTIONS = (
     valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds a client may be silent, or a body may take"),
     valued(
         SERVER, "--threads-http", "server.n_threads_http", v.integer(-1, 1024), env="LLAMA_ARG_THREADS_HTTP",
-        text="threads for work that blocks (chat templates); below 1: as many as suit the machine",
+        help="threads for work that blocks (chat templates); below 1: as many as suit the machine",
     ),
     valued(
         SERVER, "--conn-idle", "server.conn_idle", v.integer(1, 32767),
-        text="seconds of silence after which TCP asks for a sign of life; 4 such without an answer end a connection",
+        help="seconds of silence after which TCP asks for a sign of life; 4 such without an answer end a connection",
     ),
     valued(SERVER, "--conn-keepalive", "server.keep_alive", v.seconds, "seconds that an idle connection is kept"),
     valued(
@@ -31,51 +31,51 @@ SERVER_OPTIONS = (
     ),
     valued(
         SERVER, "--max-bodies", "server.max_bodies", v.mebibytes, metavar="MIB", default="512",
-        text="all request bodies together, MiB; what goes beyond is a 503 that asks to come back",
+        help="all request bodies together, MiB; what goes beyond is a 503 that asks to come back",
     ),
     valued(
         SERVER, "--max-connections", "server.max_connections", v.integer(1, 1_000_000), metavar="N",
-        text="connections at a time, as far as the limit of open files allows; beyond, idle ones are closed first",
+        help="connections at a time, as far as the limit of open files allows; beyond, idle ones are closed first",
     ),
     valued(
         SERVER, "--ssl-key-file", "server.ssl_key_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_KEY_FILE",
-        text="private key for TLS, PEM; needs --ssl-cert-file", default="", protects=True,
+        help="private key for TLS, PEM; needs --ssl-cert-file", default="", protects=True,
     ),
     valued(
         SERVER, "--ssl-cert-file", "server.ssl_cert_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_CERT_FILE",
-        text="certificate for TLS with those that sign it, PEM; needs --ssl-key-file", default="", protects=True,
+        help="certificate for TLS with those that sign it, PEM; needs --ssl-key-file", default="", protects=True,
     ),
     valued(
         SERVER, "--api-prefix", "server.api_prefix", v.api_prefix, metavar="PATH", env="LLAMA_ARG_API_PREFIX",
-        text="what every route's path begins with, that of /health too",
+        help="what every route's path begins with, that of /health too",
     ),
     valued(
         SERVER, "--allowed-hosts", "server.allowed_hosts", v.allowed_hosts, metavar="NAME,…", default="",
-        text="names in Host to be called by; on loopback beside this machine's own, elsewhere instead of any; * any",
+        help="names in Host to be called by; on loopback beside this machine's own, elsewhere instead of any; * any",
         protects=True,
     ),
     valued(
         SERVER, "--cors-origins", "server.cors_origins", v.origins, metavar="ORIGIN,…", env="LLAMA_ARG_CORS_ORIGINS",
-        text="web pages that may call, as https://page.example, others get a 403; localhost is this machine with any "
+        help="web pages that may call, as https://page.example, others get a 403; localhost is this machine with any "
         "port; * is any page, without credentials",
         protects=True,
     ),
     valued(
         SERVER, "-m --model", "text.model", v.word, metavar="FILE", env="LLAMA_ARG_MODEL",
-        text="GGUF file; of a split one the first part",
+        help="GGUF file; of a split one the first part",
         default="a small demo model, fetched once, with template chatml",
     ),
     valued(
         SERVER, "-a --alias", "server.alias", v.word, metavar="NAME", env="LLAMA_ARG_MODEL_ALIAS",
-        text="the model's name in the API; of a comma list the first in the alphabet", default="the file's name",
+        help="the model's name in the API; of a comma list the first in the alphabet", default="the file's name",
     ),
     valued(
         SERVER, "--lora", "text.lora", v.plain_file, metavar="FILE", accumulates=True, default="",
-        text="load a LoRA adapter (GGUF) and apply it at scale 1; several times for several",
+        help="load a LoRA adapter (GGUF) and apply it at scale 1; several times for several",
     ),
     valued(
         SERVER, "--lora-scaled", "text.lora", v.scaled_file, metavar="FILE SCALE", accumulates=True, n_words=2,
-        text="the same at another scale", default="",
+        help="the same at another scale", default="",
     ),
     switch(
         SERVER, "--lora-init-without-apply", "lora_init_without_apply",
@@ -83,33 +83,33 @@ SERVER_OPTIONS = (
     ),
     valued(
         SERVER, "--rpc", "text.rpc_servers", rpc_servers, metavar="HOST:PORT,…", default="",
-        text="spread the model over the devices of these RPC servers too, as over GPUs",
+        help="spread the model over the devices of these RPC servers too, as over GPUs",
     ),
     valued(
-        SERVER, "-s --seed", "sampling.seed", v.seed, default="-1", text="seed; -1 draws one for each request",
+        SERVER, "-s --seed", "sampling.seed", v.seed, default="-1", help="seed; -1 draws one for each request",
     ),
     switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
     switch(SERVER, "--metrics", "server.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
     switch(
         SERVER, "--embeddings", "text.embeddings", hidden="--embedding", env="LLAMA_ARG_EMBEDDINGS",
-        text="serve POST /v1/embeddings, beside texts where the model can generate",
+        help="serve POST /v1/embeddings, beside texts where the model can generate",
     ),
     switch(
         SERVER, "--rerank", "text.rerank", hidden="--reranking",
-        text="serve POST /v1/rerank and /v1/embeddings with a model made for ranking, and no texts; --pooling is rank",
+        help="serve POST /v1/rerank and /v1/embeddings with a model made for ranking, and no texts; --pooling is rank",
     ),
     switch(SERVER, "--infill", "server.enable_infill", "serve POST /infill, for models that complete in the middle"),
     valued(
         SERVER, "--slot-save-path", "server.slot_save_path", folder, metavar="DIR", default="",
-        text="with --slots: let clients save and restore slots as files in this folder",
+        help="with --slots: let clients save and restore slots as files in this folder",
     ),
     valued(
         SERVER, "--api-key", "server.api_keys", v.api_keys, metavar="KEY", accumulates=True, env="LLAMA_API_KEY",
-        text="ask clients for this key; a comma list or several times for several", default="", protects=True,
+        help="ask clients for this key; a comma list or several times for several", default="", protects=True,
     ),
     valued(
         SERVER, "--api-key-file", "server.api_keys", api_keys_of_file, metavar="FILE", accumulates=True,
-        text="the same from a file, a key a line; blank lines and those that begin with # do not count", default="",
+        help="the same from a file, a key a line; blank lines and those that begin with # do not count", default="",
         protects=True,
     ),
 )  # fmt: skip

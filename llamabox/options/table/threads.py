@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 from llamabox.options import values as v
-from llamabox.options.option import text
+from llamabox.options.option import completion
 
 THREAD_OPTIONS = (
-    text(
+    completion(
         "-C --cpu-mask", "text.cpu_mask", v.cpu_mask, metavar="HEX", accumulates=True, default="all",
-        text="CPUs that compute, as bits: f0 is 4 to 7",
+        help="CPUs that compute, as bits: f0 is 4 to 7",
     ),
-    text(
+    completion(
         "-Cr --cpu-range", "text.cpu_mask", v.cpu_range, metavar="LO-HI", accumulates=True, default="",
-        text="the same as a range, added to -C; either end may be left out",
+        help="the same as a range, added to -C; either end may be left out",
     ),
-    text(
+    completion(
         "--cpu-strict", "text.cpu_strict", v.one_of(v.BIT), metavar="0|1", default="0",
-        text="1 binds each thread to a CPU of its own",
+        help="1 binds each thread to a CPU of its own",
     ),
-    text(
+    completion(
         "--prio", "text.prio", v.integer(-1, 3),
-        text="priority of the threads: -1 low, 0 usual, 1 medium, 2 high, 3 highest; above 0 they go before all others",
+        help="priority of the threads: -1 low, 0 usual, 1 medium, 2 high, 3 highest; above 0 they go before all others",
     ),
-    text(
+    completion(
         "--poll", "text.poll", v.integer(0, 100),
-        text="how long waiting threads spin before they sleep: 0 not at all, 100 where nothing else wants the CPUs; "
+        help="how long waiting threads spin before they sleep: 0 not at all, 100 where nothing else wants the CPUs; "
         "with OpenMP the larger of this and --poll-batch counts",
     ),
-    text(
+    completion(
         "-Cb --cpu-mask-batch", "text.cpu_mask_batch", v.cpu_mask, metavar="HEX", accumulates=True, default="as -C",
-        text="-C for prompts",
+        help="-C for prompts",
     ),
-    text(
+    completion(
         "-Crb --cpu-range-batch", "text.cpu_mask_batch", v.cpu_range, metavar="LO-HI", accumulates=True, default="",
-        text="-Cr for prompts",
+        help="-Cr for prompts",
     ),
-    text(
+    completion(
         "--cpu-strict-batch", "text.cpu_strict_batch", v.one_of(v.BIT), metavar="0|1", default="as --cpu-strict",
-        text="--cpu-strict for prompts",
+        help="--cpu-strict for prompts",
     ),
-    text(
+    completion(
         "--prio-batch", "text.prio_batch", v.integer(-1, 3), default="as --prio",
-        text="--prio for prompts; with OpenMP a thread keeps a priority until one other than 0 replaces it",
+        help="--prio for prompts; with OpenMP a thread keeps a priority until one other than 0 replaces it",
     ),
-    text("--poll-batch", "text.poll_batch", v.integer(0, 100), "--poll for prompts", default="as --poll"),
+    completion("--poll-batch", "text.poll_batch", v.integer(0, 100), "--poll for prompts", default="as --poll"),
 )  # fmt: skip
