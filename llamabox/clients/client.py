@@ -16,9 +16,10 @@ from llamabox import background
 from llamabox.clients.supervisor import Backoff, Supervisor
 from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, Unavailable
 from llamabox.log import entries as log
-from llamabox.wire.channel import AsyncChannel
-from llamabox.wire.protocol import Beat, LoadFailed, Loading, Message, StopAsked, read_error
-from llamabox.wire.vigil import Vigil, is_traced
+from llamabox.wire.common import Beat, LoadFailed, Loading, StopAsked, read_error
+from llamabox.wire.frames import Message
+from llamabox.wire.server_end import ServerEnd
+from llamabox.wire.signs.vigil import Vigil, is_traced
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class WorkerClient(ABC, Generic[Info]):
             backoff=backoff or Backoff(),
             may_start=self._may_start,
         )
-        self._channel: AsyncChannel | None = None  # None also for a worker that is given up
+        self._channel: ServerEnd | None = None  # None also for a worker that is given up
         self._is_planned = False  # the restart that is under way
         self._hang_timeout = hang_timeout
         self._vigil: Vigil | None = None  # over the worker that runs
@@ -132,7 +133,7 @@ class WorkerClient(ABC, Generic[Info]):
     ) -> None:
         await self.stop(grace=5.0)
 
-    def _open_channel(self) -> AsyncChannel:
+    def _open_channel(self) -> ServerEnd:
         """Raises Unavailable when the worker takes no requests now."""
         if self.state is not WorkerState.READY or self._channel is None:
             raise self._refusal()
@@ -161,7 +162,7 @@ class WorkerClient(ABC, Generic[Info]):
         channel.close()
         self._supervisor.restart()
 
-    async def _session(self, channel: AsyncChannel) -> float:
+    async def _session(self, channel: ServerEnd) -> float:
         """One worker's life, as the supervisor asks for it: returns the seconds for which it was ready."""
         self._channel = channel
         self._ready_since = None
@@ -180,7 +181,7 @@ class WorkerClient(ABC, Generic[Info]):
             self._end_session()
         return 0.0 if self._ready_since is None else time.monotonic() - self._ready_since
 
-    async def _watch(self, channel: AsyncChannel) -> None:
+    async def _watch(self, channel: ServerEnd) -> None:
         """A worker that is silent for too long is killed; all else is as with any death."""
         if not self._hang_timeout:
             return

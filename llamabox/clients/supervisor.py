@@ -19,8 +19,8 @@ from typing import Any
 from llamabox import background
 from llamabox.clients.huge_pages import huge_pages
 from llamabox.log.masking import without_secrets
-from llamabox.wire.channel import AsyncChannel
-from llamabox.wire.protocol import Shutdown
+from llamabox.wire.common import Shutdown
+from llamabox.wire.server_end import ServerEnd
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Backoff:
 class WorkerProcess:
     """One spawned process and the channel to it. Owned by the event loop that spawned it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: AsyncChannel) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, channel: ServerEnd) -> None:
         self._process = process
         self.channel = channel
 
@@ -74,7 +74,7 @@ class WorkerProcess:
         except BaseException:
             ours.close()
             raise
-        return cls(process, await AsyncChannel.open(ours))
+        return cls(process, await ServerEnd.open(ours))
 
     @property
     def pid(self) -> int:
@@ -112,7 +112,7 @@ class Supervisor:
     def __init__(
         self,
         module: str,
-        session: Callable[[AsyncChannel], Awaitable[float]],
+        session: Callable[[ServerEnd], Awaitable[float]],
         ended: Callable[[int | None, str], bool],
         *,
         env: Mapping[str, str],

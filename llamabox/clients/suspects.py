@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from llamabox.engine.request import GenerationParams
-from llamabox.wire.protocol import Draw, Embed, Submit, encode
+from llamabox.wire.frames import encode
+from llamabox.wire.image import Draw
+from llamabox.wire.text import Embed, Submit
 
 MEMORY = 3600.0
 """Seconds until a death is forgotten."""

@@ -16,7 +16,7 @@ from llamabox import background
 from llamabox.errors import LlamaboxError, ServerFault, from_wire
 from llamabox.lending.settings import READY, Settings
 from llamabox.log.masking import without_secrets
-from llamabox.wire.vigil import Vigil, is_traced
+from llamabox.wire.signs.vigil import Vigil, is_traced
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.imaging import events as imaging
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
-from llamabox.wire.protocol import Submit
+from llamabox.wire.text import Submit
 from llamabox.wire.text_config import ModelInfo
 
 

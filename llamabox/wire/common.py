@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llamabox.errors import LlamaboxError, ServerFault, from_wire
 from llamabox.wire.codec import Wire, header_only
 
 
@@ -46,3 +47,11 @@ WIRES: dict[type[Any], Wire] = {
     StopAsked: header_only("stop_asked", lambda fields: StopAsked(**fields)),
     Beat: header_only("beat", lambda fields: Beat(**fields)),
 }
+
+
+def read_error(wire: dict[str, Any]) -> LlamaboxError:
+    """`errors.from_wire`, but an error that cannot be read is an error as well."""
+    try:
+        return from_wire(wire)
+    except (KeyError, TypeError) as exc:
+        return ServerFault(f"the worker failed, with a reason that cannot be read: {wire!r} ({exc!r})")

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from llamabox.errors import LlamaboxError
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.signs.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 

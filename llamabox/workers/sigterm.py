@@ -13,8 +13,8 @@ import os
 import signal
 import threading
 
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import StopAsked
+from llamabox.wire.common import StopAsked
+from llamabox.wire.worker_end import WorkerEnd
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 """As a shell says it of a process that SIGTERM ended."""
@@ -28,7 +28,7 @@ def block_sigterm() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
-def watch_sigterm(channel: BlockingChannel, stopping: threading.Event) -> None:
+def watch_sigterm(channel: WorkerEnd, stopping: threading.Event) -> None:
     """Starts the thread that turns each SIGTERM into a StopAsked.
 
     Once `stopping` is set, SIGTERM is the server's word that the worker has been too slow: it ends at once.
@@ -36,7 +36,7 @@ def watch_sigterm(channel: BlockingChannel, stopping: threading.Event) -> None:
     threading.Thread(target=_watch, args=(channel, stopping), name="SIGTERM", daemon=True).start()
 
 
-def _watch(channel: BlockingChannel, stopping: threading.Event) -> None:
+def _watch(channel: WorkerEnd, stopping: threading.Event) -> None:
     while True:
         signal.sigwait({signal.SIGTERM})
         if stopping.is_set():

@@ -8,7 +8,7 @@ from llamabox.server.api.native.writer import PartialChunks
 from llamabox.server.api.openai.writer import Chunks, Envelope
 from llamabox.server.config import ServerConfig
 from llamabox.server.fields.generation import Dialect, parse_options
-from llamabox.wire.protocol import Submit
+from llamabox.wire.text import Submit
 from tests.server.fake_client import INFO, delta, started
 
 if TYPE_CHECKING:

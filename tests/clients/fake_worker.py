@@ -40,23 +40,11 @@ from llamabox.engine.events import (
     Timings,
 )
 from llamabox.errors import InvalidRequest, ModelLoadError, to_wire
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import (
-    Abort,
-    Call,
-    Configure,
-    LoadFailed,
-    Loading,
-    Ready,
-    Reply,
-    Shutdown,
-    Step,
-    StopAsked,
-    Submit,
-    SubmitAll,
-)
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.common import LoadFailed, Loading, Shutdown, StopAsked
+from llamabox.wire.signs.pulse import Pulse
+from llamabox.wire.text import Abort, Call, Configure, Ready, Reply, Step, Submit, SubmitAll
 from llamabox.wire.text_config import ModelInfo
+from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.orphan import die_with_parent
 
 INFO = ModelInfo(
@@ -121,7 +109,7 @@ def finished(request_id: str, index: int = 0) -> Finished:
 class Worker:
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.channel = BlockingChannel.from_fd(fd)
+        self.channel = WorkerEnd.from_fd(fd)
         self.aborted: list[str] = []
         self.held_calls: list[Call] = []
         self.script = "fine"

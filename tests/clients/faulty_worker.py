@@ -32,7 +32,7 @@ def breaks(owner: Any, name: str, *, when: Callable[[], bool] = lambda: True) ->
 def install(fault: str) -> None:
     from llamabox.engine.engine import Engine
     from llamabox.grammar.constraint import GuidedConstraint
-    from llamabox.wire.pulse import Pulse
+    from llamabox.wire.signs.pulse import Pulse
     from llamabox.workers import sigterm
     from llamabox.workers.text.grammars.desk import GrammarDesk
     from llamabox.workers.text.loop import Reader

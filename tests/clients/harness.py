@@ -16,7 +16,7 @@ from llamabox.clients.supervisor import Backoff
 from llamabox.clients.text.client import Generation, TextClient
 from llamabox.engine.events import Delta
 from llamabox.engine.request import GenerationParams
-from llamabox.wire.protocol import Submit
+from llamabox.wire.text import Submit
 from llamabox.wire.text_config import TextConfig
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llamabox.clients.supervisor import Backoff, Supervisor, describe_exit
-from llamabox.wire.channel import AsyncChannel
-from llamabox.wire.protocol import Configure
+from llamabox.wire.server_end import ServerEnd
+from llamabox.wire.text import Configure
 from llamabox.wire.text_config import TextConfig
 from tests.clients.harness import run, worker_env
 
@@ -41,7 +41,7 @@ def test_a_worker_is_given_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LLAMA_API_KEY", "of the team")
     seen: list[bytes] = []
 
-    async def session(channel: AsyncChannel) -> float:
+    async def session(channel: ServerEnd) -> float:
         assert supervisor.pid is not None
         seen.append(Path(f"/proc/{supervisor.pid}/environ").read_bytes())
         channel.send(Configure(TextConfig(model="exit")))
@@ -67,7 +67,7 @@ def test_a_worker_is_given_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_stopping_calls_a_planned_restart_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def session(channel: AsyncChannel) -> float:
+    async def session(channel: ServerEnd) -> float:
         channel.send(Configure(TextConfig(model="exit")))
         await channel.serve(lambda _: None)
         return 0.0
@@ -112,7 +112,7 @@ def test_what_nobody_expects_is_a_death_and_not_the_end_of_all_lives(
             fail_once()
         return True
 
-    async def session(channel: AsyncChannel) -> float:
+    async def session(channel: ServerEnd) -> float:
         if where == "its session":
             fail_once()
         channel.send(Configure(TextConfig(model="exit")))

@@ -7,7 +7,8 @@ import pytest
 from llamabox.clients import suspects as suspects_module
 from llamabox.clients.suspects import MAX_SUSPECTS, MEMORY, Question, Suspects
 from llamabox.engine.request import GenerationParams
-from llamabox.wire.protocol import Submit, encode
+from llamabox.wire.frames import encode
+from llamabox.wire.text import Submit
 from tests.clients.harness import submit
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from llamabox.clients.text.client import WorkerState
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
 from llamabox.errors import LlamaboxError, Unavailable
-from llamabox.wire.protocol import Submit
+from llamabox.wire.text import Submit
 from llamabox.wire.text_config import ModelInfo
 
 Script = Callable[[Submit], list[list[Event]] | LlamaboxError]

@@ -19,7 +19,7 @@ from llamabox.clients.text.client import TextClient, WorkerState
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import LlamaboxError
-from llamabox.wire.protocol import Submit
+from llamabox.wire.text import Submit
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.escape import EXIT_ESCAPED
 from llamabox.workers.text.long_texts import MIN_BYTES

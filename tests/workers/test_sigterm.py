@@ -5,8 +5,8 @@ import socket
 import subprocess
 import sys
 
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import Loading, Shutdown, StopAsked
+from llamabox.wire.common import Loading, Shutdown, StopAsked
+from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.sigterm import EXIT_TERMINATED
 
 WORKER = """
@@ -15,10 +15,10 @@ from llamabox.workers.sigterm import block_sigterm, watch_sigterm
 
 block_sigterm()
 import numpy  # whose threads would let the signal kill the process
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import Loading
+from llamabox.wire.worker_end import WorkerEnd
+from llamabox.wire.common import Loading
 
-channel = BlockingChannel.from_fd(int(sys.argv[1]))
+channel = WorkerEnd.from_fd(int(sys.argv[1]))
 stopping = threading.Event()
 watch_sigterm(channel, stopping)
 channel.send(Loading(0.0))
@@ -35,7 +35,7 @@ def test_sigterm_is_passed_on_until_the_worker_is_to_stop_and_ends_one_that_hang
         command = [sys.executable, "-c", WORKER, str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=(theirs.fileno(),))
     try:
-        with BlockingChannel(ours) as channel:
+        with WorkerEnd(ours) as channel:
             assert channel.receive() == Loading(0.0)
             for _ in range(3):
                 process.send_signal(signal.SIGTERM)

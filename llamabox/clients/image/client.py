@@ -22,7 +22,8 @@ from llamabox.errors import ChannelBroken, LlamaboxError, QueueFull, ServerFault
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Failed, Finished
 from llamabox.imaging.job import ImageJob
-from llamabox.wire.protocol import Cancel, ConfigureImages, Draw, ImagesReady, Message, Told
+from llamabox.wire.frames import Message
+from llamabox.wire.image import Cancel, ConfigureImages, Draw, ImagesReady, Told
 
 __all__ = ["Drawing", "ImageClient", "JobState", "QueueState", "WorkerState"]
 

@@ -9,7 +9,7 @@ from llamabox.clients.text.generation import MAX_LAG
 from llamabox.errors import LlamaboxError
 from llamabox.imaging.events import Event, Failed, Finished, Preview, Progress, Queued
 from llamabox.imaging.job import ImageJob
-from llamabox.wire.protocol import read_error
+from llamabox.wire.common import read_error
 
 MAX_LAG_BYTES = 16 << 20
 """Bytes of previews that may wait for a slow consumer."""

@@ -16,20 +16,9 @@ from llamabox.clients.text.embedding import Embedding
 from llamabox.clients.text.generation import MAX_LAG, Generation
 from llamabox.engine.events import Activity, Event, Failed, StepTimes, Vector
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, Unavailable
-from llamabox.wire.protocol import (
-    Abort,
-    Call,
-    Configure,
-    Embed,
-    Message,
-    Ready,
-    Reply,
-    Step,
-    Submit,
-    SubmitAll,
-    Vectors,
-    read_error,
-)
+from llamabox.wire.common import read_error
+from llamabox.wire.frames import Message
+from llamabox.wire.text import Abort, Call, Configure, Embed, Ready, Reply, Step, Submit, SubmitAll, Vectors
 from llamabox.wire.text_config import ModelInfo, TextConfig
 
 __all__ = ["Generation", "TextClient", "WorkerState"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from llamabox.clients.suspects import Suspects
 from llamabox.clients.text.generation import Generation
 from llamabox.clients.text.rpc_servers import RpcServers
-from llamabox.wire.protocol import Embed, Submit
+from llamabox.wire.text import Embed, Submit
 
 MAX_HOLD = 60.0
 """Seconds for which requests that had not begun when a worker died wait for the next one."""

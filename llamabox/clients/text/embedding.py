@@ -9,7 +9,7 @@ from types import TracebackType
 
 from llamabox.engine.events import Vector
 from llamabox.errors import LlamaboxError
-from llamabox.wire.protocol import Embed
+from llamabox.wire.text import Embed
 
 MAX_AHEAD = 256
 """Passages that are sent before their vectors are back: more than a batch has, so that the worker never waits."""

@@ -9,7 +9,8 @@ from types import TracebackType
 
 from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart
 from llamabox.errors import ClientTooSlow, LlamaboxError
-from llamabox.wire.protocol import Submit, read_error
+from llamabox.wire.common import read_error
+from llamabox.wire.text import Submit
 
 MAX_LAG = 4096
 """Events that may wait for a slow consumer. A step makes one per sequence, so this is minutes of a stream."""

@@ -16,7 +16,7 @@ from llamabox.server.fields.numbers import wrong
 from llamabox.server.fields.prompt import Prompt
 from llamabox.server.seams import Generation, TextService
 from llamabox.server.services import TextServices
-from llamabox.wire.protocol import Submit
+from llamabox.wire.text import Submit
 
 MAX_ANSWERS = 1024
 """Sequences of one request: each has a task, an end of its own to be told, and a place in the engine's queue."""

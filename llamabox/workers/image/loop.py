@@ -13,9 +13,11 @@ from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.events import Event, Failed, Finished, Started
 from llamabox.imaging.job import ImageJob
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import Cancel, Draw, Message, Shutdown, Told
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.common import Shutdown
+from llamabox.wire.frames import Message
+from llamabox.wire.image import Cancel, Draw, Told
+from llamabox.wire.signs.pulse import Pulse
+from llamabox.wire.worker_end import WorkerEnd
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class Draws(Protocol):
 class Loop:
     """Draws on the thread that calls `run`. All other methods may be called from any thread."""
 
-    def __init__(self, channel: BlockingChannel, pipeline: Draws, pulse: Pulse) -> None:
+    def __init__(self, channel: WorkerEnd, pipeline: Draws, pulse: Pulse) -> None:
         self._channel = channel
         self._pipeline = pipeline
         self._pulse = pulse
@@ -99,7 +101,7 @@ class Loop:
 class Reader:
     """The thread that receives while the other draws."""
 
-    def __init__(self, channel: BlockingChannel, stopping: threading.Event) -> None:
+    def __init__(self, channel: WorkerEnd, stopping: threading.Event) -> None:
         """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
         self._channel = channel
         self._stopping = stopping

@@ -13,9 +13,10 @@ from llamabox.bindings.spin import spin_briefly
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.imaging.config import ImageConfig
 from llamabox.log import entries as log
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import ConfigureImages, ImagesReady, LoadFailed, Loading
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.common import LoadFailed, Loading
+from llamabox.wire.image import ConfigureImages, ImagesReady
+from llamabox.wire.signs.pulse import Pulse
+from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.escape import end_on_escape
 from llamabox.workers.image.loop import Draws, Loop, Reader
 from llamabox.workers.orphan import die_with_parent
@@ -35,7 +36,7 @@ def run(fd: int, load: Load) -> int:
     die_with_parent()
     end_on_escape()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server, which stops us in order
-    channel = BlockingChannel.from_fd(fd)
+    channel = WorkerEnd.from_fd(fd)
     stopping = threading.Event()
     watch_sigterm(channel, stopping)
     first = channel.receive()
@@ -53,7 +54,7 @@ def run(fd: int, load: Load) -> int:
     return 0
 
 
-def serve(channel: BlockingChannel, config: ImageConfig, stopping: threading.Event, load: Load) -> None:
+def serve(channel: WorkerEnd, config: ImageConfig, stopping: threading.Event, load: Load) -> None:
     """Load, then draw until Shutdown. Raises what keeps it from loading."""
     pulse = Pulse(channel, config.hang_timeout)
     pulse.start()

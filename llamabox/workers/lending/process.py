@@ -23,7 +23,7 @@ from llamabox.bindings.spin import spin_briefly
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.lending.cache import ClientFolder, TensorCache
 from llamabox.lending.settings import BEAT, READY, Settings
-from llamabox.wire.pulse import LONGEST_PAUSE, pause
+from llamabox.wire.signs.pulse import LONGEST_PAUSE, pause
 from llamabox.workers.lending.loopback import Loopback
 from llamabox.workers.lending.relay import move
 from llamabox.workers.orphan import die_with_parent

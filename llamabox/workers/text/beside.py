@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.escape import WatchedPool
 
 TRIAL_SECONDS = 70.0

@@ -11,7 +11,7 @@ from llamabox.engine.embedding.passages import Passage
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest, RequestError
-from llamabox.wire.protocol import Embed, Submit
+from llamabox.wire.text import Embed, Submit
 from llamabox.workers.text.layouts.pairs import PairFormat
 from llamabox.workers.text.runner import SamplerMaker
 

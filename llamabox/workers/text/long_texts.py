@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from llamabox.wire.protocol import Call, Embed, Submit, SubmitAll
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.signs.pulse import Pulse
+from llamabox.wire.text import Call, Embed, Submit, SubmitAll
 
 Text = Submit | Embed | Call
 """What has something to tokenise."""

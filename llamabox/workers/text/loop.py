@@ -14,9 +14,11 @@ from llamabox.engine.engine import Engine
 from llamabox.engine.events import Activity, Failed
 from llamabox.engine.request import Request
 from llamabox.errors import LlamaboxError, NotSupported, to_wire
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import Abort, Call, Embed, Message, Reply, Shutdown, Step, Submit, SubmitAll
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.common import Shutdown
+from llamabox.wire.frames import Message
+from llamabox.wire.signs.pulse import Pulse
+from llamabox.wire.text import Abort, Call, Embed, Reply, Step, Submit, SubmitAll
+from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.text.calls import QuickCalls
 from llamabox.workers.text.embedding.desk import EmbeddingDesk
 from llamabox.workers.text.embedding.lanes import Computed
@@ -38,7 +40,7 @@ class Reader:
     What is long has a thread of its own: an abort or a short prompt must not wait for it.
     """
 
-    def __init__(self, channel: BlockingChannel, stopping: threading.Event, pulse: Pulse) -> None:
+    def __init__(self, channel: WorkerEnd, stopping: threading.Event, pulse: Pulse) -> None:
         """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
         self._channel = channel
         self._pulse = pulse
@@ -145,7 +147,7 @@ class Loop:
 
     def __init__(
         self,
-        channel: BlockingChannel,
+        channel: WorkerEnd,
         reader: Reader,
         engine: Engine,
         slots: SlotCalls,

@@ -18,10 +18,11 @@ from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import spin_environment
 from llamabox.errors import InvalidRequest, LlamaboxError, OptionsError, to_wire
 from llamabox.log import entries as log
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import Configure, LoadFailed, Loading, Ready
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.common import LoadFailed, Loading
+from llamabox.wire.signs.pulse import Pulse
+from llamabox.wire.text import Configure, Ready
 from llamabox.wire.text_config import TextConfig
+from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.escape import end_on_escape
 from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.sigterm import watch_sigterm
@@ -57,7 +58,7 @@ def run(fd: int) -> int:
     end_on_escape()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server, which stops us in order
     sys.setswitchinterval(SWITCH_INTERVAL)
-    channel = BlockingChannel.from_fd(fd)
+    channel = WorkerEnd.from_fd(fd)
     stopping = threading.Event()
     watch_sigterm(channel, stopping)
     first = channel.receive()
@@ -74,7 +75,7 @@ def run(fd: int) -> int:
         return 1
 
 
-def serve(channel: BlockingChannel, config: TextConfig, stopping: threading.Event) -> int:
+def serve(channel: WorkerEnd, config: TextConfig, stopping: threading.Event) -> int:
     """Load, then answer until Shutdown. Raises what keeps it from loading."""
     pulse = Pulse(channel, config.hang_timeout)
     pulse.start()
@@ -135,7 +136,7 @@ def load_model(
     return text, split
 
 
-def embedding_desk(text: TextModel, channel: BlockingChannel, reader: Reader, pulse: Pulse) -> EmbeddingDesk | None:
+def embedding_desk(text: TextModel, channel: WorkerEnd, reader: Reader, pulse: Pulse) -> EmbeddingDesk | None:
     """What makes the vectors, where somebody may ask for some."""
     if text.embedder is None:
         return None

@@ -15,8 +15,9 @@ from llamabox.clients.text.client import Generation, TextClient, WorkerState
 from llamabox.engine.events import Delta, Finished, Started
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest, ModelLoadError, NativeError, ServerFault, Unavailable
-from llamabox.wire.channel import AsyncChannel
-from llamabox.wire.protocol import Message, Submit, encode
+from llamabox.wire.frames import Message, encode
+from llamabox.wire.server_end import ServerEnd
+from llamabox.wire.text import Submit
 from llamabox.wire.text_config import TextConfig
 from tests.clients.harness import LOOPS, exists, make_client, ready_client, run, submit, text_of, watch, worker_env
 
@@ -51,9 +52,9 @@ def kill(client: TextClient, number: signal.Signals = signal.SIGKILL) -> None:
 
 def test_what_all_prompts_of_a_request_share_travels_once(lives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Message] = []
-    send = AsyncChannel.send
+    send = ServerEnd.send
 
-    def spied(channel: AsyncChannel, message: Message) -> None:
+    def spied(channel: ServerEnd, message: Message) -> None:
         sent.append(message)
         send(channel, message)
 
@@ -61,7 +62,7 @@ def test_what_all_prompts_of_a_request_share_travels_once(lives: Path, monkeypat
         async with ready_client(lives) as client:
             params = GenerationParams(sampling=SamplingParams(logit_bias=tuple((i, 0.5) for i in range(4096))))
             submits = [Submit(request_id=str(i), prompt=[f"echo {i}"], params=params) for i in range(100)]
-            monkeypatch.setattr(AsyncChannel, "send", spied)
+            monkeypatch.setattr(ServerEnd, "send", spied)
             generations = client.generate_all(submits)
             assert [await text_of(generation) for generation in generations] == [str(i) for i in range(100)]
 

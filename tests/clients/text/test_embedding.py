@@ -10,7 +10,7 @@ import pytest
 from llamabox.clients.text.embedding import MAX_AHEAD, PART, PART_BYTES, Embedding
 from llamabox.engine.events import Vector
 from llamabox.errors import ServerFault, Unavailable
-from llamabox.wire.protocol import Embed
+from llamabox.wire.text import Embed
 
 EMPTY = Embed(request_id="r", first=0, n_left=0, prompts=[], query="why?", field="documents")
 

@@ -10,7 +10,7 @@ from llamabox.clients.text.generation import MAX_LAG_PROBS, Generation
 from llamabox.engine.events import Delta, Likely, Timings, TokenProbs
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import ClientTooSlow
-from llamabox.wire.protocol import Submit
+from llamabox.wire.text import Submit
 
 
 def delta(n_probs: int) -> Delta:

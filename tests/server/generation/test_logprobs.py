@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llamabox.engine.events import Delta, Event, FinishReason, Likely, StopType, TokenProbs
-from llamabox.wire.protocol import Submit
+from llamabox.wire.text import Submit
 from tests.server.fake_client import FakeTextClient, Script, finished, started, timings
 from tests.server.harness import events, running
 

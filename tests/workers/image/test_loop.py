@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Finished, Progress, Started
 from llamabox.imaging.job import ImageJob
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import Cancel, Draw, Message, Shutdown, Told
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.common import Shutdown
+from llamabox.wire.frames import Message
+from llamabox.wire.image import Cancel, Draw, Told
+from llamabox.wire.signs.pulse import Pulse
+from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.image.loop import Loop, Reader
 from tests.server.fake_images import INFO
 
@@ -51,7 +53,7 @@ class LedPipeline:
 class Worker:
     """The two threads of a worker, and the server's end of its channel."""
 
-    def __init__(self, ours: BlockingChannel, theirs: BlockingChannel) -> None:
+    def __init__(self, ours: WorkerEnd, theirs: WorkerEnd) -> None:
         self.channel = ours
         self.pipeline = LedPipeline()
         self.loop = Loop(theirs, self.pipeline, Pulse(theirs, 0.0))
@@ -75,7 +77,7 @@ class Worker:
 def running() -> Iterator[Worker]:
     """Its loop on a thread of its own, which must end with the block."""
     ours, theirs = socket.socketpair()
-    with closing(BlockingChannel(ours)) as server, closing(BlockingChannel(theirs)) as client:
+    with closing(WorkerEnd(ours)) as server, closing(WorkerEnd(theirs)) as client:
         worker = Worker(server, client)
         thread = threading.Thread(target=worker.loop.run)
         thread.start()

@@ -150,7 +150,7 @@ from llamabox.imaging.job import ImageJob
 from llamabox.clients.text.client import TextClient
 from llamabox.clients.image.client import ImageClient
 from llamabox.imaging.config import ImageConfig
-from llamabox.wire.protocol import Submit
+from llamabox.wire.text import Submit
 from llamabox.wire.text_config import TextConfig
 
 def libraries(pid):

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from llamabox.engine.request import GenerationParams
-from llamabox.wire.protocol import Call, Submit, SubmitAll
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.signs.pulse import Pulse
+from llamabox.wire.text import Call, Submit, SubmitAll
 from llamabox.workers.text.long_texts import MIN_BYTES, MIN_TOKENS, LongTexts, is_long
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from llamabox.engine.events import Activity, StepResult
 from llamabox.engine.request import Request
-from llamabox.wire.protocol import Abort, Shutdown
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.common import Shutdown
+from llamabox.wire.signs.pulse import Pulse
+from llamabox.wire.text import Abort
 from llamabox.workers.text.loop import Loop, Reader
 
 WITHIN = 10.0

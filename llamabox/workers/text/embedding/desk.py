@@ -11,8 +11,8 @@ from llamabox.bindings.model import Model
 from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.embedding.rooms import TILE
 from llamabox.engine.events import Activity, Event, Failed, Vector
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import Step, Vectors
+from llamabox.wire.text import Step, Vectors
+from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.text.embedding.lanes import Computed, Lanes
 from llamabox.workers.text.embedding.pooler import can_split
 from llamabox.workers.text.intake import Passages
@@ -75,7 +75,7 @@ def settle_pooling(model: Model, asked: Pooling) -> Pooling:
 class EmbeddingDesk:
     """The embedder, who computes its batches, and where its vectors go. On the engine's thread."""
 
-    def __init__(self, embedder: Embedder, channel: BlockingChannel, lanes: Lanes | None = None) -> None:
+    def __init__(self, embedder: Embedder, channel: WorkerEnd, lanes: Lanes | None = None) -> None:
         """Without lanes, `step` computes; with them nothing else may, at any time."""
         self._embedder = embedder
         self._channel = channel

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from llamabox.engine.embedding.embedder import Embedder, Job, Outcome, compute
 from llamabox.errors import ServerFault, to_wire
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.escape import WatchedPool
 from llamabox.workers.text.embedding.pooler import LlamaPooler
 

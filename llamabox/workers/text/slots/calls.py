@@ -13,7 +13,7 @@ from llamabox.engine.engine import Engine
 from llamabox.engine.kv.slot import SlotState
 from llamabox.errors import InvalidRequest, LlamaboxError, Unavailable, to_wire
 from llamabox.wire.codec import path_of
-from llamabox.wire.protocol import Call, Reply
+from llamabox.wire.text import Call, Reply
 from llamabox.workers.text.slots import file as slot_file
 from llamabox.workers.text.slots.fingerprint import Keys
 

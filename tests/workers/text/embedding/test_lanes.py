@@ -12,7 +12,7 @@ from llamabox.engine.batch import Batch
 from llamabox.engine.embedding.embedder import BRIEF, Embedder
 from llamabox.engine.embedding.passages import BIG, Passage
 from llamabox.engine.events import Vector
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.embedding.lanes import EXPECTING, Computed, Lanes
 from tests.fakes import FakePooler, vector_of
 

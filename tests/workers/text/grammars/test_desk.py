@@ -18,7 +18,7 @@ from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.errors import InvalidRequest, LlamaboxError
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
-from llamabox.wire.pulse import Pulse
+from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.grammars.desk import MAX_KEPT, GrammarDesk, Trial
 

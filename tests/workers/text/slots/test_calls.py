@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llamabox.wire.protocol import Call, Reply
+from llamabox.wire.text import Call, Reply
 from llamabox.workers.text.slots import file as slot_file
 from llamabox.workers.text.slots.calls import MAX_WAITING, SlotCalls
 from llamabox.workers.text.slots.fingerprint import Keys

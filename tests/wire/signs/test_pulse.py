@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.protocol import Beat
-from llamabox.wire.pulse import BEATS, DEVICE_FACTOR, SLOW_FACTOR, Pulse, pause
+from llamabox.wire.common import Beat
+from llamabox.wire.signs.pulse import BEATS, DEVICE_FACTOR, SLOW_FACTOR, Pulse, pause
+from llamabox.wire.worker_end import WorkerEnd
 
 LIMIT = 8.0
 
@@ -115,7 +115,7 @@ def test_a_machine_that_slept_is_no_hang() -> None:
 
 def test_a_sign_is_sent_where_nothing_else_is() -> None:
     ours, theirs = socket.socketpair()
-    with BlockingChannel(ours) as here, BlockingChannel(theirs) as there:
+    with WorkerEnd(ours) as here, WorkerEnd(theirs) as there:
         Pulse(there, 0.08).start()
         assert here.receive() == Beat()
         assert here.receive() == Beat()

@@ -2,7 +2,7 @@
 
 A process that is stopped gives none by nature. Here it also falls silent when a call into native code does not return:
 each piece of work is announced, and one that goes on for too long without a sign of progress ends the signs. The server
-takes silence for death (workers.vigil).
+takes silence for death (vigil).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from llamabox.wire.channel import BlockingChannel
-from llamabox.wire.steady import SteadyClock
+from llamabox.wire.signs.steady import SteadyClock
+from llamabox.wire.worker_end import WorkerEnd
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Work:
 class Pulse:
     """Sends a Beat now and then from a thread of its own, from `start` on. `work` may be called from any thread."""
 
-    def __init__(self, channel: BlockingChannel, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, channel: WorkerEnd, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`limit` is in seconds, the server's for silence; 0: nobody listens."""
         self.at_work: set[Work] = set()
         self._channel = channel

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from llamabox.wire.pulse import pause
-from llamabox.wire.vigil import SLOW_FACTOR, START_FACTOR, Vigil, is_traced
+from llamabox.wire.signs.pulse import pause
+from llamabox.wire.signs.vigil import SLOW_FACTOR, START_FACTOR, Vigil, is_traced
 
 LIMIT = 8.0
 

@@ -1,4 +1,4 @@
-"""Whether a worker that says nothing still lives: the server's half of wire.pulse."""
+"""Whether a worker that says nothing still lives: the server's half of `pulse`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llamabox.wire.pulse import pause
-from llamabox.wire.steady import SteadyClock
+from llamabox.wire.signs.pulse import pause
+from llamabox.wire.signs.steady import SteadyClock
 
 START_FACTOR = 5
 """A process that has yet to load its Python code, perhaps from a slow disk, may take so many limits to its first word.

@@ -29,22 +29,12 @@ from llamabox.errors import ChannelBroken, InvalidRequest, LlamaboxError, Server
 from llamabox.imaging import events as imaging
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.job import ImageJob, Pixels
-from llamabox.wire import protocol
+from llamabox.wire import frames
 from llamabox.wire.codec import path_of, path_text
-from llamabox.wire.protocol import (
-    PREFIX,
-    Abort,
-    Call,
-    LoadFailed,
-    Message,
-    Step,
-    Submit,
-    SubmitAll,
-    Told,
-    decode,
-    encode,
-    read_error,
-)
+from llamabox.wire.common import LoadFailed, read_error
+from llamabox.wire.frames import PREFIX, Message, decode, encode
+from llamabox.wire.image import ConfigureImages, Told
+from llamabox.wire.text import Abort, Call, Configure, Step, Submit, SubmitAll
 from llamabox.wire.text_config import ModelInfo, TextConfig
 
 texts = st.text(max_size=20)
@@ -137,7 +127,7 @@ told = st.one_of(
     made(imaging.Finished),
 )
 messages: st.SearchStrategy[Message] = st.one_of(
-    *(made(cls) for cls in get_args(protocol.Message) if cls not in (LoadFailed, Told)),
+    *(made(cls) for cls in get_args(frames.Message) if cls not in (LoadFailed, Told)),
     made(LoadFailed, error=wires),
     made(Told, event=told),
 )
@@ -167,8 +157,8 @@ def test_every_message_comes_out_as_it_went_in(message: Message) -> None:
 
 
 def test_every_message_has_a_kind_of_its_own() -> None:
-    assert set(protocol._WIRES) == set(get_args(protocol.Message))
-    assert len(protocol._BY_KIND) == len(protocol._WIRES)
+    assert set(frames._WIRES) == set(get_args(frames.Message))
+    assert len(frames._BY_KIND) == len(frames._WIRES)
 
 
 @given(st.lists(texts, min_size=2, max_size=4), texts)
@@ -267,18 +257,18 @@ def test_errors_cross_and_unreadable_ones_are_errors_still() -> None:
 
 
 def test_a_frame_over_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MAX_FRAME", 100)
+    monkeypatch.setattr(frames, "MAX_FRAME", 100)
     with pytest.raises(ServerFault, match="over the 100"):
         encode(Abort("x" * 100))
 
 
 @pytest.mark.parametrize("name", ["/models/caf\udce9/\udcff.gguf", "/models/\u2028\x85", "a b"])
 def test_a_path_of_any_bytes_arrives_as_it_is(name: str) -> None:
-    text = protocol.Configure(TextConfig(model=name, lora=((name, 0.5),), native=name))
-    images = protocol.ConfigureImages(ImageConfig(model=name, lora=(name,)))
+    text = Configure(TextConfig(model=name, lora=((name, 0.5),), native=name))
+    images = ConfigureImages(ImageConfig(model=name, lora=(name,)))
     for message in (text, images):
         frame = encode(message)
-        n_header, _ = protocol.frame_length(frame[: PREFIX.size])
+        n_header, _ = frames.frame_length(frame[: PREFIX.size])
         assert decode(frame[PREFIX.size :][:n_header], frame[PREFIX.size + n_header :]) == message
     carried = path_text(name)
     carried.encode()

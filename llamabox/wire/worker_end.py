@@ -1,24 +1,21 @@
-"""Frames over one end of a Unix socket pair. No message means anything here.
+"""A worker's end of the socket pair: blocking, because an engine loop is a thread.
 
-The worker's end is blocking (`BlockingChannel`): an engine loop is a thread. The server's is asyncio (`AsyncChannel`).
-Either way a peer that is gone is an end of file, quietly, and a frame that makes no sense raises ChannelBroken.
+A peer that is gone is an end of file, quietly; a frame that makes no sense raises ChannelBroken.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from types import TracebackType
-from typing import cast
 
 from llamabox.errors import ServerFault
-from llamabox.wire.protocol import PREFIX, Beat, Message, decode, encode, frame_length
+from llamabox.wire.common import Beat
+from llamabox.wire.frames import PREFIX, Message, decode, encode, frame_length
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +23,8 @@ READ_BUFFER = 256 << 10
 """Bytes asked of the kernel at once: many small frames cost one system call."""
 
 
-class BlockingChannel:
-    """A worker's end. One thread receives; any thread sends; neither waits for the other. Owns the socket.
+class WorkerEnd:
+    """One thread receives; any thread sends; neither waits for the other. Owns the socket.
 
     `send` hands the bytes to the kernel at once if it has room for them, which it nearly always has. A thread of our
     own takes what it has no room for, so that the engine loop never blocks on a slow server, and all of what is posted.
@@ -46,7 +43,7 @@ class BlockingChannel:
         self._writer.start()
 
     @classmethod
-    def from_fd(cls, fd: int) -> BlockingChannel:
+    def from_fd(cls, fd: int) -> WorkerEnd:
         """Takes over an inherited descriptor, and keeps it from being inherited any further."""
         sock = socket.socket(fileno=fd)
         sock.set_inheritable(False)
@@ -80,7 +77,7 @@ class BlockingChannel:
                 self._changed.notify_all()
 
     def post(self, message: Message) -> None:
-        """The same, encoded and sent by the channel's own thread: beside the decode that the caller goes on to.
+        """Send, but encode and write on the channel's own thread: beside the decode that the caller goes on to.
 
         Nobody may change the message any more.
         """
@@ -110,7 +107,7 @@ class BlockingChannel:
         self._reader.close()
         self._socket.close()
 
-    def __enter__(self) -> BlockingChannel:
+    def __enter__(self) -> WorkerEnd:
         return self
 
     def __exit__(
@@ -157,82 +154,3 @@ class BlockingChannel:
         with self._changed:
             self._gone = True
             self._unsent.clear()
-
-
-class AsyncChannel(asyncio.Protocol):
-    """The server's end. Belongs to one event loop. Owns the socket.
-
-    Messages are handled where their bytes arrive: a stream and a task that reads it would cost a third of what the
-    server process spends on a token.
-    """
-
-    def __init__(self) -> None:
-        self._received = bytearray()  # the beginning of a frame
-        self._handle: Callable[[Message], None] | None = None  # until somebody serves, what comes is kept
-        self._is_broken = False
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._transport: asyncio.Transport
-
-    @classmethod
-    async def open(cls, sock: socket.socket) -> AsyncChannel:
-        """Takes over the socket, also when it fails."""
-        try:
-            _, channel = await asyncio.get_running_loop().create_unix_connection(cls, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
-        return channel
-
-    async def serve(self, handle: Callable[[Message], None]) -> None:
-        """Calls `handle` with each message, until the peer or `close` ends the stream. Once in a channel's life.
-
-        Raises ChannelBroken, and what `handle` raises; then the rest of the stream is not read.
-        """
-        self._handle = handle
-        self._take_frames()
-        await self._ended
-
-    def send(self, message: Message) -> None:
-        """Queues a frame. Never waits: `n_unsent` tells how much the peer has yet to take."""
-        frame = encode(message)
-        if not self._transport.is_closing():
-            self._transport.write(frame)
-
-    @property
-    def n_unsent(self) -> int:
-        """Bytes queued here for the peer."""
-        return self._transport.get_write_buffer_size()
-
-    def close(self) -> None:
-        """Ends both directions at once; what is unsent is dropped. Idempotent."""
-        self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_broken:
-            return
-        self._received += data
-        try:
-            self._take_frames()
-        except Exception as exc:
-            self._is_broken = True
-            if not self._ended.done():
-                self._ended.set_exception(exc)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
-
-    def _take_frames(self) -> None:
-        start = 0
-        while self._handle is not None and len(self._received) - start >= PREFIX.size:
-            behind = start + PREFIX.size
-            n_header, n_payload = frame_length(bytes(self._received[start:behind]))
-            if len(self._received) - behind < n_header + n_payload:
-                break
-            start = behind + n_header + n_payload
-            frame = bytes(self._received[behind:start])
-            self._handle(decode(frame[:n_header], frame[n_header:]))
-        del self._received[:start]

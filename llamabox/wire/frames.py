@@ -1,19 +1,7 @@
-"""The messages between the server process and its workers, and their encoding.
-
-    server → worker          Shutdown
-    worker → server          Loading · LoadFailed · StopAsked · Beat
-
-    server → text worker     Configure · Submit · SubmitAll · Embed · Abort · Call
-    text worker → server     Ready · Step · Vectors · Reply
-
-    server → image worker    ConfigureImages · Draw · Cancel
-    image worker → server    ImagesReady · Told
+"""Frames: the messages between the server process and its workers, as they travel on a socket.
 
 A frame is `u32 header length | u32 payload length | header (JSON) | payload (raw bytes)`, little endian.
-The header is `[kind, body]`. One Step carries all events of all requests of one engine step.
-The payload is the place of tensors and images: Vectors, Draw and Told have one, all other messages none.
-
-Each group of messages stands in a file of its own, with how each travels; everybody takes them from here.
+The header is `[kind, body]`. Vectors, Draw and Told have a payload, all other messages none.
 """
 
 from __future__ import annotations
@@ -24,64 +12,17 @@ from typing import Any
 
 import orjson
 
-from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, from_wire
-from llamabox.wire import common as messages
-from llamabox.wire import image as image_messages
-from llamabox.wire import text as text_messages
+from llamabox.errors import ChannelBroken, ServerFault
+from llamabox.wire import common, image, text
 from llamabox.wire.codec import Wire
-from llamabox.wire.common import Beat, CommonMessage, LoadFailed, Loading, Shutdown, StopAsked
-from llamabox.wire.image import Cancel, ConfigureImages, Draw, ImageMessage, ImagesReady, Told
-from llamabox.wire.text import (
-    Abort,
-    Call,
-    Configure,
-    Embed,
-    Ready,
-    Reply,
-    Step,
-    Submit,
-    SubmitAll,
-    TextMessage,
-    Vectors,
-)
-
-__all__ = [
-    "MAX_FRAME",
-    "PREFIX",
-    "Abort",
-    "Beat",
-    "Call",
-    "Cancel",
-    "Configure",
-    "ConfigureImages",
-    "Draw",
-    "Embed",
-    "ImagesReady",
-    "LoadFailed",
-    "Loading",
-    "Message",
-    "Ready",
-    "Reply",
-    "Shutdown",
-    "Step",
-    "StopAsked",
-    "Submit",
-    "SubmitAll",
-    "Told",
-    "Vectors",
-    "decode",
-    "encode",
-    "frame_length",
-    "read_error",
-]
 
 PREFIX = struct.Struct("<II")
 MAX_FRAME = 1 << 30
 """A longer frame is a broken peer, not a message."""
 
-Message = CommonMessage | TextMessage | ImageMessage
+Message = common.CommonMessage | text.TextMessage | image.ImageMessage
 
-_WIRES: dict[type[Any], Wire] = {**messages.WIRES, **text_messages.WIRES, **image_messages.WIRES}
+_WIRES: dict[type[Any], Wire] = {**common.WIRES, **text.WIRES, **image.WIRES}
 _BY_KIND: dict[str, Wire] = {wire.kind: wire for wire in _WIRES.values()}
 
 
@@ -120,14 +61,6 @@ def frame_length(prefix: bytes) -> tuple[int, int]:
     if n_header + n_payload > MAX_FRAME:
         raise ChannelBroken(f"a frame of {n_header} + {n_payload} bytes is announced; at most {MAX_FRAME} is right")
     return n_header, n_payload
-
-
-def read_error(wire: dict[str, Any]) -> LlamaboxError:
-    """`errors.from_wire`, but an error that cannot be read is an error as well."""
-    try:
-        return from_wire(wire)
-    except (KeyError, TypeError) as exc:
-        return ServerFault(f"the worker failed, with a reason that cannot be read: {wire!r} ({exc!r})")
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -10,13 +10,16 @@ from itertools import pairwise
 import pytest
 
 from llamabox.errors import ChannelBroken
-from llamabox.wire import protocol
-from llamabox.wire.channel import AsyncChannel, BlockingChannel
-from llamabox.wire.protocol import MAX_FRAME, PREFIX, Abort, Call, Reply, Shutdown, encode
+from llamabox.wire import frames
+from llamabox.wire.common import Shutdown
+from llamabox.wire.frames import MAX_FRAME, PREFIX, encode
+from llamabox.wire.server_end import ServerEnd
+from llamabox.wire.text import Abort, Call, Reply
+from llamabox.wire.worker_end import WorkerEnd
 from tests.clients.harness import LOOPS, run
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
-Ends = tuple[BlockingChannel, socket.socket]
+Ends = tuple[WorkerEnd, socket.socket]
 BIG = "x" * (1 << 20)  # several times what a socket's buffer holds
 
 
@@ -25,7 +28,7 @@ def ends() -> Iterator[Ends]:
     """A worker's channel, and the bare socket at the other end."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        channel = BlockingChannel(ours)
+        channel = WorkerEnd(ours)
         yield channel, theirs
         channel.close(timeout=0.0)
 
@@ -56,7 +59,7 @@ def test_sending_does_not_block_on_a_peer_that_does_not_read_and_keeps_the_order
     sent = [Reply(i, BIG if i % 3 == 0 else "small") for i in range(12)]
     for message in sent:
         channel.send(message)  # 4 MiB: would block here for ever
-    with BlockingChannel(peer) as other:
+    with WorkerEnd(peer) as other:
         assert [other.receive() for _ in sent] == sent
 
 
@@ -65,7 +68,7 @@ def test_what_is_posted_and_what_is_sent_keeps_one_order(ends: Ends) -> None:
     sent = [Reply(i, BIG if i % 5 == 0 else "small") for i in range(30)]
     for i, message in enumerate(sent):
         (channel.send if i % 3 else channel.post)(message)
-    with BlockingChannel(peer) as other:
+    with WorkerEnd(peer) as other:
         assert [other.receive() for _ in sent] == sent
 
 
@@ -74,7 +77,7 @@ def test_closing_sends_what_is_posted(ends: Ends) -> None:
     for i in range(20):
         channel.post(Reply(i))
     channel.close()
-    with BlockingChannel(peer) as other:
+    with WorkerEnd(peer) as other:
         assert [reply.call_id for reply in iter(other.receive, None) if isinstance(reply, Reply)] == list(range(20))
     channel.post(Reply(21))  # nobody will read it
 
@@ -83,11 +86,11 @@ def test_a_posted_message_that_cannot_be_sent_ends_the_stream(
     ends: Ends, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     channel, peer = ends
-    monkeypatch.setattr(protocol, "MAX_FRAME", 1000)
+    monkeypatch.setattr(frames, "MAX_FRAME", 1000)
     channel.post(Reply(1, "small"))
     channel.post(Reply(2, BIG))
     channel.post(Reply(3, "lost"))
-    with BlockingChannel(peer) as other:
+    with WorkerEnd(peer) as other:
         assert list(iter(other.receive, None)) == [Reply(1, "small")]
     assert "cannot be sent" in caplog.text
 
@@ -102,7 +105,7 @@ def test_messages_of_several_threads_are_not_mixed_up(ends: Ends) -> None:
     threads = [threading.Thread(target=send, args=(key,)) for key in range(4)]
     for thread in threads:
         thread.start()
-    with BlockingChannel(peer) as other:
+    with WorkerEnd(peer) as other:
         ids = [reply.call_id for reply in (other.receive() for _ in range(800)) if isinstance(reply, Reply)]
     for key in range(4):
         assert [i for i in ids if i // 1000 == key] == list(range(key * 1000, key * 1000 + 200))
@@ -117,7 +120,7 @@ def test_closing_sends_what_is_unsent(ends: Ends) -> None:
     received: list[object] = []
 
     def read() -> None:
-        other = BlockingChannel(peer)
+        other = WorkerEnd(peer)
         received.extend(iter(other.receive, None))
         other.close()
 
@@ -183,7 +186,7 @@ def test_it_breaks_the_other_end_too(frame: bytes, new_loop: Loop) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            channel = await AsyncChannel.open(ours)
+            channel = await ServerEnd.open(ours)
             theirs.sendall(frame)
             with pytest.raises(ChannelBroken):
                 await channel.serve(lambda _: None)
@@ -195,8 +198,8 @@ def test_it_breaks_the_other_end_too(frame: bytes, new_loop: Loop) -> None:
 def test_both_ends_understand_each_other(new_loop: Loop) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
-        channel = await AsyncChannel.open(ours)
-        with BlockingChannel(theirs) as worker:
+        channel = await ServerEnd.open(ours)
+        with WorkerEnd(theirs) as worker:
 
             def echo() -> None:
                 while isinstance(call := worker.receive(), Call):
@@ -227,7 +230,7 @@ def test_frames_cut_anywhere_arrive_whole_at_the_other_end_too(new_loop: Loop) -
     async def main() -> None:
         ours, theirs = socket.socketpair()
         received: list[object] = []
-        channel = await AsyncChannel.open(ours)
+        channel = await ServerEnd.open(ours)
         serving = asyncio.create_task(channel.serve(received.append))
         theirs.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -245,7 +248,7 @@ def test_frames_cut_anywhere_arrive_whole_at_the_other_end_too(new_loop: Loop) -
 def test_what_came_before_anybody_served_is_not_lost(new_loop: Loop) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
-        channel = await AsyncChannel.open(ours)
+        channel = await ServerEnd.open(ours)
         with theirs:
             theirs.sendall(encode(Reply(1)) + encode(Reply(2)))
         await asyncio.sleep(0)
@@ -267,7 +270,7 @@ def test_what_the_handler_raises_ends_the_service(new_loop: Loop) -> None:
 
     async def main() -> None:
         ours, theirs = socket.socketpair()
-        channel = await AsyncChannel.open(ours)
+        channel = await ServerEnd.open(ours)
         with theirs:
             theirs.sendall(b"".join(encode(Reply(i)) for i in range(5)))
             with pytest.raises(RuntimeError, match="enough"):
@@ -283,5 +286,5 @@ def test_an_inherited_descriptor_is_inherited_no_further() -> None:
     with ours:
         fd = theirs.detach()
         os.set_inheritable(fd, True)
-        with BlockingChannel.from_fd(fd):
+        with WorkerEnd.from_fd(fd):
             assert not os.get_inheritable(fd)
