@@ -32,9 +32,11 @@ DIFFUSION_GPU_FLAGS = {
 }
 MACOS = sys.platform == "darwin"
 WITHOUT_AMX = "-DCMAKE_CXX_FLAGS_RELEASE=-O3 -DNDEBUG -U__AMX_INT8__"
-"""ggml's AMX kernels are left out, by taking away the compiler's word that the processor has AMX. GCC up to 12 drops the
-stores to the tile configuration, of which its _tile_loadconfig claims to read but 8 bytes (amxtileintrin.h): the first
-product ends the process. And what they compute for a row depends on how many rows are beside it."""
+"""ggml's AMX kernels are left out, by taking away the compiler's word that the processor has AMX.
+
+GCC up to 12 drops the stores to the tile configuration, since its _tile_loadconfig claims to read only 8 bytes of it
+(amxtileintrin.h): the first product ends the process. Those kernels also compute a row differently beside others.
+"""
 ORIGIN = "@loader_path" if MACOS else "$ORIGIN"
 
 Report = Callable[[str], None]
