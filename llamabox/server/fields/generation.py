@@ -71,6 +71,7 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
     unsupported.refuse(body, unsupported.GENERATION)
     if dialect is Dialect.COMPLETION:
         unsupported.refuse(body, unsupported.COMPLETION)
+        unsupported.refuse_tools(body)
     elif dialect is Dialect.CHAT:
         unsupported.refuse(body, unsupported.CHAT)
     stream = _flag(body, "stream")

@@ -47,9 +47,10 @@ class Form:
 
 
 def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> Form:
-    """The defaults' where the body says nothing of either.
+    """The grammar or schema of the body; the defaults' where the body says nothing of either.
 
-    An empty grammar is none: a request can do without the command line's. Nulls are left out of `body` already.
+    An empty grammar, and a response_format of type text, are a wish for plain text: the defaults do not hold then.
+    `body` is without nulls.
     """
     schema = _from_response_format(body["response_format"]) if "response_format" in body else None
     if "json_schema" in body:
@@ -61,12 +62,13 @@ def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> Form:
         raise wrong("grammar", "cannot stand beside a JSON schema or response_format; leave out one")
     if grammar and len(grammar) > MAX_TEXT:
         raise wrong("grammar", f"must have at most {MAX_TEXT} characters, not {len(grammar)}")
-    if schema is None and grammar is None:
+    if schema is None and grammar is None and "response_format" not in body:
         return Form(defaults.grammar, defaults.json_schema)
     return schema or Form(grammar or "")
 
 
 def _from_response_format(value: Any) -> Form | None:
+    """None for type text."""
     if not isinstance(value, dict):
         raise wrong("response_format", f"must be an object, not {describe(value)}")
     match value.get("type"):

@@ -9,6 +9,8 @@ from llamabox.server.fields.numbers import describe, wrong
 
 Neutral = Callable[[Any], bool]
 
+NO_TOOLS = 'tools are not supported by this server; leave them out or say "tool_choice": "none"'
+
 
 def _is(*values: Any) -> Neutral:
     """One of the values, of the same type: true is not 1."""
@@ -36,10 +38,10 @@ COMPLETION: dict[str, Neutral] = {
     "echo": _is(False),
     "best_of": _is(1),
     "suffix": _is(""),
-    "tools": _empty,
     "tool_choice": _is("none", "auto"),
+    "response_fields": _empty,
 }
-"""Refused on /v1/completions as well."""
+"""Refused on /v1/completions as well; so are `tools`, see `refuse_tools`."""
 
 CHAT: dict[str, Neutral] = {
     "tool_choice": _is("none", "auto"),
@@ -50,8 +52,9 @@ CHAT: dict[str, Neutral] = {
     "web_search_options": _never,
     "moderation": _never,
     "service_tier": _is("auto", "default", "flex"),  # the others buy speed
+    "response_fields": _empty,
 }
-"""Refused on chat as well; `tools` is refused there once the messages are parsed."""
+"""Refused on chat as well; so are `tools`, once the messages are parsed."""
 
 RERANK: dict[str, Neutral] = {
     "rank_fields": _is(["text"]),
@@ -82,3 +85,9 @@ def refuse(body: dict[str, Any], *tables: dict[str, Neutral]) -> None:
         for field, is_neutral in table.items():
             if field in body and not is_neutral(body[field]):
                 raise wrong(field, f"{describe(body[field])} is not supported by this server; leave it out")
+
+
+def refuse_tools(body: dict[str, Any]) -> None:
+    """Raises InvalidRequest for tools, unless the body itself says that none of them is to be called."""
+    if not _empty(body.get("tools", [])) and body.get("tool_choice") != "none":
+        raise wrong("tools", NO_TOOLS)

@@ -108,12 +108,17 @@ def test_what_cannot_be_names_its_field(body: dict[str, Any], field: str) -> Non
 
 
 def test_the_command_lines_counts_where_the_request_brings_none() -> None:
-    for body in ({}, {"grammar": None}, {"response_format": {"type": "text"}}):
+    for body in ({}, {"grammar": None}, {"response_format": None}):
         assert parse(body, grammar=GBNF) == (GBNF, "")
         assert parse(body, json_schema=SCHEMA_TEXT) == ("", SCHEMA_TEXT)
     assert parse({"grammar": 'root ::= "b"'}, json_schema=SCHEMA_TEXT) == ('root ::= "b"', "")
     assert parse({"json_schema": {}}, grammar=GBNF) == ("", "{}")
-    assert parse({"grammar": ""}, grammar=GBNF) == ("", "")
+
+
+@pytest.mark.parametrize("body", [{"grammar": ""}, {"response_format": {"type": "text"}}], ids=str)
+def test_a_request_can_ask_for_plain_text_whatever_the_command_line_says(body: dict[str, Any]) -> None:
+    assert parse(body, grammar=GBNF) == ("", "")
+    assert parse(body, json_schema=SCHEMA_TEXT) == ("", "")
 
 
 def test_the_settings_show_the_grammar() -> None:

@@ -271,6 +271,16 @@ class TestUnsupported:
     def test_on_completions(self, field: str, value: object) -> None:
         refused(field, value, Dialect.COMPLETION)
 
+    @pytest.mark.parametrize("dialect", [Dialect.COMPLETION, Dialect.CHAT])
+    def test_response_fields_are_the_native_routes_alone(self, dialect: Dialect) -> None:
+        assert "not supported" in refused("response_fields", ["content"], dialect)
+        assert parse({"response_fields": []}, dialect=dialect) == parse({}, dialect=dialect)
+
+    def test_tools_pass_on_completions_where_none_is_to_be_called(self) -> None:
+        body = {"tools": [{"type": "function"}], "tool_choice": "none"}
+        assert parse(body, dialect=Dialect.COMPLETION) == parse({}, dialect=Dialect.COMPLETION)
+        assert '"tool_choice": "none"' in refused("tools", [{}], Dialect.COMPLETION)
+
     def test_neutral_values_and_unknown_fields_pass(self) -> None:
         body = {
             "grammar": "", "response_format": {"type": "text"}, "logprobs": False, "n_probs": 0, "lora": [],

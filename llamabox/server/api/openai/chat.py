@@ -11,6 +11,7 @@ from llamabox.chat.messages import parse_messages
 from llamabox.chat.template import Told, TooLong
 from llamabox.server.api.openai.reply import openai_reply
 from llamabox.server.api.openai.template_wishes import template_wishes
+from llamabox.server.fields import unsupported
 from llamabox.server.fields.generation import Dialect, parse_options
 from llamabox.server.fields.numbers import wrong
 from llamabox.server.fields.prompt import check_fits, too_long
@@ -76,7 +77,7 @@ async def _told(exchange: Exchange, *, with_tools: bool = True) -> Told:
     """
     conversation = exchange.told.conversation if exchange.told else parse_messages(exchange.body)
     if conversation.tools and not with_tools:
-        raise wrong("tools", 'tools are not supported by this server; leave them out or say "tool_choice": "none"')
+        raise wrong("tools", unsupported.NO_TOOLS)
     if exchange.told:
         return exchange.told
     templates = exchange.services.templates
