@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llamabox.engine.request import LoraSet
+from llamabox.engine.request import LoraSet, Media
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRows:
+    """Rows [start, stop) of a media chunk, for a batch. The runner knows a chunk's rows by the chunk."""
+
+    media: Media
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
 
 
 @dataclass(slots=True)

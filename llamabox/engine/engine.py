@@ -14,7 +14,7 @@ from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.reporter import Reporter
-from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request
+from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells, prompt_tokens
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduling.misses import explain
 from llamabox.engine.scheduling.pacing import GAP_FACTOR, Pacing
@@ -85,7 +85,7 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Queue a request. Raises ContextExceeded or InvalidRequest, and then nothing was queued."""
         self._check(request)
-        if not request.tokens:
+        if not n_cells(request.prompt):
             self._reporter.nothing(request)
             return
         seed = request.params.sampling.seed
@@ -168,7 +168,7 @@ class Engine:
 
     def _check(self, request: Request) -> None:
         assert request.request_id not in self._requests
-        n_prompt, n_ctx = len(request.tokens), self._config.n_ctx
+        n_prompt, n_ctx = n_cells(request.prompt), self._config.n_ctx
         if n_prompt >= n_ctx:
             raise errors.ContextExceeded(n_prompt_tokens=n_prompt, n_ctx=n_ctx)
         if not 1 <= request.params.n <= self._config.n_slots:
@@ -212,8 +212,10 @@ class Engine:
 
     def _new_sampler(self, sequence: Sequence) -> Sampler:
         request, n_ctx = sequence.request, self._config.n_ctx
-        source = request.samplers or self._runner.sampler_source(request.params.sampling, request.tokens, n_ctx)
-        return source.start(sequence.seed)
+        if request.samplers is not None:
+            return request.samplers.start(sequence.seed)
+        tokens = prompt_tokens(request.prompt)
+        return self._runner.sampler_source(request.params.sampling, tokens, n_ctx).start(sequence.seed)
 
     def _execute(self, work: Work) -> None:
         """Run the batch. Without shares afterwards, it could not be computed."""
@@ -362,7 +364,7 @@ class Engine:
         return None
 
     def _may_shift(self, sequence: Sequence) -> bool:
-        return self.context_shift and not sequence.cells.has_media and sequence.params.n_predict != FILL_CONTEXT
+        return self.context_shift and sequence.params.n_predict != FILL_CONTEXT
 
     def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
         self._reporter.finished(sequence, stop_type, word)

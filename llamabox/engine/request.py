@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -80,6 +81,50 @@ def fold_seed(seed: int) -> int:
     return RANDOM_SEED if seed in (-1, RANDOM_SEED) else seed % RANDOM_SEED
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A segment of text: each token is one cell at one position."""
+
+    tokens: tuple[int, ...]
+
+    @property
+    def n_cells(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A segment that is a media chunk, an image or a part of one or a stretch of sound: never split in a cache.
+
+    Equal chunks are computed to equal cells: `key` names the content and all that makes its rows what they are. The
+    chunk's cells take `n_positions` positions, under M-RoPE fewer than it has cells; the text behind it goes on there.
+
+    The cells of a chunk that is not causal attend to one another: it is computed whole, in a batch of its own.
+    """
+
+    key: bytes
+    n_cells: int
+    n_positions: int
+    is_causal: bool = True
+
+
+Segment = Words | Media
+
+Prompt = tuple[Segment, ...]
+"""What a text goes on from. A prompt without media is one segment of words, or none."""
+
+
+def n_cells(prompt: Prompt) -> int:
+    """Cells of all segments."""
+    return sum(segment.n_cells for segment in prompt)
+
+
+def prompt_tokens(prompt: Prompt) -> tuple[int, ...]:
+    """The tokens of all its words in order, for what looks back at the text: penalties and DRY. Media have none."""
+    words = [segment.tokens for segment in prompt if isinstance(segment, Words)]
+    return words[0] if len(words) == 1 else tuple(chain.from_iterable(words))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How the next token is chosen. Values are checked before they get here, against docs/api.md, Sampling fields."""
@@ -143,10 +188,10 @@ class GenerationParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One prompt, tokenised, and what to make of it."""
+    """One prompt, its texts tokenised and its media named, and what to make of it."""
 
     request_id: str
-    tokens: tuple[int, ...]
+    prompt: Prompt
     params: GenerationParams = field(default_factory=GenerationParams)
     grammar: Grammar | None = None  # what `params` say of it, compiled
     stop: StopStrings | None = None  # those of `params`, compiled; None: there are none

@@ -35,7 +35,7 @@ class Sequence:
         self.request = request
         self.index = index
         self.seed = seed
-        self.cells = History(request.tokens, request.params.lora)
+        self.cells = History.of(request.prompt, request.params.lora)
         self.n_prompt = len(self.cells)
         self.n_cached = 0  # prompt cells that were there
         self.n_generated = 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart, Progress, Started, TokenProbs
 from llamabox.engine.grammar import Grammar
 from llamabox.engine.kv.kv_cache import KVCache
-from llamabox.engine.request import GenerationParams, Request, SamplingParams
+from llamabox.engine.request import GenerationParams, Media, Prompt, Request, SamplingParams, Segment, Words
 from llamabox.engine.text.stop_strings import StopStrings
 from tests.fakes import FakeMemory, FakeRunner, fresh_contents
 
@@ -161,7 +162,7 @@ def foreign_cells(cache: KVCache, memory: FakeMemory) -> list[str]:
 
 def request(
     request_id: str = "r",
-    tokens: tuple[int, ...] = (1, 2, 3),
+    prompt: Iterable[int | Media] = (1, 2, 3),
     sampling: dict[str, object] | None = None,
     grammar: Grammar | None = None,
     **params: object,
@@ -171,7 +172,21 @@ def request(
     values: dict[str, object] = {"n_predict": 8, **params}
     generation = GenerationParams(sampling=chosen, **values)  # type: ignore[arg-type]
     stop = StopStrings(generation.stop)
-    return Request(request_id=request_id, tokens=tokens, params=generation, grammar=grammar, stop=stop)
+    segments = segments_of(prompt)
+    return Request(request_id=request_id, prompt=segments, params=generation, grammar=grammar, stop=stop)
+
+
+def segments_of(parts: Iterable[int | Media]) -> Prompt:
+    """A prompt of tokens and media chunks in order; tokens that follow one another are one segment."""
+    segments: list[Segment] = []
+    for part in parts:
+        if isinstance(part, Media):
+            segments.append(part)
+        elif segments and isinstance(segments[-1], Words):
+            segments[-1] = Words((*segments[-1].tokens, part))
+        else:
+            segments.append(Words((part,)))
+    return tuple(segments)
 
 
 def alone(asked: Request, *, memory: FakeMemory | None = None, **config: object) -> dict[int, Transcript]:

@@ -122,7 +122,7 @@ def test_a_time_limit_that_does_not_come_changes_nothing(t_max: int) -> None:
 
 @pytest.mark.parametrize("n_prompt", [1, 8, N_CTX - 2, N_CTX - 1])
 def test_without_a_shift_prompt_and_answer_fill_the_context_exactly(n_prompt: int) -> None:
-    got = answer(request(tokens=prompt(n_prompt), n_predict=-1), context_shift=False, n_ctx=N_CTX)
+    got = answer(request(prompt=prompt(n_prompt), n_predict=-1), context_shift=False, n_ctx=N_CTX)
     finished = ended(got)
     assert n_prompt + len(got.tokens) == N_CTX
     assert finished.truncated
@@ -130,21 +130,21 @@ def test_without_a_shift_prompt_and_answer_fill_the_context_exactly(n_prompt: in
 
 
 def test_without_a_shift_n_predict_tokens_that_fit_are_not_truncated() -> None:
-    got = answer(request(tokens=prompt(8), n_predict=N_CTX - 9), context_shift=False, n_ctx=N_CTX)
+    got = answer(request(prompt=prompt(8), n_predict=N_CTX - 9), context_shift=False, n_ctx=N_CTX)
     assert len(got.tokens) == N_CTX - 9
     assert not ended(got).truncated
 
 
 def test_a_memory_that_cannot_shift_ends_at_the_context() -> None:
     runner = FakeRunner(memory=FakeMemory(can_shift=False))
-    got = answer(request(tokens=prompt(8), n_predict=-1), runner=runner, n_ctx=N_CTX)
+    got = answer(request(prompt=prompt(8), n_predict=-1), runner=runner, n_ctx=N_CTX)
     assert len(got.tokens) == N_CTX - 8
     assert ended(got).truncated
 
 
 @pytest.mark.parametrize("n_prompt", [3, N_CTX - 1])
 def test_with_a_shift_an_answer_may_be_longer_than_the_context(n_prompt: int) -> None:
-    got = answer(request(tokens=prompt(n_prompt), n_predict=3 * N_CTX), n_ctx=N_CTX)
+    got = answer(request(prompt=prompt(n_prompt), n_predict=3 * N_CTX), n_ctx=N_CTX)
     assert len(got.tokens) == 3 * N_CTX
     assert ended(got).truncated
     assert ended(got).n_resident < N_CTX
@@ -155,7 +155,7 @@ def test_with_a_shift_an_answer_may_be_longer_than_the_context(n_prompt: int) ->
 def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(n_prompt: int, context_shift: bool) -> None:
     driver = Driver(n_ctx=N_CTX, context_shift=context_shift)
     with pytest.raises(errors.ContextExceeded) as caught:
-        driver.engine.submit(request(tokens=prompt(n_prompt)))
+        driver.engine.submit(request(prompt=prompt(n_prompt)))
     assert caught.value.details == {"n_prompt_tokens": n_prompt, "n_ctx": N_CTX}
     assert "exceeds the available context size" in caught.value.message
     assert driver.engine.is_idle
@@ -465,7 +465,7 @@ def test_time_in_the_queue_is_not_time_at_the_prompt() -> None:
 
 
 def test_a_long_prompt_is_not_time_in_the_queue() -> None:
-    timings = ended(answer(request(tokens=prompt(60)), runner=FakeRunner(n_ubatch=5))).timings
+    timings = ended(answer(request(prompt=prompt(60)), runner=FakeRunner(n_ubatch=5))).timings
     assert timings.prompt_ms > 5 * timings.queue_ms > 0
 
 
@@ -502,7 +502,7 @@ def test_a_random_seed_is_drawn_told_and_repeatable() -> None:
 
 def test_how_much_is_cached_is_told_before_the_first_batch_of_the_prompt() -> None:
     driver = Driver()
-    driver.submit(request(tokens=tuple(range(1, 41)), return_progress=True))
+    driver.submit(request(prompt=tuple(range(1, 41)), return_progress=True))
     [first] = driver.step()
     assert isinstance(first, Progress)
     assert (first.n_processed, driver.runner.batches) == (0, [])
@@ -512,12 +512,12 @@ def test_how_much_is_cached_is_told_before_the_first_batch_of_the_prompt() -> No
 
 def test_a_prompt_of_several_steps_is_told_of_before_the_first() -> None:
     driver = Driver(FakeRunner(n_ubatch=8))
-    driver.submit(request("long", tokens=tuple(range(1, 10)), n=2))
+    driver.submit(request("long", prompt=tuple(range(1, 10)), n=2))
     assert driver.step() == [PrefillStart("long", 0)]
     assert driver.runner.batches == []
-    driver.submit(request("short", tokens=tuple(range(21, 29))))
+    driver.submit(request("short", prompt=tuple(range(21, 29))))
     driver.run()
-    driver.submit(request("cached", tokens=tuple(range(1, 11))))
+    driver.submit(request("cached", prompt=tuple(range(1, 11))))
     driver.run()
     told = {request_id for (request_id, _), transcript in driver.transcripts.items() if transcript.prefill}
     assert told == {"long"}

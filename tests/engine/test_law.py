@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from llamabox import errors
 from llamabox.engine.kv import kv_cache
-from llamabox.engine.request import Request
+from llamabox.engine.request import Request, n_cells
 from llamabox.engine.scheduling import admission
 from tests.engine.driver import Driver, Transcript, alone, request
 from tests.fakes import FakeGrammar, FakeMemory, FakeRunner
@@ -45,7 +45,7 @@ grammars = st.builds(
 def asks(draw: st.DrawFn) -> dict[str, object]:
     """One request's parameters."""
     return {
-        "tokens": draw(heads) + draw(tails),
+        "prompt": draw(heads) + draw(tails),
         "n": draw(st.sampled_from([1, 1, 1, 2, 3])),
         "n_predict": draw(st.sampled_from([0, 1, 5, 20, 100])),
         "n_keep": draw(st.sampled_from([-1, 0, 3])),
@@ -83,7 +83,7 @@ def returns(draw: st.DrawFn) -> list[tuple[str, object]]:
     prompts = [(*[talker] * draw(st.integers(6, 20)), *draw(tails)) for talker in range(10, 18)]
     script: list[tuple[str, object]] = []
     for prompt in draw(st.lists(st.sampled_from(prompts), min_size=6, max_size=16)):
-        script.append(("submit", {"tokens": prompt, "n_predict": draw(st.sampled_from([1, 5]))}))
+        script.append(("submit", {"prompt": prompt, "n_predict": draw(st.sampled_from([1, 5]))}))
         script.append(draw(st.sampled_from([("step", 0), ("rest", 0), ("rest", 0)])))
     return script
 
@@ -95,7 +95,7 @@ def crowds(draw: st.DrawFn) -> list[tuple[str, object]]:
     script: list[tuple[str, object]] = []
     for tail in draw(st.lists(tails, min_size=2, max_size=8)):
         n = draw(st.sampled_from([1, 1, 2]))
-        script.append(("submit", {"tokens": head + tail, "n": n, "n_predict": draw(st.sampled_from([1, 5, 20]))}))
+        script.append(("submit", {"prompt": head + tail, "n": n, "n_predict": draw(st.sampled_from([1, 5, 20]))}))
         script += [("step", 0)] * draw(st.sampled_from([0, 0, 0, 1, 3]))
     return script
 
@@ -111,11 +111,11 @@ def gatherings(draw: st.DrawFn) -> list[tuple[str, object]]:
     prompts += [(talker,) * draw(st.integers(16, 30)) for talker in range(16, 18)]
     script: list[tuple[str, object]] = []
     for prompt in draw(st.permutations(prompts)):
-        script += [("submit", {"tokens": prompt, "n_predict": 1}), ("rest", 0)]
+        script += [("submit", {"prompt": prompt, "n_predict": 1}), ("rest", 0)]
     for _ in range(draw(st.integers(1, 5))):
         for prompt in draw(st.lists(st.sampled_from(prompts), min_size=2, max_size=4)):
             text = prompt[: draw(st.sampled_from([48, 48, 10, 12]))] + draw(st.sampled_from([(7,), (8, 9)]))
-            script.append(("submit", {"tokens": text, "n_predict": draw(st.sampled_from([1, 3]))}))
+            script.append(("submit", {"prompt": text, "n_predict": draw(st.sampled_from([1, 3]))}))
         script.append(draw(st.sampled_from([("step", 0), ("rest", 0), ("rest", 0)])))
     return script
 
@@ -302,9 +302,11 @@ def _check_progress(got: Transcript, asked: Request, index: int) -> None:
     if got.started is None:  # its grammar failed before the first token
         assert got.failed is not None
         return
-    assert (processed[0], processed[-1]) == (got.started.n_cached, len(asked.tokens))
+    assert (processed[0], processed[-1]) == (got.started.n_cached, n_cells(asked.prompt))
     assert all(earlier < later for earlier, later in pairwise(processed))
-    assert {(one.n_prompt, one.timings.cache_n) for one in got.progress} == {(len(asked.tokens), got.started.n_cached)}
+    assert {(one.n_prompt, one.timings.cache_n) for one in got.progress} == {
+        (n_cells(asked.prompt), got.started.n_cached)
+    }
     times = [one.timings.prompt_ms for one in got.progress]
     assert times == sorted(times)
     assert (times[0], got.progress[0].timings.prompt_n) == (0.0, 0)

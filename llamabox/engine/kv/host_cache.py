@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llamabox.engine.kv.radix import Found, RadixTree
+from llamabox.engine.kv.history import History
+from llamabox.engine.kv.radix import Holders, RadixTree, find_prefix
 from llamabox.engine.kv.slot import SlotState
 from llamabox.engine.request import LoraSet
 
-TOKEN_BYTES = 64
-"""What a token id costs here beside its native state: an entry of a tuple, its int object, the index's copy."""
+CELL_BYTES = 16
+"""What a cell costs here beside its native state: its key, and the index's copy of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An entry that begins like a prompt: `n_cells` of its cells are of use."""
+class HostMatch:
+    """An entry of the host cache whose first `n_cells` cells are those of a prompt; by default there is none."""
 
     entry: int = -1
     n_cells: int = 0
 
 
 class HostCache:
-    """States by their tokens and LoRA set, the least recently used dropped first. Owned by the engine's thread.
+    """States by their cells and LoRA set, the least recently used dropped first. Owned by the engine's thread.
 
     `budget` is in bytes and is never exceeded; 0 keeps nothing. All cells of a state must be exact.
     """
@@ -52,24 +52,26 @@ class HostCache:
 
     def put(self, state: SlotState) -> bool:
         """Keep `state` in the place of entries that are beginnings of it. False where it is larger than the budget."""
-        assert state.n_exact == len(state.tokens)
-        tree = self._trees.get(state.lora)
-        if not self.make_room(size(len(state.tokens), len(state.native))):
+        assert state.n_exact == len(state.cells)
+        keys, lora = state.cells.key_array(), state.cells.lora
+        tree = self._trees.get(lora)
+        if not self.make_room(size(len(keys), len(state.native))):
             return False
-        for entry in tree.beginnings(state.tokens) if tree else ():
+        for entry in tree.beginnings(keys) if tree else ():
             self._drop(entry)
         entry, self._next = self._next, self._next + 1
         self._states[entry] = state
-        self._trees.setdefault(state.lora, RadixTree()).extend(entry, state.tokens)
-        self.n_bytes += size(len(state.tokens), len(state.native))
+        self._trees.setdefault(lora, RadixTree()).extend(entry, keys)
+        self.n_bytes += size(len(keys), len(state.native))
         return True
 
-    def find(self, tokens: Sequence[int], lora: LoraSet, limit: int) -> Kept:
-        """The entry that holds most of the beginning of `tokens`, up to `limit` of them; the shortest among equals."""
-        found = self._trees[lora].find(tokens, limit) if lora in self._trees else Found()
+    def find(self, prompt: History, limit: int) -> HostMatch:
+        """The entry that holds most of the beginning of `prompt`, up to `limit` cells; the shortest among equals."""
+        tree = self._trees.get(prompt.lora)
+        found = Holders() if tree is None else find_prefix(tree, prompt, limit)
         if not found.length:
-            return Kept()
-        return Kept(min(found.owners, key=lambda entry: len(self._states[entry].tokens)), found.length)
+            return HostMatch()
+        return HostMatch(min(found.owners, key=lambda entry: len(self._states[entry].cells)), found.length)
 
     def get(self, entry: int) -> SlotState:
         """The state of an entry, which counts as a use of it."""
@@ -78,12 +80,13 @@ class HostCache:
 
     def _drop(self, entry: int) -> None:
         state = self._states.pop(entry)
-        self.n_bytes -= size(len(state.tokens), len(state.native))
-        self._trees[state.lora].drop(entry)
-        if not len(self._trees[state.lora]):
-            del self._trees[state.lora]
+        self.n_bytes -= size(len(state.cells), len(state.native))
+        lora = state.cells.lora
+        self._trees[lora].drop(entry)
+        if not len(self._trees[lora]):
+            del self._trees[lora]
 
 
-def size(n_tokens: int, n_native: int) -> int:
-    """Bytes that an entry of so many tokens and bytes of native state counts."""
-    return n_native + TOKEN_BYTES * n_tokens
+def size(n_cells: int, n_native: int) -> int:
+    """Bytes that an entry counts which has `n_cells` cells and `n_native` bytes of native state."""
+    return n_native + CELL_BYTES * n_cells

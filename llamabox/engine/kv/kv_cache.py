@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.history import History
-from llamabox.engine.kv.host_cache import HostCache, Kept, size
+from llamabox.engine.kv.host_cache import HostCache, HostMatch, size
 from llamabox.engine.kv.prefix_index import Match, PrefixIndex
 from llamabox.engine.kv.put_off import PutOff
 from llamabox.engine.kv.reuse import Reuse, find_reuse
@@ -20,6 +20,9 @@ MIN_COPY = 8
 
 WORTH_KEEPING = 64
 """Cells that nobody else holds for which a state in host memory pays: it is written and read whole."""
+
+NOTHING = range(0)
+"""The cells that a shift dropped where it could not be done."""
 
 COPY_SHARE = 256
 """A copy moves a whole stream: it pays for one part in so many of it. A cell is copied some 1,000 times as fast as
@@ -79,18 +82,19 @@ class KVCache:
         return self._index.match(prompt, limit)
 
     def best_reuse(self, slots: list[Slot], prompt: History, limit: int, n_least: int) -> Reuse | None:
-        """What of a prompt is best moved together in one of `slots`; None where nothing can. Changes nothing.
+        """The pieces of a prompt worth moving together inside one of `slots`, or None. Changes nothing.
 
-        Only where cells can be moved, and not under a sliding window, which may have forgotten some in between.
+        Only where cells can be moved, and not under a sliding window, which may have forgotten some in between. Text
+        alone: no llama.cpp model with media lets its cells be moved but those that keep them at text's positions.
         """
-        if not self._memory.can_shift or self._memory.n_window or prompt.has_media:
+        if not self._memory.can_shift or self._memory.n_window or not prompt.is_text:
             return None
-        usable = [slot for slot in slots if not slot.resident.has_media and slot.resident.lora == prompt.lora]
+        usable = [slot for slot in slots if slot.resident.is_text and slot.resident.lora == prompt.lora]
         found = [find_reuse(slot, prompt, limit, n_least) for slot in usable]
         return max((reuse for reuse in found if reuse.runs), key=lambda reuse: reuse.n_cells, default=None)
 
     def take_reuse(self, reuse: Reuse) -> int:
-        """Make the free slot busy with what `reuse` found in it, moved together. Returns how many cells it has."""
+        """Make the slot of `reuse`, which is free, busy with its pieces moved together. Returns how many it kept."""
         slot = reuse.slot
         self.take(slot, len(slot.resident))
         n_cells = reuse.n_prefix
@@ -109,22 +113,20 @@ class KVCache:
         self._touch(slot)
         return self.truncate(slot, n_cells)
 
-    def kept(self, prompt: History, limit: int) -> Kept:
-        """What host memory holds of the beginning of `prompt`, up to `limit` cells. Changes nothing."""
-        if not len(self._host) or prompt.has_media:
-            return Kept()
-        return self._host.find(prompt.run(0, limit), prompt.lora, limit)
+    def match_host(self, prompt: History, limit: int) -> HostMatch:
+        """The longest beginning of `prompt` in host memory, up to `limit` cells. Changes nothing."""
+        return self._host.find(prompt, limit)
 
-    def n_bytes(self, kept: Kept) -> int:
-        """Of the state that would have to be copied."""
-        return len(self._host.get(kept.entry).native)
+    def n_bytes(self, match: HostMatch) -> int:
+        """Bytes of the state that would have to be copied from host memory."""
+        return len(self._host.get(match.entry).native)
 
-    def take_kept(self, slot: Slot, kept: Kept) -> int:
+    def take_from_host(self, slot: Slot, match: HostMatch) -> int:
         """Make the free `slot` busy with cells from host memory. Returns how many it really got."""
-        state = self._host.get(kept.entry)
+        state = self._host.get(match.entry)
         self._keep(slot)
         self.restore(slot, state)
-        return self.take(slot, kept.n_cells)
+        return self.take(slot, match.n_cells)
 
     def copy(self, source: Slot, target: Slot, n_cells: int) -> int:
         """Make the free `target` busy with the first `n_cells` cells of `source`. Returns how many it really got.
@@ -181,30 +183,32 @@ class KVCache:
         if was_exact:
             slot.n_exact = len(slot.resident)
 
-    def shift(self, slot: Slot, n_keep: int, n_discard: int) -> bool:
-        """Drop cells [n_keep, n_keep + n_discard), move later ones down.
+    def shift(self, slot: Slot, n_keep: int, n_discard: int) -> range:
+        """Drop cells [n_keep, n_keep + n_discard) and move later ones down. Returns the cells that were dropped.
 
-        False, and the slot empty, without room for it, and where the memory refuses to remove a part.
+        They are more where a media chunk would be cut. None, and the slot empty, without room to shift, and where the
+        memory refuses to remove a part.
         """
-        n_cells = len(slot.resident)
         assert self._memory.can_shift
-        assert 0 < n_discard <= n_cells - n_keep
-        if slot.n_shared > n_keep + n_discard:
+        assert 0 < n_discard <= len(slot.resident) - n_keep
+        start, stop = slot.resident.widened(n_keep, n_keep + n_discard)
+        if slot.n_shared > stop:
             # Moving shared cells would move them for the other slot as well.
             if not self._detach(slot):
                 self._forget(slot)
-                return False
+                return NOTHING
             slot.n_shared = 0
-        if not self._memory.seq_rm(slot.slot_id, n_keep, n_keep + n_discard):
+        first, last = slot.resident.position(start), slot.resident.position(stop)
+        if not self._memory.seq_rm(slot.slot_id, first, last):
             self.clear(slot)
-            return False
+            return NOTHING
         self._put_off.move(slot.slot_id)
-        self._index.lost(slot, n_keep)
-        self._memory.seq_add(slot.slot_id, n_keep + n_discard, n_cells, -n_discard)
-        slot.resident.discard(n_keep, n_keep + n_discard)
-        slot.n_exact = min(slot.n_exact, n_keep)
-        slot.n_shared = min(slot.n_shared, n_keep)
-        return True
+        self._index.lost(slot, start)
+        self._memory.seq_add(slot.slot_id, last, slot.resident.n_positions, first - last)
+        slot.resident.discard(start, stop)
+        slot.n_exact = min(slot.n_exact, start)
+        slot.n_shared = min(slot.n_shared, start)
+        return range(start, stop)
 
     def release(self, slot: Slot) -> None:
         """The sequence in `slot` has ended; its cells stay for others to start from.
@@ -222,12 +226,11 @@ class KVCache:
         self._forget(slot)
 
     def state(self, slot: Slot) -> SlotState:
-        """A copy of all that `slot` holds, text only. Changes nothing."""
-        assert not slot.resident.has_media
+        """A copy of all that `slot` holds. Changes nothing."""
         assert self.may_save(slot) or not len(slot.resident)
         n_bytes = self._memory.state_size(slot.slot_id)
         native = self.copy_time.run(n_bytes, lambda: self._memory.state_get(slot.slot_id))
-        return SlotState(tuple(slot.resident.keys()), slot.n_exact, native, slot.resident.lora)
+        return SlotState(slot.resident.copy(), slot.n_exact, native)
 
     def restore(self, slot: Slot, state: SlotState) -> bool:
         """Let the free `slot` hold `state`, which must be from this model. False, and the slot empty, if it cannot.
@@ -235,16 +238,16 @@ class KVCache:
         Costs a decode of one cell where `may_restore` is false.
         """
         assert not slot.is_busy
-        assert len(state.tokens) <= self.n_ctx
+        assert len(state.cells) <= self.n_ctx
         self.clear(slot)
         if not self.may_restore(slot) and not self._carry_out(slot):
             return False
         if not self.copy_time.run(len(state.native), lambda: self._memory.state_set(slot.slot_id, state.native)):
             return False
-        if self._memory.seq_pos_max(slot.slot_id) != len(state.tokens) - 1:
+        if self._memory.seq_pos_max(slot.slot_id) not in state.cells.last_positions:
             self.clear(slot)
             return False
-        slot.resident = History(state.tokens, state.lora)
+        slot.resident = state.cells.copy()
         slot.n_exact = state.n_exact
         self._touch(slot)
         return True
@@ -270,10 +273,10 @@ class KVCache:
         """Sentences about every slot whose ledger and native memory differ; empty when all is well."""
         problems = []
         for slot in self.slots:
-            expected = slot.resident.n_positions - 1
+            expected = slot.resident.last_positions
             found = self._memory.seq_pos_max(slot.slot_id)
-            if found != expected:
-                problems.append(f"slot {slot.slot_id}: ledger ends at position {expected}, memory at {found}")
+            if found not in expected:
+                problems.append(f"slot {slot.slot_id}: ledger ends at position {expected[-1]}, memory at {found}")
             if not slot.n_shared <= len(slot.resident) <= self.n_ctx or slot.n_exact > len(slot.resident):
                 problems.append(
                     f"slot {slot.slot_id}: {len(slot.resident)} cells, {slot.n_shared} shared, {slot.n_exact} exact"
@@ -283,9 +286,9 @@ class KVCache:
     def _keep(self, slot: Slot) -> None:
         """Put what a slot is about to give up into host memory, if too much of it would be lost. Changes no cell."""
         n_cells = len(slot.resident)
-        if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells or slot.resident.has_media:
+        if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells:
             return
-        n_elsewhere = max(self._index.n_shared(slot), self.kept(slot.resident, n_cells).n_cells)
+        n_elsewhere = max(self._index.n_shared(slot), self.match_host(slot.resident, n_cells).n_cells)
         if n_cells - n_elsewhere < WORTH_KEEPING or not self.may_save(slot):
             return
         n_bytes = self._memory.state_size(slot.slot_id)

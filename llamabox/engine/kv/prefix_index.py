@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamabox.engine.kv.history import History
-from llamabox.engine.kv.radix import RadixTree
+from llamabox.engine.kv.radix import Holders, RadixTree, find_prefix
 from llamabox.engine.kv.slot import Slot
 from llamabox.engine.request import LoraSet
 
@@ -50,14 +50,11 @@ class PrefixIndex:
         """
         self._catch_up()
         tree = self._trees.get(prompt.lora)
-        if tree is None:
-            return Match()
-        found = tree.find(prompt.run(0, limit), limit)
-        n_cells = prompt.whole(found.length)
-        if not n_cells:
+        found = Holders() if tree is None else find_prefix(tree, prompt, limit)
+        if not found.length:
             return Match()
         holders = [self._slots[slot_id] for slot_id in found.owners]
-        return Match(min(holders, key=lambda slot: (slot.is_busy, slot.slot_id)), n_cells)
+        return Match(min(holders, key=lambda slot: (slot.is_busy, slot.slot_id)), found.length)
 
     def n_shared(self, slot: Slot) -> int:
         """Leading exact cells of `slot` that another slot holds too."""
@@ -74,4 +71,4 @@ class PrefixIndex:
             tree = self._trees.setdefault(lora, RadixTree())
             n_known = tree.length(slot.slot_id)
             if n_known < slot.n_exact:
-                tree.extend(slot.slot_id, slot.resident.run(n_known, slot.n_exact))
+                tree.extend(slot.slot_id, slot.resident.key_array(n_known, slot.n_exact))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from llamabox.engine.kv.history import History
+
 
 @dataclass(slots=True, eq=False)
 class Node:
@@ -20,8 +22,8 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """`length` leading keys are those of each of `owners`, and of nobody else."""
+class Holders:
+    """Owners whose sequences all begin with the same `length` keys; by default there are none."""
 
     length: int = 0
     owners: frozenset[int] = frozenset()
@@ -95,8 +97,8 @@ class RadixTree:
         """Forget the owner's sequence."""
         self.cut(owner, 0)
 
-    def find(self, keys: Sequence[int], limit: int) -> Found:
-        """The longest beginning of `keys`, up to `limit` of them, that somebody has."""
+    def find(self, keys: Sequence[int], limit: int) -> Holders:
+        """The longest beginning of `keys`, up to `limit` of them, that any sequence has, and all whose it is."""
         wanted = keys if isinstance(keys, array) else array("q", keys)
         node, length = self._root, 0
         limit = min(limit, len(wanted))
@@ -108,7 +110,7 @@ class RadixTree:
             node, length = child, length + n_same
             if n_same < len(child.keys):
                 break
-        return Found(length, frozenset(node.owners)) if length else Found()
+        return Holders(length, frozenset(node.owners)) if length else Holders()
 
     def n_shared(self, owner: int) -> int:
         """Leading keys of the owner's sequence that somebody else has too."""
@@ -189,6 +191,13 @@ class RadixTree:
             assert node.parent is not None
             node = node.parent
         self._ends[owner], self._lengths[owner] = node, length
+
+
+def find_prefix(tree: RadixTree, prompt: History, limit: int) -> Holders:
+    """The longest beginning of `prompt`, up to `limit` cells, that any sequence of `tree` has, media chunks whole."""
+    found = tree.find(prompt.key_array(0, limit), limit)
+    n_cells = prompt.whole(found.length)
+    return found if n_cells == found.length else tree.find(prompt.key_array(0, n_cells), n_cells)
 
 
 def _common(keys: array[int], other: array[int], start: int) -> int:

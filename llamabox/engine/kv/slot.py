@@ -10,20 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llamabox.engine.kv.history import History
-from llamabox.engine.request import LoraSet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SlotState:
-    """What a slot holds, for keeping it elsewhere: its text tokens, how many of them are exact, the native state.
+    """A copy of all that a slot holds: its cells, how many of them are exact, the native state. Nobody changes it."""
 
-    `lora` is the set of adapters that computed it.
-    """
-
-    tokens: tuple[int, ...]
+    cells: History
     n_exact: int
     native: bytes | memoryview
-    lora: LoraSet = ()
 
 
 class Slot:

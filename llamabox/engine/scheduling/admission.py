@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from llamabox.engine.kv.host_cache import Kept
+from llamabox.engine.kv.host_cache import HostMatch
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.prefix_index import Match
 from llamabox.engine.kv.reuse import Reuse
@@ -25,13 +25,13 @@ class Found:
     """Where the beginning of a prompt is: in a slot, in host memory, in pieces that would have to be moved."""
 
     match: Match = field(default_factory=Match)
-    kept: Kept = field(default_factory=Kept)
+    host: HostMatch = field(default_factory=HostMatch)
     reuse: Reuse | None = None
 
     @property
     def n_cells(self) -> int:
         """Of the best of them."""
-        return max(self.match.n_cells, self.kept.n_cells, 0 if self.reuse is None else self.reuse.n_cells)
+        return max(self.match.n_cells, self.host.n_cells, 0 if self.reuse is None else self.reuse.n_cells)
 
 
 class Admission:
@@ -94,16 +94,16 @@ class Admission:
             if _coming(sequence, running, limit) > found.n_cells:
                 return False
             if _is_from_host(found):
-                n_bytes = self._cache.n_bytes(found.kept)
+                n_bytes = self._cache.n_bytes(found.host)
                 if not self._cache.copy_time.fits(n_bytes):
                     if self._cache.copy_time.may_fit_later(n_bytes):
                         return False
-                    found = replace(found, kept=Kept())
+                    found = replace(found, host=HostMatch())
         if self._on_start is not None:
             self._on_start(sequence)
         if _is_from_host(found):
             slot = next(filter(self._cache.may_restore, free), free[0])
-            sequence.slot, sequence.n_cached = slot, self._cache.take_kept(slot, found.kept)
+            sequence.slot, sequence.n_cached = slot, self._cache.take_from_host(slot, found.host)
         elif found.reuse is not None and found.reuse.n_cells > found.match.n_cells:
             sequence.slot, sequence.n_cached = found.reuse.slot, self._cache.take_reuse(found.reuse)
         else:
@@ -115,7 +115,7 @@ class Admission:
         """What of the first `limit` cells of the prompt is there."""
         return Found(
             self._cache.match(sequence.cells, limit),
-            self._cache.kept(sequence.cells, limit),
+            self._cache.match_host(sequence.cells, limit),
             self._reuse(sequence, free, limit),
         )
 
@@ -145,7 +145,7 @@ class Admission:
 
 def _is_from_host(found: Found) -> bool:
     """Whether host memory has most, and by enough."""
-    return found.kept.n_cells >= found.n_cells > found.match.n_cells + WORTH_RESTORING
+    return found.host.n_cells >= found.n_cells > found.match.n_cells + WORTH_RESTORING
 
 
 def _coming(sequence: Sequence, running: list[Sequence], limit: int) -> int:
@@ -159,7 +159,7 @@ def _coming(sequence: Sequence, running: list[Sequence], limit: int) -> int:
             continue
         if other.slot is None or other.slot.n_exact < other.n_computed:
             continue  # it goes on from moved cells: what it computes is its own
-        common = min(other.cells.common_prefix(sequence.cells), limit)
+        common = sequence.cells.whole(min(other.cells.common_prefix(sequence.cells), limit))
         gain = common - other.n_computed
         is_sibling = other.request_id == sequence.request_id
         if gain >= (1 if is_sibling else WORTH_WAITING):

@@ -206,9 +206,10 @@ class Scheduler:
         n_keep = sequence.n_keep(self._adds_bos, n_ctx)
         n_left = sequence.n_computed - n_keep
         n_discard = min(sequence.params.n_discard or n_left // 2, n_left)
-        if not self._cache.shift(sequence.slot, n_keep, n_discard):
+        dropped = self._cache.shift(sequence.slot, n_keep, n_discard)
+        if not dropped:
             return False
-        sequence.cells.discard(n_keep, n_keep + n_discard)
+        sequence.cells.discard(dropped.start, dropped.stop)
         sequence.truncated = True
         return True
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.embedding.passages import Passage
-from llamabox.engine.request import GenerationParams, Request
+from llamabox.engine.request import GenerationParams, Request, Words
 from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest, RequestError
 from llamabox.wire.text import Embed, Submit
@@ -43,7 +43,7 @@ class Intake:
         params = submit.params
         return Request(
             request_id=submit.request_id,
-            tokens=tuple(tokens),
+            prompt=(Words(tuple(tokens)),),
             params=params,
             stop=self._stop(params.stop),
             samplers=self._samplers.source(params.sampling, tokens),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox.engine.kv.reuse import MAX_RUNS
-from llamabox.engine.request import Request
+from llamabox.engine.request import Request, prompt_tokens
 from tests.engine.driver import Driver, alone, request
 from tests.fakes import FakeMemory, FakeRunner, FakeSampler
 
@@ -16,8 +16,8 @@ N_CTX = 64
 def oracle(first: Request, second: Request) -> tuple[int, list[int]]:
     """Both in one memory, by llama.cpp's loops: the second's reused cells, and what it generates."""
     memory = FakeMemory()
-    resident, _ = _generate(memory, list(first.tokens), 0, first)
-    cache, prompt, limit = resident[:-1], list(second.tokens), len(second.tokens) - 1
+    resident, _ = _generate(memory, list(prompt_tokens(first.prompt)), 0, first)
+    cache, prompt, limit = resident[:-1], list(prompt_tokens(second.prompt)), len(prompt_tokens(second.prompt)) - 1
     n_past = 0
     while n_past < min(len(cache), limit) and cache[n_past] == prompt[n_past]:
         n_past += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamabox.engine.request import Request
+from llamabox.engine.request import Request, prompt_tokens
 from tests.engine.driver import Driver, request
 from tests.fakes import FakeMemory, FakeRunner, FakeSampler
 
@@ -17,12 +17,13 @@ def oracle(asked: Request, *, adds_bos: bool, n_vocab: int) -> list[int]:
     params = asked.params
     memory = FakeMemory()
     sampler = FakeSampler(params.sampling, params.sampling.seed)
-    n_prompt = len(asked.tokens)
+    tokens = prompt_tokens(asked.prompt)
+    n_prompt = len(tokens)
     n_keep = n_prompt if params.n_keep < 0 else min(params.n_keep + adds_bos, n_prompt)
     n_keep = min(n_keep, N_CTX - 4)
     n_past = 0
     value = 0
-    for token in asked.tokens:
+    for token in tokens:
         value = memory.compute(0, token, n_past)
         n_past += 1
     generated: list[int] = []

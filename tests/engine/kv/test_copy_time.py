@@ -47,7 +47,7 @@ def stream_beside_conversations(rate: float, *, beside: bool) -> tuple[Driver, S
     memory = SlowMemory(Clock(), rate, unified=False)
     run = Driver(FakeRunner(memory=memory), n_slots=4, n_ctx=N_CTX, host_budget=10_000_000)
     memory.clock = run.clock
-    stream = request("stream", tokens=(1, 2, 3), n_predict=200)
+    stream = request("stream", prompt=(1, 2, 3), n_predict=200)
     if beside:
         run.submit(stream)
     said: list[float] = []

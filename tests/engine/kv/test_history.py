@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llamabox.engine.batch import MediaRows
 from llamabox.engine.kv.history import History
+from llamabox.engine.request import Media, Words
 
-
-@dataclass(frozen=True)
-class Media:
-    """A media chunk of the test. `last` tells apart two that begin alike."""
-
-    name: int
-    n_cells: int
-    n_positions: int
-    last: int = 0
-
-    @property
-    def keys(self) -> list[int]:
-        return [-(self.name * 100 + i) for i in range(1, self.n_cells)] + [-(self.name * 100 + 90 + self.last)]
-
-
-MEDIA = (Media(1, 1, 1), Media(2, 4, 2), Media(3, 6, 3), Media(3, 6, 3, last=1), Media(4, 3, 3), Media(5, 2, 5))
+MEDIA = (
+    Media(b"a", 1, 1),
+    Media(b"b", 4, 2),
+    Media(b"c", 6, 3),
+    Media(b"c", 6, 3, is_causal=False),
+    Media(b"c", 5, 3),
+    Media(b"d", 3, 3),
+    Media(b"e", 2, 5),
+)
 
 Part = list[int] | Media
-Cell = tuple[int, int]  # (key, position)
+Name = int | tuple[Media, int]  # a token, or a cell of a chunk
+Cell = tuple[Name, int]  # what it says, and its position
 
 texts = st.lists(st.integers(0, 2), min_size=1, max_size=4)
 parts = st.lists(st.one_of(texts, st.sampled_from(MEDIA)), max_size=5)
 
 
 def build(pieces: list[Part]) -> History:
-    history = History()
-    for piece in pieces:
-        if isinstance(piece, Media):
-            history.extend_media(piece.keys, piece.n_positions)
-        else:
-            history.extend(piece)
-    return history
+    return History.of(tuple(piece if isinstance(piece, Media) else Words(tuple(piece)) for piece in pieces))
 
 
 def oracle(pieces: list[Part]) -> tuple[list[Cell], int, list[int]]:
@@ -51,7 +39,7 @@ def oracle(pieces: list[Part]) -> tuple[list[Cell], int, list[int]]:
     cuts = [0]
     for piece in pieces:
         if isinstance(piece, Media):
-            cells += [(key, position) for key in piece.keys]
+            cells += [((piece, i), position) for i in range(piece.n_cells)]
             position += piece.n_positions
             cuts.append(len(cells))
         else:
@@ -63,7 +51,13 @@ def oracle(pieces: list[Part]) -> tuple[list[Cell], int, list[int]]:
 
 
 def cells_of(history: History) -> list[Cell]:
-    return [(history.key(i), history.position(i)) for i in range(len(history))]
+    """As `rows` tells them, cell by cell."""
+    found: list[Cell] = []
+    for cell in range(len(history)):
+        [(position, one)] = history.rows(cell, cell + 1)
+        assert position == history.position(cell)
+        found.append(((one.media, one.start), position) if isinstance(one, MediaRows) else (one[0], position))
+    return found
 
 
 def between(pieces: list[Part], start: int, stop: int) -> list[Part]:
@@ -85,9 +79,48 @@ def test_every_cell_has_its_key_and_its_position(pieces: list[Part]) -> None:
     cells, n_positions, _ = oracle(pieces)
     assert len(history) == len(cells)
     assert cells_of(history) == cells
-    assert history.keys() == [key for key, _ in cells]
+    keys = history.keys()
+    assert [key if key >= 0 else None for key in keys] == [name if isinstance(name, int) else None for name, _ in cells]
     assert history.n_positions == n_positions
-    assert history.has_media == any(isinstance(piece, Media) for piece in pieces)
+    assert history.is_text == (not any(isinstance(piece, Media) for piece in pieces))
+
+
+@given(parts, st.data())
+def test_rows_are_the_cells_in_stretches_of_one_kind(pieces: list[Part], data: st.DataObject) -> None:
+    history = build(pieces)
+    stop = data.draw(st.integers(0, len(history)))
+    start = data.draw(st.integers(0, stop))
+    found: list[Cell] = []
+    for position, stretch in history.rows(start, stop):
+        if isinstance(stretch, MediaRows):
+            found += [((stretch.media, i), position) for i in range(stretch.start, stretch.stop)]
+        else:
+            found += list(zip(stretch, range(position, position + len(stretch)), strict=True))
+    assert found == cells_of(history)[start:stop]
+
+
+@given(parts)
+def test_two_cells_have_the_same_key_only_where_they_say_the_same(pieces: list[Part]) -> None:
+    history = build(pieces)
+    names = [name for name, _ in cells_of(history)]
+    assert len(set(names)) == len(set(history.keys()))
+
+
+@given(parts, st.data())
+def test_a_history_may_end_inside_a_chunk_that_is_being_computed(pieces: list[Part], data: st.DataObject) -> None:
+    whole = build(pieces)
+    n_cells = data.draw(st.integers(0, len(whole)))
+    history = History()
+    for stop in (n_cells // 2, n_cells):
+        history.append_from(whole, len(history), stop)
+    cells, cuts = cells_of(whole)[:n_cells], oracle(pieces)[2]
+    assert cells_of(history) == cells
+    assert history.whole(n_cells) == max(cut for cut in cuts if cut <= n_cells)
+    if cells:
+        name, position = cells[-1]
+        n_positions = 1 if isinstance(name, int) else name[0].n_positions
+        assert history.last_positions == range(position, position + n_positions)
+    assert (-1 in history.last_positions) == (not cells)
 
 
 @given(parts, st.integers(0, 30))
@@ -117,7 +150,7 @@ def test_truncating_leaves_what_was_there_before_the_rest_was_added(pieces: list
     history.truncate(cut)
     assert cells_of(history) == cells_of(expected)
     assert history.n_positions == expected.n_positions
-    assert history.has_media == expected.has_media
+    assert history.is_text == expected.is_text
 
 
 @given(parts, parts, st.data())
@@ -145,13 +178,29 @@ def test_discarding_closes_the_gap(tokens: list[int], data: st.DataObject) -> No
     assert cells_of(history) == list(zip(left, range(len(left)), strict=True))
 
 
+@given(parts, st.data())
+def test_a_gap_is_widened_to_whole_chunks_and_closed(pieces: list[Part], data: st.DataObject) -> None:
+    history = build(pieces)
+    cuts = oracle(pieces)[2]
+    start = data.draw(st.integers(0, len(history)))
+    stop = data.draw(st.integers(start, len(history)))
+    first, last = history.widened(start, stop)
+    assert first == max(cut for cut in cuts if cut <= start)
+    assert last == min(cut for cut in cuts if cut >= stop)
+    history.discard(first, last)
+    expected = build(between(pieces, 0, first) + between(pieces, last, cuts[-1]))
+    assert cells_of(history) == cells_of(expected)
+    assert history.n_positions == expected.n_positions
+
+
 def test_no_chunk_can_be_cut() -> None:
     history = build([[1, 2], MEDIA[2], [3]])
     for n_cells in (3, 7):
         with pytest.raises(AssertionError):
             history.truncate(n_cells)
-    with pytest.raises(AssertionError):
-        history.discard(0, 1)
+    for start, stop in ((0, 3), (4, 8), (3, 4)):
+        with pytest.raises(AssertionError):
+            history.discard(start, stop)
 
 
 def test_a_history_can_grow_after_it_was_compared() -> None:

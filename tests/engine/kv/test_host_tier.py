@@ -18,7 +18,7 @@ def driver(host_budget: int, **memory: object) -> Driver:
 
 def cached(run: Driver, name: str, tokens: tuple[int, ...], **params: object) -> int:
     """Asks, checks the answer against the one that it gets alone, and returns how much of the prompt was cached."""
-    one = request(name, tokens=tokens, n_predict=10, **params)
+    one = request(name, prompt=tokens, n_predict=10, **params)
     run.submit(one)
     run.run()
     assert run.engine.check_integrity() == []
@@ -71,7 +71,7 @@ def test_what_others_hold_too_is_not_kept() -> None:
 def test_a_shifted_slot_is_not_kept() -> None:
     """Its cells are not what a fresh evaluation would make."""
     run = driver(1_000_000)
-    one = request("long", tokens=LONG["a"], n_predict=300)
+    one = request("long", prompt=LONG["a"], n_predict=300)
     run.submit(one)
     run.run()
     for name in "bc":

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from llamabox.engine.kv.radix import Found, RadixTree
+from llamabox.engine.kv.radix import Holders, RadixTree
 
 KEYS = st.lists(st.integers(-1, 2), max_size=12)
 OWNERS = st.integers(0, 4)
 
 
-def oracle(sequences: dict[int, list[int]], keys: list[int], limit: int) -> Found:
+def oracle(sequences: dict[int, list[int]], keys: list[int], limit: int) -> Holders:
     lengths = {}
     for owner, sequence in sequences.items():
         n_same = 0
@@ -24,8 +24,8 @@ def oracle(sequences: dict[int, list[int]], keys: list[int], limit: int) -> Foun
         lengths[owner] = n_same
     longest = max(lengths.values(), default=0)
     if longest == 0:
-        return Found()
-    return Found(longest, frozenset(owner for owner, length in lengths.items() if length == longest))
+        return Holders()
+    return Holders(longest, frozenset(owner for owner, length in lengths.items() if length == longest))
 
 
 class RadixMachine(RuleBasedStateMachine):
@@ -112,4 +112,4 @@ def test_an_empty_tree_is_left_by_dropping_all(sequences: list[tuple[int, list[i
 
 @pytest.mark.parametrize("limit", [0, 1, 5])
 def test_nobody_is_found_in_nothing(limit: int) -> None:
-    assert RadixTree().find([1, 2, 3], limit) == Found()
+    assert RadixTree().find([1, 2, 3], limit) == Holders()

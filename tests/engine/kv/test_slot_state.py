@@ -20,12 +20,12 @@ def test_a_restored_slot_is_gone_on_from_as_if_computed_there(unified: bool) -> 
     cache.clear(cache.slots[0])
     assert cache.restore(cache.slots[2], state)
     assert cache.check_integrity() == []
-    longer = request("second", (*state.tokens, 9, 9))
+    longer = request("second", (*state.cells.keys(), 9, 9))
     driver.submit(longer)
     driver.run()
     got = driver.transcripts["second", 0]
     assert got.started is not None
-    assert got.started.n_cached == len(state.tokens)
+    assert got.started.n_cached == len(state.cells)
     assert got.tokens == alone(longer)[0].tokens
 
 
@@ -36,11 +36,11 @@ def test_a_restored_slot_is_of_the_lora_set_that_computed_it() -> None:
     driver.run()
     cache = driver.engine.cache
     state = cache.state(cache.slots[0])
-    assert state.lora == lora
+    assert state.cells.lora == lora
     cache.clear(cache.slots[0])
     cache.restore(cache.slots[2], state)
-    for name, chosen, n_cached in (("plain", (), 0), ("same", lora, len(state.tokens))):
-        longer = request(name, (*state.tokens, 9, 9), lora=chosen)
+    for name, chosen, n_cached in (("plain", (), 0), ("same", lora, len(state.cells))):
+        longer = request(name, (*state.cells.keys(), 9, 9), lora=chosen)
         driver.submit(longer)
         driver.run()
         got = driver.transcripts[name, 0]
@@ -58,7 +58,7 @@ def test_after_a_shift_only_what_is_exact_is_gone_on_from() -> None:
     assert state.n_exact == 4
     cache.clear(cache.slots[0])
     cache.restore(cache.slots[1], state)
-    again = request("second", state.tokens[:-1])
+    again = request("second", state.cells.keys()[:-1])
     driver.submit(again)
     driver.run()
     assert driver.transcripts["second", 0].tokens == alone(again, n_ctx=32)[0].tokens
@@ -90,12 +90,12 @@ def test_a_copy_that_no_decode_carried_out_is_neither_saved_nor_does_it_overwrit
     saved = cache.state(cache.slots[1])
     assert cache.restore(cache.slots[1], good)
     cache.clear(cache.slots[0])
-    after_good = request("after good", (*good.tokens, 9))
-    after_saved = request("after saved", (*saved.tokens, 9))
+    after_good = request("after good", (*good.cells.keys(), 9))
+    after_saved = request("after saved", (*saved.cells.keys(), 9))
     for state, asked in ((good, after_good), (saved, after_saved)):
         if state is saved:
             assert cache.restore(cache.slots[0], saved)
         driver.submit(asked)
         driver.run()
         assert driver.transcripts[asked.request_id, 0].tokens == alone(asked)[0].tokens
-    assert driver.transcripts["after good", 0].started.n_cached == len(good.tokens)  # type: ignore[union-attr]
+    assert driver.transcripts["after good", 0].started.n_cached == len(good.cells)  # type: ignore[union-attr]

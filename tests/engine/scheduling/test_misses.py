@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llamabox.engine.kv.slot import Slot
-from llamabox.engine.request import GenerationParams, LoraSet, Request
+from llamabox.engine.request import GenerationParams, LoraSet, Request, Words
 from llamabox.engine.scheduling.misses import explain
 from llamabox.engine.sequence import Sequence
 
@@ -13,7 +13,7 @@ PROMPT = (1, 2, 3, 4, 5)
 
 
 def asked(tokens: tuple[int, ...] = PROMPT, **params: object) -> Sequence:
-    request = Request(request_id="r", tokens=tokens, params=GenerationParams(**params))  # type: ignore[arg-type]
+    request = Request(request_id="r", prompt=(Words(tokens),), params=GenerationParams(**params))  # type: ignore[arg-type]
     return Sequence(request, 0, seed=0, arrived=0.0)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from llamabox.engine.events import Activity, StepResult
-from llamabox.engine.request import Request
+from llamabox.engine.request import Request, Words
 from llamabox.wire.common import Shutdown
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Abort
@@ -60,7 +60,7 @@ class TasksOnly:
         self.tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
 
-@pytest.mark.parametrize("task", [Abort("r"), Request(request_id="r", tokens=(1,))], ids=["abort", "request"])
+@pytest.mark.parametrize("task", [Abort("r"), Request(request_id="r", prompt=(Words((1,)),))], ids=["abort", "request"])
 def test_what_comes_in_while_all_rest_is_heard_at_once_and_nothing_spins(task: Abort | Request) -> None:
     engine, reader = RestingEngine(), TasksOnly()
     nobody = cast(Any, None)

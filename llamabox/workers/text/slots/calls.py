@@ -143,7 +143,7 @@ class SlotCalls:
 
     def _write(self, call: Call, state: SlotState, started: float) -> dict[str, Any]:
         n_written = slot_file.write(Path(path_of(call.arguments["path"])), self._keys(), state, self._adapters)
-        return {"n_saved": len(state.tokens), "n_written": n_written, "ms": (time.perf_counter() - started) * 1e3}
+        return {"n_saved": len(state.cells), "n_written": n_written, "ms": (time.perf_counter() - started) * 1e3}
 
     def _load(self, call: Call) -> ReadState:
         path = Path(path_of(call.arguments["path"]))
@@ -152,7 +152,7 @@ class SlotCalls:
     def _restore(self, done: FileDone) -> dict[str, Any]:
         assert isinstance(done.outcome, ReadState)
         cache, state = self._engine.cache, done.outcome.state
-        n_tokens = len(state.tokens)
+        n_tokens = len(state.cells)
         if n_tokens > cache.n_ctx:
             raise InvalidRequest(
                 f"Unable to restore slot: it holds {n_tokens} tokens, more than the slot's context of {cache.n_ctx}"

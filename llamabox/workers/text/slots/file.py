@@ -21,6 +21,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from llamabox.engine.kv.history import History
 from llamabox.engine.kv.slot import SlotState
 from llamabox.engine.request import LoraSet, lora_set
 from llamabox.errors import InvalidRequest, ServerFault
@@ -42,12 +43,19 @@ def write(path: Path, keys: Keys, state: SlotState, adapters: Sequence[bytes] = 
 
     `adapters` are the digests of the LoRA adapters' files by id: the next server may number them otherwise. Raises
     InvalidRequest where the name is that of something else, ServerFault where the disk will not have it.
+
+    A state with media is refused, InvalidRequest: its cells depend on the projector as well, which the file does not
+    name, so that a server with another one would take them for its own.
     """
+    if not state.cells.is_text:
+        raise InvalidRequest(
+            "Unable to save slot: it holds images or sound, which slot files do not carry; send them again instead"
+        )
     if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
         raise InvalidRequest(f"Unable to save slot to {path.name}: it exists and is no file", field="filename")
-    loras = b"".join(SCALED.pack(adapters[adapter_id], scale) for adapter_id, scale in state.lora)
-    tokens = array("i", state.tokens).tobytes()
-    sizes = (len(state.tokens), state.n_exact, len(state.lora), len(state.native))
+    loras = b"".join(SCALED.pack(adapters[adapter_id], scale) for adapter_id, scale in state.cells.lora)
+    tokens = array("i", state.cells.key_array()).tobytes()
+    sizes = (len(state.cells), state.n_exact, len(state.cells.lora), len(state.native))
     head = HEAD.pack(MAGIC, VERSION, *sizes, keys.model, keys.settings)
     checksum = _checksum(head, loras, tokens, state.native)
     try:
@@ -97,7 +105,8 @@ def read(path: Path, keys: Callable[[], Keys], n_vocab: int, adapters: Sequence[
     if n_exact > n_tokens or any(not 0 <= token < n_vocab for token in tokens):
         raise _unable(path, "its tokens are not in the vocabulary")
     scaled = SCALED.iter_unpack(view[loras:start])
-    return SlotState(tuple(tokens), n_exact, bytes(view[middle:]), _lora_set(path, scaled, adapters)), len(content)
+    cells = History(tokens, _lora_set(path, scaled, adapters))
+    return SlotState(cells, n_exact, bytes(view[middle:])), len(content)
 
 
 def _lora_set(path: Path, scaled: Iterable[tuple[bytes, float]], adapters: Sequence[bytes]) -> LoraSet:

@@ -15,7 +15,7 @@ import pytest
 from llamabox.bindings import _ffi, backend
 from llamabox.bindings.model import Model
 from llamabox.demo import ensure_demo_model
-from llamabox.engine.request import GenerationParams, Request
+from llamabox.engine.request import GenerationParams, Request, Words
 from llamabox.errors import InvalidRequest, LlamaboxError
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.wire.signs.pulse import Pulse
@@ -48,7 +48,7 @@ class Desk:
         self.desk.close()
 
     def ask(self, request_id: str = "r", **params: Any) -> None:
-        self.desk.take(Request(request_id=request_id, tokens=(1,), params=GenerationParams(**params)))
+        self.desk.take(Request(request_id=request_id, prompt=(Words((1,)),), params=GenerationParams(**params)))
 
     def next(self) -> Outcome:
         return self.out.get(timeout=60)

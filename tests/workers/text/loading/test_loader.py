@@ -20,7 +20,7 @@ from llamabox.bindings.context import FlashAttention, Rope, RopeScaling
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.model import LoadMode, SplitMode
 from llamabox.demo import ensure_demo_model
-from llamabox.engine.request import GenerationParams, Request
+from llamabox.engine.request import GenerationParams, Request, Words
 from llamabox.errors import ContextError, ModelLoadError
 from llamabox.machine import free_memory
 from llamabox.options.commandline import compose, parse
@@ -233,10 +233,12 @@ def test_the_gap_that_prompts_may_open(load: Load) -> None:
     n_steps = {}
     for factor in ("1.1", "1000"):
         engine = load("-np", "2", "-c", "1024", "--gap-factor", factor).engine
-        engine.submit(Request(request_id="text", tokens=tuple(range(100, 120)), params=GenerationParams()))
+        engine.submit(Request(request_id="text", prompt=(Words(tuple(range(100, 120))),), params=GenerationParams()))
         for _ in range(20):
             engine.step()
-        prompt = Request(request_id="prompt", tokens=tuple(range(200, 400)), params=GenerationParams(n_predict=1))
+        prompt = Request(
+            request_id="prompt", prompt=(Words(tuple(range(200, 400))),), params=GenerationParams(n_predict=1)
+        )
         engine.submit(prompt)
         n_steps[factor] = 0
         while len(engine.running) + engine.n_waiting > 1:

@@ -8,26 +8,33 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llamabox.engine.kv.history import History
 from llamabox.engine.kv.slot import SlotState
+from llamabox.engine.request import LoraSet, Media
 from llamabox.errors import InvalidRequest, ServerFault
 from llamabox.workers.text.slots.file import read, write
 from llamabox.workers.text.slots.fingerprint import Keys
 
 KEY = Keys(bytes(range(32)), bytes(32))
-STATE = SlotState((5, 6, 7), 2, b"native state")
+STATE = SlotState(History((5, 6, 7)), 2, b"native state")
 N_VOCAB = 100
+
+
+def parts(state: SlotState) -> tuple[list[int], LoraSet, int, bytes]:
+    return state.cells.keys(), state.cells.lora, state.n_exact, bytes(state.native)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     n_written = write(tmp_path / "s", KEY, STATE)
-    assert read(tmp_path / "s", lambda: KEY, N_VOCAB) == (STATE, n_written)
+    state, n_read = read(tmp_path / "s", lambda: KEY, N_VOCAB)
+    assert (parts(state), n_read) == (parts(STATE), n_written)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_cut_and_every_changed_byte_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
-    write(tmp_path / "s", KEY, SlotState((5, 6, 7), 2, b"native state", ((0, 0.5),)), [bytes(32)])
+    write(tmp_path / "s", KEY, SlotState(History((5, 6, 7), ((0, 0.5),)), 2, b"native state"), [bytes(32)])
     content = bytearray((tmp_path / "s").read_bytes())
     if data.draw(st.booleans()):
         del content[data.draw(st.integers(0, len(content) - 1)) :]
@@ -36,6 +43,14 @@ def test_every_cut_and_every_changed_byte_is_noticed(tmp_path: Path, data: st.Da
     (tmp_path / "s").write_bytes(content)
     with pytest.raises(InvalidRequest, match="Unable to restore slot"):
         read(tmp_path / "s", lambda: KEY, N_VOCAB, [bytes(32)])
+
+
+def test_a_slot_with_media_is_not_written(tmp_path: Path) -> None:
+    cells = History((5, 6))
+    cells.add(Media(b"a picture", 4, 2))
+    with pytest.raises(InvalidRequest, match="Unable to save slot: it holds images or sound"):
+        write(tmp_path / "s", KEY, SlotState(cells, len(cells), b"native state"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_model_and_a_smaller_vocabulary_are_refused(tmp_path: Path) -> None:
@@ -50,11 +65,12 @@ def test_another_model_and_a_smaller_vocabulary_are_refused(tmp_path: Path) -> N
 
 def test_adapters_are_known_by_their_content_and_not_by_their_number(tmp_path: Path) -> None:
     a, b, c = (bytes([number]) * 32 for number in (1, 2, 3))
-    state = SlotState((5, 6, 7), 2, b"native state", ((0, 0.5), (2, -1.0)))
+    state = SlotState(History((5, 6, 7), ((0, 0.5), (2, -1.0))), 2, b"native state")
     n_written = write(tmp_path / "s", KEY, state, [a, b, c])
-    assert read(tmp_path / "s", lambda: KEY, N_VOCAB, [a, b, c]) == (state, n_written)
-    renumbered = SlotState(state.tokens, 2, b"native state", ((0, -1.0), (1, 0.5)))
-    assert read(tmp_path / "s", lambda: KEY, N_VOCAB, [c, a])[0] == renumbered
+    found, n_read = read(tmp_path / "s", lambda: KEY, N_VOCAB, [a, b, c])
+    assert (parts(found), n_read) == (parts(state), n_written)
+    renumbered = SlotState(History((5, 6, 7), ((0, -1.0), (1, 0.5))), 2, b"native state")
+    assert parts(read(tmp_path / "s", lambda: KEY, N_VOCAB, [c, a])[0]) == parts(renumbered)
     for known in ([], [a, b], [b, c]):
         with pytest.raises(InvalidRequest, match="LoRA adapter"):
             read(tmp_path / "s", lambda: KEY, N_VOCAB, known)
@@ -62,9 +78,9 @@ def test_adapters_are_known_by_their_content_and_not_by_their_number(tmp_path: P
 
 def test_an_adapter_that_is_loaded_twice_is_found_twice(tmp_path: Path) -> None:
     a = bytes([1]) * 32
-    state = SlotState((5,), 1, b"", ((0, 0.5), (1, 2.0)))
+    state = SlotState(History((5,), ((0, 0.5), (1, 2.0))), 1, b"")
     write(tmp_path / "s", KEY, state, [a, a])
-    assert read(tmp_path / "s", lambda: KEY, N_VOCAB, [a, a])[0] == state
+    assert parts(read(tmp_path / "s", lambda: KEY, N_VOCAB, [a, a])[0]) == parts(state)
     with pytest.raises(InvalidRequest, match="LoRA adapter"):
         read(tmp_path / "s", lambda: KEY, N_VOCAB, [a])
 
