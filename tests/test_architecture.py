@@ -42,8 +42,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "imaging.config": (),
     "imaging.job": ("errors",),
     "imaging.events": ("errors",),
-    "body": ("errors",),
-    "chat": ("errors", "log", "body", "quarantine"),
+    "checks": ("errors",),
+    "chat": ("errors", "log", "checks", "quarantine"),
     "wire": ("errors", "log", *VALUES),
     "clients": ("errors", "log", "background", "wire", *VALUES),
     "workers": ("errors", "log", "wire"),
@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers.image": ("errors", "log", "bindings", "imaging", "wire", "workers"),
     "workers.lending": ("errors", "log", "bindings", "lending.cache", "lending.settings", "wire", "workers"),
     "lending": ("errors", "log", "background", "caches", "wire"),
-    "server": ("errors", "log", "background", "body", "schemas", "chat", "clients", "wire", *VALUES),
+    "server": ("errors", "log", "background", "checks", "schemas", "chat", "clients", "wire", *VALUES),
     "options": ("errors", "log", "machine", "schemas", "lending", "server.config", "wire", "clients.crowd", *VALUES),
 }
 

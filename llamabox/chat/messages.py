@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llamabox.checks import describe, flag, mapping, present, string, wrong
 from llamabox.errors import InvalidRequest
 
 RESERVED = frozenset(
@@ -57,11 +58,12 @@ class Conversation:
 
 def parse_messages(body: Mapping[str, Any]) -> Conversation:
     """The conversation in a request body. Raises InvalidRequest naming the field; a JSON null counts as absent."""
+    body = present(body)
     raw = body.get("messages")
     if raw is None:
         raise InvalidRequest('"messages" must be provided', field="messages")
     if not isinstance(raw, list):
-        raise _wrong("messages", "an array of messages", raw)
+        raise wrong("messages", f"must be an array of messages, not {describe(raw)}")
     if not raw:
         raise InvalidRequest('"messages" must not be empty', field="messages")
     messages = [_message(value, f"messages[{i}]") for i, value in enumerate(raw)]
@@ -85,28 +87,9 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
     )
 
 
-def _wrong(name: str, wanted: str, value: object) -> InvalidRequest:
-    kinds = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "an array",
-        dict: "an object",
-    }
-    return InvalidRequest(f"Field '{name}': expected {wanted}, got {kinds.get(type(value), 'null')}", field=name)
-
-
-def _flag(body: Mapping[str, Any], name: str) -> bool | None:
-    value = body.get(name)
-    if value is None or isinstance(value, bool):
-        return value
-    raise _wrong(name, "a boolean", value)
-
-
 def _continuation(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> tuple[bool, bool]:
     """(add_generation_prompt, whether the last message is to be continued)."""
-    add, asked = _flag(body, "add_generation_prompt"), _flag(body, "continue_final_message")
+    add, asked = flag(body, "add_generation_prompt", None), flag(body, "continue_final_message", None)
     if add and asked:
         raise InvalidRequest(
             "Cannot set both add_generation_prompt and continue_final_message to true.", field="continue_final_message"
@@ -138,12 +121,12 @@ def _start_of_answer(content: object) -> str:
 
 def _message(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _wrong(where, "an object with role and content", value)
+        raise wrong(where, f"must be an object with role and content, not {describe(value)}")
     role = value.get("role")
     if role is None:
         raise InvalidRequest(f'"{where}.role" must be provided', field=f"{where}.role")
     if not isinstance(role, str) or not role:
-        raise _wrong(f"{where}.role", "a role such as user, assistant or system", role)
+        raise wrong(f"{where}.role", f"must be a role such as user, assistant or system, not {describe(role)}")
     calls = _tool_calls(value, where)
     content, refusal = value.get("content"), value.get("refusal")
     if role == "assistant" and not content and isinstance(refusal, str):
@@ -160,9 +143,7 @@ def _message(value: object, where: str) -> dict[str, Any]:
         text = value.get(name)
         if text is None:
             continue
-        if not isinstance(text, str):
-            raise _wrong(f"{where}.{name}", "a string", text)
-        message[name] = text
+        message[name] = string(f"{where}.{name}", text)
     thoughts = [value[name] for name in THOUGHT_NAMES if isinstance(value.get(name), str)]
     if thoughts and "reasoning_content" not in message:
         message["reasoning_content"] = thoughts[0]
@@ -173,7 +154,7 @@ def _content(value: object, where: str) -> str | list[dict[str, str]] | None:
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
-        raise InvalidRequest(f"Field '{where}': Expected 'content' to be a string or an array", field=where)
+        raise wrong(where, f"must be a string or an array of parts, not {describe(value)}")
     return [_part(part, f"{where}[{i}]") for i, part in enumerate(value)]
 
 
@@ -181,21 +162,14 @@ def _part(value: object, where: str) -> dict[str, str]:
     if isinstance(value, str):
         return {"type": "text", "text": value}
     if not isinstance(value, dict):
-        raise _wrong(where, "an object with type and text", value)
+        raise wrong(where, f"must be an object with type and text, not {describe(value)}")
     kind = value.get("type")
     if isinstance(kind, str) and kind in MEDIA_PARTS:
-        raise InvalidRequest(
-            f"Field '{where}': {MEDIA_PARTS[kind]} input is not supported: no multimodal projector is loaded",
-            field=where,
-        )
+        raise wrong(where, f"{MEDIA_PARTS[kind]} input is not supported: no multimodal projector is loaded")
     if kind not in TEXT_PARTS:
-        raise InvalidRequest(
-            f"Field '{where}.type': unsupported content[].type: expected \"text\"", field=f"{where}.type"
-        )
+        raise wrong(f"{where}.type", 'unsupported content[].type: expected "text"')
     text = value.get("refusal" if kind == "refusal" else "text")
-    if not isinstance(text, str):
-        raise _wrong(f"{where}.text", "a string", text)
-    return {"type": "text", "text": text}
+    return {"type": "text", "text": string(f"{where}.text", text)}
 
 
 def _tool_calls(message: dict[str, Any], where: str) -> list[dict[str, Any]]:
@@ -204,24 +178,20 @@ def _tool_calls(message: dict[str, Any], where: str) -> list[dict[str, Any]]:
         old = message.get("function_call")  # as it was before there were several
         return [] if old is None else [_tool_call({"function": old}, f"{where}.function_call")]
     if not isinstance(value, list):
-        raise _wrong(f"{where}.tool_calls", "an array", value)
+        raise wrong(f"{where}.tool_calls", f"must be an array, not {describe(value)}")
     return [_tool_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(value)]
 
 
 def _tool_call(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _wrong(where, "an object with function", value)
+        raise wrong(where, f"must be an object with function, not {describe(value)}")
     function = value.get("function")
     if not isinstance(function, dict):
-        raise _wrong(f"{where}.function", "an object with name and arguments", function)
-    name = function.get("name")
-    if not isinstance(name, str):
-        raise _wrong(f"{where}.function.name", "a string", name)
-    call_id = value.get("id")
-    if call_id is not None and not isinstance(call_id, str):
-        raise _wrong(f"{where}.id", "a string", call_id)
+        raise wrong(f"{where}.function", f"must be an object with name and arguments, not {describe(function)}")
+    name = string(f"{where}.function.name", function.get("name"))
+    call_id = string(f"{where}.id", "" if value.get("id") is None else value["id"])
     arguments = _arguments(function.get("arguments"))
-    return {"type": "function", "id": call_id or "", "function": {"name": name, "arguments": arguments}}
+    return {"type": "function", "id": call_id, "function": {"name": name, "arguments": arguments}}
 
 
 def _arguments(value: object) -> object:
@@ -236,31 +206,25 @@ def _tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        raise _wrong("tools", "an array", value)
+        raise wrong("tools", f"must be an array, not {describe(value)}")
     for i, tool in enumerate(value):
         if not isinstance(tool, dict):
-            raise _wrong(f"tools[{i}]", "an object with type and function", tool)
+            raise wrong(f"tools[{i}]", f"must be an object with type and function, not {describe(tool)}")
         function = tool.get("function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise _wrong(f"tools[{i}].function", "an object with a name", function)
+            raise wrong(f"tools[{i}].function", 'must be an object with "name", a string')
     return tuple(value) or None
 
 
 def _tool_choice(body: Mapping[str, Any]) -> str | dict[str, Any]:
-    value = body.get("tool_choice")
-    if value is None:
-        return "auto"
+    value = body.get("tool_choice", "auto")
     if value in ("auto", "none", "required") or isinstance(value, dict):
         return value  # type: ignore[no-any-return]
-    raise InvalidRequest("Field 'tool_choice': expected auto, none, required or an object", field="tool_choice")
+    raise wrong("tool_choice", f"must be auto, none, required or an object, not {describe(value)}")
 
 
 def _template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:
-    value = body.get("chat_template_kwargs")
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise _wrong("chat_template_kwargs", "an object", value)
+    value = mapping("chat_template_kwargs", body.get("chat_template_kwargs", {}))
     taken = sorted(RESERVED.intersection(value))
     if taken:
         raise InvalidRequest(

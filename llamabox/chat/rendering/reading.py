@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llamabox.body import parse_body
 from llamabox.chat.messages import Conversation, parse_messages
 from llamabox.chat.rendering.capabilities import Capabilities
+from llamabox.checks import parse_body
 
 IN_THE_PROMPT = ("messages", "tools", "chat_template_kwargs")
 """Fields that are done with once there is a prompt."""

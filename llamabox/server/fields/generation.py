@@ -8,15 +8,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from llamabox.body import present
+from llamabox import checks
+from llamabox.checks import INT32_MAX, first_present, present, wrong
 from llamabox.engine.request import FILL_CONTEXT, GenerationParams, SamplingParams
 from llamabox.server.config import ServerConfig
-from llamabox.server.fields import numbers, unsupported
+from llamabox.server.fields import unsupported
 from llamabox.server.fields.grammar import Form, parse_grammar
 from llamabox.server.fields.logit_bias import BiasEntry, parse_logit_bias
 from llamabox.server.fields.logprobs import chat_n_top, completion_n_top, native_n_top
 from llamabox.server.fields.lora import parse_lora
-from llamabox.server.fields.numbers import INT32_MAX, wrong
 from llamabox.server.fields.sampling import parse_sampling
 from llamabox.server.seams import Model
 from llamabox.wire.text_config import ModelInfo
@@ -74,24 +74,24 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         unsupported.refuse_tools(body)
     elif dialect is Dialect.CHAT:
         unsupported.refuse(body, unsupported.CHAT)
-    stream = _flag(body, "stream")
+    stream = checks.flag(body, "stream", False)
     n_top = N_TOP[dialect](body, info.n_vocab)
     form = parse_grammar(body, config.defaults)
     return Options(
         params=replace(
             _parse_params(body, config, info, dialect, form),
             n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
-            post_sampling_probs=_flag(body, "post_sampling_probs"),
-            return_progress=_flag(body, "return_progress") and stream,
+            post_sampling_probs=checks.flag(body, "post_sampling_probs", False),
+            return_progress=checks.flag(body, "return_progress", False) and stream,
         ),
         logit_bias=parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else [],
         model=parse_model(body, config, info),
         stream=stream,
         include_usage=_parse_include_usage(body),
         ping_interval=parse_ping(body, config),
-        timings_per_token=_flag(body, "timings_per_token"),
-        return_tokens=_flag(body, "return_tokens"),
-        verbose=_flag(body, "verbose"),
+        timings_per_token=checks.flag(body, "timings_per_token", False),
+        return_tokens=checks.flag(body, "return_tokens", False),
+        verbose=checks.flag(body, "verbose", False),
         response_fields=_parse_response_fields(body) if dialect is Dialect.NATIVE else [],
         n_top=n_top,
         warning=form.warning,
@@ -118,16 +118,16 @@ def _parse_params(
         defaults,
         n=_parse_n(body, info),
         n_predict=_parse_n_predict(body, config),
-        n_keep=_whole(body, "n_keep", -1, INT32_MAX, defaults.n_keep),
-        n_discard=_whole(body, "n_discard", 0, INT32_MAX, defaults.n_discard),
+        n_keep=checks.whole(body, "n_keep", -1, INT32_MAX, defaults.n_keep),
+        n_discard=checks.whole(body, "n_discard", 0, INT32_MAX, defaults.n_discard),
         stop=_parse_stop(body, defaults.stop),
-        n_indent=_whole(body, "n_indent", 0, INT32_MAX, defaults.n_indent),
-        t_max_predict_ms=_whole(body, "t_max_predict_ms", -INT32_MAX - 1, INT32_MAX, defaults.t_max_predict_ms),
-        cache_prompt=_flag(body, "cache_prompt", defaults.cache_prompt),
+        n_indent=checks.whole(body, "n_indent", 0, INT32_MAX, defaults.n_indent),
+        t_max_predict_ms=checks.whole(body, "t_max_predict_ms", -INT32_MAX - 1, INT32_MAX, defaults.t_max_predict_ms),
+        cache_prompt=checks.flag(body, "cache_prompt", defaults.cache_prompt),
         grammar=form.grammar,
         json_schema=form.json_schema,
-        n_cache_reuse=_whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),
-        id_slot=_whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
+        n_cache_reuse=checks.whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),
+        id_slot=checks.whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
         lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else defaults.lora,
         sampling=parse_sampling(body, sampling, info.n_ctx),
     )
@@ -145,15 +145,14 @@ def _openai_defaults(config: ServerConfig) -> SamplingParams:
 
 def _parse_n(body: dict[str, Any], info: ModelInfo) -> int:
     field = "n_cmpl" if "n_cmpl" in body else "n"
-    return _whole(body, field, 1, info.n_slots, 1)
+    return checks.whole(body, field, 1, info.n_slots, 1)
 
 
 def _parse_n_predict(body: dict[str, Any], config: ServerConfig) -> int:
     n_predict = config.defaults.n_predict
-    for field in N_PREDICT_NAMES:
-        if field in body:
-            n_predict = numbers.integer(field, body[field], -1, INT32_MAX)
-            break
+    field = first_present(body, N_PREDICT_NAMES)
+    if field is not None:
+        n_predict = checks.integer(field, body[field], -1, INT32_MAX)
     if n_predict == -1 and config.n_predict == FILL_CONTEXT:
         return FILL_CONTEXT  # a request can ask for no limit, but not for a shift that the command line rules out
     if config.n_predict > 0:
@@ -163,7 +162,7 @@ def _parse_n_predict(body: dict[str, Any], config: ServerConfig) -> int:
 
 def _parse_stop(body: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ...]:
     value = body.get("stop", [])
-    words = numbers.strings(
+    words = checks.strings(
         "stop", [value] if isinstance(value, str) else value, max_count=MAX_STOPS, max_length=MAX_STOP_LENGTH
     )
     if (n_characters := sum(map(len, words))) > MAX_STOPS_LENGTH:
@@ -175,7 +174,7 @@ def parse_model(body: dict[str, Any], config: ServerConfig, info: Model) -> str:
     """The name to be shown in the reply: the request's, else the server's own (docs/api.md, Model names)."""
     if not body.get("model"):
         return model_name(config, info)
-    name = numbers.string("model", body["model"])
+    name = checks.string("model", body["model"])
     if len(name) > MAX_MODEL_NAME:
         raise wrong("model", f"must have at most {MAX_MODEL_NAME} characters")
     return name
@@ -184,33 +183,22 @@ def parse_model(body: dict[str, Any], config: ServerConfig, info: Model) -> str:
 def _parse_include_usage(body: dict[str, Any]) -> bool | None:
     if "stream_options" not in body:
         return None
-    options = body["stream_options"]
-    if not isinstance(options, dict):
-        raise wrong("stream_options", f"must be an object, not {numbers.describe(options)}")
-    options = present(options)
-    if "include_obfuscation" in options and numbers.boolean(
+    options = present(checks.mapping("stream_options", body["stream_options"]))
+    if "include_obfuscation" in options and checks.boolean(
         "stream_options.include_obfuscation", options["include_obfuscation"]
     ):
         raise wrong("stream_options.include_obfuscation", "true is not supported by this server; leave it out")
-    return _flag(options, "include_usage")
+    return checks.flag(options, "include_usage", False)
 
 
 def parse_ping(body: dict[str, Any], config: ServerConfig) -> float:
     """Seconds of silence after which a stream gets a comment; 0: never."""
     if "sse_ping_interval" not in body:
         return config.ping_interval
-    return float(max(0, numbers.integer("sse_ping_interval", body["sse_ping_interval"], -1, INT32_MAX)))
+    return float(max(0, checks.integer("sse_ping_interval", body["sse_ping_interval"], -1, INT32_MAX)))
 
 
 def _parse_response_fields(body: dict[str, Any]) -> list[ResponseField]:
     fields = body.get("response_fields", [])
-    fields = numbers.strings("response_fields", fields, max_count=MAX_RESPONSE_FIELDS, max_length=256)
+    fields = checks.strings("response_fields", fields, max_count=MAX_RESPONSE_FIELDS, max_length=256)
     return [(field, tuple(field.split("/"))) for field in fields]
-
-
-def _flag(body: dict[str, Any], field: str, default: bool = False) -> bool:
-    return numbers.boolean(field, body[field]) if field in body else default
-
-
-def _whole(body: dict[str, Any], field: str, low: int, high: int, default: int) -> int:
-    return numbers.integer(field, body[field], low, high) if field in body else default

@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
+from llamabox import checks
+from llamabox.checks import describe, mapping, wrong
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import InvalidRequest
 from llamabox.schemas.relax import relax
-from llamabox.server.fields import numbers
-from llamabox.server.fields.numbers import describe, wrong
 
 MAX_TEXT = 256 << 10
 """Characters of a grammar and of a schema: some tenfold of the largest ones that people write."""
@@ -57,7 +57,7 @@ def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> Form:
         if schema is not None:
             raise wrong("json_schema", "cannot stand beside a response_format that asks for JSON; leave out one")
         schema = _schema("json_schema", body["json_schema"])
-    grammar = numbers.string("grammar", body["grammar"]) if "grammar" in body else None
+    grammar = checks.string("grammar", body["grammar"]) if "grammar" in body else None
     if grammar and schema is not None:
         raise wrong("grammar", "cannot stand beside a JSON schema or response_format; leave out one")
     if grammar and len(grammar) > MAX_TEXT:
@@ -69,9 +69,7 @@ def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> Form:
 
 def _from_response_format(value: Any) -> Form | None:
     """None for type text."""
-    if not isinstance(value, dict):
-        raise wrong("response_format", f"must be an object, not {describe(value)}")
-    match value.get("type"):
+    match mapping("response_format", value).get("type"):
         case "text":
             return None
         case "json_object":
@@ -90,8 +88,7 @@ def _named_schema(value: dict[str, Any]) -> Form:
     named = value.get("json_schema")
     if named is None and value.get("schema") is not None:
         return _schema("response_format.schema", value["schema"])
-    if not isinstance(named, dict):
-        raise wrong("response_format.json_schema", f"must be an object, not {describe(named)}")
+    named = mapping("response_format.json_schema", named)
     if named.get("schema") is None:
         raise wrong("response_format.json_schema.schema", "is required: an object with the JSON schema")
     strict = named.get("strict")
@@ -102,10 +99,8 @@ def _named_schema(value: dict[str, Any]) -> Form:
 
 def _schema(field: str, value: Any, *, strict: bool = False) -> Form:
     """With `strict`, a schema that cannot be kept to the letter is refused."""
-    if not isinstance(value, dict):
-        raise wrong(field, f"must be an object, not {describe(value)}")
     try:
-        text = orjson.dumps(value).decode()
+        text = orjson.dumps(mapping(field, value)).decode()
     except TypeError as error:  # its own limit of depth
         raise wrong(field, "it is nested too deep") from error
     if len(text) > MAX_TEXT:

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from llamabox import checks
+from llamabox.checks import wrong
 from llamabox.engine.request import GenerationParams
-from llamabox.server.fields import numbers
-from llamabox.server.fields.numbers import wrong
+from llamabox.server.fields.prompt import check_token
 from llamabox.server.seams import TextService
 
 FIELD = "logit_bias"
@@ -33,7 +34,7 @@ def parse_logit_bias(value: Any, n_vocab: int) -> list[BiasEntry]:
             raise wrong(FIELD, "each entry must be a pair [token id or text, number or false]")
         pairs = ((entry[0], entry[1]) for entry in value)
     else:
-        raise wrong(FIELD, f"must be an array of pairs or an object, not {numbers.describe(value)}")
+        raise wrong(FIELD, f"must be an array of pairs or an object, not {checks.describe(value)}")
     if len(value) > MAX_ENTRIES:
         raise wrong(FIELD, f"must have at most {MAX_ENTRIES} entries, not {len(value)}")
     return [(_token(token, n_vocab), _bias(bias)) for token, bias in pairs]
@@ -75,13 +76,12 @@ def _token(token: Any, n_vocab: int) -> int | str:
             raise wrong(FIELD, f"a text must have 1 to {MAX_TEXT} characters")
         return token
     if isinstance(token, bool) or not isinstance(token, int):
-        raise wrong(FIELD, f"a token must be an id or a text, not {numbers.describe(token)}")
-    if not 0 <= token < n_vocab:
-        raise wrong(FIELD, f"token {token} is not in the vocabulary; ids go from 0 to {n_vocab - 1}")
+        raise wrong(FIELD, f"a token must be an id or a text, not {checks.describe(token)}")
+    check_token(FIELD, token, n_vocab)
     return token
 
 
 def _bias(bias: Any) -> float:
     if bias is False:
         return -math.inf
-    return numbers.number(FIELD, bias, -LARGEST_BIAS, LARGEST_BIAS)
+    return checks.number(FIELD, bias, -LARGEST_BIAS, LARGEST_BIAS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llamabox.server.fields import numbers
-from llamabox.server.fields.numbers import INT32_MAX, wrong
+from llamabox import checks
+from llamabox.checks import INT32_MAX, wrong
 
 MAX_PROBS = 256
 """Likeliest tokens that a request may see at each place. Each costs the engine's thread and the event loop about a
@@ -22,7 +22,7 @@ def native_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
     field = "n_probs" if "n_probs" in body else "logprobs"
     if body.get(field, False) is False:
         return None
-    return min(numbers.integer(field, body[field], 0, MAX_PROBS), n_vocab) or None
+    return min(checks.integer(field, body[field], 0, MAX_PROBS), n_vocab) or None
 
 
 def completion_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
@@ -30,22 +30,22 @@ def completion_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
     _refuse_top_logprobs(body)
     if body.get("logprobs", False) is False:
         return _n_probs(body, n_vocab)
-    return min(numbers.integer("logprobs", body["logprobs"], 0, INT32_MAX), MAX_COMPLETION, n_vocab)
+    return min(checks.integer("logprobs", body["logprobs"], 0, INT32_MAX), MAX_COMPLETION, n_vocab)
 
 
 def chat_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
     """`logprobs: true`, with as many as `top_logprobs` says; or `n_probs`."""
-    if "logprobs" in body and numbers.boolean("logprobs", body["logprobs"]):
-        return min(numbers.integer("top_logprobs", body.get("top_logprobs", 1), 0, MAX_CHAT), n_vocab)
-    if "top_logprobs" in body and numbers.integer("top_logprobs", body["top_logprobs"], 0, MAX_CHAT):
+    if checks.flag(body, "logprobs", False):
+        return min(checks.whole(body, "top_logprobs", 0, MAX_CHAT, 1), n_vocab)
+    if checks.whole(body, "top_logprobs", 0, MAX_CHAT, 0):
         raise wrong("top_logprobs", 'needs "logprobs": true beside it')
     return _n_probs(body, n_vocab)
 
 
 def _n_probs(body: dict[str, Any], n_vocab: int) -> int | None:
-    return min(numbers.integer("n_probs", body.get("n_probs", 0), 0, MAX_PROBS), n_vocab) or None
+    return min(checks.whole(body, "n_probs", 0, MAX_PROBS, 0), n_vocab) or None
 
 
 def _refuse_top_logprobs(body: dict[str, Any]) -> None:
-    if "top_logprobs" in body and numbers.integer("top_logprobs", body["top_logprobs"], 0, INT32_MAX):
+    if checks.whole(body, "top_logprobs", 0, INT32_MAX, 0):
         raise wrong("top_logprobs", "is not supported on this route; n_probs says how many")

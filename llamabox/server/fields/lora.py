@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from llamabox import checks
+from llamabox.checks import describe, wrong
 from llamabox.engine.request import LoraSet, lora_set
-from llamabox.server.fields import numbers
-from llamabox.server.fields.numbers import describe, wrong
 
 LARGEST_SCALE = 100.0
 """What a client may ask for. Far beyond sense, and far below where an adapter turns its cells into infinities."""
@@ -23,7 +23,7 @@ def parse_lora(field: str, value: Any, n_adapters: int) -> LoraSet:
         adapter_id = _adapter_id(f"{field}[{i}].id", entry.get("id"), n_adapters)
         if adapter_id in scales:
             raise wrong(f"{field}[{i}].id", f"adapter {adapter_id} is named twice")
-        scales[adapter_id] = numbers.number(f"{field}[{i}].scale", entry.get("scale"), -LARGEST_SCALE, LARGEST_SCALE)
+        scales[adapter_id] = checks.number(f"{field}[{i}].scale", entry.get("scale"), -LARGEST_SCALE, LARGEST_SCALE)
     return lora_set(scales)
 
 

@@ -11,9 +11,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from llamabox.engine.request import SAMPLER_LETTERS, SAMPLER_NAMES, SamplingParams
-from llamabox.server.fields import numbers
-from llamabox.server.fields.numbers import INT32_MAX, wrong
+from llamabox import checks
+from llamabox.checks import INT32_MAX, wrong
+from llamabox.engine.request import (
+    HIGHEST_SEED,
+    LOWEST_SEED,
+    SAMPLER_LETTERS,
+    SAMPLER_NAMES,
+    SamplingParams,
+    fold_seed,
+)
 
 LARGE = 1e6
 """Beyond this a strength means nothing any more, and products with logits leave float32."""
@@ -34,32 +41,37 @@ class Rule:
     check: Callable[[str, Any], Any]
 
 
+def parse_seed(field: str, value: Any) -> int:
+    """Any whole number of 64 bits, with a sign or without, folded into 32; RANDOM_SEED draws one."""
+    return fold_seed(checks.integer(field, value, LOWEST_SEED, HIGHEST_SEED))
+
+
 def _between(low: float, high: float) -> Callable[[str, Any], float]:
-    return partial(numbers.number, low=low, high=high)
+    return partial(checks.number, low=low, high=high)
 
 
 def _clamp(low: float, high: float) -> Callable[[str, Any], float]:
-    return partial(numbers.clamped, low=low, high=high)
+    return partial(checks.clamped, low=low, high=high)
 
 
 def _whole(low: int, high: int = INT32_MAX) -> Callable[[str, Any], int]:
-    return partial(numbers.integer, low=low, high=high)
+    return partial(checks.integer, low=low, high=high)
 
 
 def _clamp_whole(low: int, high: int) -> Callable[[str, Any], int]:
     def check(field: str, value: Any) -> int:
-        return min(max(numbers.integer(field, value, -INT32_MAX - 1, INT32_MAX), low), high)
+        return min(max(checks.integer(field, value, -INT32_MAX - 1, INT32_MAX), low), high)
 
     return check
 
 
 def _temperature(field: str, value: Any) -> float:
-    checked = numbers.clamped(field, value, 0.0, numbers.FLOAT32_MAX)
+    checked = checks.clamped(field, value, 0.0, checks.FLOAT32_MAX)
     return checked if checked >= SMALLEST_TEMPERATURE else 0.0
 
 
 def _breakers(field: str, value: Any) -> tuple[str, ...]:
-    breakers = numbers.strings(field, value, max_count=MAX_BREAKERS, max_length=MAX_BREAKER_LENGTH)
+    breakers = checks.strings(field, value, max_count=MAX_BREAKERS, max_length=MAX_BREAKER_LENGTH)
     if not breakers:
         raise wrong(field, "must be a non-empty array of strings")
     return tuple(breakers)
@@ -70,14 +82,14 @@ def _samplers(field: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         known, names = SAMPLER_LETTERS, list(value)
     else:
-        known, names = SAMPLER_NAMES, numbers.strings(field, value, max_count=MAX_SAMPLERS, max_length=64)
+        known, names = SAMPLER_NAMES, checks.strings(field, value, max_count=MAX_SAMPLERS, max_length=64)
     if len(names) > MAX_SAMPLERS:
         raise wrong(field, f"must have at most {MAX_SAMPLERS} entries, not {len(names)}")
     return tuple(known[name] for name in names if name in known)
 
 
 RULES = (
-    Rule("seed", numbers.seed),
+    Rule("seed", parse_seed),
     Rule("temperature", _temperature),
     Rule("dynatemp_range", _between(0.0, LARGE)),
     Rule("dynatemp_exponent", _between(0.0, LARGE)),
@@ -92,7 +104,7 @@ RULES = (
     Rule("repeat_penalty", _between(1 / LARGE, LARGE)),
     Rule("frequency_penalty", _between(-LARGE, LARGE)),
     Rule("presence_penalty", _between(-LARGE, LARGE)),
-    Rule("penalize_nl", numbers.boolean),
+    Rule("penalize_nl", checks.boolean),
     Rule("dry_multiplier", _between(0.0, LARGE)),
     Rule("dry_base", _between(-LARGE, LARGE)),
     Rule("dry_allowed_length", _whole(0)),
@@ -105,7 +117,7 @@ RULES = (
     Rule("adaptive_decay", _between(0.0, 0.99)),
     Rule("min_keep", _whole(0)),
     Rule("samplers", _samplers),
-    Rule("ignore_eos", numbers.boolean),
+    Rule("ignore_eos", checks.boolean),
 )
 
 

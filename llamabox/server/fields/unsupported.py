@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llamabox.server.fields.numbers import describe, wrong
+from llamabox.checks import describe, wrong
 
 Neutral = Callable[[Any], bool]
 

@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar
 
 from starlette.responses import Response
 
+from llamabox.checks import wrong
 from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
-from llamabox.errors import InvalidRequest
 from llamabox.server.fields.generation import Options
 from llamabox.server.fields.prompt import Prompt
 from llamabox.server.fields.token_rate import asked_rate
@@ -127,10 +127,7 @@ class Reply:
         """InvalidRequest: log-probabilities add up to gigabytes before the first byte of a plain reply goes out."""
         self._n_likely += sum(len(one.top) for one in event.probs or ())
         if self._n_likely > MAX_LIKELY:
-            raise InvalidRequest(
-                f"Field 'n_probs': over {MAX_LIKELY} log-probabilities came together; ask for fewer or stream them",
-                field="n_probs",
-            )
+            raise wrong("n_probs", f"over {MAX_LIKELY} log-probabilities came together; ask for fewer or stream them")
 
     def _choice(self, position: int, event: Progress | Started | Delta | Finished) -> Choice:
         return self.choices[position * self._options.params.n + event.index]

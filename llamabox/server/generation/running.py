@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
 
+from llamabox.checks import wrong
 from llamabox.engine.events import Event
 from llamabox.errors import LlamaboxError
 from llamabox.server.fields.generation import Options
-from llamabox.server.fields.numbers import wrong
 from llamabox.server.fields.prompt import Prompt
 from llamabox.server.seams import Generation, TextService
 from llamabox.server.services import TextServices

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from llamabox.body import parse_body
 from llamabox.chat.template import Told
+from llamabox.checks import parse_body
 from llamabox.errors import LlamaboxError, ServerFault
 from llamabox.server.http.beside import beside
 from llamabox.server.http.disconnect import ClientGone, impatient, run_while_connected

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from llamabox.body import present
+from llamabox.checks import present
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import InvalidRequest
 from llamabox.server.config import ServerConfig

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.body import present
+from llamabox.checks import present
 from llamabox.engine.request import RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest
 from llamabox.server.config import ServerConfig

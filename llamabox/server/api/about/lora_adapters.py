@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llamabox.body import parse_body
+from llamabox.checks import parse_body
 from llamabox.errors import NotSupported
 from llamabox.server.fields.lora import parse_lora
 from llamabox.server.http.endpoint import serve_body

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llamabox.checks import wrong
 from llamabox.errors import InvalidRequest, NotSupported
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonResponse
@@ -48,7 +49,7 @@ async def slot_action(exchange: Exchange) -> Response:
 def slot_path(folder: Path, filename: object) -> Path:
     """The file in `folder`; InvalidRequest for a name that is none or that leads out of the folder."""
     if not isinstance(filename, str):
-        raise InvalidRequest("Field 'filename': must be provided as a string", field="filename")
+        raise wrong("filename", "must be provided as a string")
     if not is_filename(filename):
         raise InvalidRequest("Invalid filename: a plain name without separators is needed", field="filename")
     path = folder / filename

@@ -7,10 +7,10 @@ from typing import Any
 
 from starlette.responses import Response
 
+from llamabox import checks
+from llamabox.checks import wrong
 from llamabox.errors import BodyTooLarge
-from llamabox.server.fields import numbers
-from llamabox.server.fields.numbers import wrong
-from llamabox.server.fields.prompt import Prompt, check_tokens
+from llamabox.server.fields.prompt import Prompt, check_token, check_tokens
 from llamabox.server.http.beside import beside, n_values
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonArray, JsonResponse, dumps
@@ -28,11 +28,11 @@ PIECES = 4096
 async def tokenize(exchange: Exchange) -> Response:
     """`{"tokens": [ids]}`, or ids with their pieces."""
     body, client = exchange.body, exchange.services.client
-    options = {"add_special": False, "parse_special": True, "with_pieces": False}
-    for field in options:
-        if field in body:
-            options[field] = numbers.boolean(field, body[field])
-    with_pieces = options.pop("with_pieces")
+    options = {
+        "add_special": checks.flag(body, "add_special", False),
+        "parse_special": checks.flag(body, "parse_special", True),
+    }
+    with_pieces = checks.flag(body, "with_pieces", False)
     content = await beside(n_values(body.get("content")), _parse_content, body, exchange.info.n_vocab)
     reply = await client.call("tokenize", content=content, **options)
     if not with_pieces:
@@ -61,18 +61,16 @@ def _parse_tokens(body: dict[str, Any], n_vocab: int) -> list[int]:
         raise wrong("tokens", "must be provided as an array of token ids")
     _check_count("tokens", tokens)
     for token in tokens:
-        check_tokens("tokens", token, n_vocab)
+        check_token("tokens", token, n_vocab)
     return tokens
 
 
 def _parse_content(body: dict[str, Any], n_vocab: int) -> Prompt:
     if "content" not in body:
         raise wrong("content", "must be provided: a string, or an array of strings and token ids")
-    content = body["content"] if isinstance(body["content"], list) else [numbers.string("content", body["content"])]
+    content = body["content"] if isinstance(body["content"], list) else [checks.string("content", body["content"])]
     _check_count("content", content)
-    for item in content:
-        if not isinstance(item, str):
-            check_tokens("content", item, n_vocab)
+    check_tokens("content", content, n_vocab)
     if sum(len(item.encode()) for item in content if isinstance(item, str)) > MAX_TEXT:
         raise BodyTooLarge(f"Field 'content': at most {MAX_TEXT} bytes of text can be tokenised at once")
     return content

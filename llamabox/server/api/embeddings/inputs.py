@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from llamabox.checks import describe, first_present, wrong
 from llamabox.errors import ContextExceeded, InvalidRequest
-from llamabox.server.fields import numbers
-from llamabox.server.fields.numbers import describe
-from llamabox.server.fields.prompt import Prompt, check_tokens
+from llamabox.server.fields.prompt import Prompt, check_tokens, is_one, least_tokens, prompt_string
 from llamabox.server.http.beside import n_values
 from llamabox.wire.text_config import ModelInfo
 
@@ -19,7 +18,7 @@ MAX_INPUTS = 65_536
 
 def parse_inputs(body: dict[str, Any], info: ModelInfo) -> list[Prompt]:
     """All inputs, at least one. Raises InvalidRequest or ContextExceeded, which name the field and the input."""
-    name = next((name for name in NAMES if name in body), None)
+    name = first_present(body, NAMES)
     if name is None:
         raise InvalidRequest('"input" must be provided', field="input")
     value = body[name]
@@ -41,17 +40,6 @@ def n_inputs(body: dict[str, Any]) -> int:
     return max(n_values(body.get(name)) for name in NAMES)
 
 
-def is_one(value: list[Any]) -> bool:
-    """Whether a list is one input: numbers, or numbers and texts. Texts alone are an input each."""
-    kinds = {type(item) for item in value}
-    return bool(kinds) and kinds <= {str, int, float, bool} and kinds != {str}
-
-
-def wrong(field: str, what: str) -> InvalidRequest:
-    """`field` may name an input in it, as input[3]."""
-    return numbers.wrong(field, what)
-
-
 def _parse(field: str, value: Any) -> Prompt:
     if isinstance(value, str):
         return [value]
@@ -66,9 +54,7 @@ def _parse(field: str, value: Any) -> Prompt:
 
 def _check(field: str, index: int, prompt: Prompt, info: ModelInfo) -> None:
     """What can be told before anybody tokenises; the size first, for it bounds the rest."""
-    n_ids = sum(not isinstance(item, str) for item in prompt)
-    n_bytes = sum(len(item.encode("utf-8", "replace")) for item in prompt if isinstance(item, str))
-    n_least = n_ids + -(-n_bytes // info.longest_piece)
+    n_least = least_tokens(prompt, info)
     if n_least > info.n_ctx:
         raise ContextExceeded(
             f"Field 'input': input {index} is too large to process: "
@@ -76,17 +62,14 @@ def _check(field: str, index: int, prompt: Prompt, info: ModelInfo) -> None:
             n_prompt_tokens=n_least,
             n_ctx=info.n_ctx,
         )
-    for item in prompt:
-        if not isinstance(item, str):
-            check_tokens(field, item, info.n_vocab)
+    check_tokens(field, prompt, info.n_vocab)
 
 
 def _from_object(field: str, value: dict[str, Any]) -> str:
     """`{"prompt_string": text}`, or `{"content": [parts]}` with parts of type text."""
-    if value.get("multimodal_data"):
-        raise wrong(field, "multimodal_data needs a projector, which this server does not support")
-    if isinstance(value.get("prompt_string"), str):
-        return str(value["prompt_string"])
+    text = prompt_string(field, value)
+    if text is not None:
+        return text
     parts = value.get("content")
     if not isinstance(parts, list):
         raise wrong(field, 'an object must have "prompt_string", a string, or "content", an array of parts')

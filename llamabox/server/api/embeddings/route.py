@@ -10,13 +10,13 @@ import numpy as np
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from llamabox import checks
+from llamabox.checks import describe, wrong
 from llamabox.engine.events import Vector
 from llamabox.errors import InvalidRequest, NotSupported, ServerFault
 from llamabox.server.api.embeddings.inputs import n_inputs, parse_inputs
 from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
-from llamabox.server.fields import numbers
 from llamabox.server.fields.generation import parse_model
-from llamabox.server.fields.numbers import describe, wrong
 from llamabox.server.fields.prompt import Prompt
 from llamabox.server.http.beside import beside
 from llamabox.server.http.endpoint import Exchange
@@ -81,11 +81,8 @@ def parse_format(body: dict[str, Any], info: ModelInfo) -> VectorFormat:
     if encoding not in ("float", "base64"):
         raise wrong("encoding_format", f'must be "float" or "base64", not {describe(encoding)}')
     norm = -1 if info.pooling in (UNPOOLED, RANK) else 2  # a reranker's score would become 1 or -1
-    if "embd_normalize" in body:
-        norm = numbers.integer("embd_normalize", body["embd_normalize"], -1, MAX_NORM)
-    n_floats = info.n_vector
-    if "dimensions" in body:
-        n_floats = numbers.integer("dimensions", body["dimensions"], 1, info.n_vector)
+    norm = checks.whole(body, "embd_normalize", -1, MAX_NORM, norm)
+    n_floats = checks.whole(body, "dimensions", 1, info.n_vector, info.n_vector)
     return VectorFormat(norm, n_floats, encoding == "base64")
 
 

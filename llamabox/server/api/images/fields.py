@@ -10,14 +10,15 @@ from typing import Any
 
 import orjson
 
-from llamabox.body import present
+from llamabox import checks
+from llamabox.checks import describe, first_present, present, wrong
 from llamabox.engine.request import RANDOM_SEED
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
-from llamabox.server.fields import numbers, unsupported
+from llamabox.server.fields import unsupported
 from llamabox.server.fields.generation import parse_model, parse_ping
 from llamabox.server.fields.lora import parse_lora
-from llamabox.server.fields.numbers import describe, wrong
+from llamabox.server.fields.sampling import parse_seed
 from llamabox.server.services import ImageServices
 
 SAMPLER = ("sampler", "sample_method")
@@ -101,9 +102,9 @@ def parse_image_options(body: dict[str, Any], services: ImageServices) -> ImageO
     unsupported.refuse(body, unsupported.IMAGES)
     if "prompt" not in body:
         raise wrong("prompt", '"prompt" must be provided')
-    options = _object(body, OPTIONS)
-    stream = numbers.boolean("stream", body.get("stream", False))
-    n_partial = _whole(body, "partial_images", 0, 3, 0)
+    options = present(checks.mapping(OPTIONS, body.get(OPTIONS, {})))
+    stream = checks.flag(body, "stream", False)
+    n_partial = checks.whole(body, "partial_images", 0, 3, 0)
     preview = _parse_preview(options)
     if n_partial and preview == "none":
         preview = "fast"
@@ -112,16 +113,16 @@ def parse_image_options(body: dict[str, Any], services: ImageServices) -> ImageO
     info = services.model()
     if preview != "none" and not info.can_preview:
         raise wrong("partial_images" if n_partial else "stream_options.preview", "this server cannot make previews")
-    chunked = numbers.boolean("stream_options.chunk_result", options.get("chunk_result", False))
-    chunk_size = numbers.integer(
-        "stream_options.chunk_size", options.get("chunk_size", USUAL_CHUNK), SMALLEST_CHUNK, numbers.INT32_MAX
+    chunked = checks.boolean("stream_options.chunk_result", options.get("chunk_result", False))
+    chunk_size = checks.integer(
+        "stream_options.chunk_size", options.get("chunk_size", USUAL_CHUNK), SMALLEST_CHUNK, checks.INT32_MAX
     )
     interval = parse_ping(body, services.config)
     return ImageOptions(
         job=_parse_job(body, services, info, preview if stream else "none"),
         model=parse_model(body, services.config, info),
         stream=stream,
-        include_usage=numbers.boolean("stream_options.include_usage", options.get("include_usage", True)),
+        include_usage=checks.boolean("stream_options.include_usage", options.get("include_usage", True)),
         for_openai=OPTIONS not in body,
         chunk_size=chunk_size if chunked else 0,
         n_previews=n_partial or None,
@@ -131,13 +132,13 @@ def parse_image_options(body: dict[str, Any], services: ImageServices) -> ImageO
 
 def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelInfo, preview: str) -> ImageJob:
     width, height = _parse_size(body, services, info)
-    n = _whole(body, "n", 1, services.images.max_batch, 1)
+    n = checks.whole(body, "n", 1, services.images.max_batch, 1)
     sampler = _name_of(body, SAMPLER, info.samplers)
     # Beside a sampler quality and style have no effect, as in llama-box.
     quality = _choice(body, "quality", QUALITIES) if "quality" in body else ""
     style = _choice(body, "style", STYLES) if "style" in body else ""
     extra = [] if sampler else [words for words in (quality, style) if words]
-    negative = _text(body, next((name for name in NEGATIVE if name in body), NEGATIVE[0]))
+    negative = _text(body, first_present(body, NEGATIVE) or NEGATIVE[0])
     return ImageJob(
         request_id=services.next_request_id(),
         prompt=_text(body, "prompt"),
@@ -150,17 +151,17 @@ def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelIn
         schedule=_name_of(body, SCHEDULE, list(dict.fromkeys(["default", *info.schedules]))),
         steps=_first_whole(body, STEPS, 1, MAX_STEPS),
         extra_steps=HD_STEPS if quality and not sampler else 0,
-        cfg_scale=_number(body, "cfg_scale", 1.0, MAX_SCALE),
-        guidance=_number(body, "guidance", 0.0, MAX_SCALE),
-        strength=_number(body, "strength", 0.0, 1.0),
-        eta=_number(body, "eta", 0.0, 1.0),
+        cfg_scale=checks.real(body, "cfg_scale", 1.0, MAX_SCALE, None),
+        guidance=checks.real(body, "guidance", 0.0, MAX_SCALE, None),
+        strength=checks.real(body, "strength", 0.0, 1.0, None),
+        eta=checks.real(body, "eta", 0.0, 1.0, None),
         clip_skip=_first_whole(body, ("clip_skip",), 1, 12),
-        slg_scale=_number(body, "slg_scale", 0.0, MAX_SCALE),
-        slg_start=_number(body, "slg_start", 0.0, 1.0),
-        slg_end=_number(body, "slg_end", 0.0, 1.0),
+        slg_scale=checks.real(body, "slg_scale", 0.0, MAX_SCALE, None),
+        slg_start=checks.real(body, "slg_start", 0.0, 1.0, None),
+        slg_end=checks.real(body, "slg_end", 0.0, 1.0, None),
         slg_layers=_parse_layers(body),
-        control_strength=_number(body, "control_strength", 0.0, 1.0),
-        control_canny=numbers.boolean("control_canny", body["control_canny"]) if "control_canny" in body else None,
+        control_strength=checks.real(body, "control_strength", 0.0, 1.0, None),
+        control_canny=checks.flag(body, "control_canny", None),
         lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else services.config.defaults.lora,
         preview=preview,
     )
@@ -170,7 +171,7 @@ def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelI
     """Width and height in pixels; the model's own where the request does not say."""
     largest = (services.images.max_width, services.images.max_height)
     usual = (info.width, info.height)
-    text = numbers.string("size", body.get("size", "auto"))
+    text = checks.string("size", body.get("size", "auto"))
     if text == "auto":
         width, height = map(min, usual, largest)
         return width, height
@@ -187,7 +188,7 @@ def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelI
 def _parse_seed(body: dict[str, Any], services: ImageServices) -> int:
     """Of the first image; drawn here where neither request nor command line have one."""
     default = services.config.defaults.sampling.seed
-    seed = numbers.seed("seed", body["seed"]) if "seed" in body else default
+    seed = parse_seed("seed", body["seed"]) if "seed" in body else default
     return secrets.randbelow(2**31) if seed == RANDOM_SEED else seed
 
 
@@ -199,13 +200,13 @@ def _parse_preview(options: dict[str, Any]) -> str:
 
 
 def _parse_layers(body: dict[str, Any]) -> tuple[int, ...]:
-    name = next((name for name in SLG_LAYERS if name in body), None)
+    name = first_present(body, SLG_LAYERS)
     if name is None:
         return ()
     value = body[name]
     if not isinstance(value, list) or len(value) > MAX_LAYERS:
         raise wrong(name, f"must be an array of at most {MAX_LAYERS} numbers of layers")
-    return tuple(numbers.integer(f"{name}[{i}]", layer, 0, 1000) for i, layer in enumerate(value))
+    return tuple(checks.integer(f"{name}[{i}]", layer, 0, 1000) for i, layer in enumerate(value))
 
 
 def _name_of(body: dict[str, Any], names: tuple[str, ...], known: list[str]) -> str | None:
@@ -213,21 +214,21 @@ def _name_of(body: dict[str, Any], names: tuple[str, ...], known: list[str]) -> 
     name = next((name for name in names if body.get(name)), None)
     if name is None:
         return None
-    value = numbers.string(name, body[name]).lower()
+    value = checks.string(name, body[name]).lower()
     if value not in known:
         raise wrong(name, f"must be one of {', '.join(known)}, not {describe(body[name])}")
     return value
 
 
 def _choice(body: dict[str, Any], field: str, known: dict[str, str]) -> str:
-    value = numbers.string(field, body[field])
+    value = checks.string(field, body[field])
     if value not in known:
         raise wrong(field, f"must be {' or '.join(known)}, not {describe(value)}")
     return known[value]
 
 
 def _text(body: dict[str, Any], field: str) -> str:
-    text = numbers.string(field, body.get(field, ""))
+    text = checks.string(field, body.get(field, ""))
     if len(text) > MAX_PROMPT:
         raise wrong(field, f"must have at most {MAX_PROMPT} characters, not {len(text)}")
     if "\0" in text:
@@ -235,24 +236,9 @@ def _text(body: dict[str, Any], field: str) -> str:
     return text
 
 
-def _object(body: dict[str, Any], field: str) -> dict[str, Any]:
-    value = body.get(field, {})
-    if not isinstance(value, dict):
-        raise wrong(field, f"must be an object, not {describe(value)}")
-    return present(value)
-
-
-def _whole(body: dict[str, Any], field: str, low: int, high: int, default: int) -> int:
-    return numbers.integer(field, body[field], low, high) if field in body else default
-
-
 def _first_whole(body: dict[str, Any], names: tuple[str, ...], low: int, high: int) -> int | None:
-    name = next((name for name in names if name in body), None)
-    return None if name is None else numbers.integer(name, body[name], low, high)
-
-
-def _number(body: dict[str, Any], field: str, low: float, high: float) -> float | None:
-    return numbers.number(field, body[field], low, high) if field in body else None
+    name = first_present(body, names)
+    return None if name is None else checks.integer(name, body[name], low, high)
 
 
 def _literal(text: str) -> Any:

@@ -11,13 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llamabox.body import parse_body
+from llamabox.checks import parse_body, wrong
 from llamabox.errors import InvalidRequest
 from llamabox.imaging.job import ImageJob, Pixels
 from llamabox.server.api.images.drawing import PictureReply
 from llamabox.server.api.images.fields import parse_image_options
 from llamabox.server.api.images.uploads import Form, decode, read_form, take_pictures
-from llamabox.server.fields.numbers import wrong
 from llamabox.server.http.endpoint import serve_body
 from llamabox.server.http.record import RequestRecord, record_of
 from llamabox.server.services import ImageServices, services_of

@@ -20,12 +20,12 @@ from PIL import ExifTags, Image, ImageMath, ImageOps
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 
+from llamabox.checks import describe, wrong
 from llamabox.errors import InvalidRequest
 from llamabox.imaging.job import Pixels
 from llamabox.server.api.images.fields import from_form
 from llamabox.server.api.images.multipart import parse_form
 from llamabox.server.api.images.png_chunks import bare
-from llamabox.server.fields.numbers import describe, wrong
 
 PARTS = ("image", "mask", "control")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")

@@ -6,13 +6,12 @@ from typing import Any
 
 from starlette.responses import Response
 
-from llamabox.body import present
+from llamabox import checks
+from llamabox.checks import present, wrong
 from llamabox.errors import BodyTooLarge, NotSupported
 from llamabox.server.api.about.tokens import MAX_TEXT
 from llamabox.server.api.native.completion import answer
-from llamabox.server.fields import numbers
 from llamabox.server.fields.generation import Dialect, parse_options
-from llamabox.server.fields.numbers import wrong
 from llamabox.server.http.endpoint import Exchange
 
 MAX_CHUNKS = 4096
@@ -41,14 +40,14 @@ def _text(body: dict[str, Any], field: str, default: str | None = None) -> str:
     value = body.get(field, default)
     if value is None:
         raise wrong(field, "is required")
-    return numbers.string(field, value)
+    return checks.string(field, value)
 
 
 def _parse_extra(body: dict[str, Any]) -> list[tuple[str, str]]:
     """File names and texts."""
     value = body.get("input_extra", [])
     if not isinstance(value, list):
-        raise wrong("input_extra", f"must be an array of objects, not {numbers.describe(value)}")
+        raise wrong("input_extra", f"must be an array of objects, not {checks.describe(value)}")
     if len(value) > MAX_CHUNKS:
         raise wrong("input_extra", f"must have at most {MAX_CHUNKS} entries, not {len(value)}")
     return [_parse_chunk(chunk) for chunk in value]
@@ -56,7 +55,7 @@ def _parse_extra(body: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _parse_chunk(chunk: Any) -> tuple[str, str]:
     if not isinstance(chunk, dict):
-        raise wrong("input_extra", f"must hold objects, not {numbers.describe(chunk)}")
+        raise wrong("input_extra", f"must hold objects, not {checks.describe(chunk)}")
     chunk = present(chunk)
     if not isinstance(chunk.get("text"), str):
         raise wrong("input_extra", 'each object must have "text", a string')

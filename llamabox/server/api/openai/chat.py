@@ -9,11 +9,11 @@ from starlette.types import Scope
 
 from llamabox.chat.messages import parse_messages
 from llamabox.chat.template import Told, TooLong
+from llamabox.checks import wrong
 from llamabox.server.api.openai.reply import openai_reply
 from llamabox.server.api.openai.template_wishes import template_wishes
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.generation import Dialect, parse_options
-from llamabox.server.fields.numbers import wrong
 from llamabox.server.fields.prompt import check_fits, too_long
 from llamabox.server.http.endpoint import Exchange, read_json
 from llamabox.server.http.json import JsonResponse

@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError
 
-from llamabox.server.fields import numbers
-from llamabox.server.fields.numbers import wrong
+from llamabox import checks
+from llamabox.checks import wrong
 
 EFFORT = "reasoning_effort"
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -28,14 +28,14 @@ def template_wishes(body: dict[str, Any], source: str) -> dict[str, Any]:
     wishes: dict[str, Any] = {}
     known = _variables(source)
     if EFFORT in body:
-        effort = _choice(body, EFFORT, EFFORTS)
+        effort = checks.one_of(EFFORT, body[EFFORT], EFFORTS)
         wishes |= {name: effort != "none" for name in SWITCHES if name in known}
         if EFFORT in known:
             wishes[EFFORT] = effort
         if not wishes and effort != "none":
             raise _unread(EFFORT)
     if VERBOSITY in body:
-        verbosity = _choice(body, VERBOSITY, VERBOSITIES)
+        verbosity = checks.one_of(VERBOSITY, body[VERBOSITY], VERBOSITIES)
         if VERBOSITY in known:
             wishes[VERBOSITY] = verbosity
         elif verbosity != "medium":
@@ -58,13 +58,6 @@ def _variables(source: str) -> frozenset[str]:
     except TemplateSyntaxError:  # it cannot be rendered either, and that is told where it is tried
         return frozenset()
     return frozenset(found.intersection((EFFORT, *SWITCHES, VERBOSITY)))
-
-
-def _choice(body: dict[str, Any], field: str, known: tuple[str, ...]) -> str:
-    value = numbers.string(field, body[field])
-    if value not in known:
-        raise wrong(field, f"must be one of {', '.join(known)}, not {numbers.describe(value)}")
-    return value
 
 
 def _unread(field: str) -> Exception:

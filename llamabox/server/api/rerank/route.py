@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from starlette.responses import Response
 
+from llamabox import checks
+from llamabox.checks import INT32_MAX, wrong
 from llamabox.engine.events import Vector
 from llamabox.errors import NotSupported, ServerFault
 from llamabox.server.api.rerank import ranking
-from llamabox.server.fields import numbers, unsupported
+from llamabox.server.fields import unsupported
 from llamabox.server.fields.generation import parse_model
-from llamabox.server.fields.numbers import INT32_MAX, wrong
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonArray, dumps
 
@@ -89,22 +90,24 @@ def parse_ranking(body: dict[str, Any]) -> Ranking:
     """`body` is without nulls. Raises InvalidRequest naming the first field that is wrong."""
     if "query" not in body:
         raise wrong("query", "must be provided: a string")
-    query = numbers.string("query", body["query"])
+    query = checks.string("query", body["query"])
     unsupported.refuse(body, unsupported.RERANK)
     is_tei = "texts" in body
     if is_tei and "documents" in body:
         raise wrong("texts", "must not stand beside documents: give one of the two")
     documents = _parse_texts(body) if is_tei else _parse_documents(body)
-    raw = is_tei and _flag(body, "raw_scores", False)
+    raw = is_tei and checks.flag(body, "raw_scores", False)
     return Ranking(
         query=query,
         documents=documents,
         is_tei=is_tei,
-        top_n=numbers.integer("top_n", body["top_n"], 1, INT32_MAX) if "top_n" in body else len(documents),
-        normalize=_flag(body, "normalize", True) and not raw,
-        return_documents=_flag(body, "return_text", False) if is_tei else _flag(body, "return_documents", True),
-        n_document=numbers.integer(CUT, body[CUT], 1, INT32_MAX) if CUT in body else None,
-        truncate=_flag(body, "truncate", False),
+        top_n=checks.whole(body, "top_n", 1, INT32_MAX, len(documents)),
+        normalize=checks.flag(body, "normalize", True) and not raw,
+        return_documents=checks.flag(body, "return_text", False)
+        if is_tei
+        else checks.flag(body, "return_documents", True),
+        n_document=checks.whole(body, CUT, 1, INT32_MAX, None),
+        truncate=checks.flag(body, "truncate", False),
     )
 
 
@@ -113,7 +116,7 @@ def _parse_documents(body: dict[str, Any]) -> list[Document]:
     for index, document in enumerate(documents):
         text = document.get("text") if isinstance(document, dict) else document
         if not isinstance(text, str):
-            what = 'an object without such a "text"' if isinstance(document, dict) else numbers.describe(document)
+            what = 'an object without such a "text"' if isinstance(document, dict) else checks.describe(document)
             raise wrong("documents", f'must hold strings or objects with "text", a string; document {index} is {what}')
     return documents
 
@@ -122,7 +125,7 @@ def _parse_texts(body: dict[str, Any]) -> list[Document]:
     texts = _array(body, "texts", "strings")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise wrong("texts", f"must hold strings; text {index} is {numbers.describe(text)}")
+            raise wrong("texts", f"must hold strings; text {index} is {checks.describe(text)}")
     return texts
 
 
@@ -133,7 +136,3 @@ def _array(body: dict[str, Any], field: str, items: str) -> list[Any]:
     if len(value) > MAX_DOCUMENTS:
         raise wrong(field, f"must have at most {MAX_DOCUMENTS} entries, not {len(value)}")
     return value
-
-
-def _flag(body: dict[str, Any], field: str, default: bool) -> bool:
-    return numbers.boolean(field, body[field]) if field in body else default
