@@ -12,14 +12,16 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count, takewhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llamabox import errors
 from llamabox.engine.batch import Batch
-from llamabox.engine.grammar import TokenMask
+from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.request import LoraSet, SamplingParams
+from llamabox.engine.seams import Memory, Pooler, Runner, Sampler, SamplerSource
 
 EOG = 0
 """The fake vocabulary's end-of-generation token."""
@@ -161,9 +163,9 @@ class FakeMemory:
     def state_get(self, seq_id: int) -> bytes:
         return repr([(cell.position, cell.stream.get(cell.place, STALE)) for cell in self.of(seq_id)]).encode()
 
-    def state_set(self, seq_id: int, state: bytes) -> bool:
+    def state_set(self, seq_id: int, state: bytes | memoryview) -> bool:
         self.seq_rm(seq_id, -1, -1)
-        cells = ast.literal_eval(state.decode())
+        cells = ast.literal_eval(bytes(state).decode())
         if len(self.cells) + len(cells) > self.n_cells:
             return False
         for position, content in cells:
@@ -274,6 +276,12 @@ class FakeSampler:
         if self.wants_history:
             self.history.append(token)
         return token
+
+
+def ours(sampler: Sampler) -> FakeSampler:
+    """The engine hands back the very samplers that FakeSource made."""
+    assert isinstance(sampler, FakeSampler)
+    return sampler
 
 
 class FakeSource:
@@ -390,9 +398,9 @@ class FakeRunner:
                 self._values[row] = value
         self._memory.forget_outside_window()
 
-    def sample(self, rows: Seq[int], samplers: Seq[FakeSampler], masks: Seq[TokenMask | None]) -> list[int]:
+    def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
         return [
-            sampler.choose(self._values[row], self.n_vocab, mask)
+            ours(sampler).choose(self._values[row], self.n_vocab, mask)
             for row, sampler, mask in zip(rows, samplers, masks, strict=True)
         ]
 
@@ -402,9 +410,9 @@ class FakeRunner:
         likeliest = sorted(values, key=lambda each: (-values[each], each))[:n]
         return values[token], [(each, values[each]) for each in likeliest]
 
-    def distribution(self, row: int, sampler: FakeSampler, mask: TokenMask | None) -> Distribution:
+    def distribution(self, row: int, sampler: Sampler, mask: TokenMask | None) -> Distribution:
         """The token that will be chosen, and others that are less likely."""
-        coming = copy.deepcopy(sampler).choose(self._values[row], self.n_vocab, mask)
+        coming = copy.deepcopy(ours(sampler)).choose(self._values[row], self.n_vocab, mask)
         ids = [(coming + i) % self.n_vocab for i in (2, 0, 1)]
         return Distribution(np.array(ids, np.int32), np.array([0.2, 0.5, 0.3]))
 
@@ -439,7 +447,8 @@ class FakeConstraint:
         return choices if n_choices == 1 or not self._grammar.may_end else [EOG, *choices]
 
     def forced(self) -> list[int]:
-        ahead, tokens = copy.copy(self), []
+        ahead = copy.copy(self)
+        tokens: list[int] = []
         while (
             self._grammar.forces
             and len(tokens) < 100
@@ -531,3 +540,13 @@ class FakePooler:
 def vector_of(tokens: tuple[int, ...]) -> bytes:
     """What FakePooler makes of a passage."""
     return struct.pack("<2f", len(tokens), digest(*tokens) % 2**20)
+
+
+if TYPE_CHECKING:  # mypy holds each fake to the seam that it stands for
+    _memory: type[Memory] = FakeMemory
+    _sampler: type[Sampler] = FakeSampler
+    _source: type[SamplerSource] = FakeSource
+    _runner: type[Runner] = FakeRunner
+    _constraint: type[Constraint] = FakeConstraint
+    _grammar: type[Grammar] = FakeGrammar
+    _pooler: type[Pooler] = FakePooler

@@ -25,7 +25,7 @@ from llamabox.options.commandline import compose, compose_images, parse
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.fields.generation import Dialect, Options, parse_options
-from llamabox.server.listening.listener import Listener
+from llamabox.server.listening.listener import Listener, hypercorn_config
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading import loader
 from llamabox.workers.text.loading.attention import choose_attention
@@ -169,7 +169,7 @@ def threads(*words: str) -> dict[str, Any]:
     plain, batch = thread_params(composed(*words)[0])
     found: dict[str, Any] = {}
     for prefix, params in (("", plain), ("batch_", batch)):
-        c = threadpool._fill(native(), params, 2, paused=False)[0]
+        c = threadpool.c_params(native(), params, 2, paused=False)[0]
         found |= {prefix + name: value for name, value in fields(c).items() if name != "cpumask"}
         found[prefix + "cpus"] = tuple(cpu for cpu in range(len(c.cpumask)) if c.cpumask[cpu])
     return found
@@ -185,7 +185,7 @@ def text_model(*words: str) -> dict[str, Any]:
             "context_shift": made.engine.context_shift,
             "n_slots": len(made.engine.cache.slots),
             "n_ctx": made.n_ctx,
-            "cont_batching": made.engine._scheduler._cont_batching,
+            "cont_batching": made.engine.config.cont_batching,
         }
 
 
@@ -202,9 +202,9 @@ def listener(*words: str) -> dict[str, Any]:
     server = composed(*words)[1]
     made = Listener(create_app(server, FakeTextClient()), server, [])
     return {
-        "keep_alive_timeout": made._hypercorn.keep_alive_timeout,
-        "stall_timeout": made._stall_timeout,
-        "conn_idle": made._conn_idle,
+        "keep_alive_timeout": hypercorn_config(server).keep_alive_timeout,
+        "stall_timeout": made.stall_timeout,
+        "conn_idle": made.conn_idle,
     }
 
 
@@ -213,7 +213,7 @@ def routes(*words: str) -> dict[str, Any]:
     server = composed(*words)[1]
     app = create_app(server, FakeTextClient())
     paths = {route.path for route in app.routes}  # type: ignore[attr-defined]
-    middleware = {one.cls.__name__: one.kwargs for one in app.user_middleware}  # type: ignore[attr-defined]
+    middleware: dict[str, Any] = {one.cls.__name__: one.kwargs for one in app.user_middleware}  # type: ignore[attr-defined]
     return {
         "health": next(path for path in paths if path.endswith("/health") and "v1" not in path),
         "hosts": middleware["HostCheck"]["allowed"],

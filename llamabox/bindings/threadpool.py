@@ -73,9 +73,9 @@ class ThreadPools:
         self._pools: list[Any] = []
         try:
             if not both:
-                self._pools.append(make(_fill(native, batch, n_threads_batch, paused=False)))
+                self._pools.append(make(c_params(native, batch, n_threads_batch, paused=False)))
             # Paused where there are two: it wakes with its first decode, and until then need not spin beside the other.
-            self._pools.append(make(_fill(native, plain, n_threads, paused=not both)))
+            self._pools.append(make(c_params(native, plain, n_threads, paused=not both)))
             if native.ffi.NULL in self._pools:
                 raise ContextError("ggml cannot make its threads")
         except ContextError:
@@ -130,7 +130,8 @@ def _warn_of_crowds(params: ThreadParams, n_threads: int, flag: str) -> None:
         logger.warning("%s leaves %d CPUs to %d threads, which will be very slow", flag, len(params.cpus), n_threads)
 
 
-def _fill(native: Native, params: ThreadParams, n_threads: int, *, paused: bool) -> Any:
+def c_params(native: Native, params: ThreadParams, n_threads: int, *, paused: bool) -> Any:
+    """The ggml_threadpool_params * that a pool is made from. Raises ContextError for a CPU that ggml cannot name."""
     c = native.ffi.new("struct ggml_threadpool_params *")
     c[0] = native.lib.ggml_threadpool_params_default(n_threads)
     for cpu in params.cpus:

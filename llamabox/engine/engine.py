@@ -47,7 +47,7 @@ class Engine:
     def __init__(self, runner: Runner, config: EngineConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
         assert runner.n_batch >= config.n_slots, "every slot may decode in one step"
         self._runner = runner
-        self._config = config
+        self.config = config
         self._clock = clock
         self._pacing = Pacing(factor=config.gap_factor)
         self._requests: dict[str, list[Sequence]] = {}
@@ -168,16 +168,16 @@ class Engine:
 
     def _check(self, request: Request) -> None:
         assert request.request_id not in self._requests
-        n_prompt, n_ctx = n_cells(request.prompt), self._config.n_ctx
+        n_prompt, n_ctx = n_cells(request.prompt), self.config.n_ctx
         if n_prompt >= n_ctx:
             raise errors.ContextExceeded(n_prompt_tokens=n_prompt, n_ctx=n_ctx)
-        if not 1 <= request.params.n <= self._config.n_slots:
+        if not 1 <= request.params.n <= self.config.n_slots:
             raise errors.InvalidRequest(
-                f"Field 'n': must be from 1 to {self._config.n_slots}, the number of slots", field="n"
+                f"Field 'n': must be from 1 to {self.config.n_slots}, the number of slots", field="n"
             )
-        if request.params.id_slot >= self._config.n_slots:
+        if request.params.id_slot >= self.config.n_slots:
             raise errors.InvalidRequest(
-                f"Field 'id_slot': must be -1 or from 0 to {self._config.n_slots - 1}", field="id_slot"
+                f"Field 'id_slot': must be -1 or from 0 to {self.config.n_slots - 1}", field="id_slot"
             )
 
     def _plan(self, now: float) -> Work:
@@ -211,7 +211,7 @@ class Engine:
         logger.debug("%s %s", sequence.request_id, why)
 
     def _new_sampler(self, sequence: Sequence) -> Sampler:
-        request, n_ctx = sequence.request, self._config.n_ctx
+        request, n_ctx = sequence.request, self.config.n_ctx
         if request.samplers is not None:
             return request.samplers.start(sequence.seed)
         tokens = prompt_tokens(request.prompt)
@@ -352,7 +352,7 @@ class Engine:
             sequence.constraint.accept(token)
 
     def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:
-        at_wall = len(sequence.cells) >= self._config.n_ctx and not self._may_shift(sequence)
+        at_wall = len(sequence.cells) >= self.config.n_ctx and not self._may_shift(sequence)
         sequence.truncated = sequence.truncated or at_wall
         if self._runner.is_eog(token):
             return StopType.EOS

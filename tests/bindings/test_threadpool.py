@@ -15,19 +15,19 @@ from llamabox.errors import ContextError
 
 def test_what_a_pool_is_told(native: Native) -> None:
     params = ThreadParams(cpus=(0, 3, 511), strict=True, priority=-1, poll=7)
-    c = threadpool._fill(native, params, 5, paused=True)
+    c = threadpool.c_params(native, params, 5, paused=True)
     assert [cpu for cpu in range(len(c.cpumask)) if c.cpumask[cpu]] == [0, 3, 511]
     assert (c.n_threads, c.strict_cpu, c.poll, c.paused) == (5, True, 7, True)
     assert c.prio == native.lib.GGML_SCHED_PRIO_LOW
     for priority, name in threadpool.PRIORITIES.items():
-        c = threadpool._fill(native, ThreadParams(priority=priority), 1, paused=False)
+        c = threadpool.c_params(native, ThreadParams(priority=priority), 1, paused=False)
         assert c.prio == getattr(native.lib, f"GGML_SCHED_PRIO_{name}")
     with pytest.raises(ContextError, match="CPUs up to 511, not 512"):
-        threadpool._fill(native, ThreadParams(cpus=(512,)), 1, paused=False)
+        threadpool.c_params(native, ThreadParams(cpus=(512,)), 1, paused=False)
 
 
 def test_the_defaults_are_ggmls(native: Native) -> None:
-    c = threadpool._fill(native, ThreadParams(), 2, paused=False)
+    c = threadpool.c_params(native, ThreadParams(), 2, paused=False)
     theirs = native.lib.ggml_threadpool_params_default(2)
     assert (c.poll, c.prio, c.strict_cpu, any(c.cpumask)) == (theirs.poll, theirs.prio, theirs.strict_cpu, False)
     assert not any(theirs.cpumask)

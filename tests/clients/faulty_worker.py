@@ -46,7 +46,7 @@ def install(fault: str) -> None:
             seen.set()
         return prepare(reader, message)
 
-    Reader._prepare = look  # type: ignore[method-assign]
+    Reader._prepare = look  # type: ignore[method-assign,assignment]
     match fault:
         case "channel reader" | "long texts":
             breaks(Reader, "_prepare", when=lambda: threading.current_thread().name == fault)

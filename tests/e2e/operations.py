@@ -24,6 +24,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -215,7 +216,7 @@ def debian_s_python_gets_the_sources(folder: Path) -> None:
     subprocess.run(["/usr/bin/python3", "-m", "venv", str(folder / "venv")], check=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", "cffi>=1.16"], check=True, stderr=subprocess.DEVNULL)
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    command = [python, str(ROOT / "build_native.py"), "--check", "--without-images"]
+    command = [str(python), str(ROOT / "build_native.py"), "--check", "--without-images"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     version = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     assert "native/cdef fits the headers" in done.stdout, f"{version}: {done.stderr[-500:]}"
@@ -317,7 +318,8 @@ def a_closed_pipe_behind_stdout(folder: Path) -> None:
         reading, writing = os.pipe()
         os.close(reading)
         with open(writing, "wb") as pipe:
-            serves(folder, **{name: pipe})
+            streams: dict[str, Any] = {name: pipe}
+            serves(folder, **streams)
 
 
 def closed_descriptors(folder: Path) -> None:
@@ -325,13 +327,13 @@ def closed_descriptors(folder: Path) -> None:
         serves(folder, before=("sh", "-c", f'exec "$@" {closed}', "sh"))
 
 
-def serves(folder: Path, before: tuple[str, ...] = (), **streams: object) -> None:
+def serves(folder: Path, before: tuple[str, ...] = (), **streams: Any) -> None:
     """A server whose streams are these becomes well, answers, and stops when told."""
     port = free_port()
     log = folder / "stderr.log"
     with log.open("wb") as out:
-        places = {"stdout": out, "stderr": out, **streams}
-        process = subprocess.Popen([*before, *LLAMABOX, "--port", str(port)], **places)  # type: ignore[call-overload]
+        places: dict[str, Any] = {"stdout": out, "stderr": out, **streams}
+        process = subprocess.Popen([*before, *LLAMABOX, "--port", str(port)], **places)
         try:
             wait_for(lambda: process.poll() is not None or health(port) == 200)
             assert process.poll() is None, f"ended with {process.returncode}: {log.read_text()[-500:]}"

@@ -120,7 +120,8 @@ class Driver:
         assert not transcript.is_over, "an event after the end"
         match event:
             case PrefillStart():
-                assert transcript.prefill is transcript.started is None
+                assert transcript.prefill is None
+                assert transcript.started is None
                 assert not self.requests[event.request_id].params.return_progress
                 transcript.prefill = event
             case Progress():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.scheduler import Scheduler, Work
@@ -46,14 +48,14 @@ class Workbench:
         self.n_arrived = 0
         self.n_steps = 0
 
-    def add(self, tokens: tuple[int, ...], **params: object) -> Sequence:
+    def add(self, tokens: tuple[int, ...], **params: Any) -> Sequence:
         self.n_arrived += 1
         asked = request(f"r{self.n_arrived}", tokens, **params)
         sequence = Sequence(asked, 0, seed=0, arrived=float(self.n_arrived))
         self.scheduler.add(sequence)
         return sequence
 
-    def add_decoding(self, tokens: tuple[int, ...] = (1,), **params: object) -> Sequence:
+    def add_decoding(self, tokens: tuple[int, ...] = (1,), **params: Any) -> Sequence:
         """A sequence that has begun to generate and does not end of itself."""
         sequence = self.add(tokens, n_predict=-1, **params)
         while sequence.n_generated == 0:

@@ -61,7 +61,7 @@ class Artist:
 
     def config(self, **options: Any) -> ImageConfig:
         """One step and the fast autoencoder, unless `options` say otherwise."""
-        usual = {"model": str(self._tiny.model), "taesd_model": str(self._tiny.taesd), "steps": 1}
+        usual: dict[str, Any] = {"model": str(self._tiny.model), "taesd_model": str(self._tiny.taesd), "steps": 1}
         return ImageConfig(**(usual | options))
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from build_native import cache_folder
 from llamabox.demo import ensure_demo_model
 from native import sources
+from native.cache import cache_folder
 from native.libraries import compilers
 from tests.lending.hosts import PORT, Hosts
 from tests.lending.server_process import RpcServer
@@ -71,7 +71,7 @@ def hosts(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
     """Two machines beside this one, a wire to each; they run ggml's server, or as a parameter says llamabox."""
     if getattr(request, "param", "ggml") == "llamabox":
         words = ("--rpc-server-host", "0.0.0.0", "--rpc-server-port", str(PORT), "--rpc-server-threads", "1")
-        server = (sys.executable, "-m", "llamabox", *words)
+        server: tuple[str, ...] = (sys.executable, "-m", "llamabox", *words)
     else:
         program = request.getfixturevalue("ggml_rpc_server")
         server = (str(program), "-H", "0.0.0.0", "-p", str(PORT), "-t", "1")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamabox.clients.text.client import WorkerState
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
 from llamabox.errors import LlamaboxError, Unavailable
+from llamabox.server.seams import Embedding, Generation, TextService
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import ModelInfo
 
@@ -187,9 +188,24 @@ class FakeTextClient:
         """The next generation that a request asked for."""
         return await self._arrivals.get()
 
+    def embed(
+        self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
+    ) -> Embedding:
+        raise AssertionError("this fake makes no vectors")
+
+    def rank(
+        self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool
+    ) -> Embedding:
+        raise AssertionError("this fake ranks nothing")
+
     async def call(self, method: str, **arguments: Any) -> Any:
         self.calls.append((method, arguments))
         answer = self.answers[method]
         if isinstance(answer, LlamaboxError):
             raise answer
         return answer
+
+
+if TYPE_CHECKING:  # mypy holds each fake to the seam that it stands for
+    _generation: type[Generation] = FakeGeneration
+    _text_service: type[TextService] = FakeTextClient

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -14,6 +15,7 @@ from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Finished, Preview, Progress, Started
 from llamabox.imaging.job import ImageJob
+from llamabox.server.seams import Drawing, ImageService, JobState, QueueState
 
 IMAGES = ImageConfig(model="/models/tiny.gguf", n_parallel=2)
 
@@ -160,3 +162,10 @@ class FakeImageClient:
     async def asked(self) -> FakeDrawing:
         """The next drawing that a request asked for."""
         return await self._arrivals.get()
+
+
+if TYPE_CHECKING:  # mypy holds each fake to the seam that it stands for
+    _job: type[JobState] = FakeJob
+    _queue: type[QueueState] = FakeQueue
+    _drawing: type[Drawing] = FakeDrawing
+    _image_service: type[ImageService] = FakeImageClient

@@ -76,16 +76,16 @@ class Listener:
         outermost = ReadsOn(Targets(app), self._limit, self._seconds)
         self._app = wrap_app(outermost, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
         harden_h2()
-        self._hypercorn = _hypercorn_config(config)
+        self._hypercorn = hypercorn_config(config)
         self._sockets = sockets
-        self._conn_idle = config.conn_idle
-        self._stall_timeout = min(config.timeout, config.stall_timeout)
+        self.conn_idle = config.conn_idle
+        self.stall_timeout = min(config.timeout, config.stall_timeout)
         self._tls: dict[str, Any] = {}
         if tls is not None:
             self._tls = {
                 "ssl": tls,
                 "ssl_handshake_timeout": config.keep_alive,
-                "ssl_shutdown_timeout": self._stall_timeout,  # what is still unsent goes out within it
+                "ssl_shutdown_timeout": self.stall_timeout,  # what is still unsent goes out within it
             }
         self._context = WorkerContext(None)
         self._servers: list[asyncio.Server] = []
@@ -103,7 +103,7 @@ class Listener:
         """Accepts from here on."""
         self._max_connections = min(self._max_connections, _descriptors_to_spare())
         for sock in self._sockets:
-            _probe_when_idle(sock, self._conn_idle)
+            _probe_when_idle(sock, self.conn_idle)
             serve = partial(self._serve, is_loopback=_is_loopback(sock))
             self._servers.append(await asyncio.start_server(serve, sock=sock, backlog=BACKLOG, **self._tls))
         self._sweeper = background.spawn(self._sweep(), "the sweep for clients that are too slow")
@@ -180,7 +180,7 @@ class Listener:
     async def _sweep(self) -> None:
         time = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(self._stall_timeout / 4)
+            await asyncio.sleep(self.stall_timeout / 4)
             for connection in self._connections:
                 try:
                     self._look(connection, time())
@@ -191,12 +191,12 @@ class Listener:
         n_unsent = connection.transport.get_write_buffer_size()
         if n_unsent != connection.n_unsent:
             connection.n_unsent, connection.since = n_unsent, now
-        elif n_unsent and now - connection.since >= self._stall_timeout:
+        elif n_unsent and now - connection.since >= self.stall_timeout:
             self._cut_off(connection)
 
     def _cut_off(self, connection: Connection) -> None:
         """The log says so in the line of each request that this ends, or in one of its own."""
-        why = f"the client is too slow: it took none of {connection.n_unsent} bytes for {self._stall_timeout:g} s"
+        why = f"the client is too slow: it took none of {connection.n_unsent} bytes for {self.stall_timeout:g} s"
         for record in connection.running:
             record.cut(why)
         if not connection.running:
@@ -232,7 +232,8 @@ def _probe_when_idle(sock: socket.socket, seconds: int) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _hypercorn_config(config: ServerConfig) -> Config:
+def hypercorn_config(config: ServerConfig) -> Config:
+    """Hypercorn's own settings, of which ours decide the time that a connection may wait for a request."""
     hypercorn = Config()
     hypercorn.accesslog = None  # middleware.RequestId writes the one line there is
     hypercorn.errorlog = logging.getLogger("llamabox.hypercorn")

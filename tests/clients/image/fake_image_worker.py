@@ -21,12 +21,13 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llamabox.errors import InvalidRequest, ModelLoadError
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Progress
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.image.loop import Loop
+from llamabox.workers.image.loop import Draws, Loop
 from llamabox.workers.sigterm import block_sigterm
 
 
@@ -112,6 +113,9 @@ class FakePipeline:
     def close(self) -> None:
         os.close(self.gate)
 
+
+if TYPE_CHECKING:  # mypy holds the fake to the seam that it stands for
+    _pipeline: type[Draws] = FakePipeline
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -93,5 +93,5 @@ class H2Client:
     @property
     def goaway(self) -> int | None:
         """The error code of the GOAWAY that came, if one did."""
-        codes = [event.error_code for event in self.events if isinstance(event, ConnectionTerminated)]
-        return int(codes[0]) if codes else None
+        ends = [event for event in self.events if isinstance(event, ConnectionTerminated)]
+        return None if not ends or ends[0].error_code is None else int(ends[0].error_code)
