@@ -6,6 +6,7 @@ import ast
 import copy
 import hashlib
 import struct
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
@@ -20,7 +21,7 @@ from llamabox import errors
 from llamabox.engine.batch import Batch
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
-from llamabox.engine.request import LoraSet, SamplingParams
+from llamabox.engine.request import LoraSet, Media, SamplingParams
 from llamabox.engine.seams import Memory, Pooler, Runner, Sampler, SamplerSource
 
 EOG = 0
@@ -31,6 +32,39 @@ def digest(*values: int) -> int:
     """A 40-bit hash, the same in every process."""
     text = ",".join(map(str, values)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=5).digest(), "big")
+
+
+Said = int | tuple[Media, int]
+"""What a cell says: a token, or a row of a media chunk."""
+
+
+@cache
+def name_of(said: Said) -> int:
+    """What a cell says as one number."""
+    if isinstance(said, int):
+        return said
+    media, row = said
+    name = repr((media.key, media.n_cells, media.n_positions, media.is_causal, row)).encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=5).digest(), "big")
+
+
+def stands_at(said: Said, position: int) -> int:
+    """Where a memory puts a cell: a token at its `position`, a row of a chunk that begins there in its order.
+
+    Under M-RoPE, here where a chunk has not as many positions as cells, all its rows stand at its first position.
+    """
+    if isinstance(said, int) or said[0].n_positions != said[0].n_cells:
+        return position
+    return position + said[1]
+
+
+def goes_on_at(said: Said, stands: int) -> int:
+    """Where the next token or chunk begins behind the last cell of what is `said`, or the next row of its chunk."""
+    if isinstance(said, int):
+        return stands + 1
+    media, row = said
+    first = stands - (stands_at(said, stands) - stands)
+    return first + media.n_positions if row + 1 == media.n_cells else first
 
 
 Content = tuple[int, int]
@@ -44,7 +78,9 @@ STALE: Content = (-1, -1)
 class Cell:
     """One KV cell: a place in a stream. Its value depends on all cells it attended to when it was computed."""
 
+    said: Said
     position: int
+    behind: int  # the position of the cell before it when it was computed, -1 for none
     stream: dict[int, Content]
     place: int
     owners: set[int] = field(default_factory=set)
@@ -130,7 +166,10 @@ class FakeMemory:
                 cell.owners.add(target)
         else:
             into = self._stream(target)
-            self.cells += [Cell(cell.position, into, cell.place, {target}, cell.shift) for cell in self.of(source)]
+            self.cells += [
+                Cell(cell.said, cell.position, cell.behind, into, cell.place, {target}, cell.shift)
+                for cell in self.of(source)
+            ]
             self._copies.append((source, target))
 
     def carry_out(self, seq_id: int | None = None) -> None:
@@ -151,6 +190,7 @@ class FakeMemory:
         for cell in self.of(seq_id):
             if p0 <= cell.position and (p1 < 0 or cell.position < p1):
                 cell.position += delta
+                cell.behind += delta
                 cell.shift += delta
 
     def seq_detach(self, seq_id: int) -> bool:
@@ -161,15 +201,19 @@ class FakeMemory:
         return len(self.state_get(seq_id))
 
     def state_get(self, seq_id: int) -> bytes:
-        return repr([(cell.position, cell.stream.get(cell.place, STALE)) for cell in self.of(seq_id)]).encode()
+        cells = self.of(seq_id)
+        return repr(
+            [(plain(cell.said), cell.position, cell.behind, cell.stream.get(cell.place, STALE)) for cell in cells]
+        ).encode()
 
     def state_set(self, seq_id: int, state: bytes | memoryview) -> bool:
         self.seq_rm(seq_id, -1, -1)
         cells = ast.literal_eval(bytes(state).decode())
         if len(self.cells) + len(cells) > self.n_cells:
             return False
-        for position, content in cells:
-            self._add(seq_id, position, content)
+        for name, position, behind, content in cells:
+            said = name if isinstance(name, int) else (Media(*name[:-1]), name[-1])
+            self._add(seq_id, said, position, behind, content)
         return True
 
     def seq_pos_min(self, seq_id: int) -> int:
@@ -183,17 +227,23 @@ class FakeMemory:
         for stream in self._streams.values():
             stream.clear()
 
-    def compute(self, seq_id: int, token: int, position: int, lora: LoraSet = ()) -> int:
-        """Add one cell behind the sequence's last. Returns its value, from which the next token follows."""
+    def compute(self, seq_id: int, said: Said, position: int, lora: LoraSet = ()) -> int:
+        """Add one cell behind the sequence's last. Returns its value, from which the next token follows.
+
+        `position` is a token's own, or that of the first row of the chunk.
+        """
         self.carry_out()
         before = self.of(seq_id)
-        expected = before[-1].position + 1 if before else 0
-        assert position == expected, f"sequence {seq_id}: position {position} after {expected - 1}"
+        last = before[-1] if before else None
+        expected = goes_on_at(last.said, last.position) if last else 0
+        assert position == expected, f"sequence {seq_id}: position {position} where {expected} comes next"
+        assert said in following(last.said if last else None, said), "a media chunk was cut"
+        stands = stands_at(said, position)
         if self._n_window:
-            before = before[-self._n_window + 1 :]
-            assert before == [] or before[0].position <= max(0, position - self._n_window + 1), "lost its window"
-        value = value_of(token, position, lora, [cell.content for cell in before])
-        self._add(seq_id, position, (value, position))
+            before = [cell for cell in before if cell.position > stands - self._n_window]
+            assert not before or before[0].behind <= max(-1, stands - self._n_window), "lost its window"
+        value = value_of(said, stands, lora, [cell.content for cell in before])
+        self._add(seq_id, said, stands, last.position if last else -1, (value, stands))
         return value
 
     def forget_outside_window(self) -> None:
@@ -208,13 +258,13 @@ class FakeMemory:
     def _stream(self, seq_id: int) -> dict[int, Content]:
         return self._streams.setdefault(0 if self._unified else seq_id, {})
 
-    def _add(self, seq_id: int, position: int, content: Content) -> None:
+    def _add(self, seq_id: int, said: Said, position: int, behind: int, content: Content) -> None:
         """A cell at the first place that nobody holds."""
         stream = self._stream(seq_id)
         taken = {cell.place for cell in self.cells if cell.stream is stream}
         place = next(i for i in count() if i not in taken)
         stream[place] = content
-        self.cells.append(Cell(position, stream, place, {seq_id}))
+        self.cells.append(Cell(said, position, behind, stream, place, {seq_id}))
 
     def _sweep(self) -> None:
         self.cells = [cell for cell in self.cells if cell.owners]
@@ -224,19 +274,38 @@ def content_of(value: int, position: int) -> int:
     return (value << 20) + position
 
 
-def value_of(token: int, position: int, lora: LoraSet, before: Seq[int]) -> int:
+def plain(said: Said) -> int | tuple[bytes, int, int, bool, int]:
+    """For a state: numbers and bytes alone."""
+    if isinstance(said, int):
+        return said
+    media, row = said
+    return (media.key, media.n_cells, media.n_positions, media.is_causal, row)
+
+
+def following(last: Said | None, said: Said) -> tuple[Said, ...]:
+    """What may come behind `last`, `said` among it if that is so: the next row of a chunk until it is whole."""
+    if isinstance(last, tuple) and last[1] + 1 < last[0].n_cells:
+        return ((last[0], last[1] + 1),)
+    return (said if isinstance(said, int) else (said[0], 0),)
+
+
+def value_of(said: Said, position: int, lora: LoraSet, before: Seq[int]) -> int:
     """The value of a cell that attends to cells with the contents `before`."""
     scales = (round(1000 * number) for pair in lora for number in pair)
-    return digest(token, position, *scales, *before)
+    return digest(name_of(said), position, *scales, *before)
 
 
 @cache
-def fresh_contents(tokens: tuple[int, ...], lora: LoraSet, n_window: int = 0) -> list[int]:
-    """What is in the cells of `tokens` where nobody else ever was."""
+def fresh_contents(said: tuple[Said, ...], lora: LoraSet, n_window: int = 0) -> list[int]:
+    """What is in the cells of a text where nobody else ever was."""
+    stands: list[int] = []
     contents: list[int] = []
-    for position, token in enumerate(tokens):
-        value = value_of(token, position, lora, contents[-n_window + 1 :] if n_window else contents)
-        contents.append(content_of(value, position))
+    begins = 0
+    for each in said:
+        stands.append(stands_at(each, begins))
+        first = bisect_right(stands, stands[-1] - n_window) if n_window else 0
+        contents.append(content_of(value_of(each, stands[-1], lora, contents[first:]), stands[-1]))
+        begins = goes_on_at(each, stands[-1])
     return contents
 
 

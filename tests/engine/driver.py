@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from llamabox.engine.batch import MediaRows
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart, Progress, Started, TokenProbs
 from llamabox.engine.grammar import Grammar
+from llamabox.engine.kv.history import History
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import GenerationParams, Media, Prompt, Request, SamplingParams, Segment, Words
 from llamabox.engine.text.stop_strings import StopStrings
-from tests.fakes import FakeMemory, FakeRunner, fresh_contents
+from tests.fakes import FakeMemory, FakeRunner, Said, fresh_contents
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""
@@ -150,15 +152,26 @@ def foreign_cells(cache: KVCache, memory: FakeMemory) -> list[str]:
     """
     problems = []
     for slot in cache.slots:
-        tokens = slot.resident.keys(0, slot.n_exact)
+        said = said_by(slot.resident, slot.n_exact)
         # A sliding window has forgotten the beginning.
         n_missing = len(slot.resident) - len(memory.of(slot.slot_id))
-        expected = fresh_contents(tuple(tokens), slot.resident.lora, memory.n_window)[n_missing:]
+        expected = fresh_contents(said, slot.resident.lora, memory.n_window)[n_missing:]
         found = memory.contents(slot.slot_id)[: len(expected)]
         if found != expected:
             at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), len(found))
             problems.append(f"slot {slot.slot_id}: cell {n_missing + at} is not of its text")
     return problems
+
+
+def said_by(history: History, n_cells: int) -> tuple[Said, ...]:
+    """What the first `n_cells` cells say."""
+    said: list[Said] = []
+    for _, stretch in history.rows(0, n_cells):
+        if isinstance(stretch, MediaRows):
+            said += [(stretch.media, row) for row in range(stretch.start, stretch.stop)]
+        else:
+            said += stretch
+    return tuple(said)
 
 
 def request(
