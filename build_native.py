@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llamabox.bindings import prefix as prefixes
+from llamabox.artifacts.manifest import FORMAT, MANIFEST, fingerprint
 from llamabox.machine import processors
-from native import libraries, sources, vocabularies
-from native.cache import Progress, cache_folder, cpu_features, digest, locked, publish
-from native.libraries import DIFFUSION, LLAMA, Project
-from native.sources import BuildError, Source
+from native.build import libraries, sources, vocabularies
+from native.build.cache import Progress, cache_folder, cpu_features, digest, locked, publish
+from native.build.libraries import DIFFUSION, LLAMA, Project
+from native.build.sources import BuildError, Source
 
 ROOT = Path(__file__).resolve().parent
 PACKAGED = ROOT / "llamabox" / "_native"
@@ -121,7 +121,7 @@ def unrecorded_flags(options: Options, source: Source, project: Project) -> list
     if project is LLAMA:
         flags += [f"-DLLAMA_BUILD_COMMIT={source.commit}", f"-DLLAMA_BUILD_NUMBER={source.number}"]
     if options.includes(project):
-        flags.append(f"-DCMAKE_PROJECT_{project.cmake_name}_INCLUDE={ROOT / 'native' / project.include}")
+        flags.append(f"-DCMAKE_PROJECT_{project.cmake_name}_INCLUDE={libraries.NATIVE / project.include}")
     return flags
 
 
@@ -131,7 +131,7 @@ def cores() -> int:
 
 def check_cdef(tree: Path, project: Project = LLAMA) -> None:
     """Whether the headers of a source tree have what native/cdef declares. Costs two seconds; the build, minutes."""
-    from native import module  # cffi need not be installed to ask for --help or for the PEP 517 requirements
+    from native.build import module  # cffi need not be installed to ask for --help or for the PEP 517 requirements
 
     spec = module.LLAMA if project is LLAMA else module.DIFFUSION
     with tempfile.TemporaryDirectory() as scratch:
@@ -140,7 +140,7 @@ def check_cdef(tree: Path, project: Project = LLAMA) -> None:
 
 def build_prefix(options: Options) -> Path:
     """The complete prefix in the cache."""
-    from native import module
+    from native.build import module
 
     specs = {LLAMA: module.LLAMA, DIFFUSION: module.DIFFUSION}
     made_of, libs = {}, {}
@@ -150,7 +150,7 @@ def build_prefix(options: Options) -> Path:
         libs[project] = built_libraries(options, source, made_of[project], project)
     cache = cache_folder()
     cdefs = [module.cdef(module=specs[project]) for project in options.projects]
-    key = digest([*(folder.name for folder in libs.values()), *cdefs, module.own_code(), prefixes.FORMAT])
+    key = digest([*(folder.name for folder in libs.values()), *cdefs, module.own_code(), FORMAT])
     target = cache / f"prefix-{key}"
     with locked(cache / f"prefix-{key}.lock"), tempfile.TemporaryDirectory(dir=cache) as scratch:
         if target.is_dir():
@@ -165,8 +165,8 @@ def build_prefix(options: Options) -> Path:
             shutil.copy(built, staging / built.name)
             manifests[project] = manifest(staging, folder, built.name, made_of[project], project)
         images = {"images": manifests[DIFFUSION]} if DIFFUSION in manifests else {}
-        whole = {"format": prefixes.FORMAT, **manifests[LLAMA], **images}
-        (staging / prefixes.MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
+        whole = {"format": FORMAT, **manifests[LLAMA], **images}
+        (staging / MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
         publish(staging, target)
     return target
 
@@ -182,7 +182,7 @@ def manifest(staging: Path, libs: Path, name: str, made_of: dict[str, Any], proj
         "module": name,
         "headers_sha256": sources.tree_hash(libs / "include"),
         **made_of,
-        "files": {file: prefixes.fingerprint(staging / file) for file in sorted([*files, name])},
+        "files": {file: fingerprint(staging / file) for file in sorted([*files, name])},
     }
 
 
@@ -203,7 +203,7 @@ def library_version(staging: Path, module_name: str, function: str) -> str:
 
 def make(options: Options, target: Path) -> Path:
     """Build and put the prefix at `target`, replacing one that is there and nothing else."""
-    if target.exists() and any(target.iterdir()) and not (target / prefixes.MANIFEST).exists():
+    if target.exists() and any(target.iterdir()) and not (target / MANIFEST).exists():
         raise BuildError(f"{target} is not a native prefix: name a new or an empty folder")
     built = build_prefix(options)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from llamabox import caches, packages
+from llamabox.artifacts import caches, packages
 from llamabox.errors import OptionsError
 
 if TYPE_CHECKING:

@@ -29,13 +29,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "log": ("errors",),
     "background": (),
     "machine": (),
-    "caches": (),
+    "artifacts": (),
     "first_process": (),
-    "packages": (),
     "quarantine": (),
     "schemas": ("errors",),
     "bench": ("errors", "log"),
-    "bindings": ("errors", "log"),
+    "bindings": ("errors", "log", "artifacts"),
     "engine": ("errors",),
     "grammar": ("errors", "engine.grammar"),
     "imaging": ("errors", "log", "bindings", "imaging.config", "imaging.job", "imaging.events"),
@@ -51,10 +50,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers.text": ("errors", "log", "quarantine", "machine", "bindings", "engine", "grammar", "wire", "workers"),
     "workers.image": ("errors", "log", "bindings", "imaging", "wire", "workers"),
     "workers.lending": ("errors", "log", "bindings", "lending.cache", "lending.settings", "wire", "workers"),
-    "lending": ("errors", "log", "background", "caches", "wire"),
+    "lending": ("errors", "log", "background", "artifacts", "wire"),
     "server": ("errors", "log", "background", "checks", "schemas", "chat", "clients", "wire", *VALUES),
     "options": ("errors", "log", "machine", "schemas", "lending", "server.config", "wire", "clients.crowd", *VALUES),
 }
+
+FOR_THE_BUILDER = ("artifacts", "machine")
+"""What build_native.py, which runs before anything is installed, may import of the package."""
 
 LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.vocab", "bindings.batch")
 """The rooms behind the door to libllama."""
@@ -266,6 +268,28 @@ def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert loaded - set(sys.stdlib_module_names) == {PACKAGE}
+
+
+def builder() -> list[Module]:
+    """The files that build the native libraries. They run before anything is installed."""
+    paths = [ROOT / "build_native.py", *sorted((ROOT / "native").rglob("*.py"))]
+    return [Module(path.relative_to(ROOT).as_posix(), path) for path in paths]
+
+
+def test_the_builder_needs_of_the_package_only_what_needs_the_standard_library_alone() -> None:
+    imported = {found.target for module in builder() for found in imports_of(module) if found.is_ours}
+    assert imported
+    breaches = [name for name in imported if not any(is_within(name, part) for part in FOR_THE_BUILDER)]
+    assert breaches == []
+    foreign = [
+        f"{name}:{found.line} imports {found.target}"
+        for name, module in modules().items()
+        if any(is_within(name, part) for part in FOR_THE_BUILDER)
+        for found in imports_of(module)
+        if (found.is_ours and row_of(found.target) != row_of(name))
+        or (not found.is_ours and found.target not in sys.stdlib_module_names)
+    ]
+    assert foreign == []
 
 
 @pytest.mark.parametrize("name", sorted(modules()), ids=lambda name: name or PACKAGE)

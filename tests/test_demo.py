@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from llamabox import caches, demo, packages
+from llamabox import demo
+from llamabox.artifacts import caches, packages
 from llamabox.demo import PackagedFile, Part, ensure_demo_model, fetch, find
 from llamabox.errors import OptionsError
 

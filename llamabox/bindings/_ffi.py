@@ -12,10 +12,10 @@ from llamabox.bindings.prefix import REBUILD, Prefix
 from llamabox.errors import NativeMismatch
 
 INTERFACE = 8
-"""LB_INTERFACE of native/llamabox_helper.h that this package is written for."""
+"""LB_INTERFACE of native/helper/llamabox_helper.h that this package is written for."""
 
 IMAGES_INTERFACE = 1
-"""LB_IMAGES_INTERFACE of native/llamabox_diffusion.h likewise."""
+"""LB_IMAGES_INTERFACE of native/helper/llamabox_diffusion.h likewise."""
 
 
 class Native:

@@ -1,27 +1,20 @@
 """The native prefix: a folder with the shared libraries, the cffi module compiled for them, and build.json.
 
-Nothing native is loaded here. `build_native.py` writes what this module reads.
+Nothing native is loaded here. `build_native.py` writes what this module reads (llamabox/artifacts/manifest.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llamabox.artifacts.manifest import FORMAT, MANIFEST, fingerprint
 from llamabox.errors import NativeMismatch, NativeMissing
 
 ENVIRONMENT = "LLAMABOX_NATIVE"
-MANIFEST = "build.json"
-FORMAT = 1
-"""Of build.json. A prefix with another number was made by another version of llamabox."""
-
-WHOLE_FILE = 32 << 20
-EDGE = 1 << 20
-
 REBUILD = 'run "python build_native.py --prefix {}" to build libraries and module together'
 
 
@@ -95,21 +88,3 @@ def verify(prefix: Prefix) -> None:
                 + REBUILD.format(prefix.path)
                 + " (for sources of your own add --llama-cpp DIR or --stable-diffusion-cpp DIR)"
             )
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file's size and bytes; of a very large one (GPU kernels) its first and last MiB only.
-
-    The linker's build id, a digest of everything in the file, lies in the first page.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(f"{size}\n".encode())
-        if size <= WHOLE_FILE:
-            digest.update(file.read())
-        else:
-            digest.update(file.read(EDGE))
-            file.seek(-EDGE, os.SEEK_END)
-            digest.update(file.read())
-    return digest.hexdigest()

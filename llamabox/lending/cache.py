@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from llamabox import caches
+from llamabox.artifacts import caches
 from llamabox.errors import OptionsError
 
 NAME = re.compile(r"[0-9a-f]{16}")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from llamabox.artifacts.manifest import FORMAT, MANIFEST
 from llamabox.bindings import prefix as prefixes
 from llamabox.bindings._ffi import INTERFACE
 from llamabox.errors import NativeMismatch, NativeMissing
 
-HEADER = Path(__file__).resolve().parents[2] / "native" / "llamabox_helper.h"
+HEADER = Path(__file__).resolve().parents[2] / "native" / "helper" / "llamabox_helper.h"
 
 LOAD = """
 import sys
@@ -93,9 +94,9 @@ def test_nothing_built_names_the_command_to_run(tmp_path: Path) -> None:
         prefixes.read(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"format": prefixes.FORMAT + 1})])
+@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"format": FORMAT + 1})])
 def test_a_foreign_manifest_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / prefixes.MANIFEST).write_text(content)
+    (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(NativeMismatch):
         prefixes.read(tmp_path)
 
@@ -108,17 +109,6 @@ def test_the_environment_names_the_prefix_unless_an_argument_does(
     monkeypatch.setenv(prefixes.ENVIRONMENT, str(tmp_path))
     assert prefixes.locate() == tmp_path
     assert prefixes.locate("/elsewhere") == Path("/elsewhere")
-
-
-def test_a_large_file_is_known_by_its_size_and_edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefixes, "WHOLE_FILE", 100)
-    monkeypatch.setattr(prefixes, "EDGE", 10)
-    file = tmp_path / "file"
-    seen = set()
-    for content in (b"a" * 200, b"b" + b"a" * 199, b"a" * 199 + b"b", b"a" * 201):
-        file.write_bytes(content)
-        seen.add(prefixes.fingerprint(file))
-    assert len(seen) == 4
 
 
 def test_helper_and_package_agree_on_the_interface() -> None:

@@ -7,8 +7,8 @@ import tarfile
 import pytest
 
 from llamabox.chat.rendering.sandbox import Renderer
-from native.cache import cache_folder
-from native.sources import fetch, read_versions
+from native.build.cache import cache_folder
+from native.build.sources import fetch, read_versions
 
 
 @pytest.fixture(scope="session")

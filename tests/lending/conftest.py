@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from llamabox.demo import ensure_demo_model
-from native import sources
-from native.cache import cache_folder
-from native.libraries import compilers
+from native.build import sources
+from native.build.cache import cache_folder
+from native.build.libraries import compilers
 from tests.lending.hosts import PORT, Hosts
 from tests.lending.server_process import RpcServer
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import build_native
-from llamabox import packages
-from llamabox.bindings import prefix as prefixes
-from native import libraries, module, sources, vocabularies
-from native.sources import BuildError, Source
+from llamabox.artifacts import packages
+from llamabox.artifacts.manifest import MANIFEST
+from native.build import libraries, module, sources, vocabularies
+from native.build.sources import BuildError, Source
 
 ROOT = Path(build_native.__file__).parent
 
@@ -156,7 +156,7 @@ sys.path.insert(0, {root!r})
 def build_wheel(folder, settings=None, metadata=None):
     from pathlib import Path
     from setuptools import build_meta
-    from native import sources
+    from native.build import sources
     for name in ("old", "with-backend", "with-own"):
         sources.download(name, "1.0", Path({target!r}, name))
     return build_meta.build_wheel(folder, settings, metadata)
@@ -318,7 +318,7 @@ def trimmed(tmp_path: Path) -> Path:
 
 
 def test_every_file_that_is_added_to_llama_cpp_counts(trimmed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "__file__", str(trimmed / "libraries.py"))
+    monkeypatch.setattr(libraries, "NATIVE", trimmed)
     digests = {libraries.LLAMA.included()}
     for path in (trimmed / "added").iterdir():
         path.write_text(path.read_text() + "\n")
@@ -550,14 +550,14 @@ def test_one_builder_at_a_time(tmp_path: Path) -> None:
 def test_a_prefix_replaces_a_prefix_but_never_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = tmp_path / "built"
     built.mkdir()
-    (built / prefixes.MANIFEST).write_text("{}")
+    (built / MANIFEST).write_text("{}")
     monkeypatch.setattr(build_native, "build_prefix", lambda options: built)
     target = tmp_path / "deep" / "prefix"
     options = build_native.Options()
     build_native.make(options, target)
     (target / "stale.so").touch()
     build_native.make(options, target)
-    assert [path.name for path in target.iterdir()] == [prefixes.MANIFEST]
+    assert [path.name for path in target.iterdir()] == [MANIFEST]
     assert [path.name for path in target.parent.iterdir()] == ["prefix"]
     precious = tmp_path / "precious"
     precious.mkdir()

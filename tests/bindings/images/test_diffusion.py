@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from llamabox.artifacts.manifest import MANIFEST
 from llamabox.bindings import prefix as prefixes
 from llamabox.errors import ModelLoadError, NativeMissing
 from tests.models.tiny_image import TinyImage
@@ -38,7 +39,7 @@ def test_its_ggml_is_its_own_affair() -> None:
 
 
 def test_a_prefix_without_it_says_so(tmp_path: Path) -> None:
-    (tmp_path / prefixes.MANIFEST).write_text('{"format": 1, "module": "x", "files": {}}')
+    (tmp_path / MANIFEST).write_text('{"format": 1, "module": "x", "files": {}}')
     with pytest.raises(NativeMissing, match="built without images"):
         assert prefixes.read(tmp_path).images
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llamabox.bindings import prefix as prefixes
-from native.sources import fetch, read_versions, unpack
+from native.build.sources import fetch, read_versions, unpack
 from tests.e2e.conftest import DEMO
 from tests.e2e.server_process import ServerProcess, free_port
 

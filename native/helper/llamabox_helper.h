@@ -14,9 +14,10 @@ enum { LB_INTERFACE = 8 };
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
 
-// Have ggml's CPU backend use the kernels that are compiled into it (native/added). There are none in a library that was
-// built without them, and none for a processor that lacks what they need. Not thread-safe: after the backends are loaded
-// and before any model is. Calling it again is harmless. Returns what they compute with, or NULL: there are none.
+// Have ggml's CPU backend use the kernels that are compiled into it (native/added). A library may be built without
+// them, and a processor may lack the instructions that they need. Not thread-safe: call it after the backends are
+// loaded and before any model is. Further calls change nothing. Returns the name of the instructions, or NULL where
+// there are no kernels.
 const char * lb_use_kernels(void);
 
 // Whether they have flash attention for heads whose keys, or values, are of this type and have so many elements.
@@ -104,14 +105,14 @@ struct llama_sampler * lb_sampler_init_spare(struct llama_sampler * inner, llama
 // What each token of a vocabulary says by itself, special ones too. Takes a tenth of a second. NULL: no memory.
 struct lb_texts;
 struct lb_texts * lb_texts_make(const struct llama_vocab * vocab);
-void lb_texts_free(struct lb_texts * texts);
+void              lb_texts_free(struct lb_texts * texts);
 
-// The sequence breakers of the sampler "dry", as tokens: made once, shared by samplers that may outlive its maker. NULL:
-// no memory. lb_breakers_free() gives up the maker's share.
+// The sequence breakers of the sampler "dry", as tokens. They are made once and shared by samplers, which may outlive
+// their maker. NULL: no memory. lb_breakers_free() gives up the maker's share.
 struct lb_breakers;
 struct lb_breakers * lb_breakers_make(const struct llama_vocab * vocab, const struct lb_texts * texts,
                                       const char ** words, int32_t n_words);
-void lb_breakers_free(struct lb_breakers * breakers);
+void                 lb_breakers_free(struct lb_breakers * breakers);
 
 // libllama's sampler "dry" with breakers that are known. It may be cloned on any thread while nobody changes it.
 struct llama_sampler * lb_sampler_init_dry(struct lb_breakers * breakers, float multiplier, float base,

@@ -7,8 +7,8 @@
 struct wide_room {
     llama_token_data * chosen;
     float *            logits;
-    double *           sums;    // one for each BLOCK logits
-    float *            maxima;  // the same
+    double *           sums;   // one for each BLOCK logits
+    float *            maxima; // the same
     llama_token *      order;
 };
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from llamabox import packages
+from llamabox.artifacts import packages
 
-VERSIONS = Path(__file__).with_name("versions.toml")
+VERSIONS = Path(__file__).parents[1] / "versions.toml"
 OUR_OWN_BUILD = ("PEP517_", "_PYPROJECT_HOOKS_")  # by pip's version
 STAND_IN = Path(__file__).with_name("stand_in")
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llamabox import caches
-from native.sources import BuildError
+from llamabox.artifacts import caches
+from native.build.sources import BuildError
 
 
 class Progress:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import build_native
-from llamabox import caches
-from llamabox.caches import Cache, NoCache
+from llamabox.artifacts import caches
+from llamabox.artifacts.caches import Cache, NoCache
 
 ROOT = Path(build_native.__file__).parent
 
@@ -112,7 +112,7 @@ def test_a_group_of_the_user_alone_is_nobody_else(tmp_path: Path, monkeypatch: p
 
 
 def test_a_build_without_a_home_says_once_where_it_is_kept(temporary: Path) -> None:
-    program = "from native.cache import cache_folder; print(cache_folder()); print(cache_folder())"
+    program = "from native.build.cache import cache_folder; print(cache_folder()); print(cache_folder())"
     environment = {"HOME": "/proc/nothing", "TMPDIR": str(temporary.parent)}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True

@@ -15,7 +15,7 @@
 // 2^k for k from -126 to 127.
 static inline float power_of_two(int32_t k) {
     const int32_t bits = (k + 127) * (1 << 23);
-    float value;
+    float         value;
     memcpy(&value, &bits, sizeof(value));
     return value;
 }
@@ -25,18 +25,18 @@ static float mass(const float * logits, float max) {
     float shares[BLOCK];
     for (int32_t i = 0; i < BLOCK; i++) {
         // exp(x) = 2^k * exp(r), |r| <= ln(2) / 2; r by its Taylor series, ln(2) in two parts for its last bits.
-        float x = logits[i] - max;
-        x = x < -87.0f ? -87.0f : x;
-        const int32_t k = (int32_t) (x * 1.44269504f - 0.5f);
-        const float   r = x - (float) k * 0.693359375f + (float) k * 2.12194440e-4f;
-        float series = 1.0f / 720;
-        series = series * r + 1.0f / 120;
-        series = series * r + 1.0f / 24;
-        series = series * r + 1.0f / 6;
-        series = series * r + 0.5f;
-        series = series * r + 1.0f;
-        series = series * r + 1.0f;
-        shares[i] = series * power_of_two(k);
+        float x              = logits[i] - max;
+        x                    = x < -87.0f ? -87.0f : x;
+        const int32_t k      = (int32_t) (x * 1.44269504f - 0.5f);
+        const float   r      = x - (float) k * 0.693359375f + (float) k * 2.12194440e-4f;
+        float         series = 1.0f / 720;
+        series               = series * r + 1.0f / 120;
+        series               = series * r + 1.0f / 24;
+        series               = series * r + 1.0f / 6;
+        series               = series * r + 0.5f;
+        series               = series * r + 1.0f;
+        series               = series * r + 1.0f;
+        shares[i]            = series * power_of_two(k);
     }
     for (int32_t half = BLOCK / 2; half > 0; half /= 2) {
         for (int32_t i = 0; i < half; i++) {
@@ -56,7 +56,7 @@ static int32_t drawn_exactly(const float * logits, int32_t n, float max, double 
         sum += expf(logits[i] - max);
     }
     const double target = sum * uniform;
-    double so_far = 0.0;
+    double       so_far = 0.0;
     for (int32_t i = 0; i < n; i++) {
         so_far += expf(logits[i] - max);
         if (so_far >= target) {
@@ -70,9 +70,9 @@ static int32_t drawn_exactly(const float * logits, int32_t n, float max, double 
 // else all is done again exactly.
 static int32_t drawn(const float * logits, int32_t n, float max, double uniform, double * sums) {
     const int32_t n_blocks = (n + BLOCK - 1) / BLOCK;
-    double total = 0.0;
+    double        total    = 0.0;
     for (int32_t b = 0; b < n_blocks; b++) {
-        float rest[BLOCK];
+        float         rest[BLOCK];
         const float * block = logits + b * BLOCK;
         if (n - b * BLOCK < BLOCK) {
             for (int32_t i = 0; i < BLOCK; i++) {
@@ -84,8 +84,8 @@ static int32_t drawn(const float * logits, int32_t n, float max, double uniform,
     }
     const double margin = 2 * DRAW_ERROR * total;
     const double target = total * uniform;
-    double so_far = 0.0;
-    int32_t b = 0;
+    double       so_far = 0.0;
+    int32_t      b      = 0;
     while (b < n_blocks && so_far + sums[b] < target) {
         so_far += sums[b++];
     }
@@ -107,7 +107,7 @@ static size_t min_p(const struct lb_wide * wide, const float * logits, const lla
                     float max, llama_token_data * chosen) {
     const float lowest = max + logf(wide->p);
     const float floor  = nextafterf(lowest, -INFINITY);
-    size_t size = 0;
+    size_t      size   = 0;
     for (int32_t start = 0; start < n; start += BLOCK) {
         const int32_t n_here = n - start < BLOCK ? n - start : BLOCK;
         if (n_here == BLOCK && n_above(logits + start, floor) == 0) {
@@ -131,8 +131,8 @@ static float float_sum(const float * logits, int32_t n, float max) {
     for (int32_t start = 0; start < n; start += BLOCK) {
         const int32_t n_here = n - start < BLOCK ? n - start : BLOCK;
         const float   floor  = sum >= FLT_MIN ? max + ((float) ilogbf(sum) - 24.0f) * 0.693147f - 0.01f : -INFINITY;
-        float   counting[BLOCK];
-        int32_t n_counting = 0;
+        float         counting[BLOCK];
+        int32_t       n_counting = 0;
         for (int32_t i = start; i < start + n_here; i++) { // without a branch, which nobody could foretell
             counting[n_counting] = logits[i] - max;
             n_counting += logits[i] > floor;
@@ -148,7 +148,7 @@ static float float_sum(const float * logits, int32_t n, float max) {
 struct top {
     const struct lb_wide *   wide;
     const float *            logits;
-    const llama_token_data * ids;     // NULL: the indices
+    const llama_token_data * ids; // NULL: the indices
     int32_t                  n;
     float                    max;
     float                    sum;
@@ -158,7 +158,7 @@ struct top {
 
 // libllama sorts the highest logits in buckets of equal width, the outermost of which take all that is beyond.
 enum { N_BUCKETS = 128, FIRST_TRY = 256 };
-#define BUCKET_SCALE  6.4f
+#define BUCKET_SCALE 6.4f
 #define BUCKET_OFFSET 64.0f
 
 static int32_t bucket_of(float logit) {
@@ -169,7 +169,7 @@ static int32_t bucket_of(float logit) {
 // All logits from `lowest` on that are in `bucket` or above, in their order, with their probabilities.
 static int32_t gather(const struct top * top, float lowest, int32_t bucket) {
     const float floor = nextafterf(lowest, -INFINITY);
-    int32_t size = 0;
+    int32_t     size  = 0;
     for (int32_t start = 0; start < top->n; start += BLOCK) {
         const int32_t n_here = top->n - start < BLOCK ? top->n - start : BLOCK;
         if (n_here == BLOCK && floor > -INFINITY && n_above(top->logits + start, floor) == 0) {
@@ -256,8 +256,8 @@ static int32_t in_its_order(const struct top * top) {
 // Drop what p does not need of logits that are at least `lowest`. Returns how many stay; 0 where all do not reach it.
 static int32_t drop_surplus(const struct top * top, int32_t size, float lowest) {
     enum { N_PARTS = 256 };
-    const float scale = (float) (N_PARTS - 1) / (top->max - lowest);
-    double parts[N_PARTS] = { 0 };
+    const float scale          = (float) (N_PARTS - 1) / (top->max - lowest);
+    double      parts[N_PARTS] = { 0 };
     for (int32_t i = 0; i < size; i++) {
         parts[(int32_t) ((top->chosen[i].logit - lowest) * scale)] += top->chosen[i].p;
     }
@@ -288,7 +288,7 @@ static int32_t in_any_order(const struct top * top, int32_t * n_sorted) {
     for (float step = 0.5f; n_left == 0 && 0 < size && size < top->n && step < 1000.0f; step *= 2) {
         lowest -= step;
         const int32_t n_gathered = gather(top, lowest, 0);
-        size = drop_surplus(top, n_gathered, lowest);
+        size                     = drop_surplus(top, n_gathered, lowest);
         if (size > 0) {
             sort_all(top, size);
             n_left = n_reaching(top, size);
@@ -311,8 +311,8 @@ static bool has_equals(const llama_token_data * sorted, int32_t n) {
 
 // Which token stands in libllama's order where the drawn one stands in ours, among those with the same logit.
 static llama_token its_equal(const struct top * top, const llama_token * order, llama_token token) {
-    const float logit = top->logits[token];
-    int32_t n_equal = 0, rank = 0;
+    const float logit   = top->logits[token];
+    int32_t     n_equal = 0, rank = 0;
     for (int32_t i = 0; i < top->n; i++) {
         n_equal += top->logits[i] == logit;
     }
@@ -338,7 +338,7 @@ static llama_token top_p(struct llama_sampler * chain, const struct top * top, l
     const bool has_order = !has_equals(top->chosen, size < n_sorted ? size + 1 : size);
     const bool is_whole  = top->ids == NULL || top->ids[top->n - 1].id == top->n - 1;
     if (size == 0 || (!has_order && !(top->wide->is_fair && is_whole))) {
-        size = in_its_order(top);
+        size                         = in_its_order(top);
         llama_token_data_array array = { top->chosen, (size_t) size, -1, true };
         return token_of_rest(chain, top->wide->n_done, &array);
     }
@@ -346,7 +346,7 @@ static llama_token top_p(struct llama_sampler * chain, const struct top * top, l
         order[i] = top->chosen[i].id;
     }
     llama_token_data_array array = { top->chosen, (size_t) size, -1, true };
-    const llama_token token = token_of_rest(chain, top->wide->n_done, &array);
+    const llama_token      token = token_of_rest(chain, top->wide->n_done, &array);
     return has_order || token < 0 ? token : its_equal(top, order, token);
 }
 
@@ -380,7 +380,7 @@ llama_token wide_token(struct llama_sampler * chain, const struct lb_wide * wide
     }
     if (wide->kind == LB_WIDE_DRAW) {
         struct llama_sampler * dist = llama_sampler_chain_get(chain, wide->n_done - 1);
-        const int32_t at = drawn(logits, n, max, dist_uniform(dist), room->sums);
+        const int32_t          at   = drawn(logits, n, max, dist_uniform(dist), room->sums);
         return ids ? ids[at].id : at;
     }
     if (wide->kind == LB_WIDE_TOP_P) {

@@ -30,7 +30,7 @@ static size_t index_of(const llama_token_data_array * candidates, llama_token to
 
 static void spare_apply(struct llama_sampler * sampler, llama_token_data_array * candidates) {
     const struct spare * spare = sampler->ctx;
-    size_t at = index_of(candidates, spare->token);
+    size_t               at    = index_of(candidates, spare->token);
     if (at == candidates->size) { // an earlier sampler dropped it
         llama_sampler_apply(spare->inner, candidates);
         return;
@@ -43,9 +43,7 @@ static void spare_apply(struct llama_sampler * sampler, llama_token_data_array *
     }
 }
 
-static void spare_reset(struct llama_sampler * sampler) {
-    llama_sampler_reset(((struct spare *) sampler->ctx)->inner);
-}
+static void spare_reset(struct llama_sampler * sampler) { llama_sampler_reset(((struct spare *) sampler->ctx)->inner); }
 
 static struct llama_sampler * spare_clone(const struct llama_sampler * sampler) {
     const struct spare * spare = sampler->ctx;

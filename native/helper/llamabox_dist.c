@@ -1,5 +1,5 @@
-// libllama's sampler "dist", to the last bit of what it draws, with random numbers that can be had before the candidates
-// are laid out for it.
+// libllama's sampler "dist", to the last bit of the token it draws, with random numbers that can be taken before the
+// candidates are laid out.
 #include "llamabox_dist.h"
 
 #include <math.h>
@@ -18,7 +18,7 @@ static void dist_seed(struct dist * dist) {
     dist->state[0] = dist->seed;
     for (uint32_t i = 1; i < MT_SIZE; i++) {
         const uint32_t last = dist->state[i - 1];
-        dist->state[i] = 1812433253u * (last ^ last >> 30) + i;
+        dist->state[i]      = 1812433253u * (last ^ last >> 30) + i;
     }
     dist->at = MT_SIZE;
 }
@@ -28,7 +28,7 @@ static uint32_t dist_next(struct dist * dist) {
     if (dist->at == MT_SIZE) {
         for (int32_t i = 0; i < MT_SIZE; i++) {
             const uint32_t bits = (state[i] & 0x80000000u) | (state[(i + 1) % MT_SIZE] & 0x7fffffffu);
-            state[i] = state[(i + MT_SHIFT) % MT_SIZE] ^ bits >> 1 ^ (bits & 1 ? 0x9908b0dfu : 0);
+            state[i]            = state[(i + MT_SHIFT) % MT_SIZE] ^ bits >> 1 ^ (bits & 1 ? 0x9908b0dfu : 0);
         }
         dist->at = 0;
     }
@@ -67,8 +67,8 @@ static void dist_apply(struct llama_sampler * sampler, llama_token_data_array * 
         data[i].p = expf(data[i].logit - max);
         sum += data[i].p;
     }
-    const double target = sum * dist_uniform(sampler);
-    double so_far = 0.0;
+    const double target  = sum * dist_uniform(sampler);
+    double       so_far  = 0.0;
     candidates->selected = (int64_t) candidates->size - 1;
     for (size_t i = 0; i < candidates->size; i++) {
         so_far += data[i].p;
@@ -79,9 +79,7 @@ static void dist_apply(struct llama_sampler * sampler, llama_token_data_array * 
     }
 }
 
-static void dist_reset(struct llama_sampler * sampler) {
-    dist_seed(sampler->ctx);
-}
+static void dist_reset(struct llama_sampler * sampler) { dist_seed(sampler->ctx); }
 
 static struct llama_sampler * dist_clone(const struct llama_sampler * sampler) {
     struct llama_sampler * clone = lb_sampler_init_dist(0);
@@ -91,9 +89,7 @@ static struct llama_sampler * dist_clone(const struct llama_sampler * sampler) {
     return clone;
 }
 
-static void dist_free(struct llama_sampler * sampler) {
-    free(sampler->ctx);
-}
+static void dist_free(struct llama_sampler * sampler) { free(sampler->ctx); }
 
 static void dist_copy_state(const struct llama_sampler * from, struct llama_sampler * to) {
     memcpy(to->ctx, from->ctx, sizeof(struct dist));

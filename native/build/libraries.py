@@ -15,7 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from native.sources import BuildError
+from native.build.sources import BuildError
+
+NATIVE = Path(__file__).parents[1]
+"""The folder with all that is compiled."""
 
 BACKENDS = ("cpu", "cuda", "rocm", "vulkan", "metal")
 GPU_FLAGS = {
@@ -113,12 +116,12 @@ class Project:
     library: str  # the file that the build must leave, without its suffix
     licences: tuple[str, ...]  # patterns
     flags: Callable[..., list[str]]  # (backend, *, portable)
-    include: str  # a file beside this one that CMake reads behind the call of project()
+    include: str  # a file in `native` that CMake reads behind the call of project()
 
     def included(self) -> str:
-        """Digest of that file and, where it has a folder of its own, of all that lies there."""
-        path = Path(__file__).parent / self.include
-        files = [path] if path.parent == Path(__file__).parent else sorted(path.parent.iterdir())
+        """Digest of all that a file of ours adds to the project: of that file, or of all of native/added."""
+        path = NATIVE / self.include
+        files = sorted(path.parent.iterdir()) if path.parent == NATIVE / "added" else [path]
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
@@ -142,7 +145,7 @@ DIFFUSION = Project(
     library="libstable-diffusion",
     licences=("LICENSE", "ggml/LICENSE", "thirdparty/LICENSE*"),
     flags=diffusion_flags,
-    include="diffusion.cmake",
+    include="build/diffusion.cmake",
 )
 
 

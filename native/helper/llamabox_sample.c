@@ -26,14 +26,14 @@ static struct room * room_for(int32_t n_vocab) {
         free(room.wide.sums);
         free(room.wide.maxima);
         free(room.wide.order);
-        room.candidates  = malloc((size_t) n_vocab * sizeof(*room.candidates));
-        room.wide.chosen = malloc(((size_t) n_vocab + 1) * sizeof(*room.wide.chosen));
-        room.wide.logits = malloc((size_t) n_vocab * sizeof(*room.wide.logits));
-        room.wide.sums   = malloc((size_t) n_blocks_of(n_vocab) * sizeof(*room.wide.sums));
-        room.wide.maxima = malloc((size_t) n_blocks_of(n_vocab) * sizeof(*room.wide.maxima));
-        room.wide.order  = malloc((size_t) n_vocab * sizeof(*room.wide.order));
+        room.candidates     = malloc((size_t) n_vocab * sizeof(*room.candidates));
+        room.wide.chosen    = malloc(((size_t) n_vocab + 1) * sizeof(*room.wide.chosen));
+        room.wide.logits    = malloc((size_t) n_vocab * sizeof(*room.wide.logits));
+        room.wide.sums      = malloc((size_t) n_blocks_of(n_vocab) * sizeof(*room.wide.sums));
+        room.wide.maxima    = malloc((size_t) n_blocks_of(n_vocab) * sizeof(*room.wide.maxima));
+        room.wide.order     = malloc((size_t) n_vocab * sizeof(*room.wide.order));
         const bool is_ready = room.candidates && room.wide.chosen && room.wide.logits && room.wide.sums
-            && room.wide.maxima && room.wide.order;
+                              && room.wide.maxima && room.wide.order;
         room.capacity = is_ready ? n_vocab : 0;
     }
     return room.capacity ? &room : NULL;
@@ -45,7 +45,7 @@ static inline bool is_allowed(const uint32_t * mask, int32_t token) {
 }
 
 static int higher_first(const void * a, const void * b) {
-    const llama_token_data * x = a, * y = b;
+    const llama_token_data *x = a, *y = b;
     return x->logit != y->logit ? (x->logit < y->logit) - (x->logit > y->logit) : (x->id > y->id) - (x->id < y->id);
 }
 
@@ -136,8 +136,8 @@ static llama_token chosen(struct llama_sampler * chain, const float * logits, in
             return -1;
         }
         if (!has_equals(room->candidates, size)) {
-            const size_t n_shown = size < (size_t) n_best ? size : (size_t) n_best;
-            llama_token_data_array array = { room->candidates, n_shown, -1, false };
+            const size_t           n_shown = size < (size_t) n_best ? size : (size_t) n_best;
+            llama_token_data_array array   = { room->candidates, n_shown, -1, false };
             return token_of_rest(chain, 0, &array);
         }
     }
@@ -147,9 +147,9 @@ static llama_token chosen(struct llama_sampler * chain, const float * logits, in
 int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
                        struct llama_sampler ** chains, const int32_t * n_best, const struct lb_wide ** wide,
                        const uint32_t ** masks, llama_token * out) {
-    const int32_t n_vocab = vocabulary_size(ctx);
-    struct room * room = room_for(n_vocab);
-    int32_t n_failed = 0;
+    const int32_t n_vocab  = vocabulary_size(ctx);
+    struct room * room     = room_for(n_vocab);
+    int32_t       n_failed = 0;
     for (int32_t i = 0; i < n_rows; i++) {
         const float * logits = llama_get_logits_ith(ctx, batch_idx[i]);
         if (logits == NULL) {
@@ -157,7 +157,8 @@ int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t
         } else if (room == NULL || (n_best[i] != 1 && chains[i] == NULL)) {
             out[i] = -1;
         } else if (n_best[i] == 1) {
-            out[i] = masks[i] ? highest_allowed(logits, n_vocab, masks[i]) : highest(logits, n_vocab, room->wide.maxima);
+            out[i] =
+                masks[i] ? highest_allowed(logits, n_vocab, masks[i]) : highest(logits, n_vocab, room->wide.maxima);
         } else {
             out[i] = chosen(chains[i], logits, n_vocab, n_best[i], wide[i], masks[i], room);
         }
@@ -171,9 +172,9 @@ int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t
 }
 
 bool lb_top_two(struct llama_context * ctx, int32_t batch_idx, llama_token * ids, float * logits) {
-    const int32_t n_vocab = vocabulary_size(ctx);
-    const float * row     = llama_get_logits_ith(ctx, batch_idx);
-    const struct room * room = room_for(n_vocab);
+    const int32_t       n_vocab = vocabulary_size(ctx);
+    const float *       row     = llama_get_logits_ith(ctx, batch_idx);
+    const struct room * room    = room_for(n_vocab);
     if (row == NULL || n_vocab < 2 || room == NULL) {
         return false;
     }

@@ -51,20 +51,20 @@ struct lb_texts * lb_texts_make(const struct llama_vocab * vocab) {
     }
     texts->n_tokens = llama_vocab_n_tokens(vocab);
     texts->start    = calloc((size_t) texts->n_tokens + 1, sizeof(int32_t));
-    size_t room = 4096;
-    texts->data = malloc(room);
+    size_t room     = 4096;
+    texts->data     = malloc(room);
     const bool good = texts->start != NULL && texts->data != NULL;
     for (llama_token token = 0; good && token < texts->n_tokens; token++) {
         const int32_t at = texts->start[token];
-        int32_t n = llama_detokenize(vocab, &token, 1, texts->data + at, (int32_t) room - at, false, true);
+        int32_t       n  = llama_detokenize(vocab, &token, 1, texts->data + at, (int32_t) room - at, false, true);
         if (n < 0) {
-            room = 2 * ((size_t) at + (size_t) -n) + 4096;
+            room        = 2 * ((size_t) at + (size_t) -n) + 4096;
             char * data = realloc(texts->data, room);
             if (data == NULL) {
                 break;
             }
             texts->data = data;
-            n = llama_detokenize(vocab, &token, 1, data + at, (int32_t) room - at, false, true);
+            n           = llama_detokenize(vocab, &token, 1, data + at, (int32_t) room - at, false, true);
         }
         texts->start[token + 1] = at + (n > 0 ? n : 0);
         if (token + 1 == texts->n_tokens) {
@@ -89,8 +89,8 @@ static bool note(struct lb_breakers * breakers, llama_token token, int32_t tail)
     const struct tail * wanted = &breakers->tails[tail];
     for (int32_t at = breakers->first[token]; at >= 0; at = breakers->entries[at].next) {
         const struct tail * known = &breakers->tails[breakers->entries[at].tail];
-        if (known->length == wanted->length &&
-            memcmp(known->tokens, wanted->tokens, sizeof(llama_token) * (size_t) wanted->length) == 0) {
+        if (known->length == wanted->length
+            && memcmp(known->tokens, wanted->tokens, sizeof(llama_token) * (size_t) wanted->length) == 0) {
             return true;
         }
     }
@@ -110,9 +110,9 @@ static bool note(struct lb_breakers * breakers, llama_token token, int32_t tail)
 // The index of a new tail: the n bytes of a breaker's rest, as tokens.
 static int32_t tail_of(struct lb_breakers * breakers, const struct llama_vocab * vocab, const char * text, int32_t n) {
     struct tail * tail = &breakers->tails[breakers->n_tails];
-    llama_token tokens[2 * MAX_BREAKER + 2];
+    llama_token   tokens[2 * MAX_BREAKER + 2];
     const int32_t n_found = n ? llama_tokenize(vocab, text, n, tokens, 2 * MAX_BREAKER + 2, false, false) : 0;
-    tail->length = n_found < 0 ? 0 : n_found < MAX_TAIL ? n_found : MAX_TAIL;
+    tail->length          = n_found < 0 ? 0 : n_found < MAX_TAIL ? n_found : MAX_TAIL;
     memcpy(tail->tokens, tokens, sizeof(llama_token) * (size_t) tail->length);
     return breakers->n_tails++;
 }
@@ -160,13 +160,13 @@ struct lb_breakers * lb_breakers_make(const struct llama_vocab * vocab, const st
     breakers->n_tokens = texts->n_tokens;
     breakers->first    = malloc(sizeof(int32_t) * (size_t) texts->n_tokens);
     breakers->tails    = malloc(sizeof(struct tail) * ((size_t) n_words * MAX_BREAKER + 1));
-    bool good = breakers->first != NULL && breakers->tails != NULL;
+    bool good          = breakers->first != NULL && breakers->tails != NULL;
     if (good) {
         memset(breakers->first, -1, sizeof(int32_t) * (size_t) texts->n_tokens);
     }
     for (int32_t i = 0; good && i < n_words; i++) {
         const size_t n = strlen(words[i]);
-        good = n == 0 || add(breakers, vocab, texts, words[i], n < MAX_BREAKER ? (int32_t) n : MAX_BREAKER);
+        good           = n == 0 || add(breakers, vocab, texts, words[i], n < MAX_BREAKER ? (int32_t) n : MAX_BREAKER);
     }
     if (!good) {
         lb_breakers_free(breakers);
@@ -183,7 +183,7 @@ struct dry {
     struct lb_breakers * breakers;
     llama_token *        history; // a ring of last_n
     int32_t              n_history;
-    int32_t              at; // where the next one goes
+    int32_t              at;      // where the next one goes
     int32_t *            repeats; // scratch: last_n counts; NULL before the first use
     int32_t *            longest; // by token: the longest repetition that it would go on with; all 0 between two uses
 };
@@ -194,9 +194,9 @@ static const char * dry_name(const struct llama_sampler * sampler) {
 }
 
 static void dry_accept(struct llama_sampler * sampler, llama_token token) {
-    struct dry * dry = sampler->ctx;
+    struct dry * dry      = sampler->ctx;
     dry->history[dry->at] = token;
-    dry->at = dry->at + 1 == dry->last_n ? 0 : dry->at + 1;
+    dry->at               = dry->at + 1 == dry->last_n ? 0 : dry->at + 1;
     dry->n_history += dry->n_history < dry->last_n;
 }
 
@@ -206,9 +206,7 @@ static llama_token back(const struct dry * dry, int32_t i) {
     return dry->history[at < 0 ? at + dry->last_n : at];
 }
 
-static int32_t at_most(int32_t n, int32_t limit) {
-    return n < limit ? n : limit;
-}
+static int32_t at_most(int32_t n, int32_t limit) { return n < limit ? n : limit; }
 
 // How far back a repetition may reach: to the last breaker, or over the whole history.
 static int32_t limit_of(const struct dry * dry) {
@@ -217,7 +215,7 @@ static int32_t limit_of(const struct dry * dry) {
         int32_t longest = -1;
         for (int32_t at = breakers->first[back(dry, i)]; at >= 0; at = breakers->entries[at].next) {
             const struct tail * tail = &breakers->tails[breakers->entries[at].tail];
-            int32_t n = 0;
+            int32_t             n    = 0;
             while (n < tail->length && n < i && tail->tokens[n] == back(dry, i - n - 1)) {
                 n++;
             }
@@ -235,7 +233,7 @@ static int32_t limit_of(const struct dry * dry) {
 // repeats[n - 1 - k]: how many tokens up to the one k places before the last equal as many at the end (Z-algorithm).
 static void count_repeats(struct dry * dry, int32_t limit) {
     const int32_t n_history = dry->n_history, last = n_history - 1;
-    int32_t * repeats = dry->repeats;
+    int32_t *     repeats = dry->repeats;
     memset(repeats, 0, sizeof(int32_t) * (size_t) n_history);
     int32_t left = 0, right = 0;
     for (int32_t k = 1; k < n_history; k++) {
@@ -244,7 +242,7 @@ static void count_repeats(struct dry * dry, int32_t limit) {
             continue;
         }
         const bool inside = k <= right;
-        int32_t end = inside ? right + 1 : k;
+        int32_t    end    = inside ? right + 1 : k;
         while (end < n_history && back(dry, end) == back(dry, end - k)) {
             end++;
         }
@@ -290,15 +288,15 @@ static void dry_apply(struct llama_sampler * sampler, llama_token_data_array * c
     for (int32_t i = 0; i < last; i++) {
         if (dry->repeats[i] >= dry->allowed_length) {
             int32_t * longest = &dry->longest[back(dry, last - 1 - i)];
-            *longest = *longest > dry->repeats[i] ? *longest : dry->repeats[i] + 1;
+            *longest          = *longest > dry->repeats[i] ? *longest : dry->repeats[i] + 1;
         }
     }
     const int32_t max_exponent = dry->base > 1.000001f ? (int32_t) (88.7228391f / logf(dry->base)) : 0;
     for (size_t i = 0; i < candidates->size; i++) {
         const llama_token token = candidates->data[i].id;
         if (dry->longest[token] > 0 && !breaks_alone(dry->breakers, token)) {
-            int32_t exponent = dry->longest[token] - 1 - dry->allowed_length;
-            exponent = max_exponent > 0 ? at_most(exponent, max_exponent) : exponent;
+            int32_t exponent    = dry->longest[token] - 1 - dry->allowed_length;
+            exponent            = max_exponent > 0 ? at_most(exponent, max_exponent) : exponent;
             const float penalty = (float) (dry->multiplier * pow((double) dry->base, exponent));
             candidates->data[i].logit -= penalty;
         }
@@ -324,7 +322,7 @@ static void dry_free(struct llama_sampler * sampler) {
 }
 
 static struct llama_sampler * dry_clone(const struct llama_sampler * sampler) {
-    const struct dry * dry = sampler->ctx;
+    const struct dry *     dry = sampler->ctx;
     struct llama_sampler * clone =
         lb_sampler_init_dry(dry->breakers, dry->multiplier, dry->base, dry->allowed_length, dry->last_n);
     if (clone != NULL) {

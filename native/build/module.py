@@ -14,10 +14,11 @@ from pathlib import Path
 
 import cffi
 
-from native.libraries import MACOS, ORIGIN, compilers
-from native.sources import BuildError
+from native.build.libraries import MACOS, NATIVE, ORIGIN, compilers
+from native.build.sources import BuildError
 
-HERE = Path(__file__).parent
+HELPER = "helper"
+"""Folder of the C sources that are compiled into the modules."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,20 +84,22 @@ MISSING = (
 )
 
 
-def cdef(folder: Path = HERE, module: Module = LLAMA) -> str:
+def cdef(folder: Path = NATIVE, module: Module = LLAMA) -> str:
     """All that is declared to cffi, in an order in which names are known before they are used."""
     parts = [(folder / "cdef" / name).read_text() for name in module.cdefs]
     for name in module.own:
-        parts.append("\n".join(line for line in (folder / name).read_text().splitlines() if not line.startswith("#")))
+        lines = (folder / HELPER / name).read_text().splitlines()
+        parts.append("\n".join(line for line in lines if not line.startswith("#")))
     return "\n".join([*parts, module.extern])
 
 
-def own_code(folder: Path = HERE) -> str:
+def own_code(folder: Path = NATIVE) -> str:
     """Everything of ours that is compiled."""
-    return "".join(path.read_text() for path in sorted((*folder.glob("llamabox_*.c"), *folder.glob("llamabox_*.h"))))
+    helper = folder / HELPER
+    return "".join(path.read_text() for path in sorted((*helper.glob("*.c"), *helper.glob("*.h"))))
 
 
-def generate(target: Path, folder: Path = HERE, module: Module = LLAMA) -> Path:
+def generate(target: Path, folder: Path = NATIVE, module: Module = LLAMA) -> Path:
     """Write the module's C source."""
     ffi = cffi.FFI()
     ffi.cdef(cdef(folder, module))
@@ -107,9 +110,9 @@ def generate(target: Path, folder: Path = HERE, module: Module = LLAMA) -> Path:
     return path
 
 
-def compile_command(headers: list[Path], folder: Path = HERE, module: Module = LLAMA) -> list[str]:
+def compile_command(headers: list[Path], folder: Path = NATIVE, module: Module = LLAMA) -> list[str]:
     compiler = compilers()["C"].split(": ")[0]
-    include = [*headers, folder, python_headers()]
+    include = [*headers, folder / HELPER, python_headers()]
     # Nobody reads floating-point exception flags, and for their sake GCC would put branches into loops.
     flags = ["-std=gnu11", "-O3", "-fno-trapping-math", "-fPIC", *probed(headers, module)]
     return [*shlex.split(compiler), *flags, *(f"-I{path}" for path in include)]
@@ -132,11 +135,11 @@ def probed(headers: list[Path], module: Module) -> list[str]:
     return [f"-D{macro}" for macro, pattern in module.probes if re.search(pattern, text)]
 
 
-def check(headers: list[Path], scratch: Path, folder: Path = HERE, module: Module = LLAMA) -> None:
+def check(headers: list[Path], scratch: Path, folder: Path = NATIVE, module: Module = LLAMA) -> None:
     """Compile the generated C for its errors only. BuildError names what the headers lack."""
     source = generate(scratch, folder, module)
     strict = [f"-Werror={name}" for name in STRICT]
-    sources = [source, *(folder / name for name in module.compiled)]
+    sources = [source, *(folder / HELPER / name for name in module.compiled)]
     command = [*compile_command(headers, folder, module), *strict, "-fsyntax-only", *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_locale())
     if done.returncode != 0:
@@ -148,7 +151,7 @@ def plain_locale() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}
 
 
-def explain(errors: str, headers: list[Path], folder: Path = HERE) -> str:
+def explain(errors: str, headers: list[Path], folder: Path = NATIVE) -> str:
     """The compiler's errors as a sentence that names each symbol and the header it was expected in."""
     symbols = dict.fromkeys(name for pattern in MISSING for name in pattern.findall(errors))
     named = [f"{symbol} ({where})" for symbol in symbols if (where := declared_in(symbol, folder))]
@@ -159,7 +162,7 @@ def explain(errors: str, headers: list[Path], folder: Path = HERE) -> str:
     return f"native/cdef does not fit the headers in {places}:\n" + "\n".join(lines)
 
 
-def declared_in(symbol: str, folder: Path = HERE) -> str | None:
+def declared_in(symbol: str, folder: Path = NATIVE) -> str | None:
     """The cdef file, which is also the header's name, that declares a symbol."""
     for name in (*LLAMA.cdefs, *DIFFUSION.cdefs):
         if re.search(rf"\b{symbol}\b", (folder / "cdef" / name).read_text()):
@@ -171,9 +174,9 @@ def link(headers: list[Path], libraries: Path, scratch: Path, module: Module = L
     """Compile module and helpers and link them with the libraries. The result uses Python's limited API only."""
     target = scratch / f"{module.name}.abi3.so"
     command = [
-        *compile_command(headers, HERE, module),
+        *compile_command(headers, NATIVE, module),
         str(scratch / f"{module.name}.c"),
-        *(str(HERE / name) for name in module.compiled),
+        *(str(NATIVE / HELPER / name) for name in module.compiled),
         *(("-bundle", "-undefined", "dynamic_lookup") if MACOS else ("-shared", "-Wl,--disable-new-dtags")),
         f"-L{libraries}",
         *(f"-l{name}" for name in module.linked),

@@ -47,8 +47,8 @@ static inline float_lanes higher_lanes(float_lanes a, float_lanes b) {
 // number of those that are neither.
 static inline float highest_of_block(const float * logits, int_lanes * n_fit) {
     const float_lanes limit = { FLT_MAX, FLT_MAX, FLT_MAX, FLT_MAX };
-    float_lanes best[STRIDE / LANES];
-    int_lanes   fit = { 0 };
+    float_lanes       best[STRIDE / LANES];
+    int_lanes         fit = { 0 };
     for (int32_t i = 0; i < BLOCK; i += STRIDE) {
         for (int32_t j = 0; j < STRIDE / LANES; j++) {
             const float_lanes here = lanes_at(logits + i + j * LANES);
@@ -63,9 +63,7 @@ static inline float highest_of_block(const float * logits, int_lanes * n_fit) {
     return x > y ? x : y;
 }
 
-static inline int32_t n_blocks_of(int32_t n_vocab) {
-    return (n_vocab + BLOCK - 1) / BLOCK;
-}
+static inline int32_t n_blocks_of(int32_t n_vocab) { return (n_vocab + BLOCK - 1) / BLOCK; }
 
 // The highest logit of each block of a row, n_blocks_of(n_vocab) of them. False for a row with NaN or +inf.
 static inline bool block_maxima(const float * logits, int32_t n_vocab, float * maxima) {
@@ -117,7 +115,7 @@ static inline void replace_lowest(llama_token_data * heap, int32_t size, llama_t
             break;
         }
         heap[hole] = heap[child];
-        hole = child;
+        hole       = child;
     }
     heap[hole] = candidate;
 }

@@ -24,11 +24,11 @@ static struct {
     bool            started;
     int32_t         lowest;
     // A line comes in pieces: the first with its level, the rest as LB_LOG_CONT.
-    char            line[LINE_SIZE];
-    int32_t         line_length;
-    int32_t         line_level;
-    char            error[1024];
-    int32_t         error_length;
+    char    line[LINE_SIZE];
+    int32_t line_length;
+    int32_t line_level;
+    char    error[1024];
+    int32_t error_length;
 } g_log = { .mutex = PTHREAD_MUTEX_INITIALIZER, .readable = PTHREAD_COND_INITIALIZER };
 
 static void ring_put(const void * data, size_t size) {
@@ -49,7 +49,7 @@ static void ring_get(void * data, size_t size) {
 
 static void flush_line(void) {
     const struct record record = { g_log.line_level, g_log.line_length };
-    g_log.line_length = 0;
+    g_log.line_length          = 0;
     if (record.length == 0) {
         return;
     }
@@ -100,10 +100,10 @@ void lb_log_start(int32_t lowest) {
 
 static void deadline_after(struct timespec * deadline, int32_t timeout_ms) {
     clock_gettime(CLOCK_REALTIME, deadline);
-    deadline->tv_sec  += timeout_ms / 1000;
+    deadline->tv_sec += timeout_ms / 1000;
     deadline->tv_nsec += (long) (timeout_ms % 1000) * 1000000L;
     if (deadline->tv_nsec >= 1000000000L) {
-        deadline->tv_sec  += 1;
+        deadline->tv_sec += 1;
         deadline->tv_nsec -= 1000000000L;
     }
 }
@@ -160,13 +160,13 @@ void lb_log_forget_error(void) {
 }
 
 bool lb_log_drain(int32_t timeout_ms) {
-    const struct timespec pause = { .tv_nsec = 5000000 };
-    bool drained = false;
+    const struct timespec pause   = { .tv_nsec = 5000000 };
+    bool                  drained = false;
     for (int32_t waited_ms = 0; !drained && waited_ms < timeout_ms; waited_ms += 5) {
         nanosleep(&pause, NULL); // also after the last line was taken, which Python has yet to write
         pthread_mutex_lock(&g_log.mutex);
         const bool has_reader = g_log.started;
-        drained = has_reader && g_log.head == g_log.tail;
+        drained               = has_reader && g_log.head == g_log.tail;
         pthread_mutex_unlock(&g_log.mutex);
         if (!has_reader) {
             return false;

@@ -44,21 +44,13 @@ static void on_log(enum sd_log_level_t level, const char * text, void * data) {
     lb_log_write((int32_t) level + LB_LOG_DEBUG, text);
 }
 
-void lb_log_install(void) {
-    sd_set_log_callback(on_log, NULL);
-}
+void lb_log_install(void) { sd_set_log_callback(on_log, NULL); }
 
-int32_t lb_phase(void) {
-    return __atomic_load_n(&g_phase, __ATOMIC_RELAXED);
-}
+int32_t lb_phase(void) { return __atomic_load_n(&g_phase, __ATOMIC_RELAXED); }
 
-int64_t lb_prepare_us(void) {
-    return g_began_us - g_called_us;
-}
+int64_t lb_prepare_us(void) { return g_began_us - g_called_us; }
 
-int64_t lb_sampling_us(void) {
-    return g_ended_us - g_began_us;
-}
+int64_t lb_sampling_us(void) { return g_ended_us - g_began_us; }
 
 // ---- cancelling -----------------------------------------------------------------------------------------------
 
@@ -79,9 +71,7 @@ static cancel_t find_cancel(void) {
     return found;
 }
 
-bool lb_can_cancel(void) {
-    return find_cancel() != NULL;
-}
+bool lb_can_cancel(void) { return find_cancel() != NULL; }
 
 bool lb_cancel(sd_ctx_t * ctx) {
     const cancel_t cancel = find_cancel();
@@ -107,7 +97,7 @@ void lb_ctx_params_init(sd_ctx_params_t * params) {
 sd_image_t * lb_generate(sd_ctx_t * ctx, const sd_img_gen_params_t * params) {
     __atomic_store_n(&g_phase, 0, __ATOMIC_RELAXED);
     g_called_us = g_began_us = g_ended_us = now_us();
-    const cancel_t cancel = find_cancel();
+    const cancel_t cancel                 = find_cancel();
     if (cancel) {
         cancel(ctx, CANCEL_RESET); // one that came too late for the drawing before
     }
@@ -124,9 +114,7 @@ sd_image_t * lb_generate(sd_ctx_t * ctx, const sd_img_gen_params_t * params) {
 #endif
 }
 
-void lb_free_image(sd_image_t image) {
-    free(image.data);
-}
+void lb_free_image(sd_image_t image) { free(image.data); }
 
 void lb_free_images(sd_image_t * images, int32_t n_images) {
     for (int32_t i = 0; images && i < n_images; i++) {

@@ -35,8 +35,8 @@ static int look_up(struct dl_phdr_info * info, size_t size, void * data) {
     struct found * found = data;
     (void) size;
     const char * name = strrchr(info->dlpi_name, '/');
-    if (name == NULL || strncmp(name + 1, found->library, strlen(found->library)) != 0 ||
-        strlen(info->dlpi_name) >= sizeof(found->path)) {
+    if (name == NULL || strncmp(name + 1, found->library, strlen(found->library)) != 0
+        || strlen(info->dlpi_name) >= sizeof(found->path)) {
         return 0;
     }
     strcpy(found->path, info->dlpi_name);
@@ -69,12 +69,10 @@ static void * added(const char * library, const char * name) {
 
 #endif
 
-static void * kernels_symbol(const char * name) {
-    return added("libggml-cpu", name);
-}
+static void * kernels_symbol(const char * name) { return added("libggml-cpu", name); }
 
 const char * lb_use_kernels(void) {
-    const char * (*use)(void) = (const char * (*)(void)) kernels_symbol("llamabox_kernels");
+    const char * (*use)(void) = (const char * (*) (void) ) kernels_symbol("llamabox_kernels");
     return use != NULL ? use() : NULL;
 }
 
@@ -141,13 +139,9 @@ bool lb_abort_callback(void * data) {
     return __atomic_load_n((const int32_t *) data, __ATOMIC_RELAXED) != 0;
 }
 
-int64_t lb_n_nodes(void) {
-    return __atomic_load_n(&n_nodes, __ATOMIC_RELAXED);
-}
+int64_t lb_n_nodes(void) { return __atomic_load_n(&n_nodes, __ATOMIC_RELAXED); }
 
-void lb_abort_set(int32_t * flag, int32_t value) {
-    __atomic_store_n(flag, value, __ATOMIC_RELAXED);
-}
+void lb_abort_set(int32_t * flag, int32_t value) { __atomic_store_n(flag, value, __ATOMIC_RELAXED); }
 
 bool lb_load_progress(float progress, void * user_data) {
     struct lb_load_state * state = user_data;
