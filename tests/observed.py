@@ -24,7 +24,7 @@ from llamabox.errors import ContextError, ModelLoadError
 from llamabox.options.commandline import compose, compose_images, parse
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
-from llamabox.server.fields.generation import Dialect, Options, parse_options
+from llamabox.server.fields.request import Dialect, Options, parse_options
 from llamabox.server.listening.listener import Listener, hypercorn_config
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading import loader

@@ -17,16 +17,14 @@ from llamabox.errors import LlamaboxError
 from llamabox.imaging.config import ImageConfig
 from llamabox.server.api.about.health import health
 from llamabox.server.api.about.lora_adapters import LoraAdapters
-from llamabox.server.api.about.metrics import Metrics
+from llamabox.server.api.about.metrics import metrics
 from llamabox.server.api.about.models import Describe, found, listed, models
 from llamabox.server.api.about.props import props, set_props
-from llamabox.server.api.about.scrape import metrics
 from llamabox.server.api.about.slot_files import slot_action
 from llamabox.server.api.about.slots import slots
 from llamabox.server.api.about.tokens import detokenize, tokenize
 from llamabox.server.api.embeddings.route import embeddings, openai_embeddings
 from llamabox.server.api.images.info import image_models, image_props, image_slots
-from llamabox.server.api.images.metrics import ImageMetrics
 from llamabox.server.api.images.route import EditRoute, GenerationRoute
 from llamabox.server.api.native.completion import completion
 from llamabox.server.api.native.infill import infill
@@ -45,6 +43,8 @@ from llamabox.server.http.errors import on_fault, on_http_exception, on_llamabox
 from llamabox.server.http.middleware.chain import Admission, Auth, RequestId
 from llamabox.server.http.middleware.pages import Cors, HostCheck
 from llamabox.server.kinds import draws_only, generating, needs_images
+from llamabox.server.metrics.images import ImageMetrics
+from llamabox.server.metrics.text import TextMetrics
 from llamabox.server.seams import ImageService, TextService
 from llamabox.server.services import ImageServices, Services, TextServices
 from llamabox.server.templating import Templates
@@ -99,7 +99,7 @@ IMAGE_POST: dict[str, ASGIApp | Endpoint] = {
 def create_app(config: ServerConfig, client: TextService) -> Starlette:
     """The whole HTTP side over one text worker. Starts nothing; `app.state.services` is what run.py steers it by."""
     services = TextServices(
-        config=config, client=client, metrics=Metrics(client), templates=Templates(config.chat_template)
+        config=config, client=client, metrics=TextMetrics(client), templates=Templates(config.chat_template)
     )
     post: dict[str, ASGIApp | Endpoint] = {
         path: JsonRoute(handler, read=READERS.get(path, read_json)) for path, (handler, _) in TEXT_POST.items()

@@ -14,13 +14,13 @@ from starlette.requests import HTTPConnection
 from llamabox.clients.text.client import WorkerState
 from llamabox.errors import Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
-from llamabox.server.api.about.metrics import Metrics
 from llamabox.server.api.about.slot_book import SlotBook
-from llamabox.server.api.images.metrics import ImageMetrics
 from llamabox.server.config import ServerConfig
 from llamabox.server.http.lifecycle import Lifecycle
 from llamabox.server.http.record import RequestRecord
 from llamabox.server.http.request_body import BodyBudget
+from llamabox.server.metrics.images import ImageMetrics
+from llamabox.server.metrics.text import TextMetrics
 from llamabox.server.seams import ImageService, Model, Service, TextService
 from llamabox.server.templating import Templates
 from llamabox.wire.text_config import ModelInfo
@@ -91,7 +91,7 @@ class TextServices(Services):
     """Those of a server with a language model."""
 
     client: TextService
-    metrics: Metrics
+    metrics: TextMetrics
     templates: Templates
     slots: SlotBook = field(default_factory=SlotBook)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llamabox.server.api.native.writer import PartialChunks
 from llamabox.server.api.openai.writer import Chunks, Envelope
 from llamabox.server.config import ServerConfig
-from llamabox.server.fields.generation import Dialect, parse_options
+from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.wire.text import Submit
 from tests.server.fake_client import INFO, delta, started
 

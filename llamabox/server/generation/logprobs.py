@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from llamabox.engine.events import Delta, Likely, TokenProbs
-from llamabox.server.fields.generation import Dialect, Options
+from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.http.json import dump_line
 

@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from llamabox.checks import wrong
 from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
-from llamabox.server.fields.generation import Options
 from llamabox.server.fields.prompt import Prompt
+from llamabox.server.fields.request import Options
 from llamabox.server.fields.token_rate import asked_rate
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.running import events_of, make_submits

@@ -12,8 +12,8 @@ from contextlib import ExitStack, aclosing
 from llamabox.checks import wrong
 from llamabox.engine.events import Event
 from llamabox.errors import LlamaboxError
-from llamabox.server.fields.generation import Options
 from llamabox.server.fields.prompt import Prompt
+from llamabox.server.fields.request import Options
 from llamabox.server.seams import Generation, TextService
 from llamabox.server.services import TextServices
 from llamabox.wire.text import Submit

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from llamabox.server.fields.generation import Options
 from llamabox.server.fields.lora import lora_object
+from llamabox.server.fields.request import Options
 from llamabox.server.http.json import dump_line
 from llamabox.wire.text_config import ModelInfo
 

@@ -13,6 +13,9 @@ from starlette.types import Receive, Scope, Send
 PIECE = 64 << 10
 """Bytes of an array that go out together."""
 
+PIECES = 256
+"""Pieces of a reply that go out together, before others get their turn on the event loop."""
+
 LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 """NEL, LS and PS: JSON leaves them alone, but many a client splits an event stream with str.splitlines()."""
 
@@ -86,3 +89,21 @@ class JsonArray(Response):
                 piece.clear()
             await asyncio.sleep(0)  # others have a turn
         await send({"type": "http.response.body", "body": bytes(piece) + self._tail})
+
+
+class JsonPieces(Response):
+    """A JSON reply of many pieces, which are sent one by one: together they may be hundreds of megabytes."""
+
+    media_type = "application/json; charset=utf-8"
+
+    def __init__(self, pieces: list[bytes], headers: Mapping[str, str] | None = None) -> None:
+        size = sum(map(len, pieces))
+        super().__init__(b"", headers={**(headers or {}), "content-length": str(size)})
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self._pieces), PIECES):
+            body = b"".join(self._pieces[start : start + PIECES])
+            more = start + PIECES < len(self._pieces)
+            await send({"type": "http.response.body", "body": body, "more_body": more})

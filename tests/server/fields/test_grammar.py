@@ -12,8 +12,8 @@ from llamabox.checks import present
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import InvalidRequest
 from llamabox.server.config import ServerConfig
-from llamabox.server.fields.generation import Dialect, parse_options
 from llamabox.server.fields.grammar import MAX_TEXT, parse_grammar
+from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.http.json import dumps
 from tests.server.fake_client import INFO, FakeTextClient, saying

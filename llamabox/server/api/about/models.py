@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from llamabox.errors import NotFound
 from llamabox.server.config import ServerConfig
-from llamabox.server.fields.generation import MAX_MODEL_NAME, aliases, model_name
+from llamabox.server.fields.body import MAX_MODEL_NAME, aliases, model_name
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.services import Services, TextServices, services_of
 from llamabox.wire.text_config import ModelInfo

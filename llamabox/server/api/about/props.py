@@ -6,7 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.errors import NotSupported
-from llamabox.server.fields.generation import Dialect, model_name, parse_options
+from llamabox.server.fields.body import model_name
+from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.services import TextServices, services_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamabox.engine.events import Finished, Started, StopType
-from llamabox.server.fields.generation import Options
+from llamabox.server.fields.request import Options
 
 
 @dataclass(slots=True)

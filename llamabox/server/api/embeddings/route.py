@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from llamabox import checks
 from llamabox.checks import describe, wrong
@@ -16,19 +15,16 @@ from llamabox.engine.events import Vector
 from llamabox.errors import InvalidRequest, NotSupported, ServerFault
 from llamabox.server.api.embeddings.inputs import n_inputs, parse_inputs
 from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
-from llamabox.server.fields.generation import parse_model
+from llamabox.server.fields.body import parse_model
 from llamabox.server.fields.prompt import Prompt
 from llamabox.server.http.beside import beside
 from llamabox.server.http.endpoint import Exchange
-from llamabox.server.http.json import dumps
+from llamabox.server.http.json import JsonPieces, dumps
 from llamabox.wire.text_config import ModelInfo
 
 UNPOOLED = "none"
 RANK = "rank"
 MAX_NORM = 1000
-ITEM_PAUSE = 256
-"""Inputs written in one go, before others get their turn on the event loop."""
-
 Write = Callable[[int, Rows], bytes]
 """An input's place and its vectors, as an item of the reply."""
 
@@ -109,21 +105,3 @@ def finite_rows(vector: Vector, form: VectorFormat, n_floats: int) -> Rows:
     if not np.isfinite(rows).all():
         raise ServerFault(f"the model gave no numbers for input {vector.index}")
     return rows
-
-
-class JsonPieces(Response):
-    """A JSON reply of many pieces, which are sent one by one: together they may be hundreds of megabytes."""
-
-    media_type = "application/json; charset=utf-8"
-
-    def __init__(self, pieces: list[bytes], headers: Mapping[str, str] | None = None) -> None:
-        size = sum(map(len, pieces))
-        super().__init__(b"", headers={**(headers or {}), "content-length": str(size)})
-        self._pieces = pieces
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for start in range(0, len(self._pieces), ITEM_PAUSE):
-            body = b"".join(self._pieces[start : start + ITEM_PAUSE])
-            more = start + ITEM_PAUSE < len(self._pieces)
-            await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -16,7 +16,7 @@ from llamabox.engine.request import RANDOM_SEED
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
 from llamabox.server.fields import unsupported
-from llamabox.server.fields.generation import parse_model, parse_ping
+from llamabox.server.fields.body import parse_model, parse_ping
 from llamabox.server.fields.lora import parse_lora
 from llamabox.server.fields.sampling import parse_seed
 from llamabox.server.services import ImageServices

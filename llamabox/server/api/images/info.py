@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from llamabox.errors import NotSupported, Unavailable
 from llamabox.server.api.about.models import as_ollama, as_openai
-from llamabox.server.fields.generation import model_name
+from llamabox.server.fields.body import model_name
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.seams import JobState
 from llamabox.server.services import ImageServices, services_of

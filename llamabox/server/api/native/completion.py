@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.api.native.writer import PartialChunks, final_object, progress_chunk, select_fields
-from llamabox.server.fields.generation import Dialect, Options, parse_options
 from llamabox.server.fields.logit_bias import biased
 from llamabox.server.fields.prompt import Prompt, parse_prompts
+from llamabox.server.fields.request import Dialect, Options, parse_options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.prompt_text import prompt_texts
 from llamabox.server.generation.reply import Reply

@@ -11,7 +11,7 @@ from llamabox.checks import present, wrong
 from llamabox.errors import BodyTooLarge, NotSupported
 from llamabox.server.api.about.tokens import MAX_TEXT
 from llamabox.server.api.native.completion import answer
-from llamabox.server.fields.generation import Dialect, parse_options
+from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.server.http.endpoint import Exchange
 
 MAX_CHUNKS = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llamabox.engine.events import Delta, Progress, Started, StopType
-from llamabox.server.fields.generation import Options, ResponseField
+from llamabox.server.fields.request import Options, ResponseField
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.logprobs import entries, placed
 from llamabox.server.generation.timings import progress_object, timings_object

@@ -13,8 +13,8 @@ from llamabox.checks import wrong
 from llamabox.server.api.openai.reply import openai_reply
 from llamabox.server.api.openai.template_wishes import template_wishes
 from llamabox.server.fields import unsupported
-from llamabox.server.fields.generation import Dialect, parse_options
 from llamabox.server.fields.prompt import check_fits, too_long
+from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.server.http.endpoint import Exchange, read_json
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import record_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from llamabox.server.api.openai.reply import openai_reply
-from llamabox.server.fields.generation import Dialect, parse_options
 from llamabox.server.fields.prompt import parse_prompts
+from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.server.http.beside import beside, n_values
 from llamabox.server.http.endpoint import Exchange
 

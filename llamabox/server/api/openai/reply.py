@@ -10,9 +10,9 @@ from starlette.responses import Response
 from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.api.native.writer import final_object
 from llamabox.server.api.openai.writer import DONE, Chunks, Envelope, usage_object, whole_reply
-from llamabox.server.fields.generation import Dialect, Options
 from llamabox.server.fields.logit_bias import biased
 from llamabox.server.fields.prompt import Prompt
+from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.prompt_text import prompt_texts
 from llamabox.server.generation.reply import Reply

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamabox.engine.events import Delta, Progress
-from llamabox.server.fields.generation import Dialect, Options
+from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.logprobs import StreamedLogprobs, whole_logprobs
 from llamabox.server.generation.timings import per_token, predicted_per_second, progress_object, timings_object

@@ -19,7 +19,7 @@ from llamabox.engine.events import Vector
 from llamabox.errors import NotSupported, ServerFault
 from llamabox.server.api.rerank import ranking
 from llamabox.server.fields import unsupported
-from llamabox.server.fields.generation import parse_model
+from llamabox.server.fields.body import parse_model
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonArray, dumps
 

@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 
 from llamabox.clients.text.client import WorkerState
 from llamabox.engine.events import Activity, StepTimes
-from llamabox.server.api.about.metrics import Histogram
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
+from llamabox.server.metrics.histogram import Histogram
 from tests.server.fake_client import INFO, FakeTextClient, saying
 
 TYPES = {

@@ -16,8 +16,8 @@ from llamabox.checks import present
 from llamabox.engine.request import RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest
 from llamabox.server.config import ServerConfig
-from llamabox.server.fields.generation import Dialect, Options, parse_options
 from llamabox.server.fields.logprobs import MAX_PROBS
+from llamabox.server.fields.request import Dialect, Options, parse_options
 from llamabox.server.fields.sampling import LARGE, RULES
 from tests.server.fake_client import INFO
 

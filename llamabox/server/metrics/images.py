@@ -1,4 +1,4 @@
-"""What GET /metrics tells of a server that draws: images, steps and seconds, under llama-box's names."""
+"""What is counted of a model that draws: images, steps and seconds, under llama-box's names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from llamabox.imaging.events import Drawn
-from llamabox.server.api.about.metrics import Histogram
 from llamabox.server.http.record import RequestRecord
+from llamabox.server.metrics.histogram import Histogram
 from llamabox.server.seams import ImageService
 
 WAITS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)

@@ -1,0 +1,114 @@
+"""A request that generates, without its prompt: what the engine is asked, and how the reply is to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from llamabox import checks
+from llamabox.checks import present, wrong
+from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.server.config import ServerConfig
+from llamabox.server.fields import unsupported
+from llamabox.server.fields.body import parse_model, parse_ping
+from llamabox.server.fields.generation import parse_params
+from llamabox.server.fields.grammar import parse_grammar
+from llamabox.server.fields.logit_bias import BiasEntry, parse_logit_bias
+from llamabox.server.fields.logprobs import chat_n_top, completion_n_top, native_n_top
+from llamabox.wire.text_config import ModelInfo
+
+MAX_RESPONSE_FIELDS = 256
+
+ResponseField = tuple[str, tuple[str, ...]]
+"""A key of the reply, and the path to its value in the whole one."""
+
+
+class Dialect(Enum):
+    """Whose defaults, names and shapes a route speaks."""
+
+    NATIVE = "native"
+    COMPLETION = "completion"
+    CHAT = "chat"
+
+
+N_TOP = MappingProxyType({Dialect.NATIVE: native_n_top, Dialect.COMPLETION: completion_n_top, Dialect.CHAT: chat_n_top})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """A parsed request without its prompt."""
+
+    params: GenerationParams
+    logit_bias: list[BiasEntry]  # as the request has them; `biased` makes them part of `params`
+    model: str  # to be shown in the reply
+    stream: bool
+    include_usage: bool | None  # None: stream_options did not say
+    ping_interval: float  # seconds; 0: no pings
+    timings_per_token: bool
+    return_tokens: bool
+    verbose: bool
+    response_fields: list[ResponseField]  # empty: all
+    n_top: int | None  # likeliest tokens to show with each token; None: no log-probabilities
+    warning: str = ""  # for the reply's header of that name
+
+
+def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect) -> Options:
+    """`body` is that of `present()`. Raises InvalidRequest naming the first field that is wrong."""
+    unsupported.refuse(body, unsupported.GENERATION)
+    if dialect is Dialect.COMPLETION:
+        unsupported.refuse(body, unsupported.COMPLETION)
+        unsupported.refuse_tools(body)
+    elif dialect is Dialect.CHAT:
+        unsupported.refuse(body, unsupported.CHAT)
+    stream = checks.flag(body, "stream", False)
+    n_top = N_TOP[dialect](body, info.n_vocab)
+    form = parse_grammar(body, config.defaults)
+    sampling = config.defaults.sampling if dialect is Dialect.NATIVE else _openai_defaults(config)
+    return Options(
+        params=replace(
+            parse_params(body, config, info, sampling, form),
+            n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
+            post_sampling_probs=checks.flag(body, "post_sampling_probs", False),
+            return_progress=checks.flag(body, "return_progress", False) and stream,
+        ),
+        logit_bias=parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else [],
+        model=parse_model(body, config, info),
+        stream=stream,
+        include_usage=_parse_include_usage(body),
+        ping_interval=parse_ping(body, config),
+        timings_per_token=checks.flag(body, "timings_per_token", False),
+        return_tokens=checks.flag(body, "return_tokens", False),
+        verbose=checks.flag(body, "verbose", False),
+        response_fields=_parse_response_fields(body) if dialect is Dialect.NATIVE else [],
+        n_top=n_top,
+        warning=form.warning,
+    )
+
+
+def _openai_defaults(config: ServerConfig) -> SamplingParams:
+    """The defaults of OpenAI's routes: what the user set on the command line, else what OpenAI documents."""
+    sampling = config.defaults.sampling
+    return replace(
+        sampling,
+        temperature=sampling.temperature if "temperature" in config.given else 1.0,
+        top_p=sampling.top_p if "top_p" in config.given else 1.0,
+    )
+
+
+def _parse_include_usage(body: dict[str, Any]) -> bool | None:
+    if "stream_options" not in body:
+        return None
+    options = present(checks.mapping("stream_options", body["stream_options"]))
+    if "include_obfuscation" in options and checks.boolean(
+        "stream_options.include_obfuscation", options["include_obfuscation"]
+    ):
+        raise wrong("stream_options.include_obfuscation", "true is not supported by this server; leave it out")
+    return checks.flag(options, "include_usage", False)
+
+
+def _parse_response_fields(body: dict[str, Any]) -> list[ResponseField]:
+    fields = body.get("response_fields", [])
+    fields = checks.strings("response_fields", fields, max_count=MAX_RESPONSE_FIELDS, max_length=256)
+    return [(field, tuple(field.split("/"))) for field in fields]

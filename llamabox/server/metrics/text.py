@@ -1,0 +1,160 @@
+"""What is counted of a language model: the worker's counts under llama.cpp's names, and how long requests take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from llamabox.engine.events import Activity, Delta, Finished, StepTimes
+from llamabox.server.generation.choice import Choice
+from llamabox.server.generation.timings import rate
+from llamabox.server.http.record import RequestRecord
+from llamabox.server.metrics.histogram import Histogram
+from llamabox.server.seams import TextService
+
+GAPS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0)
+STEPS = (
+    *(0.00005, 0.0001, 0.00015, 0.0002, 0.00025, 0.0003, 0.0004, 0.0005, 0.00075, 0.001, 0.00125, 0.0015, 0.002),
+    *(0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 5.0),
+)
+WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Upper bounds of the histograms' buckets, seconds."""
+
+
+class StepHistograms:
+    """Where a step's time goes, by stage. `host` is what the next llama_decode waits for: schedule, sample, update."""
+
+    STAGES = ("schedule", "decode", "sample", "update", "emit", "host")
+
+    def __init__(self) -> None:
+        self._stages = {stage: Histogram("", "", STEPS) for stage in self.STAGES}
+
+    def observe(self, times: StepTimes) -> None:
+        for stage, histogram in self._stages.items():
+            histogram.observe(getattr(times, stage))
+
+    def family(self) -> Metric:
+        """For the registry."""
+        help_ = "One step of the engine, by stage; host: all that the next decode waits for."
+        family = HistogramMetricFamily("llamabox:step_seconds", help_, labels=("stage",))
+        for stage, histogram in self._stages.items():
+            histogram.add_to(family, (stage,))
+        return family
+
+
+class TextMetrics:
+    """One for each app. Belongs to the event loop; a scrape asks nothing of the worker."""
+
+    def __init__(self, client: TextService) -> None:
+        self._client = client
+        self._scraped = Activity()  # as of the last scrape
+        self._first_token = Histogram(
+            "llamabox:time_to_first_token_seconds", "From a request's arrival to its first token.", WAITS
+        )
+        self._gap = Histogram("llamabox:inter_token_seconds", "Between two tokens of a sequence.", GAPS)
+        self._queue = Histogram("llamabox:queue_seconds", "From a sequence's arrival to its slot.", WAITS)
+        self._request = Histogram(
+            "llamabox:request_seconds", "From a request's arrival to the end of its answer.", WAITS
+        )
+        self._steps = StepHistograms()
+        client.on_step = self._steps.observe
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def began(self, record: RequestRecord) -> None:
+        """A request's first token is there."""
+        assert record.first_token is not None
+        self._first_token.observe(record.first_token - record.started)
+
+    def said(self, choice: Choice, event: Delta) -> None:
+        """More text, before `choice` takes note of it. Tokens that come together had equal gaps."""
+        before, now = choice.timings, event.timings
+        n_gaps = now.predicted_n - max(before.predicted_n, 1)
+        if n_gaps > 0:
+            self._gap.observe((now.predicted_ms - before.predicted_ms) / n_gaps / 1e3, n_gaps)
+
+    def ended(self, event: Finished) -> None:
+        """A sequence ended by itself."""
+        self._queue.observe(event.timings.queue_ms / 1e3)
+
+    def answered(self, record: RequestRecord) -> None:
+        """The last byte of an answer is out; one that generated nothing is not counted."""
+        if record.first_token is not None:
+            self._request.observe(time.perf_counter() - record.started)
+
+    def scrape(self) -> bytes:
+        """The text format. The two rates are over the time since the last call."""
+        # prometheus-client ends every counter's name in _total; llama-server's counter n_tokens_max does not.
+        return generate_latest(self._registry) + _counter_text(
+            "llamacpp:n_tokens_max", "Largest number of tokens seen in a slot.", self._client.activity.n_tokens_max
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """For the registry."""
+        now, before = self._client.activity, self._scraped
+        self._scraped = now
+        yield from _counters(now)
+        yield CounterMetricFamily(
+            "llamabox:worker_restarts", "Starts of the text worker after the first.", self._client.n_restarts
+        )
+        yield from _gauges(now)
+        info = self._client.info
+        yield GaugeMetricFamily(
+            "llamacpp:kv_cache_usage_ratio",
+            "KV-cache usage. 1 means 100 percent usage.",
+            now.n_resident / info.n_ctx_total if info is not None else 0.0,
+        )
+        yield GaugeMetricFamily(
+            "llamabox:prefix_hit_ratio",
+            "Prompt tokens reused from the cache, of all prompt tokens so far.",
+            now.n_cached / max(now.n_cached + now.n_prompt, 1),
+        )
+        yield GaugeMetricFamily(
+            "llamacpp:prompt_tokens_seconds",
+            "Average prompt throughput in tokens/s.",
+            rate(now.n_prompt - before.n_prompt, now.prompt_ms - before.prompt_ms),
+        )
+        yield GaugeMetricFamily(
+            "llamacpp:predicted_tokens_seconds",
+            "Average generation throughput in tokens/s.",
+            rate(now.n_predicted - before.n_predicted, now.predicted_ms - before.predicted_ms),
+        )
+        for histogram in (self._first_token, self._gap, self._queue, self._request):
+            yield histogram.family()
+        yield self._steps.family()
+
+
+def _counters(now: Activity) -> Iterator[Metric]:
+    """The drafted tokens are 0: nothing drafts."""
+    for name, help_, value in (
+        ("prompt_tokens", "Number of prompt tokens processed.", now.n_prompt),
+        ("prompt_tokens_cached", "Number of prompt tokens reused from the cache.", now.n_cached),
+        ("prompt_seconds", "Prompt process time.", now.prompt_ms / 1e3),
+        ("tokens_predicted", "Number of generation tokens processed.", now.n_predicted),
+        ("tokens_predicted_seconds", "Predict process time.", now.predicted_ms / 1e3),
+        ("tokens_drafted", "Number of speculative decoding tokens processed.", 0),
+        ("tokens_drafted_accepted", "Number of speculative decoding tokens to be accepted.", 0),
+        ("n_decode", "Total number of llama_decode() calls.", now.n_decode),
+    ):
+        yield CounterMetricFamily(f"llamacpp:{name}", help_, value)
+
+
+def _gauges(now: Activity) -> Iterator[Metric]:
+    for name, help_, value in (
+        ("n_busy_slots_per_decode", "Average number of busy slots per llama_decode() call.", _ratio(now)),
+        ("kv_cache_tokens", "KV-cache tokens.", now.n_resident),
+        ("requests_processing", "Number of requests processing.", now.n_processing),
+        ("requests_deferred", "Number of requests deferred.", now.n_waiting),
+    ):
+        yield GaugeMetricFamily(f"llamacpp:{name}", help_, value)
+
+
+def _ratio(now: Activity) -> float:
+    return now.n_busy / now.n_decode if now.n_decode else 0.0
+
+
+def _counter_text(name: str, help_: str, value: int) -> bytes:
+    return f"# HELP {name} {help_}\n# TYPE {name} counter\n{name} {value}\n".encode()
