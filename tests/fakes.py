@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llamabox import errors
-from llamabox.engine.batch import Batch
+from llamabox.engine.batch import Batch, Run
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.request import LoraSet, Media, SamplingParams
-from llamabox.engine.seams import Memory, Pooler, Runner, Sampler, SamplerSource
+from llamabox.engine.seams import Memory, Pooler, Runner, RunnerFacts, Sampler, SamplerSource
 
 EOG = 0
 """The fake vocabulary's end-of-generation token."""
@@ -369,13 +369,26 @@ class FakeSource:
         return sampler
 
 
-def ubatches(seq_ids: Seq[int], n_ubatch: int) -> list[dict[int, int]]:
+def rows_of(batch: Batch) -> list[tuple[Run, int]]:
+    """The rows of a batch in their order: each one's run, and its place in that."""
+    return [(run, i) for run in batch.runs for i in range(len(run))]
+
+
+def check_runs(batch: Batch) -> None:
+    """No run is empty or asks for more outputs than it has rows."""
+    assert batch.n_rows == sum(map(len, batch.runs))
+    for run in batch.runs:
+        assert len(run) > 0
+        assert 0 <= run.n_outputs <= len(run)
+
+
+def ubatches(batch: Batch, n_ubatch: int) -> list[dict[int, int]]:
     """How libllama cuts a batch with separate KV streams (split_equal): rows by sequence of each ubatch.
 
     Each takes the first sequence that is left and those with the ids right behind it, and of all the same number of
     rows: as many as the shortest has, and as fit.
     """
-    left = Counter(seq_ids)
+    left = Counter({run.seq_id: len(run) for run in batch.runs})
     found: list[dict[int, int]] = []
     while left:
         first = min(left)
@@ -387,12 +400,14 @@ def ubatches(seq_ids: Seq[int], n_ubatch: int) -> list[dict[int, int]]:
     return found
 
 
-def _check_kinds(seq_ids: Seq[int], n_ubatch: int) -> None:
-    """All rows are lone or none is, also where libllama cuts the batch."""
-    is_lone = {n_rows == 1 for n_rows in Counter(seq_ids).values()}
-    assert len(is_lone) == 1, f"lone rows beside runs: {seq_ids}"
-    for ubatch in ubatches(seq_ids, n_ubatch):
-        assert {n_rows == 1 for n_rows in ubatch.values()} == is_lone, f"a run leaves a lone row: {seq_ids}"
+def _check_kinds(batch: Batch, n_ubatch: int) -> None:
+    """All rows are lone or none is, also where libllama cuts the batch. No run has rows that may be in vain."""
+    lengths = {run.seq_id: len(run) for run in batch.runs}
+    is_lone = {length == 1 for length in lengths.values()}
+    assert len(is_lone) == 1, f"lone rows beside runs: {lengths}"
+    for ubatch in ubatches(batch, n_ubatch):
+        assert {n_rows == 1 for n_rows in ubatch.values()} == is_lone, f"a run leaves a lone row: {lengths}"
+    assert all(run.n_outputs <= 1 for run in batch.runs), "a draft where a run has other bits than lone rows"
 
 
 class FakeRunner:
@@ -411,12 +426,11 @@ class FakeRunner:
         adds_bos: bool = False,
         tile: int = 1,
         mixes: bool = True,
+        is_steady: bool = False,
     ) -> None:
-        self.tile = tile
-        self.mixes = mixes
-        self._n_batch = n_batch
-        self._n_ubatch = n_ubatch
-        self._adds_bos = adds_bos
+        self.facts = RunnerFacts(
+            n_batch=n_batch, n_ubatch=n_ubatch, tile=tile, mixes=mixes, is_steady=is_steady, adds_bos=adds_bos
+        )
         self._memory = memory or FakeMemory()
         self.n_vocab = n_vocab
         self.failures: list[errors.DecodeError | None] = []
@@ -425,19 +439,8 @@ class FakeRunner:
         self._values: dict[int, int] = {}
 
     @property
-    def n_batch(self) -> int:
-        return self._n_batch
-
-    @property
-    def n_ubatch(self) -> int:
-        return self._n_ubatch
-
-    @property
     def memory(self) -> FakeMemory:
         return self._memory
-
-    def adds_bos(self) -> bool:
-        return self._adds_bos
 
     def sampler_source(self, params: SamplingParams, prompt: Seq[int], n_ctx: int) -> FakeSource:
         if params.top_k == 666:
@@ -445,11 +448,12 @@ class FakeRunner:
         return FakeSource(params, prompt, self.samplers)
 
     def execute(self, batch: Batch) -> None:
-        assert 0 < len(batch) <= self._n_batch
-        assert batch.seq_ids == sorted(batch.seq_ids)
-        assert batch.outputs == sorted(set(batch.outputs))
-        if not self.mixes:
-            _check_kinds(batch.seq_ids, self._n_ubatch)
+        assert 0 < len(batch) <= self.facts.n_batch
+        check_runs(batch)
+        seq_ids = [run.seq_id for run in batch.runs]
+        assert seq_ids == sorted(set(seq_ids)), "a sequence has one run, and they come in the order of their ids"
+        if not self.facts.mixes and not self.facts.is_steady:
+            _check_kinds(batch, self.facts.n_ubatch)
         self._memory.carry_out()
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, errors.NoRoom):
@@ -458,12 +462,11 @@ class FakeRunner:
             raise errors.NoRoom("no room in the fake")
         self.batches.append(batch)
         self._values = {}
-        rows = zip(batch.tokens, batch.positions, batch.seq_ids, strict=True)
-        for row, (token, position, seq_id) in enumerate(rows):
+        for row, (run, i) in enumerate(rows_of(batch)):
             if failure is not None and row >= len(batch) // 2:
                 raise failure
-            value = self._memory.compute(seq_id, token, position, batch.lora)
-            if row in batch.outputs:
+            value = self._memory.compute(run.seq_id, run.tokens[i], run.position + i, batch.lora)
+            if i >= len(run) - run.n_outputs:
                 self._values[row] = value
         self._memory.forget_outside_window()
 
@@ -589,12 +592,14 @@ class FakePooler:
         if self.fails(batch):
             raise errors.DecodeFatal("it broke")
         self._last = {}
-        for row, (token, position, seq_id) in enumerate(zip(batch.tokens, batch.positions, batch.seq_ids, strict=True)):
-            assert 0 <= seq_id < self.n_sequences + self.is_tiled, "of the filling there is one more"
-            resident = self._resident.setdefault(seq_id, [])
-            assert position == len(resident), "a hole, or tokens of an earlier passage"
-            resident.append(token)
-            self._last.setdefault(seq_id, []).append(row)
+        check_runs(batch)
+        for row, (run, i) in enumerate(rows_of(batch)):
+            assert 0 <= run.seq_id < self.n_sequences + self.is_tiled, "of the filling there is one more"
+            assert run.n_outputs == len(run), "libllama makes vectors of all rows or complains"
+            resident = self._resident.setdefault(run.seq_id, [])
+            assert run.position + i == len(resident), "a hole, or tokens of an earlier passage"
+            resident.append(run.tokens[i])
+            self._last.setdefault(run.seq_id, []).append(row)
         assert self.splits or all(len(self._resident[seq_id]) == len(rows) for seq_id, rows in self._last.items())
         self.batches.append([len(rows) for seq_id, rows in self._last.items() if seq_id < self.n_sequences])
 

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamabox.bindings._ffi import Native
+
+
+class Run(Protocol):
+    """Tokens of one sequence at consecutive positions. The last `n_outputs` of them yield logits, or vectors."""
+
+    @property
+    def seq_id(self) -> int: ...
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def n_outputs(self) -> int: ...
 
 
 class Batch:
@@ -46,6 +62,24 @@ class Batch:
 
     def clear(self) -> None:
         self.c.n_tokens = 0
+
+    def lay(self, runs: Iterable[Run]) -> None:
+        """Replace what is in the batch by `runs`, one behind the other."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        seq_ids: list[int] = []
+        outputs: list[int] = []
+        for run in runs:
+            n_tokens = len(run.tokens)
+            tokens += run.tokens
+            positions += range(run.position, run.position + n_tokens)
+            seq_ids += [run.seq_id] * n_tokens
+            outputs += [0] * (n_tokens - run.n_outputs) + [1] * run.n_outputs
+        n_rows = self.n_tokens = len(tokens)
+        self.token[:n_rows] = tokens
+        self.pos[:n_rows] = positions
+        self.seq_id[:n_rows] = seq_ids
+        self.logits[:n_rows] = outputs
 
     def add(self, token: int, pos: int, seq_id: int, *, wants_logits: bool) -> int:
         """Append one token; returns its row."""

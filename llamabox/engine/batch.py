@@ -1,7 +1,8 @@
-"""The tokens of one llama_decode."""
+"""What one llama_decode computes: runs of cells, each of one sequence."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from llamabox.engine.request import LoraSet, Media
@@ -20,28 +21,36 @@ class MediaRows:
 
 
 @dataclass(slots=True)
-class Batch:
-    """Rows in the order of their slots. Parallel lists of length n_rows, ready to be laid over native arrays.
+class Run:
+    """Cells of one sequence that follow one another. Each is one row of the batch.
 
-    `outputs` names the rows whose logits are wanted, in ascending order. All rows are computed with the set `lora`.
+    The first one's position is `position`. The last `n_outputs` rows yield logits, or vectors.
     """
 
-    tokens: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    seq_ids: list[int] = field(default_factory=list)
-    outputs: list[int] = field(default_factory=list)
-    lora: LoraSet = ()
+    seq_id: int
+    position: int
+    tokens: Seq[int]
+    n_outputs: int
 
     def __len__(self) -> int:
+        """Number of rows."""
         return len(self.tokens)
 
-    def add(self, seq_id: int, tokens: list[int], first_position: int, *, wants_output: bool) -> int:
-        """Append a run of one sequence's text tokens; its last row yields logits if wanted. Returns that last row."""
-        n_tokens = len(tokens)
-        self.tokens += tokens
-        self.positions += range(first_position, first_position + n_tokens)
-        self.seq_ids += [seq_id] * n_tokens
-        row = len(self.tokens) - 1
-        if wants_output:
-            self.outputs.append(row)
-        return row
+
+@dataclass(slots=True)
+class Batch:
+    """Runs in the order of their rows. All are computed with the LoRA set `lora`."""
+
+    runs: list[Run] = field(default_factory=list)
+    lora: LoraSet = ()
+    n_rows: int = 0
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.n_rows
+
+    def add(self, run: Run) -> int:
+        """Append a run. Returns the number of rows from then on: the run's are the last ones."""
+        self.runs.append(run)
+        self.n_rows += len(run.tokens)
+        return self.n_rows

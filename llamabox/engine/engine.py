@@ -45,7 +45,7 @@ class Engine:
     """
 
     def __init__(self, runner: Runner, config: EngineConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        assert runner.n_batch >= config.n_slots, "every slot may decode in one step"
+        assert runner.facts.n_batch >= config.n_slots, "every slot may decode in one step"
         self._runner = runner
         self.config = config
         self._clock = clock
@@ -59,11 +59,7 @@ class Engine:
         self._scheduler = Scheduler(
             self.cache,
             self._pacing,
-            n_batch=runner.n_batch,
-            n_chunk=runner.n_ubatch,
-            tile=runner.tile,
-            mixes=runner.mixes,
-            adds_bos=runner.adds_bos(),
+            runner.facts,
             cont_batching=config.cont_batching,
             slot_similarity=config.slot_similarity,
             on_start=self._explain if logger.isEnabledFor(logging.DEBUG) else None,
@@ -200,7 +196,7 @@ class Engine:
                 if sequence.request.grammar is not None:
                     sequence.constraint = sequence.request.grammar.start()
                     sequence.constraint.prepare()
-                self._reporter.admitted(sequence, now, self._runner.n_ubatch)
+                self._reporter.admitted(sequence, now, self._runner.facts.n_ubatch)
             except errors.RequestError as error:
                 self._fail(sequence, error)
                 ready = False
@@ -241,7 +237,7 @@ class Engine:
         masks: list[TokenMask | None] = []
         for share in work.shares:
             sequence, sampler = share.sequence, share.sequence.sampler
-            if share.row < 0 or sampler is None:
+            if not share.rows or sampler is None:
                 continue
             mask = None
             if sequence.constraint is not None:
@@ -253,11 +249,11 @@ class Engine:
                     self._fail(sequence, error)
                     continue
             if sequence.params.n_probs and sequence.params.post_sampling_probs:
-                sequence.distribution = self._runner.distribution(share.row, sampler, mask)
+                sequence.distribution = self._runner.distribution(share.rows[0], sampler, mask)
             drawn.append(share)
             samplers.append(sampler)
             masks.append(mask)
-        tokens = self._runner.sample([share.row for share in drawn], samplers, masks)
+        tokens = self._runner.sample([share.rows[0] for share in drawn], samplers, masks)
         return {share.sequence: token for share, token in zip(drawn, tokens, strict=True)}
 
     def _shed(self, work: Work, error: errors.NoRoom) -> None:
@@ -281,8 +277,8 @@ class Engine:
                 continue
             if sequence.is_prefilling:
                 self._reporter.progress(sequence, now)
-            if share.row >= 0:
-                self._advance(sequence, tokens.get(sequence), share.row, now)
+            if share.rows:
+                self._advance(sequence, tokens.get(sequence), share.rows[0], now)
             elif share.stop == len(sequence.cells):
                 self._start(sequence, now)
                 self._finish(sequence, StopType.LIMIT)

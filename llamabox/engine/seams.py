@@ -6,6 +6,7 @@ Everything here is called on the engine's thread only.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from typing import Protocol
 
 from llamabox.engine.batch import Batch
@@ -91,28 +92,42 @@ class SamplerSource(Protocol):
         """One that draws from `seed`, with the prompt in its history where that counts (penalties, DRY)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerFacts:
+    """What a runner is like. It stays so for the runner's life."""
+
+    n_batch: int
+    """The most rows one `execute` takes."""
+
+    n_ubatch: int
+    """Rows that are computed at once inside `execute`."""
+
+    tile: int = 1
+    """Rows of one sequence from which attention is computed in tiles, see portions. 1: it makes no difference."""
+
+    mixes: bool = True
+    """Whether a batch may hold lone rows of sequences beside runs of several.
+
+    Where not, the two are computed one after the other inside `execute`, and often by different kernels.
+    """
+
+    is_steady: bool = False
+    """Whether a row comes out the same to the bit whatever else is in the batch: alone, in a run, beside others.
+
+    Where neither this nor `mixes` holds, each batch has one kind only and no run may leave a lone row over (see
+    portions): so no text depends on its company. Then nothing can be drafted.
+    """
+
+    adds_bos: bool = False
+    """Whether prompts begin with a BOS token, which a context shift keeps."""
+
+
 class Runner(Protocol):
     """One loaded model with its context. It never decides policy."""
 
     @property
-    def n_batch(self) -> int:
-        """The most rows one `execute` takes."""
-
-    @property
-    def n_ubatch(self) -> int:
-        """Rows that are computed at once inside `execute`."""
-
-    @property
-    def tile(self) -> int:
-        """Rows of one sequence from which attention is computed in tiles, see portions; 1: it makes no difference."""
-
-    @property
-    def mixes(self) -> bool:
-        """Whether a batch may hold lone rows of sequences beside runs of several.
-
-        Where not, a lone row is computed by another kernel than a run, with other low bits: so that no text depends on
-        its company, each batch holds one kind only, and no run may leave a lone row over (see portions).
-        """
+    def facts(self) -> RunnerFacts:
+        """What it is like."""
 
     @property
     def memory(self) -> Memory:
@@ -144,9 +159,6 @@ class Runner(Protocol):
 
     def is_eog(self, token: int) -> bool:
         """Whether the token ends a generation."""
-
-    def adds_bos(self) -> bool:
-        """Whether prompts begin with a BOS token, which a context shift keeps."""
 
 
 class Pooler(Protocol):

@@ -10,6 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from llamabox.engine.batch import Batch
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.request import SamplingParams
+from llamabox.engine.seams import RunnerFacts
 from tests.engine.driver import request
 
 N_CTX = 4096
@@ -68,17 +69,11 @@ class NullSampler:
 class NullRunner:
     """Computes nothing: each token is 65."""
 
-    n_batch = 2048
-    n_ubatch = 512
-    tile = 1
-    mixes = False
+    facts = RunnerFacts(n_batch=2048, n_ubatch=512, mixes=False)
 
     def __init__(self) -> None:
         self.memory = NullMemory()
         self.n_rows = 0
-
-    def adds_bos(self) -> bool:
-        return False
 
     def sampler_source(self, params: SamplingParams, prompt: Seq[int], n_ctx: int) -> NullRunner:
         return self
@@ -88,7 +83,7 @@ class NullRunner:
 
     def execute(self, batch: Batch) -> None:
         self.n_rows = len(batch)
-        self.memory.last.update(zip(batch.seq_ids, batch.positions, strict=True))
+        self.memory.last.update((run.seq_id, run.position + len(run) - 1) for run in batch.runs)
 
     def sample(self, rows: Seq[int], samplers: Seq[NullSampler], masks: Seq[None]) -> list[int]:
         return [65] * len(rows)

@@ -91,7 +91,7 @@ def test_n_predict_0_computes_the_prompt_and_says_nothing() -> None:
     assert (got.tokens, got.text) == ([], "")
     assert ended(got).n_resident == 20
     assert sum(len(batch) for batch in driver.runner.batches) == 20
-    assert not any(batch.outputs for batch in driver.runner.batches)
+    assert not any(run.n_outputs for batch in driver.runner.batches for run in batch.runs)
 
 
 @pytest.mark.parametrize("t_max", [1, 30, 100])

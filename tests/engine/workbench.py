@@ -7,6 +7,7 @@ from typing import Any
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.scheduler import Scheduler, Work
+from llamabox.engine.seams import RunnerFacts
 from llamabox.engine.sequence import Sequence
 from tests.engine.driver import request
 from tests.fakes import FakeMemory
@@ -37,11 +38,7 @@ class Workbench:
         self.scheduler = Scheduler(
             self.cache,
             pacing or Pacing(),
-            n_batch=n_batch,
-            n_chunk=n_chunk,
-            tile=tile,
-            mixes=mixes,
-            adds_bos=False,
+            RunnerFacts(n_batch=n_batch, n_ubatch=n_chunk, tile=tile, mixes=mixes),
             cont_batching=cont_batching,
             slot_similarity=0.5,
         )
@@ -70,7 +67,7 @@ class Workbench:
         for share in work.shares:
             self._compute(share.sequence, share.stop)
         for share in work.shares:
-            if share.row >= 0:
+            if share.rows:
                 self._say(share.sequence)
             elif share.stop == len(share.sequence.cells):  # nothing is to be generated
                 self.scheduler.remove(share.sequence)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llamabox import errors
-from llamabox.engine.batch import Batch
+from llamabox.engine.batch import Batch, Run
 from llamabox.engine.embedding.passages import Passage, Waiting
 from llamabox.engine.embedding.rooms import PlainRoom, TiledRoom
 from llamabox.engine.events import Activity, Failed, Vector
@@ -197,23 +197,24 @@ class Embedder:
         n_filled = 0
         for seq_id, (passage, start) in enumerate(taken):
             n_filled = self._fill(batch, start, n_filled)
-            batch.add(seq_id, list(passage.tokens), 0, wants_output=True)
+            batch.add(Run(seq_id, 0, passage.tokens, len(passage.tokens)))
         n_filled = self._fill(batch, n_rows, n_filled)
         return Job(taken, batch, len(batch) - n_filled)
 
     def _fill(self, batch: Batch, n_rows: int, n_filled: int) -> int:
         """Up to `n_rows`, where there were `n_filled` such rows before. Returns how many there are now."""
         n_more = n_rows - len(batch)
-        batch.add(self._pooler.n_sequences, [self._pooler.filler] * n_more, n_filled, wants_output=False)
+        if n_more:
+            batch.add(Run(self._pooler.n_sequences, n_filled, (self._pooler.filler,) * n_more, n_more))
         return n_filled + n_more
 
     def _part(self, passage: Passage, start: int, n_rows: int) -> list[Vector | Failed]:
         """The next part of a passage that is longer than a batch."""
-        tokens = list(passage.tokens[start : start + n_rows])
+        tokens = passage.tokens[start : start + n_rows]
         batch = Batch()
-        last = batch.add(0, tokens, start, wants_output=True)
-        stop = start + len(tokens)
-        error = self._execute(batch, 1, len(tokens))
+        n_tokens = batch.add(Run(0, start, tokens, len(tokens)))
+        stop = start + n_tokens
+        error = self._execute(batch, 1, n_tokens)
         if error is None and stop < len(passage.tokens):
             self._begun = passage, stop
             return []
@@ -221,7 +222,7 @@ class Embedder:
         try:
             if error is not None:
                 return [Failed(passage.request_id, passage.index, error)]
-            data = self._pooler.vector(0, range(last + 1 - len(tokens), last + 1))
+            data = self._pooler.vector(0, range(n_tokens))
             return [Vector(passage.request_id, passage.index, len(passage.tokens), data)]
         finally:
             self._pooler.forget()

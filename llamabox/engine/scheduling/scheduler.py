@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Seq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llamabox.engine.batch import Batch
+from llamabox.engine.batch import Batch, Run
 from llamabox.engine.kv.kv_cache import KVCache
-from llamabox.engine.request import LoraSet
 from llamabox.engine.scheduling.admission import Admission
+from llamabox.engine.scheduling.company import Company, Kind
 from llamabox.engine.scheduling.pacing import Pacing
-from llamabox.engine.scheduling.portions import SHORTEST, portion, run_length
 from llamabox.engine.scheduling.turns import Turns
+from llamabox.engine.seams import RunnerFacts
 from llamabox.engine.sequence import Sequence
 
 MAX_FORCED = 64
-"""Cells of one sequence, of those that a grammar forces, in one step: more would be felt by the others."""
+"""Most cells that a grammar forces on one sequence in one step: more would be felt by the others."""
 
 MAX_OVERTAKEN = 8
 """Steps in which shorter prompts may be served before a longer one that came earlier."""
@@ -24,67 +23,51 @@ MAX_OVERTAKEN = 8
 
 @dataclass(slots=True)
 class Share:
-    """One sequence's part of a step: its cells up to `stop` are computed; `row` yields its logits, -1 for none."""
+    """One sequence's part of a step: its cells up to `stop` are computed, and `rows` of the batch yield logits."""
 
     sequence: Sequence
     stop: int
-    row: int
+    rows: range
 
 
 @dataclass(slots=True)
 class Work:
-    """One step: the batch, whose it is, and who could not go on and why."""
+    """One step: the batch and each sequence's share of it."""
 
     batch: Batch = field(default_factory=Batch)
     shares: list[Share] = field(default_factory=list)
-    admitted: list[Sequence] = field(default_factory=list)
-    stuck: list[Sequence] = field(default_factory=list)
-    next_due: float | None = None  # when the first of those is due that keep to a speed limit and sat this step out
+    admitted: list[Sequence] = field(default_factory=list)  # have a slot since this step
+    stuck: list[Sequence] = field(default_factory=list)  # have no room to go on
+    next_due: float | None = None  # when the first sequence is due of those whose speed limit keeps them out
     n_decode: int = 0  # rows that cost what decoding rows cost
     n_forced: int = 0  # cells that grammars force
     n_prefill: int = 0
 
 
-Part = tuple[Sequence, int]
-"""A sequence and how many of its cells a step computes."""
-
-
 class Scheduler:
     """Decides; computes nothing. Owned by the engine's thread.
 
-    `n_batch` bounds the rows of a step, `n_chunk` the prompt tokens of a step in which nobody decodes; `tile` and
-    `mixes`: see Runner. Without `cont_batching` prompts wait until nobody decodes (-nocb).
-
-    Where rows do not mix, a step has either lone rows or runs, and the two kinds take turns. What a sequence's run is
-    does not depend on others: all of a prompt, so that two cells of it are computed where one would do; and what a
-    grammar forces, whole.
+    Without `cont_batching` prompts wait until nobody decodes (-nocb).
     """
 
     def __init__(
         self,
         cache: KVCache,
         pacing: Pacing,
+        facts: RunnerFacts,
         *,
-        n_batch: int,
-        n_chunk: int,
-        tile: int,
-        mixes: bool,
-        adds_bos: bool,
         cont_batching: bool,
         slot_similarity: float,
         on_start: Callable[[Sequence], None] | None = None,
     ) -> None:
+        """`on_start` is shown each sequence that is about to get a slot."""
         self._cache = cache
         self._pacing = pacing
-        self._n_batch = n_batch
-        self._n_chunk = min(n_chunk, n_batch)
-        self._tile = tile if 2 * (tile + 1) <= n_batch else 1
-        self._mixes = mixes
-        self._adds_bos = adds_bos
+        self._company = Company(facts)
+        self._adds_bos = facts.adds_bos
         self._cont_batching = cont_batching
-        self._admission = Admission(cache, slot_similarity, 1 if mixes else 2, on_start)
+        self._admission = Admission(cache, slot_similarity, self._company.n_least, on_start)
         self._turns = Turns()
-        self._runs_next: set[LoraSet] = set()  # of these, lone rows had the last step while runs waited
         self.running: list[Sequence] = []
 
     @property
@@ -110,7 +93,7 @@ class Scheduler:
         sequence.end()
 
     def schedule(self, now: float) -> Work:
-        """Admit who can be admitted and plan one step. Whose speed limit says that it is not due yet sits it out."""
+        """Admit who can be admitted and plan one step. Sequences whose speed limit is not due yet are left out."""
         n_streams = sum(not sequence.is_prefilling for sequence in self.running)
         self._cache.copy_time.begin_step(self._pacing.pause(n_streams))
         work = Work(admitted=self._admission.admit(self.running))
@@ -121,59 +104,66 @@ class Scheduler:
         rows = self._rows(mine, work)
         prompts = [sequence for sequence in mine if _has_prompt(sequence)]
         chunk = self._chunk(ready, work.next_due, now) if prompts else 0
-        plan = self._mixed if self._mixes else self._unmixed
-        parts = plan(work, rows, prompts, chunk)
+        self._fill(work, self._plan(work, rows, prompts, chunk))
         if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
             self._turns.end()
-        self._fill(work, parts)
         return work
 
-    def _rows(self, mine: list[Sequence], work: Work) -> list[Part]:
-        """Those of `mine` that decode or are at the end of their prompt, with a cell each and what a grammar forces."""
+    def _rows(self, mine: list[Sequence], work: Work) -> dict[Sequence, int]:
+        """Those of `mine` that decode or are at the end of their prompt, and how many cells each has for a step."""
         able: list[Sequence] = []
         for sequence in mine:
             if not _has_prompt(sequence):
                 (able if self._make_room(sequence) else work.stuck).append(sequence)
-        return [(sequence, 1 if sequence.is_prefilling else self._forced(sequence)) for sequence in able]
+        return {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in able}
 
-    def _forced(self, sequence: Sequence) -> int:
+    def _n_decoding(self, sequence: Sequence) -> int:
         """Cells of a decoding sequence up to the context's end: what lies behind it waits for the shift, as ever."""
         return min(sequence.n_pending, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
 
-    def _mixed(self, work: Work, rows: list[Part], prompts: list[Sequence], chunk: int) -> list[Part]:
-        """All of it in one step."""
-        room = self._n_batch - len(rows)
-        parts: list[Part] = []
-        for sequence, n_cells in rows:
-            parts.append((sequence, min(n_cells, room + 1)))
-            room -= parts[-1][1] - 1
-        work.n_decode = sum(not sequence.is_prefilling for sequence, _ in parts)
-        work.n_forced = _n_cells(parts) - len(parts)
-        prefill = self._prefill(prompts, room, chunk)
-        work.n_prefill = _n_cells(prefill)
-        return parts + prefill
+    def _plan(self, work: Work, rows: dict[Sequence, int], prompts: list[Sequence], chunk: int) -> dict[Sequence, int]:
+        """Cells of each sequence in this step: of `rows`, which decode, and of `prompts`."""
+        company = self._company
+        kinds = company.kinds(rows.values(), has_prompts=bool(prompts and chunk))
+        if not kinds:
+            return {}
+        turn = company.turn(work.batch.lora, kinds)
+        parts: dict[Sequence, int] = {}
+        if turn is Kind.RUN:
+            room = self._add_forced(parts, rows, company.room(turn, 0))
+            work.n_forced = sum(parts.values())
+        else:
+            room = self._add_rows(parts, rows, turn)
+            work.n_decode = sum(not sequence.is_prefilling for sequence in parts)
+            work.n_forced = sum(parts.values()) - len(parts)
+        if turn is not Kind.LONE:
+            prefill = self._prefill(prompts, room, chunk, parts)
+            work.n_prefill = sum(prefill.values())
+            parts |= prefill
+        return parts
 
-    def _unmixed(self, work: Work, rows: list[Part], prompts: list[Sequence], chunk: int) -> list[Part]:
-        """All lone rows, or else runs."""
-        lone = [part for part in rows if part[1] == 1]
-        runs = [part for part in rows if part[1] > 1]
-        runs_wait = bool(runs or (prompts and chunk))
-        if lone and not (runs_wait and work.batch.lora in self._runs_next):
-            if runs_wait:
-                self._runs_next.add(work.batch.lora)
-            work.n_decode = len(lone)
-            return lone
-        self._runs_next.discard(work.batch.lora)
-        parts: list[Part] = []
-        room = self._n_chunk
-        for sequence, n_cells in sorted(runs, key=_n_generated):  # who had to stand back was left behind
-            length = run_length(n_cells, room, _lengths(parts)) or (0 if parts else min(n_cells, room))
-            parts += [(sequence, length)] if length else []
+    def _add_rows(self, parts: dict[Sequence, int], rows: dict[Sequence, int], turn: Kind) -> int:
+        """A cell of each sequence that decodes, and more of those that have more. Returns the room that is left."""
+        if turn is Kind.LONE:
+            rows = {sequence: 1 for sequence, n_cells in rows.items() if n_cells == 1}
+        room = self._company.room(turn, len(rows))
+        if sum(rows.values()) == len(rows):
+            parts |= rows
+            return room
+        for sequence, n_cells in rows.items():
+            parts[sequence] = min(n_cells, 1 + room)
+            room -= parts[sequence] - 1
+        return room
+
+    def _add_forced(self, parts: dict[Sequence, int], rows: dict[Sequence, int], room: int) -> int:
+        """What grammars force, of several cells a sequence. Returns the room that is left."""
+        runs = [sequence for sequence, n_cells in rows.items() if n_cells > 1]
+        for sequence in sorted(runs, key=_n_generated):  # who had to stand back was left behind
+            length = self._company.run_length(Kind.RUN, rows[sequence], room, set(parts.values()))
+            if length:
+                parts[sequence] = length
             room -= length
-        work.n_forced = _n_cells(parts)
-        prefill = self._prefill(prompts, room, chunk, parts)
-        work.n_prefill = _n_cells(prefill)
-        return parts + prefill
+        return room
 
     def _whose_turn(self, ready: list[Sequence], batch: Batch) -> list[Sequence]:
         """Those of the `ready` sequences whose LoRA set has its turn, which becomes the batch's."""
@@ -191,11 +181,11 @@ class Scheduler:
         n_decode = sum(not sequence.is_prefilling for sequence in ready)
         if n_decode:
             n_prompts = sum(_has_prompt(sequence) for sequence in ready)
-            return min(self._n_chunk, self._pacing.chunk(n_decode, n_prompts)) if self._cont_batching else 0
+            return min(self._company.n_chunk, self._pacing.chunk(n_decode, n_prompts)) if self._cont_batching else 0
         if next_due is not None:
             # A text that sits this step out wants its next one in time.
-            return min(self._n_chunk, self._pacing.chunk(1, idle=next_due - now))
-        return self._n_chunk
+            return min(self._company.n_chunk, self._pacing.chunk(1, idle=next_due - now))
+        return self._company.n_chunk
 
     def _make_room(self, sequence: Sequence) -> bool:
         """Shift the context where the next cell would reach its end. False where there is no room to do it."""
@@ -213,50 +203,41 @@ class Scheduler:
         sequence.truncated = True
         return True
 
-    def _prefill(self, prompts: list[Sequence], room: int, chunk: int, runs: Seq[Part] = ()) -> list[Part]:
-        """Prompt chunks of this step, where they do not mix beside `runs`."""
+    def _prefill(
+        self, prompts: list[Sequence], room: int, chunk: int, beside: dict[Sequence, int]
+    ) -> dict[Sequence, int]:
+        """Prompt chunks of this step, `beside` what else is in it."""
         if not prompts or not chunk:
-            return []
+            return {}
         candidates = sorted(prompts, key=_urgency)
         fair = budget = min(room, chunk)
         n_behind = sum(sequence.n_pending for sequence in candidates)
-        parts: list[Part] = []
+        lengths = set(beside.values())
+        parts: dict[Sequence, int] = {}
         for sequence in candidates:
             if budget <= 0:
                 break
             n_behind -= sequence.n_pending
             # Who was overtaken too often goes first, but leaves the others half of the step.
             share = max((budget + 1) // 2, budget - n_behind) if _is_overdue(sequence) else budget
-            n_cells = self._portion(sequence, share, room, [*runs, *parts])
+            n_cells = self._company.chunk_length(sequence.n_pending, sequence.n_computed, share, room, lengths)
             if n_cells:
-                parts.append((sequence, n_cells))
+                parts[sequence] = n_cells
+                lengths.add(n_cells)
             room -= n_cells
             budget -= n_cells
-        _note_overtaking(candidates, dict(parts), fair)
+        _note_overtaking(candidates, parts, fair)
         return parts
 
-    def _portion(self, sequence: Sequence, budget: int, room: int, others: list[Part]) -> int:
-        """Cells of a prompt for this step; more than the budget where only whole tiles are worth computing."""
-        n_cells = min(portion(sequence.n_pending, sequence.n_computed, budget, tile=self._tile), room)
-        if self._mixes:
-            return n_cells
-        n_most = min(max(n_cells, SHORTEST), room)
-        return run_length(sequence.n_pending, n_most, _lengths(others)) or (0 if others else n_cells)
-
-    def _fill(self, work: Work, parts: list[Part]) -> None:
-        # Rows in the order of their slots: separate KV streams are computed together only in consecutive order.
-        parts.sort(key=lambda part: _slot_id(part[0]))
-        for sequence, n_cells in parts:
+    def _fill(self, work: Work, parts: dict[Sequence, int]) -> None:
+        """Lay out the batch: runs in the order of their slots, as separate KV streams are computed together only so."""
+        for sequence in sorted(parts, key=_slot_id):
+            n_cells, cells = parts[sequence], sequence.cells
             start = sequence.n_computed
             stop = start + n_cells
-            wants_output = stop == len(sequence.cells) and sequence.params.n_predict != 0
-            row = work.batch.add(
-                _slot_id(sequence),
-                sequence.cells.keys(start, stop),
-                sequence.cells.position(start),
-                wants_output=wants_output,
-            )
-            work.shares.append(Share(sequence, stop, row if wants_output else -1))
+            n_outputs = int(stop == len(cells) and sequence.params.n_predict != 0)
+            last = work.batch.add(Run(_slot_id(sequence), cells.position(start), cells.keys(start, stop), n_outputs))
+            work.shares.append(Share(sequence, stop, range(last - n_outputs, last)))
 
 
 def _has_prompt(sequence: Sequence) -> bool:
@@ -269,16 +250,8 @@ def _slot_id(sequence: Sequence) -> int:
     return sequence.slot.slot_id
 
 
-def _n_generated(part: Part) -> int:
-    return part[0].n_generated
-
-
-def _n_cells(parts: Iterable[Part]) -> int:
-    return sum(n_cells for _, n_cells in parts)
-
-
-def _lengths(parts: Iterable[Part]) -> set[int]:
-    return {n_cells for _, n_cells in parts}
+def _n_generated(sequence: Sequence) -> int:
+    return sequence.n_generated
 
 
 def _is_overdue(sequence: Sequence) -> bool:

@@ -1,4 +1,4 @@
-"""The Runner over libllama: the one module of the engine that knows the bindings."""
+"""The engine's Runner over libllama: its memory, its samplers, its decodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llamabox.engine.grammar import TokenMask
 from llamabox.engine.logprobs import Distribution, top_logprobs
 from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
-from llamabox.engine.seams import Sampler
+from llamabox.engine.seams import RunnerFacts, Sampler
 from llamabox.errors import NoRoom
 
 MAX_KEPT = 16
@@ -145,11 +145,17 @@ class LlamaRunner:
     `loras` are those of the model, by id. A change of adapters costs the next decode some milliseconds.
     """
 
-    def __init__(self, context: Context, loras: Seq[Lora] = (), *, tile: int = 1, mixes: bool = True) -> None:
-        """`tile` and `mixes`: see Runner."""
+    def __init__(
+        self,
+        context: Context,
+        loras: Seq[Lora] = (),
+        *,
+        tile: int = 1,
+        mixes: bool = True,
+        is_steady: bool = False,
+    ) -> None:
+        """`tile`, `mixes` and `is_steady`: see RunnerFacts."""
         self._context = context
-        self._tile = tile
-        self._mixes = mixes
         self._loras = loras
         self._applied: LoraSet = ()
         self._vocab = context.model.vocab
@@ -158,22 +164,18 @@ class LlamaRunner:
         self._memory = LlamaMemory(context)
         self._eog = frozenset(self._vocab.eog_tokens)
         self._pieces: dict[int, bytes] = {}  # key: token * 2 + special
+        self._facts = RunnerFacts(
+            n_batch=context.n_batch,
+            n_ubatch=context.n_ubatch,
+            tile=tile,
+            mixes=mixes,
+            is_steady=is_steady,
+            adds_bos=self._vocab.add_bos,
+        )
 
     @property
-    def n_batch(self) -> int:
-        return self._context.n_batch
-
-    @property
-    def n_ubatch(self) -> int:
-        return self._context.n_ubatch
-
-    @property
-    def tile(self) -> int:
-        return self._tile
-
-    @property
-    def mixes(self) -> bool:
-        return self._mixes
+    def facts(self) -> RunnerFacts:
+        return self._facts
 
     @property
     def memory(self) -> LlamaMemory:
@@ -186,14 +188,8 @@ class LlamaRunner:
         if batch.lora != self._applied:
             apply_loras(self._context, [(self._loras[adapter_id], scale) for adapter_id, scale in batch.lora])
             self._applied = batch.lora
-        native, n_rows = self._batch, len(batch)
-        native.token[:n_rows] = batch.tokens
-        native.pos[:n_rows] = batch.positions
-        native.seq_id[:n_rows] = batch.seq_ids
-        native.logits[:n_rows] = 0
-        native.logits[batch.outputs] = 1
-        native.n_tokens = n_rows
-        self._context.decode(native)
+        self._batch.lay(batch.runs)
+        self._context.decode(self._batch)
 
     def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
         if not rows:
@@ -216,6 +212,3 @@ class LlamaRunner:
 
     def is_eog(self, token: int) -> bool:
         return token in self._eog
-
-    def adds_bos(self) -> bool:
-        return self._vocab.add_bos

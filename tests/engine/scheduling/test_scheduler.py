@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llamabox.engine.batch import Batch
 from llamabox.engine.scheduling.pacing import MIN_CHUNK, Pacing
 from llamabox.engine.scheduling.scheduler import MAX_OVERTAKEN, Work
 from llamabox.engine.sequence import Sequence
 from tests.engine.workbench import Workbench
+from tests.fakes import check_runs, rows_of
 
 
 def prompt(n_tokens: int, *, first: int = 1) -> tuple[int, ...]:
@@ -19,7 +21,12 @@ def prompt(n_tokens: int, *, first: int = 1) -> tuple[int, ...]:
 
 def n_rows(work: Work, sequence: Sequence) -> int:
     assert sequence.slot is not None
-    return work.batch.seq_ids.count(sequence.slot.slot_id)
+    return sum(len(run) for run in work.batch.runs if run.seq_id == sequence.slot.slot_id)
+
+
+def outputs(batch: Batch) -> list[int]:
+    """The rows that yield logits."""
+    return [row for row, (run, i) in enumerate(rows_of(batch)) if i >= len(run) - run.n_outputs]
 
 
 def chunk_of_20() -> Pacing:
@@ -55,10 +62,10 @@ def test_a_decoding_row_yields_a_token_each_step_and_a_prompt_only_at_its_end() 
     asked = bench.add(prompt(10, first=5), n_predict=1)
     while not asked.n_generated:
         work = bench.step()
-        wanted = {id(share.sequence): share.row >= 0 for share in work.shares}
+        wanted = {id(share.sequence): bool(share.rows) for share in work.shares}
         assert wanted[id(decoding)]
         assert wanted[id(asked)] == bool(asked.n_generated)
-        assert work.batch.outputs == sorted(share.row for share in work.shares if share.row >= 0)
+        assert outputs(work.batch) == [row for share in work.shares for row in share.rows]
 
 
 def test_without_decoding_rows_a_prompt_comes_in_full_chunks() -> None:
@@ -101,8 +108,9 @@ def test_no_step_exceeds_its_bounds_and_rows_come_in_the_order_of_their_slots(
         batch = work.batch
         assert 0 < len(batch) <= n_batch
         assert work.n_prefill <= (n_batch if work.n_decode else n_chunk)
-        assert batch.seq_ids == sorted(batch.seq_ids)
-        assert len(batch.tokens) == len(batch.positions) == len(batch.seq_ids)
+        check_runs(batch)
+        seq_ids = [run.seq_id for run in batch.runs]
+        assert seq_ids == sorted(set(seq_ids))
         assert bench.cache.check_integrity() == []
         if not cont_batching and work.n_decode:
             assert work.n_prefill == 0

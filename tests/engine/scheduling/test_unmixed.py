@@ -40,8 +40,8 @@ def is_lone_by_cell(work: Work) -> dict[tuple[Sequence, int], bool]:
     found: dict[tuple[Sequence, int], bool] = {}
     begun = {share.sequence.slot.slot_id: count() for share in work.shares if share.sequence.slot}
     by_slot = {share.sequence.slot.slot_id: share for share in work.shares if share.sequence.slot}
-    n_rows = {slot_id: work.batch.seq_ids.count(slot_id) for slot_id in by_slot}
-    for ubatch in ubatches(work.batch.seq_ids, N_CHUNK):
+    n_rows = {run.seq_id: len(run) for run in work.batch.runs}
+    for ubatch in ubatches(work.batch, N_CHUNK):
         for slot_id, n in ubatch.items():
             share = by_slot[slot_id]
             start = share.stop - n_rows[slot_id]

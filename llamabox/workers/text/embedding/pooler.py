@@ -29,13 +29,8 @@ class LlamaPooler:
         return self._context.n_seq_max - 1  # the last one is the filling
 
     def execute(self, batch: Batch) -> None:
-        native, n_rows = self._batch, len(batch)
-        native.token[:n_rows] = batch.tokens
-        native.pos[:n_rows] = batch.positions
-        native.seq_id[:n_rows] = batch.seq_ids
-        native.n_tokens = n_rows
-        native.logits[:n_rows] = 1
-        self._context.decode(native)
+        self._batch.lay(batch.runs)
+        self._context.decode(self._batch)
 
     def adopt(self, n_threads: int) -> None:
         """Make the calling thread the context's owner, and let it compute with so many threads."""

@@ -24,8 +24,8 @@ class Attention:
     """How a context's attention is computed, and what batches must be like for it."""
 
     flash: FlashAttention
-    tile: int  # what Runner.tile says
-    mixes: bool  # what Runner.mixes says
+    tile: int  # what RunnerFacts.tile says
+    mixes: bool  # what RunnerFacts.mixes says
 
 
 def choose_attention(config: TextConfig, model: Model, *, has_gpu: bool) -> Attention:

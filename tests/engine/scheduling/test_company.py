@@ -1,11 +1,13 @@
-"""Where prompts are cut."""
+"""Who shares a batch, and where prompts are cut."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.engine.scheduling.portions import CHEAP, SHORTEST, portion, run_length
+from llamabox.engine.scheduling.company import CHEAP, SHORTEST, Company, Kind, portion, run_length
+from llamabox.engine.seams import RunnerFacts
 
 TILE = 64
 
@@ -66,3 +68,47 @@ def test_runs_beside_others_leave_no_lone_row_of_either(n_pending: int, n_most: 
         longer = range(2, min(n_pending, n_most) + 1)
     for one in longer:
         assert n_pending - one == 1 or any(abs(one - other) == 1 for other in others), "a longer one would have done"
+
+
+def company(*, mixes: bool = False, is_steady: bool = False) -> Company:
+    return Company(RunnerFacts(n_batch=64, n_ubatch=32, mixes=mixes, is_steady=is_steady))
+
+
+@given(st.lists(st.sets(st.sampled_from([Kind.LONE, Kind.RUN, Kind.EXCLUSIVE]), min_size=1), max_size=40))
+def test_a_kind_waits_for_as_many_batches_as_there_are_other_kinds_at_most(script: list[set[Kind]]) -> None:
+    one = company()
+    n_waited = dict.fromkeys(Kind, 0)
+    for kinds in script:
+        chosen = one.turn((), kinds)
+        assert chosen in kinds
+        n_waited[chosen] = 0
+        for kind in kinds - {chosen}:
+            n_waited[kind] += 1
+            assert n_waited[kind] <= 2
+
+
+def test_lone_rows_go_first_and_then_the_kinds_take_turns_by_lora_set() -> None:
+    one = company()
+    both = {Kind.RUN, Kind.LONE}
+    assert [one.turn((), both) for _ in range(3)] == [Kind.LONE, Kind.RUN, Kind.LONE]
+    assert one.turn(((0, 1.0),), both) is Kind.LONE
+    assert one.turn((), {Kind.LONE}) is Kind.LONE
+    assert one.turn((), both) is Kind.RUN, "it still waits"
+
+
+def test_nothing_stands_back_where_rows_mix() -> None:
+    one = company(mixes=True)
+    assert one.kinds([1, 5], has_prompts=True) == one.kinds([1], has_prompts=False) == {Kind.ANY}
+    assert one.kinds([], has_prompts=False) == set()
+
+
+def test_lone_rows_and_runs_are_two_kinds_where_they_do_not_mix() -> None:
+    one = company()
+    assert one.kinds([1, 1], has_prompts=False) == {Kind.LONE}
+    assert one.kinds([5], has_prompts=False) == one.kinds([], has_prompts=True) == {Kind.RUN}
+    assert one.kinds([1, 5], has_prompts=False) == one.kinds([1], has_prompts=True) == {Kind.LONE, Kind.RUN}
+
+
+@pytest.mark.parametrize(("mixes", "is_steady", "may_draft"), [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1)])
+def test_drafts_need_rows_that_come_out_alike(mixes: int, is_steady: int, may_draft: int) -> None:
+    assert company(mixes=bool(mixes), is_steady=bool(is_steady)).may_draft == bool(may_draft)

@@ -1,0 +1,138 @@
+"""Who may share a batch with whom, and how long runs may be beside each other: the one place that knows of kernels.
+
+On a CPU, flash attention computes a ubatch of at least a tile's rows of one sequence tile by tile, a shorter one row by
+row, which costs several times as much: at 1,000 cells 63 rows took three times as long as 64. Without flash attention a
+lone row costs the same, but has other low bits than the same row in a run of two or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import IntEnum
+
+from llamabox.engine.request import LoraSet
+from llamabox.engine.seams import RunnerFacts
+
+
+class Kind(IntEnum):
+    """A batch has runs of one kind. Where several kinds wait equally long, the lowest goes first."""
+
+    ANY = 0
+    """Everything, where the runner mixes."""
+
+    LONE = 1
+    """A row that decodes, with the drafts behind it."""
+
+    RUN = 2
+    """A chunk of a prompt, or what a grammar forces."""
+
+    EXCLUSIVE = 3
+    """A chunk of which each cell sees all others: nobody else may be in its batch."""
+
+
+class Company:
+    """Decides which runs share a batch. Owned by the engine's thread; changed by `turn` only.
+
+    Where rows do not mix, a sequence's runs are what they would be without the others: all of a prompt goes in runs of
+    two or more, so that two cells of it are computed where one would do, and what a grammar forces goes whole.
+    """
+
+    def __init__(self, facts: RunnerFacts) -> None:
+        self._mixes = facts.mixes
+        self._n_batch = facts.n_batch
+        self._tile = facts.tile if 2 * (facts.tile + 1) <= facts.n_batch else 1
+        self._waits: dict[LoraSet, dict[Kind, int]] = {}  # batches for which a kind has stood back since its last one
+        self.n_chunk = min(facts.n_ubatch, facts.n_batch)
+        """The most prompt tokens of a batch in which nobody decodes."""
+        self.n_least = 1 if facts.mixes else 2
+        """Cells of a prompt that are computed at the least, so that its last row is not alone."""
+        self.may_draft = facts.mixes or facts.is_steady
+        """Whether a row comes out the same behind a draft as alone, or nobody minds."""
+
+    def kinds(self, lengths: Collection[int], *, has_prompts: bool) -> set[Kind]:
+        """The kinds of runs of these lengths that decode, drafts not counted, and of chunks if there are prompts."""
+        if self._mixes:
+            return {Kind.ANY} if lengths or has_prompts else set()
+        kinds = {Kind.LONE} if 1 in lengths else set()
+        if has_prompts or any(length > 1 for length in lengths):
+            kinds.add(Kind.RUN)
+        return kinds
+
+    def turn(self, lora: LoraSet, kinds: Collection[Kind]) -> Kind:
+        """The kind that the next batch with this LoRA set is of: of those that could go, the one that waits longest."""
+        waits = self._waits.get(lora)
+        if waits is None:
+            if len(kinds) == 1:
+                return next(iter(kinds))
+            waits = self._waits[lora] = {}
+        chosen = max(kinds, key=lambda kind: (waits.get(kind, 0), -kind))
+        waits.pop(chosen, None)
+        for kind in kinds:
+            if kind is not chosen:
+                waits[kind] = waits.get(kind, 0) + 1
+        if not waits:
+            del self._waits[lora]
+        return chosen
+
+    def room(self, kind: Kind, n_decoding: int) -> int:
+        """Cells that a batch of this kind has room for, beside a row for each of `n_decoding` that decode."""
+        return self.n_chunk if kind is Kind.RUN else self._n_batch - n_decoding
+
+    def run_length(self, kind: Kind, n_cells: int, n_most: int, others: Collection[int]) -> int:
+        """How many of `n_cells` that a sequence has for a batch go into it; 0: it stands back.
+
+        At most `n_most`; `others` are the lengths of the runs that are in it.
+        """
+        if kind is not Kind.RUN:
+            return min(n_cells, n_most)
+        return run_length(n_cells, n_most, others) or (0 if others else min(n_cells, n_most))
+
+    def chunk_length(self, n_pending: int, n_computed: int, n_chunk: int, n_most: int, others: Collection[int]) -> int:
+        """How many of a prompt's `n_pending` cells behind `n_computed` go into a batch; 0: it stands back.
+
+        About `n_chunk`, and more only where whole tiles alone are worth computing. At most `n_most`.
+        """
+        n_cells = min(portion(n_pending, n_computed, n_chunk, tile=self._tile), n_most)
+        if self._mixes:
+            return n_cells
+        return run_length(n_pending, min(max(n_cells, SHORTEST), n_most), others) or (0 if others else n_cells)
+
+
+CHEAP = 256
+"""Up to so many cells before them rows cost about the same either way."""
+
+
+def portion(n_pending: int, n_computed: int, n_chunk: int, *, tile: int) -> int:
+    """Length of the next chunk of a prompt that has `n_pending` cells left behind `n_computed`: near `n_chunk`.
+
+    Chunks are whole tiles. What does not divide comes first, where it is cheap, or else with the last chunk: then that
+    is up to twice as long. At least 1.
+    """
+    if tile == 1:
+        return min(n_pending, n_chunk)
+    full = max(n_chunk // tile, 1) * tile
+    if n_pending <= full:
+        return n_pending
+    rest = n_pending % full
+    if rest and n_computed < CHEAP:
+        return rest
+    if 0 < rest < tile and n_pending < 2 * full:
+        return n_pending
+    return full
+
+
+SHORTEST = 3
+"""With room for so many, some run of any prompt of two or more cells obeys run_length."""
+
+
+def run_length(n_pending: int, n_most: int, others: Collection[int]) -> int:
+    """Length of the longest run, up to `n_most` of `n_pending` cells, that leaves no row to be computed alone, or 0.
+
+    `others` are the lengths of the other runs in the batch. Of sequences side by side libllama computes as many rows of
+    each as the shortest has, and then what is left of the longer ones: lengths must be equal or two apart. Nor may a
+    lone row be left for the next batch.
+    """
+    for length in range(min(n_pending, n_most), 1, -1):
+        if n_pending - length != 1 and all(abs(length - other) != 1 for other in others):
+            return length
+    return 0
