@@ -136,7 +136,8 @@ def model_file(*words: str) -> dict[str, Any]:
 
 def request(*words: str) -> Options:
     """What the engine is asked for a request that says nothing but its prompt."""
-    return parse_options({}, composed(*words)[1], INFO, Dialect.NATIVE)
+    config = composed(*words)[1]
+    return parse_options({}, config, config.defaults, INFO, Dialect.NATIVE)
 
 
 def generation(*words: str) -> dict[str, Any]:

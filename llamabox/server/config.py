@@ -33,8 +33,7 @@ class ServerConfig:
     alias: str = "unknown"  # or several, separated by commas; while it is "unknown" the file's name stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
-    # The command line's; of its LoRA set, what POST /lora-adapters last made of it.
-    defaults: GenerationParams = field(default_factory=GenerationParams)
+    defaults: GenerationParams = field(default_factory=GenerationParams)  # of requests, at the start
     given: frozenset[str] = frozenset()  # names of the sampling options the user set
     enable_slots: bool = False
     slot_save_path: str | None = None  # an existing folder

@@ -134,7 +134,7 @@ async def _load(services: Services) -> int:
         logger.error("%s", exc.message)
         return EXIT_LOAD_FAILED
     logger.info("model ready: %s", services.describe())
-    scales = dict(services.config.defaults.lora)
+    scales = dict(services.defaults.lora)
     for adapter_id, adapter in enumerate(info.lora):
         logger.info("LoRA adapter %d: %s at scale %g", adapter_id, adapter["path"], scales.get(adapter_id, 0.0))
     await services.warm()

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from starlette.requests import HTTPConnection
 
 from llamabox.clients.text.client import WorkerState
+from llamabox.engine.request import GenerationParams
 from llamabox.errors import Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.server.api.about.slot_book import SlotBook
@@ -43,12 +44,14 @@ class Services(ABC):
     config: ServerConfig
     client: Service
     metrics: Scraped
+    defaults: GenerationParams = field(init=False)  # of requests from now on; POST /lora-adapters replaces the LoRA set
     bodies: BodyBudget = field(init=False)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since the epoch
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
+        self.defaults = self.config.defaults
         self.bodies = BodyBudget(max(self.config.max_bodies, self.config.max_body))
 
     def next_request_id(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from llamabox import checks
 from llamabox.checks import INT32_MAX, first_present, wrong
-from llamabox.engine.request import FILL_CONTEXT, GenerationParams, SamplingParams
+from llamabox.engine.request import FILL_CONTEXT, GenerationParams
 from llamabox.server.config import ServerConfig
 from llamabox.server.fields.grammar import Form
 from llamabox.server.fields.lora import parse_lora
@@ -24,17 +24,16 @@ N_PREDICT_NAMES = ("n_predict", "max_completion_tokens", "max_tokens")
 
 
 def parse_params(
-    body: dict[str, Any], config: ServerConfig, info: ModelInfo, sampling: SamplingParams, form: Form
+    body: dict[str, Any], config: ServerConfig, defaults: GenerationParams, info: ModelInfo, form: Form
 ) -> GenerationParams:
-    """The command line's parameters with what the body says. `sampling` are the defaults of the route.
+    """The defaults with what the body says.
 
     The fields of the reply that the engine takes part in are left as they are by default. Raises InvalidRequest.
     """
-    defaults = config.defaults
     return replace(
         defaults,
         n=_parse_n(body, info),
-        n_predict=_parse_n_predict(body, config),
+        n_predict=_parse_n_predict(body, config.n_predict, defaults.n_predict),
         n_keep=checks.whole(body, "n_keep", -1, INT32_MAX, defaults.n_keep),
         n_discard=checks.whole(body, "n_discard", 0, INT32_MAX, defaults.n_discard),
         stop=_parse_stop(body, defaults.stop),
@@ -46,7 +45,7 @@ def parse_params(
         n_cache_reuse=checks.whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),
         id_slot=checks.whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
         lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else defaults.lora,
-        sampling=parse_sampling(body, sampling, info.n_ctx),
+        sampling=parse_sampling(body, defaults.sampling, info.n_ctx),
     )
 
 
@@ -55,15 +54,14 @@ def _parse_n(body: dict[str, Any], info: ModelInfo) -> int:
     return checks.whole(body, field, 1, info.n_slots, 1)
 
 
-def _parse_n_predict(body: dict[str, Any], config: ServerConfig) -> int:
-    n_predict = config.defaults.n_predict
+def _parse_n_predict(body: dict[str, Any], cap: int, default: int) -> int:
+    """`cap` is the server's: the most when above 0; FILL_CONTEXT takes the place of a request's -1."""
     field = first_present(body, N_PREDICT_NAMES)
-    if field is not None:
-        n_predict = checks.integer(field, body[field], -1, INT32_MAX)
-    if n_predict == -1 and config.n_predict == FILL_CONTEXT:
+    n_predict = default if field is None else checks.integer(field, body[field], -1, INT32_MAX)
+    if n_predict == -1 and cap == FILL_CONTEXT:
         return FILL_CONTEXT  # a request can ask for no limit, but not for a shift that the command line rules out
-    if config.n_predict > 0:
-        return config.n_predict if n_predict < 0 else min(n_predict, config.n_predict)
+    if cap > 0:
+        return cap if n_predict < 0 else min(n_predict, cap)
     return n_predict
 
 

@@ -54,8 +54,10 @@ class Options:
     warning: str = ""  # for the reply's header of that name
 
 
-def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, dialect: Dialect) -> Options:
-    """`body` is that of `present()`. Raises InvalidRequest naming the first field that is wrong."""
+def parse_options(
+    body: dict[str, Any], config: ServerConfig, defaults: GenerationParams, info: ModelInfo, dialect: Dialect
+) -> Options:
+    """`body` is that of `present()`; `defaults` hold where it says nothing. InvalidRequest names what is wrong."""
     unsupported.refuse(body, unsupported.GENERATION)
     if dialect is Dialect.COMPLETION:
         unsupported.refuse(body, unsupported.COMPLETION)
@@ -64,11 +66,12 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
         unsupported.refuse(body, unsupported.CHAT)
     stream = checks.flag(body, "stream", False)
     n_top = N_TOP[dialect](body, info.n_vocab)
-    form = parse_grammar(body, config.defaults)
-    sampling = config.defaults.sampling if dialect is Dialect.NATIVE else _openai_defaults(config)
+    form = parse_grammar(body, defaults)
+    if dialect is not Dialect.NATIVE:
+        defaults = replace(defaults, sampling=_openai_defaults(defaults.sampling, config))
     return Options(
         params=replace(
-            parse_params(body, config, info, sampling, form),
+            parse_params(body, config, defaults, info, form),
             n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
             post_sampling_probs=checks.flag(body, "post_sampling_probs", False),
             return_progress=checks.flag(body, "return_progress", False) and stream,
@@ -87,9 +90,8 @@ def parse_options(body: dict[str, Any], config: ServerConfig, info: ModelInfo, d
     )
 
 
-def _openai_defaults(config: ServerConfig) -> SamplingParams:
+def _openai_defaults(sampling: SamplingParams, config: ServerConfig) -> SamplingParams:
     """The defaults of OpenAI's routes: what the user set on the command line, else what OpenAI documents."""
-    sampling = config.defaults.sampling
     return replace(
         sampling,
         temperature=sampling.temperature if "temperature" in config.given else 1.0,

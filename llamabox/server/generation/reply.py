@@ -14,7 +14,7 @@ from starlette.responses import Response
 from llamabox.checks import wrong
 from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
 from llamabox.server.fields.prompt import Prompt
-from llamabox.server.fields.request import Options
+from llamabox.server.fields.request import Dialect, Options, parse_options
 from llamabox.server.fields.token_rate import asked_rate
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.running import events_of, make_submits
@@ -41,6 +41,12 @@ class Shape(Protocol):
     def finished(self, choice: Choice, *, is_last: bool) -> bytes: ...
     def closing(self) -> bytes:
         """After the last sequence has finished."""
+
+
+def options_of(exchange: Exchange, dialect: Dialect) -> Options:
+    """The fields of the exchange's body but the prompt. Raises InvalidRequest."""
+    services = exchange.services
+    return parse_options(exchange.body, services.config, services.defaults, exchange.info, dialect)
 
 
 class Reply:

@@ -68,7 +68,7 @@ def deep(n_levels: int) -> dict[str, Any]:
 @pytest.mark.parametrize("dialect", Dialect)
 def test_what_each_place_says(body: dict[str, Any], expected: tuple[str, str], dialect: Dialect) -> None:
     assert parse(body) == expected
-    params = parse_options(present(body), ServerConfig(), INFO, dialect).params
+    params = parse_options(present(body), ServerConfig(), GenerationParams(), INFO, dialect).params
     assert (params.grammar, params.json_schema) == expected
 
 
@@ -122,7 +122,7 @@ def test_a_request_can_ask_for_plain_text_whatever_the_command_line_says(body: d
 
 
 def test_the_settings_show_the_grammar() -> None:
-    options = parse_options({"grammar": GBNF}, ServerConfig(), INFO, Dialect.NATIVE)
+    options = parse_options({"grammar": GBNF}, ServerConfig(), GenerationParams(), INFO, Dialect.NATIVE)
     assert orjson.loads(dumps(settings_object(options, INFO)))["grammar"] == GBNF
 
 

@@ -35,7 +35,8 @@ FLAGS = {"stream", "cache_prompt", "ignore_eos", "penalize_nl", "timings_per_tok
 
 
 def parse(body: dict[str, Any], config: ServerConfig | None = None, dialect: Dialect = Dialect.NATIVE) -> Options:
-    return parse_options(present(orjson.loads(json.dumps(body))), config or ServerConfig(), INFO, dialect)
+    config = config or ServerConfig()
+    return parse_options(present(orjson.loads(json.dumps(body))), config, config.defaults, INFO, dialect)
 
 
 def refused(field: str, value: Any, dialect: Dialect = Dialect.NATIVE) -> str:

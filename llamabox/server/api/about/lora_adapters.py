@@ -37,7 +37,7 @@ class LoraAdapters:
 
 
 def _listed(services: Services) -> Response:
-    scales = dict(services.config.defaults.lora)
+    scales = dict(services.defaults.lora)
     adapters = enumerate(services.model().lora)
     return JsonResponse([{"id": i, "path": one["path"], **one, "scale": scales.get(i, 0.0)} for i, one in adapters])
 
@@ -46,5 +46,5 @@ def _set(services: Services, raw: bytearray) -> Response:
     """Adapters that are not named get scale 0. Requests that are under way keep theirs."""
     chosen = parse_lora(BODY, parse_body(raw, BODY)[BODY], len(services.model().lora))
     # Here and nowhere else: each request carries its set, so a worker that is started again need not be told.
-    services.config = replace(services.config, defaults=replace(services.config.defaults, lora=chosen))
+    services.defaults = replace(services.defaults, lora=chosen)
     return JsonResponse({"success": True})

@@ -17,7 +17,7 @@ async def props(request: Request) -> Response:
     """The settings and the model of a server that generates (docs/api.md, Props)."""
     services = services_of(request, TextServices)
     info = services.model()
-    settings = settings_object(parse_options({}, services.config, info, Dialect.NATIVE), info)
+    settings = settings_object(parse_options({}, services.config, services.defaults, info, Dialect.NATIVE), info)
     embeds = {"pooling": info.pooling} if services.config.enable_embeddings else {}
     return JsonResponse(
         {

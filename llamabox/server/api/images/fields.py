@@ -162,7 +162,7 @@ def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelIn
         slg_layers=_parse_layers(body),
         control_strength=checks.real(body, "control_strength", 0.0, 1.0, None),
         control_canny=checks.flag(body, "control_canny", None),
-        lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else services.config.defaults.lora,
+        lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else services.defaults.lora,
         preview=preview,
     )
 
@@ -187,7 +187,7 @@ def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelI
 
 def _parse_seed(body: dict[str, Any], services: ImageServices) -> int:
     """Of the first image; drawn here where neither request nor command line have one."""
-    default = services.config.defaults.sampling.seed
+    default = services.defaults.sampling.seed
     seed = parse_seed("seed", body["seed"]) if "seed" in body else default
     return secrets.randbelow(2**31) if seed == RANDOM_SEED else seed
 

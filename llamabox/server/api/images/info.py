@@ -91,7 +91,7 @@ def _slot(job: JobState | None, *, is_drawn: bool) -> dict[str, Any]:
 def _settings(services: ImageServices) -> dict[str, Any]:
     """What a request without fields is drawn with (docs/api.md, Props)."""
     info, images = services.model(), services.images
-    seed = services.config.defaults.sampling.seed
+    seed = services.defaults.sampling.seed
     return {
         "model": info.path,
         "seed": seed,

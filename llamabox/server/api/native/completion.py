@@ -14,10 +14,10 @@ from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.api.native.writer import PartialChunks, final_object, progress_chunk, select_fields
 from llamabox.server.fields.logit_bias import biased
 from llamabox.server.fields.prompt import Prompt, parse_prompts
-from llamabox.server.fields.request import Dialect, Options, parse_options
+from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.prompt_text import prompt_texts
-from llamabox.server.generation.reply import Reply
+from llamabox.server.generation.reply import Reply, options_of
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import rate_header
 from llamabox.server.http.beside import beside, n_values
@@ -30,7 +30,7 @@ async def completion(exchange: Exchange) -> Response:
     """One prompt gives an object; a list of prompts, or n > 1, gives an array. Streams have no [DONE]."""
     n = n_values(exchange.body.get("prompt"))
     prompts, is_list = await beside(n, parse_prompts, exchange.body, exchange.info)
-    options = parse_options(exchange.body, exchange.services.config, exchange.info, Dialect.NATIVE)
+    options = options_of(exchange, Dialect.NATIVE)
     texts = await prompt_texts(exchange.services.client, exchange.info, prompts)
     return await answer(exchange, prompts, texts, options, is_list=is_list)
 

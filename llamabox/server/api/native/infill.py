@@ -11,7 +11,8 @@ from llamabox.checks import present, wrong
 from llamabox.errors import BodyTooLarge, NotSupported
 from llamabox.server.api.about.tokens import MAX_TEXT
 from llamabox.server.api.native.completion import answer
-from llamabox.server.fields.request import Dialect, parse_options
+from llamabox.server.fields.request import Dialect
+from llamabox.server.generation.reply import options_of
 from llamabox.server.http.endpoint import Exchange
 
 MAX_CHUNKS = 4096
@@ -31,7 +32,7 @@ async def infill(exchange: Exchange) -> Response:
     extra = _parse_extra(body)
     if sum(len(text.encode("utf-8", "replace")) for pair in (texts.values(), *extra) for text in pair) > MAX_TEXT:
         raise BodyTooLarge(f"prefix, suffix, prompt and extra may have {MAX_TEXT} bytes of text together")
-    options = parse_options(body, exchange.services.config, exchange.info, Dialect.NATIVE)
+    options = options_of(exchange, Dialect.NATIVE)
     made = await exchange.services.client.call("infill", **texts, extra=extra, n_predict=options.params.n_predict)
     return await answer(exchange, [made["tokens"]], [made["text"]], options, is_list=False)
 

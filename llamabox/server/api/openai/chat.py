@@ -14,7 +14,8 @@ from llamabox.server.api.openai.reply import openai_reply
 from llamabox.server.api.openai.template_wishes import template_wishes
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.prompt import check_fits, too_long
-from llamabox.server.fields.request import Dialect, parse_options
+from llamabox.server.fields.request import Dialect
+from llamabox.server.generation.reply import options_of
 from llamabox.server.http.endpoint import Exchange, read_json
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import record_of
@@ -51,7 +52,7 @@ async def _read(services: TextServices, raw: bytearray, scope: Scope, most_bytes
 
 async def chat_completion(exchange: Exchange) -> Response:
     """The messages through the model's template, then as any prompt."""
-    options = parse_options(exchange.body, exchange.services.config, exchange.info, Dialect.CHAT)
+    options = options_of(exchange, Dialect.CHAT)
     prompt = (await _told(exchange, with_tools=False)).prompt
     check_fits([prompt], exchange.info)
     return await openai_reply(exchange, [[prompt]], options, Dialect.CHAT)

@@ -6,7 +6,8 @@ from starlette.responses import Response
 
 from llamabox.server.api.openai.reply import openai_reply
 from llamabox.server.fields.prompt import parse_prompts
-from llamabox.server.fields.request import Dialect, parse_options
+from llamabox.server.fields.request import Dialect
+from llamabox.server.generation.reply import options_of
 from llamabox.server.http.beside import beside, n_values
 from llamabox.server.http.endpoint import Exchange
 
@@ -15,5 +16,5 @@ async def openai_completion(exchange: Exchange) -> Response:
     """Several prompts give choices prompt * n + sequence, and one sum of usage."""
     n = n_values(exchange.body.get("prompt"))
     prompts, _ = await beside(n, parse_prompts, exchange.body, exchange.info)
-    options = parse_options(exchange.body, exchange.services.config, exchange.info, Dialect.COMPLETION)
+    options = options_of(exchange, Dialect.COMPLETION)
     return await openai_reply(exchange, prompts, options, Dialect.COMPLETION)

@@ -86,6 +86,15 @@ def test_the_set_is_told_in_the_settings() -> None:
         assert settings["lora"] == [{"id": 0, "scale": 1.0}, {"id": 1, "scale": 0.5}]
 
 
+def test_posted_scales_leave_the_configuration_as_it_was_given() -> None:
+    config = ServerConfig(defaults=GenerationParams(lora=FIRST))
+    app = create_app(config, FakeTextClient(saying("a"), info=replace(INFO, lora=ADAPTERS)))
+    with TestClient(app) as http:
+        http.post("/lora-adapters", json=[])
+    assert app.state.services.config is config
+    assert (config.defaults.lora, app.state.services.defaults.lora) == (FIRST, ())
+
+
 def test_posted_scales_hold_for_what_comes_after() -> None:
     http, client = served()
     with http:
@@ -94,6 +103,7 @@ def test_posted_scales_hold_for_what_comes_after() -> None:
         assert scales(http) == [0.25, 0.0]
         http.post("/completion", json={"prompt": "a"})
         assert client.submits[-1].params.lora == ((0, 0.25),)
+        assert http.get("/props").json()["default_generation_settings"]["lora"] == [{"id": 0, "scale": 0.25}]
         assert http.post("/lora-adapters", json=[]).json() == {"success": True}
         assert scales(http) == [0.0, 0.0]
 
