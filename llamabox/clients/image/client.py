@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from llamabox.clients.client import NO_ENV, WorkerClient, WorkerState
 from llamabox.clients.image.drawing import Drawing
 from llamabox.clients.image.pace import Pace
+from llamabox.clients.inbox import MAX_LAG
 from llamabox.clients.supervisor import Backoff
 from llamabox.clients.suspects import Suspects
-from llamabox.clients.text.generation import MAX_LAG
 from llamabox.errors import ChannelBroken, LlamaboxError, QueueFull, ServerFault, Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Failed, Finished

@@ -9,11 +9,12 @@ from typing import Any
 
 from llamabox.clients.client import NO_ENV, WorkerClient, WorkerState
 from llamabox.clients.crowd import MAX_WAITING, Crowd
+from llamabox.clients.inbox import MAX_LAG, Ending
 from llamabox.clients.supervisor import Backoff
 from llamabox.clients.suspects import Suspects
 from llamabox.clients.text.comeback import Comeback
 from llamabox.clients.text.embedding import Embedding
-from llamabox.clients.text.generation import MAX_LAG, Generation
+from llamabox.clients.text.generation import Generation
 from llamabox.engine.events import Activity, Event, Failed, StepTimes, Vector
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, Unavailable
 from llamabox.wire.common import read_error
@@ -157,16 +158,16 @@ class TextClient(WorkerClient[ModelInfo]):
         self._refuse_guilty(part)
         channel.send(part)
 
-    def _leave_embedding(self, embedding: Embedding, completed: bool) -> None:
+    def _leave_embedding(self, embedding: Embedding, ending: Ending) -> None:
         self._embeddings.pop(embedding.request_id, None)
         self._crowd.left()
-        if not completed and self._channel is not None:
+        if ending is not Ending.COMPLETED and self._channel is not None:
             self._channel.send(Abort(embedding.request_id))
 
-    def _leave(self, generation: Generation, completed: bool) -> None:
+    def _leave(self, generation: Generation, ending: Ending) -> None:
         self._generations.pop(generation.submit.request_id, None)
         self._crowd.left()
-        if completed:
+        if ending is Ending.COMPLETED:
             self._suspects.clear(generation.submit)
         elif self._channel is not None:
             self._channel.send(Abort(generation.submit.request_id))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import TracebackType
 
+from llamabox.clients.inbox import Ending, Inbox
 from llamabox.engine.events import Vector
 from llamabox.errors import LlamaboxError
 from llamabox.wire.text import Embed
@@ -20,12 +19,11 @@ PART = 32
 PART_BYTES = 16 * 1024
 
 
-class Embedding:
-    """An async iterator over the vectors as they are made, in whatever order, a list of those at hand at a time.
+class Embedding(Inbox[Vector]):
+    """A request's vectors as they are made, in whatever order. Also an async iterator over its batches.
 
     The passages are sent as vectors come back, so what waits in the worker is bounded, and what comes back is bounded
-    by what the consumer has taken. Belongs to the event loop; one consumer. As a context manager it aborts what has not
-    ended by the exit. A passage that fails, or the worker's death, is raised, and ends it.
+    by what the consumer has taken. A passage that fails, or the worker's death, ends the whole.
     """
 
     def __init__(
@@ -33,13 +31,14 @@ class Embedding:
         empty: Embed,
         prompts: Sequence[Sequence[str | int]],
         send: Callable[[Embed], None],
-        leave: Callable[[Embedding, bool], None],
+        leave: Callable[[Embedding, Ending], None],
         served: Callable[[Embed], None],
     ) -> None:
-        """`empty` is what all messages have in common. `leave(self, completed)` is called once, when the worker has
-        nothing more to say that matters; `served` with each message that was answered in full.
+        """`empty` is what all messages have in common. `leave` is called once, when the worker has nothing more to say
+        that matters; `served` with each message that was answered in full.
         """
         assert prompts, "an embedding of nothing would never end"
+        super().__init__()
         self.request_id = empty.request_id
         self._empty = empty
         self._prompts = prompts
@@ -47,16 +46,12 @@ class Embedding:
         self._leave = leave
         self._served = served
         self._n_sent = 0
-        self._n_back = 0  # of those, and taken by the consumer
+        self._n_taken = 0  # vectors, by the consumer
         self._n_made = 0
-        self._ready: list[Vector] = []
         self._parts: list[tuple[Embed, set[int]]] = []  # sent, and the places whose vectors are not here yet
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: LlamaboxError | None = None
-        self._closed = False
 
     async def all(self) -> list[Vector]:
-        """Every vector, in the order of the prompts. Raises what iterating raises; a cancelled caller aborts it."""
+        """Every vector, in the order of the prompts. Raises what `batch` raises; a cancelled caller aborts it."""
         async with self:
             vectors = [one async for some in self for one in some]
         return sorted(vectors, key=lambda vector: vector.index)
@@ -66,65 +61,40 @@ class Embedding:
         """What was sent and is not answered in full."""
         return [part for part, _ in self._parts]
 
+    async def batch(self) -> list[Vector]:
+        self._send_on()
+        vectors = await super().batch()
+        self._n_taken += len(vectors)
+        return vectors
+
     def __aiter__(self) -> Embedding:
         return self
 
     async def __anext__(self) -> list[Vector]:
-        if self._error is None:
-            self._send_on()
-        while not self._ready and not self._closed:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        if self._error is not None:
-            raise self._error
-        if not self._ready:
-            raise StopAsyncIteration
-        ready, self._ready = self._ready, []
-        self._n_back += len(ready)
-        return ready
+        if vectors := await self.batch():
+            return vectors
+        raise StopAsyncIteration
 
-    async def __aenter__(self) -> Embedding:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.abort()
-
-    def abort(self) -> None:
-        """End it here and in the worker. Idempotent, and nothing after a complete end."""
-        if not self._closed:
-            self._close(completed=False)
-
-    def push(self, vector: Vector) -> None:
-        """For the client: one more vector."""
-        if self._closed:
+    def push(self, event: Vector) -> None:
+        if self.is_closed:
             return
-        self._ready.append(vector)
+        super().push(event)
         self._n_made += 1
         for part, missing in self._parts:
-            missing.discard(vector.index)
+            missing.discard(event.index)
             if not missing:
                 self._served(part)
         self._parts = [entry for entry in self._parts if entry[1]]
         if self._n_made == len(self._prompts):
-            self._close(completed=True)
-        else:
-            self._wake()
+            self._complete()
 
-    def fail(self, error: LlamaboxError) -> None:
-        """For the client: no more will come, for this reason. Nothing if it has ended."""
-        if not self._closed:
-            self._error = error
-            self._close(completed=False)
+    def _on_end(self, ending: Ending) -> None:
+        self._leave(self, ending)
 
     def _send_on(self) -> None:
         """Send as much as may be ahead of the consumer."""
         try:
-            while self._n_sent < len(self._prompts) and self._n_sent - self._n_back < MAX_AHEAD:
+            while not self.is_closed and self._n_sent < min(len(self._prompts), self._n_taken + MAX_AHEAD):
                 self._send_part()
         except LlamaboxError as error:
             self.fail(error)
@@ -142,12 +112,3 @@ class Embedding:
         self._send(part)
         self._parts.append((part, set(range(self._n_sent, self._n_sent + len(prompts)))))
         self._n_sent += len(prompts)
-
-    def _close(self, *, completed: bool) -> None:
-        self._closed = True
-        self._leave(self, completed)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llamabox.clients.inbox import Ending
 from llamabox.clients.text.embedding import MAX_AHEAD, PART, PART_BYTES, Embedding
 from llamabox.engine.events import Vector
 from llamabox.errors import ServerFault, Unavailable
@@ -20,11 +21,11 @@ class Worker:
 
     def __init__(self, prompts: list[list[str | int]]) -> None:
         self.sent: list[Embed] = []
-        self.left: list[bool] = []
+        self.left: list[Ending] = []
         self.served: list[Embed] = []
         self.refuses = False
         self.embedding = Embedding(
-            EMPTY, prompts, self.send, lambda _, completed: self.left.append(completed), self.served.append
+            EMPTY, prompts, self.send, lambda _, ending: self.left.append(ending), self.served.append
         )
 
     def send(self, part: Embed) -> None:
@@ -58,7 +59,7 @@ def test_vectors_come_in_any_order_and_all_sorts_them() -> None:
         await asyncio.sleep(0)
         worker.answer(1)
         assert [vector.index for vector in await waiting] == [0, 1, 2]
-        assert worker.left == [True]
+        assert worker.left == [Ending.COMPLETED]
         assert worker.served == worker.sent
 
     run(scenario())
@@ -110,7 +111,7 @@ def test_a_failure_is_raised_and_nothing_is_sent_after_it() -> None:
         worker.answer(0)
         with pytest.raises(ServerFault, match="it broke"):
             await waiting
-        assert worker.left == [False]
+        assert worker.left == [Ending.FAILED]
         assert len(worker.sent) == n_sent
         assert worker.served == []
 
@@ -123,7 +124,7 @@ def test_a_worker_that_takes_nothing_is_an_error_of_the_request() -> None:
         worker.refuses = True
         with pytest.raises(Unavailable):
             await worker.embedding.all()
-        assert worker.left == [False]
+        assert worker.left == [Ending.FAILED]
 
     run(scenario())
 
@@ -137,6 +138,6 @@ def test_a_consumer_that_leaves_aborts_once() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         worker.embedding.abort()
-        assert worker.left == [False]
+        assert worker.left == [Ending.ABORTED]
 
     run(scenario())

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from llamabox.clients.inbox import Ending
 from llamabox.clients.text.generation import MAX_LAG_PROBS, Generation
 from llamabox.engine.events import Delta, Likely, Timings, TokenProbs
 from llamabox.engine.request import GenerationParams
@@ -18,9 +19,9 @@ def delta(n_probs: int) -> Delta:
     return Delta("1", 0, "x", [1], Timings(), [TokenProbs(one, [one] * n_probs)] if n_probs else None)
 
 
-def generation(left: list[bool], max_lag: int = 1000) -> Generation:
+def generation(left: list[Ending], max_lag: int = 1000) -> Generation:
     submit = Submit(request_id="1", prompt=["x"], params=GenerationParams())
-    return Generation(submit, lambda _, completed: left.append(completed), max_lag)
+    return Generation(submit, lambda _, ending: left.append(ending), max_lag)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +29,13 @@ def generation(left: list[bool], max_lag: int = 1000) -> Generation:
 )
 def test_who_is_too_slow_is_dropped(n_probs: int, n_taken: int) -> None:
     async def scene() -> None:
-        left: list[bool] = []
+        left: list[Ending] = []
         events = generation(left)
         for _ in range(n_taken):
             events.push(delta(n_probs))
         assert left == []
         events.push(delta(n_probs))
-        assert left == [False]
+        assert left == [Ending.FAILED]
         with pytest.raises(ClientTooSlow, match="too slow"):
             await events.batch()
 
@@ -44,7 +45,7 @@ def test_who_is_too_slow_is_dropped(n_probs: int, n_taken: int) -> None:
 @pytest.mark.parametrize("whole", [False, True])
 def test_what_was_taken_weighs_no_more(whole: bool) -> None:
     async def scene() -> None:
-        left: list[bool] = []
+        left: list[Ending] = []
         events = generation(left)
         for _ in range(20):
             events.push(delta(MAX_LAG_PROBS // 2))
