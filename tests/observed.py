@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from llamabox.bindings import _ffi, backend, threadpool
+from llamabox.bindings import backend, ffi, threadpool
 from llamabox.bindings.context import Context
 from llamabox.bindings.model import Model
 from llamabox.bindings.sampling.sampler import ChainBuilder
@@ -45,7 +45,7 @@ ALL_SAMPLERS = (
 class RecordingLib:
     """The library, with every call noted; the functions in `refusing` are noted and give NULL."""
 
-    def __init__(self, native: _ffi.Native, refusing: frozenset[str]) -> None:
+    def __init__(self, native: ffi.Native, refusing: frozenset[str]) -> None:
         self._native = native
         self._refusing = refusing
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
@@ -74,8 +74,8 @@ class RecordingLib:
 
 
 @cache
-def native() -> _ffi.Native:
-    loaded = _ffi.load()
+def native() -> ffi.Native:
+    loaded = ffi.load()
     backend.start(loaded)
     return loaded
 
@@ -85,9 +85,9 @@ def model() -> Model:
     return Model.load(native(), ensure_demo_model(progress=False))
 
 
-def recording(*refusing: str) -> tuple[_ffi.Native, RecordingLib]:
+def recording(*refusing: str) -> tuple[ffi.Native, RecordingLib]:
     lib = RecordingLib(native(), frozenset(refusing))
-    return _ffi.Native(native().prefix, native().ffi, lib), lib
+    return ffi.Native(native().prefix, native().ffi, lib), lib
 
 
 def composed(*words: str) -> tuple[TextConfig, ServerConfig]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 from llamabox.errors import NativeError
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 
 
 class Run(Protocol):

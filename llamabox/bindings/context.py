@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.batch import Batch
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.memory import Memory
 from llamabox.bindings.model import Model
 from llamabox.errors import BadBatch, ContextError, DecodeAborted, DecodeFatal, NoRoom

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 
 LINE_SIZE = 8192
 WAIT_MS, HEAR_MS = 1000, 20

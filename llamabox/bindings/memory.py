@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 
 
 class Memory:

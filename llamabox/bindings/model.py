@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.backend import device_handle, kernels
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.files import gguf
 from llamabox.bindings.vocab import Vocab
 from llamabox.bindings.weights.mapped import forget_pages

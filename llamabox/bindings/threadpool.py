@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llamabox.bindings import backend
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.spin import SPINS, is_told
 from llamabox.errors import ContextError
 

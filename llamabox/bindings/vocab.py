@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.sampling.breakers import BreakerTables
 from llamabox.errors import InvalidRequest, NotSupported
 

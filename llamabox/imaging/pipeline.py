@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llamabox.bindings._ffi import Native, load_images
+from llamabox.bindings.ffi import Native, load_images
 from llamabox.bindings.images import diffusion
 from llamabox.bindings.images.diffusion import Diffusion, Upscaler
 from llamabox.bindings.images.params import DrawParams, LoadParams, Picture, Watch

@@ -14,7 +14,7 @@ import orjson
 
 import llamabox
 from llamabox.bindings import backend
-from llamabox.bindings._ffi import Native, build_info, load
+from llamabox.bindings.ffi import Native, build_info, load
 from llamabox.bindings.rpc import devices as rpc_devices
 from llamabox.errors import LlamaboxError, to_wire
 

@@ -8,7 +8,7 @@
 #include "llamabox_log.h"
 #include "stable-diffusion.h"
 
-// Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
+// Bumped whenever a name or meaning below changes. llamabox/bindings/ffi.py refuses a module with another number.
 enum { LB_IMAGES_INTERFACE = 1 };
 
 // Path of the shared library that the module's symbols came from, or NULL. Static storage.

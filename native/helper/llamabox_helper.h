@@ -8,7 +8,7 @@
 #include "llama.h"
 #include "llamabox_log.h"
 
-// Bumped whenever a name or meaning below changes. llamabox/bindings/_ffi.py refuses a module with another number.
+// Bumped whenever a name or meaning below changes. llamabox/bindings/ffi.py refuses a module with another number.
 enum { LB_INTERFACE = 8 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.

@@ -10,7 +10,7 @@ import pytest
 from llguidance import LLTokenizer
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import backend, ffi
 from llamabox.bindings.model import Model
 from llamabox.bindings.sampling.guidance import guidance_tokenizer
 from llamabox.demo import ensure_demo_model
@@ -43,7 +43,7 @@ def helper() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Iterator[LLTokenizer]:
-    native = _ffi.load()
+    native = ffi.load()
     backend.start(native)
     with Model.load(native, ensure_demo_model(progress=False)) as model:
         yield guidance_tokenizer(model.vocab)

@@ -9,8 +9,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from llamabox.bindings import backend
-from llamabox.bindings._ffi import load
 from llamabox.bindings.context import Context
+from llamabox.bindings.ffi import load
 from llamabox.bindings.sampling.sampler import RowSampler
 from tests.bindings.sampling.blank_rows import blank_context
 from tests.bindings.sampling.chains import Steps, chain, libllama_chain

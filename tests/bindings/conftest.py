@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import backend, ffi
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
 from llamabox.bindings.vocab import Vocab
@@ -18,8 +18,8 @@ Prompt = Callable[[Context, str], int]
 
 
 @pytest.fixture(scope="session")
-def native() -> _ffi.Native:
-    loaded = _ffi.load()
+def native() -> ffi.Native:
+    loaded = ffi.load()
     backend.start(loaded)
     return loaded
 
@@ -30,7 +30,7 @@ def model_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(native: _ffi.Native, model_path: Path) -> Iterator[Model]:
+def model(native: ffi.Native, model_path: Path) -> Iterator[Model]:
     with Model.load(native, model_path) as loaded:
         yield loaded
 
@@ -52,6 +52,6 @@ def context(model: Model) -> Iterator[Context]:
 @pytest.fixture(scope="module")
 def ggml() -> Iterator[Ggml]:
     """ggml's CPU backend by itself."""
-    made = Ggml(_ffi.load())
+    made = Ggml(ffi.load())
     yield made
     made.ggml_backend_free(made.cpu)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 
 ABORT = """
 import ctypes, logging, sys
 from llamabox import log
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import ffi, backend
 from llamabox.bindings.log import LogPump
 log.setup(0, as_json=True)
-native = _ffi.load()
+native = ffi.load()
 with LogPump(native):
     backend.start(native)
     library = ctypes.CDLL(str(native.prefix.path / sys.argv[1]))

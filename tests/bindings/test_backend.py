@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import pytest
 
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import backend, ffi
 from llamabox.errors import NativeError
 
 
-def test_there_is_a_cpu_device_with_memory(native: _ffi.Native) -> None:
+def test_there_is_a_cpu_device_with_memory(native: ffi.Native) -> None:
     found = [device for device in backend.devices(native) if device.kind == "cpu"]
     assert found
     assert found[0].name == "CPU"
     assert found[0].memory_total >= found[0].memory_free > 0
 
 
-def test_an_unknown_device_is_refused_and_the_known_are_named(native: _ffi.Native) -> None:
+def test_an_unknown_device_is_refused_and_the_known_are_named(native: ffi.Native) -> None:
     with pytest.raises(NativeError, match="CPU"):
         backend.device_handle(native, "CUDA99")
 
 
-def test_the_rpc_server_can_be_reached_through_the_registry(native: _ffi.Native) -> None:
+def test_the_rpc_server_can_be_reached_through_the_registry(native: ffi.Native) -> None:
     assert backend.proc_address(native, "RPC", "ggml_backend_rpc_start_server", "void *") is not None
     assert backend.proc_address(native, "RPC", "no_such_function", "void *") is None
     assert backend.proc_address(native, "no such backend", "x", "void *") is None
 
 
-def test_system_info_names_the_backend(native: _ffi.Native) -> None:
+def test_system_info_names_the_backend(native: ffi.Native) -> None:
     assert "CPU" in backend.system_info(native)
 
 
-def test_no_kernel_of_ggml_s_for_amx_is_built(native: _ffi.Native) -> None:
+def test_no_kernel_of_ggml_s_for_amx_is_built(native: ffi.Native) -> None:
     """GCC 12 compiles them to code that ends the process, and a row's result would depend on the rows beside it."""
     assert "AMX" not in backend.system_info(native)
 
 
-def test_build_info_has_the_library_s_own_version(native: _ffi.Native) -> None:
-    info = _ffi.build_info(native)
+def test_build_info_has_the_library_s_own_version(native: ffi.Native) -> None:
+    info = ffi.build_info(native)
     assert info["version"] == native.text(native.lib.llama_version())
     assert info["build"].startswith("b")

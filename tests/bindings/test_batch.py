@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.bindings._ffi import load
 from llamabox.bindings.batch import Batch
+from llamabox.bindings.ffi import load
 
 
 @dataclass

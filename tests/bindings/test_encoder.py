@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model
 from tests.models.minilm import Encoder
 from tests.models.texts import PIECES, varied_texts

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.log import LogPump
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.files import gguf
 from llamabox.bindings.model import LoadMode, Model, ModelParams, type_sizes
 from llamabox.errors import ModelLoadError
@@ -143,10 +143,10 @@ def test_damaged_headers_are_refused_or_load_but_never_kill(model_path: Path, tm
     code = """
 import sys
 from pathlib import Path
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import ffi, backend
 from llamabox.bindings.model import Model, ModelParams
 from llamabox.errors import ModelLoadError
-native = _ffi.load(); backend.start(native)
+native = ffi.load(); backend.start(native)
 for path in sys.argv[1:]:
     try:
         Model.load(native, path, ModelParams(vocab_only=False)).close()

@@ -12,17 +12,17 @@ import pytest
 
 from llamabox.artifacts.manifest import FORMAT, MANIFEST
 from llamabox.bindings import prefix as prefixes
-from llamabox.bindings._ffi import INTERFACE
+from llamabox.bindings.ffi import INTERFACE
 from llamabox.errors import NativeMismatch, NativeMissing
 
 HEADER = Path(__file__).resolve().parents[2] / "native" / "helper" / "llamabox_helper.h"
 
 LOAD = """
 import sys
-from llamabox.bindings import _ffi
+from llamabox.bindings import ffi
 from llamabox.errors import NativeError
 try:
-    native = _ffi.load(sys.argv[1])
+    native = ffi.load(sys.argv[1])
 except NativeError as exc:
     sys.stdout.write(f"{type(exc).__name__}: {exc}")
     sys.exit(2)
@@ -117,7 +117,7 @@ def test_helper_and_package_agree_on_the_interface() -> None:
 
 def test_importing_the_package_maps_no_library() -> None:
     code = (
-        "import llamabox, llamabox.bindings._ffi, llamabox.bindings.context, llamabox.bindings.sampling.sampler\n"
+        "import llamabox, llamabox.bindings.ffi, llamabox.bindings.context, llamabox.bindings.sampling.sampler\n"
         "assert 'libllama' not in open('/proc/self/maps').read()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

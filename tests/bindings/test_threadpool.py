@@ -7,8 +7,8 @@ import os
 import pytest
 
 from llamabox.bindings import threadpool
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools, spin_environment
 from llamabox.errors import ContextError
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamabox.bindings import backend
-from llamabox.bindings._ffi import load
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
+from llamabox.bindings.ffi import load
 from llamabox.bindings.model import Model
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading.attention import choose_attention

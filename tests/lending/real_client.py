@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import backend, ffi
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model, ModelParams
@@ -19,7 +19,7 @@ PROMPT = "The capital of France is Paris, and the capital of Italy is"
 N_TOKENS = 24
 
 
-def add_server(native: _ffi.Native, endpoint: str) -> str:
+def add_server(native: ffi.Native, endpoint: str) -> str:
     """The name of its first device."""
     lib = native.lib
     add = backend.proc_address(native, "RPC", "ggml_backend_rpc_add_server", "ggml_backend_reg_t (*)(const char *)")
@@ -45,7 +45,7 @@ def continued(context: Context) -> bytes:
 
 
 def main(path: str, endpoint: str | None) -> None:
-    native = _ffi.load()
+    native = ffi.load()
     backend.start(native)
     devices = (add_server(native, endpoint),) if endpoint else ()
     started = time.monotonic()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.images.params import DrawParams, LoadParams, Picture, Timing, Watch
 from llamabox.errors import InvalidRequest, ModelLoadError, NativeError, ServerFault
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.backend import proc_address
+from llamabox.bindings.ffi import Native
 from llamabox.errors import NativeError
 
 RPC = "RPC"

@@ -9,8 +9,8 @@ import os
 from typing import Any
 
 from llamabox.bindings import backend
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.backend import Device
+from llamabox.bindings.ffi import Native
 from llamabox.errors import NativeError, OptionsError
 
 FNV_START = 0xCBF29CE484222325

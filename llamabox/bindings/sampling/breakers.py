@@ -7,7 +7,7 @@ from collections import OrderedDict
 from functools import cached_property
 from typing import Any
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 
 MAX_KEPT = 16
 """Sets of breakers. One takes a few bytes for each token of the vocabulary."""

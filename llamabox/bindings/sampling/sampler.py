@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.sampling.shortlist import ALL, Kind, Wide, shortlist, wide
 from llamabox.bindings.vocab import Vocab, encode
 from llamabox.errors import InvalidRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 
 MAPS = Path("/proc/self/maps")
 

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from llamabox.bindings import backend
-from llamabox.bindings._ffi import Native, load
+from llamabox.bindings.ffi import Native, load
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.rpc.server import Lent, file_hash, pick_device
 from llamabox.bindings.spin import spin_briefly

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from llamabox.bindings._ffi import Native, build_info, load
 from llamabox.bindings.context import n_nodes
+from llamabox.bindings.ffi import Native, build_info, load
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import spin_environment
 from llamabox.errors import InvalidRequest, LlamaboxError, OptionsError, to_wire

@@ -53,7 +53,7 @@ def test_a_text_worker_does_not_check_what_it_does_not_load() -> None:
 
 
 def _names() -> tuple[dict[str, int], dict[str, int], str, list[str]]:
-    from llamabox.bindings._ffi import load_images
+    from llamabox.bindings.ffi import load_images
     from llamabox.bindings.images import diffusion
 
     native = load_images()
@@ -73,7 +73,7 @@ def test_it_knows_llama_boxs_names_and_loads_nothing_of_libllama(run: Run) -> No
 
 
 def _load(model: str, taesd: str | None) -> list[float]:
-    from llamabox.bindings._ffi import load_images
+    from llamabox.bindings.ffi import load_images
     from llamabox.bindings.images.diffusion import Diffusion
     from llamabox.bindings.images.params import LoadParams
 
@@ -103,7 +103,7 @@ class Interrupted(Exception):
 
 
 def _interrupt(tiny: TinyImage) -> tuple[str, int, list[str]]:
-    from llamabox.bindings._ffi import load_images
+    from llamabox.bindings.ffi import load_images
     from llamabox.bindings.images.diffusion import Diffusion
     from llamabox.bindings.images.params import DrawParams, LoadParams, Watch
     from llamabox.bindings.log import LogPump
@@ -145,7 +145,7 @@ def test_what_a_callback_raises_comes_out_of_the_call_and_harms_no_other(run: Ru
 
 
 def _edges() -> tuple[int, int]:
-    from llamabox.bindings._ffi import load_images
+    from llamabox.bindings.ffi import load_images
     from llamabox.bindings.images import diffusion
     from llamabox.bindings.images.params import Picture
 
@@ -167,7 +167,7 @@ def test_libraries_beside_each_other_do_not_meet(tiny_image: TinyImage) -> None:
 import sys
 sys.path.insert(0, 'tests')
 from bindings.test_diffusion import _load
-from llamabox.bindings._ffi import load
+from llamabox.bindings.ffi import load
 load()
 _load(*sys.argv[1:])
 print('done')

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import backend, ffi
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
@@ -69,7 +69,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 class Ggml:
     """ggml's CPU backend and the kernels' buffer type."""
 
-    def __init__(self, native: _ffi.Native) -> None:
+    def __init__(self, native: ffi.Native) -> None:
         backend.start(native)
         libraries = [ctypes.CDLL(str(native.prefix.path / f"lib{name}.so")) for name in ("ggml-base", "ggml")]
         for name, (result, arguments) in SIGNATURES.items():

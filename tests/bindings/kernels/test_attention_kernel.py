@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import backend, ffi
 from tests.bindings.kernels.ggml_operations import F16, F32, Floats, Ggml, Halves, has_vectors
 
 
@@ -101,11 +101,11 @@ SHAPES = [
 @pytest.fixture(scope="module")
 def attends(ggml: Ggml) -> bool:
     """Whether the attention that is tested is ours: ggml's has other rounding, and rows in company are others."""
-    return backend.has_attention_kernel(_ffi.load(), "f16", 64)
+    return backend.has_attention_kernel(ffi.load(), "f16", 64)
 
 
 def test_what_attention_is_there_for(attends: bool) -> None:
-    native = _ffi.load()
+    native = ffi.load()
     assert attends == has_vectors()
     for cell_type, size in (("f16", 16), ("f16", 80), ("f16", 256)):
         assert backend.has_attention_kernel(native, cell_type, size) == attends

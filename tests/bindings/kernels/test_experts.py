@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model, ModelParams
 from tests.models.experts import with_experts
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 import build_native
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import backend, ffi
 from tests.bindings.kernels.ggml_operations import COLUMNS, TYPES, Floats, Ggml, Matrix, has_vectors, random_floats
 
 ROOT = Path(build_native.__file__).parent
@@ -24,7 +24,7 @@ ROOT = Path(build_native.__file__).parent
 @pytest.fixture(scope="module")
 def kinds(ggml: Ggml) -> list[str]:
     """The types that this processor has kernels for."""
-    found = backend.kernels(_ffi.load())
+    found = backend.kernels(ffi.load())
     if found is None:
         return []
     everywhere = ["q4_0", "q4_1", "q5_0", "q5_1", "mxfp4"]
@@ -42,7 +42,7 @@ def as_bytes(tokens: Floats) -> NDArray[np.float64]:
 
 def test_it_is_there_on_a_processor_that_has_the_vectors(ggml: Ggml) -> None:
     assert ("CPU_LLAMABOX" in ggml.types) == has_vectors()
-    assert (backend.kernels(_ffi.load()) is not None) == has_vectors()
+    assert (backend.kernels(ffi.load()) is not None) == has_vectors()
 
 
 def test_products_are_those_of_the_weights_with_tokens_of_eight_bits(ggml: Ggml, kinds: list[str]) -> None:
@@ -116,8 +116,8 @@ def test_the_first_rows_of_packed_weights_can_be_looked_at(ggml: Ggml, kinds: li
 
 VIEW = """
 from bindings.ggml_operations import Ggml, Matrix, random_floats
-from llamabox.bindings import _ffi
-ggml = Ggml(_ffi.load())
+from llamabox.bindings import ffi
+ggml = Ggml(ffi.load())
 with Matrix(ggml, "q4_0", random_floats(1, 64, 256), ggml.types["CPU_LLAMABOX"]) as packed:
     packed.part_times(32, 32, random_floats(1, 3, 256))
 """

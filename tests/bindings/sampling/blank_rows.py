@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model
 from tests.models.blank import write_blank
 

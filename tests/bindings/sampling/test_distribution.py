@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pytest
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.sampling.sampler import CANDIDATE, RowSampler
 from tests.bindings.sampling.blank_rows import blank_context
 from tests.bindings.sampling.chains import Steps, chain, libllama_chain

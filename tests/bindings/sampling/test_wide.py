@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.context import Context
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.sampling.sampler import Mask, RowSampler
 from llamabox.bindings.sampling.shortlist import Kind, Wide, wide
 from tests.bindings.sampling.blank_rows import ROWS, blank_context

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.files.adapter import read_control_vectors
 from llamabox.bindings.model import Model
 from llamabox.bindings.weights.adapters import Lora, apply_loras, clear_control_vector, set_control_vector
@@ -157,12 +157,12 @@ def test_damaged_adapters_are_refused_or_load_but_never_kill(native: Native, mod
     """Random damage to the header, loaded and computed with in a process of its own: an abort is seen as its death."""
     code = """
 import sys
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import ffi, backend
 from llamabox.bindings.weights.adapters import Lora, apply_loras
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
 from llamabox.errors import ModelLoadError
-native = _ffi.load(); backend.start(native)
+native = ffi.load(); backend.start(native)
 model = Model.load(native, sys.argv[1])
 loaded = []
 for path in sys.argv[2:]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.bindings._ffi import Native
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams, FlashAttention
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model
 from llamabox.bindings.weights.mapped import forget_pages, untouched
 

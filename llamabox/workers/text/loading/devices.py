@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamabox.bindings import backend
-from llamabox.bindings._ffi import Native
+from llamabox.bindings.ffi import Native
 from llamabox.bindings.rpc import devices as rpc_devices
 from llamabox.errors import OptionsError
 from llamabox.wire.text_config import TextConfig

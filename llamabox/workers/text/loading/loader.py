@@ -10,8 +10,8 @@ from functools import partial
 
 from llamabox import errors
 from llamabox.bindings import backend
-from llamabox.bindings._ffi import Native, build_info
 from llamabox.bindings.context import Context, ContextParams, FlashAttention, Pooling, Rope, RopeScaling
+from llamabox.bindings.ffi import Native, build_info
 from llamabox.bindings.files.gguf import Header
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.rpc.devices import RPC

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import backend, ffi
 from llamabox.bindings.model import Model
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import GenerationParams, Request, Words
@@ -27,7 +27,7 @@ Outcome = Request | tuple[str, LlamaboxError]
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[Model]:
-    native = _ffi.load()
+    native = ffi.load()
     backend.start(native)
     with Model.load(native, ensure_demo_model(progress=False)) as loaded:
         yield loaded

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llamabox.bindings import _ffi, backend
+from llamabox.bindings import backend, ffi
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import FlashAttention, Rope, RopeScaling
 from llamabox.bindings.log import LogPump
@@ -64,14 +64,14 @@ def config_of(*words: str) -> TextConfig:
 
 
 @pytest.fixture(scope="module")
-def native() -> _ffi.Native:
-    loaded = _ffi.load()
+def native() -> ffi.Native:
+    loaded = ffi.load()
     backend.start(loaded)
     return loaded
 
 
 @pytest.fixture
-def load(native: _ffi.Native) -> Iterator[Load]:
+def load(native: ffi.Native) -> Iterator[Load]:
     made: list[TextModel] = []
 
     def make(*words: str) -> TextModel:
@@ -83,7 +83,7 @@ def load(native: _ffi.Native) -> Iterator[Load]:
         model.close()
 
 
-def logits(native: _ffi.Native, *words: str) -> NDArray[np.float32]:
+def logits(native: ffi.Native, *words: str) -> NDArray[np.float32]:
     with closing(TextModel(native, config_of(*words), lambda _: None)) as model:
         text = "The capital of France is Paris, and the capital of Italy is"
         batch = Batch(native, 64)
@@ -94,13 +94,13 @@ def logits(native: _ffi.Native, *words: str) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES_LOGITS.values(), ids=CHANGES_LOGITS.keys())
-def test_it_changes_what_the_model_says(native: _ffi.Native, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+def test_it_changes_what_the_model_says(native: ffi.Native, before: tuple[str, ...], after: tuple[str, ...]) -> None:
     assert np.abs(logits(native, *before) - logits(native, *after)).max() > 0.05
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES_NOTHING.values(), ids=CHANGES_NOTHING.keys())
 def test_it_changes_nothing_of_what_the_model_says(
-    native: _ffi.Native, before: tuple[str, ...], after: tuple[str, ...]
+    native: ffi.Native, before: tuple[str, ...], after: tuple[str, ...]
 ) -> None:
     assert np.array_equal(logits(native, *before), logits(native, *after))
 
@@ -132,7 +132,7 @@ def test_yarn_raises_what_a_slot_may_hold(load: Load) -> None:
      (("--mlock", "--no-mmap"), True, False)],
 )  # fmt: skip
 def test_how_the_file_is_held(
-    native: _ffi.Native,
+    native: ffi.Native,
     load: Load,
     caplog: pytest.LogCaptureFixture,
     words: tuple[str, ...],
@@ -176,7 +176,7 @@ def n_locked() -> int:
     return int(status.split("VmLck:")[1].split()[0])
 
 
-def test_quantised_values_need_flash_attention(native: _ffi.Native) -> None:
+def test_quantised_values_need_flash_attention(native: ffi.Native) -> None:
     """The command line refuses it before; this is what is left for a caller of the worker."""
     config = replace(config_of("-ctv", "q8_0"), flash_attn="off")
     with pytest.raises(ContextError, match="quantized V cache requires flash_attn"):
@@ -184,7 +184,7 @@ def test_quantised_values_need_flash_attention(native: _ffi.Native) -> None:
 
 
 def test_without_a_gpu_a_split_is_warned_about(
-    native: _ffi.Native, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    native: ffi.Native, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loader, "has_gpu", lambda native: False)
     config = config_of("-sm", "row", "-ts", "3/1", "-mg", "1")
@@ -194,14 +194,14 @@ def test_without_a_gpu_a_split_is_warned_about(
     ]
 
 
-def test_what_a_gpu_is_told(native: _ffi.Native, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_gpu_is_told(native: ffi.Native, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "has_gpu", lambda native: True)
     params = model_params(config_of("-sm", "row", "-ts", "3/1", "-mg", "1", "-ngl", "7"), native)
     assert (params.split_mode, params.tensor_split, params.main_gpu) == (SplitMode.ROW, (3.0, 1.0), 1)
     assert (params.n_gpu_layers, params.load_mode) == (7, LoadMode.AUTO)
 
 
-def test_more_shares_than_devices_can_be(native: _ffi.Native) -> None:
+def test_more_shares_than_devices_can_be(native: ffi.Native) -> None:
     room = native.lib.llama_max_devices()
     model_params(config_of("-ts", ",".join("1" * (room - 1))), native)
     with pytest.raises(ModelLoadError, match=f"-ts has {room} shares, but there may be {room - 1} at most"):
@@ -220,7 +220,7 @@ def test_what_a_context_is_told(load: Load) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["distribute", "isolate", "numactl"])
-def test_memory_nodes(native: _ffi.Native, monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
+def test_memory_nodes(native: ffi.Native, monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
     """ggml takes the first strategy of a process, and this one is not to be changed for the tests to come."""
     asked: list[str] = []
     monkeypatch.setattr(loader.backend, "start", lambda native, numa: asked.append(numa))
