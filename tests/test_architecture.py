@@ -1,4 +1,4 @@
-"""The house rules that a program can check: who may import whom, and how long a room may grow."""
+"""The house rules that a program can check: who may import whom, what is public, and how long a room may grow."""
 
 from __future__ import annotations
 
@@ -67,7 +67,30 @@ WORKER_PROCESSES = ("workers",)
 SERVER_PROCESS = ("__main__", "cli", "server", "lending", "clients", "wire", "chat", "options")
 """What runs in the server process, or in the one that listens for RPC clients: no native code."""
 
-NOT_FOR_THE_ENGINE = {"asyncio", "json", "orjson", "starlette", "hypercorn", "socket", "cffi"}
+PURE = frozenset(
+    {"__future__", "abc", "array", "bisect", "codecs", "collections", "contextlib", "dataclasses", "enum", "functools"}
+    | {
+        "hashlib",
+        "heapq",
+        "itertools",
+        "logging",
+        "math",
+        "numpy",
+        "operator",
+        "re",
+        "secrets",
+        "sys",
+        "time",
+        "typing",
+    }
+)
+"""What arithmetic and bookkeeping need: no C of ours, no event loop, thread, socket, file or JSON."""
+
+NEEDS: dict[str, frozenset[str]] = {"engine": PURE, "grammar": PURE | {"llguidance", "concurrent"}}
+"""All that the two may import of others. Masks are computed on an executor that the grammar is handed."""
+
+APART = (("clients", "workers"), ("server", "workers"), ("server", "grammar"), ("chat", "workers"))
+"""What never meets in a process, in either direction, not even through a third module."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +140,7 @@ def is_within(name: str, part: str) -> bool:
     return name == part or name.startswith(part + ".")
 
 
+@cache
 def imports_of(module: Module) -> list[Import]:
     """Every import, wherever it stands."""
     type_only = {
@@ -186,17 +210,19 @@ def test_imports_run_one_way(name: str) -> None:
     assert breaches == []
 
 
-def test_the_engine_knows_nothing_of_http_or_of_event_loops() -> None:
+@pytest.mark.parametrize("part", NEEDS)
+def test_what_computes_is_pure(part: str) -> None:
     breaches = [
         f"{name}:{imported.line} imports {imported.target}"
         for name, module in modules().items()
-        if is_within(name, "engine")
+        if is_within(name, part)
         for imported in imports_of(module)
-        if not imported.is_ours and imported.target in NOT_FOR_THE_ENGINE
+        if not imported.is_ours and imported.target not in NEEDS[part]
     ]
     assert breaches == []
 
 
+@cache
 def closure(name: str) -> dict[str, str]:
     """Everything that importing `name` may ever load of ours, and by whom; lazy imports count."""
     found = {name: name}
@@ -224,6 +250,18 @@ def test_the_server_process_loads_neither_native_code_nor_what_drives_it(name: s
         f"{target} by {importer}"
         for target, importer in closure(name).items()
         if any(is_within(target, part) for part in ("bindings", "engine", "imaging")) and target not in allowed
+    ]
+    assert loaded == []
+
+
+@pytest.mark.parametrize(("here", "there"), [*APART, *((there, here) for here, there in APART)], ids=str)
+def test_the_two_sides_of_the_wire_never_meet(here: str, there: str) -> None:
+    loaded = [
+        f"{target} by {importer}"
+        for name in modules()
+        if is_within(name, here)
+        for target, importer in closure(name).items()
+        if is_within(target, there)
     ]
     assert loaded == []
 
@@ -343,3 +381,93 @@ def test_a_folder_holds_one_idea(folder: Path) -> None:
 @pytest.mark.parametrize("name", sorted(modules()), ids=lambda name: name or PACKAGE)
 def test_every_module_says_what_it_is(name: str) -> None:
     assert ast.get_docstring(modules()[name].tree), f"{modules()[name].path} has no docstring"
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_uses(tree: ast.Module, module: Module) -> Iterator[str]:
+    """Uses of a name that begins with an underscore outside of where it belongs: a module, or a folder for a module."""
+    named = {
+        node.name if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) else ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store))
+    }
+    own = {name.rpartition(".")[2] for name in named}
+    foreign = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if not is_within(alias.name, PACKAGE)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and is_within(node.module or "", PACKAGE):
+            *folders, _ = [*(node.module or "").split("."), ""]
+            for at, part in enumerate(folders):
+                if is_private(part) and not is_within(f"{PACKAGE}.{module.name}", ".".join(folders[:at])):
+                    yield f"{node.lineno}: the module {part}"
+            yield from (f"{node.lineno}: {alias.name}" for alias in node.names if is_private(alias.name))
+        elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
+            owner = ast.unparse(node.value)
+            if owner not in ("self", "cls", "super()") and owner not in foreign:
+                yield f"{node.lineno}: {owner}.{node.attr}"
+
+
+@pytest.mark.parametrize("name", sorted(modules()), ids=lambda name: name or PACKAGE)
+def test_what_is_private_is_used_where_it_belongs_alone(name: str) -> None:
+    module = modules()[name]
+    assert list(private_uses(module.tree, module)) == []
+
+
+def test_a_private_use_is_found() -> None:
+    here = modules()["engine.engine"]
+    for source in (
+        "from llamabox.engine.rate import _hidden",
+        "from llamabox.bindings._door import load",
+        "engine.cache._slots",
+        "def step(self, other): return other._cells",
+    ):
+        assert list(private_uses(ast.parse(source), here)), source
+    for source in (
+        "from llamabox.engine._door import load",
+        "self._cells",
+        "import os; os._exit(0)",
+        "class Slot:\n def __init__(self): self._cells = 1\n def same(self, other): return self._cells == other._cells",
+    ):
+        assert not list(private_uses(ast.parse(source), here)), source
+
+
+def exported(module: Module) -> list[str] | None:
+    """`__all__` of a module; None where it has none."""
+    for node in module.tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names = ast.literal_eval(node.value)
+            assert isinstance(names, list)
+            return names
+    return None
+
+
+@pytest.mark.parametrize("name", [name for name, module in sorted(modules().items()) if module.is_package])
+def test_a_package_says_what_it_hands_on(name: str) -> None:
+    """An `__init__` that imports has `__all__`, whose names are bound there; others take no other name from it."""
+    module = modules()[name]
+    imported = [node for node in module.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    hands_on = [node for node in imported if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    names = exported(module)
+    assert (names is not None) == bool(hands_on), "__all__ stands in a package that imports, and in no other"
+    full = ".".join(filter(None, [PACKAGE, name]))
+    bound = {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name)}
+    bound |= {alias.asname or alias.name for node in hands_on for alias in node.names}
+    assert set(names or ()) <= bound
+    taken = {
+        alias.name
+        for other in modules().values()
+        for node in ast.walk(other.tree)
+        if isinstance(node, ast.ImportFrom) and node.module == full
+        for alias in node.names
+        if f"{full}.{alias.name}".removeprefix(PACKAGE + ".") not in modules()
+    }
+    assert taken <= set(names or ()), "a name comes from the module that defines it, or from the package's __all__"
