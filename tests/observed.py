@@ -155,7 +155,7 @@ def samplers(*words: str) -> dict[str, Any]:
     for step in plan(request(*ALL_SAMPLERS, *words).params.sampling, seed=5, n_ctx=512).steps:
         builder.add(step.name, *step.arguments)
     builder.build().close()
-    [spared] = [given[1] for name, given in lib.calls if name == "lb_sampler_init_spare"] or [None]
+    [spared] = [given[1] for name, given in lib.calls if name == "lb_sampler_init_except"] or [None]
     prefix = "llama_sampler_init_"
     made: dict[str, Any] = {name.removeprefix(prefix): given for name, given in lib.calls if name.startswith(prefix)}
     made |= {"order": tuple(made), "spared": spared}

@@ -44,7 +44,7 @@ LLAMA = Module(
         "llamabox_sample.c",
         "llamabox_wide.c",
         "llamabox_dist.c",
-        "llamabox_spare.c",
+        "llamabox_except.c",
         "llamabox_dry.c",
     ),
     linked=("mtmd", "llama", "ggml", "ggml-base"),

@@ -5,12 +5,10 @@
 #include "llamabox_helper.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #ifdef __linux__
 #include <link.h>
@@ -72,7 +70,8 @@ static void * added(const char * library, const char * name) {
 static void * kernels_symbol(const char * name) { return added("libggml-cpu", name); }
 
 const char * lb_use_kernels(void) {
-    const char * (*use)(void) = (const char * (*) (void) ) kernels_symbol("llamabox_kernels");
+    typedef const char * (*use_t)(void);
+    const use_t use = (use_t) kernels_symbol("llamabox_kernels");
     return use != NULL ? use() : NULL;
 }
 

@@ -9,7 +9,7 @@
 #include "llamabox_log.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 8 };
+enum { LB_INTERFACE = 9 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
@@ -99,8 +99,8 @@ int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t
 // stands for a random one.
 struct llama_sampler * lb_sampler_init_dist(uint32_t seed);
 
-// `inner` with one token spared: its logit is afterwards what it was before. Takes ownership of `inner`.
-struct llama_sampler * lb_sampler_init_spare(struct llama_sampler * inner, llama_token token);
+// The sampler `inner` for all tokens except one, whose logit stays as it is. Takes ownership of `inner`.
+struct llama_sampler * lb_sampler_init_except(struct llama_sampler * inner, llama_token token);
 
 // What each token of a vocabulary says by itself, special ones too. Takes a tenth of a second. NULL: no memory.
 struct lb_texts;

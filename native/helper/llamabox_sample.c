@@ -21,20 +21,9 @@ static struct room * room_for(int32_t n_vocab) {
     static _Thread_local struct room room = { 0 };
     if (room.capacity < n_vocab) {
         free(room.candidates);
-        free(room.wide.chosen);
-        free(room.wide.logits);
-        free(room.wide.sums);
-        free(room.wide.maxima);
-        free(room.wide.order);
         room.candidates     = malloc((size_t) n_vocab * sizeof(*room.candidates));
-        room.wide.chosen    = malloc(((size_t) n_vocab + 1) * sizeof(*room.wide.chosen));
-        room.wide.logits    = malloc((size_t) n_vocab * sizeof(*room.wide.logits));
-        room.wide.sums      = malloc((size_t) n_blocks_of(n_vocab) * sizeof(*room.wide.sums));
-        room.wide.maxima    = malloc((size_t) n_blocks_of(n_vocab) * sizeof(*room.wide.maxima));
-        room.wide.order     = malloc((size_t) n_vocab * sizeof(*room.wide.order));
-        const bool is_ready = room.candidates && room.wide.chosen && room.wide.logits && room.wide.sums
-                              && room.wide.maxima && room.wide.order;
-        room.capacity = is_ready ? n_vocab : 0;
+        const bool is_ready = wide_room_make(&room.wide, n_vocab) && room.candidates;
+        room.capacity       = is_ready ? n_vocab : 0;
     }
     return room.capacity ? &room : NULL;
 }
@@ -87,15 +76,6 @@ static size_t allowed(const float * logits, int32_t n_vocab, const uint32_t * ma
         }
     }
     return bad ? 0 : size;
-}
-
-static bool has_equals(const llama_token_data * few, size_t size) {
-    for (size_t i = 1; i < size; i++) {
-        if (few[i].logit == few[i - 1].logit) {
-            return true;
-        }
-    }
-    return false;
 }
 
 // A token among all that may come. libllama sorts with comparisons that NaN breaks and asserts on the outcome, so such

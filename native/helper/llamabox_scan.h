@@ -175,3 +175,13 @@ static inline size_t heap_of_highest(const float * logits, int32_t n_vocab, int3
     }
     return (size_t) n_in;
 }
+
+// Whether two candidates, which are sorted by their logits, have the same one.
+static inline bool has_equals(const llama_token_data * sorted, size_t n) {
+    for (size_t i = 1; i < n; i++) {
+        if (sorted[i].logit == sorted[i - 1].logit) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,6 +1,6 @@
 // Everything here gives what libllama's own samplers give, to the last bit of the numbers that decide: the same seed
-// draws the same token. libllama sorts, and takes the exponential of, much that cannot matter; here that is skipped
-// where it can be shown that it does not.
+// draws the same token. libllama sorts many candidates, and takes their exponentials, though they cannot matter. They
+// are skipped here where that can be shown.
 
 #include "llamabox_wide.h"
 
@@ -9,6 +9,20 @@
 
 #include "llamabox_dist.h"
 #include "llamabox_scan.h"
+
+bool wide_room_make(struct wide_room * room, int32_t n_vocab) {
+    free(room->chosen);
+    free(room->logits);
+    free(room->sums);
+    free(room->maxima);
+    free(room->order);
+    room->chosen = malloc(((size_t) n_vocab + 1) * sizeof(*room->chosen));
+    room->logits = malloc((size_t) n_vocab * sizeof(*room->logits));
+    room->sums   = malloc((size_t) n_blocks_of(n_vocab) * sizeof(*room->sums));
+    room->maxima = malloc((size_t) n_blocks_of(n_vocab) * sizeof(*room->maxima));
+    room->order  = malloc((size_t) n_vocab * sizeof(*room->order));
+    return room->chosen && room->logits && room->sums && room->maxima && room->order;
+}
 
 // ---- a draw from all -------------------------------------------------------------------------------------------
 
@@ -46,10 +60,10 @@ static float mass(const float * logits, float max) {
     return shares[0];
 }
 
-// Relative: of the series 2e-7, of its arithmetic 3e-7, of the sum of a block 4e-7.
+// Relative error of mass(): 2e-7 of the series, 3e-7 of its arithmetic, 4e-7 of the sum of a block.
 #define DRAW_ERROR 1.2e-6
 
-// Which logit libllama's dist draws with this random number: all sums one after the other, as it has them.
+// The index of the logit that libllama's "dist" draws with this random number: with libllama's sums, in its order.
 static int32_t drawn_exactly(const float * logits, int32_t n, float max, double uniform) {
     double sum = 0.0;
     for (int32_t i = 0; i < n; i++) {
@@ -66,8 +80,8 @@ static int32_t drawn_exactly(const float * logits, int32_t n, float max, double 
     return n - 1;
 }
 
-// The same from sums that are not exact. They say which it is wherever the target lies well inside a logit's share;
-// else all is done again exactly.
+// As drawn_exactly, from sums of blocks that are not exact. They decide wherever the target lies well inside a logit's
+// share; elsewhere drawn_exactly does.
 static int32_t drawn(const float * logits, int32_t n, float max, double uniform, double * sums) {
     const int32_t n_blocks = (n + BLOCK - 1) / BLOCK;
     double        total    = 0.0;
@@ -102,7 +116,8 @@ static int32_t drawn(const float * logits, int32_t n, float max, double uniform,
 
 // ---- min_p -----------------------------------------------------------------------------------------------------
 
-// Those that min_p leaves, in their order. 0 where it leaves too few, so that libllama would sort.
+// Write the candidates that min_p leaves to `chosen`, in the row's order, and return their number. 0 where it leaves
+// too few, so that libllama would sort.
 static size_t min_p(const struct lb_wide * wide, const float * logits, const llama_token_data * ids, int32_t n,
                     float max, llama_token_data * chosen) {
     const float lowest = max + logf(wide->p);
@@ -124,8 +139,8 @@ static size_t min_p(const struct lb_wide * wide, const float * logits, const lla
 
 // ---- top_p -----------------------------------------------------------------------------------------------------
 
-// The sum of expf(logit - max), each sum rounded to a float as libllama has it. What is less than half of the last bit
-// of a sum does not change it, and its exponential is not taken.
+// The sum of expf(logit - max), rounded to a float after each addition as in libllama. A term below half of the last
+// bit of the sum does not change it, so its exponential is not taken.
 static float float_sum(const float * logits, int32_t n, float max) {
     float sum = 0.0f;
     for (int32_t start = 0; start < n; start += BLOCK) {
@@ -133,7 +148,7 @@ static float float_sum(const float * logits, int32_t n, float max) {
         const float   floor  = sum >= FLT_MIN ? max + ((float) ilogbf(sum) - 24.0f) * 0.693147f - 0.01f : -INFINITY;
         float         counting[BLOCK];
         int32_t       n_counting = 0;
-        for (int32_t i = start; i < start + n_here; i++) { // without a branch, which nobody could foretell
+        for (int32_t i = start; i < start + n_here; i++) { // no branch: the processor could not predict it
             counting[n_counting] = logits[i] - max;
             n_counting += logits[i] > floor;
         }
@@ -144,11 +159,11 @@ static float float_sum(const float * logits, int32_t n, float max) {
     return sum;
 }
 
-// What is asked of the row, and where it goes.
+// A row that top_p is applied to, and where the candidates go.
 struct top {
     const struct lb_wide *   wide;
     const float *            logits;
-    const llama_token_data * ids; // NULL: the indices
+    const llama_token_data * ids; // NULL: a logit's index is its id
     int32_t                  n;
     float                    max;
     float                    sum;
@@ -156,7 +171,7 @@ struct top {
     float *                  maxima;
 };
 
-// libllama sorts the highest logits in buckets of equal width, the outermost of which take all that is beyond.
+// libllama sorts the highest logits in buckets of equal width. The outermost buckets take all logits beyond them.
 enum { N_BUCKETS = 128, FIRST_TRY = 256 };
 #define BUCKET_SCALE 6.4f
 #define BUCKET_OFFSET 64.0f
@@ -186,13 +201,14 @@ static int32_t gather(const struct top * top, float lowest, int32_t bucket) {
     return size;
 }
 
-// The same of a whole bucket and those above it.
+// Gather a whole bucket and those above it.
 static int32_t gather_buckets(const struct top * top, int32_t bucket) {
-    const float a_little_below = ((float) bucket - BUCKET_OFFSET) / BUCKET_SCALE - 0.01f;
-    return gather(top, bucket > 0 ? a_little_below : -INFINITY, bucket);
+    // Lower than the bucket's edge, so that rounding leaves no logit of the bucket out.
+    const float lowest = ((float) bucket - BUCKET_OFFSET) / BUCKET_SCALE - 0.01f;
+    return gather(top, bucket > 0 ? lowest : -INFINITY, bucket);
 }
 
-// Sort the highest k as libllama's sampler top_k does, equal ones as well.
+// Sort the highest k with libllama's own sampler top_k, which also puts equal ones into its order.
 static void sort_highest(llama_token_data * chosen, int32_t size, int32_t k) {
     llama_token_data_array array = { chosen, (size_t) size, -1, false };
     struct llama_sampler * top_k = llama_sampler_init_top_k(k);
@@ -200,7 +216,7 @@ static void sort_highest(llama_token_data * chosen, int32_t size, int32_t k) {
     llama_sampler_free(top_k);
 }
 
-// Sort all, in the way in which libllama sorts what is not in the lowest bucket: one more is put there.
+// Sort all as libllama sorts candidates outside its lowest bucket: a further candidate is put there.
 static void sort_all(const struct top * top, int32_t size) {
     if (size < top->n) {
         top->chosen[size] = (llama_token_data) { 0, -1000.0f, 0.0f };
@@ -209,7 +225,7 @@ static void sort_all(const struct top * top, int32_t size) {
     sort_highest(top->chosen, k, k);
 }
 
-// How many of the first n, which are sorted, reach the probability; 0 where they do not.
+// How many of the first n, which are sorted, reach the probability p; 0 where all of them do not.
 static int32_t n_reaching(const struct top * top, int32_t n) {
     float so_far = 0.0f;
     for (int32_t i = 0; i < n; i++) {
@@ -229,9 +245,10 @@ static double probability(const struct top * top, int32_t size) {
     return sum;
 }
 
-// Those that top_p leaves, the likeliest first, equal ones in libllama's order. It sorts the highest FIRST_TRY or, if
-// they do not reach p, all; bucket by bucket, so that the buckets behind those that reach it need not be there.
-static int32_t in_its_order(const struct top * top) {
+// Write the candidates that top_p leaves to top->chosen, the likeliest first, equal ones in libllama's order. Returns
+// their number. libllama sorts the highest FIRST_TRY or, where they do not reach p, all. It sorts bucket by bucket, so
+// the buckets below those that reach p need not be there.
+static int32_t keep_in_libllamas_order(const struct top * top) {
     heap_of_highest(top->logits, top->n, FIRST_TRY, top->chosen, top->maxima);
     int32_t bucket = bucket_of(top->chosen[0].logit);
     int32_t size   = gather_buckets(top, bucket);
@@ -253,7 +270,8 @@ static int32_t in_its_order(const struct top * top) {
     return n_left ? n_left : top->n;
 }
 
-// Drop what p does not need of logits that are at least `lowest`. Returns how many stay; 0 where all do not reach it.
+// Drop the candidates, all at least `lowest`, that are not needed to reach p. Returns how many stay; 0 where all of
+// them do not reach it.
 static int32_t drop_surplus(const struct top * top, int32_t size, float lowest) {
     enum { N_PARTS = 256 };
     const float scale          = (float) (N_PARTS - 1) / (top->max - lowest);
@@ -275,8 +293,9 @@ static int32_t drop_surplus(const struct top * top, int32_t size, float lowest) 
     return n_left;
 }
 
-// The same, equal ones in any order; 0 where all would have to be sorted.
-static int32_t in_any_order(const struct top * top, int32_t * n_sorted) {
+// As keep_in_libllamas_order, with equal ones in any order; 0 where all would have to be sorted. `n_sorted` is how many
+// candidates of top->chosen are sorted.
+static int32_t keep_in_any_order(const struct top * top, int32_t * n_sorted) {
     heap_of_highest(top->logits, top->n, FIRST_TRY, top->chosen, top->maxima);
     float   lowest = top->chosen[0].logit;
     int32_t size   = lowest > -INFINITY ? gather(top, lowest, 0) : 0;
@@ -300,17 +319,8 @@ static int32_t in_any_order(const struct top * top, int32_t * n_sorted) {
     return n_left;
 }
 
-static bool has_equals(const llama_token_data * sorted, int32_t n) {
-    for (int32_t i = 1; i < n; i++) {
-        if (sorted[i].logit == sorted[i - 1].logit) {
-            return true;
-        }
-    }
-    return false;
-}
-
-// Which token stands in libllama's order where the drawn one stands in ours, among those with the same logit.
-static llama_token its_equal(const struct top * top, const llama_token * order, llama_token token) {
+// The token with the same logit that stands in libllama's order where `token` stands in `order`.
+static llama_token equal_in_libllamas_order(const struct top * top, const llama_token * order, llama_token token) {
     const float logit   = top->logits[token];
     int32_t     n_equal = 0, rank = 0;
     for (int32_t i = 0; i < top->n; i++) {
@@ -322,23 +332,23 @@ static llama_token its_equal(const struct top * top, const llama_token * order, 
     for (int32_t i = 0; order[i] != token; i++) {
         rank += top->logits[order[i]] == logit;
     }
-    const int32_t size = in_its_order(top);
+    const int32_t size = keep_in_libllamas_order(top);
     for (int32_t i = 0; i < size; i++) {
         if (top->chosen[i].logit == logit && rank-- == 0) {
             return top->chosen[i].id;
         }
     }
-    return token; // not reached: as many of equal logits are left in either order
+    return token; // not reached: either order keeps as many equal logits
 }
 
-// The token of a chain from its top_p on.
+// Let the chain choose a token, from its top_p on.
 static llama_token top_p(struct llama_sampler * chain, const struct top * top, llama_token * order) {
     int32_t    n_sorted  = 0;
-    int32_t    size      = in_any_order(top, &n_sorted);
-    const bool has_order = !has_equals(top->chosen, size < n_sorted ? size + 1 : size);
+    int32_t    size      = keep_in_any_order(top, &n_sorted);
+    const bool has_order = !has_equals(top->chosen, (size_t) (size < n_sorted ? size + 1 : size));
     const bool is_whole  = top->ids == NULL || top->ids[top->n - 1].id == top->n - 1;
     if (size == 0 || (!has_order && !(top->wide->is_fair && is_whole))) {
-        size                         = in_its_order(top);
+        size                         = keep_in_libllamas_order(top);
         llama_token_data_array array = { top->chosen, (size_t) size, -1, true };
         return token_of_rest(chain, top->wide->n_done, &array);
     }
@@ -347,12 +357,12 @@ static llama_token top_p(struct llama_sampler * chain, const struct top * top, l
     }
     llama_token_data_array array = { top->chosen, (size_t) size, -1, true };
     const llama_token      token = token_of_rest(chain, top->wide->n_done, &array);
-    return has_order || token < 0 ? token : its_equal(top, order, token);
+    return has_order || token < 0 ? token : equal_in_libllamas_order(top, order, token);
 }
 
 // ---- the chain -------------------------------------------------------------------------------------------------
 
-enum { SMALL = 1024 }; // up to so many candidates libllama sorts all at once
+enum { SMALL = 1024 }; // up to this number of candidates libllama sorts all at once
 
 llama_token token_of_rest(struct llama_sampler * chain, int32_t from, llama_token_data_array * array) {
     for (int32_t i = from; i < llama_sampler_chain_n(chain); i++) {
@@ -375,7 +385,7 @@ llama_token wide_token(struct llama_sampler * chain, const struct lb_wide * wide
         return -1;
     }
     const float max = logits[best];
-    if (n <= SMALL || !(fabsf(max) < 1e6f)) { // nothing possible, or so high that steps between logits get lost
+    if (n <= SMALL || !(fabsf(max) < 1e6f)) { // no token is possible, or rounding loses the differences
         return -2;
     }
     if (wide->kind == LB_WIDE_DRAW) {

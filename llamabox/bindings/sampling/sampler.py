@@ -172,7 +172,7 @@ class ChainBuilder:
         sampler = lib.llama_sampler_init_penalties(self._vocab.n_tokens, last_n, repeat, frequency, presence)
         if newlines or newline is None or sampler == self._native.ffi.NULL:
             return sampler
-        return lib.lb_sampler_init_spare(sampler, newline)
+        return lib.lb_sampler_init_except(sampler, newline)
 
     def _dry(self, multiplier: float, base: float, allowed_length: int, last_n: int, breakers: Sequence[str]) -> Any:
         table = self._vocab.breakers.table(tuple(map(encode, breakers)))
