@@ -1,4 +1,4 @@
-"""What the engine needs of a grammar. Fakes stand in tests/fakes.py, the real one is constraint.GuidedGrammar."""
+"""What the engine needs of a grammar. The real one is workers.text.grammars.ahead, fakes stand in tests/fakes.py."""
 
 from __future__ import annotations
 

@@ -1,12 +1,9 @@
 """Constraints over llguidance: which tokens a JSON schema or a GBNF grammar lets come next.
 
-llguidance is a Python library that needs nothing of libllama but the vocabulary, which comes in ready made
-(bindings.guidance): the engine stays free of C.
+llguidance needs nothing of libllama but the vocabulary, which comes in ready made (bindings.sampling.guidance).
 """
 
 from __future__ import annotations
-
-from concurrent.futures import Executor, Future
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
@@ -15,67 +12,54 @@ from llamabox.engine.grammar import TokenMask
 from llamabox.errors import InvalidRequest
 from llamabox.grammar.guidance import complaint, limits
 
-MAX_FORCED_START = 10_000
-"""Tokens that a grammar may begin with. An object that must have a property of its own kind forces them without end."""
-
 
 class GuidedConstraint:
-    """A Constraint over a matcher of its own. Its masks are computed on the `helper`, never two things at a time.
+    """A Constraint over a matcher of its own. One thread at a time; each computes what it asks for.
 
     `ends` has a bit for each token that ends a generation.
     """
 
-    def __init__(self, matcher: LLMatcher, ends: TokenMask, helper: Executor) -> None:
+    def __init__(self, matcher: LLMatcher, ends: TokenMask) -> None:
         self._matcher = matcher
         self._ends = ends
-        self._helper = helper
         self._mask: TokenMask = np.zeros_like(ends)
-        self._coming: Future[None] | None = None  # of the mask for the present state
+        self._has_mask = False  # of the present state
         self._forced: list[int] | None = None  # in the present state, once known
         self._is_complete = False
 
     @property
     def is_complete(self) -> bool:
-        self._settle()
         return self._is_complete or bool(self._matcher.is_stopped())
 
     def forced(self) -> list[int]:
         if self._forced is None:
-            self._settle()
             self._forced = self._matcher.compute_ff_tokens()
             self._check()
         return self._forced
 
     def accept(self, token: int) -> None:
-        self._settle()
-        self._coming = None
+        self._has_mask = False
         self._forced = None
         self._matcher.consume_token(token)
         self._check()
 
     def prepare(self) -> None:
-        if self._coming is None:
-            self._coming = self._helper.submit(self._compute)
+        """Compute the mask. What is wrong with the grammar is raised by `mask`."""
+        if self._has_mask:
+            return
+        self._has_mask = True
+        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+        if not self._matcher.is_accepting():  # "any token but this one" is no way to end
+            np.bitwise_and(self._mask, ~self._ends, out=self._mask)
 
     def mask(self) -> TokenMask:
         self.prepare()
-        self._settle()
         self._check()
         if not (self._mask & ~self._ends).any():
             if not self._mask.any():
                 raise InvalidRequest("the grammar leaves nothing to say")
             self._is_complete = True
         return self._mask
-
-    def _settle(self) -> None:
-        """Wait for the helper: a matcher is used by one thread at a time."""
-        if self._coming is not None:
-            self._coming.result()
-
-    def _compute(self) -> None:
-        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
-        if not self._matcher.is_accepting():  # "any token but this one" is no way to end
-            np.bitwise_and(self._mask, ~self._ends, out=self._mask)
 
     def _check(self) -> None:
         reason = complaint(self._matcher)
@@ -84,22 +68,18 @@ class GuidedConstraint:
 
 
 class GuidedGrammar:
-    """A Grammar over llguidance, in its own form (engine.guidance)."""
+    """A Grammar over llguidance, in its own form (grammar.guidance)."""
 
-    def __init__(self, text: str, tokenizer: LLTokenizer, helper: Executor) -> None:
+    def __init__(self, text: str, tokenizer: LLTokenizer) -> None:
         """Compiles it, which may take long and drops the interpreter lock. Raises InvalidRequest."""
         self._matcher = LLMatcher(tokenizer, text, log_level=0, limits=limits())
-        self._helper = helper
         self._ends: TokenMask = np.zeros((tokenizer.vocab_size + 31) // 32, np.uint32)
         for token in tokenizer.eos_tokens:
             self._ends[token >> 5] |= np.uint32(1 << (token & 31))
         reason = complaint(self._matcher)
         if reason is not None:
             raise InvalidRequest(reason)
-        first = self.start()
-        first.mask()  # some grammars show only here that nothing fits them
-        if len(first.forced()) > MAX_FORCED_START:
-            raise InvalidRequest("nothing that fits it ever ends, or it begins with too long a text that is given")
+        self.start().mask()  # some grammars show only here that nothing fits them
 
     def start(self) -> GuidedConstraint:
-        return GuidedConstraint(self._matcher.deep_copy(), self._ends, self._helper)
+        return GuidedConstraint(self._matcher.deep_copy(), self._ends)

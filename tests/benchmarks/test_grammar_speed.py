@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from llguidance import LLTokenizer
@@ -36,12 +35,6 @@ item ::= root | "\"" [^"]* "\""
 
 
 @pytest.fixture(scope="module")
-def helper() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@pytest.fixture(scope="module")
 def tokenizer() -> Iterator[LLTokenizer]:
     native = ffi.load()
     backend.start(native)
@@ -63,28 +56,24 @@ def masks(constraint: GuidedConstraint, token: int) -> None:
     constraint.mask()
 
 
-def test_compile_a_schema(benchmark: BenchmarkFixture, tokenizer: LLTokenizer, helper: ThreadPoolExecutor) -> None:
-    benchmark(lambda: GuidedGrammar(schema_grammar(SCHEMA), tokenizer, helper))
+def test_compile_a_schema(benchmark: BenchmarkFixture, tokenizer: LLTokenizer) -> None:
+    benchmark(lambda: GuidedGrammar(schema_grammar(SCHEMA), tokenizer))
 
 
-def test_compile_a_grammar(benchmark: BenchmarkFixture, tokenizer: LLTokenizer, helper: ThreadPoolExecutor) -> None:
+def test_compile_a_grammar(benchmark: BenchmarkFixture, tokenizer: LLTokenizer) -> None:
     def compile_it() -> GuidedGrammar:
         rules = gbnf.parse(NESTED, lambda text: None, tokenizer.vocab_size)
-        return GuidedGrammar(lark_grammar(to_lark(rules)), tokenizer, helper)
+        return GuidedGrammar(lark_grammar(to_lark(rules)), tokenizer)
 
     benchmark(compile_it)
 
 
 @pytest.mark.parametrize("kind", ["schema", "recursive grammar"])
-def test_a_mask_inside_a_string(
-    benchmark: BenchmarkFixture, tokenizer: LLTokenizer, helper: ThreadPoolExecutor, kind: str
-) -> None:
+def test_a_mask_inside_a_string(benchmark: BenchmarkFixture, tokenizer: LLTokenizer, kind: str) -> None:
     if kind == "schema":
-        constraint = inside_a_string(
-            GuidedGrammar(schema_grammar(SCHEMA), tokenizer, helper), tokenizer, '{"name":"Ada'
-        )
+        constraint = inside_a_string(GuidedGrammar(schema_grammar(SCHEMA), tokenizer), tokenizer, '{"name":"Ada')
     else:
         rules = gbnf.parse(NESTED, lambda text: None, tokenizer.vocab_size)
-        constraint = inside_a_string(GuidedGrammar(lark_grammar(to_lark(rules)), tokenizer, helper), tokenizer, '[["a')
+        constraint = inside_a_string(GuidedGrammar(lark_grammar(to_lark(rules)), tokenizer), tokenizer, '[["a')
     [token] = tokenizer.tokenize_str("e")
     benchmark.pedantic(masks, (constraint, token), rounds=100)

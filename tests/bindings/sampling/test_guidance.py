@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,28 +25,22 @@ Compile = Callable[[str], GuidedGrammar]
 
 
 @pytest.fixture(scope="module")
-def helper() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@pytest.fixture(scope="module")
 def tokenizer(vocab: Vocab) -> LLTokenizer:
     return guidance_tokenizer(vocab)
 
 
 @pytest.fixture(scope="module")
-def from_gbnf(vocab: Vocab, tokenizer: LLTokenizer, helper: ThreadPoolExecutor) -> Compile:
+def from_gbnf(vocab: Vocab, tokenizer: LLTokenizer) -> Compile:
     def find(text: str) -> int | None:
         found = vocab.tokenize(text, add_special=False, parse_special=True)
         return found[0] if len(found) == 1 else None
 
-    return lambda text: GuidedGrammar(lark_grammar(to_lark(gbnf.parse(text, find, vocab.n_tokens))), tokenizer, helper)
+    return lambda text: GuidedGrammar(lark_grammar(to_lark(gbnf.parse(text, find, vocab.n_tokens))), tokenizer)
 
 
 @pytest.fixture(scope="module")
-def from_schema(tokenizer: LLTokenizer, helper: ThreadPoolExecutor) -> Compile:
-    return lambda text: GuidedGrammar(schema_grammar(text), tokenizer, helper)
+def from_schema(tokenizer: LLTokenizer) -> Compile:
+    return lambda text: GuidedGrammar(schema_grammar(text), tokenizer)
 
 
 def allowed(constraint: GuidedConstraint, n_vocab: int) -> set[int]:

@@ -25,12 +25,13 @@ from llamabox.grammar.constraint import GuidedGrammar
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.grammar.lark import to_lark
 from llamabox.workers.text.beside import TRIAL_SECONDS, Beside
+from llamabox.workers.text.grammars.ahead import AheadGrammar
 
 logger = logging.getLogger(__name__)
 
 MAX_KEPT = 8
 """Compiled grammars to keep: clients send the same one again and again. Each remembers its lexer's states, of which
-hostile ones have as many as may be (engine.guidance.limits)."""
+hostile ones have as many as may be (grammar.guidance.limits)."""
 
 MAX_KEPT_TEXT = 4 << 20
 """Characters of their texts."""
@@ -95,8 +96,8 @@ class GrammarCompiler:
         self._tokenizer: LLTokenizer | None = None
         self._trial = Trial()
 
-    def compile(self, grammar: str, json_schema: str) -> GuidedGrammar:
-        """Of the one of the two that is not empty. Raises InvalidRequest naming the field."""
+    def compile(self, grammar: str, json_schema: str) -> AheadGrammar:
+        """The one of the two texts that is not empty. Raises InvalidRequest naming the field."""
         field = "json_schema" if json_schema else "grammar"
         text = schema_grammar(json_schema) if json_schema else lark_grammar(to_lark(self._rules(grammar)))
         if self._tokenizer is None:
@@ -105,7 +106,7 @@ class GrammarCompiler:
         if reason is not None:
             raise InvalidRequest(f"Field '{field}': {reason}", field=field)
         try:
-            return GuidedGrammar(text, self._tokenizer, self._helper)
+            return AheadGrammar(GuidedGrammar(text, self._tokenizer), self._helper)
         except InvalidRequest as error:
             raise InvalidRequest(f"Field '{field}': {error.message}", field=field) from error
 
@@ -140,7 +141,7 @@ class GrammarDesk:
         self._refuse = refuse
         self._lock = threading.Lock()
         self._pending: set[str] = set()
-        self._kept: OrderedDict[tuple[str, str], GuidedGrammar] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], AheadGrammar] = OrderedDict()
 
     def take(self, request: Request) -> None:
         """Deliver it, now or once its grammar is compiled; or refuse it then."""
@@ -186,21 +187,21 @@ class GrammarDesk:
         if error is not None:
             self._refuse(request.request_id, error)
 
-    def _compiled(self, key: tuple[str, str]) -> GuidedGrammar:
+    def _compiled(self, key: tuple[str, str]) -> AheadGrammar:
         grammar = self._find(key)
         if grammar is None:
             grammar = self._compiler.compile(*key)
             self._keep(key, grammar)
         return grammar
 
-    def _find(self, key: tuple[str, str]) -> GuidedGrammar | None:
+    def _find(self, key: tuple[str, str]) -> AheadGrammar | None:
         with self._lock:
             grammar = self._kept.get(key)
             if grammar is not None:
                 self._kept.move_to_end(key)
             return grammar
 
-    def _keep(self, key: tuple[str, str], grammar: GuidedGrammar) -> None:
+    def _keep(self, key: tuple[str, str], grammar: AheadGrammar) -> None:
         with self._lock:
             self._kept[key] = grammar
             while len(self._kept) > MAX_KEPT or sum(sum(map(len, texts)) for texts in self._kept) > MAX_KEPT_TEXT:

@@ -42,6 +42,9 @@ ONWARDS = b'",:]}1'
 WITHOUT_END = ("too many states", "ff_tokens")
 """How llguidance says that a grammar forces more text than it follows."""
 
+MAX_GIVEN = 30_000
+"""Bytes that a text may begin with whatever the model says. All are tokenised anew in each step that takes some."""
+
 TOO_MUCH_GIVEN = (
     "nothing that fits it ever ends, or too much of the text is given: constants and names may have some 30,000 "
     "characters together"
@@ -81,10 +84,12 @@ def try_out(grammar: str, tokenizer: LLTokenizer) -> str | None:
 
 def walk(matcher: LLMatcher) -> str | None:
     """Follow a grammar along a short text of it. Why it cannot be followed; None where it can, as far as was tried."""
-    for _ in range(N_CHOICES):
+    for i in range(N_CHOICES):
         if (reason := complaint(matcher)) is not None or matcher.is_stopped():
             return reason
         if forced := matcher.compute_ff_tokens():
+            if i == 0 and len(forced) > MAX_GIVEN:
+                return TOO_MUCH_GIVEN
             matcher.consume_tokens(forced)
         if complaint(matcher) is None and not matcher.is_stopped():
             mask = int.from_bytes(matcher.compute_bitmask(), "little") & (1 << 256) - 1

@@ -21,6 +21,7 @@ from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.grammars.desk import MAX_KEPT, GrammarDesk, Trial
+from llamabox.workers.text.grammars.trial import TOO_MUCH_GIVEN
 
 Outcome = Request | tuple[str, LlamaboxError]
 
@@ -31,6 +32,9 @@ def model() -> Iterator[Model]:
     backend.start(native)
     with Model.load(native, ensure_demo_model(progress=False)) as loaded:
         yield loaded
+
+
+ENDLESS = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"], "additionalProperties": False}
 
 
 class Desk:
@@ -97,6 +101,15 @@ def test_what_was_forgotten_while_it_waited_is_not_delivered(desk: Desk) -> None
     assert desk.out.empty()
 
 
+@pytest.mark.parametrize("schema", [ENDLESS, {"const": "x" * 40_000}], ids=["endless", "long"])
+def test_the_trial_refuses_a_text_that_is_given_without_end(schema: dict[str, Any]) -> None:
+    trial = Trial()
+    try:
+        assert trial.run(schema_grammar(json.dumps(schema))) == TOO_MUCH_GIVEN
+    finally:
+        trial.close()
+
+
 def test_the_reason_names_the_field(desk: Desk) -> None:
     assert "'json_schema': Unimplemented" in desk.refused(json_schema='{"not":{}}').message
     assert desk.refused(grammar='root ::= "a').field == "grammar"
@@ -117,7 +130,7 @@ HOSTILE_SCHEMAS: dict[str, Any] = {
     "a chain of references": refs(5_000),
     "combinations": {"allOf": [either(i) for i in range(30)]},
     "100,000 values": {"enum": [f"v{i}" for i in range(100_000)]},
-    "endless": {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"], "additionalProperties": False},
+    "endless": ENDLESS,
     "itself": {"$ref": "#"},
     "a long text": {"const": "x" * 900_000},
     "a nested pattern": {"type": "string", "pattern": "(" * 5_000 + "a" + ")*" * 5_000},

@@ -1,0 +1,57 @@
+"""Grammars whose masks are computed beside the engine's thread, while the model computes the next token."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future
+
+from llamabox.engine.grammar import Constraint, Grammar, TokenMask
+
+
+class AheadConstraint:
+    """A Constraint around another one, whose mask the `helper` computes from `prepare` on.
+
+    Everything else waits for the helper, so that one thread at a time uses the inner constraint.
+    """
+
+    def __init__(self, inner: Constraint, helper: Executor) -> None:
+        self._inner = inner
+        self._helper = helper
+        self._coming: Future[None] | None = None  # the mask of the present state
+
+    @property
+    def is_complete(self) -> bool:
+        self._settle()
+        return self._inner.is_complete
+
+    def forced(self) -> list[int]:
+        self._settle()
+        return self._inner.forced()
+
+    def accept(self, token: int) -> None:
+        self._settle()
+        self._coming = None
+        self._inner.accept(token)
+
+    def prepare(self) -> None:
+        if self._coming is None:
+            self._coming = self._helper.submit(self._inner.prepare)
+
+    def mask(self) -> TokenMask:
+        self.prepare()
+        self._settle()
+        return self._inner.mask()
+
+    def _settle(self) -> None:
+        if self._coming is not None:
+            self._coming.result()
+
+
+class AheadGrammar:
+    """A Grammar around another one. Sequences share it, and the helper too."""
+
+    def __init__(self, inner: Grammar, helper: Executor) -> None:
+        self._inner = inner
+        self._helper = helper
+
+    def start(self) -> AheadConstraint:
+        return AheadConstraint(self._inner.start(), self._helper)

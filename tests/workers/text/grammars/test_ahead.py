@@ -1,0 +1,77 @@
+"""A constraint whose masks are computed ahead says what the one inside it says, and leaves it to one thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from llamabox.errors import InvalidRequest
+from llamabox.workers.text.grammars.ahead import AheadConstraint, AheadGrammar
+from tests.fakes import FakeConstraint, FakeGrammar
+
+
+@pytest.fixture
+def helper() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_says_what_the_inner_constraint_says(helper: ThreadPoolExecutor, seed: int) -> None:
+    grammar = FakeGrammar(seed=seed, n_tokens=30, period=3)
+    ahead, plain = AheadGrammar(grammar, helper).start(), grammar.start()
+    while not plain.is_complete:
+        assert not ahead.is_complete
+        assert ahead.forced() == plain.forced()
+        plain.prepare()
+        if seed % 2:
+            ahead.prepare()
+        assert ahead.mask().tolist() == plain.mask().tolist()
+        token = plain.allowed()[-1]
+        ahead.accept(token)
+        plain.accept(token)
+    assert ahead.is_complete
+
+
+def test_a_grammar_that_cannot_go_on_says_so_where_the_mask_is_wanted(helper: ThreadPoolExecutor) -> None:
+    constraint = AheadGrammar(FakeGrammar(fails_at=0), helper).start()
+    constraint.prepare()
+    with pytest.raises(InvalidRequest, match="cannot follow"):
+        constraint.mask()
+
+
+class Guarded(FakeConstraint):
+    """Notes who computes, and is used by nobody else meanwhile."""
+
+    def __init__(self, gate: Future[None]) -> None:
+        super().__init__(FakeGrammar())
+        self.gate = gate
+        self.threads: list[str] = []
+        self.is_at_work = False
+
+    def prepare(self) -> None:
+        self.is_at_work = True
+        self.threads.append(threading.current_thread().name)
+        self.gate.result()
+        super().prepare()
+        self.is_at_work = False
+
+    def forced(self) -> list[int]:
+        assert not self.is_at_work
+        return super().forced()
+
+
+def test_the_helper_computes_the_mask_and_everything_else_waits_for_it(helper: ThreadPoolExecutor) -> None:
+    gate: Future[None] = Future()
+    inner = Guarded(gate)
+    constraint = AheadConstraint(inner, helper)
+    constraint.prepare()
+    constraint.prepare()
+    threading.Timer(0.05, gate.set_result, [None]).start()
+    constraint.forced()
+    constraint.mask()
+    assert len(inner.threads) == 1
+    assert inner.threads[0] != threading.current_thread().name
