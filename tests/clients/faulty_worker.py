@@ -35,21 +35,21 @@ def install(fault: str) -> None:
     from llamabox.wire.signs.pulse import Pulse
     from llamabox.workers import sigterm
     from llamabox.workers.text.grammars.desk import GrammarDesk
-    from llamabox.workers.text.loop import Reader
+    from llamabox.workers.text.reader import TextReader
     from llamabox.workers.text.slots.calls import SlotCalls
 
     seen = threading.Event()
-    prepare = Reader._prepare
+    prepare = TextReader._prepare
 
-    def look(reader: Reader, message: Any) -> Callable[[], None]:
+    def look(reader: TextReader, message: Any) -> Callable[[], None]:
         if TRIGGER in str(message):
             seen.set()
         return prepare(reader, message)
 
-    Reader._prepare = look  # type: ignore[method-assign,assignment]
+    TextReader._prepare = look  # type: ignore[method-assign,assignment]
     match fault:
         case "channel reader" | "long texts":
-            breaks(Reader, "_prepare", when=lambda: threading.current_thread().name == fault)
+            breaks(TextReader, "_prepare", when=lambda: threading.current_thread().name == fault)
         case "MainThread":
             breaks(Engine, "step", when=seen.is_set)
         case "masks":

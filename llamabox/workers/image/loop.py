@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable
@@ -13,9 +12,7 @@ from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.events import Event, Failed, Finished, Started
 from llamabox.imaging.job import ImageJob
-from llamabox.wire.common import Shutdown
-from llamabox.wire.frames import Message
-from llamabox.wire.image import Cancel, Draw, Told
+from llamabox.wire.image import Told
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.worker_end import WorkerEnd
 
@@ -36,7 +33,7 @@ class Draws(Protocol):
     def close(self) -> None: ...
 
 
-class Loop:
+class ImageLoop:
     """Draws on the thread that calls `run`. All other methods may be called from any thread."""
 
     def __init__(self, channel: WorkerEnd, pipeline: Draws, pulse: Pulse) -> None:
@@ -96,45 +93,3 @@ class Loop:
             with self._lock:
                 self._drawn = None
         return Finished(job.request_id)
-
-
-class Reader:
-    """The thread that receives while the other draws."""
-
-    def __init__(self, channel: WorkerEnd, stopping: threading.Event) -> None:
-        """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
-        self._channel = channel
-        self._stopping = stopping
-        self._loop: Loop | None = None
-        self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
-
-    def start(self) -> None:
-        """Begin to receive. While nothing serves yet, Shutdown and the end of the channel end the process."""
-        self._thread.start()
-
-    def serve(self, loop: Loop) -> None:
-        """From now on jobs are taken in. Called before ImagesReady is sent."""
-        self._loop = loop
-
-    def _run(self) -> None:
-        while (message := self._channel.receive()) is not None:
-            self._take(message)
-        if not self._stopping.is_set():  # else the process is about to end with a code of its own
-            # The server process is gone: nobody is left to answer, and native code cannot be waited for.
-            os._exit(0)
-
-    def _take(self, message: Message) -> None:
-        match message:
-            case Draw():
-                assert self._loop is not None, "a job before ImagesReady"
-                self._loop.take(message.job)
-            case Cancel():
-                assert self._loop is not None, "a cancel before ImagesReady"
-                self._loop.cancel(message.request_id)
-            case Shutdown():
-                self._stopping.set()
-                if self._loop is None or not self._loop.end():
-                    logging.shutdown()
-                    os._exit(0)
-            case _:
-                logger.error("an image worker has no use for a %s message", type(message).__name__)

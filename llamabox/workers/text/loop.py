@@ -3,152 +3,34 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import threading
 import time
-from collections.abc import Callable
-from functools import partial
 
 from llamabox.engine.engine import Engine
 from llamabox.engine.events import Activity, Failed
 from llamabox.engine.request import Request
-from llamabox.errors import LlamaboxError, NotSupported, to_wire
+from llamabox.errors import LlamaboxError, to_wire
 from llamabox.wire.common import Shutdown
-from llamabox.wire.frames import Message
 from llamabox.wire.signs.pulse import Pulse
-from llamabox.wire.text import Abort, Call, Embed, Reply, Step, Submit, SubmitAll
+from llamabox.wire.text import Abort, Call, Step
 from llamabox.wire.worker_end import WorkerEnd
-from llamabox.workers.text.calls import QuickCalls
 from llamabox.workers.text.embedding.desk import EmbeddingDesk
 from llamabox.workers.text.embedding.lanes import Computed
 from llamabox.workers.text.embedding.sharing import Sharing
-from llamabox.workers.text.grammars.desk import GrammarDesk
-from llamabox.workers.text.intake import Intake, Passages
-from llamabox.workers.text.long_texts import LongTexts, Text, is_long
-from llamabox.workers.text.slots.calls import METHODS, FileDone, SlotCalls
+from llamabox.workers.text.intake import Passages
+from llamabox.workers.text.reader import Task
+from llamabox.workers.text.slots.calls import FileDone, SlotCalls
 
 logger = logging.getLogger(__name__)
 
-Task = Request | Passages | Computed | Abort | Call | Shutdown | FileDone
-"""What the reader thread hands to the loop."""
 
-
-class Reader:
-    """The thread that receives. Tokenising and vocabulary calls happen beside the decode that is running.
-
-    What is long has a thread of its own: an abort or a short prompt must not wait for it.
-    """
-
-    def __init__(self, channel: WorkerEnd, stopping: threading.Event, pulse: Pulse) -> None:
-        """`stopping` is set when Shutdown comes, and by whoever else ends this process in order."""
-        self._channel = channel
-        self._pulse = pulse
-        self._stopping = stopping
-        self._intake: Intake | None = None
-        self._calls: QuickCalls | None = None
-        self._grammars: GrammarDesk | None = None
-        self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self._long_texts = LongTexts(self._prepare, pulse)
-        self._thread = threading.Thread(target=self._run, name="channel reader", daemon=True)
-
-    def start(self) -> None:
-        """Begin to receive. While nothing serves yet, Shutdown and the end of the channel end the process."""
-        self._thread.start()
-        self._long_texts.start()
-
-    def serve(self, intake: Intake, calls: QuickCalls, grammars: GrammarDesk) -> None:
-        """From now on requests are taken in. Called before Ready is sent."""
-        self._intake, self._calls, self._grammars = intake, calls, grammars
-
-    def refuse(self, request_id: str, error: LlamaboxError) -> None:
-        """Answer a request that the engine does not get. From any thread."""
-        self._channel.send(Step([Failed(request_id, 0, to_wire(error))]))
-
-    def _run(self) -> None:
-        while (message := self._channel.receive()) is not None:
-            with self._pulse.work("reading a message"):
-                self._take(message)
-        if not self._stopping.is_set():  # else the process is about to end with a code of its own
-            # The server process is gone: nobody is left to answer, and a step in native code cannot be waited for.
-            os._exit(0)
-
-    def _take(self, message: Message) -> None:
-        match message:
-            case Submit() | Embed() | Call() if self._takes_long(message):
-                self._long_texts.put(message)
-            case Submit() | Embed() | Call():
-                self._prepare(message)()
-            case SubmitAll():
-                take = self._long_texts.put if self._takes_long(message) else self._take
-                for submit in message.submits:
-                    take(submit)
-            case Abort():
-                self._long_texts.abort(message.request_id)
-                if self._grammars is not None:
-                    self._grammars.forget(message.request_id)
-                self.tasks.put(message)
-            case Shutdown() if self._intake is None:
-                os._exit(0)
-            case Shutdown():
-                self._stopping.set()
-                self.tasks.put(message)
-            case _:
-                logger.error("a text worker has no use for a %s message", type(message).__name__)
-
-    def _takes_long(self, message: Text | SubmitAll) -> bool:
-        assert self._intake is not None, "a request before Ready"
-        return is_long(message) or (
-            isinstance(message, Submit | SubmitAll) and not self._intake.is_known(message.params)
-        )
-
-    def _prepare(self, message: Text) -> Callable[[], None]:
-        """Does what needs the vocabulary; the function returned hands on what came of it."""
-        match message:
-            case Submit():
-                return self._request(message)
-            case Embed():
-                return self._passages(message)
-        return self._answer(message)
-
-    def _passages(self, embed: Embed) -> Callable[[], None]:
-        assert self._intake is not None, "a request before Ready"
-        try:
-            return partial(self.tasks.put, self._intake.passages(embed))
-        except LlamaboxError as error:
-            return partial(self.refuse, embed.request_id, error)
-
-    def _request(self, submit: Submit) -> Callable[[], None]:
-        assert self._intake is not None, "a request before Ready"
-        assert self._grammars is not None
-        try:
-            request = self._intake.request(submit)
-        except LlamaboxError as error:
-            return partial(self.refuse, submit.request_id, error)
-        has_grammar = submit.params.grammar or submit.params.json_schema
-        return partial(self._grammars.take if has_grammar else self.tasks.put, request)
-
-    def _answer(self, call: Call) -> Callable[[], None]:
-        assert self._calls is not None, "a call before Ready"
-        if call.method in METHODS:
-            return lambda: self.tasks.put(call)
-        method = self._calls.find(call.method)
-        try:
-            if method is None:
-                raise NotSupported(f"the text worker knows no call {call.method!r}")
-            reply = Reply(call.call_id, value=method(**call.arguments))
-        except LlamaboxError as error:
-            reply = Reply(call.call_id, error=to_wire(error))
-        return lambda: self._channel.send(reply)
-
-
-class Loop:
+class TextLoop:
     """Runs the engine on the thread that calls `run`, which must be the one that made the context."""
 
     def __init__(
         self,
         channel: WorkerEnd,
-        reader: Reader,
+        tasks: queue.SimpleQueue[Task],
         engine: Engine,
         slots: SlotCalls,
         pulse: Pulse,
@@ -164,7 +46,7 @@ class Loop:
         self._channel = channel
         self._has_spare_core = has_spare_core
         self._emit = 0.0  # seconds that the last events took to go
-        self._tasks = reader.tasks
+        self._tasks = tasks
         self._engine = engine
         self._slots = slots
         self._pulse = pulse

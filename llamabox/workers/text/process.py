@@ -1,14 +1,13 @@
-"""The text worker as a process: configure, load, serve, end."""
+"""The text worker as a process: load, answer, end."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,16 +15,14 @@ from llamabox.bindings.context import n_nodes
 from llamabox.bindings.ffi import Native, build_info, load
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import spin_environment
-from llamabox.errors import InvalidRequest, LlamaboxError, OptionsError, to_wire
-from llamabox.log import entries as log
-from llamabox.wire.common import LoadFailed, Loading
+from llamabox.errors import InvalidRequest, OptionsError
+from llamabox.wire.common import Loading
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Configure, Ready
 from llamabox.wire.text_config import TextConfig
 from llamabox.wire.worker_end import WorkerEnd
-from llamabox.workers.escape import end_on_escape
-from llamabox.workers.orphan import die_with_parent
-from llamabox.workers.sigterm import watch_sigterm
+from llamabox.workers import body
+from llamabox.workers.body import Body
 from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import QuickCalls
 from llamabox.workers.text.embedding.desk import EmbeddingDesk
@@ -42,7 +39,8 @@ from llamabox.workers.text.loading.loader import (
     pair_format,
     thread_params,
 )
-from llamabox.workers.text.loop import Loop, Reader
+from llamabox.workers.text.loop import TextLoop
+from llamabox.workers.text.reader import TextReader
 from llamabox.workers.text.slots.calls import SlotCalls
 from llamabox.workers.text.slots.fingerprint import Fingerprint, settings_digest
 
@@ -53,68 +51,53 @@ SWITCH_INTERVAL = 0.0005
 
 
 def run(fd: int) -> int:
-    """The whole life of the worker whose socket is `fd`, with SIGTERM blocked. Returns the exit code."""
-    die_with_parent()
-    end_on_escape()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server, which stops us in order
+    """Live the whole life of a text worker; see body.run."""
+    return body.run(fd, Configure, serve)
+
+
+def serve(body: Body, config: TextConfig) -> None:
+    """Load, then answer until Shutdown. Raises LlamaboxError where the model cannot be loaded."""
     sys.setswitchinterval(SWITCH_INTERVAL)
-    channel = WorkerEnd.from_fd(fd)
-    stopping = threading.Event()
-    watch_sigterm(channel, stopping)
-    first = channel.receive()
-    if first is None:
-        return 0
-    assert isinstance(first, Configure)
-    log.setup(first.config.verbosity, first.config.log_colors, as_json=first.config.log_json)
-    try:
-        return serve(channel, first.config, stopping)
-    except LlamaboxError as error:
-        channel.send(LoadFailed(to_wire(error)))
-        stopping.set()
-        channel.close()
-        return 1
-
-
-def serve(channel: WorkerEnd, config: TextConfig, stopping: threading.Event) -> int:
-    """Load, then answer until Shutdown. Raises what keeps it from loading."""
-    pulse = Pulse(channel, config.hang_timeout)
-    pulse.start()
-    reader = Reader(channel, stopping, pulse)
+    channel, pulse = body.channel, body.pulse
+    reader = TextReader(body)
     reader.start()
     spin_environment(*thread_params(config), os.environ)
     native = load(config.native)
+    # Closed in order at an orderly end alone. After an error the process ends at once: waiting for what still runs
+    # could take for ever.
+    owned = ExitStack()
     links = watch(config.rpc_servers)
     with LogPump(native) as pump:
         # Before the model: loading binds this thread to CPUs, which threads that it starts inherit.
         beside = Beside(pulse)
         text, split = load_model(native, pump, config, lambda progress: channel.send(Loading(progress)))
+        owned.callback(text.close)
         pulse.watch(lambda: n_nodes(native), has_device=has_gpu(native) or bool(config.rpc_servers))
-        intake = Intake(text.model.vocab, pair_format(text), text.n_ctx)
-        grammars = GrammarDesk(text.model.vocab, beside, reader.tasks.put, reader.refuse)
+        vocab = text.model.vocab
+        intake = Intake(vocab, pair_format(text), text.n_ctx)
+        grammars = GrammarDesk(vocab, beside, reader.tasks.put, reader.refuse)
+        owned.callback(grammars.close)
         prepare_default(grammars, config)
-        calls = QuickCalls(text.model.vocab, intake, infill_format(config, text), text.engine, text.n_ctx)
+        calls = QuickCalls(vocab, intake, infill_format(config, text), text.engine, text.n_ctx)
         reader.serve(intake, calls, grammars)
         fingerprint = fingerprint_of(config, text)
+        owned.callback(fingerprint.close)
+        owned.callback(beside.close)  # its threads use all of the above
         digests = [lora.digest for lora in text.loras]
-        n_vocab = text.model.vocab.n_tokens
-        slots = SlotCalls(text.engine, fingerprint.keys, digests, n_vocab, beside.files, channel.send, reader.tasks.put)
+        put = reader.tasks.put
+        slots = SlotCalls(text.engine, fingerprint.keys, digests, vocab.n_tokens, beside.files, channel.send, put)
         embedding = embedding_desk(text, channel, reader, pulse)
+        if embedding is not None:
+            owned.callback(embedding.close)
+        if links is not None:
+            owned.callback(links.close)  # before the model: it ends the process where a connection is closed
         is_spare = has_spare_core(config, text)
-        loop = Loop(channel, reader, text.engine, slots, pulse, embedding, has_spare_core=is_spare)
+        loop = TextLoop(channel, reader.tasks, text.engine, slots, pulse, embedding, has_spare_core=is_spare)
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(replace(text.info(), split=split)))
         loop.run()
-        if links is not None:
-            links.close()
-        beside.close()
-        grammars.close()
-        if embedding is not None:
-            embedding.close()
-        fingerprint.close()
-        text.close()
-    channel.close()
-    return 0
+        owned.close()
 
 
 def load_model(
@@ -136,7 +119,7 @@ def load_model(
     return text, split
 
 
-def embedding_desk(text: TextModel, channel: WorkerEnd, reader: Reader, pulse: Pulse) -> EmbeddingDesk | None:
+def embedding_desk(text: TextModel, channel: WorkerEnd, reader: TextReader, pulse: Pulse) -> EmbeddingDesk | None:
     """What makes the vectors, where somebody may ask for some."""
     if text.embedder is None:
         return None

@@ -27,7 +27,7 @@ from llamabox.errors import InvalidRequest, ModelLoadError
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Progress
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.image.loop import Draws, Loop
+from llamabox.workers.image.loop import Draws, ImageLoop
 from llamabox.workers.sigterm import block_sigterm
 
 
@@ -62,7 +62,7 @@ class FakePipeline:
         if script == "refuse":
             raise ModelLoadError("fake.gguf is no model")
         if script == "faulty":
-            Loop.take = lambda loop, job: 1 // 0  # type: ignore[method-assign,assignment]
+            ImageLoop.take = lambda loop, job: 1 // 0  # type: ignore[method-assign,assignment]
         pipeline = cls(config, can_cancel=script == "cancel")
         if script == "gated":
             pipeline.wait()

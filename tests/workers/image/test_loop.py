@@ -16,7 +16,9 @@ from llamabox.wire.frames import Message
 from llamabox.wire.image import Cancel, Draw, Told
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.worker_end import WorkerEnd
-from llamabox.workers.image.loop import Loop, Reader
+from llamabox.workers.body import Body
+from llamabox.workers.image.loop import ImageLoop
+from llamabox.workers.image.reader import ImageReader
 from tests.server.fake_images import INFO
 
 WAIT = 30.0
@@ -56,9 +58,10 @@ class Worker:
     def __init__(self, ours: WorkerEnd, theirs: WorkerEnd) -> None:
         self.channel = ours
         self.pipeline = LedPipeline()
-        self.loop = Loop(theirs, self.pipeline, Pulse(theirs, 0.0))
+        pulse = Pulse(theirs, 0.0)
+        self.loop = ImageLoop(theirs, self.pipeline, pulse)
         self.stopping = threading.Event()
-        reader = Reader(theirs, self.stopping)
+        reader = ImageReader(Body(theirs, pulse, self.stopping))
         reader.serve(self.loop)
         reader.start()
 

@@ -13,7 +13,7 @@ from llamabox.engine.request import Request, Words
 from llamabox.wire.common import Shutdown
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Abort
-from llamabox.workers.text.loop import Loop, Reader
+from llamabox.workers.text.loop import TextLoop
 
 WITHIN = 10.0
 """Seconds after which a test that waits for an event has failed."""
@@ -53,24 +53,17 @@ class NoSlotCalls:
         """There are none."""
 
 
-class TasksOnly:
-    """The one part of a reader that the loop uses."""
-
-    def __init__(self) -> None:
-        self.tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-
 @pytest.mark.parametrize("task", [Abort("r"), Request(request_id="r", prompt=(Words((1,)),))], ids=["abort", "request"])
 def test_what_comes_in_while_all_rest_is_heard_at_once_and_nothing_spins(task: Abort | Request) -> None:
-    engine, reader = RestingEngine(), TasksOnly()
+    engine, tasks = RestingEngine(), queue.SimpleQueue[Any]()
     nobody = cast(Any, None)
     slots = cast(Any, NoSlotCalls())
-    loop = Loop(nobody, cast(Reader, reader), cast(Any, engine), slots, Pulse(nobody, 0.0))
+    loop = TextLoop(nobody, tasks, cast(Any, engine), slots, Pulse(nobody, 0.0))
     running = threading.Thread(target=loop.run, daemon=True)
     running.start()
-    reader.tasks.put(task)
+    tasks.put(task)
     assert engine.heard.get(timeout=WITHIN) == "r"
-    reader.tasks.put(Shutdown())
+    tasks.put(Shutdown())
     running.join(WITHIN)
     assert not running.is_alive()
     assert engine.n_steps <= 2, "a step for each task, and no more"
