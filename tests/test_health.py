@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llamabox import health
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.options.commandline import compose, parse
 from llamabox.server.app import create_app
 from llamabox.server.listening.binding import bind_sockets

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from llamabox import background
+from llamabox.clients.state import WorkerState, unavailable
 from llamabox.clients.supervisor import Backoff, Supervisor
 from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, Unavailable
 from llamabox.log import entries as log
@@ -31,20 +31,24 @@ NO_ENV: Mapping[str, str] = MappingProxyType({})
 Info = TypeVar("Info")
 """What a kind of worker tells of the model it loaded."""
 
-Self = TypeVar("Self", bound="WorkerClient[Any]")
+Self = TypeVar("Self", bound="WorkerClient[Any, Any]")
 
 
-class WorkerState(enum.Enum):
-    """Requests are taken in READY only."""
+class WorkerConfig(Protocol):
+    """What every worker's configuration says."""
 
-    LOADING = "loading"
-    READY = "ready"
-    RESTARTING = "restarting"  # it died after a successful load, or was ended so that another can begin
-    FAILED = "failed"  # the first load failed: final
-    STOPPED = "stopped"
+    @property
+    def model(self) -> str: ...
+    @property
+    def hang_timeout(self) -> float: ...
+    @property
+    def verbosity(self) -> int: ...
 
 
-class WorkerClient(ABC, Generic[Info]):
+Config = TypeVar("Config", bound=WorkerConfig)
+
+
+class WorkerClient(ABC, Generic[Config, Info]):
     """Runs a worker and speaks to it. Belongs to the server's event loop; `stop` must be awaited before that ends.
 
     As a context manager it starts on entry and stops on exit. Whoever derives from it says in the methods at the end
@@ -52,36 +56,28 @@ class WorkerClient(ABC, Generic[Info]):
     """
 
     def __init__(
-        self,
-        kind: str,
-        model: str,
-        *,
-        module: str,
-        env: Mapping[str, str],
-        backoff: Backoff | None,
-        hang_timeout: float,
-        verbosity: int,
+        self, kind: str, config: Config, *, module: str, env: Mapping[str, str], backoff: Backoff | None
     ) -> None:
-        """`kind` is the worker's in messages, `model` the file to load; the last two are as in TextConfig."""
+        """`kind` is the worker's in messages. `env` is added to this process' own environment."""
+        self.config = config
         self.state = WorkerState.LOADING
         self.progress = 0.0
         self.info: Info | None = None
         self.stop_asked = asyncio.Event()  # the worker got a SIGTERM, which is meant for the whole server
         self._kind = kind
-        self._model = model
         self._load_error: LlamaboxError | None = None  # of the load that was tried last
         self._changed = asyncio.Event()  # one per change
         self._supervisor = Supervisor(
             module,
             self._session,
             self._ended,
-            env={**_traces(verbosity), **env},
+            env={**_traces(config.verbosity), **env},
             backoff=backoff or Backoff(),
             may_start=self._may_start,
         )
         self._channel: ServerEnd | None = None  # None also for a worker that is given up
         self._is_planned = False  # the restart that is under way
-        self._hang_timeout = hang_timeout
+        self._hang_timeout = config.hang_timeout
         self._vigil: Vigil | None = None  # over the worker that runs
         self._ready_since: float | None = None
 
@@ -99,6 +95,11 @@ class WorkerClient(ABC, Generic[Info]):
     def pid(self) -> int | None:
         """Of the worker process that runs now."""
         return self._supervisor.pid
+
+    @property
+    def _what(self) -> str:
+        """What a worker loads, in words."""
+        return self.config.model
 
     async def start(self) -> None:
         """Spawns the worker and returns at once; it loads in the background."""
@@ -142,16 +143,8 @@ class WorkerClient(ABC, Generic[Info]):
         return self._channel
 
     def _refusal(self) -> Unavailable:
-        match self.state:
-            case WorkerState.LOADING | WorkerState.RESTARTING if self.trouble:
-                return Unavailable(self.trouble)
-            case WorkerState.LOADING:
-                return Unavailable("Loading model")
-            case WorkerState.FAILED:
-                return Unavailable("The model could not be loaded")
-            case WorkerState.STOPPED:
-                return Unavailable("The server is stopping")
-        return Unavailable(f"The {self._kind} worker ended unexpectedly and is being restarted: try again")
+        restarting = f"The {self._kind} worker ended unexpectedly and is being restarted: try again"
+        return unavailable(self.state, self.trouble, restarting)
 
     def _restart(self) -> None:
         """Ends a worker that is READY, at once, and has another started without delay. What it has in flight fails."""
@@ -190,7 +183,7 @@ class WorkerClient(ABC, Generic[Info]):
         sentence = f"the {self._kind} worker gave no sign of life for {self._vigil.limit:.3g} s"
         logger.error("%s (--hang-timeout): killing it", sentence)
         if self.info is None:
-            self._load_error = NativeError(f"{sentence} while it loaded {self._model}")
+            self._load_error = NativeError(f"{sentence} while it loaded {self._what}")
         self._supervisor.kill()
         channel.close()
 
@@ -246,7 +239,7 @@ class WorkerClient(ABC, Generic[Info]):
             return False
         if self.info is not None:  # a load succeeded once, so another may
             return True
-        error = self._load_error or NativeError(f"the {self._kind} worker {how} while it loaded {self._model}")
+        error = self._load_error or NativeError(f"the {self._kind} worker {how} while it loaded {self._what}")
         self._cannot_load(error)
         return False
 

@@ -19,6 +19,7 @@ from typing import Any
 from llamabox import background
 from llamabox.clients.huge_pages import huge_pages
 from llamabox.log.masking import without_secrets
+from llamabox.machine.exits import describe_exit
 from llamabox.wire.common import Shutdown
 from llamabox.wire.server_end import ServerEnd
 
@@ -252,14 +253,3 @@ class Supervisor:
         level = logging.INFO if self._stopping.is_set() or self._is_replacing else logging.ERROR
         logger.log(level, "worker %d %s", worker.pid, how)
         return served, code, how
-
-
-def describe_exit(code: int) -> str:
-    """`exited with code 1`, or `was killed by SIGSEGV (Segmentation fault)` for a negative code."""
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"was killed by {name} ({signal.strsignal(-code)})"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
 
@@ -16,6 +15,7 @@ from llamabox import background
 from llamabox.errors import LlamaboxError, ServerFault, from_wire
 from llamabox.lending.settings import READY, Settings
 from llamabox.log.masking import without_secrets
+from llamabox.machine.exits import describe_exit
 from llamabox.wire.signs.vigil import Vigil, is_traced
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Child:
             self._is_ready = await asyncio.get_running_loop().sock_recv(self._control, 1) == READY
         if not self._is_ready:
             code = await self.ended()
-            raise ServerFault(f"a process for a client could not start, {how(code)}: {self.last_line}")
+            raise ServerFault(f"a process for a client could not start and {describe_exit(code)}: {self.last_line}")
 
     def take(self, client: socket.socket) -> None:
         """Hands it the connection, of which it gets a descriptor of its own. Raises OSError if it has ended."""
@@ -200,18 +200,10 @@ async def describe(settings: Settings) -> dict[str, object]:
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise ServerFault(f"the native libraries could not be asked for devices: {how(process.returncode or 0)}")
+        how = describe_exit(process.returncode or 0)
+        raise ServerFault(f"the native libraries could not be asked for devices: the process that asks {how}")
     reply: dict[str, object] = orjson.loads(output)
     if "error" in reply:
         error: LlamaboxError = from_wire(reply)
         raise error
     return reply
-
-
-def how(code: int) -> str:
-    """An exit code in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    with contextlib.suppress(ValueError):
-        return f"killed by {signal.Signals(-code).name}"
-    return f"killed by signal {-code}"

@@ -16,11 +16,12 @@ from llamabox import background
 from llamabox.errors import ListenError, LlamaboxError
 from llamabox.lending import allow, hello
 from llamabox.lending.cache import TensorCache
-from llamabox.lending.child import Child, Nursery, describe, how
+from llamabox.lending.child import Child, Nursery, describe
 from llamabox.lending.config import RpcConfig
 from llamabox.lending.connection import Hangups, prepare, traffic
 from llamabox.lending.settings import Settings
 from llamabox.log import entries as log
+from llamabox.machine.exits import describe_exit
 
 T = TypeVar("T")
 
@@ -179,7 +180,7 @@ class RpcListener:
                 return f"left; its process was still at work after {LEAVE_SECONDS:g} s and was ended"
             code = ended.result()
             if code != 0:
-                return f"lost its process, {how(code)}: {child.last_line}"
+                return f"lost its process, which {describe_exit(code)}: {child.last_line}"
             if not child.last_line:
                 return LEFT
             return f"left after ggml said: {child.last_line}" if has_left else f"was sent away: {child.last_line}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.imaging import events as imaging
 from llamabox.imaging.config import ImageModelInfo

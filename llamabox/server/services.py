@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
 
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import LOADING, WorkerState, unavailable
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
@@ -25,9 +25,6 @@ from llamabox.server.metrics.text import TextMetrics
 from llamabox.server.seams import ImageService, Model, Service, TextService
 from llamabox.server.templating import Templates
 from llamabox.wire.text_config import ModelInfo
-
-LOADING = "Loading model"
-STOPPING = "The server is stopping"
 
 
 class Scraped(Protocol):
@@ -60,12 +57,9 @@ class Services(ABC):
 
     def refusal(self) -> Unavailable | None:
         """Why nothing can be served now, if so."""
-        if self.lifecycle.stopping or self.client.state is WorkerState.STOPPED:
-            return Unavailable(STOPPING)
-        if self.client.state is WorkerState.FAILED:
-            return Unavailable("The model could not be loaded")
-        if self.client.state is not WorkerState.READY or self.client.info is None:
-            return Unavailable(self.client.trouble or LOADING)
+        state = WorkerState.STOPPED if self.lifecycle.stopping else self.client.state
+        if state is not WorkerState.READY or self.client.info is None:
+            return unavailable(state, self.client.trouble)
         return None
 
     def may_wait(self, path: str) -> bool:

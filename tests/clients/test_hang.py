@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.clients.text.client import TextClient, WorkerState
+from llamabox.clients.state import WorkerState
+from llamabox.clients.text.client import TextClient
 from llamabox.errors import NativeError, Unavailable
 from tests.clients.harness import make_client, ready_client, run, submit, text_of
 from tests.clients.image.image_harness import Clock, Stage, all_of, images, job

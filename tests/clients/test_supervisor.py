@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from pathlib import Path
 
 import pytest
 
-from llamabox.clients.supervisor import Backoff, Supervisor, describe_exit
+from llamabox.clients.supervisor import Backoff, Supervisor
 from llamabox.wire.server_end import ServerEnd
 from llamabox.wire.text import Configure
 from llamabox.wire.text_config import TextConfig
@@ -22,19 +21,6 @@ def test_the_delay_doubles_up_to_its_limit() -> None:
 def test_only_a_healthy_life_makes_the_delay_short_again() -> None:
     backoff = Backoff()
     assert [backoff.after(served) for served in (0.0, 29.9, 30.0, 0.0, 31.0)] == [0.1, 0.2, 0.1, 0.2, 0.1]
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (0, "exited with code 0"),
-        (-signal.SIGKILL, "was killed by SIGKILL (Killed)"),
-        (-signal.SIGSEGV, "was killed by SIGSEGV (Segmentation fault)"),
-        (-(signal.SIGRTMIN + 3), "was killed by signal 37"),
-    ],
-)
-def test_an_end_is_told_in_words(code: int, words: str) -> None:
-    assert describe_exit(code).startswith(words)
 
 
 def test_a_worker_is_given_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,7 +226,7 @@ def test_a_child_that_dies_closes_its_client_alone(lend: Lend) -> None:
         with pytest.raises(Closed):
             client.receive(1)
         assert other.sum([1], [2]) == (3,)
-    server.wait_log("lost its process, killed by SIGKILL")
+    server.wait_log("lost its process, which was killed by SIGKILL")
 
 
 @pytest.mark.slow

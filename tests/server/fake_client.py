@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.server.seams import Embedding, Generation, TextService

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Finished, Preview, Progress, Started

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.errors import ListenError, LlamaboxError, ModelLoadError, NativeMismatch, NativeMissing
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig

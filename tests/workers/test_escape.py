@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from llamabox.clients.state import WorkerState
 from llamabox.clients.supervisor import Backoff
-from llamabox.clients.text.client import TextClient, WorkerState
+from llamabox.clients.text.client import TextClient
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import LlamaboxError

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from llamabox.clients.client import NO_ENV, WorkerClient, WorkerState
+from llamabox.clients.client import NO_ENV, WorkerClient
 from llamabox.clients.image.drawing import Drawing
 from llamabox.clients.image.pace import Pace
 from llamabox.clients.inbox import MAX_LAG
+from llamabox.clients.state import WorkerState
 from llamabox.clients.supervisor import Backoff
 from llamabox.clients.suspects import Suspects
 from llamabox.errors import ChannelBroken, LlamaboxError, QueueFull, ServerFault, Unavailable
@@ -25,7 +26,7 @@ from llamabox.imaging.job import ImageJob
 from llamabox.wire.frames import Message
 from llamabox.wire.image import Cancel, ConfigureImages, Draw, ImagesReady, Told
 
-__all__ = ["Drawing", "ImageClient", "JobState", "QueueState", "WorkerState"]
+__all__ = ["Drawing", "ImageClient", "JobState", "QueueState"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class QueueState:
     jobs: list[JobState]
 
 
-class ImageClient(WorkerClient[ImageModelInfo]):
+class ImageClient(WorkerClient[ImageConfig, ImageModelInfo]):
     """Runs an image worker, and gives it one job after the other; see WorkerClient."""
 
     def __init__(
@@ -67,15 +68,7 @@ class ImageClient(WorkerClient[ImageModelInfo]):
         max_lag: int = MAX_LAG,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(
-            *("image", config.model),
-            module=module,
-            env=env,
-            backoff=backoff,
-            hang_timeout=config.hang_timeout,
-            verbosity=config.verbosity,
-        )
-        self.config = config
+        super().__init__("image", config, module=module, env=env, backoff=backoff)
         self.on_drawn: Callable[[Drawn], None] = lambda drawn: None  # of every image, also those nobody wants any more
         self._running: Drawing | None = None  # what the worker has, also when nobody wants it any more
         self._waiting: deque[Drawing] = deque()  # of these, none is closed

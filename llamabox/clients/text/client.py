@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llamabox.clients.client import NO_ENV, WorkerClient, WorkerState
+from llamabox.clients.client import NO_ENV, WorkerClient
 from llamabox.clients.crowd import MAX_WAITING, Crowd
 from llamabox.clients.inbox import MAX_LAG, Ending
 from llamabox.clients.supervisor import Backoff
@@ -22,10 +22,10 @@ from llamabox.wire.frames import Message
 from llamabox.wire.text import Abort, Call, Configure, Embed, Ready, Reply, Step, Submit, SubmitAll, Vectors
 from llamabox.wire.text_config import ModelInfo, TextConfig
 
-__all__ = ["Generation", "TextClient", "WorkerState"]
+__all__ = ["Generation", "TextClient"]
 
 
-class TextClient(WorkerClient[ModelInfo]):
+class TextClient(WorkerClient[TextConfig, ModelInfo]):
     """Runs a text worker and speaks to it; see WorkerClient."""
 
     def __init__(
@@ -38,16 +38,7 @@ class TextClient(WorkerClient[ModelInfo]):
         max_lag: int = MAX_LAG,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        where = f" over the RPC servers {', '.join(config.rpc_servers)}" if config.rpc_servers else ""
-        super().__init__(
-            *("text", config.model + where),
-            module=module,
-            env=env,
-            backoff=backoff,
-            hang_timeout=config.hang_timeout,
-            verbosity=config.verbosity,
-        )
-        self.config = config
+        super().__init__("text", config, module=module, env=env, backoff=backoff)
         self.on_step: Callable[[StepTimes], None] = lambda times: None
         self._past = Activity()  # of the workers that ended
         self._present = Activity()  # of the one that runs
@@ -69,6 +60,11 @@ class TextClient(WorkerClient[ModelInfo]):
     @property
     def trouble(self) -> str:
         return self._comeback.trouble
+
+    @property
+    def _what(self) -> str:
+        where = f" over the RPC servers {', '.join(self.config.rpc_servers)}" if self.config.rpc_servers else ""
+        return self.config.model + where
 
     def check_room(self) -> None:
         """Raises QueueFull while as many texts wait for a slot as may; a request of many is taken whole or not at all.

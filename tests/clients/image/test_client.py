@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.clients.image.client import ImageClient, JobState, WorkerState
+from llamabox.clients.image.client import ImageClient, JobState
 from llamabox.clients.image.drawing import Drawing
+from llamabox.clients.state import WorkerState
 from llamabox.errors import InvalidRequest, ModelLoadError, QueueFull, ServerFault, Unavailable
 from llamabox.imaging.events import Drawn, Event, Finished, Queued, Started
 from llamabox.imaging.job import Pixels

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.clients.text.client import Generation, TextClient, WorkerState
+from llamabox.clients.state import WorkerState
+from llamabox.clients.text.client import Generation, TextClient
 from llamabox.engine.events import Delta, Finished, Started
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest, ModelLoadError, NativeError, ServerFault, Unavailable

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from llamabox.clients.state import WorkerState
 from llamabox.clients.supervisor import Backoff
 from llamabox.clients.text import comeback
-from llamabox.clients.text.client import TextClient, WorkerState
+from llamabox.clients.text.client import TextClient
 from llamabox.engine.events import Started
 from llamabox.errors import OptionsError, Unavailable
 from llamabox.wire.text_config import TextConfig

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from llamabox import errors
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.server.app import IMAGE_POST, create_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.http.errors import STATUS, error_event, error_object, error_response, status_of

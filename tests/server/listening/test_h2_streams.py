@@ -10,7 +10,7 @@ from h2.errors import ErrorCodes
 from h2.events import StreamReset
 from hyperframe.frame import DataFrame, PriorityFrame, WindowUpdateFrame
 
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.server.config import ServerConfig
 from llamabox.server.listening import h2_streams, listener, unread
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started

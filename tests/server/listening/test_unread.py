@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.server.config import ServerConfig
 from llamabox.server.listening import unread
 from tests.server.fake_client import FakeTextClient

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.engine.events import Activity, StepTimes
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from llamabox.clients.text.client import WorkerState
+from llamabox.clients.state import WorkerState
 from llamabox.engine.request import GenerationParams
 from llamabox.server.app import TEXT_POST, create_image_app
 from llamabox.server.config import ServerConfig
