@@ -6,7 +6,8 @@ one of Finished or Failed. A Failed may also come first. An aborted request gets
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import operator
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -63,9 +64,20 @@ class StepTimes:
         return StepTimes(self.schedule, self.decode, self.sample, self.update, seconds)
 
 
+def _largest() -> int:
+    return field(default=0, metadata={"after": max})
+
+
+def _now() -> int:
+    return field(default=0, metadata={"after": lambda now, past: now})
+
+
 @dataclass(slots=True)
 class Activity:
-    """What an engine did since it began, and what it holds. Seconds and tokens are those of the sequences' timings."""
+    """What an engine did since it began, and what it holds. Seconds and tokens are those of the sequences' timings.
+
+    A figure adds up over the lives of a worker, unless it says here that it is a `_largest` or of `_now`.
+    """
 
     n_decode: int = 0  # batches computed
     n_busy: int = 0  # sequences in them, summed
@@ -74,32 +86,22 @@ class Activity:
     prompt_ms: float = 0.0
     n_predicted: int = 0
     predicted_ms: float = 0.0
-    n_tokens_max: int = 0  # the most cells that a slot held
-    n_processing: int = 0  # sequences that hold a slot, now
-    n_waiting: int = 0  # and that wait for one
-    n_resident: int = 0  # cells in the KV memory, those that slots share counted once
+    n_tokens_max: int = _largest()  # the most cells that a slot held
+    n_processing: int = _now()  # sequences that hold a slot
+    n_waiting: int = _now()  # and that wait for one
+    n_resident: int = _now()  # cells in the KV memory, those that slots share counted once
 
     def after(self, earlier: Activity) -> Activity:
-        """This life's activity on top of that of the lives before it; the last three are this one's."""
-        return Activity(
-            self.n_decode + earlier.n_decode,
-            self.n_busy + earlier.n_busy,
-            self.n_cached + earlier.n_cached,
-            self.n_prompt + earlier.n_prompt,
-            self.prompt_ms + earlier.prompt_ms,
-            self.n_predicted + earlier.n_predicted,
-            self.predicted_ms + earlier.predicted_ms,
-            max(self.n_tokens_max, earlier.n_tokens_max),
-            self.n_processing,
-            self.n_waiting,
-            self.n_resident,
-        )
+        """This life's activity on top of that of the lives before it."""
+        return Activity(*(after(*both) for after, *both in zip(_AFTER, _figures(self), _figures(earlier), strict=True)))
 
     def snapshot(self) -> Activity:
-        return self.after(_NOTHING)
+        """A copy, made at every step."""
+        return Activity(*_figures(self))
 
 
-_NOTHING = Activity()
+_AFTER = [one.metadata.get("after", operator.add) for one in fields(Activity)]
+_figures = operator.attrgetter(*(one.name for one in fields(Activity)))
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:
     from llamabox.engine.grammar import Grammar
@@ -66,6 +66,9 @@ SAMPLER_LETTERS = {
 }
 """The letters of `--sampling-seq`."""
 
+
+Bias = Annotated[float, "-inf"]
+"""Added to a token's logit; -inf bans it."""
 
 LoraSet = tuple[tuple[int, float], ...]
 """Which LoRA adapters compute a text: (id, scale) in the order of ids, none at scale 0. Equal sets are equal values."""
@@ -158,7 +161,7 @@ class SamplingParams:
     adaptive_decay: float = 0.9  # 0 to 0.99: how slowly adaptive_p forgets; 1 / (1 - decay) tokens
     min_keep: int = 0
     ignore_eos: bool = False
-    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, bias); -inf bans
+    logit_bias: tuple[tuple[int, Bias], ...] = ()  # (token id, bias); -inf bans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

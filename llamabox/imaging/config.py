@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+FileName = Annotated[str, "path"]
+"""A path of any bytes, which need not be UTF-8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,17 +16,17 @@ class ImageConfig:
     Of what a job may say as well, None is the model's own.
     """
 
-    model: str
+    model: FileName
     n_threads: int = -1
     main_gpu: int = 0
-    lora: tuple[str, ...] = ()  # adapter files; the index is the id
-    vae_model: str | None = None  # None of these: in `model`
-    taesd_model: str | None = None
-    clip_l_model: str | None = None
-    clip_g_model: str | None = None
-    t5xxl_model: str | None = None
-    control_net_model: str | None = None
-    upscale_model: str | None = None
+    lora: tuple[FileName, ...] = ()  # adapter files; the index is the id
+    vae_model: FileName | None = None  # None of these: in `model`
+    taesd_model: FileName | None = None
+    clip_l_model: FileName | None = None
+    clip_g_model: FileName | None = None
+    t5xxl_model: FileName | None = None
+    control_net_model: FileName | None = None
+    upscale_model: FileName | None = None
     upscale_repeats: int = 1
     vae_tiling: bool = False
     keep_text_encoder_on_cpu: bool = False
@@ -47,7 +51,7 @@ class ImageConfig:
     verbosity: int = 0
     log_colors: bool = False
     log_json: bool = False
-    native: str | None = None  # the native prefix; None: the one inside the package
+    native: FileName | None = None  # the native prefix; None: the one inside the package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

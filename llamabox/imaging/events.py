@@ -74,4 +74,6 @@ class Finished:
     request_id: str
 
 
-Event = Queued | Started | Progress | Preview | Drawn | Failed | Finished
+WorkerEvent = Started | Progress | Preview | Drawn | Failed | Finished
+
+Event = Queued | WorkerEvent

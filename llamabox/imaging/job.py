@@ -14,6 +14,11 @@ class Pixels:
     channels: int  # 1 or 3
     data: bytes
 
+    def __post_init__(self) -> None:
+        n_bytes = self.width * self.height * self.channels
+        if len(self.data) != n_bytes:
+            raise ValueError(f"a picture of this size has {n_bytes} bytes, not {len(self.data)}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageJob:

@@ -19,7 +19,7 @@ from llamabox.bindings.log import LogPump
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
 from llamabox.imaging import png
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
-from llamabox.imaging.events import Drawn, Event, Preview, Progress
+from llamabox.imaging.events import Drawn, Preview, Progress, WorkerEvent
 from llamabox.imaging.families import UNKNOWN, Family, family_of, is_standalone
 from llamabox.imaging.job import ImageJob, Pixels
 from llamabox.imaging.model_file import fault, tensors_of
@@ -33,7 +33,7 @@ DEVICES = ("SD_VK_DEVICE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 ADAPTER_MARKS = ("lora", "lokr", "hada", ".diff")
 """One of them is in the names of an adapter's tensors, whatever tool made it."""
 
-Emit = Callable[[Event], None]
+Emit = Callable[[WorkerEvent], None]
 
 
 @dataclass(frozen=True, slots=True)

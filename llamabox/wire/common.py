@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamabox.errors import LlamaboxError, ServerFault, from_wire
-from llamabox.wire.codec import Wire, header_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,6 @@ class Beat:
 
 
 CommonMessage = Shutdown | Loading | LoadFailed | StopAsked | Beat
-
-WIRES: dict[type[Any], Wire] = {
-    Shutdown: header_only("shutdown", lambda fields: Shutdown(**fields)),
-    Loading: header_only("loading", lambda fields: Loading(**fields)),
-    LoadFailed: header_only("load_failed", lambda fields: LoadFailed(**fields)),
-    StopAsked: header_only("stop_asked", lambda fields: StopAsked(**fields)),
-    Beat: header_only("beat", lambda fields: Beat(**fields)),
-}
 
 
 def read_error(wire: dict[str, Any]) -> LlamaboxError:

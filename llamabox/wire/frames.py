@@ -1,20 +1,20 @@
 """Frames: the messages between the server process and its workers, as they travel on a socket.
 
 A frame is `u32 header length | u32 payload length | header (JSON) | payload (raw bytes)`, little endian.
-The header is `[kind, body]`. Vectors, Draw and Told have a payload, all other messages none.
+The header is `[name of the message's class, its row, lengths of the payload's pieces]`; `codec` says what goes where.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import asdict, is_dataclass
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, get_args
 
 import orjson
 
 from llamabox.errors import ChannelBroken, ServerFault
 from llamabox.wire import common, image, text
-from llamabox.wire.codec import Wire
+from llamabox.wire.codec import encoding_of
 
 PREFIX = struct.Struct("<II")
 MAX_FRAME = 1 << 30
@@ -22,37 +22,61 @@ MAX_FRAME = 1 << 30
 
 Message = common.CommonMessage | text.TextMessage | image.ImageMessage
 
-_WIRES: dict[type[Any], Wire] = {**common.WIRES, **text.WIRES, **image.WIRES}
-_BY_KIND: dict[str, Wire] = {wire.kind: wire for wire in _WIRES.values()}
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:
     """A whole frame. A snapshot: what the engine changes in an event afterwards does not show.
 
-    Raises ServerFault for a message longer than MAX_FRAME, TypeError for a value that JSON has no word for.
+    Raises ServerFault for a message longer than MAX_FRAME, TypeError for a value that its declaration does not allow.
     """
-    wire = _WIRES[type(message)]
-    body, payload = wire.pack(message)
+    kind: Any = type(message)
+    payload: list[bytes] = []
+    row = encoding_of(kind).pack(message, payload)
+    lengths = list(map(len, payload))
     try:
-        header = orjson.dumps((wire.kind, body))
+        header = orjson.dumps((kind.__name__, row, lengths))
     except orjson.JSONEncodeError:
         # Most likely a lone surrogate, which UTF-8 cannot carry and a JSON body can ("\\ud800").
-        plain = asdict(body) if is_dataclass(body) and not isinstance(body, type) else body
-        header = orjson.dumps((wire.kind, _without_surrogates(plain)))
-    n_bytes = len(header) + len(payload)
-    if n_bytes > MAX_FRAME:
-        raise ServerFault(f"a {wire.kind} message of {n_bytes} bytes is over the {MAX_FRAME} that a frame may have")
-    return PREFIX.pack(len(header), len(payload)) + header + payload
+        header = orjson.dumps((kind.__name__, _without_surrogates(row), lengths))
+    n_payload = sum(lengths)
+    if len(header) + n_payload > MAX_FRAME:
+        raise ServerFault(
+            f"a {kind.__name__} of {len(header) + n_payload} bytes is over the {MAX_FRAME} that a frame may have"
+        )
+    return b"".join((PREFIX.pack(len(header), n_payload), header, *payload))
 
 
 def decode(header: bytes, payload: bytes = b"") -> Message:
     """The message in a frame. Raises ChannelBroken for anything that `encode` does not make."""
     try:
-        kind, body = orjson.loads(header)
-        message: Message = _BY_KIND[kind].build(body, payload)
-    except (KeyError, IndexError, TypeError, ValueError) as exc:
-        raise ChannelBroken(f"a frame holds no message: {exc!r} in {header[:80]!r}") from exc
+        name, row, lengths = orjson.loads(header)
+        kind = KINDS[name]
+        pieces = iter(_cut(payload, lengths))
+    except (LookupError, TypeError, ValueError) as exc:
+        raise _broken(header, exc) from exc
+    unpack = encoding_of(kind).unpack
+    try:
+        message: Message = unpack(row, pieces)
+    except (LookupError, TypeError, ValueError, StopIteration) as exc:
+        raise _broken(header, exc) from exc
+    if next(pieces, None) is not None:
+        raise _broken(header, ValueError("more bytes came than belong to it"))
     return message
+
+
+def _cut(payload: bytes, lengths: list[int]) -> list[bytes]:
+    """The payload's pieces. Raises ValueError where they are not all of it."""
+    if not lengths and not payload:
+        return []
+    ends = list(accumulate(lengths, initial=0))
+    if ends[-1] != len(payload) or min(lengths, default=0) < 0:
+        raise ValueError(f"{ends[-1]} bytes are announced, and {len(payload)} came")
+    return [payload[start:stop] for start, stop in pairwise(ends)]
+
+
+def _broken(header: bytes, reason: Exception) -> ChannelBroken:
+    return ChannelBroken(f"a frame holds no message: {reason!r} in {header[:80]!r}")
 
 
 def frame_length(prefix: bytes) -> tuple[int, int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+FileName = Annotated[str, "path"]
+"""A path of any bytes, which need not be UTF-8."""
 
 KvValue = int | float | bool | str
 """What a value of a model file's metadata can be overridden with."""
@@ -13,7 +16,7 @@ KvValue = int | float | bool | str
 class TextConfig:
     """All that a text worker needs to load and run a model. Units and defaults are those of the options."""
 
-    model: str
+    model: FileName
     n_ctx: int = 4096  # over all slots; 0: what the model was trained for
     n_parallel: int = 1
     n_batch: int = 2048
@@ -35,8 +38,8 @@ class TextConfig:
     devices: tuple[str, ...] = ()  # what to compute on, by name: ("none",) the CPU alone; (): all there are
     rpc_servers: tuple[str, ...] = ()  # host:port of machines whose devices are used beside this one's
     kv_overrides: tuple[tuple[str, KvValue], ...] = ()
-    lora: tuple[tuple[str, float], ...] = ()  # adapter files and the scales to begin with; the index is the id
-    control_vectors: tuple[tuple[str, float], ...] = ()  # files and strengths
+    lora: tuple[tuple[FileName, float], ...] = ()  # adapter files and the scales to begin with; the index is the id
+    control_vectors: tuple[tuple[FileName, float], ...] = ()  # files and strengths
     control_vector_layers: tuple[int, int] = (0, 0)  # first and last; 0: the first or the last that there is
     mmap: bool = True
     mlock: bool = False
@@ -73,7 +76,7 @@ class TextConfig:
     grammar: str = ""  # that most requests follow: compiled at the start, and refused there if it is wrong
     json_schema: str = ""  # the same; at most one of the two
     hang_timeout: float = 60.0  # seconds without a sign of life after which the worker is killed; 0: never
-    native: str | None = None  # the native prefix; None: the one inside the package
+    native: FileName | None = None  # the native prefix; None: the one inside the package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.imaging.config import ImageModelInfo
-from llamabox.imaging.events import Event, Failed, Finished, Started
+from llamabox.imaging.events import Failed, Finished, Started, WorkerEvent
 from llamabox.imaging.job import ImageJob
 from llamabox.wire.image import Told
 from llamabox.wire.signs.pulse import Pulse
@@ -24,7 +24,7 @@ class Draws(Protocol):
 
     @property
     def info(self) -> ImageModelInfo: ...
-    def draw(self, job: ImageJob, emit: Callable[[Event], None]) -> None:
+    def draw(self, job: ImageJob, emit: Callable[[WorkerEvent], None]) -> None:
         """Blocks until all images are drawn, or the job is cancelled. Raises LlamaboxError."""
 
     def cancel(self) -> bool:
@@ -71,12 +71,12 @@ class ImageLoop:
             self._is_ending = True
             return self._drawn is None
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: WorkerEvent) -> None:
         self._channel.send(Told(event))
         if self._cancelled == event.request_id:  # that may have come when the draw had hardly begun
             self._pipeline.cancel()
 
-    def _draw(self, job: ImageJob) -> Event:
+    def _draw(self, job: ImageJob) -> WorkerEvent:
         """How it ended."""
         with self._lock:
             if self._is_ending or self._cancelled == job.request_id:

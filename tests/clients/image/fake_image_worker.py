@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from llamabox.errors import InvalidRequest, ModelLoadError
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
-from llamabox.imaging.events import Drawn, Event, Progress
+from llamabox.imaging.events import Drawn, Progress, WorkerEvent
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.image.loop import Draws, ImageLoop
 from llamabox.workers.sigterm import block_sigterm
@@ -77,7 +77,7 @@ class FakePipeline:
         os.read(self.gate, 1)
         return True
 
-    def draw(self, job: ImageJob, emit: Callable[[Event], None]) -> None:
+    def draw(self, job: ImageJob, emit: Callable[[WorkerEvent], None]) -> None:
         """draw · gated (each step and each image) · fail · bug · die SIGxxx · flood N"""
         command, *words = job.prompt.split()
         steps = int(words[0]) if command == "flood" else job.steps or self.info.steps

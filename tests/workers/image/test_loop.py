@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from llamabox.imaging.config import ImageModelInfo
-from llamabox.imaging.events import Drawn, Event, Finished, Progress, Started
+from llamabox.imaging.events import Drawn, Finished, Progress, Started, WorkerEvent
 from llamabox.imaging.job import ImageJob
 from llamabox.wire.common import Shutdown
 from llamabox.wire.frames import Message
@@ -34,7 +34,7 @@ class LedPipeline:
     is_cancelled: bool = False
     is_closed: bool = False
 
-    def draw(self, job: ImageJob, emit: Callable[[Event], None]) -> None:
+    def draw(self, job: ImageJob, emit: Callable[[WorkerEvent], None]) -> None:
         self.entered.release()
         assert self.may_begin.acquire(timeout=WAIT)
         self.is_cancelled = False
@@ -96,7 +96,7 @@ def draw(request_id: str) -> Draw:
 
 
 def whole(request_id: str) -> list[Message]:
-    steps: list[Event] = [Progress(request_id, 0, step, 2) for step in range(3)]
+    steps: list[WorkerEvent] = [Progress(request_id, 0, step, 2) for step in range(3)]
     events = [Started(request_id), *steps, Drawn(request_id, 0, b"png", 0, 0.0, 0.0, 2), Finished(request_id)]
     return [Told(event) for event in events]
 
