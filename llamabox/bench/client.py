@@ -32,7 +32,7 @@ class Target:
 
 
 @dataclass(slots=True)
-class Outcome:
+class RequestOutcome:
     """What became of one request. Times are those of `time.perf_counter()`, in seconds.
 
     `stamps` has an entry for each event that brought text. `n_tokens` is what the server's usage says, or the number of
@@ -80,9 +80,9 @@ async def get(server: Target, path: str) -> Any:
         raise OptionsError(f"{_shown(server)} does not answer: {error or type(error).__name__}") from error
 
 
-async def stream(server: Target, path: str, body: dict[str, Any]) -> Outcome:
+async def stream(server: Target, path: str, body: dict[str, Any]) -> RequestOutcome:
     """Send `body` and read the streamed reply to its end. Never raises for what the server does."""
-    outcome = Outcome(sent=time.perf_counter())
+    outcome = RequestOutcome(sent=time.perf_counter())
     try:
         async with asyncio.timeout(server.timeout):
             async for event in _events(_exchange(server, "POST", path, orjson.dumps(body))):
@@ -141,7 +141,7 @@ async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]
                 yield orjson.loads(line[5:])
 
 
-def _take(outcome: Outcome, event: dict[str, Any]) -> None:
+def _take(outcome: RequestOutcome, event: dict[str, Any]) -> None:
     if "error" in event:
         outcome.error = outcome.error or str(event["error"])[:MAX_ERROR_TEXT]
     for choice in event.get("choices") or ():

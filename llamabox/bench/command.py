@@ -17,7 +17,7 @@ import orjson
 
 from llamabox.bench.client import Target, get, target
 from llamabox.bench.figures import Figures, figures, heading, row
-from llamabox.bench.load import Shape, run
+from llamabox.bench.load import RequestShape, run
 from llamabox.errors import LlamaboxError, OptionsError
 from llamabox.log.output import say
 
@@ -71,7 +71,7 @@ async def _measure(arguments: argparse.Namespace) -> list[Figures]:
         timeout=arguments.timeout,
         insecure=arguments.insecure,
     )
-    shape = Shape(
+    shape = RequestShape(
         model=arguments.model or await _first_model(server),
         n_words=arguments.prompt_words,
         n_shared=arguments.shared_words,

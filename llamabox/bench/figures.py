@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from llamabox.bench.client import Outcome
+from llamabox.bench.client import RequestOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ HEADINGS = {
 WIDTH = 9
 
 
-def figures(n_clients: int, outcomes: Sequence[Outcome], seconds: float) -> Figures:
+def figures(n_clients: int, outcomes: Sequence[RequestOutcome], seconds: float) -> Figures:
     """The figures of one run that took `seconds`."""
     good = [outcome for outcome in outcomes if not outcome.error]
     ttft = [(outcome.stamps[0] - outcome.sent) * 1e3 for outcome in good if outcome.stamps]

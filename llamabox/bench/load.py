@@ -8,13 +8,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from llamabox.bench.client import Outcome, Target, stream
+from llamabox.bench.client import RequestOutcome, Target, stream
 
 SYLLABLES = ("ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu", "an", "or", "el")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class RequestShape:
     """What one request is like. Lengths of prompts are in words of two syllables, one to three tokens each."""
 
     model: str
@@ -32,7 +32,7 @@ def words(seed: str, n: int) -> str:
     return " ".join(draw.choice(SYLLABLES) + draw.choice(SYLLABLES) for _ in range(n))
 
 
-def request(shape: Shape, salt: str, index: int) -> tuple[str, dict[str, Any]]:
+def request(shape: RequestShape, salt: str, index: int) -> tuple[str, dict[str, Any]]:
     """Path and body of the `index`-th request. Prompts differ by `salt` and index, but for the shared beginning."""
     prompt = f"{words(f'{salt} shared', shape.n_shared)} {words(f'{salt} {index}', shape.n_words)}".strip()
     body: dict[str, Any] = {
@@ -50,11 +50,11 @@ def request(shape: Shape, salt: str, index: int) -> tuple[str, dict[str, Any]]:
 
 
 async def run(
-    server: Target, shape: Shape, salt: str, *, n_clients: int, n_requests: int
-) -> tuple[list[Outcome], float]:
+    server: Target, shape: RequestShape, salt: str, *, n_clients: int, n_requests: int
+) -> tuple[list[RequestOutcome], float]:
     """`n_clients` work off `n_requests`, each sending its next when its last is answered. Also returns the seconds."""
     waiting = [request(shape, salt, index) for index in reversed(range(n_requests))]
-    outcomes: list[Outcome] = []
+    outcomes: list[RequestOutcome] = []
 
     async def client() -> None:
         while waiting:

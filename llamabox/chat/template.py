@@ -46,7 +46,7 @@ class TooLong(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RenderedChat:
     """A conversation, whose messages stayed in the child, and its prompt."""
 
     conversation: Conversation
@@ -123,7 +123,9 @@ class ChatTemplate:
         with (self.long if is_long(messages) else self.quick).child() as child:
             return self._without_bos(self._answer(child, seconds, frame)["text"])
 
-    def read(self, raw: bytes | bytearray, *, wishes: Wishes, most_bytes: int | None) -> tuple[dict[str, Any], Told]:
+    def read(
+        self, raw: bytes | bytearray, *, wishes: Wishes, most_bytes: int | None
+    ) -> tuple[dict[str, Any], RenderedChat]:
         """A chat's whole body, read in the child like its template: its other fields, and what its messages come to.
 
         `wishes` makes further variables of the other fields. `most_bytes`: of text that may have a place in the
@@ -136,7 +138,7 @@ class ChatTemplate:
             answer = self._answer(child, seconds, frame, LENGTH.pack(len(raw)), raw)
             body = answer["body"]
             text = self._answer(child, seconds, _encode({"wishes": wishes(body), "seconds": seconds}))["text"]
-        return body, Told(Conversation(**answer["conversation"]), self._without_bos(text))
+        return body, RenderedChat(Conversation(**answer["conversation"]), self._without_bos(text))
 
     def close(self) -> None:
         """End the children. Idempotent; a later call would start another."""

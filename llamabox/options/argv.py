@@ -22,7 +22,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class CommandLine:
     """All uses in order, and a warning for each option that nobody knows."""
 
     uses: tuple[Use, ...]
@@ -48,7 +48,7 @@ OUR_VARIABLE = re.compile(r"LLAMA_ARG_|LLAMABOX_(?:ARG_)?|LLAMA_")
 """How the names of variables begin that could be meant for us."""
 
 
-def read_words(argv: Sequence[str]) -> Words:
+def read_words(argv: Sequence[str]) -> CommandLine:
     """Raises OptionsError for a missing value, for one that a switch does not take, and for an unknown option that
     resembles one that protects: a server must not start open because of a slip."""
     by_flag = {flag: option for option in OPTIONS for flag in option.flags + option.hidden}
@@ -82,7 +82,7 @@ def read_words(argv: Sequence[str]) -> Words:
             )
         position += len(words) - len(given)
         uses.append(Use(flag, option, tuple(words)))
-    return Words(tuple(uses), tuple(warnings))
+    return CommandLine(tuple(uses), tuple(warnings))
 
 
 def check_variables(environ: Mapping[str, str]) -> None:

@@ -27,14 +27,14 @@ from llamabox.wire.text_config import TextConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class OptionValues:
     """Values by `Option.dest`, only those that were given, and sentences for the user."""
 
     values: dict[str, Any]
     warnings: tuple[str, ...]
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
+def parse(argv: Sequence[str], environ: Mapping[str, str]) -> OptionValues:
     """Read the words, then the environment for what they leave open. Raises OptionsError."""
     words = read_words(argv)
     values: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
         idle = [option.flags[0] for option in OPTIONS if option.dest in values and option.dest.startswith("rpc.")]
         warnings += [f"{flag} has no effect without --rpc-server-port" for flag in idle if flag != "--rpc-server-port"]
     _check_together(values)
-    return Parsed(values, tuple(warnings))
+    return OptionValues(values, tuple(warnings))
 
 
 def _take(values: dict[str, Any], warnings: list[str], use: Use) -> None:
@@ -152,7 +152,7 @@ def echo(argv: Sequence[str]) -> str:
     return shlex.join(["llamabox", *masked_words(argv)])
 
 
-def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
+def compose(parsed: OptionValues) -> tuple[TextConfig, ServerConfig]:
     """The configurations of the text worker and of the server. `TextConfig.model` is empty where none was given."""
     sampling = replace(SamplingParams(), **_of(parsed, "sampling"))
     if "sampling.dry_sequence_breakers" in parsed.values and parsed.values.get("escape", True):
@@ -183,7 +183,7 @@ def compose(parsed: Parsed) -> tuple[TextConfig, ServerConfig]:
     return text, server
 
 
-def compose_images(parsed: Parsed, text: TextConfig, server: ServerConfig) -> ImageConfig | None:
+def compose_images(parsed: OptionValues, text: TextConfig, server: ServerConfig) -> ImageConfig | None:
     """The configuration of the image worker, of which some is the text worker's; None without `--images`.
 
     Raises OptionsError where no model is named: there is none to fall back on.
@@ -214,7 +214,7 @@ def compose_images(parsed: Parsed, text: TextConfig, server: ServerConfig) -> Im
     )
 
 
-def compose_rpc(parsed: Parsed, text: TextConfig) -> RpcConfig | None:
+def compose_rpc(parsed: OptionValues, text: TextConfig) -> RpcConfig | None:
     """The configuration of the RPC server; None where none is to run."""
     config = replace(RpcConfig(), **_of(parsed, "rpc"), hang_timeout=text.hang_timeout, native=text.native)
     if not config.port:
@@ -222,14 +222,14 @@ def compose_rpc(parsed: Parsed, text: TextConfig) -> RpcConfig | None:
     return replace(config, n_threads=config.n_threads if config.n_threads > 0 else processors.n_physical())
 
 
-def _first_set(parsed: Parsed, text: TextConfig) -> LoraSet:
+def _first_set(parsed: OptionValues, text: TextConfig) -> LoraSet:
     """The LoRA adapters that hold until a request or POST /lora-adapters says otherwise."""
     if parsed.values.get("lora_init_without_apply"):
         return ()
     return lora_set({adapter_id: scale for adapter_id, (_, scale) in enumerate(text.lora)})
 
 
-def _threads_batch(parsed: Parsed, text: TextConfig) -> int:
+def _threads_batch(parsed: OptionValues, text: TextConfig) -> int:
     """As `-t` where `-tb` was not given; all processors where it was given as 0 or less."""
     if text.n_threads_batch > 0:
         return text.n_threads_batch
@@ -238,7 +238,7 @@ def _threads_batch(parsed: Parsed, text: TextConfig) -> int:
     return text.n_threads if text.n_threads > 0 else processors.n_physical(text.cpu_mask_batch)
 
 
-def _placement(parsed: Parsed, text: TextConfig) -> dict[str, Any]:
+def _placement(parsed: OptionValues, text: TextConfig) -> dict[str, Any]:
     """Where threads run and how they wait: those of prompts as those of decodes, but for what was given."""
     twins = {name: getattr(text, name) for name in ("cpu_mask", "cpu_strict", "prio", "poll")}
     for name in tuple(twins):
@@ -248,6 +248,6 @@ def _placement(parsed: Parsed, text: TextConfig) -> dict[str, Any]:
     return twins
 
 
-def _of(parsed: Parsed, owner: str) -> dict[str, Any]:
+def _of(parsed: OptionValues, owner: str) -> dict[str, Any]:
     prefix = owner + "."
     return {dest.removeprefix(prefix): value for dest, value in parsed.values.items() if dest.startswith(prefix)}

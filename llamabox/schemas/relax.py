@@ -52,14 +52,14 @@ WANTED = frozenset(
 
 
 @dataclass(slots=True)
-class Relaxed:
+class RelaxedSchema:
     """A schema that can be followed. `notes` say what it does not ask for any more, each with the place."""
 
     schema: Schema
     notes: list[str] = field(default_factory=list)
 
 
-def relax(schema: Schema, *, strict: bool = False) -> Relaxed:
+def relax(schema: Schema, *, strict: bool = False) -> RelaxedSchema:
     """A schema for the same values wherever there is a way to say it; else for more, and a note of that.
 
     With `strict`, a schema that has notes is to be refused, and what llguidance may find out is left to it. Changes
@@ -67,7 +67,7 @@ def relax(schema: Schema, *, strict: bool = False) -> Relaxed:
     """
     walk = _Walk(schema, strict=strict)
     found = walk.schema(schema, ("#",))
-    return Relaxed(found if isinstance(found, dict) else schema, walk.notes)
+    return RelaxedSchema(found if isinstance(found, dict) else schema, walk.notes)
 
 
 class _Walk:

@@ -40,7 +40,7 @@ from llamabox.server.api.rerank.route import rerank
 from llamabox.server.config import ServerConfig
 from llamabox.server.http.endpoint import Handler, JsonRoute, Read, read_json
 from llamabox.server.http.errors import on_fault, on_http_exception, on_llamabox_error
-from llamabox.server.http.middleware.chain import Admission, Auth, RequestId
+from llamabox.server.http.middleware.chain import Auth, Gate, RequestId
 from llamabox.server.http.middleware.pages import Cors, HostCheck
 from llamabox.server.kinds import draws_only, generating, needs_images
 from llamabox.server.metrics.images import ImageMetrics
@@ -138,7 +138,7 @@ def _put_together(
             Middleware(HostCheck, allowed=config.allowed_hosts),
             Middleware(Cors, origins=config.cors_origins, prefix=prefix, has_keys=bool(config.api_keys)),
             Middleware(Auth, keys=config.api_keys, prefix=prefix),
-            Middleware(Admission, services=services),
+            Middleware(Gate, services=services),
         ],
         exception_handlers={
             LlamaboxError: on_llamabox_error,

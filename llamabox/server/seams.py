@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from llamabox.clients.image.client import QueueState
 from llamabox.clients.state import WorkerState
 from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.imaging import events as imaging
@@ -15,8 +16,10 @@ from llamabox.imaging.job import ImageJob
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import ModelInfo
 
+E = TypeVar("E")
 
-class Model(Protocol):
+
+class LoadedModel(Protocol):
     """What is known of a loaded model of any kind."""
 
     @property
@@ -32,7 +35,7 @@ class Service(Protocol):
     @property
     def state(self) -> WorkerState: ...
     @property
-    def info(self) -> Model | None: ...
+    def info(self) -> LoadedModel | None: ...
     @property
     def trouble(self) -> str:
         """What a worker that is not READY waits for, as a sentence; empty where it is the model."""
@@ -44,29 +47,29 @@ class Service(Protocol):
         """Set when the worker was sent the SIGTERM that is meant for the whole server."""
 
     async def start(self) -> None: ...
-    async def wait_ready(self) -> Model: ...
+    async def wait_ready(self) -> LoadedModel: ...
     async def stop(self, grace: float) -> None: ...
 
 
-class Generation(Protocol):
-    """The events of one Submit. One consumer; a Failed event is raised as its error."""
+class Stream(Protocol[E]):
+    """The events of one text or picture. One consumer; a Failed event is raised as its error."""
 
-    async def batch(self) -> list[Event]:
-        """The events there are, waited for; [] after the last of all sequences."""
+    async def batch(self) -> list[E]:
+        """The events there are, waited for; [] after the end."""
 
     def abort(self) -> None:
-        """Idempotent, does not wait: the slot is free within one engine step. Nothing after a complete end."""
+        """Stop: a slot is free within one engine step, a job that waits is forgotten. Idempotent, does not wait."""
 
 
-class Embedding(Protocol):
+class Vectors(Protocol):
     """The vectors of one request, as they are made. One consumer; leaving it as a context manager aborts the rest."""
 
     async def all(self) -> list[Vector]:
         """Every vector, in the order of the prompts."""
 
-    def __aiter__(self) -> Embedding: ...
+    def __aiter__(self) -> Vectors: ...
     async def __anext__(self) -> list[Vector]: ...
-    async def __aenter__(self) -> Embedding: ...
+    async def __aenter__(self) -> Vectors: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
     ) -> None: ...
@@ -88,63 +91,21 @@ class TextService(Service, Protocol):
     def check_room(self) -> None:
         """Raises QueueFull while as many wait as may."""
 
-    def generate_all(self, submits: Sequence[Submit]) -> Sequence[Generation]:
+    def generate_all(self, submits: Sequence[Submit]) -> Sequence[Stream[Event]]:
         """Of at least one prompt; all share their params. Raises Unavailable at once when the worker is not ready."""
 
     def embed(
         self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
-    ) -> Embedding:
+    ) -> Vectors:
         """The vectors of at least one prompt. Raises Unavailable at once when the worker is not ready."""
 
     def rank(
         self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool
-    ) -> Embedding:
+    ) -> Vectors:
         """A reranker's outputs for the query with each document. Raises as embed does; errors name the field."""
 
     async def call(self, method: str, **arguments: Any) -> Any:
         """One question of wire.text.Call, and its answer."""
-
-
-class Drawing(Protocol):
-    """The events of one ImageJob. One consumer; a Failed event is raised as its error."""
-
-    async def batch(self) -> list[imaging.Event]:
-        """The events there are, waited for; [] after the end."""
-
-    def abort(self) -> None:
-        """Idempotent, does not wait: a job that waits is forgotten, one that is drawn stops as soon as it can."""
-
-
-class JobState(Protocol):
-    """A job that waits or is drawn."""
-
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def state(self) -> str:
-        """waiting or drawing."""
-
-    @property
-    def step(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def index(self) -> int:
-        """Of the image that is drawn."""
-
-    @property
-    def n(self) -> int: ...
-
-
-class QueueState(Protocol):
-    """Who is served and who waits, the one that is drawn first."""
-
-    @property
-    def n_running(self) -> int: ...
-    @property
-    def n_waiting(self) -> int: ...
-    @property
-    def jobs(self) -> Sequence[JobState]: ...
 
 
 class ImageService(Service, Protocol):
@@ -164,5 +125,5 @@ class ImageService(Service, Protocol):
     """Called with each image that was drawn. Does nothing until it is replaced."""
 
     async def wait_ready(self) -> ImageModelInfo: ...
-    def draw(self, job: ImageJob) -> Drawing:
+    def draw(self, job: ImageJob) -> Stream[imaging.Event]:
         """Raises Unavailable at once when no jobs are taken, QueueFull when as many wait as may."""

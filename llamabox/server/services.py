@@ -22,12 +22,12 @@ from llamabox.server.http.record import RequestRecord
 from llamabox.server.http.request_body import BodyBudget
 from llamabox.server.metrics.images import ImageMetrics
 from llamabox.server.metrics.text import TextMetrics
-from llamabox.server.seams import ImageService, Model, Service, TextService
+from llamabox.server.seams import ImageService, LoadedModel, Service, TextService
 from llamabox.server.templating import Templates
 from llamabox.wire.text_config import ModelInfo
 
 
-class Scraped(Protocol):
+class Collector(Protocol):
     """What counts for GET /metrics."""
 
     def scrape(self) -> bytes: ...
@@ -40,7 +40,7 @@ class Services(ABC):
 
     config: ServerConfig
     client: Service
-    metrics: Scraped
+    metrics: Collector
     defaults: GenerationParams = field(init=False)  # of requests from now on; POST /lora-adapters replaces the LoRA set
     bodies: BodyBudget = field(init=False)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
@@ -66,7 +66,7 @@ class Services(ABC):
         """Whether a request of this path, without the prefix, is let in although the worker is not ready."""
         return False
 
-    def model(self) -> Model:
+    def model(self) -> LoadedModel:
         """The loaded model; Unavailable while there is none."""
         return _loaded(self.client.info)
 

@@ -9,7 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from llamabox.chat.messages import Conversation
-from llamabox.chat.template import N_LONG, N_QUICK, ChatTemplate, Told, Wishes, is_long, render_chat, resolve_template
+from llamabox.chat.template import (
+    N_LONG,
+    N_QUICK,
+    ChatTemplate,
+    RenderedChat,
+    Wishes,
+    is_long,
+    render_chat,
+    resolve_template,
+)
 from llamabox.errors import InvalidRequest, OptionsError
 from llamabox.wire.text_config import ModelInfo
 
@@ -43,7 +52,7 @@ class Templates:
 
     async def read(
         self, info: ModelInfo, raw: bytearray, *, wishes: Wishes, most_bytes: int | None
-    ) -> tuple[dict[str, Any], Told]:
+    ) -> tuple[dict[str, Any], RenderedChat]:
         """The same for a large chat, from its body; see `ChatTemplate.read`."""
         with _usable():
             work = self._long.submit(self._get(info).read, raw, wishes=wishes, most_bytes=most_bytes)

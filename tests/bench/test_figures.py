@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.bench.client import Outcome
+from llamabox.bench.client import RequestOutcome
 from llamabox.bench.figures import Figures, figures, heading, quantile, row
 
 
-def outcome(*stamps: float, n_tokens: int = 0, error: str = "", n_prompt: int = 0, n_cached: int = 0) -> Outcome:
-    return Outcome(
+def outcome(*stamps: float, n_tokens: int = 0, error: str = "", n_prompt: int = 0, n_cached: int = 0) -> RequestOutcome:
+    return RequestOutcome(
         sent=1.0,
         done=stamps[-1] if stamps else 1.0,
         stamps=list(stamps),

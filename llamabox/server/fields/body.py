@@ -8,7 +8,7 @@ from typing import Any
 from llamabox import checks
 from llamabox.checks import INT32_MAX, wrong
 from llamabox.server.config import ServerConfig
-from llamabox.server.seams import Model
+from llamabox.server.seams import LoadedModel
 
 MAX_MODEL_NAME = 1024
 
@@ -19,12 +19,12 @@ def aliases(config: ServerConfig) -> list[str]:
     return [] if names == {"unknown"} else sorted(names)
 
 
-def model_name(config: ServerConfig, info: Model) -> str:
+def model_name(config: ServerConfig, info: LoadedModel) -> str:
     """The first alias, or the name of the model's file: where it lies on this machine is nobody's business."""
     return next(iter(aliases(config)), Path(info.path).name)
 
 
-def parse_model(body: dict[str, Any], config: ServerConfig, info: Model) -> str:
+def parse_model(body: dict[str, Any], config: ServerConfig, info: LoadedModel) -> str:
     """The name to be shown in the reply: the request's, else the server's own (docs/api.md, Model names)."""
     if not body.get("model"):
         return model_name(config, info)

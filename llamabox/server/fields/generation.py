@@ -9,7 +9,7 @@ from llamabox import checks
 from llamabox.checks import INT32_MAX, first_present, wrong
 from llamabox.engine.request import FILL_CONTEXT, GenerationParams
 from llamabox.server.config import ServerConfig
-from llamabox.server.fields.grammar import Form
+from llamabox.server.fields.grammar import AnswerForm
 from llamabox.server.fields.lora import parse_lora
 from llamabox.server.fields.sampling import parse_sampling
 from llamabox.wire.text_config import ModelInfo
@@ -24,7 +24,7 @@ N_PREDICT_NAMES = ("n_predict", "max_completion_tokens", "max_tokens")
 
 
 def parse_params(
-    body: dict[str, Any], config: ServerConfig, defaults: GenerationParams, info: ModelInfo, form: Form
+    body: dict[str, Any], config: ServerConfig, defaults: GenerationParams, info: ModelInfo, form: AnswerForm
 ) -> GenerationParams:
     """The defaults with what the body says.
 

@@ -27,7 +27,7 @@ UNQUOTED = str.maketrans('"\\' + "".join(map(chr, [*range(32), 127])), "'/" + " 
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class AnswerForm:
     """GBNF and JSON schema, of which at most one is not empty; and what of the schema is not asked for any more."""
 
     grammar: str = ""
@@ -46,7 +46,7 @@ class Form:
         return f'299 llamabox "{plain}"'
 
 
-def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> Form:
+def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> AnswerForm:
     """The grammar or schema of the body; the defaults' where the body says nothing of either.
 
     An empty grammar, and a response_format of type text, are a wish for plain text: the defaults do not hold then.
@@ -63,11 +63,11 @@ def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> Form:
     if grammar and len(grammar) > MAX_TEXT:
         raise wrong("grammar", f"must have at most {MAX_TEXT} characters, not {len(grammar)}")
     if schema is None and grammar is None and "response_format" not in body:
-        return Form(defaults.grammar, defaults.json_schema)
-    return schema or Form(grammar or "")
+        return AnswerForm(defaults.grammar, defaults.json_schema)
+    return schema or AnswerForm(grammar or "")
 
 
-def _from_response_format(value: Any) -> Form | None:
+def _from_response_format(value: Any) -> AnswerForm | None:
     """None for type text."""
     match mapping("response_format", value).get("type"):
         case "text":
@@ -83,7 +83,7 @@ def _from_response_format(value: Any) -> Form | None:
             raise wrong("response_format.type", f"must be text, json_object or json_schema, not {describe(other)}")
 
 
-def _named_schema(value: dict[str, Any]) -> Form:
+def _named_schema(value: dict[str, Any]) -> AnswerForm:
     """OpenAI's place for it, `json_schema.schema`, or the one that other servers take, `schema`."""
     named = value.get("json_schema")
     if named is None and value.get("schema") is not None:
@@ -97,7 +97,7 @@ def _named_schema(value: dict[str, Any]) -> Form:
     return _schema("response_format.json_schema.schema", named["schema"], strict=strict is True)
 
 
-def _schema(field: str, value: Any, *, strict: bool = False) -> Form:
+def _schema(field: str, value: Any, *, strict: bool = False) -> AnswerForm:
     """With `strict`, a schema that cannot be kept to the letter is refused."""
     try:
         text = orjson.dumps(mapping(field, value)).decode()
@@ -111,4 +111,4 @@ def _schema(field: str, value: Any, *, strict: bool = False) -> Form:
         raise wrong(field, error.message) from error
     if strict and relaxed.notes:
         raise wrong(field, f"cannot be kept to the letter, as `strict` asks: {'; '.join(relaxed.notes[:MAX_NOTES])}")
-    return Form("", orjson.dumps(relaxed.schema).decode(), tuple(relaxed.notes))
+    return AnswerForm("", orjson.dumps(relaxed.schema).decode(), tuple(relaxed.notes))

@@ -17,14 +17,14 @@ from llamabox.server.http.json import dump_line
 
 
 @dataclass(slots=True)
-class Placed:
+class TokenEntry:
     """A token's entry and where the token begins in the text, in characters."""
 
     offset: int
     probs: TokenProbs
 
 
-class Placing:
+class EntryQueue:
     """Tells of one sequence's entries which belong to the text that has been said.
 
     Text may be held back because a stop word could begin there, and its entries are held back with it: those of a stop
@@ -35,27 +35,27 @@ class Placing:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # as the engine makes text of pieces
         self._n_decoded = 0
         self._n_said = 0
-        self._waiting: list[Placed] = []
+        self._waiting: list[TokenEntry] = []
 
-    def say(self, text: str, probs: Sequence[TokenProbs]) -> list[Placed]:
+    def say(self, text: str, probs: Sequence[TokenProbs]) -> list[TokenEntry]:
         """Take more text and entries, give the entries of the tokens that begin in what is said by now."""
         self._n_said += len(text)
         for one in probs:
-            self._waiting.append(Placed(self._n_decoded, one))
+            self._waiting.append(TokenEntry(self._n_decoded, one))
             self._n_decoded += len(self._decoder.decode(one.chosen.piece))
         n_said = sum(one.offset < self._n_said for one in self._waiting)
         said, self._waiting = self._waiting[:n_said], self._waiting[n_said:]
         return said
 
-    def rest(self) -> list[Placed]:
+    def rest(self) -> list[TokenEntry]:
         """The entries left at the end: tokens without text, like the one that ended it, and none of text cut off."""
         return [] if self._n_said < self._n_decoded else self._waiting
 
 
-def placed(choice: Choice) -> list[Placed]:
+def entries_of(choice: Choice) -> list[TokenEntry]:
     """The entries of a whole text."""
-    placing = Placing()
-    return placing.say(choice.text, choice.probs) + placing.rest()
+    queue = EntryQueue()
+    return queue.say(choice.text, choice.probs) + queue.rest()
 
 
 def entries(probs: Sequence[TokenProbs], options: Options) -> list[orjson.Fragment]:
@@ -71,7 +71,7 @@ def entries(probs: Sequence[TokenProbs], options: Options) -> list[orjson.Fragme
     ]
 
 
-def openai_logprobs(dialect: Dialect, found: Sequence[Placed], options: Options) -> dict[str, Any]:
+def openai_logprobs(dialect: Dialect, found: Sequence[TokenEntry], options: Options) -> dict[str, Any]:
     """A choice's `logprobs`."""
     if dialect is Dialect.CHAT:
         return {"content": entries([one.probs for one in found], options)}
@@ -85,7 +85,7 @@ def openai_logprobs(dialect: Dialect, found: Sequence[Placed], options: Options)
 
 def whole_logprobs(dialect: Dialect, choice: Choice, options: Options) -> dict[str, Any] | None:
     """Of a plain reply; None where nobody asked."""
-    return None if options.n_top is None else openai_logprobs(dialect, placed(choice), options)
+    return None if options.n_top is None else openai_logprobs(dialect, entries_of(choice), options)
 
 
 class StreamedLogprobs:
@@ -94,21 +94,21 @@ class StreamedLogprobs:
     def __init__(self, dialect: Dialect, options: Options) -> None:
         self._dialect = dialect
         self._options = options
-        self._placing: dict[int, Placing] = {}  # by the choice's index
+        self._queues: dict[int, EntryQueue] = {}  # by the choice's index
 
     def chunk(self, index: int, delta: Delta) -> dict[str, Any] | None:
         """Of the chunk that carries the delta's text. To be asked for each delta, also one without text."""
         if self._options.n_top is None:
             return None
-        said = self._placing.setdefault(index, Placing()).say(delta.text, delta.probs or ())
+        said = self._queues.setdefault(index, EntryQueue()).say(delta.text, delta.probs or ())
         return openai_logprobs(self._dialect, said, self._options) if said else None
 
     def end(self, choice: Choice) -> dict[str, Any] | None:
         """Of the last chunk."""
-        placing = self._placing.get(choice.index)
-        if self._options.n_top is None or placing is None:
+        queue = self._queues.get(choice.index)
+        if self._options.n_top is None or queue is None:
             return None
-        rest = placing.rest()
+        rest = queue.rest()
         return openai_logprobs(self._dialect, rest, self._options) if rest else None
 
 

@@ -14,7 +14,7 @@ from llamabox.engine.events import Event
 from llamabox.errors import LlamaboxError
 from llamabox.server.fields.prompt import Prompt
 from llamabox.server.fields.request import Options
-from llamabox.server.seams import Generation, TextService
+from llamabox.server.seams import Stream, TextService
 from llamabox.server.services import TextServices
 from llamabox.wire.text import Submit
 
@@ -63,7 +63,7 @@ async def events_of(client: TextService, submits: list[Submit]) -> AsyncGenerato
                 yield item
 
 
-async def _merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, list[Event]], None]:
+async def _merged(generations: Sequence[Stream[Event]]) -> AsyncGenerator[tuple[int, list[Event]], None]:
     queue: asyncio.Queue[tuple[int, list[Event] | LlamaboxError]] = asyncio.Queue(MAX_WAITING)
     pumps = [asyncio.create_task(_pump(position, one, queue)) for position, one in enumerate(generations)]
     try:
@@ -83,7 +83,7 @@ async def _merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int
 
 
 async def _pump(
-    position: int, generation: Generation, queue: asyncio.Queue[tuple[int, list[Event] | LlamaboxError]]
+    position: int, generation: Stream[Event], queue: asyncio.Queue[tuple[int, list[Event] | LlamaboxError]]
 ) -> None:
     """Ends with [] or with the error that ended the generation."""
     try:

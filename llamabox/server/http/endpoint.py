@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from llamabox.chat.template import Told
+from llamabox.chat.template import RenderedChat
 from llamabox.checks import parse_body
 from llamabox.errors import LlamaboxError, ServerFault
 from llamabox.server.http.beside import beside
@@ -36,7 +36,7 @@ class Exchange:
     body: dict[str, Any]  # without nulls
     record: RequestRecord
     scope: Scope  # of the ASGI request: its path and query
-    told: Told | None = None  # a large chat's messages, which are then not in the body
+    chat: RenderedChat | None = None  # a large chat's messages, which are then not in the body
 
 
 Handler = Callable[[Exchange], Awaitable[Response]]

@@ -18,7 +18,7 @@ RUNNING: ContextVar[set[RequestRecord]] = ContextVar("running")
 """The requests that run on this connection, as listener.py made it: a client that is cut off is so for all of them."""
 
 
-class Counted(Protocol):
+class TokenCounts(Protocol):
     """A sequence's token counts."""
 
     n_prompt: int
@@ -37,7 +37,7 @@ class RequestRecord:
     status: int = 0  # 0: the client was gone before a reply began
     n_sequences: int = 1  # that share each prompt
     warnings: list[str] = field(default_factory=list)  # values of the reply's Warning headers
-    choices: Sequence[Counted] = ()
+    choices: Sequence[TokenCounts] = ()
     notes: dict[str, Any] = field(default_factory=dict)  # what else there is to tell, in the order of the line
     cut_off: str = ""  # by which limit the client was found too slow to be answered further
 

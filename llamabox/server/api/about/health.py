@@ -9,5 +9,5 @@ from llamabox.server.http.json import JsonResponse
 
 
 async def health(request: Request) -> Response:
-    """Gets here only when the model is ready: Admission answers 503 before."""
+    """Gets here only when the model is ready: Gate answers 503 before."""
     return JsonResponse({"status": "ok"})

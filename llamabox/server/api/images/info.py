@@ -7,11 +7,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llamabox.clients.image.client import JobState
 from llamabox.errors import NotSupported, Unavailable
 from llamabox.server.api.about.models import as_ollama, as_openai
 from llamabox.server.fields.body import model_name
 from llamabox.server.http.json import JsonResponse
-from llamabox.server.seams import JobState
 from llamabox.server.services import ImageServices, services_of
 
 IDLE, WAITING, DRAWING = 0, 1, 4

@@ -7,7 +7,7 @@ from typing import Any
 from llamabox.engine.events import Delta, Progress, Started, StopType
 from llamabox.server.fields.request import Options, ResponseField
 from llamabox.server.generation.choice import Choice
-from llamabox.server.generation.logprobs import entries, placed
+from llamabox.server.generation.logprobs import entries, entries_of
 from llamabox.server.generation.timings import progress_object, timings_object
 from llamabox.server.http.json import dump_line, dump_text, dumps
 
@@ -42,7 +42,7 @@ def final_object(
         "timings": timings_object(finished.timings),
     }
     if options.n_top is not None and not streamed:
-        result["completion_probabilities"] = entries([one.probs for one in placed(choice)], options)
+        result["completion_probabilities"] = entries([one.probs for one in entries_of(choice)], options)
     return result
 
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from llamabox.chat.messages import parse_messages
-from llamabox.chat.template import Told, TooLong
+from llamabox.chat.template import RenderedChat, TooLong
 from llamabox.checks import wrong
 from llamabox.server.api.openai.reply import openai_reply
 from llamabox.server.api.openai.template_wishes import template_wishes
@@ -44,44 +44,44 @@ async def _read(services: TextServices, raw: bytearray, scope: Scope, most_bytes
         return await read_json(services, raw, scope)
     info = services.model()
     source = services.templates.source(info)
-    body, told = await services.templates.read(
+    body, chat = await services.templates.read(
         info, raw, wishes=lambda body: template_wishes(body, source), most_bytes=most_bytes
     )
-    return Exchange(services, info, body, record_of(scope), scope, told)
+    return Exchange(services, info, body, record_of(scope), scope, chat)
 
 
 async def chat_completion(exchange: Exchange) -> Response:
     """The messages through the model's template, then as any prompt."""
     options = options_of(exchange, Dialect.CHAT)
-    prompt = (await _told(exchange, with_tools=False)).prompt
+    prompt = (await _rendered(exchange, with_tools=False)).prompt
     check_fits([prompt], exchange.info)
     return await openai_reply(exchange, [[prompt]], options, Dialect.CHAT)
 
 
 async def apply_template(exchange: Exchange) -> Response:
     """`{"prompt": …}`: the text that chat would generate from."""
-    return JsonResponse({"prompt": (await _told(exchange)).prompt})
+    return JsonResponse({"prompt": (await _rendered(exchange)).prompt})
 
 
 async def input_tokens(exchange: Exchange) -> Response:
     """`{"input_tokens": n}`: what a chat with this body would be charged."""
-    prompt = (await _told(exchange)).prompt
+    prompt = (await _rendered(exchange)).prompt
     check_fits([prompt], exchange.info)
     reply = await exchange.services.client.call("tokenize", content=[prompt], add_special=True, parse_special=True)
     return JsonResponse({"input_tokens": len(reply["tokens"]), "object": "response.input_tokens"})
 
 
-async def _told(exchange: Exchange, *, with_tools: bool = True) -> Told:
+async def _rendered(exchange: Exchange, *, with_tools: bool = True) -> RenderedChat:
     """The conversation and its prompt. Without `with_tools`, tools are refused.
 
     What the body's own `chat_template_kwargs` say counts more than what its other fields come to.
     """
-    conversation = exchange.told.conversation if exchange.told else parse_messages(exchange.body)
+    conversation = exchange.chat.conversation if exchange.chat else parse_messages(exchange.body)
     if conversation.tools and not with_tools:
         raise wrong("tools", unsupported.NO_TOOLS)
-    if exchange.told:
-        return exchange.told
+    if exchange.chat:
+        return exchange.chat
     templates = exchange.services.templates
     wishes = template_wishes(exchange.body, templates.source(exchange.info))
     conversation = replace(conversation, template_kwargs=wishes | conversation.template_kwargs)
-    return Told(conversation, await templates.render(exchange.info, conversation))
+    return RenderedChat(conversation, await templates.render(exchange.info, conversation))

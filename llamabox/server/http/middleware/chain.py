@@ -1,4 +1,4 @@
-"""Pure ASGI middleware, outermost first: RequestId, HostCheck and Cors (of pages.py), Auth, Admission.
+"""Pure ASGI middleware, outermost first: RequestId, HostCheck and Cors (of pages.py), Auth, Gate.
 
 Each adds one thing to every reply.
 """
@@ -118,7 +118,7 @@ class Auth:
         return any(matches)
 
 
-class Admission:
+class Gate:
     """While the model loads or restarts, or the server stops, every route is a 503. Counts the other requests."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:

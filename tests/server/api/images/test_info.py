@@ -9,14 +9,19 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from llamabox.clients.image.client import JobState, QueueState
 from llamabox.clients.state import WorkerState
 from llamabox.engine.request import GenerationParams
 from llamabox.server.app import TEXT_POST, create_image_app
 from llamabox.server.config import ServerConfig
-from tests.server.fake_images import IMAGES, INFO, FakeImageClient, FakeJob, FakeQueue
+from tests.server.fake_images import IMAGES, INFO, FakeImageClient
 
 GENERATE = "/v1/images/generations"
 ADAPTERS = [{"path": "/a.safetensors"}, {"path": "/b.safetensors"}]
+
+
+def waiting(request_id: str) -> JobState:
+    return JobState(request_id, "waiting", step=0, steps=4, index=0, n=1)
 
 
 def served(client: FakeImageClient | None = None, **config: Any) -> TestClient:
@@ -53,15 +58,15 @@ def test_slots_are_the_one_that_is_drawn_and_those_that_wait() -> None:
     client = FakeImageClient()
     with served(client, enable_slots=True) as http:
         assert [slot["is_processing"] for slot in http.get("/slots?fail_on_no_slot").json()] == [False] * 3
-        client.queue = FakeQueue(1, 1, [FakeJob("5", "drawing", 3, 20, 1, 2), FakeJob("6")])
-        drawn, waiting, idle = http.get("/slots").json()
-        assert [slot["id"] for slot in (drawn, waiting, idle)] == [0, 1, 2]
+        client.queue = QueueState(1, 1, [JobState("5", "drawing", 3, 20, 1, 2), waiting("6")])
+        drawn, second, idle = http.get("/slots").json()
+        assert [slot["id"] for slot in (drawn, second, idle)] == [0, 1, 2]
         assert (drawn["id_task"], drawn["state"], drawn["progressed_steps"], drawn["progress_steps"]) == (5, 4, 3, 20)
         assert (drawn["index"], drawn["n"]) == (1, 2)
-        assert (waiting["id_task"], waiting["state"], waiting["is_processing"]) == (6, 1, True)
+        assert (second["id_task"], second["state"], second["is_processing"]) == (6, 1, True)
         assert (idle["id_task"], idle["state"]) == (-1, 0)
         assert drawn["sampler"] == "euler_a"
-        client.queue = FakeQueue(1, 2, [FakeJob(str(i)) for i in range(3)])
+        client.queue = QueueState(1, 2, [waiting(str(i)) for i in range(3)])
         assert http.get("/slots?fail_on_no_slot").status_code == 503
     with served() as http:
         assert "--slots" in http.get("/slots").json()["detail"]
@@ -71,7 +76,7 @@ def test_metrics_are_the_sums_over_the_pictures() -> None:
     client = FakeImageClient()
     with served(client, enable_metrics=True) as http:
         http.post(GENERATE, json={"prompt": "a", "n": 3})
-        client.queue = FakeQueue(1, 2)
+        client.queue = QueueState(1, 2, [])
         client.n_restarts = 1
         text = http.get("/metrics").text
         found = {one.name: one.value for family in text_string_to_metric_families(text) for one in family.samples}
