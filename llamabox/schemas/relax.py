@@ -150,7 +150,9 @@ class _Walk:
             self._note((*path, "oneOf"), "more than one of its alternatives may fit")
         del made["oneOf"]
         if "anyOf" in made:
-            made["allOf"] = [*made.get("allOf", []), {"anyOf": alternatives}]
+            others = made.get("allOf", [])
+            if isinstance(others, list):  # else it stays as it is, for the compiler to refuse
+                made["allOf"] = [*others, {"anyOf": alternatives}]
         else:
             made["anyOf"] = alternatives
 
