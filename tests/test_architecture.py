@@ -86,8 +86,8 @@ PURE = frozenset(
 )
 """What arithmetic and bookkeeping need: no C of ours, no event loop, thread, socket, file or JSON."""
 
-NEEDS: dict[str, frozenset[str]] = {"engine": PURE, "grammar": PURE | {"llguidance", "concurrent"}}
-"""All that the two may import of others. Masks are computed on an executor that the grammar is handed."""
+NEEDS: dict[str, frozenset[str]] = {"engine": PURE, "grammar": PURE | {"llguidance", "orjson"}}
+"""All that the two may import of others. Grammars are JSON on their way to llguidance."""
 
 APART = (("clients", "workers"), ("server", "workers"), ("server", "grammar"), ("chat", "workers"))
 """What never meets in a process, in either direction, not even through a third module."""
