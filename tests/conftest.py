@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,17 @@ del os.environ["OPENBLAS_NUM_THREADS"]
 
 from tests.models.minilm import Encoder, as_reranker, load_encoder, write_encoder
 from tests.models.tiny_image import TinyImage, write_tiny_image
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where Python is told to leave no bytecode, the hundreds of processes of a run share a folder of it nevertheless.
+
+    Else each of them would compile all that it imports.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        folder = tempfile.mkdtemp(prefix="llamabox-tests-bytecode-")
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
