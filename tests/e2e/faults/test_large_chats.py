@@ -1,6 +1,7 @@
 """Chats of megabytes are taken in without anybody else waiting for them.
 
-A wait that the large bodies make is there each time, one that the machine makes is not: the best of a few tries counts.
+What a wait is made of counts, not how long a busy machine takes over it: the processor time that the server and its
+worker use for others meanwhile.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ import httpx
 import pytest
 
 from tests.e2e.server_process import ServerProcess
+from tests.e2e.survival import processor_seconds
 from tests.models.gguf_edit import with_strings
 
 N_LARGE = 8
 TRIES = 3
+"""A wait that the large bodies make is there each time, one that the machine makes is not."""
+
 ENOUGH = 0.150
 """Seconds that nobody minds."""
 
 FELT = 0.5
-"""The share of their time that others may spend in longer waits: a machine with other work makes some. Where the large
-bodies hold them up it is nearly all."""
+"""The share of their time that others may spend in longer waits. Where the large bodies hold them up it is nearly all.
+"""
 
 SHORT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
 STREAM = {"prompt": "A short history of bread:", "n_predict": 1000, "temperature": 0, "ignore_eos": True}
@@ -53,7 +57,23 @@ def body_of(messages: bytes) -> bytes:
 
 
 Waits = dict[str, list[float]]
-"""Seconds that each chunk of a stream, /health and short chat took."""
+"""Seconds that each chunk of a stream, /health and short chat took, as Stopwatch counts them."""
+
+
+class Stopwatch:
+    """Counts seconds of the clock, but no more than both processes have used of the processor meanwhile."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._pids = (server.process.pid, server.worker_pid())
+        self._begun = self._read()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        before, self._begun = self._begun, self._read()
+        return min(now - then for now, then in zip(self._begun, before, strict=True))
+
+    def _read(self) -> tuple[float, float]:
+        return time.monotonic(), sum(map(processor_seconds, self._pids))
 
 
 def waits(server: ServerProcess, until: Callable[[], bool]) -> Waits:
@@ -63,11 +83,12 @@ def waits(server: ServerProcess, until: Callable[[], bool]) -> Waits:
     found: Waits = {"stream": [], "health": [], "chat": []}
 
     def ask(name: str, path: str, body: Any) -> None:
+        watch = Stopwatch(server)
         with httpx.Client(base_url=server.url, timeout=120) as http:
             while not is_over.is_set():
-                start = time.monotonic()
+                watch.lap()
                 reply = http.post(path, json=body) if body else http.get(path)
-                found[name].append(time.monotonic() - start)
+                found[name].append(watch.lap())
                 assert reply.status_code == 200, reply.text
 
     asking = [
@@ -76,14 +97,13 @@ def waits(server: ServerProcess, until: Callable[[], bool]) -> Waits:
     ]
     for thread in asking:
         thread.start()
+    watch = Stopwatch(server)
     while not until() or time.monotonic() < begun + 2:
-        last = 0.0
-        for _ in server.stream("/completion", STREAM):
-            now = time.monotonic()
-            if last:
-                found["stream"].append(now - last)
-            last = now
-            if until() and now > begun + 2:
+        for i, _ in enumerate(server.stream("/completion", STREAM)):
+            wait = watch.lap()
+            if i:
+                found["stream"].append(wait)
+            if until() and time.monotonic() > begun + 2:
                 break
     is_over.set()
     for thread in asking:
@@ -96,7 +116,7 @@ def held_up(quiet: Waits, during: Waits) -> float:
     shares = []
     for name, times in during.items():
         limit = ENOUGH + 2 * max(quiet[name])
-        shares.append(sum(wait for wait in times if wait > limit) / sum(times))
+        shares.append(sum(wait for wait in times if wait > limit) / max(sum(times), limit))
     return max(shares)
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.server_process import ServerProcess
+from tests.e2e.survival import processor_seconds
 
 pytestmark = pytest.mark.model
 
@@ -93,10 +94,10 @@ def test_resting_takes_no_time_of_the_processor_and_others_are_served_meanwhile(
     limited.start()
     assert limited.begun.wait(30)
     assert server.busy_slots() == 1
-    before, begun = worker_seconds(server), time.perf_counter()
+    before, begun = processor_seconds(server.worker_pid()), time.perf_counter()
     while len(limited.times) < 3:
         time.sleep(0.01)
-    share = (worker_seconds(server) - before) / (time.perf_counter() - begun)
+    share = (processor_seconds(server.worker_pid()) - before) / (time.perf_counter() - begun)
     assert share < 0.5, "the worker spins"
     reply: dict[str, Any] = server.ok("/completion", {"prompt": "One, two,", "n_predict": 4, "temperature": 0})
     assert reply["timings"]["predicted_n"] == 4
@@ -122,10 +123,3 @@ def n_decodes(server: ServerProcess) -> float:
         line for line in server.http.get("/metrics").text.splitlines() if line.startswith("llamacpp:n_decode_total ")
     ]
     return float(found[0].split()[1])
-
-
-def worker_seconds(server: ServerProcess) -> float:
-    """Processor seconds that the worker has used: utime and stime, in ticks of 10 ms."""
-    with open(f"/proc/{server.worker_pid()}/stat", encoding="ascii") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
