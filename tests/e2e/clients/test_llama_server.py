@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,21 @@ GREEDY = {"prompt": PROMPT, "n_predict": 8, "temperature": 0, "cache_prompt": Fa
 BOOK = [{"role": "system", "content": "Book"}, {"role": "user", "content": "What is the best book"}]
 
 
+KEY = "k-1"
+TEMPLATE = "This is not a chat template, it is"
+
+
 @pytest.fixture(scope="module")
-def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    return serve("-c", "512", "-np", "2", "-n", "64", "-s", "42", "-b", "32", "-t", "1")
+def server(serve: Callable[..., ServerProcess], tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
+    words = ("-c", "512", "-np", "2", "-n", "64", "-s", "42", "-b", "32", "-t", "1")
+    return serve(*words, "--slot-save-path", str(tmp_path_factory.mktemp("slots")))
+
+
+@pytest.fixture(scope="module")
+def locked(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """With a key, pages that may call, and a template of its own."""
+    words = ("-c", "128", "-t", "1", "--no-warmup", "--chat-template", TEMPLATE)
+    return serve(*words, "--api-key", KEY, "--cors-origins", "localhost")
 
 
 def n_tokens(server: ServerProcess, text: str) -> int:
@@ -179,11 +190,10 @@ def test_prompt_tokens_are_those_of_the_template(server: ServerProcess) -> None:
         assert answer["choices"][0]["finish_reason"] in ("length", "stop")
 
 
-def test_a_template_that_ignores_the_messages(model: Path, tmp_path: Path) -> None:
-    template = "This is not a chat template, it is"
-    arguments = ("-m", str(model), "-c", "128", "-t", "1", "--no-warmup", "--chat-template", template)
-    with ServerProcess(tmp_path / "log", *arguments) as server:
-        assert chat(server, BOOK)["usage"]["prompt_tokens"] == n_tokens(server, template)
+def test_a_template_that_ignores_the_messages(locked: ServerProcess) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(locked.http.headers, "X-Api-Key", KEY)
+        assert chat(locked, BOOK)["usage"]["prompt_tokens"] == n_tokens(locked, TEMPLATE)
 
 
 def test_cached_tokens_of_one_slot(server: ServerProcess) -> None:
@@ -273,60 +283,34 @@ def test_rates_leave_the_first_token_out(server: ServerProcess) -> None:
         assert timings["prompt_ms"] > 0
 
 
-def test_a_slot_saved_and_restored_goes_on(model: Path, tmp_path: Path) -> None:
-    arguments = ("-c", "512", "-np", "2", "-t", "1", "--slots", "--slot-save-path", str(tmp_path))
-    with ServerProcess(tmp_path / "log", "-m", str(model), "-n", "16", *arguments) as server:
-        head, first, second = "What is the capital of France? It is ", "Paris, I think", "Lyon, is it not"
-        body = {"temperature": 0, "ignore_eos": True, "cache_prompt": True}
-        n_first, n_second = n_tokens(server, head + first), n_tokens(server, head + second)
-        assert (
-            server.ok("/completion", {**body, "prompt": head + first, "id_slot": 1})["timings"]["prompt_n"] == n_first
-        )
-        assert server.ok("/slots/1?action=save", {"filename": "slot1.bin"})["n_saved"] == n_first + 16 - 1
-        changed = server.ok("/completion", {**body, "prompt": head + second, "id_slot": 1})["timings"]
-        assert 0 < changed["prompt_n"] < n_second
-        assert server.ok("/slots/1?action=erase", {})["n_erased"] > 0  # else slot 0 would take it all from there
-        assert server.ok("/slots/0?action=restore", {"filename": "slot1.bin"})["n_restored"] == n_first + 15
-        again = server.ok("/completion", {**body, "prompt": head + second, "id_slot": 0})["timings"]
-        assert again["prompt_n"] == changed["prompt_n"]
-        same = server.ok("/completion", {**body, "prompt": head + second, "id_slot": 0})["timings"]
-        assert same["prompt_n"] in LAST_OF_PROMPT
-        erased = server.ok("/completion", {**body, "prompt": head + first, "id_slot": 1, "cache_prompt": False})
-        assert erased["timings"]["prompt_n"] == n_first
+def test_a_slot_saved_and_restored_goes_on(server: ServerProcess) -> None:
+    head, first, second = "What is the capital of France? It is ", "Paris, I think", "Lyon, is it not"
+    body = {"temperature": 0, "ignore_eos": True, "cache_prompt": True, "n_predict": 16}
+    n_first, n_second = n_tokens(server, head + first), n_tokens(server, head + second)
+    assert server.ok("/completion", {**body, "prompt": head + first, "id_slot": 1})["timings"]["prompt_n"] == n_first
+    assert server.ok("/slots/1?action=save", {"filename": "slot1.bin"})["n_saved"] == n_first + 16 - 1
+    changed = server.ok("/completion", {**body, "prompt": head + second, "id_slot": 1})["timings"]
+    assert 0 < changed["prompt_n"] < n_second
+    assert server.ok("/slots/1?action=erase", {})["n_erased"] > 0  # else slot 0 would take it all from there
+    assert server.ok("/slots/0?action=restore", {"filename": "slot1.bin"})["n_restored"] == n_first + 15
+    again = server.ok("/completion", {**body, "prompt": head + second, "id_slot": 0})["timings"]
+    assert again["prompt_n"] == changed["prompt_n"]
+    same = server.ok("/completion", {**body, "prompt": head + second, "id_slot": 0})["timings"]
+    assert same["prompt_n"] in LAST_OF_PROMPT
+    erased = server.ok("/completion", {**body, "prompt": head + first, "id_slot": 1, "cache_prompt": False})
+    assert erased["timings"]["prompt_n"] == n_first
 
 
-def test_today_in_a_template(model: Path, tmp_path: Path) -> None:
-    template = "Today is {{ strftime_now('%Y-%m-%d') }}. {{ messages[0].content }}"
-    arguments = ("-m", str(model), "-c", "128", "-t", "1", "--no-warmup", "--chat-template", template)
-    with ServerProcess(tmp_path / "log", *arguments) as server:
-        prompt = server.ok("/apply-template", {"messages": [{"role": "user", "content": "Hi"}]})["prompt"]
-        assert prompt == f"Today is {date.today().isoformat()}. Hi"
-
-
-def test_a_key_for_every_route_but_health(model: Path, tmp_path: Path) -> None:
-    arguments = (
-        "-m",
-        str(model),
-        "-c",
-        "128",
-        "-t",
-        "1",
-        "--no-warmup",
-        "--api-key",
-        "k-1",
-        "--cors-origins",
-        "localhost",
-    )
-    with ServerProcess(tmp_path / "log", *arguments) as server:
-        assert server.http.get("/v1/health").status_code == 200
-        for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": "k-1"}, {"X-Api-Key": ""}):
-            refused = server.http.post("/completion", json={"prompt": "x"}, headers=headers)
-            assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
-        for headers in ({"Authorization": "Bearer k-1"}, {"X-Api-Key": "k-1"}):
-            body = {"prompt": "x", "n_predict": 1}
-            assert server.http.post("/completion", json=body, headers=headers).status_code == 200
-        for origin in ("http://localhost:3000", "http://127.0.0.1", "http://[::1]:9"):
-            reply = server.http.options("/completion", headers={"Origin": origin})
-            assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (200, origin)
-        stranger = server.http.options("/completion", headers={"Origin": "http://localhost.evil.example"})
-        assert "access-control-allow-origin" not in stranger.headers
+def test_a_key_for_every_route_but_health(locked: ServerProcess) -> None:
+    assert locked.http.get("/v1/health").status_code == 200
+    for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": KEY}, {"X-Api-Key": ""}):
+        refused = locked.http.post("/completion", json={"prompt": "x"}, headers=headers)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
+    for headers in ({"Authorization": f"Bearer {KEY}"}, {"X-Api-Key": KEY}):
+        body = {"prompt": "x", "n_predict": 1}
+        assert locked.http.post("/completion", json=body, headers=headers).status_code == 200
+    for origin in ("http://localhost:3000", "http://127.0.0.1", "http://[::1]:9"):
+        reply = locked.http.options("/completion", headers={"Origin": origin})
+        assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (200, origin)
+    stranger = locked.http.options("/completion", headers={"Origin": "http://localhost.evil.example"})
+    assert "access-control-allow-origin" not in stranger.headers

@@ -16,6 +16,10 @@ Serve = Callable[..., ServerProcess]
 
 IM_END, COMMA = 2, 28
 
+PLAIN = ("--no-cache-prompt", "--cache-prompt")  # the later one wins, and is the default
+BIASED = ("-l", f"{COMMA}+100", "-lv", "2")
+CROWDED = ("--parallel", "1", "--max-waiting", "2", "--metrics", "-lv", "1")
+
 
 @pytest.fixture(scope="module")
 def told(serve: Serve) -> ServerProcess:
@@ -48,7 +52,7 @@ def test_alias_is_the_models_name(told: ServerProcess) -> None:
 def test_special_tokens_are_rendered_where_asked(told: ServerProcess, serve: Serve) -> None:
     body = {"prompt": "Once", "logit_bias": [[IM_END, 100]], "n_predict": 3}
     assert told.ok("/completion", body)["content"] == "<|im_end|>"
-    assert serve().ok("/completion", body)["content"] == ""
+    assert serve(*PLAIN).ok("/completion", body)["content"] == ""
 
 
 def test_no_cache_prompt_computes_anew(told: ServerProcess, serve: Serve) -> None:
@@ -59,12 +63,11 @@ def test_no_cache_prompt_computes_anew(told: ServerProcess, serve: Serve) -> Non
         return n_cached
 
     assert reused(told) == 0
-    assert reused(serve()) > 0
-    assert reused(serve("--no-cache-prompt", "--cache-prompt")) > 0
+    assert reused(serve(*PLAIN)) > 0
 
 
 def test_a_bias_of_the_command_line_is_every_requests(serve: Serve) -> None:
-    server = serve("-l", f"{COMMA}+100")
+    server = serve(*BIASED)
     assert server.ok("/completion", {"prompt": "Once", "n_predict": 3, "temperature": 0})["content"] == ",,,"
     body = {"prompt": "Once", "n_predict": 3, "temperature": 0, "logit_bias": [[COMMA, False]]}
     assert "," not in server.ok("/completion", body)["content"]
@@ -74,18 +77,18 @@ def test_the_log_in_colours_and_with_prompts(told: ServerProcess, serve: Serve) 
     told.ok("/completion", {"prompt": "Nightingale"})
     assert "\x1b[" in told.log
     assert "Nightingale" in told.log
-    plain = serve()
+    plain = serve(*PLAIN)
     plain.ok("/completion", {"prompt": "Nightingale", "n_predict": 1})
     assert "\x1b[" not in plain.log
     assert "Nightingale" not in plain.log
 
 
-@pytest.mark.parametrize("verbosity", ["1", "2"])
-def test_verbosity(serve: Serve, verbosity: str) -> None:
-    server = serve("-lv", verbosity)
+@pytest.mark.parametrize(("words", "has_prompts"), [(CROWDED, False), (BIASED, True)], ids=["-lv 1", "-lv 2"])
+def test_verbosity(serve: Serve, words: tuple[str, ...], has_prompts: bool) -> None:
+    server = serve(*words)
     server.ok("/completion", {"prompt": "Nightingale", "n_predict": 1})
     assert "GET /health" in server.log, "the test waited for it to be ready by asking that"
-    assert ("Nightingale" in server.log) == (verbosity == "2")
+    assert ("Nightingale" in server.log) == has_prompts
 
 
 def test_a_key_a_template_and_a_socket_from_files(serve: Serve, tmp_path: Path) -> None:
@@ -104,7 +107,7 @@ def test_a_key_a_template_and_a_socket_from_files(serve: Serve, tmp_path: Path) 
 
 def test_more_texts_than_may_wait(serve: Serve) -> None:
     """A request of many is taken whole while there is room; who comes then is told when to come back."""
-    server = serve("--parallel", "1", "--max-waiting", "2", "--metrics")
+    server = serve(*CROWDED)
     asked = {"prompt": "Once upon a time", "n_predict": -1, "ignore_eos": True}
     running = server.stream("/completion", asked)
     next(running)

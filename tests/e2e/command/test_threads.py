@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,19 @@ Serve = Callable[..., ServerProcess]
 CPUS = sorted(os.sched_getaffinity(0))
 FIRST, LAST = CPUS[0], CPUS[-1]
 SLEEPING = ("--poll", "0")  # two threads that spin on one CPU would take for ever
+PLAIN = ("-t", "2")
+ALONE = ("-t", "1", "-Cr", f"{LAST}-{LAST}", "--poll", "100")  # one thread waits for nobody
+STRICT = ("-t", "2", "--cpu-strict", "1", "--poll-batch", "60")
+ASLEEP = ("-t", "2", "-Cb", f"{1 << LAST:x}", *SLEEPING)
 POLICIES = {-1: os.SCHED_BATCH, 1: os.SCHED_FIFO, 3: os.SCHED_FIFO}
+
+
+@pytest.fixture(scope="module")
+def serve(serve: Serve) -> Iterator[Serve]:
+    """Servers whose log begins with what GNU's OpenMP took from its environment when it was loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_DISPLAY_ENV", "verbose")
+        yield serve
 
 
 def mask(cpu: int) -> str:
@@ -54,14 +66,14 @@ def test_masks_of_decodes_and_of_prompts(serve: Serve) -> None:
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="a mask of the only CPU is no mask")
 def test_a_single_thread_is_bound_too(serve: Serve) -> None:
-    server = serve("-t", "1", "-Cr", f"{LAST}-{LAST}")
+    server = serve(*ALONE)
     complete(server, 3)
     assert confined(server) == [frozenset({LAST})]
 
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="a mask of the only CPU is no mask")
 def test_a_mask_for_prompts_leaves_decodes_all_cpus(serve: Serve) -> None:
-    server = serve("-t", "2", "-Cb", mask(LAST), *SLEEPING)
+    server = serve(*ASLEEP)
     complete(server, 1)
     assert confined(server) == [frozenset({LAST})] * 2
     complete(server, 3)
@@ -70,7 +82,7 @@ def test_a_mask_for_prompts_leaves_decodes_all_cpus(serve: Serve) -> None:
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="a mask of the only CPU is no mask")
 def test_strict_gives_each_thread_a_cpu_of_its_own(serve: Serve) -> None:
-    server = serve("-t", "2", "--cpu-strict", "1", *SLEEPING)
+    server = serve(*STRICT)
     complete(server, 3)
     assert sorted(confined(server), key=min) == [frozenset({cpu}) for cpu in CPUS[:2]]
 
@@ -87,18 +99,16 @@ def test_priorities(serve: Serve, priority: int, n_threads: int) -> None:
 
 
 def test_without_these_options_no_thread_is_touched(serve: Serve) -> None:
-    server = serve("-t", "2")
+    server = serve(*PLAIN)
     complete(server, 3)
     assert set(threads(server)) == {(os.SCHED_OTHER, frozenset(CPUS))}
 
 
 @pytest.mark.parametrize(
     ("words", "count"),
-    [((), 1000), (("--poll", "100"), 1_000_000), (("--poll", "0"), 0), (("--poll-batch", "60"), 3_981)],
+    [(PLAIN, 1000), (ALONE, 1_000_000), (ASLEEP, 0), (STRICT, 3_981)],
+    ids=["by default", "--poll 100", "--poll 0", "--poll-batch 60"],
 )
-def test_how_long_openmp_spins(model: Path, tmp_path: Path, words: tuple[str, ...], count: int) -> None:
-    """GNU's OpenMP tells what it took from its environment when it is loaded."""
-    with ServerProcess(tmp_path / "log", "-m", str(model), *words, env={"OMP_DISPLAY_ENV": "verbose"}) as server:
-        log = server.log
+def test_how_long_openmp_spins(serve: Serve, words: tuple[str, ...], count: int) -> None:
     is_gnu = b"libgomp" in locate().joinpath("libggml-cpu.so").read_bytes()
-    assert (f"GOMP_SPINCOUNT = '{count}'" in log) == is_gnu
+    assert (f"GOMP_SPINCOUNT = '{count}'" in serve(*words).log) == is_gnu

@@ -169,8 +169,8 @@ def test_the_exact_limit_fits_and_one_more_is_refused_with_its_place_and_both_nu
         assert "512 fit" in error["message"]
 
 
-def test_ten_thousand_inputs_in_order_while_others_are_answered(server: ServerProcess) -> None:
-    texts = [f"number {i}" for i in range(10_000)]
+def test_thousands_of_inputs_in_order_while_others_are_answered(server: ServerProcess) -> None:
+    texts = [f"number {i}" for i in range(4_000)]
     vectors(server, texts[:500])
     pids = (server.process.pid, server.worker_pid())
     before = sum(map(resident, pids))
@@ -182,12 +182,12 @@ def test_ten_thousand_inputs_in_order_while_others_are_answered(server: ServerPr
         vector(server, "somebody else")
         n_answered += 1
     bulk.join()
-    assert len(answer) == 10_000
+    assert len(answer) == len(texts)
     assert n_answered > 20, "a small request waits for a batch or two of the big one"
-    for i in (0, 1, 4321, 9_998, 9_999):
+    for i in (0, 1, 2345, 3_998, 3_999):
         assert answer[i] == pytest.approx(vector(server, texts[i]), abs=1e-5)
-    # 10,000 vectors are 15 MB, and about 45 as JSON.
-    assert sum(map(resident, pids)) - before < 150 << 20
+    # 4,000 vectors are 6 MB, and about 18 as JSON.
+    assert sum(map(resident, pids)) - before < 60 << 20
 
 
 def test_a_client_that_goes_away_leaves_nothing_behind(server: ServerProcess) -> None:

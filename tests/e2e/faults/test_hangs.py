@@ -17,7 +17,9 @@ from tests.e2e.faults.test_worker_death import Stream
 from tests.e2e.server_process import ServerProcess, children
 from tests.e2e.survival import CANARY, wait_for
 
-LIMIT = 3.0
+LIMIT = 1.5
+SLACK = 3.0
+"""Seconds that a busy machine may take to tell of it."""
 
 SLOW_READ = r"""
 #define _GNU_SOURCE
@@ -32,7 +34,7 @@ size_t fread(void * target, size_t size, size_t n, FILE * file) {
         real = (size_t (*)(void *, size_t, size_t, FILE *)) dlsym(RTLD_NEXT, "fread");
     }
     if (size * n > 100000) {
-        usleep(100000);
+        usleep(40000);
     }
     return real(target, size, n, file);
 }
@@ -49,7 +51,7 @@ def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
 def found(server: ServerProcess, since: float) -> None:
     """/health tells in time; afterwards the next worker answers rightly."""
     while server.health() == 200:
-        assert time.monotonic() - since < 2 * LIMIT, "/health still says 200"
+        assert time.monotonic() - since < LIMIT + SLACK, "/health still says 200"
         time.sleep(0.02)
     assert server.http.get("/health").status_code == 503
     server.wait_ready()
@@ -113,7 +115,7 @@ def test_a_load_from_a_slow_disk(model: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
     arguments = (*DEMO, "-m", str(model), "-c", "512", "--no-mmap", "--hang-timeout", "1")
     with ServerProcess(tmp_path / "log", *arguments, env={"LD_PRELOAD": str(shim)}) as server:
-        assert time.monotonic() - begun > 10.0, "the disk was not slow"
+        assert time.monotonic() - begun > 3.0, "the disk was not slow"
         assert "sign of life" not in server.log
         server.ok("/completion", {"prompt": "Hi", "n_predict": 2})
 

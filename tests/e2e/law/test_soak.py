@@ -1,6 +1,6 @@
 """64 streams of more conversations than slots, on and on, some of which break off, while slots are saved and restored.
 
-Texts stay right, nobody reads another's word, memory stays flat. It lasts LLAMABOX_SOAK_SECONDS, else 20 seconds, and
+Texts stay right, nobody reads another's word, memory stays flat. It lasts LLAMABOX_SOAK_SECONDS, else 12 seconds, and
 until enough texts are complete; 600 are for a release, with `-o faulthandler_timeout=0`.
 """
 
@@ -24,7 +24,7 @@ from tests.e2e.server_process import ServerProcess
 from tests.e2e.streamed import streamed
 from tests.e2e.survival import n_files, resident, unharmed, wait_for
 
-SECONDS = float(os.environ.get("LLAMABOX_SOAK_SECONDS", "20"))
+SECONDS = float(os.environ.get("LLAMABOX_SOAK_SECONDS", "12"))
 N_STREAMS = 64
 N_SLOTS = 16
 N_TEXTS = 2 * N_STREAMS

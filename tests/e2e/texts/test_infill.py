@@ -80,10 +80,8 @@ def test_the_infill_sampler_without_any_other_answers_in_time(serve: Serve) -> N
     assert server.ok("/completion", {"prompt": "One, two,", "samplers": "i", "n_predict": 4})["content"] is not None
 
 
-def test_a_model_without_markers_and_a_server_without_the_flag(serve: Serve) -> None:
+def test_a_model_without_markers(serve: Serve) -> None:
     response = serve("--infill").post("/infill", FILES)
     assert response.status_code == 501
     message = response.json()["error"]["message"]
     assert message.startswith("Infill is not supported by this model: prefix token is missing, suffix token")
-    response = serve(*MARKERS).post("/infill", FILES)
-    assert (response.status_code, "--infill" in response.text) == (501, True)
