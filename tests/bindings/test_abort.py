@@ -14,7 +14,7 @@ from llamabox.bindings.ffi import Native
 
 ABORT = """
 import ctypes, logging, sys
-from llamabox import log
+from llamabox.log import entries as log
 from llamabox.bindings import ffi, backend
 from llamabox.bindings.log import LogPump
 log.setup(0, as_json=True)
