@@ -8,7 +8,7 @@ import hashlib
 import struct
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,10 +19,11 @@ import numpy as np
 
 from llamabox import errors
 from llamabox.engine.batch import Batch, Run
+from llamabox.engine.drafting.drafter import Drafter, Key, Wish
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.request import LoraSet, Media, SamplingParams
-from llamabox.engine.seams import Memory, Pooler, Runner, RunnerFacts, Sampler, SamplerSource
+from llamabox.engine.seams import Ask, Memory, Pooler, Runner, RunnerFacts, Sampler, SamplerSource
 
 EOG = 0
 """The fake vocabulary's end-of-generation token."""
@@ -128,6 +129,10 @@ class FakeMemory:
     @property
     def can_shift(self) -> bool:
         return self._can_shift
+
+    @property
+    def can_truncate(self) -> bool:
+        return self.partial_removal
 
     @property
     def is_unified(self) -> bool:
@@ -436,7 +441,9 @@ class FakeRunner:
         self.failures: list[errors.DecodeError | None] = []
         self.batches: list[Batch] = []
         self.samplers: list[FakeSampler] = []
-        self._values: dict[int, int] = {}
+        self._values: dict[int, int] = {}  # of the last batch's rows that yield logits
+        self._tokens: list[int] = []  # of its rows
+        self._seq_ids: list[int] = []
 
     @property
     def memory(self) -> FakeMemory:
@@ -462,6 +469,8 @@ class FakeRunner:
             raise errors.NoRoom("no room in the fake")
         self.batches.append(batch)
         self._values = {}
+        self._tokens = [run.tokens[i] for run, i in rows_of(batch)]
+        self._seq_ids = [run.seq_id for run, _ in rows_of(batch)]
         for row, (run, i) in enumerate(rows_of(batch)):
             if failure is not None and row >= len(batch) // 2:
                 raise failure
@@ -470,11 +479,22 @@ class FakeRunner:
                 self._values[row] = value
         self._memory.forget_outside_window()
 
-    def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
-        return [
-            ours(sampler).choose(self._values[row], self.n_vocab, mask)
-            for row, sampler, mask in zip(rows, samplers, masks, strict=True)
-        ]
+    def sample(self, asks: Seq[Ask]) -> list[list[int]]:
+        return [self._sample(ask) for ask in asks]
+
+    def _sample(self, ask: Ask) -> list[int]:
+        n_rows = len(ask.rows)
+        assert n_rows == 1 + len(ask.draft), "a row for each token of the draft, and one behind it"
+        assert len(ask.masks) in (0, n_rows)
+        assert [self._tokens[row] for row in ask.rows[1:]] == list(ask.draft), "the draft is not what was computed"
+        assert len({self._seq_ids[row] for row in ask.rows}) == 1, "rows of two sequences"
+        tokens: list[int] = []
+        for i, row in enumerate(ask.rows):
+            mask = ask.masks[i] if ask.masks else None
+            tokens.append(ours(ask.sampler).choose(self._values[row], self.n_vocab, mask))
+            if tokens[i] < 0 or i == len(ask.draft) or tokens[i] != ask.draft[i]:
+                break
+        return tokens
 
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
         """Of a few tokens only: the whole vocabulary would take long."""
@@ -503,6 +523,7 @@ class FakeConstraint:
         self._n_accepted = 0
         self._state = 0
         self._prepared = False
+        self.n_masks = 0  # computed so far
 
     @property
     def is_complete(self) -> bool:
@@ -518,12 +539,12 @@ class FakeConstraint:
         choices = [1 + digest(self._grammar.seed, self._state, i) % 200 for i in range(n_choices)]
         return choices if n_choices == 1 or not self._grammar.may_end else [EOG, *choices]
 
-    def forced(self) -> list[int]:
+    def forced(self, n_most: int) -> list[int]:
         ahead = copy.copy(self)
         tokens: list[int] = []
         while (
             self._grammar.forces
-            and len(tokens) < 100
+            and len(tokens) < n_most
             and not ahead.is_complete
             and len(choices := ahead.allowed()) == 1
         ):
@@ -538,6 +559,7 @@ class FakeConstraint:
         self._prepared = False
 
     def prepare(self) -> None:
+        self.n_masks += not self._prepared
         self._prepared = True
 
     def mask(self) -> TokenMask:
@@ -568,6 +590,50 @@ class FakeGrammar:
 
     def start(self) -> FakeConstraint:
         return FakeConstraint(self)
+
+
+class FakeDrafter:
+    """Drafts `n_right` tokens of each of `texts`, which is what sequences will say, then others. -1: a random number.
+
+    Punishes what would lead a real one astray: cells that are not what was said, words about drafts that nobody made.
+    """
+
+    def __init__(self, texts: Mapping[Key, Seq[int]], *, n_right: int, length: int = 4) -> None:
+        self._texts = texts
+        self._n_right = n_right
+        self._length = length
+        self._open: dict[Key, int] = {}  # drafts that were not verified yet, and their lengths
+        self.n_drafted = 0
+        self.n_accepted = 0
+
+    def propose(self, wishes: Seq[Wish]) -> list[list[int]]:
+        assert len({wish.key for wish in wishes}) == len(wishes)
+        drafts = [self._draft(wish) for wish in wishes]
+        self._open |= {wish.key: len(draft) for wish, draft in zip(wishes, drafts, strict=True)}
+        return drafts
+
+    def _draft(self, wish: Wish) -> list[int]:
+        assert wish.n_most > 0
+        if wish.key not in self._texts:
+            return []
+        text = list(self._texts[wish.key])
+        assert not text or wish.cells.key(len(wish.cells) - 1) == text[wish.n_generated - 1], "not what was said"
+        n_right = self._n_right
+        if n_right < 0:
+            n_right = digest(wish.n_generated, *wish.key[0].encode()) % (self._length + 1)
+        coming = text[wish.n_generated : wish.n_generated + self._length]
+        coming += [1] * (self._length - len(coming))
+        draft = coming[:n_right] + [token + 1 for token in coming[n_right:]]
+        return draft[: wish.n_most]
+
+    def accepted(self, key: Key, n_drafted: int, n_accepted: int) -> None:
+        assert 0 < n_drafted <= self._open.pop(key), "nobody drafted that"
+        assert 0 <= n_accepted <= n_drafted
+        self.n_drafted += n_drafted
+        self.n_accepted += n_accepted
+
+    def forget(self, key: Key) -> None:
+        self._open.pop(key, None)
 
 
 class FakePooler:
@@ -624,3 +690,4 @@ if TYPE_CHECKING:  # mypy holds each fake to the seam that it stands for
     _constraint: type[Constraint] = FakeConstraint
     _grammar: type[Grammar] = FakeGrammar
     _pooler: type[Pooler] = FakePooler
+    _drafter: type[Drafter] = FakeDrafter

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llamabox import errors
+from llamabox.engine.drafting.drafter import Drafter, Wish
 from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
 from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv.copy_time import CopyTime
@@ -18,8 +19,8 @@ from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells,
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduling.misses import explain
 from llamabox.engine.scheduling.pacing import GAP_FACTOR, Pacing
-from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler, Share, Work
-from llamabox.engine.seams import Runner, Sampler
+from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler, Work
+from llamabox.engine.seams import Ask, Runner, Sampler
 from llamabox.engine.sequence import Sequence, State
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,21 @@ class Engine:
     For any interleaving of requests each sequence's tokens equal those it would have got alone.
     """
 
-    def __init__(self, runner: Runner, config: EngineConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        config: EngineConfig,
+        drafter: Drafter | None = None,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         assert runner.facts.n_batch >= config.n_slots, "every slot may decode in one step"
         self._runner = runner
         self.config = config
         self._clock = clock
         self._pacing = Pacing(factor=config.gap_factor)
         self._requests: dict[str, list[Sequence]] = {}
+        self._has_room = True  # for drafts: the last batch found some
         self._has_nan = False  # in the memory, maybe: it is wiped as soon as nobody runs
         self._resting_until: float | None = None  # nobody is due before that
         self._reporter = Reporter(runner)
@@ -64,6 +73,7 @@ class Engine:
             slot_similarity=config.slot_similarity,
             on_start=self._explain if logger.isEnabledFor(logging.DEBUG) else None,
         )
+        self._drafter = drafter if self.cache.can_truncate and self._scheduler.may_draft else None
 
     @property
     def is_idle(self) -> bool:
@@ -100,7 +110,7 @@ class Engine:
         self._reporter.forget(request_id)
         for sequence in self._requests.pop(request_id, ()):
             if sequence.state is not State.ENDED:
-                self._scheduler.remove(sequence)
+                self._remove(sequence)
 
     def step(self) -> StepResult:
         """Do one step. With nothing to do its result has no event."""
@@ -125,9 +135,14 @@ class Engine:
         sampled = self._clock()
         self._update(work, tokens, sampled)
         updated = self._clock()
-        if work.shares and not work.n_forced:  # else it could not be computed, or is a step of neither kind
+        if work.shares:  # else it could not be computed
             # What is taken after the sampling, by grammars without it, is part of everybody's gap as well.
-            self._pacing.observe(n_decode=work.n_decode, n_prefill=work.n_prefill, seconds=updated - planned)
+            self._pacing.observe(
+                n_decode=work.n_decode,
+                n_prefill=work.n_prefill,
+                n_forced=work.n_forced,
+                seconds=updated - planned,
+            )
         return StepTimes(planned - begun, computed - planned, sampled - computed, updated - sampled)
 
     def rest(self) -> float:
@@ -178,6 +193,8 @@ class Engine:
 
     def _plan(self, now: float) -> Work:
         """A step whose sequences are all able to run it; those that are not have failed."""
+        if self._drafter is not None and self._has_room:
+            self._draft(self._drafter)
         while True:
             work = self._scheduler.schedule(now)
             for sequence in work.stuck:
@@ -195,12 +212,38 @@ class Engine:
                 sequence.sampler = self._new_sampler(sequence)
                 if sequence.request.grammar is not None:
                     sequence.constraint = sequence.request.grammar.start()
-                    sequence.constraint.prepare()
+                    self._prepare_mask(sequence, sequence.constraint)
                 self._reporter.admitted(sequence, now, self._runner.facts.n_ubatch)
             except errors.RequestError as error:
                 self._fail(sequence, error)
                 ready = False
         return ready
+
+    def _draft(self, drafter: Drafter) -> None:
+        """Get drafts for those that could use some and have none yet."""
+        able = [(sequence, n_most) for sequence in self.running if (n_most := self._n_draft(sequence)) > 0]
+        drafts = drafter.propose(
+            [Wish(sequence.key, sequence.cells, sequence.n_generated, n_most) for sequence, n_most in able]
+        )
+        for (sequence, n_most), draft in zip(able, drafts, strict=True):
+            sequence.drafts = draft[:n_most]
+
+    def _n_draft(self, sequence: Sequence) -> int:
+        """Most tokens worth drafting for a sequence now: each is a row that the next step might sample.
+
+        What a grammar allows behind a draft, and what the samplers leave of it (post_sampling_probs), would have to be
+        known before the step: such sequences go without.
+        """
+        if sequence.is_prefilling or sequence.drafts or sequence.n_pending != 1 or not sequence.may_draft:
+            return 0
+        if sequence.constraint is not None or sequence.tells_distribution:
+            return 0
+        n_most = self.config.n_ctx - 2 - sequence.n_computed
+        if sequence.params.n_predict > 0:
+            n_most = min(n_most, sequence.params.n_predict - sequence.n_generated - 1)
+        if sequence.rate_limit is not None:
+            n_most = min(n_most, sequence.rate_limit.n_at_once - 1)
+        return n_most
 
     def _explain(self, sequence: Sequence) -> None:
         why = explain(sequence, self.cache.slots, lambda token: self._runner.piece(token, True))
@@ -223,42 +266,48 @@ class Engine:
         except errors.DecodeError as error:
             self._lose(work, error)
             return
+        self._has_room = True
         self.cache.carried_out()
         self._reporter.done.n_decode += 1
         self._reporter.done.n_busy += len(work.shares)
         for share in work.shares:
-            assert share.sequence.slot is not None
-            self.cache.computed(share.sequence.slot, share.sequence.cells, share.stop)
+            sequence = share.sequence
+            assert sequence.slot is not None
+            self.cache.computed(sequence.slot, sequence.cells, share.stop, sequence.drafts)
 
-    def _sample(self, work: Work) -> dict[Sequence, int]:
-        """A token for each sequence of which all is computed, but for those whose grammar leaves no choice."""
-        drawn: list[Share] = []
-        samplers: list[Sampler] = []
-        masks: list[TokenMask | None] = []
+    def _sample(self, work: Work) -> dict[Sequence, list[int]]:
+        """Tokens for each sequence of which all is computed, but for those whose grammar leaves no choice."""
+        sequences: list[Sequence] = []
+        asks: list[Ask] = []
         for share in work.shares:
             sequence, sampler = share.sequence, share.sequence.sampler
             if not share.rows or sampler is None:
                 continue
-            mask = None
+            masks: tuple[TokenMask, ...] = ()
             if sequence.constraint is not None:
                 try:
+                    if _forced(sequence, 1):
+                        continue
                     mask = sequence.constraint.mask()
-                    if sequence.constraint.is_complete or _forced(sequence):
+                    if sequence.constraint.is_complete:
                         continue
                 except errors.RequestError as error:
                     self._fail(sequence, error)
                     continue
-            if sequence.params.n_probs and sequence.params.post_sampling_probs:
-                sequence.distribution = self._runner.distribution(share.rows[0], sampler, mask)
-            drawn.append(share)
-            samplers.append(sampler)
-            masks.append(mask)
-        tokens = self._runner.sample([share.rows[0] for share in drawn], samplers, masks)
-        return {share.sequence: token for share, token in zip(drawn, tokens, strict=True)}
+                masks = (mask,)
+            if sequence.tells_distribution:
+                sequence.distribution = self._runner.distribution(share.rows[0], sampler, masks[0] if masks else None)
+            sequences.append(sequence)
+            asks.append(Ask(share.rows, sampler, masks, sequence.drafts[: len(share.rows) - 1]))
+        return dict(zip(sequences, self._runner.sample(asks), strict=True))
 
     def _shed(self, work: Work, error: errors.NoRoom) -> None:
-        """No room, nothing computed: give up what is only cached; if nothing is, the latest comer."""
-        if self.cache.drop_free() == 0:
+        """No room, nothing computed: give up drafts, or else what is only cached, or else the latest comer."""
+        drafting = [share.sequence for share in work.shares if share.sequence.drafts]
+        for sequence in drafting:
+            sequence.drafts = []
+        self._has_room = not drafting
+        if not drafting and self.cache.drop_free() == 0:
             latest = max(work.shares, key=lambda share: share.sequence.arrived)
             self._fail(latest.sequence, errors.ServerFault(f"Context size has been exceeded. ({error.message})"))
         work.shares.clear()
@@ -269,7 +318,7 @@ class Engine:
             self._fail(share.sequence, errors.ServerFault(f"decode failed: {error.message}"), forget=True)
         work.shares.clear()
 
-    def _update(self, work: Work, tokens: dict[Sequence, int], now: float) -> None:
+    def _update(self, work: Work, tokens: dict[Sequence, list[int]], now: float) -> None:
         """Move every sequence of the batch on by what was computed."""
         for share in work.shares:
             sequence = share.sequence
@@ -278,7 +327,7 @@ class Engine:
             if sequence.is_prefilling:
                 self._reporter.progress(sequence, now)
             if share.rows:
-                self._advance(sequence, tokens.get(sequence), share.rows[0], now)
+                self._advance(sequence, tokens.get(sequence, []), share.rows, now)
             elif share.stop == len(sequence.cells):
                 self._start(sequence, now)
                 self._finish(sequence, StopType.LIMIT)
@@ -287,22 +336,37 @@ class Engine:
         sequence.first_token = now
         self._reporter.started(sequence, now)
 
-    def _advance(self, sequence: Sequence, token: int | None, row: int, now: float) -> None:
-        """Take the sampled token, None where the grammar left no choice, and what the grammar forces behind it."""
+    def _advance(self, sequence: Sequence, tokens: list[int], rows: range, now: float) -> None:
+        """Take the tokens sampled from `rows`, none where the grammar left no choice, and what the grammar forces."""
         if sequence.n_generated == 0:
             self._start(sequence, now)
-        if token is not None and token < 0:
-            # Attention multiplies what nobody holds any more by 0, which leaves a NaN a NaN: for whoever comes next.
-            self._has_nan = True
-            self._fail(sequence, _no_token(sequence), forget=True)
-            return
+        if self._drafter is not None and len(rows) > 1:
+            self._drafter.accepted(sequence.key, len(rows) - 1, len(tokens) - 1)
         try:
-            if token is not None:
+            for token, row in zip(tokens, rows, strict=False):
+                if token < 0:
+                    # Attention multiplies what nobody holds any more by 0, which leaves a NaN a NaN: in whoever's cells
+                    # come next.
+                    self._has_nan = True
+                    self._fail(sequence, _no_token(sequence), forget=True)
+                    return
                 self._take(sequence, token, row, now)
+                if sequence.state is State.ENDED:
+                    return
+            if sequence.drafts:
+                self._take_back(sequence)
             if sequence.constraint is not None:
-                self._follow(sequence, sequence.constraint, now, n_taken=int(token is not None))
+                self._follow(sequence, sequence.constraint, now, n_taken=len(tokens))
         except errors.RequestError as error:
             self._fail(sequence, error)
+
+    def _take_back(self, sequence: Sequence) -> None:
+        """Forget the drafts, and the cells of those that did not come."""
+        sequence.drafts = []
+        n_cells = len(sequence.cells) - 1  # the last token is not computed
+        if sequence.n_computed > n_cells:
+            assert sequence.slot is not None
+            sequence.may_draft = self.cache.truncate(sequence.slot, n_cells) == n_cells
 
     def _follow(self, sequence: Sequence, constraint: Constraint, now: float, *, n_taken: int) -> None:
         """Take what a grammar forces, behind `n_taken` tokens of this step.
@@ -312,7 +376,7 @@ class Engine:
         assert sequence.sampler is not None
         limit = sequence.rate_limit
         most = MAX_FORCED if limit is None else min(MAX_FORCED, limit.n_at_once - n_taken)
-        for token in _forced(sequence)[:most]:
+        for token in _forced(sequence, most):
             sequence.sampler.accept(token)
             self._take(sequence, token, -1, now)
             if sequence.constraint is None:
@@ -321,6 +385,11 @@ class Engine:
             self._reporter.said(sequence, sequence.detokenizer.flush())
             self._finish(sequence, StopType.EOS)
         else:
+            self._prepare_mask(sequence, constraint)
+
+    def _prepare_mask(self, sequence: Sequence, constraint: Constraint) -> None:
+        """Begin to compute the mask of the next row, unless the grammar leaves no choice there."""
+        if not _forced(sequence, 1):
             constraint.prepare()
 
     def _take(self, sequence: Sequence, token: int, row: int, now: float) -> None:
@@ -363,25 +432,37 @@ class Engine:
         return self.context_shift and sequence.params.n_predict != FILL_CONTEXT
 
     def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
+        if sequence.drafts:
+            self._take_back(sequence)
         self._reporter.finished(sequence, stop_type, word)
         self._end(sequence)
 
     def _fail(self, sequence: Sequence, error: errors.LlamaboxError, *, forget: bool = False) -> None:
+        if sequence.drafts and not forget:
+            self._take_back(sequence)
         self._reporter.failed(sequence, error)
         self._end(sequence, forget=forget)
 
     def _end(self, sequence: Sequence, *, forget: bool = False) -> None:
-        self._scheduler.remove(sequence, forget=forget)
+        self._remove(sequence, forget=forget)
         siblings = self._requests[sequence.request_id]
         if all(sibling.state is State.ENDED for sibling in siblings):
             del self._requests[sequence.request_id]
 
+    def _remove(self, sequence: Sequence, *, forget: bool = False) -> None:
+        self._scheduler.remove(sequence, forget=forget)
+        if self._drafter is not None:
+            self._drafter.forget(sequence.key)
 
-def _forced(sequence: Sequence) -> list[int]:
-    """Tokens that its grammar forces. None where log-probabilities are asked for: only a computed row tells them."""
+
+def _forced(sequence: Sequence, n_most: int) -> list[int]:
+    """Up to `n_most` tokens that its grammar forces.
+
+    None where log-probabilities are asked for: only a computed row tells them.
+    """
     if sequence.constraint is None or sequence.params.n_probs:
         return []
-    return sequence.constraint.forced()
+    return sequence.constraint.forced(n_most)
 
 
 def _no_token(sequence: Sequence) -> errors.LlamaboxError:

@@ -22,11 +22,11 @@ class Constraint(Protocol):
     def is_complete(self) -> bool:
         """Whether nothing may follow but the end."""
 
-    def forced(self) -> list[int]:
-        """Tokens that come next whatever the model thinks, in order; none where there is a choice. Changes nothing.
+    def forced(self, n_most: int) -> list[int]:
+        """The next tokens, up to `n_most`, that come whatever the model thinks; none where there is a choice.
 
-        The mask allows only the first of them, so that sampling gives the same text more slowly. There may be more
-        behind them.
+        Changes nothing. The mask allows only the first of them, so that sampling gives the same text more slowly. There
+        may be more behind them.
         """
 
     def accept(self, token: int) -> None:

@@ -63,6 +63,10 @@ class Memory(Protocol):
         """Whether `seq_add` is possible at all."""
 
     @property
+    def can_truncate(self) -> bool:
+        """Whether `seq_rm` can take back the newest cells of a sequence. Not where cells are folded into one state."""
+
+    @property
     def is_unified(self) -> bool:
         """Whether sequences live in one pool and may share cells.
 
@@ -73,6 +77,19 @@ class Memory(Protocol):
     @property
     def n_window(self) -> int:
         """Size of the sliding attention window in tokens; 0 without one."""
+
+
+@dataclass(slots=True)
+class Ask:
+    """Tokens wanted of one sequence: from `rows` of the last batch, which follow one another.
+
+    `draft` has a token less than there are rows. `masks` has one for each row, or is empty: all tokens may come.
+    """
+
+    rows: range
+    sampler: Sampler
+    masks: Seq[TokenMask] = ()
+    draft: Seq[int] = ()
 
 
 class Sampler(Protocol):
@@ -139,10 +156,12 @@ class Runner(Protocol):
     def execute(self, batch: Batch) -> None:
         """Compute the batch with its LoRA set: one llama_decode. Raises a DecodeError."""
 
-    def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
-        """One token per row of the last batch, of those its mask allows, each accepted by its sampler.
+    def sample(self, asks: Seq[Ask]) -> list[list[int]]:
+        """The tokens of each ask, from rows of the last batch.
 
-        -1 for a row of NaN, and where there is nothing to choose from.
+        A row's token is one that its mask allows, and the sampler has accepted it. The token of the first row always
+        comes, that of the next one only if the first is the draft's first, and so on: all but the last one are a
+        beginning of the draft. -1 ends a list whose row is NaN or has nothing to choose from.
         """
 
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:

@@ -27,8 +27,8 @@ class Sequence:
     """The `index`-th generation of a request. Owned by the engine's thread.
 
     Its cells are the prompt and what was generated, less what a context shift dropped; the slot's ledger says how many
-    of them are computed. There are no phases: `n_pending` cells want computing, and the last of them yields the next
-    token.
+    of them are computed. There are no phases: `n_pending` cells want computing, drafts behind the others, and the last
+    one that is no draft yields the next token.
     """
 
     def __init__(self, request: Request, index: int, *, seed: int, arrived: float) -> None:
@@ -40,6 +40,8 @@ class Sequence:
         self.n_cached = 0  # prompt cells that were there
         self.n_generated = 0
         self.n_overtaken = 0  # steps in which a later prompt was served before this one
+        self.drafts: list[int] = []  # tokens that may come behind its cells
+        self.may_draft = True  # no rejected draft has cost it its cells
         self.truncated = False
         self.state = State.WAITING
         self.slot: Slot | None = None
@@ -60,6 +62,16 @@ class Sequence:
         return self.request.request_id
 
     @property
+    def key(self) -> tuple[str, int]:
+        """What a drafter knows it by."""
+        return self.request.request_id, self.index
+
+    @property
+    def tells_distribution(self) -> bool:
+        """Whether each token is told with the probabilities that the samplers left (post_sampling_probs)."""
+        return self.params.post_sampling_probs and self.params.n_probs > 0
+
+    @property
     def params(self) -> GenerationParams:
         return self.request.params
 
@@ -74,9 +86,14 @@ class Sequence:
         return len(self.slot.resident)
 
     @property
-    def n_pending(self) -> int:
-        """Cells that want computing."""
+    def n_owed(self) -> int:
+        """Cells that must be computed before the next token. Negative while drafts are computed, but not verified."""
         return len(self.cells) - self.n_computed
+
+    @property
+    def n_pending(self) -> int:
+        """Cells that want computing, drafts included."""
+        return len(self.cells) + len(self.drafts) - self.n_computed
 
     @property
     def is_prefilling(self) -> bool:

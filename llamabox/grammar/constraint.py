@@ -24,22 +24,27 @@ class GuidedConstraint:
         self._ends = ends
         self._mask: TokenMask = np.zeros_like(ends)
         self._has_mask = False  # of the present state
-        self._forced: list[int] | None = None  # in the present state, once known
+        self._forced: list[int] | None = None  # in an earlier state; since then `_n_taken` of them were accepted
+        self._n_taken = 0
         self._is_complete = False
 
     @property
     def is_complete(self) -> bool:
         return self._is_complete or bool(self._matcher.is_stopped())
 
-    def forced(self) -> list[int]:
+    def forced(self, n_most: int) -> list[int]:
         if self._forced is None:
-            self._forced = self._matcher.compute_ff_tokens()
+            self._forced, self._n_taken = self._matcher.compute_ff_tokens(), 0
             self._check()
-        return self._forced
+        return self._forced[self._n_taken : self._n_taken + n_most]
 
     def accept(self, token: int) -> None:
         self._has_mask = False
-        self._forced = None
+        if self._forced is not None:
+            # Finding a list of forced tokens takes as long as it is long, so it is used to its end.
+            self._n_taken += 1
+            if self._n_taken >= len(self._forced) or self._forced[self._n_taken - 1] != token:
+                self._forced = None
         self._matcher.consume_token(token)
         self._check()
 

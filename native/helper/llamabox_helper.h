@@ -80,20 +80,27 @@ struct lb_wide {
     bool    is_fair;
 };
 
-// Sample and accept one token for each of n_rows rows of the last decode.
-//   batch_idx[i]  index in the batch, as llama_get_logits_ith takes it
-//   chains[i]     sampler chain of the row; NULL only where n_best[i] is 1, then nothing is accepted
+// Sample rows of the last decode by n_chains chains. Chain i has rows that follow one another in the batch. It accepts
+// the token of its first row, goes on to the next one only if that is the token that was expected, and so on.
+//   first[i]      index of its first row in the batch, as llama_get_logits_ith takes it
+//   n_rows[i]     how many rows it has, at least one
+//   chains[i]     sampler chain; NULL only where n_best[i] is 1, then nothing is accepted
 //   n_best[i]     the chain need only see this many of the highest logits; 1: the highest (the lowest id of equals) is
 //                 taken without applying the chain; 0: it must see all. With a mask it sees all that may come.
 //   wide[i]       how the chain begins, where n_best[i] is 0; NULL: in some other way. The token is the same with it.
-//   masks[i]      bit t & 31 of word t >> 5 says whether token t may come, for all tokens; NULL: all may
-//   out[i]        token id, or -1: the row holds a NaN or +infinity (where the mask looks, if there is one), or mask or
+// These have an entry for each row, those of chain 0 first:
+//   masks[r]      bit t & 31 of word t >> 5 says whether token t may come, for all tokens; NULL: all may. masks may be
+//                 NULL itself: there are none.
+//   expected[r]   the token that must come for the chain's next row to be sampled; a chain's last row has no use for it.
+//                 expected may be NULL where all chains have one row.
+//   out[r]        token id, or -1: the row holds a NaN or +infinity (where the mask looks, if there is one), or mask or
 //                 chain left nothing to choose,
-//                 -2: the batch asked for no logits at this index. Nothing is accepted then.
-// Returns the number of rows that got no token.
-int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
+//                 -2: the batch asked for no logits at this index. Nothing is accepted then, and the chain stops.
+// n_out[i] becomes the number of rows that were sampled: out has nothing for those behind them.
+// Returns the number of chains that ended without a token.
+int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_chains, const int32_t * first, const int32_t * n_rows,
                        struct llama_sampler ** chains, const int32_t * n_best, const struct lb_wide ** wide,
-                       const uint32_t ** masks, llama_token * out);
+                       const uint32_t ** masks, const llama_token * expected, llama_token * out, int32_t * n_out);
 
 // libllama's sampler "dist", drawing what that draws, for chains that begin with LB_WIDE_DRAW. Any seed is one: none
 // stands for a random one.

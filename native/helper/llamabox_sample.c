@@ -1,4 +1,4 @@
-// The tokens of a step: one for each row of logits, by the row's chain or by what gives the same with less work.
+// The tokens of a step: for each row of logits one, by the row's chain or by what gives the same with less work.
 #include <float.h>
 #include <stdlib.h>
 
@@ -124,29 +124,49 @@ static llama_token chosen(struct llama_sampler * chain, const float * logits, in
     return chosen_of_all(chain, wide, logits, n_vocab, mask, room);
 }
 
-int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_rows, const int32_t * batch_idx,
+// The token of one row; -1 and -2 as in lb_sample_rows.
+static llama_token token_of_row(struct llama_context * ctx, int32_t index, struct llama_sampler * chain, int32_t n_best,
+                                const struct lb_wide * wide, const uint32_t * mask, int32_t n_vocab, struct room * room) {
+    const float * logits = llama_get_logits_ith(ctx, index);
+    if (logits == NULL) {
+        return -2;
+    }
+    if (room == NULL || (n_best != 1 && chain == NULL)) {
+        return -1;
+    }
+    if (n_best == 1) {
+        return mask ? highest_allowed(logits, n_vocab, mask) : highest(logits, n_vocab, room->wide.maxima);
+    }
+    return chosen(chain, logits, n_vocab, n_best, wide, mask, room);
+}
+
+int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_chains, const int32_t * first, const int32_t * n_rows,
                        struct llama_sampler ** chains, const int32_t * n_best, const struct lb_wide ** wide,
-                       const uint32_t ** masks, llama_token * out) {
+                       const uint32_t ** masks, const llama_token * expected, llama_token * out, int32_t * n_out) {
     const int32_t n_vocab  = vocabulary_size(ctx);
     struct room * room     = room_for(n_vocab);
     int32_t       n_failed = 0;
-    for (int32_t i = 0; i < n_rows; i++) {
-        const float * logits = llama_get_logits_ith(ctx, batch_idx[i]);
-        if (logits == NULL) {
-            out[i] = -2;
-        } else if (room == NULL || (n_best[i] != 1 && chains[i] == NULL)) {
-            out[i] = -1;
-        } else if (n_best[i] == 1) {
-            out[i] =
-                masks[i] ? highest_allowed(logits, n_vocab, masks[i]) : highest(logits, n_vocab, room->wide.maxima);
-        } else {
-            out[i] = chosen(chains[i], logits, n_vocab, n_best[i], wide[i], masks[i], room);
+    int32_t       row      = 0; // of all chains
+    for (int32_t i = 0; i < n_chains; i++) {
+        n_out[i] = 0;
+        for (int32_t k = 0; k < n_rows[i]; k++) {
+            const uint32_t * mask = masks ? masks[row + k] : NULL;
+            const llama_token token =
+                token_of_row(ctx, first[i] + k, chains[i], n_best[i], wide[i], mask, n_vocab, room);
+            out[row + k] = token;
+            n_out[i]     = k + 1;
+            if (token < 0) {
+                n_failed++;
+                break;
+            }
+            if (chains[i]) {
+                llama_sampler_accept(chains[i], token);
+            }
+            if (k + 1 < n_rows[i] && token != expected[row + k]) {
+                break;
+            }
         }
-        if (out[i] < 0) {
-            n_failed++;
-        } else if (chains[i]) {
-            llama_sampler_accept(chains[i], out[i]);
-        }
+        row += n_rows[i];
     }
     return n_failed;
 }

@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from llamabox.engine.batch import Batch
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.request import SamplingParams
-from llamabox.engine.seams import RunnerFacts
+from llamabox.engine.seams import Ask, RunnerFacts
 from tests.engine.driver import request
 
 N_CTX = 4096
@@ -20,6 +20,7 @@ class NullMemory:
     """Knows where each sequence ends, and nothing else."""
 
     can_shift = True
+    can_truncate = True
     is_unified = False
     n_window = 0
 
@@ -85,8 +86,8 @@ class NullRunner:
         self.n_rows = len(batch)
         self.memory.last.update((run.seq_id, run.position + len(run) - 1) for run in batch.runs)
 
-    def sample(self, rows: Seq[int], samplers: Seq[NullSampler], masks: Seq[None]) -> list[int]:
-        return [65] * len(rows)
+    def sample(self, asks: Seq[Ask]) -> list[list[int]]:
+        return [[65] for _ in asks]
 
     def piece(self, token: int, special: bool) -> bytes:
         return b"A"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox.bindings.batch import Batch
-from llamabox.bindings.ffi import load
+from llamabox.bindings.ffi import Native
 
 
 @dataclass
@@ -30,9 +30,10 @@ CAPACITY = 32
 batches = st.lists(runs, max_size=8).filter(lambda some: sum(len(run.tokens) for run in some) <= CAPACITY)
 
 
+@settings(deadline=None)
 @given(first=batches, second=batches)
-def test_runs_are_laid_out_over_what_was_there(first: list[Run], second: list[Run]) -> None:
-    batch = Batch(load(), CAPACITY)
+def test_runs_are_laid_out_over_what_was_there(native: Native, first: list[Run], second: list[Run]) -> None:
+    batch = Batch(native, CAPACITY)
     batch.lay(first)
     batch.lay(second)
     expected = [

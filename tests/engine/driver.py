@@ -14,7 +14,7 @@ from llamabox.engine.kv.history import History
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import GenerationParams, Media, Prompt, Request, SamplingParams, Segment, Words
 from llamabox.engine.text.stop_strings import StopStrings
-from tests.fakes import FakeMemory, FakeRunner, Said, fresh_contents
+from tests.fakes import FakeDrafter, FakeMemory, FakeRunner, Said, fresh_contents
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""
@@ -55,11 +55,11 @@ class Driver:
     `met` counts the situations that it came into, so that a test can say which ones it has seen.
     """
 
-    def __init__(self, runner: FakeRunner | None = None, **config: object) -> None:
+    def __init__(self, runner: FakeRunner | None = None, drafter: FakeDrafter | None = None, **config: object) -> None:
         self.runner = runner or FakeRunner()
         settings: dict[str, object] = {"n_slots": 4, "n_ctx": 64, **config}
         self.clock = Clock()
-        self.engine = Engine(self.runner, EngineConfig(**settings), clock=self.clock)  # type: ignore[arg-type]
+        self.engine = Engine(self.runner, EngineConfig(**settings), drafter, clock=self.clock)  # type: ignore[arg-type]
         self.transcripts: dict[tuple[str, int], Transcript] = {}
         self.requests: dict[str, Request] = {}
         self.aborted: set[str] = set()
@@ -205,7 +205,7 @@ def segments_of(parts: Iterable[int | Media]) -> Prompt:
 
 def alone(asked: Request, *, memory: FakeMemory | None = None, **config: object) -> dict[int, Transcript]:
     """What `asked` gets from an engine of its own, by index."""
-    driver = Driver(FakeRunner(memory=memory), **config)
+    driver = Driver(FakeRunner(memory=memory), None, **config)
     driver.submit(asked)
     driver.run()
     return {index: driver.transcripts[asked.request_id, index] for index in range(asked.params.n)}

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from llamabox import errors
 from llamabox.engine.events import Delta, Failed, Finished, FinishReason, PrefillStart, Progress, Started, StopType
-from llamabox.engine.grammar import TokenMask
 from llamabox.engine.request import RANDOM_SEED, Request
+from llamabox.engine.seams import Ask
 from tests.engine.driver import Driver, Transcript, alone, request
-from tests.fakes import EOG, FakeMemory, FakeRunner, FakeSampler
+from tests.fakes import EOG, FakeMemory, FakeRunner, ours
 
 N_CTX = 64
 ASCII = 100
@@ -337,11 +337,12 @@ def test_a_refused_sampler_fails_its_own_request() -> None:
 class NanRunner(FakeRunner):
     """The rows of the sampler with seed 666 turn into NaN at its third token."""
 
-    def sample(self, rows: Seq[int], samplers: Seq[FakeSampler], masks: Seq[TokenMask | None]) -> list[int]:
-        tokens = super().sample(rows, samplers, masks)
-        for i, sampler in enumerate(samplers):
+    def sample(self, asks: Seq[Ask]) -> list[list[int]]:
+        tokens = super().sample(asks)
+        for i, ask in enumerate(asks):
+            sampler = ours(ask.sampler)
             if sampler.seed == 666 and sampler.n_sampled == 3:
-                tokens[i] = -1
+                tokens[i] = [-1]
         return tokens
 
 

@@ -11,7 +11,7 @@ from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.scheduler import MAX_FORCED
 from tests.engine.driver import Driver, Transcript, alone, request
 from tests.engine.workbench import Workbench
-from tests.fakes import EOG, FakeGrammar, FakeRunner
+from tests.fakes import EOG, FakeConstraint, FakeGrammar, FakeRunner
 
 
 def one(grammar: FakeGrammar, **params: object) -> Transcript:
@@ -115,6 +115,21 @@ def test_endless_forced_tokens_come_in_steps_of_a_bounded_size() -> None:
     for _ in range(50):
         said = sum(len(event.tokens) for event in driver.step() if isinstance(event, Delta))
         assert said <= 1 + MAX_FORCED
+    driver.abort("r")
+    driver.run()
+
+
+@pytest.mark.parametrize("n_probs", [0, 1])
+def test_no_mask_is_computed_where_the_grammar_leaves_no_choice(n_probs: int) -> None:
+    driver = Driver(FakeRunner(n_batch=512, n_ubatch=512), n_ctx=2048)
+    driver.submit(request(grammar=FakeGrammar(n_tokens=10**9, period=400), n_predict=-1, n_probs=n_probs))
+    n_generated, n_masks = 0, 0
+    while n_generated < 1000:
+        driver.step()
+        [sequence] = driver.engine.running
+        assert isinstance(sequence.constraint, FakeConstraint)
+        n_generated, n_masks = sequence.n_generated, sequence.constraint.n_masks
+    assert n_masks == (n_generated + 1 if n_probs else 3)
     driver.abort("r")
     driver.run()
 

@@ -21,7 +21,7 @@ from llamabox.engine.kv import kv_cache
 from llamabox.engine.request import Request, n_cells
 from llamabox.engine.scheduling import admission
 from tests.engine.driver import Driver, Transcript, alone, request
-from tests.fakes import FakeGrammar, FakeMemory, FakeRunner
+from tests.fakes import FakeDrafter, FakeGrammar, FakeMemory, FakeRunner
 
 EXAMPLES = int(os.environ.get("LLAMABOX_LAW_EXAMPLES", "400"))
 N_CTX = 48
@@ -184,6 +184,8 @@ class Case:
     host_budget: int
     tile: int
     mixes: bool
+    is_steady: bool
+    n_right: int | None  # tokens of each draft that will come, see FakeDrafter; None: nothing is drafted
 
 
 settled = st.builds(
@@ -198,6 +200,8 @@ settled = st.builds(
     host_budget=st.sampled_from([0, 5_000, 1_000_000, 1_000_000]),
     tile=st.sampled_from([1, 2, 6]),
     mixes=st.booleans(),
+    is_steady=st.booleans(),
+    n_right=st.sampled_from([None, 4, 0, -1]),
 )
 
 crossing = st.builds(
@@ -233,6 +237,8 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "a state in host memory",
         "a state back from host memory",
         "a state back while a copy is put off",
+        "a draft that came",
+        "a draft that did not come",
     ):
         assert seen[situation] >= 5, seen
 
@@ -240,18 +246,35 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
 def obeyed(case: Case) -> Counter[str]:
     """Try the law. Returns the situations that came about."""
     pool = WatchedMemory(n_cells=case.n_slots * N_CTX, **case.memory)
+    texts: dict[tuple[str, int], list[int]] = {}
+    drafter = None if case.n_right is None else FakeDrafter(texts, n_right=case.n_right)
+    runner = FakeRunner(
+        n_batch=case.n_batch,
+        n_ubatch=case.n_ubatch,
+        memory=pool,
+        tile=case.tile,
+        mixes=case.mixes,
+        is_steady=case.is_steady,
+    )
     driver = Driver(
-        FakeRunner(n_batch=case.n_batch, n_ubatch=case.n_ubatch, memory=pool, tile=case.tile, mixes=case.mixes),
+        runner,
+        drafter,
         n_slots=case.n_slots,
         n_ctx=N_CTX,
         context_shift=case.context_shift,
         cont_batching=case.cont_batching,
         host_budget=case.host_budget,
     )
+    solos: dict[str, dict[int, Transcript]] = {}
     asked: list[Request] = []
     for action, value in case.script:
         if action == "submit":
             asked.append(request(f"r{len(asked)}", **value))  # type: ignore[arg-type]
+            if not asked[-1].params.n_cache_reuse:  # else it asks for cells that others would not have
+                solos[asked[-1].request_id] = _alone(asked[-1], case)
+            for index in range(asked[-1].params.n):
+                solo = solos.get(asked[-1].request_id)
+                texts[asked[-1].request_id, index] = [] if solo is None else solo[index].tokens
             driver.submit(asked[-1])
         elif action == "abort" and isinstance(value, int) and value < len(asked):
             if not all(driver.transcripts[asked[value].request_id, i].is_over for i in range(asked[value].params.n)):
@@ -265,17 +288,24 @@ def obeyed(case: Case) -> Counter[str]:
     driver.run()
     for one in asked:
         if one.request_id not in driver.aborted:
-            _check_alike(driver, one, case)
+            _check_alike(driver, one, solos.get(one.request_id))
+    if drafter is not None:
+        driver.met["a draft that came"] += drafter.n_accepted
+        driver.met["a draft that did not come"] += drafter.n_drafted - drafter.n_accepted
     return driver.met + pool.met
 
 
-def _check_alike(driver: Driver, one: Request, case: Case) -> None:
-    if one.params.n_cache_reuse:  # it asked for cells that others would not have
+def _alone(asked: Request, case: Case) -> dict[int, Transcript]:
+    """What it gets where nobody else is, and nothing is drafted."""
+    memory = FakeMemory(**case.memory)  # type: ignore[arg-type]
+    return alone(asked, memory=memory, n_slots=3, n_ctx=N_CTX, context_shift=case.context_shift)
+
+
+def _check_alike(driver: Driver, one: Request, solo: dict[int, Transcript] | None) -> None:
+    if solo is None:
         ends = [driver.transcripts[one.request_id, i] for i in range(one.params.n)]
         assert all(end.finished is not None or one.grammar is not None for end in ends)
         return
-    memory = FakeMemory(**case.memory)  # type: ignore[arg-type]
-    solo = alone(one, memory=memory, n_slots=3, n_ctx=N_CTX, context_shift=case.context_shift)
     for index, expected in solo.items():
         got = driver.transcripts[one.request_id, index]
         assert (got.failed is None) == (expected.failed is None)

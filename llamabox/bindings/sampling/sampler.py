@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -237,15 +238,22 @@ class RowSampler:
     def _grow(self, capacity: int) -> None:
         ffi = self._context.native.ffi
         self._capacity = capacity
-        self._rows = np.zeros(capacity, np.int32)
+        self._first = np.zeros(capacity, np.int32)
+        self._n_rows = np.ones(capacity, np.int32)
         self._n_best = np.zeros(capacity, np.int32)
+        self._expected = np.zeros(capacity, np.int32)
         self._tokens = np.zeros(capacity, np.int32)
+        self._n_tokens = np.zeros(capacity, np.int32)
         self._chains = ffi.new("struct llama_sampler *[]", capacity)
         self._masks = ffi.new("uint32_t *[]", capacity)
         self._wide = ffi.new("struct lb_wide *[]", capacity)
-        self._rows_c = ffi.cast("int32_t *", self._rows.ctypes.data)
-        self._n_best_c = ffi.cast("int32_t *", self._n_best.ctypes.data)
-        self._tokens_c = ffi.cast("llama_token *", self._tokens.ctypes.data)
+        self._first_c, self._n_rows_c, self._n_best_c, self._n_tokens_c = (
+            ffi.cast("int32_t *", numbers.ctypes.data)
+            for numbers in (self._first, self._n_rows, self._n_best, self._n_tokens)
+        )
+        self._expected_c, self._tokens_c = (
+            ffi.cast("llama_token *", tokens.ctypes.data) for tokens in (self._expected, self._tokens)
+        )
 
     def sample(
         self, rows: Sequence[int], chains: Sequence[SamplerChain], masks: Sequence[Mask | None] | None = None
@@ -258,17 +266,67 @@ class RowSampler:
         count = len(rows)
         if count > self._capacity:
             self._grow(2 * count)
-        self._rows[:count] = rows
-        self._n_best[:count] = [chain.n_best for chain in chains]
-        self._chains[0:count] = [chain.handle for chain in chains]
-        self._wide[0:count] = [chain.beginning for chain in chains]
-        self._masks[0:count] = [self._pointer(mask) for mask in masks or [None] * count]
-        ffi, handle = self._context.native.ffi, self._context.handle
-        wide = ffi.cast("const struct lb_wide **", self._wide)
-        self._sample(handle, count, self._rows_c, self._chains, self._n_best_c, wide, self._masks, self._tokens_c)
+        self._first[:count] = rows
+        self._n_rows[:count] = 1
+        self._call(chains, masks)
         tokens: list[int] = self._tokens[:count].tolist()
         assert -2 not in tokens, "a row was sampled for which the batch asked for no logits"
         return tokens
+
+    def verify(
+        self,
+        rows: Sequence[range],
+        chains: Sequence[SamplerChain],
+        drafts: Sequence[Sequence[int]],
+        masks: Sequence[Sequence[Mask]] | None = None,
+    ) -> list[list[int]]:
+        """Sample the rows[i] of the last batch with chains[i], one after the other, as long as drafts[i] has its token.
+
+        drafts[i] has a token less than rows[i] has rows: the last row, if it comes to that, gives what follows the
+        draft. Each list has one token or more, and ends with BAD_ROW where a row has none. masks[i] has a mask for each
+        of rows[i], or is empty: all tokens may come.
+        """
+        n_rows = [len(each) for each in rows]
+        n_all = sum(n_rows)
+        if n_all > self._capacity:
+            self._grow(2 * n_all)
+        self._first[: len(rows)] = [each.start for each in rows]
+        self._n_rows[: len(rows)] = n_rows
+        self._expected[:n_all] = [token for draft in drafts for token in (*draft, BAD_ROW)]
+        flat: list[Mask | None] | None = None
+        if masks is not None:
+            flat = []
+            for n, some in zip(n_rows, masks, strict=True):
+                flat += some or [None] * n
+        self._call(chains, flat)
+        tokens = iter(self._tokens[:n_all].tolist())
+        found = [list(islice(tokens, n))[:n_taken] for n, n_taken in zip(n_rows, self._n_tokens.tolist(), strict=False)]
+        assert not any(-2 in some for some in found), "a row was sampled for which the batch asked for no logits"
+        return found
+
+    def _call(self, chains: Sequence[SamplerChain], masks: Sequence[Mask | None] | None) -> None:
+        """Sample with the rows, and the tokens expected of them, that are noted. `masks`: one for each row."""
+        ffi, count = self._context.native.ffi, len(chains)
+        self._n_best[:count] = [chain.n_best for chain in chains]
+        self._chains[0:count] = [chain.handle for chain in chains]
+        self._wide[0:count] = [chain.beginning for chain in chains]
+        masks_c = ffi.NULL
+        if masks is not None:
+            self._masks[0 : len(masks)] = [self._pointer(mask) for mask in masks]
+            masks_c = ffi.cast("const uint32_t **", self._masks)
+        self._sample(
+            self._context.handle,
+            count,
+            self._first_c,
+            self._n_rows_c,
+            self._chains,
+            self._n_best_c,
+            ffi.cast("const struct lb_wide **", self._wide),
+            masks_c,
+            self._expected_c,
+            self._tokens_c,
+            self._n_tokens_c,
+        )
 
     def _pointer(self, mask: Mask | None) -> Any:
         ffi = self._context.native.ffi

@@ -5,6 +5,8 @@ The ledger and the native memory change in one method or not at all; `check_inte
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.host_cache import HostCache, HostMatch, size
@@ -49,6 +51,11 @@ class KVCache:
     @property
     def can_shift(self) -> bool:
         return self._memory.can_shift
+
+    @property
+    def can_truncate(self) -> bool:
+        """Whether `truncate` can keep a part of a slot at all. Under a sliding window it may refuse all the same."""
+        return self._memory.can_truncate
 
     @property
     def is_unified(self) -> bool:
@@ -176,10 +183,12 @@ class KVCache:
         """Note that a decode went through, and with it all that was put off until then."""
         self._put_off.carried_out()
 
-    def computed(self, slot: Slot, history: History, stop: int) -> None:
-        """Note that a decode has put cells up to `stop` of `history` into the memory."""
+    def computed(self, slot: Slot, history: History, stop: int, drafts: Seq[int] = ()) -> None:
+        """Note that a decode has put cells up to `stop` of `history` and the `drafts` behind it into the memory."""
         was_exact = slot.n_exact == len(slot.resident)
         slot.resident.append_from(history, len(slot.resident), stop)
+        if stop > len(history):
+            slot.resident.extend(drafts[: stop - len(history)])
         if was_exact:
             slot.n_exact = len(slot.resident)
 

@@ -40,10 +40,16 @@ class Pacing:
         self._decode: dict[int, float] = {}  # decoding rows: seconds of a step with them and no prefill
         self._token = 0.0  # seconds that one prompt token adds
 
-    def observe(self, *, n_decode: int, n_prefill: int, seconds: float) -> None:
-        """Take in one executed step."""
+    def observe(self, *, n_decode: int, n_prefill: int, n_forced: int = 0, seconds: float) -> None:
+        """Take in one executed step.
+
+        It had `n_decode` rows of streams, drafts among them, `n_forced` cells that grammars force on streams, and
+        `n_prefill` cells of prompts. A few forced cells are as good as decoding rows, many as good as a prompt.
+        """
+        n_prefill += n_forced if n_prefill or n_forced >= MIN_CHUNK else 0
         if n_prefill == 0 and n_decode:
-            self._decode[n_decode] = _blend(self._decode.get(n_decode, 0.0), seconds)
+            n_rows = n_decode + n_forced
+            self._decode[n_rows] = _blend(self._decode.get(n_rows, 0.0), seconds)
         elif n_prefill >= MIN_CHUNK:
             self._token = _blend(self._token, max(seconds - self._decode_time(n_decode), 0.0) / n_prefill)
 

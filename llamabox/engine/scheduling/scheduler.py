@@ -39,7 +39,7 @@ class Work:
     admitted: list[Sequence] = field(default_factory=list)  # have a slot since this step
     stuck: list[Sequence] = field(default_factory=list)  # have no room to go on
     next_due: float | None = None  # when the first sequence is due of those whose speed limit keeps them out
-    n_decode: int = 0  # rows that cost what decoding rows cost
+    n_decode: int = 0  # rows that cost what decoding rows cost, drafts among them
     n_forced: int = 0  # cells that grammars force
     n_prefill: int = 0
 
@@ -69,6 +69,11 @@ class Scheduler:
         self._admission = Admission(cache, slot_similarity, self._company.n_least, on_start)
         self._turns = Turns()
         self.running: list[Sequence] = []
+
+    @property
+    def may_draft(self) -> bool:
+        """Whether drafts change no text here."""
+        return self._company.may_draft
 
     @property
     def n_waiting(self) -> int:
@@ -118,8 +123,8 @@ class Scheduler:
         return {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in able}
 
     def _n_decoding(self, sequence: Sequence) -> int:
-        """Cells of a decoding sequence up to the context's end: what lies behind it waits for the shift, as ever."""
-        return min(sequence.n_pending, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
+        """Cells of a decoding sequence up to the context's end, without drafts. Others wait for a shift."""
+        return min(sequence.n_owed, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
 
     def _plan(self, work: Work, rows: dict[Sequence, int], prompts: list[Sequence], chunk: int) -> dict[Sequence, int]:
         """Cells of each sequence in this step: of `rows`, which decode, and of `prompts`."""
@@ -139,7 +144,10 @@ class Scheduler:
         if turn is not Kind.LONE:
             prefill = self._prefill(prompts, room, chunk, parts)
             work.n_prefill = sum(prefill.values())
+            room -= work.n_prefill
             parts |= prefill
+        if turn is not Kind.RUN:
+            work.n_decode += self._add_drafts(parts, room)
         return parts
 
     def _add_rows(self, parts: dict[Sequence, int], rows: dict[Sequence, int], turn: Kind) -> int:
@@ -154,6 +162,17 @@ class Scheduler:
             parts[sequence] = min(n_cells, 1 + room)
             room -= parts[sequence] - 1
         return room
+
+    def _add_drafts(self, parts: dict[Sequence, int], room: int) -> int:
+        """Drafts behind the cells of those that have some, in the `room` that all others leave. Returns how many."""
+        n_added = 0
+        for sequence in [sequence for sequence in parts if sequence.drafts]:
+            if parts[sequence] == sequence.n_owed:
+                n_most = min(room - n_added, self._cache.n_ctx - 1 - sequence.n_computed - parts[sequence])
+                n_drafts = max(0, min(len(sequence.drafts), n_most))
+                parts[sequence] += n_drafts
+                n_added += n_drafts
+        return n_added
 
     def _add_forced(self, parts: dict[Sequence, int], rows: dict[Sequence, int], room: int) -> int:
         """What grammars force, of several cells a sequence. Returns the room that is left."""
@@ -235,8 +254,12 @@ class Scheduler:
             n_cells, cells = parts[sequence], sequence.cells
             start = sequence.n_computed
             stop = start + n_cells
+            tokens = cells.keys(start, stop)
             n_outputs = int(stop == len(cells) and sequence.params.n_predict != 0)
-            last = work.batch.add(Run(_slot_id(sequence), cells.position(start), cells.keys(start, stop), n_outputs))
+            if (n_drafts := stop - len(cells)) > 0:
+                tokens += sequence.drafts[:n_drafts]
+                n_outputs = 1 + n_drafts
+            last = work.batch.add(Run(_slot_id(sequence), cells.position(start), tokens, n_outputs))
             work.shares.append(Share(sequence, stop, range(last - n_outputs, last)))
 
 

@@ -16,7 +16,7 @@ from llamabox.engine.grammar import TokenMask
 from llamabox.engine.logprobs import Distribution, top_logprobs
 from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
-from llamabox.engine.seams import RunnerFacts, Sampler
+from llamabox.engine.seams import Ask, RunnerFacts, Sampler
 from llamabox.errors import NoRoom
 
 MAX_KEPT = 16
@@ -30,11 +30,16 @@ class LlamaMemory:
         self._context = context
         self._memory = context.memory
         self._n_window = context.model.n_swa
+        self._can_truncate = not (context.model.is_recurrent or context.model.is_hybrid)
         self._is_unified = context.kv_unified
 
     @property
     def can_shift(self) -> bool:
         return self._memory.can_shift
+
+    @property
+    def can_truncate(self) -> bool:
+        return self._can_truncate
 
     @property
     def is_unified(self) -> bool:
@@ -191,11 +196,16 @@ class LlamaRunner:
         self._batch.lay(batch.runs)
         self._context.decode(self._batch)
 
-    def sample(self, rows: Seq[int], samplers: Seq[Sampler], masks: Seq[TokenMask | None]) -> list[int]:
-        if not rows:
+    def sample(self, asks: Seq[Ask]) -> list[list[int]]:
+        if not asks:
             return []
-        ours = cast(Seq[LlamaSampler], samplers)  # they came from LlamaSamplers
-        return self._rows.sample(rows, [sampler.chain for sampler in ours], masks)
+        chains = [cast(LlamaSampler, ask.sampler).chain for ask in asks]  # they came from LlamaSamplers
+        has_masks = any(ask.masks for ask in asks)
+        if any(ask.draft for ask in asks):
+            masks = [ask.masks for ask in asks] if has_masks else None
+            return self._rows.verify([ask.rows for ask in asks], chains, [ask.draft for ask in asks], masks)
+        mask_by_row = [ask.masks[0] if ask.masks else None for ask in asks] if has_masks else None
+        return [[token] for token in self._rows.sample([ask.rows.start for ask in asks], chains, mask_by_row)]
 
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
         return top_logprobs(self._context.logits(row), token, n)  # sampling worked on a copy of the row

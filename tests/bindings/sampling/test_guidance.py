@@ -147,7 +147,7 @@ def test_every_mask_on_a_random_walk_is_llama_cpps(from_gbnf: Compile, vocab: Vo
         ours, theirs = grammar.start(), LibllamaGrammar(vocab, text)
         for _ in range(12):
             mine, other = allowed(ours, vocab.n_tokens), theirs.allowed()
-            if forced := ours.forced():
+            if forced := ours.forced(1):
                 assert mine == {forced[0]}
                 assert mine <= other
             else:
@@ -204,7 +204,7 @@ def test_forced_tokens_say_what_masks_alone_would_let_come(from_schema: Compile,
     grammar = from_schema(json.dumps({**schema, "additionalProperties": False}))
     by_force, by_mask, said = grammar.start(), grammar.start(), b""
     while not by_force.is_complete:
-        tokens = by_force.forced() or sorted(allowed(by_force, vocab.n_tokens))[:1]
+        tokens = by_force.forced(1000) or sorted(allowed(by_force, vocab.n_tokens))[:1]
         for token in tokens:
             assert token in allowed(by_mask, vocab.n_tokens)
             by_mask.accept(token)
@@ -212,6 +212,26 @@ def test_forced_tokens_say_what_masks_alone_would_let_come(from_schema: Compile,
             said += vocab.piece(token, special=False)
     assert by_mask.is_complete
     assert said == b'{"first_name":"Ada Lovelace"}'
+
+
+def test_a_forced_list_is_used_up_bit_by_bit(from_schema: Compile, vocab: Vocab) -> None:
+    """One that is known from the start, and one behind a choice; each bit is what a list made anew begins with."""
+    schema = {"properties": {"a": {"const": "x" * 300}, "b": {"type": "boolean"}, "c": {"const": "y" * 200}}}
+    text = json.dumps({"type": "object", **schema, "required": ["a", "b", "c"], "additionalProperties": False})
+    constraint, n_choices, said = from_schema(text).start(), 0, []
+    while not constraint.is_complete:
+        anew = from_schema(text).start()
+        anew.mask()
+        for token in said:
+            anew.accept(token)
+        forced = constraint.forced(7)
+        assert forced == anew.forced(1000)[:7]
+        n_choices += not forced
+        token = forced[0] if forced else min(allowed(constraint, vocab.n_tokens))
+        constraint.accept(token)
+        said.append(token)
+    assert n_choices == 1
+    assert len(said) > 50
 
 
 def test_an_end_is_allowed_exactly_where_the_text_may_end(from_gbnf: Compile, vocab: Vocab) -> None:

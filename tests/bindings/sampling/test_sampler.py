@@ -350,3 +350,61 @@ def test_masks_of_none_of_one_and_of_all_tokens(context: Context, rows: list[int
     assert distribution(sampler, rows[0], chains[0], masks[0]) == {}
     assert distribution(sampler, rows[0], chains[1], masks[1]) == {77: pytest.approx(1.0)}
     assert distribution(sampler, rows[0], chains[2], every) == distribution(sampler, rows[0], chains[3])
+
+
+def one_by_one(
+    sampler: RowSampler, rows: list[int], made: SamplerChain, masks: list[Mask | None] | None = None
+) -> list[int]:
+    """The tokens of rows that are sampled in calls of their own: what a chain's rows must give together."""
+    return [sampler.sample([row], [made], [masks[i]] if masks else None)[0] for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("name", ["greedy", *CHAINS])
+@pytest.mark.parametrize("n_right", [0, 1, 4, 7])
+def test_a_draft_is_verified_as_if_each_row_were_sampled_by_itself(
+    context: Context, rows: list[int], name: str, n_right: int
+) -> None:
+    """The tokens are the same up to the first that was not drafted, and so is all that the chain draws afterwards."""
+    steps, sampler = CHAINS.get(name, (("greedy",),)), RowSampler(context)
+    with chain(context, steps) as ours, chain(context, steps) as oracle, chain(context, steps) as other:
+        expected = one_by_one(sampler, rows, oracle.clone())
+        draft = [token if i < n_right else token + 1 for i, token in enumerate(expected[:7])]
+        lone, verified = sampler.verify(
+            [range(rows[0], rows[0] + 1), range(rows[0], rows[7] + 1)], [other, ours], [(), draft]
+        )
+        assert verified == expected[: n_right + 1]
+        assert lone == expected[:1]
+        one_by_one(sampler, rows[: n_right + 1], oracle)
+        assert one_by_one(sampler, rows * 5, ours) == one_by_one(sampler, rows * 5, oracle)
+
+
+@pytest.mark.parametrize("name", ["greedy", "usual", "top_p", "penalties"])
+def test_each_row_of_a_draft_has_its_own_mask(context: Context, rows: list[int], name: str) -> None:
+    steps, sampler = CHAINS.get(name, (("greedy",),)), RowSampler(context)
+    masks = [mask_of(context, list(range(100 * i, 100 * i + 40))) for i in range(8)]
+    with chain(context, steps) as ours, chain(context, steps) as oracle, chain(context, steps) as free:
+        expected = one_by_one(sampler, rows, oracle, [*masks])
+        assert all(100 * i <= token < 100 * i + 40 for i, token in enumerate(expected))
+        every = range(rows[0], rows[7] + 1)
+        free_text = one_by_one(sampler, rows, free.clone())
+        assert sampler.verify([every, every], [ours, free], [expected[:7], free_text[:7]], [masks, ()]) == [
+            expected,
+            free_text,
+        ]
+
+
+@pytest.mark.parametrize("name", ["greedy", "usual", "dist"])
+def test_a_bad_row_behind_a_draft_ends_it(context: Context, rows: list[int], name: str) -> None:
+    steps, sampler = CHAINS.get(name, (("greedy",),)), RowSampler(context)
+    with chain(context, steps) as ours, chain(context, steps) as oracle:
+        expected = one_by_one(sampler, rows, oracle)
+        context.logits(rows[3])[:] = np.nan
+        every = range(rows[0], rows[7] + 1)
+        assert sampler.verify([every], [ours], [expected[:7]]) == [[*expected[:3], BAD_ROW]]
+
+
+def test_more_drafts_than_there_ever_were_have_room(context: Context, rows: list[int]) -> None:
+    sampler, every = RowSampler(context), range(rows[0], rows[7] + 1)
+    chains = [chain(context, (("greedy",),)) for _ in range(40)]
+    expected = sampler.sample(rows, chains[:8])
+    assert sampler.verify([every] * 40, chains, [expected[:7]] * 40) == [expected] * 40

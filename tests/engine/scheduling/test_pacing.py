@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -84,6 +85,26 @@ def test_a_handful_of_prompt_tokens_measures_nothing() -> None:
     measured(pacing, 0.1, 0.001)
     pacing.observe(n_decode=4, n_prefill=MIN_CHUNK - 1, seconds=5.0)
     assert pacing.chunk(4) == 200
+
+
+@pytest.mark.parametrize("n_drafted", [0, 3, 12])
+@pytest.mark.parametrize("n_forced", [0, 1, MIN_CHUNK - 1])
+def test_streams_that_always_have_drafts_or_forced_cells_are_measured_too(n_drafted: int, n_forced: int) -> None:
+    """Every row takes 10 ms: beside 8 streams a chunk has room for about 16 cells, and never for less than a row's."""
+    pacing = Pacing(factor=3.0)
+    for _ in range(40):
+        for n_prefill in (0, 32):
+            n_rows = 8 + n_drafted + n_forced + n_prefill
+            pacing.observe(n_decode=8 + n_drafted, n_prefill=n_prefill, n_forced=n_forced, seconds=0.01 * n_rows)
+    assert 14 <= pacing.chunk(8) <= 40
+
+
+def test_many_forced_cells_tell_what_a_prompt_s_cells_take() -> None:
+    pacing = Pacing(factor=3.0)
+    pacing.observe(n_decode=4, n_prefill=0, seconds=0.1)
+    for _ in range(2):
+        pacing.observe(n_decode=4, n_prefill=0, n_forced=32, seconds=0.1 + 32 * 0.01)
+    assert pacing.chunk(4) in (19, 20)  # (3 - 1) * 100 ms at 10 ms a cell
 
 
 def test_each_number_of_rows_has_a_time_of_its_own() -> None:

@@ -23,9 +23,9 @@ class AheadConstraint:
         self._settle()
         return self._inner.is_complete
 
-    def forced(self) -> list[int]:
+    def forced(self, n_most: int) -> list[int]:
         self._settle()
-        return self._inner.forced()
+        return self._inner.forced(n_most)
 
     def accept(self, token: int) -> None:
         self._settle()

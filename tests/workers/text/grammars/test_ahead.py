@@ -25,7 +25,7 @@ def test_it_says_what_the_inner_constraint_says(helper: ThreadPoolExecutor, seed
     ahead, plain = AheadGrammar(grammar, helper).start(), grammar.start()
     while not plain.is_complete:
         assert not ahead.is_complete
-        assert ahead.forced() == plain.forced()
+        assert ahead.forced(2) == plain.forced(2)
         plain.prepare()
         if seed % 2:
             ahead.prepare()
@@ -59,9 +59,9 @@ class Guarded(FakeConstraint):
         super().prepare()
         self.is_at_work = False
 
-    def forced(self) -> list[int]:
+    def forced(self, n_most: int) -> list[int]:
         assert not self.is_at_work
-        return super().forced()
+        return super().forced(n_most)
 
 
 def test_the_helper_computes_the_mask_and_everything_else_waits_for_it(helper: ThreadPoolExecutor) -> None:
@@ -71,7 +71,7 @@ def test_the_helper_computes_the_mask_and_everything_else_waits_for_it(helper: T
     constraint.prepare()
     constraint.prepare()
     threading.Timer(0.05, gate.set_result, [None]).start()
-    constraint.forced()
+    constraint.forced(1)
     constraint.mask()
     assert len(inner.threads) == 1
     assert inner.threads[0] != threading.current_thread().name

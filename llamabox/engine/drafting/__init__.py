@@ -1,0 +1,1 @@
+"""Guesses at what a sequence says next, which one decode verifies together."""
