@@ -42,7 +42,7 @@ QUESTIONS = ("version", "system_info", "list_devices")
 
 
 HELP = frozenset(flag for option in OPTIONS if option.dest == "help" for flag in option.flags)
-"""Whoever asks for help gets it, whatever else is wrong."""
+"""Flags that print the help, also beside wrong options."""
 
 
 class Stopped(BaseException):
@@ -196,7 +196,7 @@ def with_demo_model(text: TextConfig, server: ServerConfig) -> tuple[TextConfig,
 
 
 def _files(text: TextConfig, images: ImageConfig | None) -> Iterator[tuple[str, str]]:
-    """What is to be loaded. A wrong name is told at once, not after the model took a minute."""
+    """The files that will be loaded: a wrong name is told at once, not after the model took a minute."""
     yield "model", text.model
     yield from (("LoRA adapter", path) for path, _ in text.lora)
     yield from (("control vector", path) for path, _ in text.control_vectors)
@@ -229,7 +229,7 @@ def _run(text: TextConfig, server: ServerConfig) -> int:
 
 
 def _run_images(images: ImageConfig, server: ServerConfig) -> int:
-    """The same with a model that draws."""
+    """Serve a model that draws until told to stop. Raises ListenError."""
     from llamabox.clients.image.client import ImageClient
     from llamabox.server.app import create_image_app
     from llamabox.server.run import run

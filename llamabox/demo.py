@@ -128,7 +128,7 @@ def _only_one(lock: Path) -> Iterator[None]:
 
 
 def _fetch_into(path: Path, wanted: PackagedFile, progress: bool) -> None:
-    """Beside the final path, so that the last step is a rename on one file system."""
+    """Fetch into a file beside the final path, so that the last step is a rename on one file system."""
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as scratch:
         whole = Path(scratch) / "whole"
         digest = hashlib.sha256()

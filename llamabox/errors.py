@@ -133,11 +133,11 @@ class AuthenticationFailed(RequestError):
 
 
 class Forbidden(RequestError):
-    """Not allowed."""
+    """The caller may not do this."""
 
 
 class WrongModel(Forbidden):
-    """Not from this kind of model."""
+    """The loaded model is not of the kind that can do this."""
 
 
 class NotFound(RequestError):
@@ -161,7 +161,7 @@ class Unavailable(ServiceError):
 
 
 class QueueFull(Unavailable):
-    """As many requests wait as may. `retry_after` is in whole seconds, at least 1."""
+    """The queue is full. `retry_after` is in whole seconds, at least 1."""
 
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message, retry_after=retry_after)
@@ -169,7 +169,7 @@ class QueueFull(Unavailable):
 
 
 class ServerFault(ServiceError):
-    """It broke while being served."""
+    """The server, not the request, is at fault."""
 
 
 class ChannelBroken(ServerFault):

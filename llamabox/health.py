@@ -20,7 +20,7 @@ from llamabox.server.config import ServerConfig
 SECONDS = 10.0
 PROCESS_1 = Path("/proc/1/cmdline")
 ANY = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
-"""Where somebody listens who listens everywhere."""
+"""The loopback address of a server that listens on every address."""
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
 
 
 def options_of(cmdline: Path) -> list[str]:
-    """What llamabox was given where `cmdline` (/proc/PID/cmdline) is of it, or of an init that starts it; else none."""
+    """The options in a `cmdline` (/proc/PID/cmdline) of llamabox, or of an init that starts it; else none."""
     try:
         words = cmdline.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
     except OSError:

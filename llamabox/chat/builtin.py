@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 
 Turn = tuple[str, str]
-"""What stands before and after a message's content. `{role}` is the message's role."""
+"""The texts before and after a message's content. `{role}` is the message's role."""
 
 
 def template(name: str) -> str:

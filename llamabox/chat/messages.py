@@ -41,12 +41,12 @@ MEDIA_PARTS = {
 
 
 THOUGHT_NAMES = ("reasoning", "thinking")
-"""What some servers, and so their clients, call `reasoning_content`."""
+"""Other servers' names, and so their clients', of `reasoning_content`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """What a template is to render."""
+    """The messages and variables that a template renders."""
 
     messages: tuple[dict[str, Any], ...]
     continues: bool = False  # the last message is the start of the answer
@@ -88,7 +88,7 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
 
 
 def _continuation(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> tuple[bool, bool]:
-    """(add_generation_prompt, whether the last message is to be continued)."""
+    """(whether the answer's start is written, whether the last message is continued)."""
     add, asked = flag(body, "add_generation_prompt", None), flag(body, "continue_final_message", None)
     if add and asked:
         raise InvalidRequest(

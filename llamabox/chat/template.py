@@ -180,7 +180,7 @@ class ChatTemplate:
 
 
 class _Lane:
-    """Children of one kind. Whoever comes takes the one that was used last, or waits until one is free."""
+    """Children of one kind. A call takes the one that was used last, or waits until one is free."""
 
     def __init__(self, n: int, cpu_seconds: float, niceness: int) -> None:
         self._free: queue.LifoQueue[Child] = queue.LifoQueue()
@@ -221,7 +221,7 @@ def _encode(value: object) -> bytes:
 
 
 def is_long(messages: Sequence[object]) -> bool:
-    """Whether others should not wait behind a conversation."""
+    """Whether a conversation takes so long that others should not wait behind it."""
     return len(messages) > CALL_MESSAGES
 
 
@@ -241,7 +241,7 @@ def resolve_template(option: str | None, model_template: str | None) -> str:
 
 
 def render_chat(template: ChatTemplate, conversation: Conversation) -> str:
-    """The whole prompt; a message that is to be continued stands last, in the assistant's opened turn. Blocks."""
+    """The whole prompt; a message that the answer continues stands last, in the assistant's opened turn. Blocks."""
     return template.render(
         conversation.messages,
         add_generation_prompt=conversation.add_generation_prompt,

@@ -1,1 +1,1 @@
-"""What a process says: its log, and what it prints for people."""
+"""The output of a process: its log, and its lines for people."""

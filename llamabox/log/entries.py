@@ -21,7 +21,7 @@ MORE = 15
 """A level between DEBUG and INFO: what comes by the clock, again and again."""
 
 FACTS = "facts"
-"""`extra={FACTS: {...}}` at a logging call: what the text says, by name, for whoever reads JSON."""
+"""`extra={FACTS: {...}}` at a logging call: the facts of the text by name, for readers of JSON."""
 
 COLORS = {"DEBUG": "\033[2m", "MORE": "\033[36m", "WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[1;31m"}
 RESET = "\033[0m"

@@ -1,4 +1,4 @@
-"""Secrets out of what is printed: a command line's values, and whatever looks like a key in a log line."""
+"""Masks secrets before they are printed: values of a command line, and words of a log line that look like keys."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 MASK = "***"
 
 SECRET_WORD = re.compile(r"key|token|secret|passw|bearer|credential|auth", re.IGNORECASE)
-"""What the name of an option has that takes a secret."""
+"""Words in the names of options that take a secret."""
 
 NOT_SECRET = re.compile(r"file|path|dir|tokens|override|cache|type|author", re.IGNORECASE)
-"""What the name of an option has that only sounds like one."""
+"""Words in the names of options that only sound so."""
 
 NAME = re.compile(r"[\w-]+")
-"""What an option's name is made of, where its dashes have got lost."""
+"""An option's name whose dashes got lost."""
 
 SECRETS = re.compile(
     r"""
@@ -33,7 +33,7 @@ SECRETS = re.compile(
 
 
 DASHES = ("-", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212")
-"""What a flag begins with; text editors make the others of a hyphen."""
+"""Characters that a flag begins with; text editors make the others of a hyphen."""
 
 
 HINTS = (

@@ -1,4 +1,4 @@
-"""What is printed for people, on whatever standard output and error are: a terminal of ASCII, a full disk, nothing."""
+"""Prints for people, also where standard output or error is a terminal of ASCII, a full disk, or closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TextIO
 from llamabox.log.writer import write_all
 
 PLAIN = str.maketrans({"…": "...", "±": "+-", "–": "-", "—": "-"})
-"""For terminals that have ASCII alone."""
+"""Replacements for terminals that have ASCII alone."""
 
 
 def ensure_descriptors() -> None:

@@ -1,4 +1,4 @@
-"""Writing the log from a thread of its own: who logs never waits for whoever reads."""
+"""Writes the log from a thread of its own: a logging call never waits for the log's reader."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import threading
 from collections import deque
 
 MAX_LINES, MAX_CHARACTERS = 8192, 4 << 20
-"""Of the lines that wait. A pipe that nobody reads holds 64 KiB; the rest is dropped, and how much is told."""
+"""Bounds of the lines that wait. A pipe that nobody reads holds 64 KiB; the rest is dropped, and counted."""
 
 EXIT_SECONDS = 1.0
-"""How long the end of a process waits for the last lines to be written."""
+"""Seconds that the end of a process waits for the last lines to be written."""
 
 
 class LogWriter(logging.Handler):

@@ -37,4 +37,4 @@ OPTIONS: tuple[Option, ...] = (
     + IMAGE_OPTIONS
     + RPC_SERVER_OPTIONS
 )
-"""In the order of `--help`."""
+"""All options, in the order of `--help`."""

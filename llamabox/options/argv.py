@@ -1,4 +1,4 @@
-"""The words of a command line, taken apart: which option each is, what its value is, and what nobody knows."""
+"""Takes the words of a command line apart: the option that each names, its value, and the unknown ones."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ GUARDED_WORDS = frozenset({
     "allow", "allowed", "apikey", "auth", "cert", "certificate", "cors", "https", "key", "keys", "origin",
     "origins", "password", "secret", "ssl", "tls",
 })  # fmt: skip
-"""An unknown option with one of these in its name is taken for one that protects, whatever it resembles most."""
+"""An unknown option with one of these words in its name is taken for one that protects the server."""
 
 COMMON_WORDS = frozenset({"", "file", "rpc", "server"})
-"""Those of options that protect which others have as well."""
+"""Words in the names of options that protect, which other options have as well."""
 
 NEAR = 0.5
 """Similarity from which on a known name is worth a hint."""
@@ -45,7 +45,7 @@ CLOSE = 0.7
 """Similarity from which on an unknown name is a slip of the nearest one, though they share no word."""
 
 OUR_VARIABLE = re.compile(r"LLAMA_ARG_|LLAMABOX_(?:ARG_)?|LLAMA_")
-"""How the names of variables begin that could be meant for us."""
+"""Beginnings of the names of variables that could be meant for us."""
 
 
 def read_words(argv: Sequence[str]) -> CommandLine:
@@ -124,7 +124,7 @@ def _following(argv: Sequence[str], position: int, n_words: int, given: Sequence
 
 
 def _looks_like_a_flag(word: str, joined: str, known: Mapping[str, Option]) -> bool:
-    """Not only by its dash: editors lengthen that, and `api-key=secret` has lost it."""
+    """Whether a word is meant as an option. Editors lengthen its dashes, and `api-key=secret` has lost them."""
     if word.startswith(DASHES):
         return not is_number(word)
     option = known.get("--" + word)

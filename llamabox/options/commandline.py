@@ -1,4 +1,4 @@
-"""From words and environment to configurations. Pure, but for the files that options name.
+"""Makes configurations of a command line and the environment. Pure, except that it reads files that options name.
 
 The rules are llama-box's: words in order, the last one wins, a word that is no option is passed over, an
 unknown option is warned about and passed over, unless it looks like a slip of one that protects. A wrong value is an
@@ -28,7 +28,7 @@ from llamabox.wire.text_config import TextConfig
 
 @dataclass(frozen=True, slots=True)
 class OptionValues:
-    """Values by `Option.dest`, only those that were given, and sentences for the user."""
+    """The given options' values by `Option.dest`, and warnings for the user."""
 
     values: dict[str, Any]
     warnings: tuple[str, ...]
@@ -74,13 +74,13 @@ def _take(values: dict[str, Any], warnings: list[str], use: Use) -> None:
 
 
 ANY_BYTES = frozenset({"DIR", "FILE", "FILE SCALE", "HOST", "KEY"})
-"""Of the values that are paths, or compared byte by byte, the system's bytes are kept, whatever they are."""
+"""Kinds of values that are paths, or compared byte by byte: they keep the system's bytes, UTF-8 or not."""
 
 
 def _as_text(option: Option, name: str, given: str) -> str:
-    """What was given, where a text is needed as UTF-8: the system's encoding may be another one, as under LC_ALL=C.
+    """The value as UTF-8 where the option takes a text: the system's encoding may be another one, as under LC_ALL=C.
 
-    Raises OptionsError for bytes that are none.
+    Raises OptionsError for bytes that are no UTF-8.
     """
     if option.metavar in ANY_BYTES or not any("\udc80" <= character <= "\udcff" for character in given):
         return given
@@ -111,7 +111,7 @@ NOT_WITH_IMAGES = {
     "generation.grammar": "--grammar",
     "generation.json_schema": "-j",
 }
-"""What only a language model can do."""
+"""Options that need a language model."""
 
 
 def _check_images(values: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ def compose(parsed: OptionValues) -> tuple[TextConfig, ServerConfig]:
 
 
 def compose_images(parsed: OptionValues, text: TextConfig, server: ServerConfig) -> ImageConfig | None:
-    """The configuration of the image worker, of which some is the text worker's; None without `--images`.
+    """The configuration of the image worker, which shares fields with the text worker's; None without `--images`.
 
     Raises OptionsError where no model is named: there is none to fall back on.
     """
@@ -230,7 +230,7 @@ def _first_set(parsed: OptionValues, text: TextConfig) -> LoraSet:
 
 
 def _threads_batch(parsed: OptionValues, text: TextConfig) -> int:
-    """As `-t` where `-tb` was not given; all processors where it was given as 0 or less."""
+    """The threads of prompts: those of `-t` where `-tb` was not given, all processors where it is 0 or less."""
     if text.n_threads_batch > 0:
         return text.n_threads_batch
     if "text.n_threads_batch" in parsed.values:
@@ -239,7 +239,7 @@ def _threads_batch(parsed: OptionValues, text: TextConfig) -> int:
 
 
 def _placement(parsed: OptionValues, text: TextConfig) -> dict[str, Any]:
-    """Where threads run and how they wait: those of prompts as those of decodes, but for what was given."""
+    """The fields of where threads run and how they wait. Those of prompts default to those of decodes."""
     twins = {name: getattr(text, name) for name in ("cpu_mask", "cpu_strict", "prio", "poll")}
     for name in tuple(twins):
         twins[name + "_batch"] = parsed.values.get(f"text.{name}_batch", twins[name])

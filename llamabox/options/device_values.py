@@ -18,7 +18,7 @@ MAX_RPC_SERVERS = 16
 
 
 HOST = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?"
-"""Parts between dots, of which none is empty."""
+"""A host name: parts between dots, none of them empty."""
 
 
 def rpc_servers(text: str) -> tuple[str, ...]:

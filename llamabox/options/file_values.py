@@ -36,7 +36,7 @@ def file_text(path: str) -> str:
 
 
 def api_keys_of_file(path: str) -> frozenset[str]:
-    """One key a line; blank lines and those that begin with `#` do not count."""
+    """The keys of a file, one a line; blank lines and those that begin with `#` do not count."""
     lines = (line.strip() for line in file_text(path).split("\n"))
     found = frozenset(line for line in lines if line and not line.startswith("#"))
     if not found:

@@ -1,4 +1,4 @@
-"""What an option is, and the two ways to write one down."""
+"""The declaration of an option, and the two ways to write one down."""
 
 from __future__ import annotations
 

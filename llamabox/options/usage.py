@@ -1,4 +1,4 @@
-"""What a person reads about the options, made from the table: `--help`, and docs/options.md.
+"""The options for people to read, made from the table: `--help` and docs/options.md.
 
 `python -m llamabox.options.usage > docs/options.md` writes the document anew.
 """

@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 INT_MAX = 2**31 - 1
 FLOAT_MAX = 3.4e38
-"""What still is a number as C's float."""
+"""The largest number that is finite as C's float."""
 
 MAX_SCALE = 1e6
-"""Of an adapter or a control vector: beyond it products leave float32."""
+"""The largest scale of an adapter or control vector: beyond it products leave float32."""
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 
@@ -81,7 +81,7 @@ def mebibytes(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """As in a request's body; -1 is a seed of its own for each request."""
+    """A seed as in a request's body; -1 draws one for each request."""
     return fold_seed(integer(LOWEST_SEED, HIGHEST_SEED)(text))
 
 
@@ -170,7 +170,7 @@ def cpu_range(text: str) -> tuple[int, ...]:
 
 
 def _usable(cpus: Iterable[int]) -> tuple[int, ...]:
-    """The CPUs, all of which must be there: ggml would leave a thread where it is rather than say so."""
+    """The CPUs, if all are there: ggml would leave a thread where it is without a word."""
     wanted, there = tuple(cpus), processors.allowed()
     missing = [cpu for cpu in wanted if cpu not in there]
     if missing:
@@ -282,7 +282,7 @@ def hosts(text: str) -> tuple[str, ...]:
 
 
 def api_prefix(text: str) -> str:
-    """With a slash before it and none after it; empty for none at all."""
+    """A path with a slash before it and none after it; empty for no prefix."""
     prefix = text.strip("/")
     if not re.fullmatch(r"[A-Za-z0-9._~/-]*", prefix):
         raise ValueError("expected a path of letters, digits and . _ ~ - /")
@@ -325,7 +325,7 @@ def sampling_seq(text: str) -> tuple[str, ...]:
 
 
 def unknown_samplers(flag: str, text: str) -> list[str]:
-    """What `samplers` or `sampling_seq` leaves out: worth a warning, no failure."""
+    """The names that `samplers` or `sampling_seq` leaves out: worth a warning, no failure."""
     if flag == "--sampling-seq":
         return [letter for letter in text if letter not in SAMPLER_LETTERS]
     return [name for name in _split_samplers(text) if name not in SAMPLER_NAMES]
@@ -372,7 +372,7 @@ def sequence_breaker(text: str) -> tuple[str, ...]:
 
 
 def unescape(text: str) -> str:
-    r"""With `\n` and the like as in C; what is no escape stays."""
+    r"""The text with `\n` and the like read as in C; other backslashes stay."""
     pieces: list[str] = []
     rest = iter(text)
     for character in rest:

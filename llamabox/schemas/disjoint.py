@@ -1,4 +1,4 @@
-"""Whether no value can fit two schemas: then `oneOf` says what `anyOf` says."""
+"""Finds out that no value can fit two schemas: then `oneOf` says what `anyOf` says."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Resolve = Callable[[Any], Any]
 
 
 def are_disjoint(alternatives: list[Any], resolve: Resolve) -> bool:
-    """Whether that is plain: by their types, constants, or a property that tells them apart."""
+    """Whether no value fits two of the schemas, as far as types, constants or a property show it."""
     if len(alternatives) > MAX_COMPARED:
         return False
     compare = _Comparison(resolve)
@@ -28,14 +28,14 @@ def are_disjoint(alternatives: list[Any], resolve: Resolve) -> bool:
 
 
 class _Comparison:
-    """Looks at so many schemas; what is not plain by then is not."""
+    """Compares schemas, and gives up after a number of them."""
 
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
         self._n_left = MAX_LOOKS
 
     def apart(self, first: Any, second: Any, depth: int) -> bool:
-        """Whether no value fits both."""
+        """Whether it is plain that no value fits both schemas."""
         first, second = self._resolve(first), self._resolve(second)
         if first is False or second is False:
             return True
@@ -75,13 +75,13 @@ class _Comparison:
 
 
 def properties(schema: dict[str, Any]) -> dict[str, Any]:
-    """Its listed ones by name."""
+    """A schema's listed properties by name."""
     found = schema.get("properties")
     return found if isinstance(found, dict) else {}
 
 
 def strings(value: Any) -> list[str]:
-    """Those in a list, none in what is no list."""
+    """The strings of a list; none where the value is no list."""
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 

@@ -8,7 +8,7 @@ from itertools import product
 
 MAX_LENGTH = 10_000
 MAX_GROUPS = 100
-"""Of a pattern whose words are asked for."""
+"""Groups of a pattern whose words are listed."""
 
 CLASS = r"\[\^?\]?(?:\\.|[^\\\]])*\]"
 ITEM = re.compile(rf"\\.|{CLASS}|\(\?(?:<?[=!])|\((?:\?(?::|P?<\w+>))?|[)|]|.", re.DOTALL)
@@ -21,9 +21,9 @@ LITERAL = re.compile(r"[\w \-/:@#,;=_'\"~`!%&<>]")
 
 
 def relax(pattern: str) -> tuple[str | None, str]:
-    """The pattern without what looks around, and what was taken out, in a word; None where nothing of it is left.
+    """The pattern without its look-arounds, and a word for what was taken out; None where nothing of it is left.
 
-    What is left allows whatever the pattern allows. A pattern that is not well formed comes back as it is.
+    The rest allows all that the pattern allows. A pattern that is not well formed comes back as it is.
     """
     items = list(_items(pattern))
     if any(BACKREFERENCE.match(item) for item in items):
@@ -62,7 +62,7 @@ def words(pattern: str, *, at_most: int) -> frozenset[str] | None:
 
 
 class _TooMany(Exception):
-    """Not the pattern of a few words."""
+    """The pattern stands for too many words."""
 
 
 def _choice(items: list[str], at: int, at_most: int) -> tuple[set[str], int]:
@@ -107,7 +107,7 @@ def _items(pattern: str) -> Iterator[str]:
 
 
 def _end(items: list[str], at: int) -> int:
-    """Where the group ends that begins at `at`; the end of all where it does not."""
+    """The end of the group that begins at `at`; the end of the pattern where the group does not end."""
     depth = 0
     for i in range(at, len(items)):
         depth += items[i].startswith("(") - (items[i] == ")")

@@ -1,4 +1,4 @@
-"""From a JSON schema to one that says the same, or nearly, in words that llguidance knows."""
+"""Rewrites a JSON schema in words that llguidance knows, to say the same or nearly so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_REFERENCES = 32
 """References that refer to references."""
 
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
-"""Those that shape a string. All others are annotations, as the standard has it: `password`, `path`, `jwt`, …"""
+"""Formats that shape a string. All others are annotations, as the standard has it: `password`, `path`, `jwt`, …"""
 
 BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 LISTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
@@ -98,7 +98,7 @@ class _Walk:
         return made
 
     def _drop(self, made: Schema, path: tuple[str, ...]) -> None:
-        """What cannot be followed, with what means something only beside it."""
+        """Drop the keywords that cannot be followed, with those that mean something only beside them."""
         if "if" in made and not made.keys() & {"then", "else"}:
             del made["if"]
         for key, what in NOT_FOLLOWED.items():
@@ -140,7 +140,7 @@ class _Walk:
                 made["$ref"] = made.pop(key)
 
     def _one_of(self, made: Schema, path: tuple[str, ...]) -> None:
-        """As `anyOf`. Exactly that, where no value fits two of them."""
+        """Write `oneOf` as `anyOf`, which is the same where no value fits two of the alternatives."""
         alternatives = made.get("oneOf")
         if not isinstance(alternatives, list):
             return
@@ -215,7 +215,7 @@ class _Walk:
                 self._note((*path, key), "it depends on what others look at")
 
     def _counts(self, made: Schema, path: tuple[str, ...]) -> None:
-        """How many properties: llguidance counts where all that are listed are required."""
+        """The bounds of how many properties there are: llguidance counts only where all listed ones are required."""
         required = set(strings(made.get("required")))
         least = made.get("minProperties")
         if isinstance(least, int | float) and least <= len(required):
@@ -227,7 +227,7 @@ class _Walk:
             self._note((*path, counts[0]), "it counts properties that may be left out")
 
     def _resolve(self, schema: Any) -> Any:
-        """What a schema of nothing but a reference within the document refers to; itself where it is none."""
+        """The schema that a reference within the document refers to; the schema itself where it is no reference."""
         for _ in range(MAX_REFERENCES):
             if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
                 return schema

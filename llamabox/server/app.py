@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 import llamabox
 from llamabox.errors import LlamaboxError
 from llamabox.imaging.config import ImageConfig
+from llamabox.server.abilities import draws_only, generating, needs_images
 from llamabox.server.api.about.health import health
 from llamabox.server.api.about.lora_adapters import LoraAdapters
 from llamabox.server.api.about.metrics import metrics
@@ -42,7 +43,6 @@ from llamabox.server.http.endpoint import Handler, JsonRoute, Read, read_json
 from llamabox.server.http.errors import on_fault, on_http_exception, on_llamabox_error
 from llamabox.server.http.middleware.chain import Auth, Gate, RequestId
 from llamabox.server.http.middleware.pages import Cors, HostCheck
-from llamabox.server.kinds import draws_only, generating, needs_images
 from llamabox.server.metrics.images import ImageMetrics
 from llamabox.server.metrics.text import TextMetrics
 from llamabox.server.seams import ImageService, TextService
@@ -52,7 +52,7 @@ from llamabox.server.templating import Templates
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 GET: dict[str, Endpoint] = {"/health": health, "/v1/health": health, "/metrics": metrics}
-"""Of either kind."""
+"""Routes of both kinds of server."""
 
 TEXT_GET: dict[str, Endpoint] = {"/slots": slots}
 
@@ -78,7 +78,7 @@ TEXT_POST: dict[str, tuple[Handler, str]] = {
     "/tokenize": (tokenize, "tokenization"),
     "/detokenize": (detokenize, "tokenization"),
 }
-"""And what a model that only draws is not allowed to do."""
+"""Handler by path, and the word for it in the refusal of a model that only draws."""
 
 READERS: dict[str, Read] = {
     "/v1/chat/completions": read_fitting_chat,
@@ -86,7 +86,7 @@ READERS: dict[str, Read] = {
     "/v1/chat/completions/input_tokens": read_fitting_chat,
     "/apply-template": read_any_chat,
 }
-"""How bodies are read that are not just JSON."""
+"""Readers of the bodies that are more than JSON."""
 
 SLOT_FILES = "/slots/{id_slot}"
 
@@ -110,7 +110,7 @@ def create_app(config: ServerConfig, client: TextService) -> Starlette:
 
 
 def create_image_app(config: ServerConfig, client: ImageService, images: ImageConfig) -> Starlette:
-    """The same over one image worker: what only a language model can do is a 403 (docs/api.md, Kinds of models)."""
+    """The whole HTTP side over one image worker. A language model's routes are a 403 (docs/api.md, Kinds of models)."""
     services = ImageServices(config=config, client=client, metrics=ImageMetrics(client), images=images)
     post: dict[str, ASGIApp | Endpoint] = {path: draws_only(what) for path, (_, what) in TEXT_POST.items()}
     post[SLOT_FILES] = draws_only("completion")

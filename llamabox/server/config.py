@@ -1,4 +1,4 @@
-"""What the HTTP side is told at start."""
+"""The configuration of the HTTP side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llamabox.engine.request import GenerationParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """How to listen, whom to let in, and the defaults of a request."""
+    """Where to listen, whom to let in, and the defaults of requests."""
 
     hosts: tuple[str, ...] = ("127.0.0.1",)  # addresses, or paths ending in .sock
     port: int = 8080

@@ -178,7 +178,7 @@ def _catching_signals(signalled: asyncio.Event, client: Service) -> Iterator[Non
 
 
 async def _force(client: Service) -> None:
-    """Ends the worker and then this process, whatever runs."""
+    """End the worker and then this process, without waiting for requests."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(FORCE_SECONDS):
             await client.stop(0.0)
@@ -187,7 +187,7 @@ async def _force(client: Service) -> None:
 
 
 def _size_thread_pool(config: ServerConfig) -> None:
-    """For `asyncio.to_thread`; the loop ends the pool."""
+    """Make the pool of `asyncio.to_thread`; the loop ends it."""
     if config.n_threads_http > 0:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(config.n_threads_http))
 

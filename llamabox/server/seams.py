@@ -1,4 +1,4 @@
-"""What the server needs of the workers' clients: real seams, with fakes in tests/server/."""
+"""The workers' clients as the server sees them: real seams, with fakes in tests/server/."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ E = TypeVar("E")
 
 
 class LoadedModel(Protocol):
-    """What is known of a loaded model of any kind."""
+    """The facts of a loaded model of any kind."""
 
     @property
     def path(self) -> str: ...
     @property
     def lora(self) -> Sequence[Mapping[str, Any]]:
-        """By id: path, and what else there is to tell."""
+        """The adapters by id: their path, and other facts for GET /lora-adapters."""
 
 
 class Service(Protocol):
@@ -38,7 +38,7 @@ class Service(Protocol):
     def info(self) -> LoadedModel | None: ...
     @property
     def trouble(self) -> str:
-        """What a worker that is not READY waits for, as a sentence; empty where it is the model."""
+        """The sentence that says what a worker that is not READY waits for; empty where it loads the model."""
 
     @property
     def n_restarts(self) -> int: ...
@@ -82,7 +82,7 @@ class TextService(Service, Protocol):
     def info(self) -> ModelInfo | None: ...
     @property
     def activity(self) -> Activity:
-        """What the workers did so far and hold now, as last told: asks nobody."""
+        """The worker's counts and what it holds now, as of its last message. Asks nobody."""
 
     on_step: Callable[[StepTimes], None]
     """Called with the times of each step that computed something. Does nothing until it is replaced."""
@@ -92,7 +92,7 @@ class TextService(Service, Protocol):
         """Raises QueueFull while as many wait as may."""
 
     def generate_all(self, submits: Sequence[Submit]) -> Sequence[Stream[Event]]:
-        """Of at least one prompt; all share their params. Raises Unavailable at once when the worker is not ready."""
+        """The events of each of the prompts, which share their params. Raises Unavailable at once when not ready."""
 
     def embed(
         self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
@@ -115,7 +115,7 @@ class ImageService(Service, Protocol):
     def info(self) -> ImageModelInfo | None: ...
     @property
     def queue(self) -> QueueState:
-        """As of now: asks nobody."""
+        """The queue as it is now. Asks nobody."""
 
     @property
     def takes_jobs(self) -> bool:

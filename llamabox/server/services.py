@@ -1,4 +1,4 @@
-"""What the routes share, made once by create_app and reached through `app.state`."""
+"""The objects that all routes share: made once by create_app, and reached through `app.state`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from llamabox.wire.text_config import ModelInfo
 
 
 class Collector(Protocol):
-    """What counts for GET /metrics."""
+    """Counts what happens, for GET /metrics."""
 
     def scrape(self) -> bytes: ...
     def answered(self, record: RequestRecord) -> None: ...
@@ -52,7 +52,7 @@ class Services(ABC):
         self.bodies = BodyBudget(max(self.config.max_bodies, self.config.max_body))
 
     def next_request_id(self) -> str:
-        """For the engine. A client's X-Request-ID would not do: two requests may bear the same."""
+        """A new id for the engine. A client's X-Request-ID would not do: two requests may bear the same."""
         return str(next(self._ids))
 
     def refusal(self) -> Unavailable | None:
@@ -76,7 +76,7 @@ class Services(ABC):
 
     @abstractmethod
     async def warm(self) -> None:
-        """What is worth doing once the model is loaded. Never raises."""
+        """Prepare for the first request, once the model is loaded. Never raises."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -85,7 +85,7 @@ class Services(ABC):
 
 @dataclass(slots=True, kw_only=True)
 class TextServices(Services):
-    """Those of a server with a language model."""
+    """The services of a server with a language model."""
 
     client: TextService
     metrics: TextMetrics
@@ -108,7 +108,7 @@ class TextServices(Services):
 
 @dataclass(slots=True, kw_only=True)
 class ImageServices(Services):
-    """Those of a server with a model that draws (`--images`)."""
+    """The services of a server with a model that draws (`--images`)."""
 
     client: ImageService
     metrics: ImageMetrics
@@ -129,10 +129,10 @@ class ImageServices(Services):
         )
 
     async def warm(self) -> None:
-        """Nothing is."""
+        """There is nothing to prepare."""
 
     async def close(self) -> None:
-        """They started nothing."""
+        """There is nothing to end."""
 
 
 Kind = TypeVar("Kind", bound=Services)
@@ -147,7 +147,7 @@ def any_services(connection: HTTPConnection) -> Services:
 
 
 def services_of(connection: HTTPConnection, kind: type[Kind]) -> Kind:
-    """The same for a route that one kind of server has."""
+    """The typed way to `app.state.services`, for a route that one kind of server has."""
     services = any_services(connection)
     assert isinstance(services, kind)
     return services

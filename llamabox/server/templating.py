@@ -41,7 +41,7 @@ class Templates:
         return resolve_template(self._option, info.chat_template)
 
     async def warm(self, info: ModelInfo) -> None:
-        """So that the first chat does not pay for the start. Never raises."""
+        """Start the template's process, so that the first chat need not wait for it. Never raises."""
         await asyncio.wrap_future(self._quick.submit(self._get(info).warm))
 
     async def render(self, info: ModelInfo, conversation: Conversation) -> str:
@@ -53,7 +53,7 @@ class Templates:
     async def read(
         self, info: ModelInfo, raw: bytearray, *, wishes: Wishes, most_bytes: int | None
     ) -> tuple[dict[str, Any], RenderedChat]:
-        """The same for a large chat, from its body; see `ChatTemplate.read`."""
+        """Read and render a large chat from its body; see `ChatTemplate.read`."""
         with _usable():
             work = self._long.submit(self._get(info).read, raw, wishes=wishes, most_bytes=most_bytes)
             return await asyncio.wrap_future(work)

@@ -1,4 +1,4 @@
-"""What a body of any route may say: which model is meant, and when a silent stream is pinged."""
+"""The fields of many routes: the model's name, and how often a silent stream is pinged."""
 
 from __future__ import annotations
 

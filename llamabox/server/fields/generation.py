@@ -17,7 +17,7 @@ from llamabox.wire.text_config import ModelInfo
 MAX_STOPS = 256
 MAX_STOP_LENGTH = 4096
 MAX_STOPS_LENGTH = 16_384
-"""Of all stop strings together: they are compiled in some 30 ms then."""
+"""Characters of all stop strings together: compiling so many takes some 30 ms."""
 
 N_PREDICT_NAMES = ("n_predict", "max_completion_tokens", "max_tokens")
 """The first one present counts."""

@@ -1,6 +1,6 @@
-"""What the text of an answer must be: `grammar`, `json_schema` and OpenAI's `response_format`.
+"""The form of an answer: `grammar`, `json_schema` and OpenAI's `response_format`.
 
-Whether a grammar can be followed is found out in the worker, which compiles it.
+The worker compiles the grammar, and finds out whether it can be followed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ MAX_NOTES = 8
 MAX_WARNING = 2000
 
 UNQUOTED = str.maketrans('"\\' + "".join(map(chr, [*range(32), 127])), "'/" + " " * 33)
-"""What would end the quotes, or the header."""
+"""Replacements of the characters that would end the quotes, or the header."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """GBNF and JSON schema, of which at most one is not empty; and what of the schema is not asked for any more."""
+    """A GBNF grammar or a JSON schema, or neither. `notes` say what was left out of the schema."""
 
     grammar: str = ""
     json_schema: str = ""
@@ -68,7 +68,7 @@ def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> AnswerFor
 
 
 def _from_response_format(value: Any) -> AnswerForm | None:
-    """None for type text."""
+    """The schema of a response_format; None for type text."""
     match mapping("response_format", value).get("type"):
         case "text":
             return None
@@ -98,7 +98,7 @@ def _named_schema(value: dict[str, Any]) -> AnswerForm:
 
 
 def _schema(field: str, value: Any, *, strict: bool = False) -> AnswerForm:
-    """With `strict`, a schema that cannot be kept to the letter is refused."""
+    """The form for a schema. With `strict`, one that cannot be kept to the letter is refused."""
     try:
         text = orjson.dumps(mapping(field, value)).decode()
     except TypeError as error:  # its own limit of depth

@@ -1,4 +1,4 @@
-"""How many of the likeliest tokens a request wants to see: each route has words of its own for it."""
+"""The number of likeliest tokens that a request wants to see: each route has fields of its own for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def native_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
 
 
 def completion_n_top(body: dict[str, Any], n_vocab: int) -> int | None:
-    """OpenAI's legacy `logprobs`, of which 0 asks for the sampled token alone and more than 5 means 5; or `n_probs`."""
+    """OpenAI's legacy `logprobs`: 0 asks for the sampled token alone, more than 5 means 5. Else `n_probs`."""
     _refuse_top_logprobs(body)
     if body.get("logprobs", False) is False:
         return _n_probs(body, n_vocab)

@@ -9,7 +9,7 @@ from llamabox.checks import describe, wrong
 from llamabox.engine.request import LoraSet, lora_set
 
 LARGEST_SCALE = 100.0
-"""What a client may ask for. Far beyond sense, and far below where an adapter turns its cells into infinities."""
+"""The largest scale that a client may ask for: far beyond sense, and far below what makes infinities of cells."""
 
 
 def parse_lora(field: str, value: Any, n_adapters: int) -> LoraSet:

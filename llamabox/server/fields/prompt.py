@@ -53,7 +53,7 @@ def check_tokens(field: str, prompt: Prompt, n_vocab: int) -> None:
 
 
 def least_tokens(prompt: Prompt, info: ModelInfo) -> int:
-    """How many tokens the prompt has at least: none stands for more bytes than the longest of the vocabulary.
+    """A lower bound of the prompt's tokens: none stands for more bytes than the longest of the vocabulary.
 
     Costs little, so that a prompt that cannot fit is refused before anybody spends time on tokenising it.
     """
@@ -70,7 +70,7 @@ def check_fits(prompt: Prompt, info: ModelInfo) -> None:
 
 
 def too_long(n_least: int, info: ModelInfo) -> ContextExceeded:
-    """For a prompt of at least so many tokens."""
+    """The error for a prompt of at least `n_least` tokens."""
     return ContextExceeded(
         f"request (at least {n_least} tokens) exceeds the available context size ({info.n_ctx} tokens), "
         "try increasing it",

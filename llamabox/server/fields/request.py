@@ -26,7 +26,7 @@ ResponseField = tuple[str, tuple[str, ...]]
 
 
 class Dialect(Enum):
-    """Whose defaults, names and shapes a route speaks."""
+    """The API whose defaults, field names and reply shapes a route has."""
 
     NATIVE = "native"
     COMPLETION = "completion"

@@ -88,6 +88,6 @@ def refuse(body: dict[str, Any], *tables: dict[str, Neutral]) -> None:
 
 
 def refuse_tools(body: dict[str, Any]) -> None:
-    """Raises InvalidRequest for tools, unless the body itself says that none of them is to be called."""
+    """Raises InvalidRequest for tools, unless `tool_choice` says that none is to be called."""
     if not _empty(body.get("tools", [])) and body.get("tool_choice") != "none":
         raise wrong("tools", NO_TOOLS)

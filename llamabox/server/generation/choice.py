@@ -1,4 +1,4 @@
-"""What came of one sequence, gathered for a plain reply or counted for a stream's usage."""
+"""One sequence of a reply: its text for a plain reply, its counts for a stream's usage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Choice:
         self.probs += event.probs or ()
 
     def finish(self, event: Finished) -> None:
-        """Nothing comes after it."""
+        """Take the last event of the sequence."""
         self.n_prompt = event.n_prompt
         self.timings = event.timings
         self.end = event

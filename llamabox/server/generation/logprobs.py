@@ -25,7 +25,7 @@ class TokenEntry:
 
 
 class EntryQueue:
-    """Tells of one sequence's entries which belong to the text that has been said.
+    """Holds one sequence's entries back until their text has been said.
 
     Text may be held back because a stop word could begin there, and its entries are held back with it: those of a stop
     word are never shown.
@@ -84,7 +84,7 @@ def openai_logprobs(dialect: Dialect, found: Sequence[TokenEntry], options: Opti
 
 
 def whole_logprobs(dialect: Dialect, choice: Choice, options: Options) -> dict[str, Any] | None:
-    """Of a plain reply; None where nobody asked."""
+    """The `logprobs` of a plain reply's choice; None where nobody asked."""
     return None if options.n_top is None else openai_logprobs(dialect, entries_of(choice), options)
 
 
@@ -97,14 +97,14 @@ class StreamedLogprobs:
         self._queues: dict[int, EntryQueue] = {}  # by the choice's index
 
     def chunk(self, index: int, delta: Delta) -> dict[str, Any] | None:
-        """Of the chunk that carries the delta's text. To be asked for each delta, also one without text."""
+        """The `logprobs` of the chunk with the delta's text. Call it for each delta, also one without text."""
         if self._options.n_top is None:
             return None
         said = self._queues.setdefault(index, EntryQueue()).say(delta.text, delta.probs or ())
         return openai_logprobs(self._dialect, said, self._options) if said else None
 
     def end(self, choice: Choice) -> dict[str, Any] | None:
-        """Of the last chunk."""
+        """The `logprobs` of a choice's last chunk."""
         queue = self._queues.get(choice.index)
         if self._options.n_top is None or queue is None:
             return None

@@ -85,26 +85,26 @@ class Reply:
         return self.choices
 
     async def build(self, make: Callable[[], Made]) -> Made:
-        """What `make` makes of the choices for a plain reply; on a thread where there is much to make of.
+        """Call `make`, which writes a plain reply; on a thread where there is much to write.
 
-        Hundreds of thousands of log-probabilities take a second, in which nobody else would be answered.
+        Hundreds of thousands of log-probabilities take a second, and the event loop would stand still.
         """
         if self._n_likely > MANY_LIKELY:
             return await asyncio.to_thread(make)
         return make()
 
     def stream(self, shape: Shape) -> Response:
-        """The same as events, in the words of `shape`."""
+        """The reply as server-sent events, which `shape` writes."""
         return EventStream(
             self._chunks(shape), ping_interval=self._options.ping_interval, trailer=RATE_HEADER, trailers=self._trailers
         )
 
     def _trailers(self) -> dict[str, str]:
-        """Where an error ended the stream, the rate up to there: Hypercorn breaks at trailers without any field."""
+        """The rate header; after an error the rate up to there: Hypercorn breaks at trailers without any field."""
         return rate_header(self.choices[0].timings)
 
     async def _chunks(self, shape: Shape) -> AsyncGenerator[bytes, None]:
-        """What one engine step brought goes out in one piece; an empty one where the prompt begins to be computed."""
+        """The stream, a piece for each engine step. The piece is empty where a prompt begins to be computed."""
         async with aclosing(events_of(self._exchange.services.client, self._submits)) as batches:
             n_running = len(self.choices)
             async for position, events in batches:

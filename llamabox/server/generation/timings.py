@@ -20,12 +20,12 @@ def per_token(n: int, ms: float) -> float:
 
 
 def predicted_per_second(timings: Timings) -> float:
-    """Of the decode steps: the first token comes with the prompt, so n tokens took n - 1 of them."""
+    """Tokens per second of the decode steps. The first token comes with the prompt: n tokens took n - 1 steps."""
     return rate(timings.predicted_n - 1, timings.predicted_ms)
 
 
 def timings_object(timings: Timings) -> dict[str, Any]:
-    """As llama-server shows it."""
+    """The object `timings`, as llama-server shows it."""
     return {
         "cache_n": timings.cache_n,
         "prompt_n": timings.prompt_n,

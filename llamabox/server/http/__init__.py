@@ -1,1 +1,1 @@
-"""What every route has in common: bodies, errors, streams, disconnects, the access record."""
+"""The ground of every route: bodies, errors, streams, disconnects, the access record."""

@@ -1,4 +1,4 @@
-"""What every route with a JSON body has in common: read it, watch the connection, answer, or fail in our words."""
+"""The frame of every route with a JSON body: read it, watch the connection, answer, or fail in our words."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from starlette.types import Message, Receive, Scope, Send
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import parse_body
 from llamabox.errors import LlamaboxError, ServerFault
-from llamabox.server.http.beside import beside
 from llamabox.server.http.disconnect import ClientGone, impatient, run_while_connected
 from llamabox.server.http.record import RequestRecord, record_of
 from llamabox.server.http.request_body import Lease, read_body
+from llamabox.server.http.threads import off_loop
 from llamabox.server.services import Services, TextServices, services_of
 from llamabox.wire.text_config import ModelInfo
 
@@ -46,7 +46,7 @@ Read = Callable[[TextServices, bytearray, Scope], Awaitable[Exchange]]
 
 async def read_json(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
     """Any body that is a JSON object."""
-    body = await beside(len(raw) // BYTES_A_VALUE, parse_body, raw)
+    body = await off_loop(len(raw) // BYTES_A_VALUE, parse_body, raw)
     return Exchange(services, services.model(), body, record_of(scope), scope)
 
 

@@ -37,7 +37,7 @@ STATUS: dict[type[errors.LlamaboxError], tuple[int, str]] = {
 """A class without a row has that of its nearest ancestor."""
 
 EXTRA: dict[type[errors.LlamaboxError], tuple[str, ...]] = {errors.ContextExceeded: ("n_prompt_tokens", "n_ctx")}
-"""Which details show up as fields beside code, message and type."""
+"""The details that each error shows as fields beside code, message and type."""
 
 HTTP_TYPES = {404: "not_found_error", 405: "invalid_request_error", 413: "invalid_request_error"}
 """Types of what Starlette itself refuses."""
@@ -74,7 +74,7 @@ def error_event(error: errors.LlamaboxError) -> bytes:
 
 
 def image_error_event(error: errors.LlamaboxError) -> bytes:
-    """The same on /v1/images/*, with the line that llama-box's tools read before it."""
+    """The error's event on /v1/images/*, after the line that llama-box's tools read."""
     return b"error: " + dumps(error_object(error)) + b"\n" + error_event(error)
 
 

@@ -1,4 +1,4 @@
-"""What runs right now, and whether more may come."""
+"""Counts the requests that run, and says whether more may come."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Lifecycle:
             self._idle.set()
 
     def stop(self) -> None:
-        """From now on nothing is admitted."""
+        """Admit no request from now on."""
         self.stopping = True
 
     async def drained(self) -> None:

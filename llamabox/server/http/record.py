@@ -1,4 +1,4 @@
-"""What the log tells of one request: who, what, how much, how long. Never its text."""
+"""The log's facts of one request: who, what, how much, how long. Never its text."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RequestRecord:
         self.cut_off = self.cut_off or why
 
     def facts(self, method: str, path: str) -> dict[str, Any]:
-        """What there is to tell, in the order of the line. Times in milliseconds."""
+        """The facts of the request, in the order of the log's line. Times in milliseconds."""
         facts: dict[str, Any] = {
             "id": self.request_id,
             "method": method,

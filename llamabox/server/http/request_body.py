@@ -30,7 +30,7 @@ class BodyBudget:
         self.n_held = 0
 
     def take(self, n_bytes: int, lease: Lease) -> None:
-        """Unavailable where there is no room for them."""
+        """Count more bytes for a lease. Raises Unavailable where there is no room for them."""
         limit = self._limit if lease.n_bytes + n_bytes > SMALL else self._limit + self._limit // 8
         if self.n_held + n_bytes > limit:
             raise Unavailable(
@@ -41,7 +41,7 @@ class BodyBudget:
 
 
 class Lease:
-    """What one request's body holds of the budget; a context manager, released at its end if not before."""
+    """The bytes of the budget that one request's body holds. A context manager: its end releases them."""
 
     def __init__(self, budget: BodyBudget) -> None:
         self._budget = budget
@@ -54,12 +54,12 @@ class Lease:
         self.release()
 
     def grow(self, n_bytes: int) -> None:
-        """Unavailable where there is no room for them."""
+        """Hold more bytes. Raises Unavailable where there is no room for them."""
         self._budget.take(n_bytes, self)
         self.n_bytes += n_bytes
 
     def release(self) -> None:
-        """Idempotent."""
+        """Give all bytes back. Idempotent."""
         self._budget.n_held -= self.n_bytes
         self.n_bytes = 0
 

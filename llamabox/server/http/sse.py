@@ -69,7 +69,7 @@ class EventStream(Response):
             await send({"type": "http.response.trailers", "headers": found, "more_trailers": False})
 
     async def _next(self) -> bytes | None:
-        """None: there are no more."""
+        """The next chunk; None after the last."""
         return await anext(self._chunks, None)
 
     def _start(self, scope: Scope, *, with_trailers: bool) -> Message:

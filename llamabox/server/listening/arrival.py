@@ -1,4 +1,4 @@
-"""How a request's connection came in: what the listener knows of it and ASGI has no word for."""
+"""The facts of a request's connection that the listener knows and ASGI has no word for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.types import Scope
 
 KEY = "llamabox.arrival"
-"""In the `state` of a connection, which is that of each of its requests."""
+"""The key of an Arrival in a connection's `state`, which each of its requests sees."""
 
 
 def _never() -> bool:

@@ -16,11 +16,11 @@ from llamabox.server.listening.listener import BACKLOG
 Address = tuple[socket.AddressFamily, str]
 
 ANY = "*"
-"""As a host: every address of this machine."""
+"""The host that stands for every address of this machine."""
 
 
 class NotHere(ListenError):
-    """It is no address of this machine, or of a kind that this machine has none of."""
+    """The address is not of this machine, or of a kind that this machine does not have."""
 
 
 def bind_sockets(hosts: Iterable[str], port: int) -> list[socket.socket]:
@@ -58,7 +58,7 @@ def bind_sockets(hosts: Iterable[str], port: int) -> list[socket.socket]:
 
 
 def describe_socket(sock: socket.socket, scheme: str = "http") -> str:
-    """Where a client would connect."""
+    """The URL by which a client would connect."""
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{name}"
@@ -92,7 +92,7 @@ def _bind_tcp(host: str, family: socket.AddressFamily, bare: str, port: int, tak
 
 
 def _resolve(host: str) -> list[Address]:
-    """What the host stands for. Raises ListenError for a name that stands for nothing."""
+    """The addresses of a host. Raises ListenError for a name that has none."""
     if host == ANY:
         return [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]
     bare = host.strip("[]")
@@ -128,7 +128,7 @@ def _refused(where: str, exc: OSError) -> ListenError:
 
 
 def _listen(sock: socket.socket) -> None:
-    """From here on the address is taken: a bound socket alone would let a second server bind it too."""
+    """Listen, which takes the address: a bound socket alone would let a second server bind it too."""
     sock.listen(BACKLOG)
     sock.setblocking(False)
 

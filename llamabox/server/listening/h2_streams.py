@@ -29,7 +29,7 @@ PART = 4 << 10
 
 RESETS_AT_ONCE = 1000
 RESETS_PER_SECOND = 33.0
-"""How many requests a client may take back: nghttp2's numbers."""
+"""The requests that a client may take back, at once and in the long run: nghttp2's numbers."""
 
 
 class BoundedBuffer(StreamBuffer):
@@ -40,7 +40,7 @@ class BoundedBuffer(StreamBuffer):
     """
 
     async def pop(self, max_length: int) -> bytes:
-        """What may go out now."""
+        """The bytes that may go out now."""
         if max_length == 0 and self.buffer:
             return b""
         return await super().pop(max_length)
@@ -140,6 +140,6 @@ class SturdyH2(H2Protocol):
 
 
 def harden_h2() -> None:
-    """From now on Hypercorn makes such connections. Idempotent; it offers no other way to say so."""
+    """Have Hypercorn make SturdyH2 connections from now on: it offers no option for that. Idempotent."""
     h2.StreamBuffer = BoundedBuffer  # type: ignore[misc]
     protocol.H2Protocol = SturdyH2  # type: ignore[attr-defined,assignment]

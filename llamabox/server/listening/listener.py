@@ -164,11 +164,11 @@ class Listener:
 
     @property
     def _n_over(self) -> int:
-        """How many connections there are beyond the limit; 0: just as many as there may be."""
+        """The number of connections beyond the limit; 0 when it is just reached."""
         return len(self._connections) - self._n_ending - self._max_connections
 
     def _is_over(self, connection: Connection) -> bool:
-        """Whether this one was too many when it came and still is; once there was room it has its place."""
+        """Whether a connection is one too many: it was when it came, and there was no room since."""
         connection.is_over = connection.is_over and self._n_over > 0
         return connection.is_over
 
@@ -205,20 +205,20 @@ class Listener:
 
 
 def _descriptors_to_spare() -> int:
-    """How many connections the limit of open files leaves room for."""
+    """The number of connections that the limit of open files leaves room for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft // 4, soft - RESERVED - SPARE)
 
 
 def _is_loopback(sock: socket.socket) -> bool:
-    """Whether only this machine can reach it, by an address of its own."""
+    """Whether the socket listens on loopback, where only this machine reaches it."""
     if sock.family == socket.AF_UNIX:
         return False
     return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _probe_when_idle(sock: socket.socket, seconds: int) -> None:
-    """Of a client whose machine is gone nothing comes, not even an end. Accepted sockets inherit it."""
+    """Have TCP probe idle connections: from a machine that is gone comes no end. Accepted sockets inherit it."""
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -233,7 +233,7 @@ def _probe_when_idle(sock: socket.socket, seconds: int) -> None:
 
 
 def hypercorn_config(config: ServerConfig) -> Config:
-    """Hypercorn's own settings, of which ours decide the time that a connection may wait for a request."""
+    """Hypercorn's settings. `keep_alive` decides how long a connection may wait for a request."""
     hypercorn = Config()
     hypercorn.accesslog = None  # middleware.RequestId writes the one line there is
     hypercorn.errorlog = logging.getLogger("llamabox.hypercorn")

@@ -11,7 +11,7 @@ ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?", re.IGNORECASE)
 
 
 class Targets:
-    """Takes `GET http://host/path` for `GET /path` with that host, whatever the Host header says."""
+    """Reads `GET http://host/path` as `GET /path` with that host, which counts more than the Host header."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -11,7 +11,7 @@ from llamabox.server.config import ServerConfig
 
 
 def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
-    """None without key and certificate. Raises OptionsError where one of them is missing, unreadable or of no use."""
+    """The TLS context; None without key and certificate. OptionsError: one is missing, unreadable or unfit."""
     key, certificate = config.ssl_key_file, config.ssl_cert_file
     if key is None and certificate is None:
         return None

@@ -1,1 +1,1 @@
-"""What a server counts for GET /metrics, one collector a kind of model."""
+"""Counters for GET /metrics: one collector for each kind of model."""

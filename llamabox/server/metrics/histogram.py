@@ -23,7 +23,7 @@ class Histogram:
         self._sum += seconds * times
 
     def family(self) -> Metric:
-        """For the registry."""
+        """The histogram as prometheus-client's registry wants it."""
         return self.add_to(HistogramMetricFamily(self._name, self._help, labels=()), ())
 
     def add_to(self, family: HistogramMetricFamily, labels: tuple[str, ...]) -> HistogramMetricFamily:

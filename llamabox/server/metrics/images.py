@@ -1,4 +1,4 @@
-"""What is counted of a model that draws: images, steps and seconds, under llama-box's names."""
+"""Counts of a model that draws: images, steps and seconds, under llama-box's names."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ImageMetrics:
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """For the registry."""
+        """All metrics, called by the registry on each scrape."""
         queue = self._client.queue
         n_steps, seconds = self._n_steps - self._scraped[0], self._sampling - self._scraped[1]
         self._scraped = (self._n_steps, self._sampling)

@@ -1,4 +1,4 @@
-"""What is counted of a language model: the worker's counts under llama.cpp's names, and how long requests take."""
+"""Counts of a language model: the worker's under llama.cpp's names, and how long requests take."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60
 
 
 class StepHistograms:
-    """Where a step's time goes, by stage. `host` is what the next llama_decode waits for: schedule, sample, update."""
+    """The time of the engine's steps by stage. `host` is all that the next llama_decode waits for."""
 
     STAGES = ("schedule", "decode", "sample", "update", "emit", "host")
 

@@ -1,1 +1,1 @@
-"""What the server tells of itself and lets be changed: models, props, slots, health, metrics, tokens, LoRA."""
+"""Routes about the server itself: models, props, slots, health, metrics, tokens, LoRA."""

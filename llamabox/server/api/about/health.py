@@ -1,4 +1,4 @@
-"""GET /health and /v1/health: public, and answered by this process alone whatever the workers do."""
+"""GET /health and /v1/health: public, and answered by this process alone, also while a worker is busy."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from llamabox.server.http.json import JsonResponse
 
 
 async def health(request: Request) -> Response:
-    """Gets here only when the model is ready: Gate answers 503 before."""
+    """200. Called only when the model is ready: Gate answers 503 before."""
     return JsonResponse({"status": "ok"})

@@ -16,7 +16,7 @@ from llamabox.server.http.json import JsonResponse
 from llamabox.server.services import Services, any_services
 
 BODY = "adapters"
-"""What the array that is the body of the POST is called in messages."""
+"""The name of the POST's array in error messages."""
 
 
 class LoraAdapters:

@@ -45,7 +45,7 @@ def found(describe: Describe) -> Endpoint:
 
 
 def models(request: Request) -> dict[str, Any]:
-    """Of a server with a language model."""
+    """The models of a server with a language model."""
     services = services_of(request, TextServices)
     info = services.model()
     name = model_name(services.config, info)
@@ -65,7 +65,7 @@ def models(request: Request) -> dict[str, Any]:
 
 
 def as_openai(services: Services, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """As OpenAI lists it, with the model's facts in `meta`."""
+    """One model as OpenAI lists it, with the model's facts in `meta`."""
     return {
         "id": name,
         "object": "model",
@@ -78,13 +78,13 @@ def as_openai(services: Services, name: str, facts: dict[str, Any]) -> dict[str,
 
 
 def capabilities(config: ServerConfig, info: ModelInfo) -> list[str]:
-    """What can be asked of the model."""
+    """The model's abilities, in llama-server's words."""
     able = {"completion": info.generates, "embedding": config.enable_embeddings, "rerank": config.enable_rerank}
     return [name for name, is_there in able.items() if is_there]
 
 
 def as_ollama(name: str, able: list[str], quantization: str) -> dict[str, Any]:
-    """As llama-server lists it for clients that were made for Ollama; what neither knows is empty."""
+    """One model as llama-server lists it for clients of Ollama. Facts that neither server knows are empty."""
     return {
         "name": name,
         "model": name,

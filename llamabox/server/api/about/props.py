@@ -42,5 +42,5 @@ async def props(request: Request) -> Response:
 
 
 async def set_props(request: Request) -> Response:
-    """Nothing can be changed at run time."""
+    """501: no property can be changed at run time."""
     raise NotSupported("This server does not change its properties at run time: POST /props is not supported")

@@ -1,4 +1,4 @@
-"""What the server remembers of each slot's last task, for GET /slots: the worker knows counts, the server settings."""
+"""The server's memory of each slot's last task, for GET /slots: the worker knows counts, the server settings."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class SlotBook:
         self._pages[event.id_slot] = Page(options, event.n_prompt, event.n_cached, event.seed)
 
     def finish(self, event: Finished) -> None:
-        """It ended by itself."""
+        """A slot's task ended by itself."""
         page = self._pages.get(event.id_slot)
         if page is not None:
             page.end = event
 
     def page(self, id_slot: int) -> Page | None:
-        """None: no task ran there yet."""
+        """The last task of a slot; None where no task ran yet."""
         return self._pages.get(id_slot)
 
 

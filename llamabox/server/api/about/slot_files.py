@@ -59,9 +59,9 @@ def slot_path(folder: Path, filename: object) -> Path:
 
 
 def is_filename(name: str) -> bool:
-    """Whether it is a plain name (docs/api.md, Slot files), and so is its form without wide letters: U+FF0F is a slash.
+    """Whether a name is plain (docs/api.md, Slot files), also once its wide letters are usual ones: U+FF0F is a slash.
 
-    A name does not begin with a full stop: hidden files are others', or our own that are still being written.
+    A name does not begin with a full stop: hidden files are other programs', or ours that are still being written.
     """
     try:
         n_bytes = len(name.encode("utf-8"))

@@ -11,9 +11,9 @@ from llamabox import checks
 from llamabox.checks import wrong
 from llamabox.errors import BodyTooLarge
 from llamabox.server.fields.prompt import Prompt, check_token, check_tokens
-from llamabox.server.http.beside import beside, n_values
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonArray, JsonResponse, dumps
+from llamabox.server.http.threads import n_values, off_loop
 from llamabox.server.seams import TextService
 
 MAX_TEXT = 4 << 20
@@ -22,7 +22,7 @@ MAX_TEXT = 4 << 20
 MAX_TOKENS = 1 << 20
 
 PIECES = 4096
-"""Tokens of which the worker is asked for the pieces at once."""
+"""Tokens whose pieces the worker is asked for in one question."""
 
 
 async def tokenize(exchange: Exchange) -> Response:
@@ -33,7 +33,7 @@ async def tokenize(exchange: Exchange) -> Response:
         "parse_special": checks.flag(body, "parse_special", True),
     }
     with_pieces = checks.flag(body, "with_pieces", False)
-    content = await beside(n_values(body.get("content")), _parse_content, body, exchange.info.n_vocab)
+    content = await off_loop(n_values(body.get("content")), _parse_content, body, exchange.info.n_vocab)
     reply = await client.call("tokenize", content=content, **options)
     if not with_pieces:
         return JsonResponse(reply)
@@ -51,7 +51,7 @@ async def _with_pieces(client: TextService, tokens: list[int]) -> AsyncIterator[
 async def detokenize(exchange: Exchange) -> Response:
     """`{"content": text}`."""
     n = n_values(exchange.body.get("tokens"))
-    tokens = await beside(n, _parse_tokens, exchange.body, exchange.info.n_vocab)
+    tokens = await off_loop(n, _parse_tokens, exchange.body, exchange.info.n_vocab)
     return JsonResponse(await exchange.services.client.call("detokenize", tokens=tokens))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from llamabox.checks import describe, first_present, wrong
 from llamabox.errors import ContextExceeded, InvalidRequest
 from llamabox.server.fields.prompt import Prompt, check_tokens, is_one, least_tokens, prompt_string
-from llamabox.server.http.beside import n_values
+from llamabox.server.http.threads import n_values
 from llamabox.wire.text_config import ModelInfo
 
 NAMES = ("input", "content")
@@ -36,7 +36,7 @@ def parse_inputs(body: dict[str, Any], info: ModelInfo) -> list[Prompt]:
 
 
 def n_inputs(body: dict[str, Any]) -> int:
-    """How much there is for `parse_inputs` to look at."""
+    """The number of values that `parse_inputs` will look at."""
     return max(n_values(body.get(name)) for name in NAMES)
 
 
@@ -53,7 +53,7 @@ def _parse(field: str, value: Any) -> Prompt:
 
 
 def _check(field: str, index: int, prompt: Prompt, info: ModelInfo) -> None:
-    """What can be told before anybody tokenises; the size first, for it bounds the rest."""
+    """Check one input as far as can be without tokenising it; its size first, which bounds the rest."""
     n_least = least_tokens(prompt, info)
     if n_least > info.n_ctx:
         raise ContextExceeded(

@@ -17,9 +17,9 @@ from llamabox.server.api.embeddings.inputs import n_inputs, parse_inputs
 from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
 from llamabox.server.fields.body import parse_model
 from llamabox.server.fields.prompt import Prompt
-from llamabox.server.http.beside import beside
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonPieces, dumps
+from llamabox.server.http.threads import off_loop
 from llamabox.wire.text_config import ModelInfo
 
 UNPOOLED = "none"
@@ -39,7 +39,7 @@ async def openai_embeddings(exchange: Exchange) -> Response:
         )
     form = parse_format(exchange.body, exchange.info)
     model = parse_model(exchange.body, exchange.services.config, exchange.info)
-    inputs = await beside(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
+    inputs = await off_loop(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
 
     def write(index: int, rows: Rows) -> bytes:
@@ -55,7 +55,7 @@ async def embeddings(exchange: Exchange) -> Response:
     """llama.cpp's array, with a list of vectors for each input: one, or without pooling one for each token."""
     check_enabled(exchange)
     form = parse_format(exchange.body, exchange.info)
-    inputs = await beside(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
+    inputs = await off_loop(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
 
     def write(index: int, rows: Rows) -> bytes:
@@ -100,7 +100,7 @@ async def embed(exchange: Exchange, inputs: list[Prompt], form: VectorFormat, wr
 
 
 def finite_rows(vector: Vector, form: VectorFormat, n_floats: int) -> Rows:
-    """The vectors of one input as they are to be sent. Raises ServerFault for NaN and infinity, which JSON lacks."""
+    """The vectors of one input in the request's form. Raises ServerFault for NaN and infinity, which JSON lacks."""
     rows = form.rows(vector.data, n_floats)
     if not np.isfinite(rows).all():
         raise ServerFault(f"the model gave no numbers for input {vector.index}")

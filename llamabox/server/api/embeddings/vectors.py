@@ -13,12 +13,12 @@ Rows = NDArray[np.float32]
 """Shape [n_rows, n_floats]: one row, or without pooling one a token."""
 
 INT16 = 32760.0
-"""What the largest element becomes with embd_normalize 0, as in llama.cpp."""
+"""The largest element with embd_normalize 0, as in llama.cpp."""
 
 
 @dataclass(frozen=True, slots=True)
 class VectorFormat:
-    """How a request wants its vectors."""
+    """The form in which a request wants its vectors."""
 
     norm: int  # -1 none, 0 largest element, 1 taxicab, 2 Euclidean, above the p-norm
     n_floats: int  # dimensions kept
@@ -37,7 +37,7 @@ class VectorFormat:
 
 
 def scales(rows: Rows, norm: int) -> NDArray[np.float64]:
-    """What each row is to be multiplied with, shape [n_rows, 1]; 0 for a row of zeros.
+    """The factor of each row, shape [n_rows, 1]; 0 for a row of zeros.
 
     Powers are taken of parts of the largest element, or they would leave the range of floats.
     """

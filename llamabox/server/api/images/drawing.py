@@ -102,7 +102,7 @@ class PictureReply:
         return b""
 
     def _preview(self, event: Preview) -> bytes:
-        """Where only some are wanted, those that are spread evenly over the steps."""
+        """Write a preview. Where a request wants but some, they are spread evenly over the steps."""
         n_before, n_most = self._previews[event.index], self._options.n_previews
         if n_most is not None:
             is_due = event.step * (n_most + 1) >= (n_before + 1) * event.steps

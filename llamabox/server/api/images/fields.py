@@ -26,17 +26,17 @@ SCHEDULE = ("schedule", "schedule_method", "scheduler")
 STEPS = ("sample_steps", "sampling_steps", "steps")
 NEGATIVE = ("negative_prompt", "negative_sampler")
 SLG_LAYERS = ("slg_skip_layers", "slg_layers")
-"""Names of one thing, of which the first that is there counts. `negative_sampler` is llama-box's own."""
+"""Names of one field each: the first that is present counts. `negative_sampler` is llama-box's own."""
 
 LITERAL = frozenset(
     {"n", "seed", "cfg_scale", "guidance", "strength", "eta", "clip_skip", "slg_scale", "slg_start", "slg_end"}
     | {"control_strength", "control_canny", "stream", "stream_options", "sse_ping_interval", "partial_images", "lora"}
     | {*STEPS, *SLG_LAYERS}
 )
-"""What a form's text stands for as JSON would have it; everything else is text."""
+"""Fields whose text in a form is read as JSON; all others are texts."""
 
 FREE_TEXT = frozenset({"prompt", "user"})
-"""Where a form's `null` is a word."""
+"""Fields where a form's `null` is a word."""
 
 OPTIONS = "stream_options"
 
@@ -51,7 +51,7 @@ MAX_SCALE = 100.0
 MAX_LAYERS = 64
 HD_STEPS = 10
 PING_SECONDS = 5.0
-"""Of silence at most: a step may take minutes, and proxies cut what says nothing."""
+"""The longest silence of a stream: a step may take minutes, and proxies cut silent connections."""
 
 SMALLEST_CHUNK, USUAL_CHUNK = 1024, 4096
 
@@ -60,7 +60,7 @@ QUALITIES = dict.fromkeys(("auto", "low", "medium", "standard"), "") | dict.from
     ("high", "xhigh", "max", "hd"), "low quality"
 )
 STYLES = {"vivid": "not vivid", "natural": "unnatural"}
-"""And what is added to the negative prompt."""
+"""Values of `quality` and `style`, and the words that each adds to the negative prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +186,7 @@ def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelI
 
 
 def _parse_seed(body: dict[str, Any], services: ImageServices) -> int:
-    """Of the first image; drawn here where neither request nor command line have one."""
+    """The seed of the first image; drawn here where neither request nor command line have one."""
     default = services.defaults.sampling.seed
     seed = parse_seed("seed", body["seed"]) if "seed" in body else default
     return secrets.randbelow(2**31) if seed == RANDOM_SEED else seed
@@ -210,7 +210,7 @@ def _parse_layers(body: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _name_of(body: dict[str, Any], names: tuple[str, ...], known: list[str]) -> str | None:
-    """None where there is none."""
+    """A sampler or schedule by the first of its field's names; None where the body names none."""
     name = next((name for name in names if body.get(name)), None)
     if name is None:
         return None
@@ -242,7 +242,7 @@ def _first_whole(body: dict[str, Any], names: tuple[str, ...], low: int, high: i
 
 
 def _literal(text: str) -> Any:
-    """What is no JSON stays a text, and is refused by the checker of its field."""
+    """The value of a form's text. A text that is no JSON stays one, for the checker of its field to refuse."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""What a server that draws tells of itself: GET /v1/models, /props and /slots."""
+"""GET /v1/models, /props and /slots of a server that draws."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def image_props(request: Request) -> Response:
 
 
 async def image_slots(request: Request) -> Response:
-    """Slot 0 draws, the others are the places of those that wait. 503 with `fail_on_no_slot` when all are taken."""
+    """Slot 0 draws, the others are places of waiting jobs. 503 with `fail_on_no_slot` when all are taken."""
     services = services_of(request, ImageServices)
     if not services.config.enable_slots:
         raise NotSupported("This server does not support slots endpoint. Start it with `--slots`")
@@ -89,7 +89,7 @@ def _slot(job: JobState | None, *, is_drawn: bool) -> dict[str, Any]:
 
 
 def _settings(services: ImageServices) -> dict[str, Any]:
-    """What a request without fields is drawn with (docs/api.md, Props)."""
+    """The settings of a request without fields (docs/api.md, Props)."""
     info, images = services.model(), services.images
     seed = services.defaults.sampling.seed
     return {

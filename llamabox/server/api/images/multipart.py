@@ -18,7 +18,7 @@ MAX_HEADER = 8192
 """Bytes of a part's head."""
 
 LINE_END = re.compile(rb"(--)?[ \t]*(?=\r\n|\Z)")
-"""What may follow a boundary in its line: the mark of the last, and blanks."""
+"""The rest of a boundary's line: the mark of the last boundary, and blanks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Part:
 
     @property
     def text(self) -> str:
-        """In UTF-8; what is none is read as Latin-1."""
+        """The data as a text in UTF-8, or in Latin-1 where it is no UTF-8."""
         return _decoded(self.data)
 
 
@@ -56,7 +56,7 @@ def parse_form(boundary: bytes, body: bytes | bytearray, *, max_parts: int, max_
 
 
 def _spans(boundary: bytes, body: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Where each part lies, without the line breaks around it."""
+    """Start and end of each part, without the line breaks around it."""
     mark = b"--" + boundary
     at = 0 if body.startswith(mark) else _find(body, b"\r\n" + mark, 0) + 2
     while True:

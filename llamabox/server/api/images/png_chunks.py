@@ -1,4 +1,4 @@
-"""What of a PNG file its pixels need.
+"""A PNG file without the chunks that its pixels do not need.
 
 The rest - colour profiles, texts, previews, animation - may be as large as its writer liked. Pillow inflates it, and
 refuses the whole picture where that is more than it likes; ComfyUI's texts and the profiles of calibrated screens are.
@@ -16,18 +16,18 @@ MAX_CHUNKS = 1 << 17
 """Encoders write some kilobytes into each; whoever writes more is after our time."""
 
 MAX_TURN = 1 << 16
-"""Bytes of a chunk that may say how the picture is to be held."""
+"""Bytes of a chunk that may say how the picture is turned."""
 
 NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 TURNING = (b"Raw profile type exif\0", b"Raw profile type APP1\0", b"XML:com.adobe.xmp\0")
-"""How texts begin in which some writers put EXIF's orientation."""
+"""Beginnings of the texts in which some writers put EXIF's orientation."""
 
 GREY, RGB = 0, 2
 
 
 def bare(data: bytes) -> bytes:
-    """A PNG file without what its pixels do not need; other files, and those that are damaged, as far as they go.
+    """A PNG file with the chunks that its pixels need, up to where it is damaged. Other files come back whole.
 
     Raises ValueError for more chunks than any encoder writes.
     """
@@ -61,7 +61,7 @@ def _kept(data: bytes) -> Iterator[bytes]:
 
 
 def _is_small(name: bytes, text: bytes) -> bool:
-    """Whether a text inflates to no more than it may have."""
+    """Whether a text inflates to at most MAX_TURN bytes."""
     _, _, rest = text.partition(b"\0")
     if name == b"iTXt":
         return rest[:1] == b"\0"

@@ -49,15 +49,15 @@ TURNED = {
     7: (Image.Transpose.TRANSVERSE,),
     8: (Image.Transpose.ROTATE_90,),
 }
-"""What undoes each of EXIF's orientations."""
+"""The turns that undo each of EXIF's orientations."""
 
 SWAPPING = (
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
 )  # fmt: skip
-"""Those that make the width the height."""
+"""Turns that swap width and height."""
 
 _one_at_a_time = threading.Lock()
-"""For memory, and because the filters of warnings are the whole process'."""
+"""Held while a picture is decoded: for memory, and because the filters of warnings are the whole process'."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Form:
 
 
 async def read_form(headers: Headers, raw: bytearray, max_part: int) -> Form:
-    """multipart/form-data, of which a text is at most `max_part` bytes. InvalidRequest: it is none, or too much."""
+    """Read multipart/form-data whose texts have at most `max_part` bytes. Raises InvalidRequest."""
     _, params = parse_options_header(headers.get("content-type"))
     charset = params.get(b"charset", b"utf-8").decode("latin-1")
     if charset.lower() not in UTF_8:  # some of Python's other codecs take for ever
@@ -92,7 +92,7 @@ async def read_form(headers: Headers, raw: bytearray, max_part: int) -> Form:
 
 
 def take_pictures(body: dict[str, Any]) -> Form:
-    """Those of a JSON body: base64 or data URIs."""
+    """The pictures of a JSON body, in base64 or as data URIs, taken out of it."""
     pictures: dict[str, bytes | str] = {}
     for part in PARTS:
         if part in body:
@@ -160,7 +160,7 @@ def _from_base64(part: str, text: str) -> bytes:
 
 
 def _decoded(opened: Image.Image) -> tuple[Image.Image, tuple[Image.Transpose, ...]]:
-    """The first frame in L, RGB or RGBA, and what holds it as EXIF says it is to be held."""
+    """The first frame in L, RGB or RGBA, and the turns that EXIF's orientation asks for."""
     opened.load()
     picture = _eight_bits(opened)
     try:

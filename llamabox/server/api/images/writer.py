@@ -18,7 +18,7 @@ TOGETHER = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureShape:
-    """How one request's events are written."""
+    """Writes one request's events."""
 
     created: int  # seconds since the epoch
     model: str
@@ -41,7 +41,7 @@ class PictureShape:
         return self._chunk(_stepped(event), kind="progress")
 
     def preview(self, event: Preview, n_before: int) -> bytes:
-        """What it looks like so far; `n_before` previews of this image came earlier."""
+        """The picture as it looks so far; `n_before` previews of this image came earlier."""
         png = _base64(event.png)
         return self._chunk(_stepped(event, b64_json=png), kind="partial_image", partial_image_index=n_before, png=png)
 

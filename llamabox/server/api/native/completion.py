@@ -20,16 +20,16 @@ from llamabox.server.generation.prompt_text import prompt_texts
 from llamabox.server.generation.reply import Reply, options_of
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import rate_header
-from llamabox.server.http.beside import beside, n_values
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonArray, JsonResponse, dump_line, dumps
+from llamabox.server.http.threads import n_values, off_loop
 from llamabox.wire.text_config import ModelInfo
 
 
 async def completion(exchange: Exchange) -> Response:
     """One prompt gives an object; a list of prompts, or n > 1, gives an array. Streams have no [DONE]."""
     n = n_values(exchange.body.get("prompt"))
-    prompts, is_list = await beside(n, parse_prompts, exchange.body, exchange.info)
+    prompts, is_list = await off_loop(n, parse_prompts, exchange.body, exchange.info)
     options = options_of(exchange, Dialect.NATIVE)
     texts = await prompt_texts(exchange.services.client, exchange.info, prompts)
     return await answer(exchange, prompts, texts, options, is_list=is_list)
@@ -38,7 +38,7 @@ async def completion(exchange: Exchange) -> Response:
 async def answer(
     exchange: Exchange, prompts: list[Prompt], texts: list[str], options: Options, *, is_list: bool
 ) -> Response:
-    """What becomes of `prompts`, in llama.cpp's form. `texts` is what the replies show of them."""
+    """Run the prompts and answer in llama.cpp's form. `texts` are the prompts as the replies show them."""
     options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
     reply = Reply(exchange, prompts, options)
     finals = Finals(exchange.info, options, texts)
@@ -65,11 +65,11 @@ class Finals:
         self._settings = settings_object(options, info)
 
     def whole(self, choice: Choice) -> bytes:
-        """Of a plain reply."""
+        """The final object of a plain reply."""
         return dumps(self._selected(choice, streamed=False))
 
     def event(self, choice: Choice) -> bytes:
-        """Of a stream."""
+        """The final object of a stream."""
         return b"data: " + dump_line(self._selected(choice, streamed=True)) + b"\n\n"
 
     def _selected(self, choice: Choice, *, streamed: bool) -> dict[str, Any]:

@@ -35,7 +35,7 @@ async def read_fitting_chat(services: TextServices, raw: bytearray, scope: Scope
 
 
 async def read_any_chat(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
-    """The same for one that need not fit into the context."""
+    """A body with messages, which need not fit into the context."""
     return await _read(services, raw, scope, None)
 
 

@@ -8,13 +8,13 @@ from llamabox.server.api.openai.reply import openai_reply
 from llamabox.server.fields.prompt import parse_prompts
 from llamabox.server.fields.request import Dialect
 from llamabox.server.generation.reply import options_of
-from llamabox.server.http.beside import beside, n_values
 from llamabox.server.http.endpoint import Exchange
+from llamabox.server.http.threads import n_values, off_loop
 
 
 async def openai_completion(exchange: Exchange) -> Response:
     """Several prompts give choices prompt * n + sequence, and one sum of usage."""
     n = n_values(exchange.body.get("prompt"))
-    prompts, _ = await beside(n, parse_prompts, exchange.body, exchange.info)
+    prompts, _ = await off_loop(n, parse_prompts, exchange.body, exchange.info)
     options = options_of(exchange, Dialect.COMPLETION)
     return await openai_reply(exchange, prompts, options, Dialect.COMPLETION)

@@ -1,4 +1,4 @@
-"""What /v1/chat/completions and /v1/completions have in common once they have a prompt."""
+"""The answer of /v1/chat/completions and /v1/completions once they have their prompts."""
 
 from __future__ import annotations
 

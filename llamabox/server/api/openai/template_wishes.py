@@ -1,4 +1,4 @@
-"""What OpenAI's chat asks of a model that only its template can pass on: `reasoning_effort` and `verbosity`."""
+"""Fields of OpenAI's chat that only the model's template can pass on: `reasoning_effort` and `verbosity`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def template_wishes(body: dict[str, Any], source: str) -> dict[str, Any]:
 
 @lru_cache(4)
 def _variables(source: str) -> frozenset[str]:
-    """Those of the names above that the template reads; attributes and texts are none.
+    """The names above that the template reads as variables, not as attributes or in texts.
 
     Here the template is only cut into words. Whatever runs it does so in a process of its own.
     """

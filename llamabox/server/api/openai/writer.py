@@ -24,7 +24,7 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What all chunks of one reply share."""
+    """The fields that all chunks of one reply share."""
 
     dialect: Dialect
     reply_id: str
@@ -34,7 +34,7 @@ class Envelope:
 
     @classmethod
     def new(cls, dialect: Dialect, options: Options, info: ModelInfo) -> Envelope:
-        """With an id of its own."""
+        """An envelope with a new id."""
         prefix = "chatcmpl-" if dialect is Dialect.CHAT else "cmpl-"
         suffix = "".join(secrets.choice(ALPHABET) for _ in range(32))
         return cls(dialect, prefix + suffix, int(time.time()), options.model, info.build)
@@ -136,7 +136,7 @@ class Chunks:
         return self._event([self._empty(index)], {})
 
     def progress(self, index: int, event: Progress) -> bytes:
-        """How far the prompt is; on a chunk that says no more than a first one does, as llama-server has it."""
+        """A chunk with how far the prompt is, and else what a first one has, as llama-server sends it."""
         extra: dict[str, Any] = {"prompt_progress": progress_object(event)}
         if self._with_timings:
             extra["timings"] = timings_object(event.timings)

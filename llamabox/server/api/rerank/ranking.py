@@ -12,7 +12,7 @@ SUM_TOLERANCE = 1e-4
 
 
 def score(outputs: Sequence[float], *, normalize: bool) -> float:
-    """Of a document: how well it answers, from its pair's outputs. Within [0, 1] where normalised, else the first one.
+    """How well a document answers, from its pair's outputs: within [0, 1] where normalised, else the first output.
 
     One output is a logit: its sigmoid. Several are classes, the first of which means yes: its probability.
     """
@@ -40,7 +40,7 @@ def best(scores: Sequence[float], top_n: int) -> list[int]:
 
 
 def jina_frame(model: str, n_tokens: int) -> tuple[bytes, bytes]:
-    """What stands before and behind the results, those of `jina_results`, as Jina, Cohere and llama-box have it."""
+    """The bytes before and behind the results of `jina_results`, as Jina, Cohere and llama-box have them."""
     usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
     head, _, tail = dumps({"model": model, "object": "list", "results": [], "usage": usage}).rpartition(b"[]")
     return head + b"[", b"]" + tail
@@ -61,7 +61,7 @@ def jina_results(
 
 
 def tei_results(order: Sequence[int], scores: Sequence[float], texts: Sequence[str] | None) -> list[dict[str, Any]]:
-    """As text-embeddings-inference has it: a bare array."""
+    """The results as text-embeddings-inference has them: a bare array."""
     if texts is None:
         return [{"index": index, "score": scores[index]} for index in order]
     return [{"index": index, "score": scores[index], "text": texts[index]} for index in order]

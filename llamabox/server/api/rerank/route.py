@@ -28,12 +28,12 @@ MAX_DOCUMENTS = 10_000
 CUT = "max_tokens_per_doc"
 
 Document = str | dict[str, Any]
-"""A text, or an object with "text" and whatever else a client wants back."""
+"""A text, or an object with "text" and any other fields, which come back with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What a request asks for."""
+    """A request to rank documents."""
 
     query: str
     documents: list[Document]
@@ -46,7 +46,7 @@ class Ranking:
 
     @property
     def texts(self) -> list[str]:
-        """Of each document."""
+        """The text of each document."""
         return [document if isinstance(document, str) else document["text"] for document in self.documents]
 
 
@@ -79,7 +79,7 @@ async def _items(results: list[dict[str, Any]]) -> AsyncIterator[bytes]:
 
 
 def _outputs(vector: Vector, index: int) -> list[float]:
-    """What the model's classifier gave. Raises ServerFault where that is no number."""
+    """The outputs of the model's classifier. Raises ServerFault where one is no number."""
     outputs: list[float] = np.frombuffer(vector.data, np.float32).tolist()
     if not all(map(math.isfinite, outputs)):
         raise ServerFault(f"the model's score for document {index} is not a number")

@@ -28,7 +28,7 @@ HEALTH = ("/health", "/v1/health")
 METRICS = "/metrics"
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-"""What a client may choose as its X-Request-ID: it ends up in our log."""
+"""The form of an X-Request-ID that a client may choose: it ends up in our log."""
 
 FULL = "the server has as many connections as it takes; try again later"
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 LOCALHOST = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
-"""What the word `localhost` stands for: this machine, any port."""
+"""Origins that the word `localhost` stands for: this machine, any port."""
 
 HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]*))?")
 
@@ -30,7 +30,7 @@ class Origins:
         return bool(self._allowed - {"*"})
 
     def names(self, origin: str) -> bool:
-        """Whether it is named, and not just any."""
+        """Whether the origin is named, and not let in by `*` alone."""
         if origin.lower() in self._allowed - {"*"}:
             return True
         return "localhost" in self._allowed and LOCALHOST.fullmatch(origin) is not None
@@ -47,7 +47,7 @@ def is_same_origin(origin: str, host: str) -> bool:
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an address and no name."""
+    """Whether the host is an IP address and no name."""
     found = HOST.fullmatch(host)
     return found is not None and _address(found[1].strip("[]")) is not None
 
@@ -59,7 +59,7 @@ class Hosts:
         self._allowed = frozenset(name.lower().rstrip(".") for name in allowed)
 
     def __bool__(self) -> bool:
-        """Whether any were named."""
+        """Whether any names were given."""
         return bool(self._allowed)
 
     def __contains__(self, host: str) -> bool:

@@ -1,4 +1,4 @@
-"""What web pages may do here. A page of any site can send requests to a server that its reader's browser reaches.
+"""Limits for web pages: a page of any site can send requests to a server that its reader's browser reaches.
 
 A browser says with Origin which page asks; programs send none, and nothing here concerns them. A page that made its own
 name resolve to this machine (DNS rebinding) looks to the browser like a page of this server: its name in Host tells.
@@ -21,7 +21,7 @@ from llamabox.server.listening.arrival import arrival_of
 METHODS = b"GET, POST, DELETE, OPTIONS"
 
 HEADERS = "Authorization, Content-Type, X-Api-Key, X-Request-ID, X-Request-Tokens-Per-Second"
-"""What pages may send beside what their preflight names; a `*` would not cover Authorization."""
+"""Headers that pages may send beside those that their preflight names; a `*` would not cover Authorization."""
 
 FIELD_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\s*,\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 

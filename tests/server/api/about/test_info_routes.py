@@ -18,7 +18,7 @@ from llamabox.server.api.native import completion as completions
 from llamabox.server.api.openai import completions as openai_completions
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
-from llamabox.server.http.beside import MANY
+from llamabox.server.http.threads import MANY
 from tests.server.fake_client import INFO, FakeTextClient, saying
 
 

@@ -1,4 +1,4 @@
-"""Which routes a model can answer."""
+"""The answers of routes that the loaded model cannot serve."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def generating(handler: Handler, what: str = "completion") -> Handler:
 
 
 def draws_only(what: str) -> Callable[[Request], Awaitable[Response]]:
-    """In place of a route for language models, where the model draws (docs/api.md, Kinds of models)."""
+    """The endpoint of a language model's route on a server whose model draws (docs/api.md, Kinds of models)."""
 
     async def refusing(request: Request) -> Response:
         raise _wrong_model(what)
@@ -32,7 +32,7 @@ def draws_only(what: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def needs_images(request: Request) -> Response:
-    """In place of a route for models that draw, where the model is a language model: a feature that is off."""
+    """The endpoint of an image route on a server with a language model: the feature is off."""
     raise NotSupported("This server does not support images. Start it with `--images` and a model that draws")
 
 
