@@ -10,19 +10,22 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from llamabox.chat import builtin
 from llamabox.chat.messages import Conversation
-from llamabox.chat.rendering.child import Child
-from llamabox.chat.rendering.link import CALL_MESSAGES, CPU_SECONDS, LENGTH, seconds_for
+from llamabox.chat.rendering.link import CALL_MESSAGES, CPU_SECONDS, MEMORY, PROBE_SECONDS, pack, seconds_for
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault, from_wire
+from llamabox.quarantine.trial import Death, Limits, Trial
 
 MAX_NAME = 20
 """A longer `--chat-template` is the template's text, not a name."""
+
+SANDBOX = "llamabox.chat.rendering.sandbox"
+"""The module that a child runs."""
 
 N_QUICK = 3
 N_LONG = 1
@@ -75,25 +78,25 @@ class ChatTemplate:
         """
         self.source = source
         self._bos_token = bos_token
-        self._eos_token = eos_token
         self._add_bos = add_bos
         self._cpu_seconds = cpu_seconds
-        self._can: list[dict[str, Any]] | None = None  # what the first child found out about the template
-        self.quick = _Lane(N_QUICK, cpu_seconds, 0)
-        self.long = _Lane(N_LONG, cpu_seconds, LONG_NICENESS)
+        self._hello = _Hello(source, bos_token, eos_token)
+        limits = Limits(cpu_seconds=cpu_seconds, start_seconds=PROBE_SECONDS, memory=MEMORY)
+        self.quick = _Lane(N_QUICK, limits, self._hello)
+        self.long = _Lane(N_LONG, replace(limits, niceness=LONG_NICENESS), self._hello)
         self._finalizers = [weakref.finalize(self, lane.close) for lane in (self.quick, self.long)]
 
     def check(self) -> None:
         """Compile the template. Raises OptionsError where it can never render anything."""
         with self.quick.child() as child:
-            answer = self._ensure_started(child)
+            answer = self._started(child)
         if "error" in answer:
             raise OptionsError(f"the chat template is not usable: {answer['message']}")
 
     def warm(self) -> None:
         """Start a child, so that the first request does not wait for it. Failing is left to the requests."""
         with self.quick.child() as child:
-            self._ensure_started(child)
+            child.start()
 
     def render(
         self,
@@ -110,18 +113,17 @@ class ChatTemplate:
         output, sandbox) or was broken from the start.
         """
         seconds = seconds_for(len(messages), self._cpu_seconds)
-        frame = _encode(
+        call = _encode(
             {
                 "messages": list(messages),
                 "tools": None if tools is None else list(tools),
                 "add_generation_prompt": add_generation_prompt,
                 "continues": continues,
                 "extra": dict(extra or {}),
-                "seconds": seconds,
             }
         )
         with (self.long if is_long(messages) else self.quick).child() as child:
-            return self._without_bos(self._answer(child, seconds, frame)["text"])
+            return self._without_bos(self._answer(child, seconds, call)["text"])
 
     def read(
         self, raw: bytes | bytearray, *, wishes: Wishes, most_bytes: int | None
@@ -133,11 +135,10 @@ class ChatTemplate:
         what is no such body.
         """
         seconds = seconds_for(raw.count(b'"role"'), self._cpu_seconds)
-        frame = _encode({"most_bytes": most_bytes, "seconds": seconds})
         with self.long.child() as child:
-            answer = self._answer(child, seconds, frame, LENGTH.pack(len(raw)), raw)
+            answer = self._answer(child, seconds, _encode({"most_bytes": most_bytes}), raw)
             body = answer["body"]
-            text = self._answer(child, seconds, _encode({"wishes": wishes(body), "seconds": seconds}))["text"]
+            text = self._answer(child, seconds, _encode({"wishes": wishes(body)}))["text"]
         return body, RenderedChat(Conversation(**answer["conversation"]), self._without_bos(text))
 
     def close(self) -> None:
@@ -145,10 +146,10 @@ class ChatTemplate:
         self.quick.close()
         self.long.close()
 
-    def _answer(self, child: Child, cpu_seconds: float, *frame: bytes | bytearray) -> dict[str, Any]:
-        answer = self._ensure_started(child)
+    def _answer(self, child: Trial, cpu_seconds: float, *question: bytes | bytearray) -> dict[str, Any]:
+        answer = self._started(child)
         if "error" not in answer:
-            answer = child.ask(cpu_seconds, *frame)
+            answer = _decode(child.ask(*question, cpu_seconds=cpu_seconds))
         match answer.get("error"):
             case None:
                 return answer
@@ -165,32 +166,36 @@ class ChatTemplate:
     def _without_bos(self, text: str) -> str:
         return text.removeprefix(self._bos_token) if self._add_bos and self._bos_token else text
 
-    def _ensure_started(self, child: Child) -> dict[str, Any]:
+    def _started(self, child: Trial) -> dict[str, Any]:
         """The child's verdict on the template: `{"text": ""}` or an error."""
-        child.notice_death()
-        if child.greeting is None:
-            child.start()
-            known = {"bos_token": self._bos_token, "eos_token": self._eos_token, "can": self._can}
-            answer = child.ask(self._cpu_seconds, _encode({"source": self.source, **known}))
-            self._can = answer.pop("can", None) or self._can
-            if child.is_running:
-                child.greeting = answer
-            return answer
-        return child.greeting
+        answer = _decode(child.start())
+        self._hello.can = answer.get("can") or self._hello.can
+        return answer
+
+
+class _Hello:
+    """The question that names the template to a new child. Lanes hold it, who must not hold the ChatTemplate."""
+
+    def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
+        self._call = {"source": source, "bos_token": bos_token, "eos_token": eos_token}
+        self.can: list[dict[str, Any]] | None = None  # what the first child found out about the template
+
+    def __call__(self) -> bytes:
+        return _encode({**self._call, "can": self.can})
 
 
 class _Lane:
     """Children of one kind. A call takes the one that was used last, or waits until one is free."""
 
-    def __init__(self, n: int, cpu_seconds: float, niceness: int) -> None:
-        self._free: queue.LifoQueue[Child] = queue.LifoQueue()
-        self.children = [Child(cpu_seconds, niceness) for _ in range(n)]
+    def __init__(self, n: int, limits: Limits, hello: _Hello) -> None:
+        self._free: queue.LifoQueue[Trial] = queue.LifoQueue()
+        self.children = [Trial(SANDBOX, limits, hello) for _ in range(n)]
         for child in reversed(self.children):
             self._free.put(child)
         self._closing = threading.Lock()
 
     @contextlib.contextmanager
-    def child(self) -> Iterator[Child]:
+    def child(self) -> Iterator[Trial]:
         child = self._free.get()
         try:
             yield child
@@ -203,7 +208,7 @@ class _Lane:
             n_free = 0
             while n_free < len(self.children):
                 try:
-                    self._free.get(timeout=0.05).stop()
+                    self._free.get(timeout=0.05).close()
                     n_free += 1
                 except queue.Empty:
                     for child in self.children:
@@ -212,12 +217,18 @@ class _Lane:
                 self._free.put(child)
 
 
-def _encode(value: object) -> bytes:
+def _encode(call: dict[str, Any]) -> bytes:
     try:
-        body = orjson.dumps(value)
+        return pack(call)
     except (TypeError, RecursionError) as error:
         raise InvalidRequest(f"messages: nested too deeply or not JSON: {error}", field="messages") from error
-    return LENGTH.pack(len(body)) + body
+
+
+def _decode(answer: bytearray | Death) -> dict[str, Any]:
+    if isinstance(answer, Death):
+        return {"error": "fault", "message": str(answer)}
+    said: dict[str, Any] = orjson.loads(answer)
+    return said
 
 
 def is_long(messages: Sequence[object]) -> bool:

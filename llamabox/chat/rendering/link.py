@@ -1,40 +1,40 @@
-"""How template.py and the child of sandbox.py talk: `u32 length | JSON`, little endian, over a socket pair."""
+"""What template.py and the process of sandbox.py agree on: how a question is written, and what it may cost."""
 
 from __future__ import annotations
 
-import socket
-import struct
+from typing import Any
 
-LENGTH = struct.Struct("<I")
+import orjson
+
+MEMORY = 1 << 30
+"""Bytes of address space of the process."""
 
 CPU_SECONDS = 2.0
-"""Processor time that the child has for one call. Wall time would punish a template for the load of its neighbours."""
+"""Processor time of the process for one call."""
 
+PROBE_SECONDS = 1.0
+"""Processor time for finding out what a template can take. It takes 15 ms; a slow one is then known only in part."""
 
 CALL_MESSAGES = 200
-"""Messages that this time is for."""
+"""Messages that CPU_SECONDS is for."""
 
 MAX_SECONDS = 60.0
 """Processor time for the longest conversation."""
 
 
 def seconds_for(n_messages: int, cpu_seconds: float) -> float:
-    """Processor time for a conversation: a template that is quick enough for a few is so for many."""
+    """Processor time for a conversation: a template that is quick enough for a few messages is so for many."""
     return min(MAX_SECONDS, cpu_seconds * max(1.0, n_messages / CALL_MESSAGES))
 
 
-def receive(peer: socket.socket) -> bytes | None:
-    """One frame's JSON; None when the other side is gone."""
-    head = _exactly(peer, LENGTH.size)
-    return None if head is None else _exactly(peer, LENGTH.unpack(head)[0])
+def pack(call: dict[str, Any]) -> bytes:
+    """The line that a question begins with. Raises TypeError or RecursionError for what JSON cannot say."""
+    return orjson.dumps(call, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _exactly(peer: socket.socket, n: int) -> bytes | None:
-    buffer = bytearray(n)
-    view = memoryview(buffer)
-    while view:
-        n_read = peer.recv_into(view)
-        if n_read == 0:
-            return None
-        view = view[n_read:]
-    return bytes(buffer)
+def unpack(question: bytearray) -> tuple[Any, bytearray]:
+    """The call of a question, and the bytes behind its line: the question itself, from there on."""
+    end = question.index(b"\n")
+    call = orjson.loads(question[:end])
+    del question[: end + 1]
+    return call, question

@@ -16,7 +16,7 @@ ALWAYS_SHOWN = ("system", "developer", "user", "tool")
 """Roles whose text is in the prompt. An assistant's may hold a thought that is left out."""
 
 
-def read_chat(raw: bytes) -> tuple[dict[str, Any], Conversation]:
+def read_chat(raw: bytes | bytearray) -> tuple[dict[str, Any], Conversation]:
     """The other fields and the conversation. Raises BodyTooLarge or InvalidRequest."""
     body = parse_body(raw)
     conversation = parse_messages(body)

@@ -1,28 +1,23 @@
-"""The process that renders chat templates: `python -m llamabox.chat.rendering.sandbox FD CPU_SECONDS NICENESS`.
+"""The process that renders chat templates, which llamabox.quarantine runs.
 
 A template is a program that comes with a model file. Jinja's sandbox keeps it from Python's internals, but not from
 `'a' * 10**9`, `10**10**9` or a loop without an end, and no thread can be stopped while such an expression holds the
-interpreter. A process can: the kernel ends it at the limits set here, and only the call that it was working on fails.
+interpreter. A process can: the kernel ends it at its limits, and only the call that it was working on fails.
 
-FD is a connected socket, CPU_SECONDS what a call may use. A frame is `u32 length | JSON`, little endian. The first
-one names the template, with what an earlier process found out about it or null. All are answered with `{"text": …}` or
-`{"error": kind, "message": …}`:
+A question is a line of JSON and the bytes behind it (link.py). The first one names the template, with what an earlier
+process found out about it or null. All are answered in JSON, with `{"text": …}` or `{"error": kind, "message": …}`:
 
-    {"source", "bos_token", "eos_token", "can"}                       → {"text": "", "can": [without tools, with]}
-    {"messages", "tools", "add_generation_prompt", "continues", "extra", "seconds"}  → {"text": the prompt}
-    {"most_bytes", "seconds"} and a frame with a chat's body  → {"body": its other fields, "conversation"}
-    {"wishes": further variables, "seconds"}  → {"text": the prompt of that chat}
+    {"source", "bos_token", "eos_token", "can"}                            → {"text": "", "can": [without tools, with]}
+    {"messages", "tools", "add_generation_prompt", "continues", "extra"}   → {"text": the prompt}
+    {"most_bytes"} and a chat's body                                       → {"body": its other fields, "conversation"}
+    {"wishes": further variables}                                          → {"text": the prompt of that chat}
 
-`continues`: the last message is the assistant's, and the prompt ends with its text. `seconds`: what this call may use.
+`continues`: the last message is the assistant's, and the prompt ends with its text.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import resource
-import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -32,21 +27,17 @@ import orjson
 from jinja2 import Template, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 
-from llamabox import quarantine
 from llamabox.chat.messages import Conversation
 from llamabox.chat.rendering.adapt import adapt
 from llamabox.chat.rendering.capabilities import Capabilities, Message
 from llamabox.chat.rendering.continuation import continued
 from llamabox.chat.rendering.environment import Fixed, Refused, compile_template, now
-from llamabox.chat.rendering.link import LENGTH, receive
+from llamabox.chat.rendering.link import MEMORY, PROBE_SECONDS, unpack
 from llamabox.chat.rendering.probe import NO_TOOLS, probe, tool_variables
 from llamabox.chat.rendering.reading import read_chat, shown_bytes, summary
 from llamabox.errors import LlamaboxError, to_wire
+from llamabox.quarantine import inside
 
-MEMORY = 1 << 30
-"""Bytes of address space of the whole process."""
-PROBE_SECONDS = 1.0
-"""Processor time for finding out what a template can take. It takes 15 ms; a slow one is then known only in part."""
 LATE = (
     *("_strptime", "jinja2.debug", "pprint", "random"),
     *(f"encodings.{name}" for name in ("ascii", "idna", "latin_1", "punycode", "raw_unicode_escape", "unicode_escape")),
@@ -109,31 +100,26 @@ class Renderer:
         return "".join(pieces)
 
 
-def main(descriptor: int, cpu_seconds: float, niceness: int) -> int:
-    os.nice(niceness)
-    _limit_process()
-    with socket.socket(fileno=descriptor) as peer:
-        renderer: Renderer | None = None
-        while (frame := receive(peer)) is not None:
-            signal.setitimer(signal.ITIMER_PROF, cpu_seconds + PROBE_SECONDS)
-            try:
-                call = orjson.loads(frame)
-                if renderer is None:
-                    renderer = Renderer(**call)
-                    answer = orjson.dumps({"text": "", "can": renderer.can})
-                else:
-                    signal.setitimer(signal.ITIMER_PROF, call.pop("seconds"))
-                    answer = orjson.dumps(_answer(renderer, call, peer))
-            except Exception as error:
-                answer = orjson.dumps(_describe(error))
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            del frame
-            peer.sendall(LENGTH.pack(len(answer)))
-            peer.sendall(answer)
-    return 0
+class Desk:
+    """Answers questions, the first of which brings the template."""
+
+    def __init__(self) -> None:
+        for late in LATE:
+            importlib.import_module(late)
+        self._renderer: Renderer | None = None
+
+    def answer(self, question: bytearray) -> bytes:
+        try:
+            call, body = unpack(question)
+            if self._renderer is None:
+                self._renderer = Renderer(**call)
+                return orjson.dumps({"text": "", "can": self._renderer.can})
+            return orjson.dumps(_answer(self._renderer, call, body))
+        except Exception as error:
+            return orjson.dumps(_describe(error))
 
 
-def _answer(renderer: Renderer, call: dict[str, Any], peer: socket.socket) -> dict[str, Any]:
+def _answer(renderer: Renderer, call: dict[str, Any], raw: bytearray) -> dict[str, Any]:
     kept, renderer.kept = renderer.kept, None
     if "wishes" in call:
         assert kept is not None, "no body came before"
@@ -144,7 +130,7 @@ def _answer(renderer: Renderer, call: dict[str, Any], peer: socket.socket) -> di
         return {"text": _sendable(renderer.render(**call))}
     del kept
     try:
-        body, conversation = read_chat(receive(peer) or b"")
+        body, conversation = read_chat(raw)
     except LlamaboxError as error:
         return {"error": "request", "reason": to_wire(error)}
     n_bytes = shown_bytes(conversation, renderer.can)
@@ -157,24 +143,6 @@ def _answer(renderer: Renderer, call: dict[str, Any], peer: socket.socket) -> di
 def _sendable(text: str) -> str:
     """A surrogate without its other half is nothing that could be sent or tokenised."""
     return text.encode(errors="replace").decode()
-
-
-def _limit_process() -> None:
-    """Even a template that got out of Jinja's sandbox can then not open anything, grow, or outlive its server."""
-    for late in LATE:
-        importlib.import_module(late)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # for the server, whoever gets it: it closes the socket when it is done
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    for kind, value in (
-        (resource.RLIMIT_AS, MEMORY),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (allowed, allowed))
-    quarantine.close_doors()
 
 
 def _describe(error: Exception) -> dict[str, str]:
@@ -195,4 +163,4 @@ def _describe(error: Exception) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))
+    inside.serve(sys.argv[1:], lambda: Desk().answer)

@@ -7,12 +7,10 @@ import threading
 
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.escape import WatchedPool
-
-TRIAL_SECONDS = 70.0
-"""In which a process has to say what it thinks of a grammar. It has 4 of processor time, and machines are busy."""
+from llamabox.workers.text.grammars.trial import LIMITS
 
 STACK = 8 << 20
-"""Bytes. Four times those with which a grammar is tried out (grammar_check)."""
+"""Bytes. Four times those with which a grammar is tried out (grammars.trial)."""
 
 
 class Beside:
@@ -25,7 +23,7 @@ class Beside:
     def __init__(self, pulse: Pulse) -> None:
         earlier = threading.stack_size(STACK)
         self.masks = WatchedPool(1, "masks", pulse)
-        self.grammars = WatchedPool(1, "grammars", pulse, seconds=TRIAL_SECONDS)
+        self.grammars = WatchedPool(1, "grammars", pulse, seconds=LIMITS.silence(LIMITS.cpu_seconds))
         self.files = WatchedPool(1, "slot files", pulse, seconds=math.inf)  # a slow disk holds up nobody else
         for pool in self._all():
             pool.submit(int).result()

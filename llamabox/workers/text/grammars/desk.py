@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import select
-import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,7 +11,6 @@ from dataclasses import replace
 
 from llguidance import LLTokenizer
 
-from llamabox import quarantine
 from llamabox.bindings.sampling.guidance import guidance_tokenizer
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.request import Request
@@ -24,8 +19,10 @@ from llamabox.grammar import gbnf
 from llamabox.grammar.constraint import GuidedGrammar
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.grammar.lark import to_lark
-from llamabox.workers.text.beside import TRIAL_SECONDS, Beside
+from llamabox.quarantine.trial import Cause, Death, Limits, Trial
+from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.grammars.ahead import AheadGrammar
+from llamabox.workers.text.grammars.trial import LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -37,54 +34,24 @@ MAX_KEPT_TEXT = 4 << 20
 """Characters of their texts."""
 
 
-class Trial:
-    """The process that grammars are tried out in. Started at the first one, and again whenever it died of one."""
+class GrammarTrial:
+    """The process that grammars are tried out in, before they are compiled here. Not thread-safe."""
 
-    def __init__(self, seconds: float = TRIAL_SECONDS) -> None:
-        """`seconds` it may be silent. Its own limits come first, but for a process that somebody stopped."""
-        self.seconds = seconds
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process that runs now."""
-        return None if self._process is None else self._process.pid
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self.process = Trial("llamabox.workers.text.grammars.trial", limits)
 
     def run(self, grammar: str) -> str | None:
         """Why `grammar`, in llguidance's form, cannot be used; None where it can."""
-        process = self._process
-        if process is None:
-            process = self._process = self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(grammar).encode() + b"\n")
-            process.stdin.flush()
-            if not select.select([process.stdout], [], [], self.seconds)[0]:
-                self.close()
-                return f"the process that tries it out said nothing for {self.seconds:g} s; try again"
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            answer = b""
-        if not answer:
-            self.close()
-            return "it is too large, too deep, or has too many combinations to be compiled"
-        reason: str | None = json.loads(answer)
-        return reason
+        answer = self.process.ask(grammar.encode())
+        if not isinstance(answer, Death):
+            return answer.decode() or None
+        if answer.cause is Cause.SILENCE:
+            return f"the process that tries it out said nothing for {answer.seconds:g} s; try again"
+        return "it is too large, too deep, or has too many combinations to be compiled"
 
     def close(self) -> None:
         """End the process; idempotent, and the next `run` starts another."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "llamabox.workers.text.grammars.trial"]
-        pipe, environment = subprocess.PIPE, quarantine.environment()
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
-        logger.debug("grammars are tried out in process %d", process.pid)
-        return process
+        self.process.close()
 
 
 class GrammarCompiler:
@@ -94,7 +61,7 @@ class GrammarCompiler:
         self._vocab = vocab
         self._helper = helper
         self._tokenizer: LLTokenizer | None = None
-        self._trial = Trial()
+        self._trial = GrammarTrial()
 
     def compile(self, grammar: str, json_schema: str) -> AheadGrammar:
         """The one of the two texts that is not empty. Raises InvalidRequest naming the field."""

@@ -1,36 +1,26 @@
-"""`python -m llamabox.workers.text.grammars.trial`: tries grammars out where they can do no harm.
+"""The process that tries grammars out where they can do no harm, which llamabox.quarantine runs.
 
 llguidance bounds what a mask costs, but not what compiling does: some grammars and schemas of a few kilobytes overflow
 the stack, which ends the process (a chain of 20,000 `$ref`s), or take for ever (thirty `anyOf`s in an `allOf`). So each
 goes through this process first, which may die of it.
 
-A line of JSON in, a grammar in llguidance's form; a line out, why it cannot be used or null. No line out: it died.
+A question is a grammar in llguidance's form, the answer why it cannot be used; it is empty where it can.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import random
-import resource
-import signal
 import sys
-import threading
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from llamabox import quarantine
 from llamabox.grammar.guidance import complaint, limits
-from llamabox.workers.orphan import die_with_parent
+from llamabox.quarantine import inside
+from llamabox.quarantine.trial import Limits
 
-CPU_SECONDS = 4
-"""For one grammar. Processor time, so that it is the same on a busy machine."""
-
-MEMORY = 2 << 30
-"""Bytes of address space."""
-
-STACK = 2 << 20
-"""Bytes: a quarter of what the thread has in the worker (beside), since there the same must fit for certain."""
+LIMITS = Limits(cpu_seconds=4.0, memory=2 << 30, stack=2 << 20)
+"""For one grammar. The stack is a quarter of what the thread has that compiles in the worker (beside.STACK), since
+what passes here must fit there for certain."""
 
 N_CHOICES = 2048
 """Bytes to choose in one text of the grammar, with all that it forces between them: what is too deep for a compiler may
@@ -122,28 +112,10 @@ def dead_end(grammar: str, tokenizer: LLTokenizer) -> str | None:
     return None
 
 
-def serve() -> None:
-    """Answer until the input ends."""
+def prepare() -> inside.Answer:
     tokenizer = LLTokenizer(TokenizerWrapper(Bytes()))
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    quarantine.close_doors()
-    for line in sys.stdin:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, hard))
-        print(json.dumps(try_out(json.loads(line), tokenizer)), flush=True)
-
-
-def main() -> None:
-    die_with_parent()
-    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-    with contextlib.suppress(ValueError, OSError):  # macOS does not know it, and a container may allow less
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    threading.stack_size(STACK)
-    thread = threading.Thread(target=serve)
-    thread.start()
-    thread.join()
+    return lambda grammar: (try_out(grammar.decode(), tokenizer) or "").encode()
 
 
 if __name__ == "__main__":
-    main()
+    inside.serve(sys.argv[1:], prepare)

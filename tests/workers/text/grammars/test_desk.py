@@ -8,6 +8,7 @@ import queue
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -20,8 +21,8 @@ from llamabox.errors import InvalidRequest, LlamaboxError
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.beside import Beside
-from llamabox.workers.text.grammars.desk import MAX_KEPT, GrammarDesk, Trial
-from llamabox.workers.text.grammars.trial import TOO_MUCH_GIVEN
+from llamabox.workers.text.grammars.desk import MAX_KEPT, GrammarDesk, GrammarTrial
+from llamabox.workers.text.grammars.trial import LIMITS, TOO_MUCH_GIVEN
 
 Outcome = Request | tuple[str, LlamaboxError]
 
@@ -103,7 +104,7 @@ def test_what_was_forgotten_while_it_waited_is_not_delivered(desk: Desk) -> None
 
 @pytest.mark.parametrize("schema", [ENDLESS, {"const": "x" * 40_000}], ids=["endless", "long"])
 def test_the_trial_refuses_a_text_that_is_given_without_end(schema: dict[str, Any]) -> None:
-    trial = Trial()
+    trial = GrammarTrial()
     try:
         assert trial.run(schema_grammar(json.dumps(schema))) == TOO_MUCH_GIVEN
     finally:
@@ -162,7 +163,7 @@ def test_hostile_grammars_work_or_are_refused(desk: Desk, name: str) -> None:
 
 
 def test_a_trial_that_died_starts_anew() -> None:
-    trial = Trial()
+    trial = GrammarTrial()
     good = schema_grammar('{"type":"integer"}')
     deadly = lark_grammar("start: a0\n" + "".join(f"a{i}: a{i + 1}\n" for i in range(50_000)) + 'a50000: "x"\n')
     assert trial.run(good) is None
@@ -233,14 +234,15 @@ def test_a_schema_of_a_thousand_properties_can_be_followed_to_its_end(desk: Desk
 
 
 def test_a_process_that_is_stopped_is_replaced() -> None:
-    trial = Trial()
+    trial = GrammarTrial()
     good = schema_grammar('{"type":"integer"}')
     assert trial.run(good) is None
-    assert trial.pid is not None
-    trial.seconds = 2.0
-    os.kill(trial.pid, signal.SIGSTOP)
+    assert trial.process.pid is not None
+    trial.process.limits = replace(LIMITS, wall_seconds=2.0)
+    os.kill(trial.process.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, trial.process.pid, os.WSTOPPED)  # all its threads
     assert "said nothing for 2 s" in str(trial.run(good))
-    assert trial.pid is None
-    trial.seconds = 60.0
+    assert trial.process.pid is None
+    trial.process.limits = LIMITS
     assert trial.run(good) is None
     trial.close()

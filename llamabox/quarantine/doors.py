@@ -1,5 +1,5 @@
-"""What a process gets that reads what strangers wrote: chat templates, grammars. Should one of them take the process
-over, it finds no key in the environment and cannot open a file, a connection or another program."""
+"""What a process in quarantine has of the machine around it. Should a template or a grammar take the process over, it
+finds no key in the environment and cannot open a file, a connection or another program."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llamabox import quarantine
 from llamabox.chat.template import ChatTemplate
-from llamabox.workers.text.grammars.desk import Trial
+from llamabox.quarantine import doors
+from llamabox.workers.text.grammars.desk import GrammarTrial
 
 ESCAPED = {
     "a file": "open('/etc/passwd')",
@@ -22,7 +22,7 @@ ESCAPED = {
 }
 
 
-START = "import os, socket, subprocess, sys\nfrom llamabox import quarantine\n"
+START = "import os, socket, subprocess, sys\nfrom llamabox.quarantine import doors\n"
 REFUSED = ("Operation not permitted", "Too many open files")
 
 
@@ -32,14 +32,14 @@ def tried(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("what", ESCAPED)
 def test_who_has_taken_it_over_opens_nothing(what: str) -> None:
-    done = tried(f"assert quarantine.close_doors()\n{ESCAPED[what]}")
+    done = tried(f"assert doors.close_doors()\n{ESCAPED[what]}")
     assert done.returncode != 0, done
     assert any(reason in done.stderr for reason in REFUSED), done
 
 
 @pytest.mark.parametrize("what", ["a file", "a connection", "a program", "the environment of the server"])
 def test_where_the_kernel_cannot_be_asked_the_limit_holds(what: str) -> None:
-    done = tried(f"quarantine.DENIED.clear()\nassert not quarantine.close_doors()\n{ESCAPED[what]}")
+    done = tried(f"doors.DENIED.clear()\nassert not doors.close_doors()\n{ESCAPED[what]}")
     assert "Too many open files" in done.stderr, done
 
 
@@ -54,7 +54,7 @@ def test_all_threads_are_held_and_new_ones_may_start() -> None:
         "    except OSError as error: said.append(error.errno)\n"
         "before = threading.Thread(target=work)\n"
         "before.start()\n"
-        "assert quarantine.close_doors()\n"
+        "assert doors.close_doors()\n"
         "closed.set()\n"
         "after = threading.Thread(target=work)\n"
         "after.start()\n"
@@ -74,7 +74,7 @@ def test_the_environment_has_what_python_needs_and_no_key() -> None:
         "PYTHONPATH": "/x",
         "AWS_SECRET": "y",
     }
-    assert quarantine.environment(given) == {"TZ": "UTC", "LC_ALL": "C", "PYTHONPATH": "/x"}
+    assert doors.environment(given) == {"TZ": "UTC", "LC_ALL": "C", "PYTHONPATH": "/x"}
 
 
 def limits_of(pid: int) -> str:
@@ -91,7 +91,7 @@ def test_templates_and_grammars_are_tried_in_one(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LLAMA_API_KEY", "secret")
     late = ("[1] | random", "{} | pprint", "strftime_now('%d')", "'ä' | urlencode", "'ä'.encode('idna')")
     template = ChatTemplate("{{" + "}}, {{".join(late) + "}}", "", "")
-    trial = Trial()
+    trial = GrammarTrial()
     before = children()
     try:
         assert template.render([{"role": "user", "content": "a"}]).endswith(", %C3%A4, b'xn--4ca'")
