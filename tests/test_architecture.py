@@ -450,6 +450,23 @@ def exported(module: Module) -> list[str] | None:
     return None
 
 
+@cache
+def all_taken() -> list[tuple[str, str]]:
+    """Module and name of each `from module import name` within the house, modules left out."""
+    return [
+        (node.module, alias.name)
+        for module in modules().values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom) and node.module and is_within(node.module, PACKAGE)
+        for alias in node.names
+        if f"{node.module}.{alias.name}".removeprefix(PACKAGE + ".") not in modules()
+    ]
+
+
+def taken_from(full: str) -> set[str]:
+    return {name for module, name in all_taken() if module == full}
+
+
 @pytest.mark.parametrize("name", [name for name, module in sorted(modules().items()) if module.is_package])
 def test_a_package_says_what_it_hands_on(name: str) -> None:
     """An `__init__` that imports has `__all__`, whose names are bound there; others take no other name from it."""
@@ -462,12 +479,6 @@ def test_a_package_says_what_it_hands_on(name: str) -> None:
     bound = {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name)}
     bound |= {alias.asname or alias.name for node in hands_on for alias in node.names}
     assert set(names or ()) <= bound
-    taken = {
-        alias.name
-        for other in modules().values()
-        for node in ast.walk(other.tree)
-        if isinstance(node, ast.ImportFrom) and node.module == full
-        for alias in node.names
-        if f"{full}.{alias.name}".removeprefix(PACKAGE + ".") not in modules()
-    }
-    assert taken <= set(names or ()), "a name comes from the module that defines it, or from the package's __all__"
+    assert taken_from(full) <= set(names or ()), (
+        "a name comes from the module that defines it, or from the package's __all__"
+    )

@@ -8,7 +8,7 @@ from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS
 from llamabox.options.argv import read_words
 from llamabox.options.commandline import compose, echo, parse
-from tests.options.test_options import made, refused
+from tests.options.test_commandline import made, refused
 
 PROTECTING = sorted(flag for option in OPTIONS if option.protects for flag in option.flags)
 

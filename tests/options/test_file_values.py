@@ -9,7 +9,7 @@ import pytest
 
 from llamabox.options import OPTIONS
 from llamabox.options.file_values import MAX_TEXT
-from tests.options.test_options import made, refused
+from tests.options.test_commandline import made, refused
 
 TEXT_FILES = [o for o in OPTIONS if o.parse and o.parse.__module__.endswith(".file_values") and o.metavar == "FILE"]
 

@@ -15,7 +15,7 @@ from llamabox.options import OPTIONS, Option
 from llamabox.options.commandline import parse
 from tests import observed
 from tests.observed import Observer
-from tests.options.test_options import FIRST_CPU, values_of
+from tests.options.test_commandline import FIRST_CPU, values_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--slots": Shown("server/http/test_errors.py::test_features_that_are_off_name_their_flag"),
     "--metrics": Shown(f"{METRICS}::test_counters_are_the_sums_over_the_timings_and_outlive_the_worker"),
     "--embeddings": Shown("e2e/embeddings/test_embeddings.py::test_without_pooling_each_token_has_its_vector"),
-    "--rerank": Shown("options/test_options.py::test_reranking_opens_the_vectors_too_and_decides_the_pooling"),
+    "--rerank": Shown("options/test_commandline.py::test_reranking_opens_the_vectors_too_and_decides_the_pooling"),
     "--pooling": Shown("e2e/embeddings/test_embeddings.py::test_without_pooling_each_token_has_its_vector"),
     "--infill": Shown("e2e/texts/test_infill.py::test_a_model_without_markers_and_a_server_without_the_flag"),
     "--slot-save-path": Shown("e2e/texts/test_slot_files.py::test_saved_restored_and_erased_over_a_restart"),
@@ -160,7 +160,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--rpc-server-cache": Shown("lending/test_cache.py::test_a_tensor_is_sent_once"),
     "--rpc-server-cache-size": Shown("lending/test_cache.py::test_the_folder_does_not_outgrow_its_size"),
     "--rpc-server-allow": Shown(f"{RPC}::test_who_is_not_allowed_is_closed_unread"),
-    "--defrag-thold": Shown("options/test_options.py::test_what_has_no_effect_any_more_says_so_once"),
+    "--defrag-thold": Shown("options/test_commandline.py::test_what_has_no_effect_any_more_says_so_once"),
     # running
     "--predict": Shown(f"{SERVER}::test_predict_caps_what_is_asked_for"),
     "--keep": Shown(f"{SERVER}::test_seed_and_keep_are_every_requests"),
@@ -219,7 +219,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--cache-ram": Shown("e2e/texts/test_host_tier.py::test_more_conversations_than_slots"),
     "--logit-bias": Shown(f"{SERVER}::test_a_bias_of_the_command_line_is_every_requests"),
     # images
-    "--images": Shown("options/test_options.py::test_a_server_that_draws_needs_a_model"),
+    "--images": Shown("options/test_commandline.py::test_a_server_that_draws_needs_a_model"),
     "--image-max-batch": row(images, "--image-max-batch 3", max_batch=3),
     "--image-max-height": row(images, "--image-max-height 640", max_height=640),
     "--image-max-width": row(images, "--image-max-width 640", max_width=640),
