@@ -1,8 +1,9 @@
 # What image_generate.sh and image_edit.sh have in common; sourced by both, no command of its own.
 # Each has a function `usage`, and `run PROMPT` for one exchange, which fails on an error.
 
-API_URL=${API_URL:-http://127.0.0.1:8080}
-LOG_FILE=${LOG_FILE:-/dev/null}
+# shellcheck source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
 OUTPUT_DIR=${OUTPUT_DIR:-.}
 
 # shared_environment: the end of `usage`.
@@ -17,16 +18,6 @@ shared_environment() {
 TEXT
 }
 
-# begin [WORD]...: ends the script where its words are not to be run, or a tool that it needs is missing.
-begin() {
-  local tool
-  case ${1-} in -h | --help) usage && exit 0 ;; esac
-  if [ $# -gt 1 ]; then usage >&2 && exit 1; fi
-  for tool in curl jq base64; do
-    command -v "$tool" >/dev/null || { echo "${0##*/} needs $tool" >&2 && exit 1; }
-  done
-}
-
 # run_each [PROMPT]: runs it, or else each line of the input, and ends the script. Its status tells of any error.
 run_each() {
   local prompt status=0
@@ -39,13 +30,6 @@ run_each() {
     run "$prompt" || status=1
   done
   exit "$status"
-}
-
-# as_json TEXT: TEXT if it is JSON, else TEXT as a JSON string; null where TEXT is empty.
-as_json() {
-  if [ -z "$1" ]; then printf 'null'
-  elif jq -e -n --argjson v "$1" 'true' >/dev/null 2>&1; then printf '%s' "$1"
-  else jq -n --arg v "$1" '$v'; fi
 }
 
 # save INDEX BASE64: writes a picture to a new file in $OUTPUT_DIR and prints its name.
@@ -103,28 +87,10 @@ show() {
       )
       usage=$(jq -c '.usage // empty' <<<"$plain")
     else
-      text=$(jq -r '.error.message? // .message? // .' <<<"$plain" 2>/dev/null || printf '%s' "$plain")
-      printf '\nerror: %s\n' "$text" >&2
+      tell_error "$plain"
       status=1
     fi
   fi
-  if [ -n "$usage" ]; then
-    jq -r '"[" + ([to_entries[] | select(.value | type == "number") | "\(.key): \(.value * 100 | round / 100)"]
-      | join(", ")) + "]"' <<<"$usage" >&2
-  fi
+  tell_numbers "$usage"
   return "$status"
-}
-
-# post PATH [CURL OPTION...]: prints the answer's lines.
-post() {
-  local path=$1
-  shift
-  if [ -n "${API_KEY-}" ]; then set -- --header "Authorization: Bearer $API_KEY" "$@"; fi
-  curl --silent --show-error --no-buffer "$@" "$API_URL$path" ||
-    printf 'error: {"message": "no answer from %s"}\n' "$API_URL"
-}
-
-# readable FILE: ends the script where it is not.
-readable() {
-  [ -r "$1" ] && [ ! -d "$1" ] || { echo "cannot read $1" >&2 && exit 1; }
 }

@@ -21,7 +21,7 @@ TEXT
 
 # shellcheck source=image_common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/image_common.sh"
-begin "$@"
+begin 'curl jq base64' "$@"
 
 # file FIELD PATH: a file as curl wants it, whatever its name holds.
 file() {

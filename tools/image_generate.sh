@@ -19,7 +19,7 @@ TEXT
 
 # shellcheck source=image_common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/image_common.sh"
-begin "$@"
+begin 'curl jq base64' "$@"
 
 # body PROMPT: the request.
 body() {
@@ -42,7 +42,7 @@ body() {
 # send BODY: one exchange.
 send() {
   printf '%s\n' "$1" >>"$LOG_FILE"
-  show < <(post /v1/images/generations --header 'Content-Type: application/json' --data-binary @- <<<"$1")
+  show < <(post_json /v1/images/generations <<<"$1")
 }
 
 # run PROMPT: draws it.
