@@ -27,9 +27,11 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.fields.request import Dialect, Options, parse_options
 from llamabox.server.listening.listener import Listener, hypercorn_config
 from llamabox.wire.text_config import TextConfig
-from llamabox.workers.text.loading import loader
+from llamabox.workers.text.loading import devices
 from llamabox.workers.text.loading.attention import choose_attention
-from llamabox.workers.text.loading.loader import TextModel, context_params, model_params, thread_params
+from llamabox.workers.text.loading.contexts import context_params
+from llamabox.workers.text.loading.loader import TextModel, model_params
+from llamabox.workers.text.loading.threads import thread_params
 from tests.server.fake_client import INFO, FakeTextClient
 
 Observer = Callable[..., dict[str, Any]]
@@ -121,13 +123,13 @@ def model_file(*words: str) -> dict[str, Any]:
     """The llama_model_params that llama_model_load_from_file is given, as on a machine with GPUs."""
     text, _ = composed(*words)
     recorded, lib = recording("llama_model_load_from_file")
-    has_gpu, loader.has_gpu = loader.has_gpu, lambda native: True
+    has_gpu, devices.has_gpu = devices.has_gpu, lambda native: True
     try:
         Model.load(recorded, text.model, model_params(text, native()))
     except ModelLoadError:
         [params] = [arguments[1] for name, arguments in lib.calls if name == "llama_model_load_from_file"]
     finally:
-        loader.has_gpu = has_gpu
+        devices.has_gpu = has_gpu
     null = native().ffi.NULL
     shares = () if params.tensor_split == null else tuple(params.tensor_split[0:2])
     overridden = "" if params.kv_overrides == null else native().ffi.string(params.kv_overrides[0].key).decode()
@@ -180,12 +182,12 @@ def text_model(*words: str) -> dict[str, Any]:
     """A loaded text model: what it decoded by itself, and what its engine is like."""
     recorded, lib = recording()
     text, _ = composed("-c", "256", "-b", "64", "-t", "1", *words)
-    with closing(TextModel(recorded, text, lambda _: None)) as made:
+    with closing(TextModel.load(recorded, text, lambda _: None)) as made:
         return {
             "n_decodes": sum(name == "llama_decode" for name, _ in lib.calls),
             "context_shift": made.engine.context_shift,
             "n_slots": len(made.engine.cache.slots),
-            "n_ctx": made.n_ctx,
+            "n_ctx": made.contexts.n_ctx,
             "cont_batching": made.engine.config.cont_batching,
         }
 

@@ -18,7 +18,7 @@ from llamabox.engine.reporter import Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells, prompt_tokens
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduling.misses import explain
-from llamabox.engine.scheduling.pacing import GAP_FACTOR, Pacing
+from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler, Work
 from llamabox.engine.seams import Ask, Runner, Sampler
 from llamabox.engine.sequence import Sequence, State
@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """The engine's own settings. `n_ctx` is the context of one slot in cells."""
+    """The engine's own settings. `n_ctx` is the context of one slot in cells. Defaults are those of the options."""
 
     n_slots: int
     n_ctx: int
-    context_shift: bool = True
-    cont_batching: bool = True
-    slot_similarity: float = 0.5  # see admission.Admission
+    context_shift: bool
+    cont_batching: bool
+    slot_similarity: float  # see admission.Admission
+    gap_factor: float  # see pacing.Pacing
     host_budget: int = 0  # bytes of host memory for what slots have to give up
-    gap_factor: float = GAP_FACTOR
 
 
 class Engine:

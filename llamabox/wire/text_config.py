@@ -61,7 +61,7 @@ class TextConfig:
     yarn_beta_slow: float = -1.0
     context_shift: bool = True
     cont_batching: bool = True
-    gap_factor: float = 2.0  # see engine.pacing.GAP_FACTOR
+    gap_factor: float = 2.0  # a gap of a running text beside prompts, in steps without; see engine Pacing
     cache_ram: int = 2048  # MiB of host memory for what slots have to give up; 0: none, -1: no limit
     slot_similarity: float = 0.5  # the part of a free slot's cells that must be of use to take it over; 0: never
     warmup: bool = True

@@ -8,10 +8,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from llamabox.engine.batch import Batch
-from llamabox.engine.engine import Engine, EngineConfig
+from llamabox.engine.engine import Engine
 from llamabox.engine.request import SamplingParams
 from llamabox.engine.seams import Ask, RunnerFacts
-from tests.engine.driver import request
+from tests.engine.driver import engine_config, request
 
 N_CTX = 4096
 
@@ -99,7 +99,7 @@ class NullRunner:
 def decoding(n_rows: int, **params: object) -> tuple[Engine, NullRunner]:
     """An engine in which `n_rows` sequences decode on and on behind prompts of 500 tokens."""
     runner = NullRunner()
-    engine = Engine(runner, EngineConfig(n_slots=n_rows, n_ctx=N_CTX))
+    engine = Engine(runner, engine_config(n_slots=n_rows, n_ctx=N_CTX))
     for i in range(n_rows):
         engine.submit(request(f"r{i}", (i + 1, *[7] * 499), n_predict=-1, **params))
     while any(sequence.is_prefilling for sequence in engine.running) or engine.n_waiting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from llamabox.engine.batch import MediaRows
 from llamabox.engine.engine import Engine, EngineConfig
@@ -49,6 +50,12 @@ class Clock:
         return self.now
 
 
+def engine_config(**fields: Any) -> EngineConfig:
+    """As the options' defaults have it, where nothing else is said."""
+    usual = {"context_shift": True, "cont_batching": True, "slot_similarity": 0.5, "gap_factor": 2.0}
+    return EngineConfig(**usual | fields)
+
+
 class Driver:
     """An engine, its transcripts, and the rule that events come in their order.
 
@@ -57,9 +64,9 @@ class Driver:
 
     def __init__(self, runner: FakeRunner | None = None, drafter: FakeDrafter | None = None, **config: object) -> None:
         self.runner = runner or FakeRunner()
-        settings: dict[str, object] = {"n_slots": 4, "n_ctx": 64, **config}
         self.clock = Clock()
-        self.engine = Engine(self.runner, EngineConfig(**settings), drafter, clock=self.clock)  # type: ignore[arg-type]
+        settings = engine_config(**{"n_slots": 4, "n_ctx": 64, **config})
+        self.engine = Engine(self.runner, settings, drafter, clock=self.clock)
         self.transcripts: dict[tuple[str, int], Transcript] = {}
         self.requests: dict[str, Request] = {}
         self.aborted: set[str] = set()

@@ -148,7 +148,7 @@ def test_forced_tokens_keep_to_a_speed_limit_without_coming_in_a_lump(rate: int,
 
 
 def test_forced_cells_go_before_prompts_and_not_for_prompts() -> None:
-    pacing = Pacing()
+    pacing = Pacing(factor=2.0)
     bench = Workbench(n_batch=64, pacing=pacing)
     decoding = bench.add_decoding()
     decoding.cells.extend(range(100, 110))

@@ -37,7 +37,7 @@ class Workbench:
         self.cache = KVCache(self.memory, n_slots, n_ctx)
         self.scheduler = Scheduler(
             self.cache,
-            pacing or Pacing(),
+            pacing or Pacing(factor=2.0),
             RunnerFacts(n_batch=n_batch, n_ubatch=n_chunk, tile=tile, mixes=mixes),
             cont_batching=cont_batching,
             slot_similarity=0.5,

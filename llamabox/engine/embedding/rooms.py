@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 TILE = 64
-"""Rows, and keys, of a tile of ggml's flash attention on a CPU. Batches of fewer rows go key by key instead."""
+"""GGML_FA_TILE_Q of ggml's CPU backend: rows, and keys, of a tile of its flash attention. It works in tiles on plain
+floats only, and fewer rows go key by key instead."""
 
 LANES = 16
 """Numbers that the widest CPUs sum side by side: within a tile sums come out the same at multiples of it only."""

@@ -5,14 +5,6 @@ from __future__ import annotations
 SMOOTHING = 0.2
 """Weight of the newest measurement in the moving averages."""
 
-GAP_FACTOR = 2.0
-"""What a stream's gap may grow to beside prompts, in decode-only steps, unless an option says otherwise.
-
-Measured with SmolLM2-135M on two cores: beside a prompt of 1,200 words the longest gap of four streams was 39 ms
-(llama-server's 4,628) with 2.0 and with 3.0, and the prompt took half as long as there. Of short and long prompts that
-come together, 95 in 100 gaps were below 52 ms with 2.0 and 80 ms with 3.0, at 116 and 169 tokens a second.
-"""
-
 MIN_CHUNK = 8
 """Fewer prompt tokens than this would pay the decode rows' cost without getting anywhere."""
 
@@ -34,7 +26,14 @@ class Pacing:
     not be served by ones because one of them was first.
     """
 
-    def __init__(self, *, factor: float = GAP_FACTOR) -> None:
+    def __init__(self, *, factor: float) -> None:
+        """`factor`: what a stream's gap may grow to beside prompts, in decode-only steps.
+
+        Measured with SmolLM2-135M on two cores: beside a prompt of 1,200 words the longest gap of four streams was
+        39 ms (llama-server's 4,628) with 2.0 and with 3.0, and the prompt took half as long as there. Of short and long
+        prompts that come together, 95 in 100 gaps were below 52 ms with 2.0 and 80 ms with 3.0, at 116 and 169 tokens a
+        second.
+        """
         assert factor > 1.0
         self._factor = factor
         self._decode: dict[int, float] = {}  # decoding rows: seconds of a step with them and no prefill

@@ -16,6 +16,7 @@ from llamabox.bindings.ffi import Native, build_info, load
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.threadpool import spin_environment
 from llamabox.errors import InvalidRequest, OptionsError
+from llamabox.machine import processors
 from llamabox.wire.common import Loading
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Configure, Ready
@@ -29,16 +30,12 @@ from llamabox.workers.text.embedding.desk import EmbeddingDesk
 from llamabox.workers.text.embedding.lanes import Lanes
 from llamabox.workers.text.grammars.desk import GrammarDesk
 from llamabox.workers.text.intake import Intake
+from llamabox.workers.text.layouts.infill import InfillFormat
+from llamabox.workers.text.layouts.pairs import PairFormat
 from llamabox.workers.text.links import watch
-from llamabox.workers.text.loading.devices import start_backends
-from llamabox.workers.text.loading.loader import (
-    TextModel,
-    has_gpu,
-    has_spare_core,
-    infill_format,
-    pair_format,
-    thread_params,
-)
+from llamabox.workers.text.loading.devices import has_gpu, offloads, start_backends
+from llamabox.workers.text.loading.loader import TextModel
+from llamabox.workers.text.loading.threads import n_threads, thread_params
 from llamabox.workers.text.loop import TextLoop
 from llamabox.workers.text.reader import TextReader
 from llamabox.workers.text.slots.calls import SlotCalls
@@ -73,12 +70,12 @@ def serve(body: Body, config: TextConfig) -> None:
         text, split = load_model(native, pump, config, lambda progress: channel.send(Loading(progress)))
         owned.callback(text.close)
         pulse.watch(lambda: n_nodes(native), has_device=has_gpu(native) or bool(config.rpc_servers))
-        vocab = text.model.vocab
-        intake = Intake(vocab, pair_format(text), text.n_ctx)
+        vocab, n_ctx = text.model.vocab, text.contexts.n_ctx
+        intake = Intake(vocab, pair_format(text), n_ctx)
         grammars = GrammarDesk(vocab, beside, reader.tasks.put, reader.refuse)
         owned.callback(grammars.close)
         prepare_default(grammars, config)
-        calls = QuickCalls(vocab, intake, infill_format(config, text), text.engine, text.n_ctx)
+        calls = QuickCalls(vocab, intake, infill_format(config, text), text.engine, n_ctx)
         reader.serve(intake, calls, grammars)
         fingerprint = fingerprint_of(config, text)
         owned.callback(fingerprint.close)
@@ -86,7 +83,7 @@ def serve(body: Body, config: TextConfig) -> None:
         digests = [lora.digest for lora in text.loras]
         put = reader.tasks.put
         slots = SlotCalls(text.engine, fingerprint.keys, digests, vocab.n_tokens, beside.files, channel.send, put)
-        embedding = embedding_desk(text, channel, reader, pulse)
+        embedding = embedding_desk(config, text, channel, reader, pulse)
         if embedding is not None:
             owned.callback(embedding.close)
         if links is not None:
@@ -106,26 +103,28 @@ def load_model(
     """The model, and where its parts are as ModelInfo says it: known where there are RPC servers."""
     placement = start_backends(config, native)
     if placement is None:
-        return TextModel(native, config, on_progress), []
+        return TextModel.load(native, config, on_progress), []
 
     def report(progress: float) -> None:
         placement.progress(progress)
         on_progress(progress)
 
     with pump.heard_by(placement.hear):
-        text = TextModel(native, config, report)
+        text = TextModel.load(native, config, report)
     split = placement.split({name: tensor.n_bytes for name, tensor in text.model.header.tensors.items()})
     placement.report(split)
     return text, split
 
 
-def embedding_desk(text: TextModel, channel: WorkerEnd, reader: TextReader, pulse: Pulse) -> EmbeddingDesk | None:
-    """What makes the vectors, where somebody may ask for some."""
+def embedding_desk(
+    config: TextConfig, text: TextModel, channel: WorkerEnd, reader: TextReader, pulse: Pulse
+) -> EmbeddingDesk | None:
+    """What makes vectors; None where nobody may ask for some."""
     if text.embedder is None:
         return None
     if len(text.poolers) == 1:
         return EmbeddingDesk(text.embedder, channel)
-    lanes = Lanes(text.embedder, text.poolers, text.n_threads, reader.tasks.put, pulse)
+    lanes = Lanes(text.embedder, text.poolers, n_threads(config), reader.tasks.put, pulse)
     return EmbeddingDesk(text.embedder, channel, lanes)
 
 
@@ -133,7 +132,7 @@ def fingerprint_of(config: TextConfig, text: TextModel) -> Fingerprint:
     """What a slot's state depends on."""
     steering = text.steering.key if text.steering else b""
     build = build_info(text.model.native)["build"]
-    settings = settings_digest(text.context, build, dict(config.kv_overrides), steering)
+    settings = settings_digest(text.contexts.main, build, dict(config.kv_overrides), steering)
     return Fingerprint(text.model.header.files, settings)
 
 
@@ -146,3 +145,19 @@ def prepare_default(grammars: GrammarDesk, config: TextConfig) -> None:
             option = "--json-schema" if config.json_schema else "--grammar"
             what = error.message.removeprefix(f"Field '{error.field}': ")
             raise OptionsError(f"{option}: {what}") from error
+
+
+def pair_format(text: TextModel) -> PairFormat:
+    """How a reranker is asked."""
+    return PairFormat(text.model.vocab, text.model.chat_template("rerank"), n_ctx=text.contexts.n_ctx)
+
+
+def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:
+    """How /infill lays its prompts out."""
+    vocab = text.model.vocab
+    return InfillFormat(vocab, n_batch=config.n_batch, n_ctx=text.contexts.n_ctx, suffix_first=config.spm_infill)
+
+
+def has_spare_core(config: TextConfig, text: TextModel) -> bool:
+    """Whether a decode leaves a processor to other threads."""
+    return offloads(config, text.model.native) or text.contexts.main.n_threads < processors.n_logical()

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llamabox.engine.scheduling.pacing import GAP_FACTOR, MIN_CHUNK, Pacing
-from llamabox.wire.text_config import TextConfig
+from llamabox.engine.scheduling.pacing import MIN_CHUNK, Pacing
 
 milliseconds = st.floats(1e-4, 10.0)
 
@@ -127,7 +126,3 @@ def test_what_was_not_measured_lies_between_the_nearest_time_and_a_proportional_
     off = min(abs(n - n_rows) for n in known)
     bounds = [t * k for n, t in known.items() if abs(n - n_rows) == off for k in (1.0, n_rows / n)]
     assert min(bounds) - 1e-5 <= time <= max(bounds) + 1e-5
-
-
-def test_the_option_has_the_same_default() -> None:
-    assert TextConfig(model="m").gap_factor == GAP_FACTOR

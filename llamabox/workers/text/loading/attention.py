@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from llamabox.bindings.backend import has_attention_kernel
 from llamabox.bindings.context import FlashAttention
 from llamabox.bindings.model import Model
+from llamabox.engine.embedding.rooms import TILE
 from llamabox.wire.text_config import TextConfig
 
 logger = logging.getLogger(__name__)
-
-FLASH_TILE = 64
-"""GGML_FA_TILE_Q of ggml's CPU backend: rows from which its flash attention works in tiles, on plain floats only."""
 
 SCORES_LIMIT = 512 << 20
 """Bytes of attention scores that are worth going without flash attention on a CPU."""
@@ -50,7 +48,7 @@ def flash_attention(config: TextConfig, model: Model, *, has_gpu: bool, has_kern
     """What `-fa` says; `auto` leaves the choice to libllama where there is a GPU.
 
     On a CPU it is on where there is a kernel of ours, and else off within limits: ggml's flash attention takes a
-    sequence's rows one by one unless there are FLASH_TILE of them. Measured with SmolLM2-135M on two cores, steps of
+    sequence's rows one by one unless there are TILE of them. Measured with SmolLM2-135M on two cores, steps of
     8 rows, ggml's time without flash attention over its time with it: 1.12 at 40 cells of context, 0.96 at 100, 0.80 at
     200, 0.68 at 400, 0.58 at 800; a prompt in chunks of 32: 0.59 up to 512 cells, 0.34 from there to 1,024. What it
     costs is memory: the scores of a whole ubatch against a whole slot.
@@ -78,7 +76,7 @@ def attention_tile(config: TextConfig, flash: FlashAttention, *, has_gpu: bool, 
     GPUs and our kernel have no such step, nor has attention that is not flash attention.
     """
     has_step = flash is not FlashAttention.OFF and _is_plain(config) and not has_gpu and not has_kernel
-    return FLASH_TILE if has_step else 1
+    return TILE if has_step else 1
 
 
 def mixes(config: TextConfig, *, has_gpu: bool) -> bool:

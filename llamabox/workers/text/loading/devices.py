@@ -5,6 +5,7 @@ from __future__ import annotations
 from llamabox.bindings import backend
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.rpc import devices as rpc_devices
+from llamabox.bindings.rpc.devices import RPC
 from llamabox.errors import OptionsError
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading.placement import Placement
@@ -38,3 +39,18 @@ def chosen_devices(config: TextConfig, native: Native) -> tuple[str, ...] | None
         if there[name].kind == "cpu":
             raise OptionsError(f"--device {name}: the CPU takes the layers that -ngl leaves; name others, or none")
     return config.devices
+
+
+def has_gpu(native: Native) -> bool:
+    """Whether this machine has one, which decides how things are computed.
+
+    `llama_supports_gpu_offload` does not ask that: it is true of any build with RPC. Nor does the kind of an RPC
+    server's device, which ggml calls a GPU whatever it is. They are taken for CPUs: texts are then those that one
+    machine writes, and `-fa on` is there for servers that have GPUs.
+    """
+    return any(kind in ("gpu", "igpu") and name != RPC for name, kind in backend.kinds(native))
+
+
+def offloads(config: TextConfig, native: Native) -> bool:
+    """Whether layers may be computed elsewhere than on the CPUs of this machine."""
+    return bool(config.rpc_servers) or has_gpu(native)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from llamabox.bindings.context import FlashAttention
+from llamabox.engine.embedding.rooms import TILE
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading import attention
 from llamabox.workers.text.loading.attention import (
-    FLASH_TILE,
     SCORES_LIMIT,
     attention_tile,
     choose_attention,
@@ -39,7 +39,7 @@ def test_the_users_word_holds(word: str, has_gpu: bool) -> None:
     flash = flash_attention(config, MODEL, has_gpu=has_gpu, has_kernel=False)
     assert flash is FlashAttention(word)
     assert attention_tile(config, flash, has_gpu=has_gpu, has_kernel=False) == (
-        FLASH_TILE if (word, has_gpu) == ("on", False) else 1
+        TILE if (word, has_gpu) == ("on", False) else 1
     )
 
 

@@ -25,8 +25,9 @@ from llamabox.errors import ContextError, ModelLoadError
 from llamabox.machine import free_memory
 from llamabox.options.commandline import compose, parse
 from llamabox.wire.text_config import TextConfig
-from llamabox.workers.text.loading import loader
-from llamabox.workers.text.loading.loader import TextModel, context_params, model_params
+from llamabox.workers.text.loading import devices, loader
+from llamabox.workers.text.loading.contexts import Opened, context_params
+from llamabox.workers.text.loading.loader import TextModel, model_params
 
 Load = Callable[..., TextModel]
 
@@ -75,7 +76,7 @@ def load(native: ffi.Native) -> Iterator[Load]:
     made: list[TextModel] = []
 
     def make(*words: str) -> TextModel:
-        made.append(TextModel(native, config_of(*words), lambda _: None))
+        made.append(TextModel.load(native, config_of(*words), lambda _: None))
         return made[-1]
 
     yield make
@@ -84,13 +85,13 @@ def load(native: ffi.Native) -> Iterator[Load]:
 
 
 def logits(native: ffi.Native, *words: str) -> NDArray[np.float32]:
-    with closing(TextModel(native, config_of(*words), lambda _: None)) as model:
+    with closing(TextModel.load(native, config_of(*words), lambda _: None)) as model:
         text = "The capital of France is Paris, and the capital of Italy is"
         batch = Batch(native, 64)
         row = batch.extend(model.model.vocab.tokenize(text, add_special=True, parse_special=True), 0, 0)[-1]
         batch.logits[row] = 1
-        model.context.decode(batch)
-        return model.context.logits(row).copy()
+        model.contexts.main.decode(batch)
+        return model.contexts.main.logits(row).copy()
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES_LOGITS.values(), ids=CHANGES_LOGITS.keys())
@@ -180,13 +181,29 @@ def test_quantised_values_need_flash_attention(native: ffi.Native) -> None:
     """The command line refuses it before; this is what is left for a caller of the worker."""
     config = replace(config_of("-ctv", "q8_0"), flash_attn="off")
     with pytest.raises(ContextError, match="quantized V cache requires flash_attn"):
-        TextModel(native, config, lambda _: None)
+        TextModel.load(native, config, lambda _: None)
+
+
+def test_a_load_that_fails_closes_what_it_opened(native: ffi.Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ContextError("it cannot be computed with")
+
+    opened: list[Opened] = []
+    close = Opened.close
+    monkeypatch.setattr(Opened, "close", lambda contexts: (opened.append(contexts), close(contexts)))
+    monkeypatch.setattr(loader, "warm_up", fail)
+    config = replace(config_of("--embeddings"), warmup=True)
+    with pytest.raises(ContextError, match="it cannot be computed with"):
+        TextModel.load(native, config, lambda _: None)
+    [contexts] = opened
+    assert contexts.generate is not None
+    assert contexts.embed is not None
 
 
 def test_without_a_gpu_a_split_is_warned_about(
     native: ffi.Native, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "has_gpu", lambda native: False)
+    monkeypatch.setattr(devices, "has_gpu", lambda native: False)
     config = config_of("-sm", "row", "-ts", "3/1", "-mg", "1")
     assert model_params(config, native) == model_params(config_of(), native)
     assert [record.message for record in caplog.records] == [
@@ -195,7 +212,7 @@ def test_without_a_gpu_a_split_is_warned_about(
 
 
 def test_what_a_gpu_is_told(native: ffi.Native, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "has_gpu", lambda native: True)
+    monkeypatch.setattr(devices, "has_gpu", lambda native: True)
     params = model_params(config_of("-sm", "row", "-ts", "3/1", "-mg", "1", "-ngl", "7"), native)
     assert (params.split_mode, params.tensor_split, params.main_gpu) == (SplitMode.ROW, (3.0, 1.0), 1)
     assert (params.n_gpu_layers, params.load_mode) == (7, LoadMode.AUTO)
@@ -224,7 +241,7 @@ def test_memory_nodes(native: ffi.Native, monkeypatch: pytest.MonkeyPatch, strat
     """ggml takes the first strategy of a process, and this one is not to be changed for the tests to come."""
     asked: list[str] = []
     monkeypatch.setattr(loader.backend, "start", lambda native, numa: asked.append(numa))
-    TextModel(native, config_of("--numa", strategy), lambda _: None).close()
+    TextModel.load(native, config_of("--numa", strategy), lambda _: None).close()
     assert asked == [strategy]
 
 

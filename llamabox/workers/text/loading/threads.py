@@ -1,0 +1,33 @@
+"""The threads that compute, as the options want them."""
+
+from __future__ import annotations
+
+from llamabox.bindings.context import Context
+from llamabox.bindings.threadpool import ThreadParams, ThreadPools
+from llamabox.wire.text_config import TextConfig
+
+
+def n_threads(config: TextConfig) -> int:
+    """Threads that compute a batch of passages which is alone."""
+    return max(config.n_threads_batch, config.n_threads, 1)
+
+
+def thread_params(config: TextConfig) -> tuple[ThreadParams, ThreadParams]:
+    """How the threads of decodes run, and those of prompts."""
+    return (
+        ThreadParams(cpus=config.cpu_mask, strict=config.cpu_strict, priority=config.prio, poll=config.poll),
+        ThreadParams(
+            cpus=config.cpu_mask_batch,
+            strict=config.cpu_strict_batch,
+            priority=config.prio_batch,
+            poll=config.poll_batch,
+        ),
+    )
+
+
+def thread_pools(config: TextConfig, context: Context) -> ThreadPools | None:
+    """The context's threadpools; None, and ggml's own ways, where no option says anything of them."""
+    plain, batch = thread_params(config)
+    if plain == batch == ThreadParams():
+        return None
+    return ThreadPools(context, plain, batch)
