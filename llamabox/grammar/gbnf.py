@@ -80,13 +80,13 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Alternatives:
     """One of them."""
 
     nodes: tuple[Series, ...]
 
 
-Node = Chars | Token | Reference | Repeat | Series | Choice
+Node = Chars | Token | Reference | Repeat | Series | Alternatives
 
 TokenFinder = Callable[[str], int | None]
 """The id of the token with a text, such as `<|im_end|>`; None where that is not one token."""
@@ -94,7 +94,7 @@ TokenFinder = Callable[[str], int | None]
 ANY = Chars(((1, LAST),))
 
 
-def parse(text: str, find_token: TokenFinder, n_tokens: int) -> dict[str, Choice]:
+def parse(text: str, find_token: TokenFinder, n_tokens: int) -> dict[str, Alternatives]:
     """The rules by name; `root` and every name that is referred to is among them.
 
     Raises InvalidRequest that says what is wrong and in which line.
@@ -117,7 +117,7 @@ def references(node: Node) -> Iterator[str]:
             yield node.name
         case Repeat():
             yield from references(node.node)
-        case Series() | Choice():
+        case Series() | Alternatives():
             for part in node.nodes:
                 yield from references(part)
 
@@ -126,7 +126,7 @@ def _wrong(what: str) -> InvalidRequest:
     return InvalidRequest(f"Field 'grammar': {what}", field="grammar")
 
 
-def _check_ends(rules: dict[str, Choice]) -> None:
+def _check_ends(rules: dict[str, Alternatives]) -> None:
     """Raises where no text belongs to `root`: every one would have to go on for ever."""
     ends: set[str] = set()
     users: dict[str, list[str]] = {}
@@ -151,7 +151,7 @@ def _may_end(node: Node, ends: set[str]) -> bool:
             return node.n_min == 0 or _may_end(node.node, ends)
         case Series():
             return all(_may_end(part, ends) for part in node.nodes)
-        case Choice():
+        case Alternatives():
             return any(_may_end(part, ends) for part in node.nodes)
     return True
 
@@ -163,8 +163,8 @@ class _Parser:
         self._n_tokens = n_tokens
         self._at = 0
 
-    def parse(self) -> dict[str, Choice]:
-        rules: dict[str, Choice] = {}
+    def parse(self) -> dict[str, Alternatives]:
+        rules: dict[str, Alternatives] = {}
         self._skip(BLANK_LINES)
         while self._at < len(self._text):
             name = self._expect(NAME, "the name of a rule")
@@ -198,7 +198,7 @@ class _Parser:
         self._at = found.end()
         return found.group()
 
-    def _choice(self, depth: int) -> Choice:
+    def _choice(self, depth: int) -> Alternatives:
         if depth > MAX_DEPTH:
             raise self._error(f"groups are nested more than {MAX_DEPTH} deep")
         nodes = [self._series(depth)]
@@ -206,7 +206,7 @@ class _Parser:
             self._at += 1
             self._skip(BLANK_LINES)
             nodes.append(self._series(depth))
-        return Choice(tuple(nodes))
+        return Alternatives(tuple(nodes))
 
     def _series(self, depth: int) -> Series:
         blank = BLANK_LINES if depth else BLANK

@@ -12,10 +12,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-from llamabox.grammar.gbnf import LAST, Chars, Choice, Node, Reference, Repeat, Series, Token, references
+from llamabox.grammar.gbnf import LAST, Alternatives, Chars, Node, Reference, Repeat, Series, Token, references
 
 
-def to_lark(rules: Mapping[str, Choice]) -> str:
+def to_lark(rules: Mapping[str, Alternatives]) -> str:
     """The Lark text for the rules of `gbnf.parse`. Rules that `root` does not lead to are left out."""
     order, is_recursive = _walk(rules)
     if is_recursive or any(_has_token(rules[name]) for name in order):
@@ -23,7 +23,7 @@ def to_lark(rules: Mapping[str, Choice]) -> str:
     return _Terminals(order).write(rules)
 
 
-def _walk(rules: Mapping[str, Choice]) -> tuple[list[str], bool]:
+def _walk(rules: Mapping[str, Alternatives]) -> tuple[list[str], bool]:
     """The rules that `root` leads to, each after those that it refers to, and whether one leads back to itself."""
     order: list[str] = []
     open_names, done = {"root"}, set()
@@ -51,7 +51,7 @@ def _has_token(node: Node) -> bool:
             return True
         case Repeat():
             return _has_token(node.node)
-        case Series() | Choice():
+        case Series() | Alternatives():
             return any(_has_token(part) for part in node.nodes)
     return False
 
@@ -76,7 +76,7 @@ class _Writer(ABC):
                 return f"({self.body(node.node)}){_times(node)}"
             case Series():
                 return self.series(node)
-            case Choice():
+            case Alternatives():
                 return "(" + " | ".join(self.body(series) for series in node.nodes) + ")"
 
     def series(self, node: Series) -> str:
@@ -104,7 +104,7 @@ class _Terminals(_Writer):
 
     prefix = "R"
 
-    def write(self, rules: Mapping[str, Choice]) -> str:
+    def write(self, rules: Mapping[str, Alternatives]) -> str:
         lines = [f"{name}: {self.body(rules[rule])}" for rule, name in self._names.items()]
         return "\n".join([f"start: {self._names['root']}", *lines, ""])
 
@@ -121,7 +121,7 @@ class _Rules(_Writer):
         super().__init__(names)
         self._classes: dict[Chars, str] = {}
 
-    def write(self, rules: Mapping[str, Choice]) -> str:
+    def write(self, rules: Mapping[str, Alternatives]) -> str:
         lines = [f"{name}: {self.body(rules[rule])}" for rule, name in self._names.items()]
         terminals = [f"{name}: /{_expression(chars)}/" for chars, name in self._classes.items()]
         return "\n".join([f"start: {self._names['root']}", *lines, *terminals, ""])

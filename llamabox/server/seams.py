@@ -61,15 +61,15 @@ class Stream(Protocol[E]):
         """Stop: a slot is free within one engine step, a job that waits is forgotten. Idempotent, does not wait."""
 
 
-class Vectors(Protocol):
+class VectorStream(Protocol):
     """The vectors of one request, as they are made. One consumer; leaving it as a context manager aborts the rest."""
 
     async def all(self) -> list[Vector]:
         """Every vector, in the order of the prompts."""
 
-    def __aiter__(self) -> Vectors: ...
+    def __aiter__(self) -> VectorStream: ...
     async def __anext__(self) -> list[Vector]: ...
-    async def __aenter__(self) -> Vectors: ...
+    async def __aenter__(self) -> VectorStream: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
     ) -> None: ...
@@ -96,12 +96,12 @@ class TextService(Service, Protocol):
 
     def embed(
         self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
-    ) -> Vectors:
+    ) -> VectorStream:
         """The vectors of at least one prompt. Raises Unavailable at once when the worker is not ready."""
 
     def rank(
         self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool
-    ) -> Vectors:
+    ) -> VectorStream:
         """A reranker's outputs for the query with each document. Raises as embed does; errors name the field."""
 
     async def call(self, method: str, **arguments: Any) -> Any:

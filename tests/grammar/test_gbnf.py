@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamabox.errors import InvalidRequest
-from llamabox.grammar.gbnf import ANY, LAST, MAX_DEPTH, Chars, Choice, Reference, Repeat, Series, Token, parse
+from llamabox.grammar.gbnf import ANY, LAST, MAX_DEPTH, Alternatives, Chars, Reference, Repeat, Series, Token, parse
 from llamabox.grammar.lark import to_lark
 
 
-def read(text: str) -> dict[str, Choice]:
+def read(text: str) -> dict[str, Alternatives]:
     return parse(text, {"<|end|>": 7}.get, 100)
 
 
-def root(text: str) -> Choice:
+def root(text: str) -> Alternatives:
     return read(f"root ::= {text}")["root"]
 
 
@@ -23,8 +23,8 @@ def char(text: str) -> Chars:
     return Chars(((ord(text), ord(text)),))
 
 
-def only(*nodes: object) -> Choice:
-    return Choice((Series(nodes),))  # type: ignore[arg-type]
+def only(*nodes: object) -> Alternatives:
+    return Alternatives((Series(nodes),))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def only(*nodes: object) -> Choice:
         (".{3}", only(Repeat(ANY, 3, 3))),
         (".{ 3 , }", only(Repeat(ANY, 3, None))),
         (".{3,5}", only(Repeat(ANY, 3, 5))),
-        (". | .", Choice((Series((ANY,)), Series((ANY,))))),
-        (". |\n  # a comment\n .", Choice((Series((ANY,)), Series((ANY,))))),
-        ("(.\n | )", only(Choice((Series((ANY,)), Series(()))))),
+        (". | .", Alternatives((Series((ANY,)), Series((ANY,))))),
+        (". |\n  # a comment\n .", Alternatives((Series((ANY,)), Series((ANY,))))),
+        ("(.\n | )", only(Alternatives((Series((ANY,)), Series(()))))),
         ("<|end|> !<|end|> <[3]> !<[99]>", only(Token(7, False), Token(7, True), Token(3, False), Token(99, True))),
     ],
 )
-def test_what_is_read(text: str, expected: Choice) -> None:
+def test_what_is_read(text: str, expected: Alternatives) -> None:
     assert root(text) == expected
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llamabox.clients.state import WorkerState
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
 from llamabox.errors import LlamaboxError, Unavailable
-from llamabox.server.seams import Stream, TextService, Vectors
+from llamabox.server.seams import Stream, TextService, VectorStream
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import ModelInfo
 
@@ -190,12 +190,12 @@ class FakeTextClient:
 
     def embed(
         self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
-    ) -> Vectors:
+    ) -> VectorStream:
         raise AssertionError("this fake makes no vectors")
 
     def rank(
         self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool
-    ) -> Vectors:
+    ) -> VectorStream:
         raise AssertionError("this fake ranks nothing")
 
     async def call(self, method: str, **arguments: Any) -> Any:

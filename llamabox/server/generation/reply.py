@@ -49,7 +49,7 @@ def options_of(exchange: Exchange, dialect: Dialect) -> Options:
     return parse_options(exchange.body, services.config, services.defaults, exchange.info, dialect)
 
 
-class Reply:
+class TextReply:
     """Runs `prompts` with `options`. The choices stand in the reply's order: prompt * n + sequence."""
 
     def __init__(self, exchange: Exchange, prompts: list[Prompt], options: Options) -> None:

@@ -17,7 +17,7 @@ from llamabox.server.fields.prompt import Prompt, parse_prompts
 from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.prompt_text import prompt_texts
-from llamabox.server.generation.reply import Reply, options_of
+from llamabox.server.generation.reply import TextReply, options_of
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import rate_header
 from llamabox.server.http.endpoint import Exchange
@@ -40,7 +40,7 @@ async def answer(
 ) -> Response:
     """Run the prompts and answer in llama.cpp's form. `texts` are the prompts as the replies show them."""
     options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
-    reply = Reply(exchange, prompts, options)
+    reply = TextReply(exchange, prompts, options)
     finals = Finals(exchange.info, options, texts)
     if options.stream:
         return reply.stream(NativeShape(finals, options))

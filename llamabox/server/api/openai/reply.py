@@ -15,7 +15,7 @@ from llamabox.server.fields.prompt import Prompt
 from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.prompt_text import prompt_texts
-from llamabox.server.generation.reply import Reply
+from llamabox.server.generation.reply import TextReply
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import rate_header, timings_object
 from llamabox.server.http.endpoint import Exchange
@@ -28,7 +28,7 @@ async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Optio
     options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
     settings = settings_object(options, exchange.info)
     envelope = Envelope.new(dialect, options, exchange.info)
-    reply = Reply(exchange, prompts, options)
+    reply = TextReply(exchange, prompts, options)
     if options.stream:
         return reply.stream(OpenAIShape(envelope, options, settings, reply.choices, texts))
     choices = await reply.gather()

@@ -80,7 +80,7 @@ class GrammarCompiler:
     def close(self) -> None:
         self._trial.close()
 
-    def _rules(self, grammar: str) -> dict[str, gbnf.Choice]:
+    def _rules(self, grammar: str) -> dict[str, gbnf.Alternatives]:
         return gbnf.parse(grammar, self._find_token, self._vocab.n_tokens)
 
     def _find_token(self, text: str) -> int | None:
