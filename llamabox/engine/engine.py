@@ -14,6 +14,7 @@ from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
 from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.kv_cache import KVCache
+from llamabox.engine.kv.slots import Slots
 from llamabox.engine.reporter import Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells, prompt_tokens
 from llamabox.engine.sampling import choice_seed
@@ -64,6 +65,7 @@ class Engine:
         self._resting_until: float | None = None  # nobody is due before that
         self._reporter = Reporter(runner)
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget, CopyTime(clock))
+        self.slots = Slots(self.cache, lambda: self.running)
         self.context_shift = config.context_shift and self.cache.can_shift
         self._scheduler = Scheduler(
             self.cache,

@@ -208,6 +208,18 @@ class Failed:
     error: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """A slot, and the sequence in it, if there is one."""
+
+    id_slot: int
+    n_resident: int  # tokens
+    request_id: str | None = None  # None: it is idle, and the rest means nothing
+    n_prompt: int = 0
+    n_decoded: int = 0
+    truncated: bool = False
+
+
 @dataclass(slots=True)
 class Vector:
     """What became of one passage: little-endian float32, [n_floats], or [n_tokens, n_floats] unpooled."""

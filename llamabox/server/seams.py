@@ -13,6 +13,7 @@ from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.imaging import events as imaging
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
+from llamabox.wire.questions import A, Question
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import ModelInfo
 
@@ -104,8 +105,8 @@ class TextService(Service, Protocol):
     ) -> VectorStream:
         """A reranker's outputs for the query with each document. Raises as embed does; errors name the field."""
 
-    async def call(self, method: str, **arguments: Any) -> Any:
-        """One question of wire.text.Call, and its answer."""
+    async def ask(self, question: Question[A]) -> A:
+        """The worker's answer. Raises what the question raises, and Unavailable when the worker is not ready."""
 
 
 class ImageService(Service, Protocol):

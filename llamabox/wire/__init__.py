@@ -3,7 +3,7 @@
     server → worker          Shutdown
     worker → server          Loading · LoadFailed · StopAsked · Beat              common
 
-    server → text worker     Configure · Submit · SubmitAll · Embed · Abort · Call
+    server → text worker     Configure · Submit · SubmitAll · Embed · Abort · Call (questions)
     text worker → server     Ready · Step · Vectors · Reply                       text
 
     server → image worker    ConfigureImages · Draw · Cancel

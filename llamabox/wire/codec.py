@@ -204,8 +204,10 @@ def _kinds(base: Any) -> list[Any]:
     """The dataclasses that derive from a class."""
     if not isinstance(base, type) or base is object:
         return []
-    kinds: list[Any] = base.__subclasses__()
-    return [one for one in kinds if is_dataclass(one)]
+    # A dataclass with slots is made twice, and the first one may still be there.
+    derived: list[Any] = base.__subclasses__()
+    kinds = {f"{one.__module__}.{one.__qualname__}": one for one in derived}
+    return [one for one in kinds.values() if is_dataclass(one)]
 
 
 def _each(pack: Pack, unpack: Unpack) -> Encoding:
@@ -249,7 +251,7 @@ def _annotated(hint: Any) -> Encoding:
         case (plain, "-inf") if plain is float:
             return Encoding(_pack_bound, _unpack_bound, _pack_bounds, _unpack_bounds)
         case (plain, "path") if plain is str:
-            return _each(path_text, path_of)
+            return _each(_pack_path, _unpack_path)
     raise NoEncoding(f"{hint} has no encoding")
 
 
@@ -274,14 +276,11 @@ def _unpack_bounds(values: Any, payload: Iterator[bytes]) -> list[float]:
     return [-math.inf if value is None else value for value in values] if None in _list(values) else values
 
 
-def path_text(path: str | os.PathLike[str], payload: object = None) -> str:
-    """A path as a text that any message can carry: behind a NUL its bytes, where they are no printable UTF-8."""
-    text = os.fspath(path)
-    return text if text.isprintable() else "\0" + os.fsencode(text).decode("latin-1")
+def _pack_path(path: str, payload: list[bytes]) -> str:
+    return path if path.isprintable() else "\0" + os.fsencode(path).decode("latin-1")
 
 
-def path_of(text: str, payload: object = None) -> str:
-    """The inverse of `path_text`."""
+def _unpack_path(text: str, payload: Iterator[bytes]) -> str:
     return os.fsdecode(text[1:].encode("latin-1")) if text.startswith("\0") else text
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from llamabox.engine.events import Activity, Event, StepTimes, Vector
 from llamabox.engine.request import GenerationParams
+from llamabox.wire.questions import Answer, Question
 from llamabox.wire.text_config import ModelInfo, TextConfig
 
 
@@ -69,11 +70,10 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A question with one Reply. `method` is one of those that the worker knows."""
+    """A question, which gets one Reply."""
 
     call_id: int
-    method: str
-    arguments: dict[str, Any]
+    question: Question[Any]
 
     @property
     def request_id(self) -> str:
@@ -107,10 +107,10 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a Call: `value`, or `error` as `errors.to_wire()`."""
+    """What came of a Call: the question's answer, or `error` as `errors.to_wire()`."""
 
     call_id: int
-    value: Any = None
+    answer: Answer | None = None
     error: dict[str, Any] | None = None
 
 

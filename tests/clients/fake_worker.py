@@ -41,6 +41,7 @@ from llamabox.engine.events import (
 )
 from llamabox.errors import InvalidRequest, ModelLoadError, to_wire
 from llamabox.wire.common import LoadFailed, Loading, Shutdown, StopAsked
+from llamabox.wire.questions import Layout, LayOutInfill, Tokens
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Abort, Call, Configure, Ready, Reply, Step, Submit, SubmitAll
 from llamabox.wire.text_config import ModelInfo
@@ -209,22 +210,28 @@ class Worker:
                 os.write(self.fd, b"\xff" * 64)
 
     def call(self, call: Call) -> None:
-        match call.method:
+        question = call.question
+        assert isinstance(question, LayOutInfill)
+        echo = Layout([question.n_predict], question.suffix)
+        match question.prefix:
             case "echo":
-                self.channel.send(Reply(call.call_id, call.arguments))
+                self.channel.send(Reply(call.call_id, echo))
             case "aborted":
-                self.channel.send(Reply(call.call_id, self.aborted))
+                self.channel.send(Reply(call.call_id, Layout([], " ".join(self.aborted))))
+            case "mistake":
+                self.channel.send(Reply(call.call_id, Tokens([1])))
             case "hold":
                 self.held_calls.append(call)
             case "release":  # answers in the opposite order
                 for held in [call, *reversed(self.held_calls)]:
-                    self.channel.send(Reply(held.call_id, held.arguments))
+                    assert isinstance(held.question, LayOutInfill)
+                    self.channel.send(Reply(held.call_id, Layout([held.question.n_predict], held.question.suffix)))
             case "ask to stop":
                 self.channel.send(StopAsked())
-                self.channel.send(Reply(call.call_id))
+                self.channel.send(Reply(call.call_id, echo))
             case "late":  # what crosses an Abort: events of a request that ended
-                self.channel.send(Step([delta(call.arguments["request_id"], "late")]))
-                self.channel.send(Reply(call.call_id))
+                self.channel.send(Step([delta(question.suffix, "late")]))
+                self.channel.send(Reply(call.call_id, echo))
             case _:
                 self.channel.send(Reply(call.call_id, error=to_wire(InvalidRequest("no such call", field="method"))))
 

@@ -16,6 +16,7 @@ from llamabox.clients.supervisor import Backoff
 from llamabox.clients.text.client import Generation, TextClient
 from llamabox.engine.events import Delta
 from llamabox.engine.request import GenerationParams
+from llamabox.wire.questions import LayOutInfill
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import TextConfig
 
@@ -80,3 +81,8 @@ def watch(pid: int) -> Callable[[], bool]:
 def exists(pid: int) -> bool:
     """Also true of a zombie."""
     return Path(f"/proc/{pid}").exists()
+
+
+def command(name: str, text: str = "", number: int = 0) -> LayOutInfill:
+    """A question that the fake worker takes for a command."""
+    return LayOutInfill(prefix=name, suffix=text, prompt="", extra=[], n_predict=number)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llamabox.clients.state import WorkerState
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.server.seams import Stream, TextService, VectorStream
+from llamabox.wire.questions import A, Detokenise, Layout, LayOutInfill, Question, Text, Tokenise, Tokens
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import ModelInfo
 
@@ -134,9 +135,12 @@ class FakeTextClient:
         self.on_step: Callable[[StepTimes], None] = lambda times: None
         self.submits: list[Submit] = []
         self.generations: list[FakeGeneration] = []
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.answers: dict[str, Any] = {"tokenize": {"tokens": [5, 6, 7]}, "detokenize": {"content": "five six"}}
-        self.answers["infill"] = {"tokens": [1, 2, 3], "text": "five"}
+        self.asked: list[Question[Any]] = []
+        self.answers: dict[type[Question[Any]], Any] = {  # or an error
+            Tokenise: Tokens([5, 6, 7]),
+            Detokenise: Text("five six"),
+            LayOutInfill: Layout([1, 2, 3], "five"),
+        }
         self.load_error: LlamaboxError | None = None
         self.started = asyncio.Event()
         self.loaded = asyncio.Event()
@@ -198,12 +202,13 @@ class FakeTextClient:
     ) -> VectorStream:
         raise AssertionError("this fake ranks nothing")
 
-    async def call(self, method: str, **arguments: Any) -> Any:
-        self.calls.append((method, arguments))
-        answer = self.answers[method]
+    async def ask(self, question: Question[A]) -> A:
+        self.asked.append(question)
+        answer = self.answers[type(question)]
         if isinstance(answer, LlamaboxError):
             raise answer
-        return answer
+        assert type(answer) is question.answer_type()
+        return cast(A, answer)
 
 
 if TYPE_CHECKING:  # mypy holds each fake to the seam that it stands for

@@ -13,6 +13,7 @@ from llamabox.errors import ChannelBroken
 from llamabox.wire import frames
 from llamabox.wire.common import Shutdown
 from llamabox.wire.frames import MAX_FRAME, PREFIX, encode
+from llamabox.wire.questions import Detokenise, Text, Tokens
 from llamabox.wire.server_end import ServerEnd
 from llamabox.wire.text import Abort, Call, Reply
 from llamabox.wire.worker_end import WorkerEnd
@@ -21,6 +22,10 @@ from tests.clients.harness import LOOPS, run
 Loop = Callable[[], asyncio.AbstractEventLoop]
 Ends = tuple[WorkerEnd, socket.socket]
 BIG = "x" * (1 << 20)  # several times what a socket's buffer holds
+
+
+def reply(call_id: int, text: str) -> Reply:
+    return Reply(call_id, Text(text))
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def test_frames_cut_anywhere_arrive_whole_and_in_order(ends: Ends) -> None:
 
 def test_sending_does_not_block_on_a_peer_that_does_not_read_and_keeps_the_order(ends: Ends) -> None:
     channel, peer = ends
-    sent = [Reply(i, BIG if i % 3 == 0 else "small") for i in range(12)]
+    sent = [reply(i, BIG if i % 3 == 0 else "small") for i in range(12)]
     for message in sent:
         channel.send(message)  # 4 MiB: would block here for ever
     with WorkerEnd(peer) as other:
@@ -65,7 +70,7 @@ def test_sending_does_not_block_on_a_peer_that_does_not_read_and_keeps_the_order
 
 def test_what_is_posted_and_what_is_sent_keeps_one_order(ends: Ends) -> None:
     channel, peer = ends
-    sent = [Reply(i, BIG if i % 5 == 0 else "small") for i in range(30)]
+    sent = [reply(i, BIG if i % 5 == 0 else "small") for i in range(30)]
     for i, message in enumerate(sent):
         (channel.send if i % 3 else channel.post)(message)
     with WorkerEnd(peer) as other:
@@ -87,11 +92,11 @@ def test_a_posted_message_that_cannot_be_sent_ends_the_stream(
 ) -> None:
     channel, peer = ends
     monkeypatch.setattr(frames, "MAX_FRAME", 1000)
-    channel.post(Reply(1, "small"))
-    channel.post(Reply(2, BIG))
-    channel.post(Reply(3, "lost"))
+    channel.post(reply(1, "small"))
+    channel.post(reply(2, BIG))
+    channel.post(reply(3, "lost"))
     with WorkerEnd(peer) as other:
-        assert list(iter(other.receive, None)) == [Reply(1, "small")]
+        assert list(iter(other.receive, None)) == [reply(1, "small")]
     assert "cannot be sent" in caplog.text
 
 
@@ -100,7 +105,7 @@ def test_messages_of_several_threads_are_not_mixed_up(ends: Ends) -> None:
 
     def send(key: int) -> None:
         for i in range(200):
-            channel.send(Reply(key * 1000 + i, BIG[: i * 100]))
+            channel.send(reply(key * 1000 + i, BIG[: i * 100]))
 
     threads = [threading.Thread(target=send, args=(key,)) for key in range(4)]
     for thread in threads:
@@ -115,7 +120,7 @@ def test_messages_of_several_threads_are_not_mixed_up(ends: Ends) -> None:
 
 def test_closing_sends_what_is_unsent(ends: Ends) -> None:
     channel, peer = ends
-    channel.send(Reply(1, BIG))
+    channel.send(reply(1, BIG))
     channel.send(Reply(2))
     received: list[object] = []
 
@@ -128,12 +133,12 @@ def test_closing_sends_what_is_unsent(ends: Ends) -> None:
     reader.start()
     channel.close()
     reader.join()
-    assert received == [Reply(1, BIG), Reply(2)]
+    assert received == [reply(1, BIG), Reply(2)]
 
 
 def test_closing_does_not_wait_for_ever_and_wakes_the_reader(ends: Ends) -> None:
     channel, _ = ends
-    channel.send(Reply(1, BIG))
+    channel.send(reply(1, BIG))
     received: list[object] = ["nothing yet"]
     reader = threading.Thread(target=lambda: received.append(channel.receive()))
     reader.start()
@@ -152,7 +157,7 @@ def test_a_peer_that_is_gone_is_an_end_of_file(ends: Ends, n_bytes: int) -> None
     peer.close()
     assert channel.receive() is None
     for _ in range(3):
-        channel.send(Reply(1, BIG))
+        channel.send(reply(1, BIG))
 
 
 def test_a_peer_that_leaves_unread_bytes_behind_is_an_end_of_file_too(ends: Ends) -> None:
@@ -203,18 +208,22 @@ def test_both_ends_understand_each_other(new_loop: Loop) -> None:
 
             def echo() -> None:
                 while isinstance(call := worker.receive(), Call):
-                    worker.send(Reply(call.call_id, call.arguments))
+                    assert isinstance(call.question, Detokenise)
+                    worker.send(Reply(call.call_id, Tokens(call.question.tokens)))
                 worker.close()
 
             echoing = asyncio.get_running_loop().run_in_executor(None, echo)
-            calls = [Call(i, "echo", {"text": BIG if i % 100 == 0 else "é"}) for i in range(400)]
+            questions = [Detokenise([i] * (200_000 if i % 100 == 0 else 1)) for i in range(400)]
+            calls = [Call(i, question) for i, question in enumerate(questions)]
             for call in calls:
                 channel.send(call)
             assert channel.n_unsent > 0
             channel.send(Shutdown())
             replies: list[object] = []
             await channel.serve(replies.append)
-            assert replies == [Reply(call.call_id, call.arguments) for call in calls]
+            assert replies == [
+                Reply(call.call_id, Tokens(question.tokens)) for call, question in zip(calls, questions, strict=True)
+            ]
             await echoing
         channel.close()
         channel.close()
@@ -224,7 +233,7 @@ def test_both_ends_understand_each_other(new_loop: Loop) -> None:
 
 
 def test_frames_cut_anywhere_arrive_whole_at_the_other_end_too(new_loop: Loop) -> None:
-    messages = [Reply(1, "é"), Reply(2, BIG), Abort("a"), Reply(3)]
+    messages = [reply(1, "é"), reply(2, BIG), Abort("a"), Reply(3)]
     stream = b"".join(encode(message) for message in messages)
 
     async def main() -> None:

@@ -20,6 +20,7 @@ from llamabox.clients.text.client import TextClient
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import LlamaboxError
+from llamabox.wire.questions import SaveSlot, Tokenise
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.escape import EXIT_ESCAPED
@@ -43,11 +44,11 @@ async def ask(client: TextClient, submit: Submit) -> None:
 def provoke(client: TextClient, fault: str, folder: Path) -> Coroutine[Any, Any, Any]:
     match fault:
         case "long texts":
-            return client.call("tokenize", content=["a" * (MIN_BYTES + 1)], add_special=False, parse_special=False)
+            return client.ask(Tokenise(["a" * (MIN_BYTES + 1)], add_special=False, parse_special=False))
         case "masks" | "grammars":
             return ask(client, submit("1", grammar='root ::= "a" | "b"'))
         case "slot files":
-            return client.call("slot_save", id_slot=0, path=str(folder / "slot"))
+            return client.ask(SaveSlot(0, str(folder / "slot")))
     return ask(client, submit("1", "injected"))
 
 

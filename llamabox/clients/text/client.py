@@ -19,6 +19,7 @@ from llamabox.engine.events import Activity, Event, Failed, StepTimes, Vector
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, Unavailable
 from llamabox.wire.common import read_error
 from llamabox.wire.frames import Message
+from llamabox.wire.questions import A, Question
 from llamabox.wire.text import Abort, Call, Configure, Embed, Ready, Reply, Step, Submit, SubmitAll, Vectors
 from llamabox.wire.text_config import ModelInfo, TextConfig
 
@@ -45,7 +46,7 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
         self._generations: dict[str, Generation] = {}
         self._embeddings: dict[str, Embedding] = {}
         self._n_embeddings = 0
-        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._calls: dict[int, tuple[type[Any], asyncio.Future[Any]]] = {}  # by call_id, with the answer's type
         self._n_calls = 0
         self._suspects = Suspects(time.monotonic)
         self._comeback = Comeback(config.rpc_servers, self._suspects, self._notify)
@@ -116,15 +117,15 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
         prompts = [[document] for document in documents]
         return self._embed(prompts, query=query, field=field, n_document=n_document, truncate=truncate)
 
-    async def call(self, method: str, **arguments: Any) -> Any:
-        """The worker's answer. Raises the Reply's error; Unavailable when the worker is not ready or dies meanwhile."""
+    async def ask(self, question: Question[A]) -> A:
+        """The worker's answer. Raises what the question raises; Unavailable when the worker is not ready or dies."""
         channel = self._open_channel()
         self._n_calls += 1
         call_id = self._n_calls
-        call = Call(call_id, method, arguments)
+        call = Call(call_id, question)
         channel.send(call)
-        answer = asyncio.get_running_loop().create_future()
-        self._calls[call_id] = answer
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = question.answer_type(), answer
         try:
             return await answer
         except asyncio.CancelledError:  # its client went away
@@ -219,13 +220,15 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
                 embedding.push(vector)
 
     def _answer(self, reply: Reply) -> None:
-        answer = self._calls.get(reply.call_id)
-        if answer is None or answer.done():  # the caller went away
+        wanted, answer = self._calls.get(reply.call_id, (None, None))
+        if wanted is None or answer is None or answer.done():  # the caller went away
             return
-        if reply.error is None:
-            answer.set_result(reply.value)
-        else:
+        if reply.error is not None:
             answer.set_exception(read_error(reply.error))
+        elif type(reply.answer) is wanted:
+            answer.set_result(reply.answer)
+        else:
+            raise ChannelBroken(f"a question is answered with a {wanted.__name__}, not with {reply.answer!r:.80}")
 
     def _lost(self, sentence: str, *, died: bool) -> None:
         self._past = self.activity
@@ -256,6 +259,6 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
                 generation.fail(Unavailable(sentence))
         for embedding in list(self._embeddings.values()):
             embedding.fail(Unavailable(sentence))
-        for answer in self._calls.values():
+        for _, answer in self._calls.values():
             if not answer.done():
                 answer.set_exception(Unavailable(sentence))

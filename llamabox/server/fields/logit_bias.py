@@ -15,6 +15,7 @@ from llamabox.checks import wrong
 from llamabox.engine.request import GenerationParams
 from llamabox.server.fields.prompt import check_token
 from llamabox.server.seams import TextService
+from llamabox.wire.questions import Tokenise
 
 FIELD = "logit_bias"
 MAX_ENTRIES = 4096
@@ -58,8 +59,8 @@ async def _by_token(client: TextService, entries: list[BiasEntry]) -> dict[int, 
         if isinstance(token, int):
             found[token] = bias
             continue
-        made = await client.call("tokenize", content=[token], add_special=False, parse_special=True)
-        found.update((one, bias) for one in made["tokens"])
+        made = await client.ask(Tokenise([token], add_special=False, parse_special=True))
+        found.update((one, bias) for one in made.tokens)
         if len(found) > MAX_ENTRIES:
             raise wrong(FIELD, f"its texts become more than {MAX_ENTRIES} tokens")
     return found

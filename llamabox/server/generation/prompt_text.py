@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamabox.server.fields.prompt import Prompt
 from llamabox.server.seams import TextService
+from llamabox.wire.questions import Detokenise
 from llamabox.wire.text_config import ModelInfo
 
 
@@ -22,9 +23,9 @@ async def _text(client: TextService, info: ModelInfo, prompt: Prompt) -> str:
             run.append(item)
             continue
         if run:
-            pieces.append((await client.call("detokenize", tokens=run))["content"])
+            pieces.append((await client.ask(Detokenise(run))).text)
             run = []
         pieces.append(item)
     if run:
-        pieces.append((await client.call("detokenize", tokens=run))["content"])
+        pieces.append((await client.ask(Detokenise(run))).text)
     return "".join(pieces)

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from typing import Any
 
 from llamabox.wire.signs.pulse import Pulse
@@ -46,13 +47,14 @@ def _size(message: Text | SubmitAll) -> tuple[int, int]:
     elif isinstance(message, Embed):
         texts = [message.query or "", *(piece for prompt in message.prompts for piece in prompt)]
     else:
-        texts = list(_leaves(message.arguments.values()))
+        question: Any = message.question
+        texts = list(_leaves(getattr(question, one.name) for one in fields(question)))
     n_bytes = n_extra + sum(len(text) for text in texts if isinstance(text, str))
     return len(texts), n_bytes
 
 
 def _leaves(values: Iterable[Any]) -> Iterator[Any]:
-    """What the arguments of a call hold, in whatever lists: a new call need not be told of here."""
+    """What the fields of a question hold, in whatever lists: a new one need not be told of here."""
     for value in values:
         if isinstance(value, list | tuple):
             yield from _leaves(value)

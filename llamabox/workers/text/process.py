@@ -75,14 +75,14 @@ def serve(body: Body, config: TextConfig) -> None:
         grammars = GrammarDesk(vocab, beside, reader.tasks.put, reader.refuse)
         owned.callback(grammars.close)
         prepare_default(grammars, config)
-        calls = QuickCalls(vocab, intake, infill_format(config, text), text.engine, n_ctx)
+        calls = QuickCalls(vocab, intake, infill_format(config, text), text.engine.slots)
         reader.serve(intake, calls, grammars)
         fingerprint = fingerprint_of(config, text)
         owned.callback(fingerprint.close)
         owned.callback(beside.close)  # its threads use all of the above
         digests = [lora.digest for lora in text.loras]
         put = reader.tasks.put
-        slots = SlotCalls(text.engine, fingerprint.keys, digests, vocab.n_tokens, beside.files, channel.send, put)
+        slots = SlotCalls(text.engine.slots, fingerprint.keys, digests, vocab.n_tokens, beside.files, channel.send, put)
         embedding = embedding_desk(config, text, channel, reader, pulse)
         if embedding is not None:
             owned.callback(embedding.close)

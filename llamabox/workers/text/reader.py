@@ -8,9 +8,10 @@ from functools import partial
 
 from llamabox.engine.events import Failed
 from llamabox.engine.request import Request
-from llamabox.errors import LlamaboxError, NotSupported, to_wire
+from llamabox.errors import LlamaboxError, to_wire
 from llamabox.wire.common import Shutdown
 from llamabox.wire.frames import Message
+from llamabox.wire.questions import SlotQuestion
 from llamabox.wire.text import Abort, Call, Embed, Reply, Step, Submit, SubmitAll
 from llamabox.workers.body import Body, Reader
 from llamabox.workers.text.calls import QuickCalls
@@ -18,7 +19,7 @@ from llamabox.workers.text.embedding.lanes import Computed
 from llamabox.workers.text.grammars.desk import GrammarDesk
 from llamabox.workers.text.intake import Intake, Passages
 from llamabox.workers.text.long_texts import LongTexts, Text, is_long
-from llamabox.workers.text.slots.calls import METHODS, FileDone
+from llamabox.workers.text.slots.calls import FileDone
 
 Task = Request | Passages | Computed | Abort | Call | Shutdown | FileDone
 """What the loop gets to do between two steps."""
@@ -107,13 +108,10 @@ class TextReader(Reader):
 
     def _answer(self, call: Call) -> Callable[[], None]:
         assert self._calls is not None, "a call before Ready"
-        if call.method in METHODS:
+        if isinstance(call.question, SlotQuestion):
             return lambda: self.tasks.put(call)
-        method = self._calls.find(call.method)
         try:
-            if method is None:
-                raise NotSupported(f"the text worker knows no call {call.method!r}")
-            reply = Reply(call.call_id, value=method(**call.arguments))
+            reply = Reply(call.call_id, self._calls.answer(call.question))
         except LlamaboxError as error:
             reply = Reply(call.call_id, error=to_wire(error))
         return lambda: self._channel.send(reply)

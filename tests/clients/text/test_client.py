@@ -17,10 +17,22 @@ from llamabox.engine.events import Delta, Finished, Started
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest, ModelLoadError, NativeError, ServerFault, Unavailable
 from llamabox.wire.frames import Message, encode
+from llamabox.wire.questions import Layout
 from llamabox.wire.server_end import ServerEnd
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import TextConfig
-from tests.clients.harness import LOOPS, exists, make_client, ready_client, run, submit, text_of, watch, worker_env
+from tests.clients.harness import (
+    LOOPS,
+    command,
+    exists,
+    make_client,
+    ready_client,
+    run,
+    submit,
+    text_of,
+    watch,
+    worker_env,
+)
 
 Loop = Callable[[], asyncio.AbstractEventLoop]
 
@@ -99,7 +111,7 @@ def test_a_client_reports_progress_and_then_the_model(lives: Path, new_loop: Loo
             with pytest.raises(Unavailable, match="Loading model"):
                 client.generate(submit("a", "echo x"))
             with pytest.raises(Unavailable, match="Loading model"):
-                await client.call("echo")
+                await client.ask(command("echo"))
             info = await client.wait_ready()
             assert (client.state, client.progress, client.info) == (WorkerState.READY, 1.0, info)
             assert info.eog_tokens == [2]
@@ -195,9 +207,9 @@ def test_an_abort_reaches_the_worker_once_and_ends_the_iteration(lives: Path) ->
                 generation.abort()
                 generation.abort()
                 assert await waiting == ""
-            await client.call("late", request_id="a")
+            await client.ask(command("late", "a"))
             assert [event async for event in generation] == []
-            assert await client.call("aborted") == ["a"]
+            assert (await client.ask(command("aborted"))).text == "a"
 
     run(main())
 
@@ -210,7 +222,7 @@ def test_leaving_a_generation_aborts_it_unless_it_is_complete(lives: Path) -> No
             with pytest.raises(ZeroDivisionError):
                 async with await held(client, "left"):
                     raise ZeroDivisionError
-            assert await client.call("aborted") == ["left"]
+            assert (await client.ask(command("aborted"))).text == "left"
 
     run(main())
 
@@ -225,7 +237,7 @@ def test_a_cancelled_consumer_leaves_a_generation_that_can_be_aborted(lives: Pat
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             generation.abort()
-            assert await client.call("aborted") == ["a"]
+            assert (await client.ask(command("aborted"))).text == "a"
 
     run(main())
 
@@ -238,7 +250,7 @@ def test_a_slow_consumer_is_dropped_and_the_others_go_on(lives: Path) -> None:
             assert await text_of(other) == "right"  # sent after the flood, so that has arrived by now
             with pytest.raises(ServerFault, match="too slow"):
                 await slow.batch()
-            assert await client.call("aborted") == ["slow"]
+            assert (await client.ask(command("aborted"))).text == "slow"
 
     run(main())
 
@@ -269,12 +281,23 @@ def test_a_request_id_is_unique_among_those_that_run(lives: Path) -> None:
 def test_calls_get_their_own_answers_in_whatever_order_those_come(lives: Path) -> None:
     async def main() -> None:
         async with ready_client(lives) as client:
-            calls = [asyncio.ensure_future(client.call("hold", number=i)) for i in range(10)]
+            calls = [asyncio.ensure_future(client.ask(command("hold", number=i))) for i in range(10)]
             await asyncio.sleep(0)
-            assert await client.call("release") == {}
-            assert await asyncio.gather(*calls) == [{"number": i} for i in range(10)]
+            assert await client.ask(command("release")) == Layout([0], "")
+            assert await asyncio.gather(*calls) == [Layout([i], "") for i in range(10)]
             with pytest.raises(InvalidRequest, match="no such call"):
-                await client.call("nonsense")
+                await client.ask(command("nonsense"))
+
+    run(main())
+
+
+def test_an_answer_of_another_type_than_the_question_s_is_no_message(lives: Path) -> None:
+    async def main() -> None:
+        async with ready_client(lives) as client:
+            with pytest.raises(Unavailable, match="ended while it served"):
+                await client.ask(command("mistake"))
+            await client.wait_ready()
+            assert client.n_restarts == 1
 
     run(main())
 
@@ -282,11 +305,11 @@ def test_calls_get_their_own_answers_in_whatever_order_those_come(lives: Path) -
 def test_a_call_that_was_given_up_does_not_disturb_the_next(lives: Path) -> None:
     async def main() -> None:
         async with ready_client(lives) as client:
-            call = asyncio.ensure_future(client.call("hold"))
+            call = asyncio.ensure_future(client.ask(command("hold")))
             await asyncio.sleep(0)
             call.cancel()
-            assert await client.call("release") == {}
-            assert await client.call("echo", text="\ud800a") == {"text": "\ufffda"}
+            assert await client.ask(command("release")) == Layout([0], "")
+            assert (await client.ask(command("echo", "\ud800a"))).text == "\ufffda"
             with pytest.raises(asyncio.CancelledError):
                 await call
 
@@ -303,7 +326,7 @@ def test_a_death_fails_what_was_in_flight_and_the_next_request_is_right(
     async def main() -> None:
         async with ready_client(lives) as client:
             running = [await held(client, f"hold {i}") for i in range(4)]
-            call = asyncio.ensure_future(client.call("hold"))
+            call = asyncio.ensure_future(client.ask(command("hold")))
             await asyncio.sleep(0)
             kill(client, number)
             for generation in running:
@@ -422,7 +445,7 @@ def test_a_worker_that_is_asked_to_stop_says_so_and_goes_on(lives: Path, new_loo
         async with ready_client(lives) as client:
             assert not client.stop_asked.is_set()
             for _ in range(2):
-                await client.call("ask to stop")
+                await client.ask(command("ask to stop"))
                 assert client.stop_asked.is_set()
             assert client.state is WorkerState.READY
             assert await text_of(client.generate(submit("a", "echo right"))) == "right"

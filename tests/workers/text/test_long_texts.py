@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from llamabox.engine.request import GenerationParams
+from llamabox.wire.questions import Detokenise, LayOutInfill, LookAtSlots, Tokenise
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Call, Submit, SubmitAll
 from llamabox.workers.text.long_texts import MIN_BYTES, MIN_TOKENS, LongTexts, is_long
@@ -17,6 +18,14 @@ from llamabox.workers.text.long_texts import MIN_BYTES, MIN_TOKENS, LongTexts, i
 
 def submit(name: str, prompt: list[str | int] | None = None) -> Submit:
     return Submit(request_id=name, prompt=prompt or ["x"], params=GenerationParams())
+
+
+def tokenise(text: str) -> Tokenise:
+    return Tokenise([text], add_special=False, parse_special=False)
+
+
+def infill(**fields: Any) -> LayOutInfill:
+    return LayOutInfill(**{"prefix": "", "suffix": "", "prompt": "", "extra": [], "n_predict": 1} | fields)
 
 
 @pytest.mark.parametrize(
@@ -29,13 +38,13 @@ def submit(name: str, prompt: list[str | int] | None = None) -> Submit:
         (SubmitAll([("a", ["x"])] * 4, GenerationParams()), False),
         (SubmitAll([("a", ["x"]), ("b", ["x" * MIN_BYTES])], GenerationParams()), True),
         (SubmitAll([(str(i), ["x"]) for i in range(100)], GenerationParams()), True),
-        (Call(1, "tokenize", {"content": ["x" * (MIN_BYTES + 1)]}), True),
-        (Call(1, "detokenize", {"tokens": [1] * (MIN_TOKENS + 1)}), True),
-        (Call(1, "infill", {"prefix": "x" * MIN_BYTES, "suffix": "", "extra": [], "prompt": "x"}), True),
-        (Call(1, "infill", {"prefix": "", "suffix": "x", "extra": [("a.py", "x" * MIN_BYTES)], "prompt": ""}), True),
-        (Call(1, "infill", {"prefix": "x" * MIN_BYTES, "suffix": "", "extra": [], "prompt": ""}), False),
+        (Call(1, tokenise("x" * (MIN_BYTES + 1))), True),
+        (Call(1, Detokenise([1] * (MIN_TOKENS + 1))), True),
+        (Call(1, infill(prefix="x" * MIN_BYTES, prompt="x")), True),
+        (Call(1, infill(suffix="x", extra=[("a.py", "x" * MIN_BYTES)])), True),
+        (Call(1, infill(prefix="x" * MIN_BYTES)), False),
         (Submit(request_id="a", prompt=[], params=GenerationParams(stop=("x" * MIN_BYTES,))), True),
-        (Call(1, "slots", {}), False),
+        (Call(1, LookAtSlots()), False),
     ],
 )
 def test_what_is_long(message: Submit | SubmitAll | Call, long: bool) -> None:
@@ -60,7 +69,7 @@ class Work:
 
 def test_one_after_the_other_in_order() -> None:
     work = Work()
-    messages: list[Submit | Call] = [submit("a"), Call(1, "tokenize", {}), submit("b")]
+    messages: list[Submit | Call] = [submit("a"), Call(1, tokenise("a")), submit("b")]
     for message in messages:
         work.lane.put(message)
     for message in messages:

@@ -14,7 +14,7 @@ from llamabox.checks import wrong
 from llamabox.errors import InvalidRequest, NotSupported
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonResponse
-from llamabox.wire.codec import path_text
+from llamabox.wire.questions import EraseSlot, RestoreSlot, SaveSlot
 
 MAX_NAME = 255
 FORBIDDEN = frozenset('/\\:*?"<>|')
@@ -32,18 +32,20 @@ async def slot_action(exchange: Exchange) -> Response:
     action = request.query_params.get("action", "")
     if action not in ("save", "restore", "erase"):
         raise InvalidRequest("Invalid action: it is save, restore or erase", field="action")
-    arguments: dict[str, Any] = {"id_slot": id_slot}
-    value: dict[str, Any] = {"id_slot": id_slot}
-    if action != "erase":
-        filename = exchange.body.get("filename")
-        arguments["path"] = path_text(slot_path(Path(config.slot_save_path), filename))
-        value["filename"] = filename
-    answer = await exchange.services.client.call(f"slot_{action}", **arguments)
-    milliseconds = answer.pop("ms", None)
-    value |= answer
-    if milliseconds is not None:
-        value["timings"] = {f"{action}_ms": milliseconds}
-    return JsonResponse(value)
+    client = exchange.services.client
+    if action == "erase":
+        erasure = await client.ask(EraseSlot(id_slot))
+        return JsonResponse({"id_slot": id_slot, "n_erased": erasure.n_tokens})
+    filename = exchange.body.get("filename")
+    path = str(slot_path(Path(config.slot_save_path), filename))
+    value: dict[str, Any] = {"id_slot": id_slot, "filename": filename}
+    if action == "save":
+        file = await client.ask(SaveSlot(id_slot, path))
+        value |= {"n_saved": file.n_tokens, "n_written": file.n_bytes}
+    else:
+        file = await client.ask(RestoreSlot(id_slot, path))
+        value |= {"n_restored": file.n_tokens, "n_read": file.n_bytes}
+    return JsonResponse(value | {"timings": {f"{action}_ms": file.ms}})
 
 
 def slot_path(folder: Path, filename: object) -> Path:

@@ -15,6 +15,7 @@ from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonArray, JsonResponse, dumps
 from llamabox.server.http.threads import n_values, off_loop
 from llamabox.server.seams import TextService
+from llamabox.wire.questions import Detokenise, Spell, Tokenise
 
 MAX_TEXT = 4 << 20
 """Bytes of text to tokenise in one go: the worker's reader does it while streams run beside it."""
@@ -34,25 +35,33 @@ async def tokenize(exchange: Exchange) -> Response:
     }
     with_pieces = checks.flag(body, "with_pieces", False)
     content = await off_loop(n_values(body.get("content")), _parse_content, body, exchange.info.n_vocab)
-    reply = await client.call("tokenize", content=content, **options)
+    tokens = (await client.ask(Tokenise(content, **options))).tokens
     if not with_pieces:
-        return JsonResponse(reply)
-    return JsonArray(_with_pieces(client, reply["tokens"]), head=b'{"tokens":[', tail=b"]}")
+        return JsonResponse({"tokens": tokens})
+    return JsonArray(_with_pieces(client, tokens), head=b'{"tokens":[', tail=b"]}")
 
 
 async def _with_pieces(client: TextService, tokens: list[int]) -> AsyncIterator[bytes]:
     """A part after the other: a million objects in one message would hold up everybody at both of its ends."""
     for start in range(0, len(tokens), PIECES):
         part = tokens[start : start + PIECES]
-        pieces = (await client.call("pieces", tokens=part))["pieces"]
-        yield dumps([{"id": token, "piece": piece} for token, piece in zip(part, pieces, strict=True)])[1:-1]
+        pieces = (await client.ask(Spell(part))).pieces
+        yield dumps([{"id": token, "piece": _readable(piece)} for token, piece in zip(part, pieces, strict=True)])[1:-1]
+
+
+def _readable(piece: bytes) -> str | list[int]:
+    """As text; a piece that is no UTF-8 as a list of bytes."""
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(piece)
 
 
 async def detokenize(exchange: Exchange) -> Response:
     """`{"content": text}`."""
     n = n_values(exchange.body.get("tokens"))
     tokens = await off_loop(n, _parse_tokens, exchange.body, exchange.info.n_vocab)
-    return JsonResponse(await exchange.services.client.call("detokenize", tokens=tokens))
+    return JsonResponse({"content": (await exchange.services.client.ask(Detokenise(tokens))).text})
 
 
 def _parse_tokens(body: dict[str, Any], n_vocab: int) -> list[int]:

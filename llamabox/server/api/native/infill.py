@@ -14,6 +14,7 @@ from llamabox.server.api.native.completion import answer
 from llamabox.server.fields.request import Dialect
 from llamabox.server.generation.reply import options_of
 from llamabox.server.http.endpoint import Exchange
+from llamabox.wire.questions import LayOutInfill
 
 MAX_CHUNKS = 4096
 UNNAMED = "tmp"
@@ -33,8 +34,9 @@ async def infill(exchange: Exchange) -> Response:
     if sum(len(text.encode("utf-8", "replace")) for pair in (texts.values(), *extra) for text in pair) > MAX_TEXT:
         raise BodyTooLarge(f"prefix, suffix, prompt and extra may have {MAX_TEXT} bytes of text together")
     options = options_of(exchange, Dialect.NATIVE)
-    made = await exchange.services.client.call("infill", **texts, extra=extra, n_predict=options.params.n_predict)
-    return await answer(exchange, [made["tokens"]], [made["text"]], options, is_list=False)
+    question = LayOutInfill(**texts, extra=extra, n_predict=options.params.n_predict)
+    made = await exchange.services.client.ask(question)
+    return await answer(exchange, [[*made.tokens]], [made.text], options, is_list=False)
 
 
 def _text(body: dict[str, Any], field: str, default: str | None = None) -> str:

@@ -20,6 +20,7 @@ from llamabox.server.http.endpoint import Exchange, read_json
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import record_of
 from llamabox.server.services import TextServices
+from llamabox.wire.questions import Tokenise
 
 LARGE = 64 << 10
 """Bytes of a body. What is done with a smaller one is over in a millisecond or two."""
@@ -67,8 +68,8 @@ async def input_tokens(exchange: Exchange) -> Response:
     """`{"input_tokens": n}`: what a chat with this body would be charged."""
     prompt = (await _rendered(exchange)).prompt
     check_fits([prompt], exchange.info)
-    reply = await exchange.services.client.call("tokenize", content=[prompt], add_special=True, parse_special=True)
-    return JsonResponse({"input_tokens": len(reply["tokens"]), "object": "response.input_tokens"})
+    answer = await exchange.services.client.ask(Tokenise([prompt], add_special=True, parse_special=True))
+    return JsonResponse({"input_tokens": len(answer.tokens), "object": "response.input_tokens"})
 
 
 async def _rendered(exchange: Exchange, *, with_tools: bool = True) -> RenderedChat:

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llamabox.engine.engine import Engine
 from llamabox.engine.kv.slot import SlotState
-from llamabox.errors import InvalidRequest, LlamaboxError, Unavailable, to_wire
-from llamabox.wire.codec import path_of
+from llamabox.engine.kv.slots import Slots
+from llamabox.errors import LlamaboxError, Unavailable, to_wire
+from llamabox.wire.questions import Answer, EraseSlot, Erasure, RestoreSlot, SaveSlot, SlotFile, SlotQuestion
 from llamabox.wire.text import Call, Reply
 from llamabox.workers.text.slots import file as slot_file
 from llamabox.workers.text.slots.fingerprint import Keys
-
-METHODS = ("slot_save", "slot_restore", "slot_erase")
 
 MAX_WAITING = 256
 """Calls that may wait for busy slots: each step looks at them all."""
@@ -36,7 +34,7 @@ class FileDone:
     """What came of reading or writing a slot file: a state, the reply to a save, or why not."""
 
     call: Call
-    outcome: ReadState | dict[str, Any] | LlamaboxError
+    outcome: ReadState | SlotFile | LlamaboxError
     started: float
 
 
@@ -52,7 +50,7 @@ class SlotCalls:
 
     def __init__(
         self,
-        engine: Engine,
+        slots: Slots,
         keys: Callable[[], Keys],
         adapters: Sequence[bytes],
         n_vocab: int,
@@ -60,7 +58,7 @@ class SlotCalls:
         send: Callable[[Reply], None],
         later: Callable[[FileDone], None],
     ) -> None:
-        self._engine = engine
+        self._slots = slots
         self._keys = keys
         self._adapters = adapters
         self._n_vocab = n_vocab
@@ -93,34 +91,35 @@ class SlotCalls:
     def retry(self) -> None:
         """Do what has waited for slots that are idle by now."""
         if self._read is not None and not self._is_busy(self._read.call):
-            self._reply(self._read.call, self._restore, self._read)
+            read = self._read
+            self._reply(read.call, lambda: self._restore(read))
             self._end_work()
         if not self._waiting:
             return
-        held = {self._id_slot(self._at_work)} if self._at_work and self._at_work.method == "slot_restore" else set()
+        held = {_slot(self._at_work)} if self._at_work and isinstance(self._at_work.question, RestoreSlot) else set()
         waiting, self._waiting = self._waiting, []
         for call in waiting:
-            needs_file = call.method != "slot_erase"
-            if self._id_slot(call) in held or self._is_busy(call) or (needs_file and self._at_work is not None):
-                held.add(self._id_slot(call))
+            needs_file = not isinstance(call.question, EraseSlot)
+            if _slot(call) in held or self._is_busy(call) or (needs_file and self._at_work is not None):
+                held.add(_slot(call))
                 self._waiting.append(call)
             else:
                 self._begin(call)
-                if call.method == "slot_restore":
-                    held.add(self._id_slot(call))
+                if isinstance(call.question, RestoreSlot):
+                    held.add(_slot(call))
 
     def _begin(self, call: Call) -> None:
         """The slot is idle, and where a file is needed none is at work."""
-        if call.method == "slot_erase":
-            self._reply(call, self._erase, self._id_slot(call))
-            return
-        self._at_work, self._is_wanted = call, True
         started = time.perf_counter()
-        if call.method == "slot_restore":
-            self._files.submit(self._beside, call, started, self._load, call)
-        else:
-            state = self._engine.cache.state(self._engine.cache.slots[self._id_slot(call)])
-            self._files.submit(self._beside, call, started, self._write, call, state, started)
+        match call.question:
+            case EraseSlot(id_slot):
+                self._reply(call, lambda: Erasure(self._slots.erase(id_slot)))
+            case SaveSlot(id_slot, path):
+                self._at_work, self._is_wanted = call, True
+                self._files.submit(self._beside, call, started, self._write, path, self._slots.save(id_slot), started)
+            case RestoreSlot(_, path):
+                self._at_work, self._is_wanted = call, True
+                self._files.submit(self._beside, call, started, self._load, path)
 
     def _finish(self, done: FileDone) -> None:
         if self._is_wanted and isinstance(done.outcome, ReadState):
@@ -128,39 +127,25 @@ class SlotCalls:
             return
         if isinstance(done.outcome, LlamaboxError):
             self._refuse(done.call, done.outcome)
-        elif isinstance(done.outcome, dict):
-            self._send(Reply(done.call.call_id, value=done.outcome))
+        elif isinstance(done.outcome, SlotFile):
+            self._send(Reply(done.call.call_id, done.outcome))
         self._end_work()
 
     def _end_work(self) -> None:
         self._at_work = self._read = None
 
-    def _erase(self, id_slot: int) -> dict[str, Any]:
-        slot = self._engine.cache.slots[id_slot]
-        n_erased = len(slot.resident)
-        self._engine.cache.clear(slot)
-        return {"n_erased": n_erased}
+    def _write(self, path: str, state: SlotState, started: float) -> SlotFile:
+        n_bytes = slot_file.write(Path(path), self._keys(), state, self._adapters)
+        return SlotFile(len(state.cells), n_bytes, (time.perf_counter() - started) * 1e3)
 
-    def _write(self, call: Call, state: SlotState, started: float) -> dict[str, Any]:
-        n_written = slot_file.write(Path(path_of(call.arguments["path"])), self._keys(), state, self._adapters)
-        return {"n_saved": len(state.cells), "n_written": n_written, "ms": (time.perf_counter() - started) * 1e3}
+    def _load(self, path: str) -> ReadState:
+        return ReadState(*slot_file.read(Path(path), self._keys, self._n_vocab, self._adapters))
 
-    def _load(self, call: Call) -> ReadState:
-        path = Path(path_of(call.arguments["path"]))
-        return ReadState(*slot_file.read(path, self._keys, self._n_vocab, self._adapters))
-
-    def _restore(self, done: FileDone) -> dict[str, Any]:
+    def _restore(self, done: FileDone) -> SlotFile:
         assert isinstance(done.outcome, ReadState)
-        cache, state = self._engine.cache, done.outcome.state
-        n_tokens = len(state.cells)
-        if n_tokens > cache.n_ctx:
-            raise InvalidRequest(
-                f"Unable to restore slot: it holds {n_tokens} tokens, more than the slot's context of {cache.n_ctx}"
-            )
-        if not cache.restore(cache.slots[self._id_slot(done.call)], state):
-            raise InvalidRequest("Unable to restore slot: its state does not fit into this server's KV memory")
-        milliseconds = (time.perf_counter() - done.started) * 1e3
-        return {"n_restored": n_tokens, "n_read": done.outcome.n_read, "ms": milliseconds}
+        state = done.outcome.state
+        self._slots.restore(_slot(done.call), state)
+        return SlotFile(len(state.cells), done.outcome.n_read, (time.perf_counter() - done.started) * 1e3)
 
     def _beside(self, call: Call, started: float, work: Callable[..., Any], *arguments: object) -> None:
         """On the files' thread."""
@@ -170,9 +155,9 @@ class SlotCalls:
             outcome = error
         self._later(FileDone(call, outcome, started))
 
-    def _reply(self, call: Call, work: Callable[..., dict[str, Any]], *arguments: object) -> None:
+    def _reply(self, call: Call, work: Callable[[], Answer]) -> None:
         try:
-            self._send(Reply(call.call_id, value=work(*arguments)))
+            self._send(Reply(call.call_id, work()))
         except LlamaboxError as error:
             self._refuse(call, error)
 
@@ -180,9 +165,9 @@ class SlotCalls:
         self._send(Reply(call.call_id, error=to_wire(error)))
 
     def _is_busy(self, call: Call) -> bool:
-        return self._engine.cache.slots[self._id_slot(call)].is_busy
+        return self._slots.is_busy(_slot(call))
 
-    @staticmethod
-    def _id_slot(call: Call) -> int:
-        id_slot: int = call.arguments["id_slot"]
-        return id_slot
+
+def _slot(call: Call) -> int:
+    assert isinstance(call.question, SlotQuestion)
+    return call.question.id_slot

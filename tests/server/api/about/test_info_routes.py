@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
+from llamabox.engine.events import SlotView
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest
 from llamabox.server.api.about import tokens
@@ -19,18 +20,12 @@ from llamabox.server.api.openai import completions as openai_completions
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.http.threads import MANY
+from llamabox.wire.questions import Detokenise, LookAtSlots, Pieces, SlotViews, Spell, Tokenise, Tokens
 from tests.server.fake_client import INFO, FakeTextClient, saying
 
 
 def browser(client: FakeTextClient | None = None, config: ServerConfig | None = None) -> TestClient:
     return TestClient(create_app(config or ServerConfig(), client or FakeTextClient(saying("a"))))
-
-
-def idle(id_slot: int) -> dict[str, Any]:
-    return {
-        "id": id_slot, "n_ctx": 256, "is_processing": False, "n_resident": 0, "request_id": None, "n_prompt": 0,
-        "n_decoded": 0, "truncated": False,
-    }  # fmt: skip
 
 
 def test_health_and_head() -> None:
@@ -81,7 +76,7 @@ def test_props_are_those_of_both_ancestors() -> None:
 
 def test_slots_know_their_last_task() -> None:
     client = FakeTextClient(saying("a", "b"))
-    client.answers["slots"] = [idle(0), idle(1)]
+    client.answers[LookAtSlots] = SlotViews([SlotView(0, 0), SlotView(1, 0)])
     with browser(client, ServerConfig(enable_slots=True)) as http:
         before = http.get("/slots").json()
         assert [slot["id"] for slot in before] == [0, 1]
@@ -96,10 +91,11 @@ def test_slots_know_their_last_task() -> None:
             }
         ]  # fmt: skip
         assert "params" not in after[1]
-        client.answers["slots"] = [{**idle(0), "is_processing": True, "request_id": "7", "n_decoded": 3}, idle(1)]
+        busy_view = SlotView(0, 0, "7", n_decoded=3)
+        client.answers[LookAtSlots] = SlotViews([busy_view, SlotView(1, 0)])
         busy = http.get("/slots?fail_on_no_slot").json()
         assert (busy[0]["id_task"], busy[0]["state"], busy[0]["next_token"][0]["n_decoded"]) == (7, 4, 3)
-        client.answers["slots"] = client.answers["slots"][:1]
+        client.answers[LookAtSlots] = SlotViews([busy_view])
         assert http.get("/slots").status_code == 200
         full = http.get("/slots?fail_on_no_slot=0")
         assert (full.status_code, full.json()["detail"]) == (503, "no slot available")
@@ -109,32 +105,32 @@ def test_tokenize_passes_on_what_was_asked() -> None:
     client = FakeTextClient()
     with browser(client) as http:
         assert http.post("/tokenize", json={"content": "a"}).json() == {"tokens": [5, 6, 7]}
-        client.answers["pieces"] = {"pieces": ["five", "ß", [226]]}
+        client.answers[Spell] = Pieces([b"five", "ß".encode(), b"\xe2"])
         reply = http.post("/tokenize", json={"content": ["a", 5], "add_special": True, "with_pieces": True})
     pairs = [(5, "five"), (6, "ß"), (7, [226])]
     assert reply.json() == {"tokens": [{"id": token, "piece": piece} for token, piece in pairs]}
-    assert client.calls == [
-        ("tokenize", {"content": ["a"], "add_special": False, "parse_special": True}),
-        ("tokenize", {"content": ["a", 5], "add_special": True, "parse_special": True}),
-        ("pieces", {"tokens": [5, 6, 7]}),
+    assert client.asked == [
+        Tokenise(["a"], add_special=False, parse_special=True),
+        Tokenise(["a", 5], add_special=True, parse_special=True),
+        Spell([5, 6, 7]),
     ]
 
 
 def test_the_worker_is_asked_for_some_pieces_at_a_time() -> None:
     client = FakeTextClient()
-    client.answers["tokenize"] = {"tokens": [5] * (2 * PIECES + 1)}
-    client.answers["pieces"] = {"pieces": ["x"] * PIECES}
+    client.answers[Tokenise] = Tokens([5] * (2 * PIECES + 1))
 
-    async def call(method: str, **arguments: Any) -> Any:
-        answer = await FakeTextClient.call(client, method, **arguments)
-        return {"pieces": answer["pieces"][: len(arguments["tokens"])]} if method == "pieces" else answer
+    async def ask(question: Any) -> Any:
+        if isinstance(question, Spell):
+            client.answers[Spell] = Pieces([b"x"] * len(question.tokens))
+        return await FakeTextClient.ask(client, question)
 
-    client.call = call  # type: ignore[method-assign]
+    client.ask = ask  # type: ignore[method-assign]
     with browser(client) as http:
         reply = http.post("/tokenize", json={"content": "a", "with_pieces": True})
     assert reply.json() == {"tokens": [{"id": 5, "piece": "x"}] * (2 * PIECES + 1)}
-    assert [len(arguments["tokens"]) for method, arguments in client.calls if method == "pieces"] == [PIECES, PIECES, 1]
-    client.answers["tokenize"] = {"tokens": []}
+    assert [len(one.tokens) for one in client.asked if isinstance(one, Spell)] == [PIECES, PIECES, 1]
+    client.answers[Tokenise] = Tokens([])
     with browser(client) as http:
         assert http.post("/tokenize", json={"content": "", "with_pieces": True}).json() == {"tokens": []}
 
@@ -194,7 +190,7 @@ def test_detokenize() -> None:
         assert http.post("/detokenize", json={"tokens": [5, 6]}).json() == {"content": "five six"}
         for body in ({}, {"tokens": "a"}, {"tokens": [1.0]}, {"tokens": [-1]}, {"tokens": [1000]}, {"tokens": [True]}):
             assert http.post("/detokenize", json=body).status_code == 400
-    assert client.calls == [("detokenize", {"tokens": [5, 6]})]
+    assert client.asked == [Detokenise([5, 6])]
 
 
 def test_the_prompt_of_a_chat_can_be_asked_for() -> None:

@@ -147,7 +147,7 @@ def test_answered_while_the_worker_restarts_but_not_before_the_first_load() -> N
         assert http.get("/metrics").status_code == 200
         client.state, client.info = WorkerState.LOADING, None
         assert http.get("/metrics").status_code == 503
-    assert client.calls == []
+    assert client.asked == []
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from llamabox.errors import NotSupported
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
+from llamabox.wire.questions import Layout, LayOutInfill
 from tests.server.fake_client import FakeTextClient, saying
 from tests.server.harness import events
 
@@ -21,7 +22,7 @@ def serving(fake: FakeTextClient, config: ServerConfig | None = None) -> TestCli
 
 def client() -> FakeTextClient:
     made = FakeTextClient(saying("a", ", b"))
-    made.answers["infill"] = {"tokens": [1, 2, 3], "text": "<PRE>def add("}
+    made.answers[LayOutInfill] = Layout([1, 2, 3], "<PRE>def add(")
     return made
 
 
@@ -38,13 +39,10 @@ def test_it_answers_as_a_completion_of_the_tokens_that_the_worker_made() -> None
             "samplers": ["infill"],
         }
         reply = server.post("/infill", json=body).json()
-        assert fake.calls == [
-            (
-                "infill",
-                {"prefix": "def add(", "suffix": "return a + b", "prompt": "a",
-                 "extra": [("x.py", "import os"), ("tmp", "")], "n_predict": 5},
-            )
-        ]  # fmt: skip
+        extra_texts = [("x.py", "import os"), ("tmp", "")]
+        assert fake.asked == [
+            LayOutInfill(prefix="def add(", suffix="return a + b", prompt="a", extra=extra_texts, n_predict=5)
+        ]
         [submit] = fake.submits
         assert (submit.prompt, submit.params.n_predict) == ([1, 2, 3], 5)
         assert (submit.params.sampling.temperature, submit.params.sampling.samplers) == (0.25, ("infill",))
@@ -88,7 +86,7 @@ def test_wrong_fields_are_named(change: dict[str, object], field: str) -> None:
         response = server.post("/infill", json={**FILES, **change})
         assert response.status_code == 400
         assert response.json()["error"]["message"].startswith(f"Field '{field}': ")
-        assert fake.calls == []
+        assert fake.asked == []
 
 
 def test_files_beyond_all_measure_are_refused_before_they_are_tokenised() -> None:
@@ -96,7 +94,7 @@ def test_files_beyond_all_measure_are_refused_before_they_are_tokenised() -> Non
     with serving(fake, ON) as server:
         body = {**FILES, "input_extra": [{"text": "x" * (3 << 20)}, {"text": "x" * (1 << 20)}]}
         assert server.post("/infill", json=body).status_code == 413
-        assert fake.calls == []
+        assert fake.asked == []
 
 
 def test_without_its_flag_or_without_the_tokens_it_is_501() -> None:
@@ -105,7 +103,7 @@ def test_without_its_flag_or_without_the_tokens_it_is_501() -> None:
         assert (response.status_code, response.json()["error"]["type"]) == (501, "not_supported_error")
         assert "--infill" in response.json()["error"]["message"]
     fake = client()
-    fake.answers["infill"] = NotSupported("Infill is not supported by this model: prefix token is missing")
+    fake.answers[LayOutInfill] = NotSupported("Infill is not supported by this model: prefix token is missing")
     with serving(fake, ON) as server:
         response = server.post("/infill", json=FILES)
         assert response.status_code == 501

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llamabox.wire.questions import EraseSlot, Erasure, RestoreSlot, SaveSlot
 from llamabox.wire.text import Call, Reply
 from llamabox.workers.text.slots import file as slot_file
 from llamabox.workers.text.slots.calls import MAX_WAITING, SlotCalls
@@ -46,7 +47,7 @@ class Desk:
         self.replies: list[Reply] = []
         self.done: list[Any] = []
         self.calls = SlotCalls(
-            self.driver.engine, lambda: KEYS, [], 1000, self.files, self.replies.append, self.done.append
+            self.driver.engine.slots, lambda: KEYS, [], 1000, self.files, self.replies.append, self.done.append
         )
         slot_file.write(folder / "file", KEYS, self.driver.engine.cache.state(self.slots[0]))
 
@@ -55,8 +56,13 @@ class Desk:
         return self.driver.engine.cache.slots
 
     def ask(self, call_id: int, action: str, id_slot: int, name: str = "file") -> None:
-        arguments = {"id_slot": id_slot, "path": str(self.folder / name)}
-        self.calls.take(Call(call_id, f"slot_{action}", arguments))
+        path = str(self.folder / name)
+        questions = {
+            "save": SaveSlot(id_slot, path),
+            "restore": RestoreSlot(id_slot, path),
+            "erase": EraseSlot(id_slot),
+        }
+        self.calls.take(Call(call_id, questions[action]))
 
     def read_and_write(self) -> None:
         self.files.run()
@@ -79,7 +85,7 @@ def test_a_restore_of_a_busy_slot_is_not_read_before_it_is_idle(desk: Desk) -> N
         desk.ask(call_id, "restore", 1)
     assert desk.files.jobs == []
     desk.ask(999, "restore", 1)
-    assert (desk.answered(), desk.replies[0].value) == ([999], None)
+    assert (desk.answered(), desk.replies[0].answer) == ([999], None)
     desk.slots[1].is_busy = False
     desk.calls.retry()
     assert len(desk.files.jobs) == 1, "one state in memory at a time"
@@ -140,7 +146,7 @@ def test_calls_for_one_slot_keep_their_order(desk: Desk) -> None:
     for _ in range(3):
         desk.read_and_write()
     assert desk.answered() == [4, 1, 2, 3]
-    assert desk.replies[-1].value == {"n_erased": 19}
+    assert desk.replies[-1].answer == Erasure(19)
 
 
 def test_a_file_that_is_none_is_told_and_the_next_goes_on(desk: Desk) -> None:
