@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from llamabox.options import values as v
 
 GENERAL = "general"
 SERVER = "server"
 COMPLETION = "server/completion"
+
+Printer = Callable[[Any], str]
+"""Prints a field's value in the words of its option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +35,7 @@ class Option:
     parse_env: Callable[[str], object] | None = None  # where it differs from `parse`
     hidden: tuple[str, ...] = ()  # further spellings, not printed
     protects: bool = False  # a slip in its name must not leave the server open
-    default: str | None = None  # printed instead of the field's value; "" prints none
+    default: str | Printer | None = None  # printed instead of the field's value, or prints it; "" prints none
 
 
 def switch(
@@ -61,7 +65,7 @@ def valued(
     metavar: str = "N",
     env: str | None = None,
     hidden: str = "",
-    default: str | None = None,
+    default: str | Printer | None = None,
     accumulates: bool = False,
     n_words: int = 1,
     protects: bool = False,

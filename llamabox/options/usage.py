@@ -76,7 +76,7 @@ def _help_lines(option: Option) -> list[str]:
 
 def _default(option: Option) -> str:
     """The default as text: that of the field behind the option unless the table words it."""
-    if option.default is not None:
+    if isinstance(option.default, str):
         return option.default
     owner, _, name = option.dest.partition(".")
     defaults = {
@@ -88,6 +88,8 @@ def _default(option: Option) -> str:
         "rpc": RpcConfig(),
     }
     value = getattr(defaults[owner], name)
+    if option.default is not None:
+        return option.default(value)
     if isinstance(value, tuple):
         return (";" if name == "samplers" else ",").join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

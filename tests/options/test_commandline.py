@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -509,6 +510,13 @@ def test_help_comes_from_the_table() -> None:
             assert flag in shown
     assert "(default: 0.95)" in shown
     assert shown.index("general:") < shown.index("server:") < shown.index("server/completion:")
+
+
+def test_a_default_that_is_a_value_stands_in_the_code_alone() -> None:
+    """The table words a default, as "the model's", or prints the field's: it repeats no value."""
+    worded = {option.flags[0]: option.default for option in OPTIONS if isinstance(option.default, str)}
+    repeated = [flag for flag, default in worded.items() if re.fullmatch(r"-?[\d.]+", default)]
+    assert repeated == []
 
 
 def test_the_document_of_the_options_is_what_the_table_says() -> None:

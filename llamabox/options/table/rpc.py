@@ -6,6 +6,7 @@ import ipaddress
 from functools import partial
 
 from llamabox.lending.allow import networks
+from llamabox.options import defaults
 from llamabox.options import values as v
 from llamabox.options.option import valued
 
@@ -55,7 +56,7 @@ RPC_SERVER_OPTIONS = (
         help="keep clients' large tensors there, which they then need not send again",
     ),
     lend(
-        "--rpc-server-cache-size", "rpc.cache_size", mebibytes, metavar="MIB", default="16384",
+        "--rpc-server-cache-size", "rpc.cache_size", mebibytes, metavar="MIB", default=defaults.mebibytes,
         help="size of that folder, MiB: what was not used for longest goes",
     ),
     lend(

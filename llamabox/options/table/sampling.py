@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llamabox.options import defaults
 from llamabox.options import values as v
 from llamabox.options.file_values import file_text
 from llamabox.options.option import COMPLETION, completion, switch
@@ -11,7 +12,7 @@ SAMPLING_OPTIONS = (
         "--samplers", "sampling.samplers", v.samplers, "samplers in order, separated by ;", metavar="SAMPLERS",
     ),
     completion(
-        "--sampling-seq", "sampling.samplers", v.sampling_seq, metavar="LETTERS", default="dkypmxt",
+        "--sampling-seq", "sampling.samplers", v.sampling_seq, metavar="LETTERS", default=defaults.sampler_letters,
         help="the same, a letter each: e penalties, d dry, s top_n_sigma, k top_k, y typ_p, p top_p, m min_p, x xtc, "
         "t temperature, i infill, a adaptive_p",
     ),
@@ -51,7 +52,7 @@ SAMPLING_OPTIONS = (
     completion(
         "--dry-sequence-breaker", "sampling.dry_sequence_breakers", v.sequence_breaker, metavar="TEXT",
         accumulates=True, help="breaks a repetition for DRY; the first use drops the defaults, none leaves no breaker",
-        default=r"\n : \" *",
+        default=defaults.escaped,
     ),
     switch(COMPLETION, "-e --escape", "escape", r"read \n and the like in --dry-sequence-breaker as in C (default)"),
     switch(COMPLETION, "--no-escape", "escape", "take --dry-sequence-breaker as it is typed", const=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llamabox.options import defaults
 from llamabox.options import values as v
 from llamabox.options.device_values import rpc_servers
 from llamabox.options.file_values import api_keys_of_file, folder
@@ -27,10 +28,11 @@ SERVER_OPTIONS = (
     ),
     valued(SERVER, "--conn-keepalive", "server.keep_alive", v.seconds, "seconds that an idle connection is kept"),
     valued(
-        SERVER, "--max-body", "server.max_body", v.mebibytes, "largest request body, MiB", metavar="MIB", default="64",
+        SERVER, "--max-body", "server.max_body", v.mebibytes, metavar="MIB", default=defaults.mebibytes,
+        help="largest request body, MiB",
     ),
     valued(
-        SERVER, "--max-bodies", "server.max_bodies", v.mebibytes, metavar="MIB", default="512",
+        SERVER, "--max-bodies", "server.max_bodies", v.mebibytes, metavar="MIB", default=defaults.mebibytes,
         help="all request bodies together, MiB; what goes beyond is a 503 that asks to come back",
     ),
     valued(
@@ -86,7 +88,7 @@ SERVER_OPTIONS = (
         help="spread the model over the devices of these RPC servers too, as over GPUs",
     ),
     valued(
-        SERVER, "-s --seed", "sampling.seed", v.seed, default="-1", help="seed; -1 draws one for each request",
+        SERVER, "-s --seed", "sampling.seed", v.seed, default=defaults.seed, help="seed; -1 draws one for each request",
     ),
     switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
     switch(SERVER, "--metrics", "server.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llamabox.options import defaults
 from llamabox.options import values as v
 from llamabox.options.option import completion
 
@@ -15,7 +16,7 @@ THREAD_OPTIONS = (
         help="the same as a range, added to -C; either end may be left out",
     ),
     completion(
-        "--cpu-strict", "text.cpu_strict", v.one_of(v.BIT), metavar="0|1", default="0",
+        "--cpu-strict", "text.cpu_strict", v.one_of(v.BIT), metavar="0|1", default=defaults.bit,
         help="1 binds each thread to a CPU of its own",
     ),
     completion(
