@@ -90,7 +90,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--embeddings": Shown("e2e/embeddings/test_embeddings.py::test_without_pooling_each_token_has_its_vector"),
     "--rerank": Shown("options/test_commandline.py::test_reranking_opens_the_vectors_too_and_decides_the_pooling"),
     "--pooling": Shown("e2e/embeddings/test_embeddings.py::test_without_pooling_each_token_has_its_vector"),
-    "--infill": Shown("e2e/texts/test_infill.py::test_a_model_without_markers_and_a_server_without_the_flag"),
+    "--infill": Shown("e2e/texts/test_infill.py::test_layouts"),
     "--slot-save-path": Shown("e2e/texts/test_slot_files.py::test_saved_restored_and_erased_over_a_restart"),
     "--api-key": row(observed.routes, "--api-key one", keys=("one",)),
     "--api-key-file": Shown(f"{SERVER}::test_a_key_a_template_and_a_socket_from_files"),
