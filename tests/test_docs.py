@@ -30,9 +30,10 @@ from tests.server.fake_images import IMAGES, FakeImageClient
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+SOURCE_FOLDERS = ("llamabox", "tests", "native", "tools")
 SOURCES = sorted(
     path
-    for folder in ("llamabox", "tests", "native", "tools")
+    for folder in SOURCE_FOLDERS
     for path in (ROOT / folder).rglob("*")
     if path.suffix in (".py", ".c", ".h", ".cpp", ".sh") and path != Path(__file__) and "_native" not in path.parts
 )
@@ -203,6 +204,15 @@ def test_links_in_documents_lead_somewhere(path: Path) -> None:
         assert document.exists(), f"{target}: there is no such file"
         if fragment:
             assert fragment in map(anchor, headings(document.read_text(encoding="utf-8"))), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_documents_name_are_there(path: Path) -> None:
+    """By any end of their path, as `http/sse.py`. Names with a star or in capitals stand for several."""
+    there = ["/" + str(source.relative_to(ROOT)) for folder in SOURCE_FOLDERS for source in (ROOT / folder).rglob("*")]
+    there += ["/" + source.name for source in ROOT.iterdir()]
+    named = re.findall(r"`((?:[a-z_]\w*/)*[a-z_]\w*\.(?:py|c|h|sh))`", path.read_text(encoding="utf-8"))
+    assert [name for name in named if not any(source.endswith("/" + name) for source in there)] == []
 
 
 def test_headings_of_the_api_are_told_apart_by_their_anchors() -> None:
