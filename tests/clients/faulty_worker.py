@@ -53,7 +53,7 @@ def install(fault: str) -> None:
         case "MainThread":
             breaks(Engine, "step", when=seen.is_set)
         case "masks":
-            breaks(GuidedConstraint, "_compute", when=lambda: threading.current_thread().name.startswith(fault))
+            breaks(GuidedConstraint, "prepare", when=lambda: threading.current_thread().name.startswith(fault))
         case "grammars":
             breaks(GrammarDesk, "_serve")
         case "slot files":
