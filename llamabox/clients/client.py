@@ -9,14 +9,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from llamabox import background
 from llamabox.clients.state import WorkerState, unavailable
 from llamabox.clients.supervisor import Backoff, Supervisor
 from llamabox.errors import ChannelBroken, LlamaboxError, NativeError, Unavailable
 from llamabox.log import entries as log
-from llamabox.wire.common import Beat, LoadFailed, Loading, StopAsked, read_error
+from llamabox.wire.common import Beat, LoadFailed, Loading, StopAsked, WorkerConfig, read_error
 from llamabox.wire.frames import Message
 from llamabox.wire.server_end import ServerEnd
 from llamabox.wire.signs.vigil import Vigil, is_traced
@@ -32,17 +32,6 @@ Info = TypeVar("Info")
 """What a kind of worker tells of the model it loaded."""
 
 Self = TypeVar("Self", bound="WorkerClient[Any, Any]")
-
-
-class WorkerConfig(Protocol):
-    """What every worker's configuration says."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def hang_timeout(self) -> float: ...
-    @property
-    def verbosity(self) -> int: ...
 
 
 Config = TypeVar("Config", bound=WorkerConfig)

@@ -16,10 +16,10 @@ from llamabox import background
 from llamabox.errors import ListenError, LlamaboxError
 from llamabox.lending import allow, hello
 from llamabox.lending.cache import TensorCache
-from llamabox.lending.child import Child, Nursery, describe
 from llamabox.lending.config import RpcConfig
 from llamabox.lending.connection import Hangups, prepare, traffic
-from llamabox.lending.settings import Settings
+from llamabox.lending.lender import Lender, SpareLender, describe
+from llamabox.lending.settings import LenderSettings
 from llamabox.log import entries as log
 from llamabox.machine.exits import describe_exit
 
@@ -56,15 +56,15 @@ class RpcListener:
     def __init__(self, config: RpcConfig, sock: socket.socket) -> None:
         self._config = config
         self._sock = sock
-        self._settings = Settings.of(config)
-        self._nursery = Nursery(self._settings)
+        self._settings = LenderSettings.of(config)
+        self._spare = SpareLender(self._settings)
         self._hangups = Hangups()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[asyncio.Task[None], None] = {}  # in order of arrival
         self._n_clients = 0
 
     def start(self) -> None:
-        self._nursery.fill()
+        self._spare.fill()
         self._spawn(self._accept())
 
     async def close(self) -> None:
@@ -74,7 +74,7 @@ class RpcListener:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._sock.close()
-        await self._nursery.close()
+        await self._spare.close()
         self._hangups.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -141,20 +141,20 @@ class RpcListener:
         started = time.monotonic()
         sock.setblocking(True)  # as the process needs it, with which this is shared
         try:
-            child = await self._nursery.serve(sock)
+            lender = await self._spare.serve(sock)
         except (OSError, LlamaboxError) as error:
             logger.error("%s turned away: %s", peer, error)
             return
-        child.name = f"{peer}, process {child.pid}"
-        logger.log(log.MORE, "%s came: process %d", peer, child.pid)
-        staying = asyncio.get_running_loop().call_later(STAY_SECONDS, self._log_staying, peer, child.pid)
+        lender.name = f"{peer}, process {lender.pid}"
+        logger.log(log.MORE, "%s came: process %d", peer, lender.pid)
+        staying = asyncio.get_running_loop().call_later(STAY_SECONDS, self._log_staying, peer, lender.pid)
         outcome = STOPPED
         try:
-            outcome = await self._outcome(sock, child)
+            outcome = await self._outcome(sock, lender)
         finally:
-            await child.close()
+            await lender.close()
             if self._config.cache is not None:
-                TensorCache(Path(self._config.cache), self._config.cache_size).clear_after(child.pid)
+                TensorCache(Path(self._config.cache), self._config.cache_size).clear_after(lender.pid)
             staying.cancel()
             level = log.MORE if time.monotonic() - started < STAY_SECONDS else logging.INFO
             if outcome not in (LEFT, STOPPED):
@@ -164,10 +164,10 @@ class RpcListener:
     def _log_staying(self, peer: str, pid: int) -> None:
         logger.info("%s is served by process %d, one of %d clients", peer, pid, self._n_clients)
 
-    async def _outcome(self, sock: socket.socket, child: Child) -> str:
+    async def _outcome(self, sock: socket.socket, lender: Lender) -> str:
         """Waits for the end of the client or of its process, and says which it was."""
-        ended = asyncio.create_task(child.ended())
-        hung = asyncio.create_task(child.hung(self._config.hang_timeout))
+        ended = asyncio.create_task(lender.ended())
+        hung = asyncio.create_task(lender.hung(self._config.hang_timeout))
         left = asyncio.create_task(self._hangups.watch(sock).wait())
         try:
             await asyncio.wait({ended, left, hung}, return_when=asyncio.FIRST_COMPLETED)
@@ -180,10 +180,10 @@ class RpcListener:
                 return f"left; its process was still at work after {LEAVE_SECONDS:g} s and was ended"
             code = ended.result()
             if code != 0:
-                return f"lost its process, which {describe_exit(code)}: {child.last_line}"
-            if not child.last_line:
+                return f"lost its process, which {describe_exit(code)}: {lender.last_line}"
+            if not lender.last_line:
                 return LEFT
-            return f"left after ggml said: {child.last_line}" if has_left else f"was sent away: {child.last_line}"
+            return f"left after ggml said: {lender.last_line}" if has_left else f"was sent away: {lender.last_line}"
         finally:
             self._hangups.forget(sock)
             for task in (ended, left, hung):
@@ -225,7 +225,7 @@ async def serve(config: RpcConfig) -> int:
     try:
         if config.cache is not None:
             TensorCache(Path(config.cache), config.cache_size).prepare()
-        device = await _unless(signalled, describe(Settings.of(config)))
+        device = await _unless(signalled, describe(LenderSettings.of(config)))
         if device is None:
             return 0
         listener = RpcListener(config, sock)

@@ -16,7 +16,7 @@ BEAT = b"."
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LenderSettings:
     """The part of `RpcConfig` that they act on."""
 
     main_gpu: int
@@ -28,7 +28,7 @@ class Settings:
     native: str | None
 
     @classmethod
-    def of(cls, config: RpcConfig) -> Settings:
+    def of(cls, config: RpcConfig) -> LenderSettings:
         return cls(
             main_gpu=config.main_gpu,
             reserve=config.reserve,
@@ -40,7 +40,7 @@ class Settings:
         )
 
     @classmethod
-    def of_text(cls, text: str) -> Settings:
+    def of_text(cls, text: str) -> LenderSettings:
         """The inverse of `text`."""
         return cls(**json.loads(text))
 

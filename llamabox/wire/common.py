@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from llamabox.errors import LlamaboxError, ServerFault, from_wire
+
+
+class WorkerConfig(Protocol):
+    """The part of a configuration that every kind of worker has, and its client reads too."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def verbosity(self) -> int: ...
+    @property
+    def log_colors(self) -> bool: ...
+    @property
+    def log_json(self) -> bool: ...
+    @property
+    def hang_timeout(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.log import entries as log
-from llamabox.wire.common import LoadFailed, Shutdown
+from llamabox.wire.common import LoadFailed, Shutdown, WorkerConfig
 from llamabox.wire.frames import Message
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.worker_end import WorkerEnd
@@ -22,19 +22,6 @@ from llamabox.workers.orphan import die_with_parent
 from llamabox.workers.sigterm import watch_sigterm
 
 logger = logging.getLogger(__name__)
-
-
-class WorkerConfig(Protocol):
-    """What every worker's configuration says of its log and its signs of life."""
-
-    @property
-    def verbosity(self) -> int: ...
-    @property
-    def log_colors(self) -> bool: ...
-    @property
-    def log_json(self) -> bool: ...
-    @property
-    def hang_timeout(self) -> float: ...
 
 
 Config = TypeVar("Config", bound=WorkerConfig)
@@ -89,7 +76,7 @@ def run(fd: int, first: type[Configuring[Config]], serve: Callable[[Body, Config
     return code
 
 
-class Reader(ABC):
+class ChannelReader(ABC):
     """A worker's receiving thread. Methods that start with an underscore run on it."""
 
     def __init__(self, body: Body) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,57 +25,67 @@ def test_only_a_healthy_life_makes_the_delay_short_again() -> None:
     assert [backoff.after(served) for served in (0.0, 29.9, 30.0, 0.0, 31.0)] == [0.1, 0.2, 0.1, 0.2, 0.1]
 
 
-def test_a_worker_is_given_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLAMA_API_KEY", "of the team")
-    seen: list[bytes] = []
+class Lives:
+    """A supervisor of fake workers that exit with code 3 as soon as they are configured, until `n_most` have ended.
 
-    async def session(channel: ServerEnd) -> float:
-        assert supervisor.pid is not None
-        seen.append(Path(f"/proc/{supervisor.pid}/environ").read_bytes())
+    `endings` are those that the supervisor told. `in_session` is called at the start of each life's session.
+    """
+
+    def __init__(
+        self, folder: Path, n_most: int, in_session: Callable[[], None] = lambda: None, **settings: Any
+    ) -> None:
+        self.endings: list[tuple[int | None, str]] = []
+        self._n_most = self._n_allowed = n_most
+        self._in_session = in_session
+        self._over = asyncio.Event()
+        settings.setdefault("backoff", Backoff())
+        self.supervisor = Supervisor(
+            "tests.clients.fake_worker", self._session, self._ended, env=worker_env(folder / "lives"), **settings
+        )
+
+    async def run(self, *, goes_on: bool = False) -> None:
+        """All lives. `goes_on`: the supervisor is told that another should follow, and is stopped instead."""
+        self._n_allowed += goes_on
+        self.supervisor.start()
+        await self._over.wait()
+        await self.supervisor.stop(grace=1.0)
+
+    async def _session(self, channel: ServerEnd) -> float:
+        self._in_session()
         channel.send(Configure(TextConfig(model="exit")))
         await channel.serve(lambda _: None)
         return 0.0
 
+    def _ended(self, code: int | None, how: str) -> bool:
+        self.endings.append((code, how))
+        if len(self.endings) == self._n_most:
+            self._over.set()
+        return len(self.endings) < self._n_allowed
+
+
+def test_a_worker_is_given_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_API_KEY", "of the team")
+    seen: list[bytes] = []
+
     async def main() -> None:
-        supervisor.start()
-        await ended.wait()
-        await supervisor.stop(grace=1.0)
+        def look() -> None:
+            assert lives.supervisor.pid is not None
+            seen.append(Path(f"/proc/{lives.supervisor.pid}/environ").read_bytes())
 
-    def is_over(code: int | None, how: str) -> bool:
-        ended.set()
-        return False
+        lives = Lives(tmp_path, 1, look)
+        await lives.run()
 
-    ended = asyncio.Event()
-    supervisor = Supervisor(
-        "tests.clients.fake_worker", session, is_over, env=worker_env(tmp_path / "lives"), backoff=Backoff()
-    )
     run(main())
     assert b"PATH=" in seen[0]
     assert b"of the team" not in seen[0]
 
 
 def test_stopping_calls_a_planned_restart_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def session(channel: ServerEnd) -> float:
-        channel.send(Configure(TextConfig(model="exit")))
-        await channel.serve(lambda _: None)
-        return 0.0
-
     async def main() -> None:
-        endings: list[tuple[int | None, str]] = []
-        ended = asyncio.Event()
-
-        def again(code: int | None, how: str) -> bool:
-            endings.append((code, how))
-            ended.set()
-            return True
-
-        env = worker_env(tmp_path / "lives")
-        supervisor = Supervisor("tests.clients.fake_worker", session, again, env=env, backoff=Backoff(first=3600.0))
-        supervisor.start()
-        await ended.wait()
-        await supervisor.stop(grace=1.0)
-        assert endings == [(3, "exited with code 3")]
-        assert (supervisor.pid, supervisor.n_restarts) == (None, 0)
+        lives = Lives(tmp_path, 1, backoff=Backoff(first=3600.0))
+        await lives.run(goes_on=True)
+        assert lives.endings == [(3, "exited with code 3")]
+        assert (lives.supervisor.pid, lives.supervisor.n_restarts) == (None, 0)
 
     run(main())
     assert "next start of tests.clients.fake_worker in 3600 s" in caplog.text
@@ -98,34 +110,13 @@ def test_what_nobody_expects_is_a_death_and_not_the_end_of_all_lives(
             fail_once()
         return True
 
-    async def session(channel: ServerEnd) -> float:
-        if where == "its session":
-            fail_once()
-        channel.send(Configure(TextConfig(model="exit")))
-        await channel.serve(lambda _: None)
-        return 0.0
-
     async def main() -> None:
-        endings: list[tuple[int | None, str]] = []
-        ended = asyncio.Event()
-
-        def again(code: int | None, how: str) -> bool:
-            endings.append((code, how))
-            if len(endings) == 2:
-                ended.set()
-            return len(endings) < 2
-
-        env = worker_env(tmp_path / "lives")
-        backoff = Backoff(first=0.01, most=0.01)
-        supervisor = Supervisor(
-            "tests.clients.fake_worker", session, again, env=env, backoff=backoff, may_start=may_start
-        )
-        supervisor.start()
-        await ended.wait()
-        await supervisor.stop(grace=1.0)
+        in_session = fail_once if where == "its session" else lambda: None
+        lives = Lives(tmp_path, 2, in_session, backoff=Backoff(first=0.01, most=0.01), may_start=may_start)
+        await lives.run()
         how = "cannot be kept running: UnicodeError('label empty or too long')"
-        assert endings == [(None, how), (3, "exited with code 3")]
-        assert supervisor.n_restarts == 1
+        assert lives.endings == [(None, how), (3, "exited with code 3")]
+        assert lives.supervisor.n_restarts == 1
 
     run(main())
     assert "Traceback" in caplog.text

@@ -19,7 +19,7 @@ from llamabox.wire.worker_end import WorkerEnd
 logger = logging.getLogger(__name__)
 
 
-class Draws(Protocol):
+class ImagePipeline(Protocol):
     """What a worker needs of imaging.pipeline.Pipeline: a real seam, with a fake in tests/workers."""
 
     @property
@@ -36,7 +36,7 @@ class Draws(Protocol):
 class ImageLoop:
     """Draws on the thread that calls `run`. All other methods may be called from any thread."""
 
-    def __init__(self, channel: WorkerEnd, pipeline: Draws, pulse: Pulse) -> None:
+    def __init__(self, channel: WorkerEnd, pipeline: ImagePipeline, pulse: Pulse) -> None:
         self._channel = channel
         self._pipeline = pipeline
         self._pulse = pulse

@@ -14,10 +14,10 @@ from llamabox.wire.common import Loading
 from llamabox.wire.image import ConfigureImages, ImagesReady
 from llamabox.workers import body
 from llamabox.workers.body import Body
-from llamabox.workers.image.loop import Draws, ImageLoop
+from llamabox.workers.image.loop import ImageLoop, ImagePipeline
 from llamabox.workers.image.reader import ImageReader
 
-Load = Callable[[ImageConfig, Callable[[float], None]], Draws]
+Load = Callable[[ImageConfig, Callable[[float], None]], ImagePipeline]
 """Loads a model, telling the progress from 0 to 1. Raises LlamaboxError for one that cannot be served."""
 
 CPU_SHARE = 0.2

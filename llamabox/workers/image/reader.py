@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from llamabox.wire.frames import Message
 from llamabox.wire.image import Cancel, Draw
-from llamabox.workers.body import Body, Reader
+from llamabox.workers.body import Body, ChannelReader
 from llamabox.workers.image.loop import ImageLoop
 
 
-class ImageReader(Reader):
+class ImageReader(ChannelReader):
     """Receives while another thread draws."""
 
     def __init__(self, body: Body) -> None:

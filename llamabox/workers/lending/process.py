@@ -22,7 +22,7 @@ from llamabox.bindings.rpc.server import Lent, file_hash, pick_device
 from llamabox.bindings.spin import spin_briefly
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.lending.cache import ClientFolder, TensorCache
-from llamabox.lending.settings import BEAT, READY, Settings
+from llamabox.lending.settings import BEAT, READY, LenderSettings
 from llamabox.wire.signs.pulse import LONGEST_PAUSE, pause
 from llamabox.workers.lending.loopback import Loopback
 from llamabox.workers.lending.relay import move
@@ -37,7 +37,7 @@ OOM_SCORE = 800
 """Where memory runs out, this process is to go and not the one that listens."""
 
 
-def describe(settings: Settings) -> int:
+def describe(settings: LenderSettings) -> int:
     """Writes the lent device as JSON to stdout, or the error that keeps it from being lent."""
     try:
         native = load(settings.native)
@@ -50,12 +50,12 @@ def describe(settings: Settings) -> int:
     return 0
 
 
-def lend(native: Native, settings: Settings) -> Lent:
+def lend(native: Native, settings: LenderSettings) -> Lent:
     """Raises OptionsError for a device that there is not, or that the reserve leaves nothing of."""
     return Lent(native, pick_device(native, settings.main_gpu), settings.reserve)
 
 
-def serve(fd: int, settings: Settings) -> int:
+def serve(fd: int, settings: LenderSettings) -> int:
     """The life of this process. The device is opened only for a client: a GPU's memory is not spent on waiting."""
     die_with_parent()
     _stay_small()
@@ -83,7 +83,7 @@ def _receive(control: socket.socket) -> socket.socket | None:
     return socket.socket(fileno=fds[0]) if fds else None
 
 
-def _serve_client(native: Native, settings: Settings, control: socket.socket, client: socket.socket) -> None:
+def _serve_client(native: Native, settings: LenderSettings, control: socket.socket, client: socket.socket) -> None:
     """Returns when either side closed the connection, or the listener ended."""
     lent = lend(native, settings)
     _limit_memory(lent)
@@ -109,7 +109,7 @@ def _serve_client(native: Native, settings: Settings, control: socket.socket, cl
 
 
 @contextlib.contextmanager
-def _folder(settings: Settings) -> Iterator[ClientFolder | None]:
+def _folder(settings: LenderSettings) -> Iterator[ClientFolder | None]:
     """The client's folder of the cache, while it is here. Without one it is served all the same."""
     if settings.cache is None:
         yield None

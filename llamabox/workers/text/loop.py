@@ -15,7 +15,7 @@ from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Abort, Call, Step
 from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.text.embedding.desk import EmbeddingDesk
-from llamabox.workers.text.embedding.lanes import Computed
+from llamabox.workers.text.embedding.lanes import LaneDone
 from llamabox.workers.text.embedding.sharing import Sharing
 from llamabox.workers.text.intake import Passages
 from llamabox.workers.text.reader import Task
@@ -144,7 +144,7 @@ class TextLoop:
             case Passages():
                 assert self._embedding is not None, "the server embeds nothing without --embeddings"
                 self._embedding.submit(task)
-            case Computed():
+            case LaneDone():
                 assert self._embedding is not None
                 self._embedding.take(task, self._engine.activity())
             case Abort():

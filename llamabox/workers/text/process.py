@@ -24,11 +24,11 @@ from llamabox.wire.text_config import TextConfig
 from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers import body
 from llamabox.workers.body import Body
-from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.calls import QuickCalls
 from llamabox.workers.text.embedding.desk import EmbeddingDesk
 from llamabox.workers.text.embedding.lanes import Lanes
 from llamabox.workers.text.grammars.desk import GrammarDesk
+from llamabox.workers.text.helpers import Helpers
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.layouts.infill import InfillFormat
 from llamabox.workers.text.layouts.pairs import PairFormat
@@ -66,23 +66,24 @@ def serve(body: Body, config: TextConfig) -> None:
     links = watch(config.rpc_servers)
     with LogPump(native) as pump:
         # Before the model: loading binds this thread to CPUs, which threads that it starts inherit.
-        beside = Beside(pulse)
+        helpers = Helpers(pulse)
         text, split = load_model(native, pump, config, lambda progress: channel.send(Loading(progress)))
         owned.callback(text.close)
         pulse.watch(lambda: n_nodes(native), has_device=has_gpu(native) or bool(config.rpc_servers))
         vocab, n_ctx = text.model.vocab, text.contexts.n_ctx
         intake = Intake(vocab, pair_format(text), n_ctx)
-        grammars = GrammarDesk(vocab, beside, reader.tasks.put, reader.refuse)
+        grammars = GrammarDesk(vocab, helpers, reader.tasks.put, reader.refuse)
         owned.callback(grammars.close)
         prepare_default(grammars, config)
         calls = QuickCalls(vocab, intake, infill_format(config, text), text.engine.slots)
         reader.serve(intake, calls, grammars)
         fingerprint = fingerprint_of(config, text)
         owned.callback(fingerprint.close)
-        owned.callback(beside.close)  # its threads use all of the above
+        owned.callback(helpers.close)  # its threads use all of the above
         digests = [lora.digest for lora in text.loras]
         put = reader.tasks.put
-        slots = SlotCalls(text.engine.slots, fingerprint.keys, digests, vocab.n_tokens, beside.files, channel.send, put)
+        files = helpers.files
+        slots = SlotCalls(text.engine.slots, fingerprint.keys, digests, vocab.n_tokens, files, channel.send, put)
         embedding = embedding_desk(config, text, channel, reader, pulse)
         if embedding is not None:
             owned.callback(embedding.close)

@@ -13,19 +13,19 @@ from llamabox.wire.common import Shutdown
 from llamabox.wire.frames import Message
 from llamabox.wire.questions import SlotQuestion
 from llamabox.wire.text import Abort, Call, Embed, Reply, Step, Submit, SubmitAll
-from llamabox.workers.body import Body, Reader
+from llamabox.workers.body import Body, ChannelReader
 from llamabox.workers.text.calls import QuickCalls
-from llamabox.workers.text.embedding.lanes import Computed
+from llamabox.workers.text.embedding.lanes import LaneDone
 from llamabox.workers.text.grammars.desk import GrammarDesk
 from llamabox.workers.text.intake import Intake, Passages
 from llamabox.workers.text.long_texts import LongTexts, Text, is_long
 from llamabox.workers.text.slots.calls import FileDone
 
-Task = Request | Passages | Computed | Abort | Call | Shutdown | FileDone
+Task = Request | Passages | LaneDone | Abort | Call | Shutdown | FileDone
 """What the loop gets to do between two steps."""
 
 
-class TextReader(Reader):
+class TextReader(ChannelReader):
     """Receives, tokenises and answers questions about the vocabulary, while another thread decodes.
 
     Long texts have a thread of their own: an abort or a short prompt must not wait for them.

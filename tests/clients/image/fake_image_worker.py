@@ -27,7 +27,7 @@ from llamabox.errors import InvalidRequest, ModelLoadError
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Progress, WorkerEvent
 from llamabox.imaging.job import ImageJob
-from llamabox.workers.image.loop import Draws, ImageLoop
+from llamabox.workers.image.loop import ImageLoop, ImagePipeline
 from llamabox.workers.sigterm import block_sigterm
 
 
@@ -115,7 +115,7 @@ class FakePipeline:
 
 
 if TYPE_CHECKING:  # mypy holds the fake to the seam that it stands for
-    _pipeline: type[Draws] = FakePipeline
+    _pipeline: type[ImagePipeline] = FakePipeline
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -8,7 +8,7 @@ from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.events import Activity, Event, Failed, Vector
 from llamabox.wire.text import Step, Vectors
 from llamabox.wire.worker_end import WorkerEnd
-from llamabox.workers.text.embedding.lanes import Computed, Lanes
+from llamabox.workers.text.embedding.lanes import LaneDone, Lanes
 from llamabox.workers.text.intake import Passages
 
 
@@ -31,7 +31,7 @@ class EmbeddingDesk:
         if self._lanes is not None:
             self._lanes.begin()
 
-    def take(self, computed: Computed, engine: Activity) -> None:
+    def take(self, computed: LaneDone, engine: Activity) -> None:
         """A lane's batch is done."""
         assert self._lanes is not None
         self._lanes.finished(computed.job)

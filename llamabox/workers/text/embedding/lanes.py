@@ -25,7 +25,7 @@ EXPECTING = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
+class LaneDone:
     """A lane's batch is done."""
 
     job: Job
@@ -45,7 +45,7 @@ class Lanes:
         embedder: Embedder,
         poolers: Sequence[LlamaPooler],
         n_threads: int,
-        done: Callable[[Computed], None],
+        done: Callable[[LaneDone], None],
         pulse: Pulse,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -84,7 +84,7 @@ class Lanes:
             self._threads.submit(self._compute, job, self._n_threads if self._is_alone else 1)
 
     def finished(self, job: Job) -> None:
-        """A Computed of it came: its lane gets its next batch."""
+        """A LaneDone of it came: its lane gets its next batch."""
         self._begun.remove(job)
         self._is_alone = False
         self.begin()
@@ -103,4 +103,4 @@ class Lanes:
             outcome = Outcome(0.0, [], to_wire(ServerFault(f"embedding failed: {error}")))
         finally:
             self._free.put(pooler)
-        self._done(Computed(job, outcome))
+        self._done(LaneDone(job, outcome))

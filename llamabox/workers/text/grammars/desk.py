@@ -20,9 +20,9 @@ from llamabox.grammar.constraint import GuidedGrammar
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.grammar.lark import to_lark
 from llamabox.quarantine.trial import Cause, Death, Limits, Trial
-from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.grammars.ahead import AheadGrammar
 from llamabox.workers.text.grammars.trial import LIMITS
+from llamabox.workers.text.helpers import Helpers
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +98,12 @@ class GrammarDesk:
     def __init__(
         self,
         vocab: Vocab,
-        beside: Beside,
+        helpers: Helpers,
         deliver: Callable[[Request], None],
         refuse: Callable[[str, LlamaboxError], None],
     ) -> None:
-        self._worker = beside.grammars
-        self._compiler = GrammarCompiler(vocab, beside.masks)
+        self._worker = helpers.grammars
+        self._compiler = GrammarCompiler(vocab, helpers.masks)
         self._deliver = deliver
         self._refuse = refuse
         self._lock = threading.Lock()

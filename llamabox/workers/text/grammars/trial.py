@@ -19,7 +19,7 @@ from llamabox.quarantine import inside
 from llamabox.quarantine.trial import Limits
 
 LIMITS = Limits(cpu_seconds=4.0, memory=2 << 30, stack=2 << 20)
-"""For one grammar. The stack is a quarter of what the thread has that compiles in the worker (beside.STACK), since
+"""For one grammar. The stack is a quarter of what the thread has that compiles in the worker (helpers.STACK), since
 what passes here must fit there for certain."""
 
 N_CHOICES = 2048

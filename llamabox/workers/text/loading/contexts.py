@@ -33,7 +33,7 @@ QUICK_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Contexts:
     """A model's contexts. Owns them; `close()` is idempotent. They belong to the thread that opened them."""
 
     attention: Attention
@@ -67,7 +67,7 @@ class Opened:
             context.adopt()  # a lane's thread may have it
             context.close()
 
-    def __enter__(self) -> Opened:
+    def __enter__(self) -> Contexts:
         return self
 
     def __exit__(
@@ -76,7 +76,7 @@ class Opened:
         self.close()
 
 
-def open_contexts(config: TextConfig, model: Model) -> Opened:
+def open_contexts(config: TextConfig, model: Model) -> Contexts:
     """Open what the configuration asks for and the model can. Raises ModelLoadError or ContextError."""
     native = model.native
     attention = choose_attention(config, model, has_gpu=has_gpu(native))
@@ -103,7 +103,7 @@ def open_contexts(config: TextConfig, model: Model) -> Opened:
                 f"{config.model} cannot generate text: give --embeddings to make vectors with it"
             )
         opened.pop_all()
-    return Opened(attention=attention, n_ctx=n_ctx, generate=generate, embed=embed, lanes=tuple(lanes))
+    return Contexts(attention=attention, n_ctx=n_ctx, generate=generate, embed=embed, lanes=tuple(lanes))
 
 
 def _open_embedding(config: TextConfig, model: Model, params: ContextParams, n_ctx: int) -> Context:

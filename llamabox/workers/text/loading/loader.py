@@ -23,7 +23,7 @@ from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.wire.text_config import ModelInfo, TextConfig
 from llamabox.workers.text.embedding.pooler import LlamaPooler
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
-from llamabox.workers.text.loading.contexts import Opened, open_contexts, quick_rows
+from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
 from llamabox.workers.text.loading.devices import chosen_devices, has_gpu, offloads
 from llamabox.workers.text.loading.speed import measure
 from llamabox.workers.text.loading.steering import Steering, read_steering
@@ -46,7 +46,7 @@ class TextModel:
     model: Model
     steering: Steering | None
     loras: Sequence[Lora]
-    contexts: Opened
+    contexts: Contexts
     engine: Engine
     embedder: Embedder | None
     """None where no vectors are asked for."""
@@ -157,7 +157,7 @@ class TextModel:
         return self.model.n_cls_out if is_rank else self.model.n_embd_out
 
 
-def warm_up(contexts: Opened, loras: Sequence[Lora]) -> None:
+def warm_up(contexts: Contexts, loras: Sequence[Lora]) -> None:
     """Compute once, with the adapters too: what libllama cannot compute with should end the load, not a request."""
     if loras and contexts.generate is not None:
         apply_loras(contexts.generate, [(lora, 1.0) for lora in loras])
@@ -167,7 +167,7 @@ def warm_up(contexts: Opened, loras: Sequence[Lora]) -> None:
         context.warm_up()
 
 
-def token_rate(config: TextConfig, contexts: Opened) -> int:
+def token_rate(config: TextConfig, contexts: Contexts) -> int:
     """The cap that --tokens-per-second sets, measured now where it says so; 0 where nothing is generated."""
     if config.tokens_per_second >= 0:
         return config.tokens_per_second
@@ -178,7 +178,7 @@ def token_rate(config: TextConfig, contexts: Opened) -> int:
     return measured
 
 
-def make_engine(config: TextConfig, contexts: Opened, loras: Sequence[Lora]) -> Engine:
+def make_engine(config: TextConfig, contexts: Contexts, loras: Sequence[Lora]) -> Engine:
     """The engine over the main context."""
     attention = contexts.attention
     engine = Engine(
@@ -198,7 +198,7 @@ def make_engine(config: TextConfig, contexts: Opened, loras: Sequence[Lora]) -> 
     return engine
 
 
-def make_poolers(config: TextConfig, contexts: Opened) -> list[LlamaPooler]:
+def make_poolers(config: TextConfig, contexts: Contexts) -> list[LlamaPooler]:
     """One for each context that makes vectors."""
     if contexts.embed is None:
         return []

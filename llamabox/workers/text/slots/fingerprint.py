@@ -47,7 +47,7 @@ class Fingerprint:
         self._settings = settings
         self._lock = threading.Lock()
         self._model: bytes | None = None
-        self._files = [Opened(path) for path in files]
+        self._files = [HeldFile(path) for path in files]
 
     def keys(self) -> Keys:
         """Raises ServerFault where the files are not what they were, or cannot be read."""
@@ -70,7 +70,7 @@ class Fingerprint:
             file.close()
 
 
-class Opened:
+class HeldFile:
     """A file as it was when this was made. `close()` is idempotent."""
 
     def __init__(self, path: Path) -> None:

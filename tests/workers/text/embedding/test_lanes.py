@@ -13,7 +13,7 @@ from llamabox.engine.embedding.embedder import BRIEF, Embedder
 from llamabox.engine.embedding.passages import BIG, Passage
 from llamabox.engine.events import Vector
 from llamabox.wire.signs.pulse import Pulse
-from llamabox.workers.text.embedding.lanes import EXPECTING, Computed, Lanes
+from llamabox.workers.text.embedding.lanes import EXPECTING, LaneDone, Lanes
 from tests.fakes import FakePooler, vector_of
 
 N_ROWS = 16
@@ -47,7 +47,7 @@ class Bench:
         for pooler in self.poolers[1:]:  # one queue for all
             pooler.begun, pooler.may_end = self.poolers[0].begun, self.poolers[0].may_end
         self.embedder = Embedder(self.poolers[0], n_ctx=N_ROWS, n_rows=N_ROWS)
-        self.computed: queue.SimpleQueue[Computed] = queue.SimpleQueue()
+        self.computed: queue.SimpleQueue[LaneDone] = queue.SimpleQueue()
         self.now = 100.0
         anything: Any = self.poolers
         self.lanes = Lanes(

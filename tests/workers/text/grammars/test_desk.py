@@ -20,9 +20,9 @@ from llamabox.engine.request import GenerationParams, Request, Words
 from llamabox.errors import InvalidRequest, LlamaboxError
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.wire.signs.pulse import Pulse
-from llamabox.workers.text.beside import Beside
 from llamabox.workers.text.grammars.desk import MAX_KEPT, GrammarDesk, GrammarTrial
 from llamabox.workers.text.grammars.trial import LIMITS, TOO_MUCH_GIVEN
+from llamabox.workers.text.helpers import Helpers
 
 Outcome = Request | tuple[str, LlamaboxError]
 
@@ -43,13 +43,13 @@ class Desk:
 
     def __init__(self, model: Model) -> None:
         self.out: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self.beside = Beside(Pulse(cast(Any, None), 0.0))
+        self.helpers = Helpers(Pulse(cast(Any, None), 0.0))
         self.desk = GrammarDesk(
-            model.vocab, self.beside, self.out.put, lambda request_id, error: self.out.put((request_id, error))
+            model.vocab, self.helpers, self.out.put, lambda request_id, error: self.out.put((request_id, error))
         )
 
     def close(self) -> None:
-        self.beside.close()
+        self.helpers.close()
         self.desk.close()
 
     def ask(self, request_id: str = "r", **params: Any) -> None:

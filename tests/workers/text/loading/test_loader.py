@@ -26,7 +26,7 @@ from llamabox.machine import free_memory
 from llamabox.options.commandline import compose, parse
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading import devices, loader
-from llamabox.workers.text.loading.contexts import Opened, context_params
+from llamabox.workers.text.loading.contexts import Contexts, context_params
 from llamabox.workers.text.loading.loader import TextModel, model_params
 
 Load = Callable[..., TextModel]
@@ -188,9 +188,9 @@ def test_a_load_that_fails_closes_what_it_opened(native: ffi.Native, monkeypatch
     def fail(*_: object) -> None:
         raise ContextError("it cannot be computed with")
 
-    opened: list[Opened] = []
-    close = Opened.close
-    monkeypatch.setattr(Opened, "close", lambda contexts: (opened.append(contexts), close(contexts)))
+    opened: list[Contexts] = []
+    close = Contexts.close
+    monkeypatch.setattr(Contexts, "close", lambda contexts: (opened.append(contexts), close(contexts)))
     monkeypatch.setattr(loader, "warm_up", fail)
     config = replace(config_of("--embeddings"), warmup=True)
     with pytest.raises(ContextError, match="it cannot be computed with"):

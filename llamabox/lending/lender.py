@@ -13,7 +13,7 @@ import orjson
 
 from llamabox import background
 from llamabox.errors import LlamaboxError, ServerFault, from_wire
-from llamabox.lending.settings import READY, Settings
+from llamabox.lending.settings import READY, LenderSettings
 from llamabox.log.masking import without_secrets
 from llamabox.machine.exits import describe_exit
 from llamabox.wire.signs.vigil import Vigil, is_traced
@@ -32,7 +32,7 @@ NOISE = frozenset({"Failed to accept client connection"})
 """What ggml says when its only client has left, since there is nobody else to accept."""
 
 
-class Child:
+class Lender:
     """One such process. `close` has to be awaited, whatever became of it."""
 
     def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
@@ -44,7 +44,7 @@ class Child:
         self._is_ready = False
 
     @classmethod
-    async def spawn(cls, settings: Settings) -> Child:
+    async def spawn(cls, settings: LenderSettings) -> Lender:
         """Starts it; it is not ready yet. Raises OSError."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -134,18 +134,18 @@ class Child:
             logger.warning("%s: what else ggml says of this client is left out", self.name)
 
 
-class Nursery:
+class SpareLender:
     """Keeps one process ready, because starting one takes a client a third of a second.
 
     It has loaded the libraries and opened no device: some megabytes.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LenderSettings) -> None:
         self._settings = settings
-        self._spare: Child | None = None
+        self._spare: Lender | None = None
         self._filling: asyncio.Task[None] | None = None
 
-    async def serve(self, client: socket.socket) -> Child:
+    async def serve(self, client: socket.socket) -> Lender:
         """A process that has the client; its owner closes it. Raises OSError, ServerFault."""
         spare, self._spare = self._spare, None
         self.fill()
@@ -154,16 +154,16 @@ class Nursery:
                 OSError, ServerFault
             ):  # it died while it waited, which is no fault of the client's
                 return await self._given(spare, client)
-        return await self._given(await Child.spawn(self._settings), client)
+        return await self._given(await Lender.spawn(self._settings), client)
 
-    async def _given(self, child: Child, client: socket.socket) -> Child:
+    async def _given(self, lender: Lender, client: socket.socket) -> Lender:
         try:
-            await child.ready()
-            child.take(client)
+            await lender.ready()
+            lender.take(client)
         except BaseException:
-            await child.close()
+            await lender.close()
             raise
-        return child
+        return lender
 
     def fill(self) -> None:
         """Returns at once."""
@@ -178,12 +178,12 @@ class Nursery:
 
     async def _fill(self) -> None:
         try:
-            self._spare = await Child.spawn(self._settings)
+            self._spare = await Lender.spawn(self._settings)
         except OSError as error:
             logger.warning("no process is kept ready: %s", error)
 
 
-async def describe(settings: Settings) -> dict[str, object]:
+async def describe(settings: LenderSettings) -> dict[str, object]:
     """The device that is lent, as clients are told of it: fields of bindings.backend.Device.
 
     Asked of a process of its own, which takes the device's memory with it when it ends. Raises the error that keeps

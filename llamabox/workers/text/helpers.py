@@ -13,7 +13,7 @@ STACK = 8 << 20
 """Bytes. Four times those with which a grammar is tried out (grammars.trial)."""
 
 
-class Beside:
+class Helpers:
     """One thread each for grammar masks, for compiling grammars, and for slot files. `close()` is idempotent.
 
     A thread inherits CPUs and priority of the one that starts it. All of these are started at once, so it must be made
