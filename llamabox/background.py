@@ -1,4 +1,4 @@
-"""Tasks that run beside the rest and whose end nobody waits for: none of them fails unseen."""
+"""Tasks whose end nobody waits for: none of them fails unseen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parse, compose, run: the command, and what its exit status means.
+"""Parse, compose, run: the command and its exit status.
 
 0   did what was asked, or was told to stop
 1   a wrong option, a port that cannot be had, a model that cannot be loaded
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ensure_descriptors()
     try:
         return _command(sys.argv[1:] if argv is None else list(argv))
-    except Stopped:  # while the options were read, of which a file may be a pipe that is waited for
+    except Stopped:  # while the options were read: one may name a pipe, which is waited for
         return 0
     finally:
         settle()
@@ -118,7 +118,7 @@ def _help() -> int:
 
 
 def _bench(argv: Sequence[str]) -> int:
-    # Only here: whoever serves does not load it.
+    # Only here: a server does not load it.
     from llamabox.bench import command
 
     try:
@@ -143,7 +143,7 @@ def exit_status(error: LlamaboxError) -> int:
 
 def _fail(error: LlamaboxError, hint: str = "") -> int:
     for handler in logging.getLogger().handlers:
-        handler.flush()  # what was logged before is read before
+        handler.flush()  # earlier lines are read first
     say(f"error: {error.message}", sys.stderr)
     if hint:
         say(hint, sys.stderr)
@@ -155,9 +155,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _answer(question: str, text: TextConfig) -> int:
-    """Print what a child with the native libraries says. Goes to stderr, as it always did.
+    """Print the answer of a child with the native libraries, on stderr.
 
-    Raises OptionsError for an RPC server that will not do: the child's ggml would abort.
+    Raises OptionsError for an unusable RPC server: the child's ggml would abort.
     """
     servers = text.rpc_servers if question == "list_devices" else ()
     if servers:

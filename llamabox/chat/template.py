@@ -29,7 +29,7 @@ SANDBOX = "llamabox.chat.rendering.sandbox"
 
 N_QUICK = 3
 N_LONG = 1
-"""Children for short conversations and for large ones, which nobody else is to wait behind."""
+"""Children for short conversations, and for large ones, which short ones must not wait behind."""
 
 
 LONG_NICENESS = 10
@@ -128,11 +128,10 @@ class ChatTemplate:
     def read(
         self, raw: bytes | bytearray, *, wishes: Wishes, most_bytes: int | None
     ) -> tuple[dict[str, Any], RenderedChat]:
-        """A chat's whole body, read in the child like its template: its other fields, and what its messages come to.
+        """A chat's whole body, read in the child like its template: its other fields, its conversation and prompt.
 
-        `wishes` makes further variables of the other fields. `most_bytes`: of text that may have a place in the
-        context. Raises TooLong beyond that, what `render` and `wishes` raise, and BodyTooLarge or InvalidRequest for
-        what is no such body.
+        `wishes` makes further variables of the other fields. `most_bytes` bounds the text, TooLong is raised beyond.
+        Raises as `render` and `wishes` do; BodyTooLarge or InvalidRequest for a wrong body.
         """
         seconds = seconds_for(raw.count(b'"role"'), self._cpu_seconds)
         with self.long.child() as child:
@@ -178,7 +177,7 @@ class _Hello:
 
     def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
         self._call = {"source": source, "bos_token": bos_token, "eos_token": eos_token}
-        self.can: list[dict[str, Any]] | None = None  # what the first child found out about the template
+        self.can: list[dict[str, Any]] | None = None  # the first child's findings about the template
 
     def __call__(self) -> bytes:
         return _encode({**self._call, "can": self.can})

@@ -1,4 +1,4 @@
-"""Logging set-up of a process: one line an entry, on stderr, without what looks like a secret. Nobody waits for it.
+"""Logging set-up of a process: one line an entry, on stderr, with secrets masked. No caller waits for it.
 
 verbosity 0    INFO: start, stop, a line for each request, what went wrong
 verbosity 1    MORE: a line for each health check and scrape as well
@@ -90,7 +90,7 @@ def setup(verbosity: int, colors: bool = False, *, as_json: bool = False) -> Non
     JSON is never coloured.
     """
     logging.addLevelName(MORE, "MORE")
-    logging.captureWarnings(True)  # Python would write them to stderr itself, and wait for whoever reads that
+    logging.captureWarnings(True)  # Python would write them to stderr itself, and wait for its reader
     handler = LogWriter()
     handler.setFormatter(JsonLine() if as_json else OneLine(colors))
     root = logging.getLogger()

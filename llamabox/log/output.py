@@ -35,7 +35,7 @@ def ensure_descriptors() -> None:
 
 
 def settle() -> None:
-    """Give up what is not yet written and cannot be: Python would complain at the end, and change the exit status."""
+    """Drop output that cannot be written: Python would complain at the end, and change the exit status."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -22,7 +22,7 @@ class LogWriter(logging.Handler):
 
     Any thread may log, and none is ever blocked by it. Lines beyond the bounds, and those that the system refuses, as
     on a full disk, are dropped; once lines can be written again one says how many. `flush` waits, a second at most, and
-    so does `logging.shutdown()`, which whoever ends the process by `os._exit` has to call.
+    so does `logging.shutdown()`, which has to be called before `os._exit`.
     """
 
     def __init__(self, fd: int = 2, seconds: float = EXIT_SECONDS) -> None:
@@ -35,7 +35,7 @@ class LogWriter(logging.Handler):
         self._n_dropped = 0
         self._is_writing = False
         self._is_closed = False
-        self._changed = threading.Condition()  # re-entrant: what the garbage collector runs may log too
+        self._changed = threading.Condition()  # re-entrant: finalisers that the garbage collector runs may log too
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -54,7 +54,7 @@ class LogWriter(logging.Handler):
             self._changed.notify_all()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """A log line must not fail its caller, nor write where nobody may read."""
+        """Count the line as dropped: it must not fail its caller, nor be written to standard error."""
         with self._changed:
             self._n_dropped += 1
 

@@ -23,7 +23,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """All uses in order, and a warning for each option that nobody knows."""
+    """All uses of options in order, and a warning for each unknown option."""
 
     uses: tuple[Use, ...]
     warnings: tuple[str, ...]

@@ -35,7 +35,7 @@ class OptionValues:
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> OptionValues:
-    """Read the words, then the environment for what they leave open. Raises OptionsError."""
+    """Read the words, then the environment for the other options. Raises OptionsError."""
     words = read_words(argv)
     values: dict[str, Any] = {}
     warnings = list(words.warnings)
@@ -127,7 +127,7 @@ def _store(values: dict[str, Any], option: Option, value: Any) -> None:
 
 
 def _together(earlier: Any, value: Any) -> Any:
-    """Two uses of an option that accumulates. An empty value is the word `none`: it clears what was there."""
+    """Two uses of an option that accumulates. An empty value is the word `none`, which clears the earlier ones."""
     if isinstance(value, frozenset):
         return earlier | value
     return earlier + value if value else value

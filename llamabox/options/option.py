@@ -27,7 +27,7 @@ class Option:
     help: str
     metavar: str = ""
     parse: Callable[..., object] | None = None  # gets the words that follow, a string each
-    n_words: int = 1  # at most so many; fewer where the next one begins with a dash or there is none
+    n_words: int = 1  # at most; fewer where the next one begins with a dash, or there is none
     const: object = True
     words: frozenset[str] = frozenset()  # not empty: the value may be left out, and only one of these is a value
     accumulates: bool = False  # several uses add up instead of the last one winning

@@ -336,7 +336,7 @@ def _split_samplers(text: str) -> list[str]:
 
 
 def logit_bias(text: str) -> tuple[tuple[int, float], ...]:
-    """`15043+1` or `15043-1`: a token id and what is added to its logit. `15043-inf` bans the token."""
+    """`15043+1` or `15043-1`: a token id and the bias of its logit. `15043-inf` bans the token."""
     for sign in "+-":
         token, found, bias = text.partition(sign)
         if found and token.isascii() and token.isdigit():

@@ -53,17 +53,17 @@ WANTED = frozenset(
 
 @dataclass(slots=True)
 class RelaxedSchema:
-    """A schema that can be followed. `notes` say what it does not ask for any more, each with the place."""
+    """A schema that can be followed. `notes` name the demands that were left out, each with its place."""
 
     schema: Schema
     notes: list[str] = field(default_factory=list)
 
 
 def relax(schema: Schema, *, strict: bool = False) -> RelaxedSchema:
-    """A schema for the same values wherever there is a way to say it; else for more, and a note of that.
+    """A schema that allows the same values, where llguidance can say it; else more values, and a note of that.
 
-    With `strict`, a schema that has notes is to be refused, and what llguidance may find out is left to it. Changes
-    nothing of `schema`. Raises InvalidRequest for one that is nested too deep.
+    With `strict` the caller refuses a schema that has notes, and checks that llguidance makes itself are left to it.
+    `schema` is not changed. Raises InvalidRequest for one that is nested too deep.
     """
     walk = _Walk(schema, strict=strict)
     found = walk.schema(schema, ("#",))

@@ -28,7 +28,7 @@ def parse_params(
 ) -> GenerationParams:
     """The defaults with what the body says.
 
-    The fields of the reply that the engine takes part in are left as they are by default. Raises InvalidRequest.
+    Log-probabilities and progress, which belong to the reply too, keep their defaults. Raises InvalidRequest.
     """
     return replace(
         defaults,

@@ -55,7 +55,7 @@ def check_tokens(field: str, prompt: Prompt, n_vocab: int) -> None:
 def least_tokens(prompt: Prompt, info: ModelInfo) -> int:
     """A lower bound of the prompt's tokens: none stands for more bytes than the longest of the vocabulary.
 
-    Costs little, so that a prompt that cannot fit is refused before anybody spends time on tokenising it.
+    Costs little, so that a prompt that cannot fit is refused before time is spent on tokenising it.
     """
     n_ids = sum(not isinstance(item, str) for item in prompt)
     n_bytes = sum(len(item.encode("utf-8", "replace")) for item in prompt if isinstance(item, str))
@@ -95,7 +95,7 @@ def _one(value: Any, info: ModelInfo, field: str) -> Prompt:
         raise wrong(
             field, f"must be a string, an array of token ids or a list of prompts, not {checks.describe(value)}"
         )
-    check_fits(prompt, info)  # first: it bounds what is looked at below
+    check_fits(prompt, info)  # first: it bounds the loop of check_tokens
     check_tokens(field, prompt, info.n_vocab)
     return prompt
 

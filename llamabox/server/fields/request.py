@@ -1,4 +1,4 @@
-"""A request that generates, without its prompt: what the engine is asked, and how the reply is to look."""
+"""A request that generates, without its prompt: the engine's parameters, and the shape of the reply."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ HEADER = "x-request-tokens-per-second"
 def asked_rate(scope: Scope, cap: int) -> int:
     """Tokens per second that each of the request's texts is limited to; 0: no limit. Raises RateTooHigh.
 
-    Without a cap nobody is limited, and with one only who asks for it; what is no whole number asks for the cap.
+    Without a cap no request is limited, with one only requests that ask. A header that is no number asks for the cap.
     """
     text = Headers(scope=scope).get(HEADER)
     if text is None or cap == 0:

@@ -38,7 +38,7 @@ class EntryQueue:
         self._waiting: list[TokenEntry] = []
 
     def say(self, text: str, probs: Sequence[TokenProbs]) -> list[TokenEntry]:
-        """Take more text and entries, give the entries of the tokens that begin in what is said by now."""
+        """Take more text and entries; give back the entries of the tokens that begin in the text said by now."""
         self._n_said += len(text)
         for one in probs:
             self._waiting.append(TokenEntry(self._n_decoded, one))

@@ -64,7 +64,7 @@ class TextReply:
         exchange.record.n_sequences = options.params.n
         if options.warning:
             exchange.record.warnings.append(options.warning)
-        if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: nothing below tells what was asked
+        if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: no level below shows a request's text
             for prompt in prompts:
                 logger.debug("%s prompt %r", exchange.record.request_id, prompt)
 

@@ -1,4 +1,4 @@
-"""generation_settings: what was really asked of the engine, under llama-box's names and llama-server's."""
+"""generation_settings: the engine's parameters in force, under llama-box's names and llama-server's."""
 
 from __future__ import annotations
 

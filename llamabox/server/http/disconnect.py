@@ -1,7 +1,7 @@
 """A client that goes away: the watch on its connection.
 
-Hypercorn swallows write errors, so `http.disconnect` is the only sign that a client went away, and it comes to whoever
-reads next: two readers would race for it. Each request therefore has one at a time, first for its body
+Hypercorn swallows write errors, so `http.disconnect` is the only sign that a client went away, and it comes to the
+next reader: two readers would race for it. Each request therefore has one at a time, first for its body
 (request_body.py), then as a watch.
 """
 
@@ -16,7 +16,7 @@ from llamabox.server.http.record import RequestRecord
 
 
 class ClientGone(Exception):
-    """Nobody waits for the reply any more, so there is none. Never crosses the server package."""
+    """The client is gone, so there is no reply. Never leaves the server package."""
 
 
 async def run_while_connected(receive: Receive, work: Coroutine[None, None, None]) -> None:

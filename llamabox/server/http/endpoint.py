@@ -41,7 +41,7 @@ class Exchange:
 
 Handler = Callable[[Exchange], Awaitable[Response]]
 Read = Callable[[TextServices, bytearray, Scope], Awaitable[Exchange]]
-"""Makes of a body what a handler takes. It does not hold the body when it is done."""
+"""Reads a body into a handler's argument, which does not hold the body."""
 
 
 async def read_json(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
@@ -76,7 +76,7 @@ async def serve_body(
     """Reads the body and sends the answer to it. Its work is cancelled the moment the client is gone, before or amid
     the reply.
 
-    `answer` raises for a body that is wrong, and what it gives back does not hold the body.
+    `answer` raises for a body that is wrong. Its response does not hold the body.
     """
     config = services.config
     gap = min(config.timeout, config.stall_timeout)

@@ -40,7 +40,7 @@ EXTRA: dict[type[errors.LlamaboxError], tuple[str, ...]] = {errors.ContextExceed
 """The details that each error shows as fields beside code, message and type."""
 
 HTTP_TYPES = {404: "not_found_error", 405: "invalid_request_error", 413: "invalid_request_error"}
-"""Types of what Starlette itself refuses."""
+"""Types of the errors that Starlette itself raises."""
 
 
 def status_of(kind: type[errors.LlamaboxError]) -> tuple[int, str]:

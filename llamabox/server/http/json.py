@@ -36,7 +36,7 @@ def dump_text(text: str) -> bytes:
 
 
 def dump_line(value: Any) -> bytes:
-    """Any value, with the same care; such characters stand in JSON's strings only."""
+    """Any value as JSON without a character that some client would take for the end of a line."""
     data = dumps(value)
     for raw, escaped in LINE_BREAKS:
         if raw in data:
@@ -59,7 +59,7 @@ class JsonResponse(Response):
 class JsonArray(Response):
     """A JSON array whose items are made as they are sent: together they may be hundreds of megabytes.
 
-    An item may be several, with the commas between them. `head` and `tail` put the array into something else.
+    An item may be several with commas between them. `head` and `tail` put the array into another value.
     """
 
     media_type = "application/json; charset=utf-8"

@@ -37,7 +37,7 @@ class EventStream(Response):
     ) -> None:
         """`ping_interval` in seconds; 0: no pings. `ping` makes the comment of each, `failed` the event of an error.
 
-        `trailer` is the name of what `trailers` gives at the end, for clients that can and will take it.
+        `trailer` names the field that `trailers` gives at the end, for clients that ask for it.
         """
         self.status_code = 200
         self.background = None

@@ -110,7 +110,7 @@ def _resolve(host: str) -> list[Address]:
 
 
 def _bind_unix(path: str) -> socket.socket:
-    """A socket file that nobody listens on any more is replaced; one that is in use is an error."""
+    """Replace a socket file without a listener; one in use is an error."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _is_listening(path):

@@ -47,7 +47,7 @@ class BoundedBuffer(StreamBuffer):
 
 
 class SturdyH2(H2Protocol):
-    """One connection. What is wrong with a stream resets that stream."""
+    """One connection. An error of a stream resets that stream alone."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ class SturdyH2(H2Protocol):
         await self._flush()
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """Hypercorn keeps what it knows of a stream that ends with trailers, and breaks at the thousandth."""
+        """Forget a stream that ended with trailers: Hypercorn keeps it, and breaks at the thousandth."""
         await super().stream_send(event)
         if isinstance(event, Trailers):
             await self._forget(event.stream_id)

@@ -71,7 +71,7 @@ class Listener:
     def __init__(
         self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
     ) -> None:
-        self._limit = 2 * config.max_body  # bytes, and below seconds, for what is read after its reply
+        self._limit = 2 * config.max_body  # bytes, and below seconds, that are read after a reply
         self._seconds = min(config.timeout, SECONDS)
         outermost = ReadsOn(Targets(app), self._limit, self._seconds)
         self._app = wrap_app(outermost, 0, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are looser
@@ -85,7 +85,7 @@ class Listener:
             self._tls = {
                 "ssl": tls,
                 "ssl_handshake_timeout": config.keep_alive,
-                "ssl_shutdown_timeout": self.stall_timeout,  # what is still unsent goes out within it
+                "ssl_shutdown_timeout": self.stall_timeout,  # for bytes that are still unsent
             }
         self._context = WorkerContext(None)
         self._servers: list[asyncio.Server] = []

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SILENCE = 2.0
-"""Seconds between two pieces of a body that nobody wants."""
+"""Seconds between two pieces of a body that is read only to be dropped."""
 
 SECONDS = 30.0
 """And for all of it, where the server does not give less."""
@@ -62,7 +62,7 @@ class _Exchange:
             if self._scope["http_version"] != "2":  # which forbids the header
                 others = [(name, value) for name, value in message["headers"] if name != b"connection"]
                 message = {**message, "headers": [*others, (b"connection", b"close")]}
-            # Beside the sending: on HTTP/2 a body that nobody takes would hold up the streams of all others.
+            # Beside the sending: on HTTP/2 an unread body would hold up all other streams.
             self._forgetting = asyncio.create_task(self._forget())
         elif self._forgetting is not None:
             message = {**message, "more_body": True}

@@ -1,1 +1,1 @@
-"""OpenAI's image routes, and what a server that draws tells of itself."""
+"""OpenAI's image routes, and the routes about a server that draws."""

@@ -41,7 +41,7 @@ class PictureReply:
         )
         self._drawn: list[Drawn] = []
         self._previews = [0] * job.n  # that were sent of each image
-        self._state = b""  # what a comment says that keeps a silent stream alive
+        self._state = b""  # the comment that keeps a silent stream alive
 
     async def answer(self) -> Response:
         """Either way, as the request asks."""

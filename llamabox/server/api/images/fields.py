@@ -78,7 +78,7 @@ class ImageOptions:
 
 
 def from_form(form: Mapping[str, str]) -> dict[str, Any]:
-    """A form's texts as the JSON they stand for, without what is empty or `null`.
+    """A form's texts as the JSON they stand for; empty ones and `null` are left out.
 
     `stream_options` may be JSON, or a field each: `stream_options[preview]` or `stream_options_preview`.
     """

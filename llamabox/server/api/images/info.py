@@ -19,7 +19,7 @@ IDLE, WAITING, DRAWING = 0, 1, 4
 
 
 def image_models(request: Request) -> dict[str, Any]:
-    """The one model there is, with what a request that says nothing gets."""
+    """The one model, with the defaults of a request."""
     services = services_of(request, ImageServices)
     info = services.model()
     name = model_name(services.config, info)

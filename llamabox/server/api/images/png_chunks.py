@@ -13,7 +13,7 @@ from collections.abc import Iterator
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 MAX_CHUNKS = 1 << 17
-"""Encoders write some kilobytes into each; whoever writes more is after our time."""
+"""Chunks of a file. Encoders write some kilobytes into each; more chunks are an attack on our time."""
 
 MAX_TURN = 1 << 16
 """Bytes of a chunk that may say how the picture is turned."""

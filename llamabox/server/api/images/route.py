@@ -27,7 +27,7 @@ FORM = "multipart/form-data"
 
 
 class ImageRoute:
-    """An ASGI app, served by `serve_body`: what the two routes have in common."""
+    """An ASGI app, served by `serve_body`: the common part of the two routes."""
 
     event_name: ClassVar[str]  # of OpenAI's events
 
@@ -47,7 +47,7 @@ class ImageRoute:
     async def _draw(self, services: ImageServices, record: RequestRecord, form: Form) -> Response:
         options = parse_image_options(form.fields, services)
         job = await _with_pictures(services, options.job, form)
-        if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: nothing below tells what was asked
+        if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: no level below shows a request's text
             logger.debug("%s prompt %r", record.request_id, job.prompt)
         return await PictureReply(services, record, job, options, self.event_name).answer()
 

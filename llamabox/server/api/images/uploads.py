@@ -1,7 +1,7 @@
 """Pictures that clients send: found in a form or in JSON, and decoded into plain pixels.
 
-Nothing that a file says of itself is believed: its format must be one of a few, its size is checked before it is
-decoded, and one picture is decoded at a time, so that memory stays bounded whatever comes.
+No file is believed: its format must be one of a few, its size is checked before it is decoded, and one picture is
+decoded at a time, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def take_pictures(body: dict[str, Any]) -> Form:
 
 
 async def decode(part: str, sent: bytes | str, width: int, height: int, *, channels: int) -> Pixels:
-    """The picture at this size: RGB on white, or with one channel a mask, white where something is to be drawn.
+    """The picture at this size: RGB on white, or with one channel a mask, white where the picture is drawn anew.
 
     Blocks a thread, not the loop. InvalidRequest names the part.
     """
@@ -126,7 +126,7 @@ def _decode(part: str, sent: bytes | str, size: tuple[int, int], channels: int) 
             opened = Image.open(BytesIO(bare(data)), formats=FORMATS)
         except Image.DecompressionBombError as exc:
             raise wrong(part, TOO_MANY) from exc
-        except Exception as exc:  # Pillow's readers raise whatever comes of a broken file
+        except Exception as exc:  # Pillow's readers raise any error for a broken file
             raise wrong(part, f"Invalid image: not a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from exc
         with opened:
             n_pixels = opened.width * opened.height

@@ -89,7 +89,7 @@ def usage_of(drawn: Sequence[Drawn]) -> dict[str, float]:
 
 
 def _stepped(event: Progress | Preview, **more: Any) -> dict[str, Any]:
-    # Decoding what the steps made counts as one more: at 100 the picture is there.
+    # Decoding the picture after the steps counts as one more: at 100 it is there.
     share = round(100 * event.step / (event.steps + 1), 2)
     steps: dict[str, Any] = {"progressed_steps": event.step, "progress_steps": event.steps}
     return _entry(event.index, "image.chunk", share, **steps, **more)

@@ -47,7 +47,7 @@ def final_object(
 
 
 def select_fields(result: dict[str, Any], fields: list[ResponseField]) -> dict[str, Any]:
-    """`response_fields`: only these; `a/b` lifts a nested value to a key of that name; what is missing is left out."""
+    """Keep only `response_fields`; `a/b` lifts a nested value to a key of that name. Missing ones are left out."""
     if not fields:
         return result
     selected: dict[str, Any] = {}

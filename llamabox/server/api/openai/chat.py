@@ -23,7 +23,7 @@ from llamabox.server.services import TextServices
 from llamabox.wire.questions import Tokenise
 
 LARGE = 64 << 10
-"""Bytes of a body. What is done with a smaller one is over in a millisecond or two."""
+"""Bytes of a body. A smaller one is read and rendered in a millisecond or two."""
 
 
 async def read_fitting_chat(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
@@ -75,7 +75,7 @@ async def input_tokens(exchange: Exchange) -> Response:
 async def _rendered(exchange: Exchange, *, with_tools: bool = True) -> RenderedChat:
     """The conversation and its prompt. Without `with_tools`, tools are refused.
 
-    What the body's own `chat_template_kwargs` say counts more than what its other fields come to.
+    The body's `chat_template_kwargs` count more than its other fields' wishes for the template.
     """
     conversation = exchange.chat.conversation if exchange.chat else parse_messages(exchange.body)
     if conversation.tools and not with_tools:

@@ -20,10 +20,10 @@ VERBOSITIES = ("low", "medium", "high")
 
 
 def template_wishes(body: dict[str, Any], source: str) -> dict[str, Any]:
-    """The template's variables that fulfil what the body asks for. `source` is the template's text.
+    """The template's variables that fulfil the body's wishes. `source` is the template's text.
 
     A wish that the template has no variable for is refused by name, as OpenAI does with models that do not reason,
-    unless it asks for what comes anyway.
+    unless it asks for the default.
     """
     wishes: dict[str, Any] = {}
     known = _variables(source)
@@ -47,7 +47,7 @@ def template_wishes(body: dict[str, Any], source: str) -> dict[str, Any]:
 def _variables(source: str) -> frozenset[str]:
     """The names above that the template reads as variables, not as attributes or in texts.
 
-    Here the template is only cut into words. Whatever runs it does so in a process of its own.
+    The template is only cut into words here. It runs in a process of its own.
     """
     found, before = set(), ""
     try:

@@ -136,7 +136,7 @@ class Chunks:
         return self._event([self._empty(index)], {})
 
     def progress(self, index: int, event: Progress) -> bytes:
-        """A chunk with how far the prompt is, and else what a first one has, as llama-server sends it."""
+        """A chunk with the prompt's progress in the shape of a first chunk, as llama-server sends it."""
         extra: dict[str, Any] = {"prompt_progress": progress_object(event)}
         if self._with_timings:
             extra["timings"] = timings_object(event.timings)

@@ -1,4 +1,4 @@
-"""Replies of the rerank routes: scores out of what the model gave, best first (docs/api.md, Rerank)."""
+"""Replies of the rerank routes: scores made of the model's outputs, best first (docs/api.md, Rerank)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUM_TOLERANCE = 1e-4
 def score(outputs: Sequence[float], *, normalize: bool) -> float:
     """How well a document answers, from its pair's outputs: within [0, 1] where normalised, else the first output.
 
-    One output is a logit: its sigmoid. Several are classes, the first of which means yes: its probability.
+    One output is a logit: its sigmoid. Several are classes; the first means yes, and its probability counts.
     """
     first = outputs[0]
     if not normalize:
@@ -35,7 +35,7 @@ def sigmoid(x: float) -> float:
 
 
 def best(scores: Sequence[float], top_n: int) -> list[int]:
-    """Indices of the best, in order; what is equal stays in the order in which it came."""
+    """Indices of the best, in order. Equal ones stay in the order in which they came."""
     return sorted(range(len(scores)), key=lambda index: -scores[index])[:top_n]
 
 

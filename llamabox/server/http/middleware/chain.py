@@ -94,7 +94,7 @@ class RequestId:
 
 
 class Auth:
-    """Lets in who brings a key, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; anybody may ask for the health."""
+    """Lets in requests with a key, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; the health needs none."""
 
     def __init__(self, app: ASGIApp, keys: Iterable[str], prefix: str = "") -> None:
         self._app = app

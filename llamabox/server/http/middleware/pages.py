@@ -32,8 +32,8 @@ SETTINGS = re.compile("/slots/.*|/lora-adapters|/props")
 class HostCheck:
     """Lets in requests that call the server by a name it has: on loopback this machine's names and those allowed.
 
-    Elsewhere any name will do, unless some are allowed: the server cannot know what it is called there. Nor can an
-    address be made to resolve to another, and probes of containers ask by it.
+    Elsewhere any name will do, unless some are allowed: the server cannot know its names there. Addresses are let
+    in: they cannot be made to resolve to another, and probes of containers ask by them.
     """
 
     def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
