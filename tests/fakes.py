@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llamabox import errors
-from llamabox.engine.batch import Batch, Run
+from llamabox.engine.batch import Batch, MediaRows, Run
 from llamabox.engine.drafting.drafter import Drafter, Key, Wish
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
@@ -387,6 +387,22 @@ def check_runs(batch: Batch) -> None:
         assert 0 <= run.n_outputs <= len(run)
 
 
+def check_media(batch: Batch, n_ubatch: int) -> None:
+    """A chunk that is not causal is computed whole, by itself and at once."""
+    for run in batch.runs:
+        if isinstance(run.content, MediaRows) and not run.content.media.is_causal:
+            assert (run.content.start, run.content.stop) == (0, run.content.media.n_cells), "a chunk is cut"
+            assert len(batch.runs) == 1, "company for a chunk that is not causal"
+            assert len(run) <= n_ubatch, "libllama ends the process"
+
+
+def said_in(run: Run, row: int) -> tuple[Said, int]:
+    """What a row of a run says, and the position that says where it comes."""
+    if isinstance(run.content, MediaRows):
+        return (run.content.media, run.content.start + row), run.position
+    return run.content[row], run.position + row
+
+
 def ubatches(batch: Batch, n_ubatch: int) -> list[dict[int, int]]:
     """How libllama cuts a batch with separate KV streams (split_equal): rows by sequence of each ubatch.
 
@@ -432,9 +448,16 @@ class FakeRunner:
         tile: int = 1,
         mixes: bool = True,
         is_steady: bool = False,
+        takes_media: bool = True,
     ) -> None:
         self.facts = RunnerFacts(
-            n_batch=n_batch, n_ubatch=n_ubatch, tile=tile, mixes=mixes, is_steady=is_steady, adds_bos=adds_bos
+            n_batch=n_batch,
+            n_ubatch=n_ubatch,
+            tile=tile,
+            mixes=mixes,
+            is_steady=is_steady,
+            takes_media=takes_media,
+            adds_bos=adds_bos,
         )
         self._memory = memory or FakeMemory()
         self.n_vocab = n_vocab
@@ -442,7 +465,7 @@ class FakeRunner:
         self.batches: list[Batch] = []
         self.samplers: list[FakeSampler] = []
         self._values: dict[int, int] = {}  # of the last batch's rows that yield logits
-        self._tokens: list[int] = []  # of its rows
+        self._said: list[Said] = []  # of its rows
         self._seq_ids: list[int] = []
 
     @property
@@ -457,6 +480,7 @@ class FakeRunner:
     def execute(self, batch: Batch) -> None:
         assert 0 < len(batch) <= self.facts.n_batch
         check_runs(batch)
+        check_media(batch, self.facts.n_ubatch)
         seq_ids = [run.seq_id for run in batch.runs]
         assert seq_ids == sorted(set(seq_ids)), "a sequence has one run, and they come in the order of their ids"
         if not self.facts.mixes and not self.facts.is_steady:
@@ -469,12 +493,12 @@ class FakeRunner:
             raise errors.NoRoom("no room in the fake")
         self.batches.append(batch)
         self._values = {}
-        self._tokens = [run.tokens[i] for run, i in rows_of(batch)]
+        self._said = [said_in(run, i)[0] for run, i in rows_of(batch)]
         self._seq_ids = [run.seq_id for run, _ in rows_of(batch)]
         for row, (run, i) in enumerate(rows_of(batch)):
             if failure is not None and row >= len(batch) // 2:
                 raise failure
-            value = self._memory.compute(run.seq_id, run.tokens[i], run.position + i, batch.lora)
+            value = self._memory.compute(run.seq_id, *said_in(run, i), batch.lora)
             if i >= len(run) - run.n_outputs:
                 self._values[row] = value
         self._memory.forget_outside_window()
@@ -486,7 +510,7 @@ class FakeRunner:
         n_rows = len(ask.rows)
         assert n_rows == 1 + len(ask.draft), "a row for each token of the draft, and one behind it"
         assert len(ask.masks) in (0, n_rows)
-        assert [self._tokens[row] for row in ask.rows[1:]] == list(ask.draft), "the draft is not what was computed"
+        assert [self._said[row] for row in ask.rows[1:]] == list(ask.draft), "the draft is not what was computed"
         assert len({self._seq_ids[row] for row in ask.rows}) == 1, "rows of two sequences"
         tokens: list[int] = []
         for i, row in enumerate(ask.rows):

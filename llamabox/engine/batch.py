@@ -22,19 +22,26 @@ class MediaRows:
 
 @dataclass(slots=True)
 class Run:
-    """Cells of one sequence that follow one another. Each is one row of the batch.
+    """Cells of one sequence that follow one another, all tokens or all of one media chunk. Each is a row of the batch.
 
-    The first one's position is `position`. The last `n_outputs` rows yield logits, or vectors.
+    `position` is that of the first token, or that at which the media chunk begins. The last `n_outputs` rows yield
+    logits, or vectors.
     """
 
     seq_id: int
     position: int
-    tokens: Seq[int]
+    content: Seq[int] | MediaRows
     n_outputs: int
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self.tokens)
+        return len(self.content)
+
+    @property
+    def tokens(self) -> Seq[int]:
+        """The content of a run of text."""
+        assert not isinstance(self.content, MediaRows)
+        return self.content
 
 
 @dataclass(slots=True)
@@ -52,5 +59,5 @@ class Batch:
     def add(self, run: Run) -> int:
         """Append a run. Returns the number of rows from then on: the run's are the last ones."""
         self.runs.append(run)
-        self.n_rows += len(run.tokens)
+        self.n_rows += len(run)
         return self.n_rows

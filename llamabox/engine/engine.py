@@ -16,7 +16,7 @@ from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.slots import Slots
 from llamabox.engine.reporter import Reporter
-from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells, prompt_tokens
+from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Media, Request, n_cells, prompt_tokens
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduling.misses import explain
 from llamabox.engine.scheduling.pacing import Pacing
@@ -184,6 +184,9 @@ class Engine:
         n_prompt, n_ctx = n_cells(request.prompt), self.config.n_ctx
         if n_prompt >= n_ctx:
             raise errors.ContextExceeded(n_prompt_tokens=n_prompt, n_ctx=n_ctx)
+        for segment in request.prompt:
+            if isinstance(segment, Media):
+                self._check_media(segment)
         if not 1 <= request.params.n <= self.config.n_slots:
             raise errors.InvalidRequest(
                 f"Field 'n': must be from 1 to {self.config.n_slots}, the number of slots", field="n"
@@ -191,6 +194,18 @@ class Engine:
         if request.params.id_slot >= self.config.n_slots:
             raise errors.InvalidRequest(
                 f"Field 'id_slot': must be -1 or from 0 to {self.config.n_slots - 1}", field="id_slot"
+            )
+
+    def _check_media(self, media: Media) -> None:
+        facts = self._runner.facts
+        if not facts.takes_media:
+            raise errors.InvalidRequest("Field 'prompt': this model takes no images or sound", field="prompt")
+        n_most = min(facts.n_ubatch, facts.n_batch)
+        if not media.is_causal and media.n_cells > n_most:  # libllama would end the process
+            raise errors.InvalidRequest(
+                f"Field 'prompt': an image of {media.n_cells} tokens must be computed at once, and this server "
+                f"computes at most {n_most} (--ubatch-size)",
+                field="prompt",
             )
 
     def _plan(self, now: float) -> Work:

@@ -135,6 +135,9 @@ class RunnerFacts:
     portions): so no text depends on its company. Then nothing can be drafted.
     """
 
+    takes_media: bool = False
+    """Whether a batch may have media rows, beside tokens too unless their chunk is not causal."""
+
     adds_bos: bool = False
     """Whether prompts begin with a BOS token, which a context shift keeps."""
 

@@ -96,6 +96,16 @@ class Sequence:
         return len(self.cells) + len(self.drafts) - self.n_computed
 
     @property
+    def n_stretch(self) -> int:
+        """Those of the pending cells that may be in one run: text up to the next media chunk, or a chunk's rest."""
+        return self.cells.stretch_end(self.n_computed) - self.n_computed
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether the next cells are a media chunk that must be computed whole, in a batch of its own."""
+        return not self.cells.is_text and self.cells.is_exclusive(self.n_computed)
+
+    @property
     def is_prefilling(self) -> bool:
         """Running, with nothing generated yet."""
         return self.n_generated == 0 and self.slot is not None

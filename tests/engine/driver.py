@@ -140,6 +140,9 @@ class Driver:
                 assert transcript.started is None
                 transcript.started = event
                 self.met["a prefix that was resident"] += event.n_cached > 0
+                prompt = History.of(self.requests[event.request_id].prompt)
+                resident = said_by(prompt, event.n_cached)
+                self.met["a media chunk that was resident"] += any(isinstance(said, tuple) for said in resident)
             case Delta():
                 assert transcript.started is not None
                 transcript.tokens += event.tokens
@@ -148,6 +151,10 @@ class Driver:
             case Finished():
                 assert transcript.started is not None
                 transcript.finished = event
+                is_text = History.of(self.requests[event.request_id].prompt).is_text
+                self.met["a shift of a text with media"] += (
+                    event.truncated and self.engine.context_shift and not is_text
+                )
             case Failed():
                 transcript.failed = event
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
+from llamabox.engine.batch import MediaRows
 from llamabox.engine.events import Delta, Failed, Finished, FinishReason, PrefillStart, Progress, Started, StopType
-from llamabox.engine.request import RANDOM_SEED, Request
+from llamabox.engine.request import RANDOM_SEED, Media, Request
 from llamabox.engine.seams import Ask
 from tests.engine.driver import Driver, Transcript, alone, request
 from tests.fakes import EOG, FakeMemory, FakeRunner, ours
@@ -545,3 +546,44 @@ def test_the_parts_of_a_step_are_timed_and_only_of_one_that_computes() -> None:
     assert min(times.schedule, times.decode, times.sample, times.update) > 0
     assert times.host + times.decode == pytest.approx(driver.clock.now - before, abs=0.0015)
     assert times.host == times.schedule + times.sample + times.update
+
+
+def test_media_are_refused_where_the_model_takes_none() -> None:
+    driver = Driver(FakeRunner(takes_media=False))
+    with pytest.raises(errors.InvalidRequest, match="takes no images or sound"):
+        driver.submit(request("r", (1, Media(b"a", 3, 3), 2)))
+    assert driver.engine.is_idle
+
+
+@pytest.mark.parametrize(("n_batch", "n_ubatch"), [(16, 8), (8, 16)])
+def test_an_image_that_does_not_fit_into_one_computation_is_refused(n_batch: int, n_ubatch: int) -> None:
+    driver = Driver(FakeRunner(n_batch=n_batch, n_ubatch=n_ubatch))
+    with pytest.raises(errors.InvalidRequest, match=r"an image of 9 tokens .* at most 8 \(--ubatch-size\)"):
+        driver.submit(request("large", (1, Media(b"a", 9, 3, is_causal=False), 2)))
+    for name, media in (("fits", Media(b"a", 8, 3, is_causal=False)), ("causal", Media(b"a", 9, 3))):
+        driver.submit(request(name, (1, media, 2)))
+    driver.run()
+
+
+def test_penalties_look_back_at_the_text_of_a_prompt_and_not_at_its_media() -> None:
+    driver = Driver(FakeRunner())
+    media = Media(b"a", 3, 1)
+    driver.submit(request("r", (1, 2, media, 3), n_predict=1, sampling={"repeat_penalty": 1.3}))
+    driver.run()
+    assert driver.runner.samplers[0].history[:3] == [1, 2, 3]
+    started = driver.transcripts["r", 0].started
+    assert started is not None
+    assert started.n_prompt == 6
+
+
+def test_streams_go_on_between_chunks_that_want_a_step_of_their_own() -> None:
+    driver = Driver(FakeRunner())
+    driver.submit(request("stream", (1,), n_predict=30))
+    while not driver.transcripts["stream", 0].tokens:
+        driver.step()
+    chunks = [Media(bytes([i]), 4, 4, is_causal=False) for i in range(5)]
+    driver.submit(request("pictures", (*chunks, 2), n_predict=1))
+    driver.run()
+    alone = [any(isinstance(run.content, MediaRows) for run in batch.runs) for batch in driver.runner.batches]
+    assert sum(alone) == 5
+    assert not any(alone[i] and alone[i + 1] for i in range(len(alone) - 1)), "two chunks without a row in between"

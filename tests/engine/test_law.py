@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
+from llamabox.engine.batch import MediaRows
 from llamabox.engine.kv import kv_cache
-from llamabox.engine.request import Request, n_cells
+from llamabox.engine.request import Media, Request, n_cells
 from llamabox.engine.scheduling import admission
 from tests.engine.driver import Driver, Transcript, alone, request
 from tests.fakes import FakeDrafter, FakeGrammar, FakeMemory, FakeRunner
@@ -26,9 +28,36 @@ from tests.fakes import FakeDrafter, FakeGrammar, FakeMemory, FakeRunner
 EXAMPLES = int(os.environ.get("LLAMABOX_LAW_EXAMPLES", "400"))
 N_CTX = 48
 
+Parts = tuple[int | Media, ...]
+"""A prompt as `request` takes it."""
+
+WIDE = Media(b"wide", 9, 3)
+"""Longer than some steps, and cut by them; fewer positions than cells, as under M-RoPE."""
+
+SQUARE = Media(b"square", 5, 2, is_causal=False)
+PLAIN = Media(b"plain", 4, 4, is_causal=False)
+DOT = Media(b"dot", 1, 1)
+SOUND = Media(b"sound", 6, 6)
+
 # Few distinct tokens and few heads make shared prefixes of every length likely.
-heads = st.sampled_from([(), (5,) * 4, (5,) * 9, tuple(range(1, 30)), tuple(range(1, 41))])
-tails = st.lists(st.integers(1, 3), min_size=1, max_size=7).map(tuple)
+heads = st.sampled_from(
+    [
+        *((), (5,) * 4, (5,) * 9, tuple(range(1, 30)), tuple(range(1, 41))),
+        *((5, 5, SOUND, 5), (1, 2, SQUARE), (WIDE, WIDE, 5, 5), (*range(1, 20), PLAIN, 5, SQUARE, WIDE)),
+    ]
+)
+
+
+def at_most(parts: Seq[int | Media], n_most: int) -> Parts:
+    """As many of the `parts` as have no more cells than `n_most`."""
+    n_cells = list(accumulate(part.n_cells if isinstance(part, Media) else 1 for part in parts))
+    return tuple(parts[: sum(n <= n_most for n in n_cells)])
+
+
+words = st.lists(st.integers(1, 3), min_size=1, max_size=7).map(tuple)
+tails = words | st.lists(st.integers(1, 3) | st.sampled_from([SQUARE, PLAIN, DOT, SOUND]), min_size=1, max_size=7).map(
+    lambda parts: at_most(parts, 7)
+)
 
 grammars = st.builds(
     FakeGrammar,
@@ -80,7 +109,8 @@ actions = st.lists(
 @st.composite
 def returns(draw: st.DrawFn) -> list[tuple[str, object]]:
     """More conversations than slots, and each is taken up again later: what slots give up is wanted back."""
-    prompts = [(*[talker] * draw(st.integers(6, 20)), *draw(tails)) for talker in range(10, 18)]
+    chunks = st.sampled_from([(), (), (SQUARE,), (WIDE, 4)])
+    prompts = [(*[talker] * draw(st.integers(6, 20)), *draw(chunks), *draw(tails)) for talker in range(10, 18)]
     script: list[tuple[str, object]] = []
     for prompt in draw(st.lists(st.sampled_from(prompts), min_size=6, max_size=16)):
         script.append(("submit", {"prompt": prompt, "n_predict": draw(st.sampled_from([1, 5]))}))
@@ -91,10 +121,11 @@ def returns(draw: st.DrawFn) -> list[tuple[str, object]]:
 @st.composite
 def crowds(draw: st.DrawFn) -> list[tuple[str, object]]:
     """Requests that come together behind one beginning, which one of them computes."""
-    head = tuple(range(1, draw(st.integers(12, 40))))
+    head: Parts = draw(st.sampled_from([(), (), (SQUARE,), (WIDE,)])) + tuple(range(1, draw(st.integers(12, 40))))
+    head = at_most(head, 39)
     script: list[tuple[str, object]] = []
     for tail in draw(st.lists(tails, min_size=2, max_size=8)):
-        n = draw(st.sampled_from([1, 1, 2]))
+        n = draw(st.sampled_from([1, 2, 2]))
         script.append(("submit", {"prompt": head + tail, "n": n, "n_predict": draw(st.sampled_from([1, 5, 20]))}))
         script += [("step", 0)] * draw(st.sampled_from([0, 0, 0, 1, 3]))
     return script
@@ -106,7 +137,7 @@ def gatherings(draw: st.DrawFn) -> list[tuple[str, object]]:
 
     So it comes about that a slot which is to be copied is the one that is to be given up.
     """
-    head = tuple(range(1, 9 + draw(st.integers(0, 4))))
+    head: Parts = tuple(range(1, 9 + draw(st.integers(0, 4)))) + draw(st.sampled_from([(), (), (PLAIN,)]))
     prompts = [head + (talker,) * draw(st.integers(12, 24)) for talker in range(10, 16)]
     prompts += [(talker,) * draw(st.integers(16, 30)) for talker in range(16, 18)]
     script: list[tuple[str, object]] = []
@@ -117,6 +148,19 @@ def gatherings(draw: st.DrawFn) -> list[tuple[str, object]]:
             text = prompt[: draw(st.sampled_from([48, 48, 10, 12]))] + draw(st.sampled_from([(7,), (8, 9)]))
             script.append(("submit", {"prompt": text, "n_predict": draw(st.sampled_from([1, 3]))}))
         script.append(draw(st.sampled_from([("step", 0), ("rest", 0), ("rest", 0)])))
+    return script
+
+
+@st.composite
+def long_texts(draw: st.DrawFn) -> list[tuple[str, object]]:
+    """Texts that outgrow the context, with media in them that a shift drops or moves."""
+    parts = st.sampled_from([1, 2, SQUARE, PLAIN, SOUND, WIDE])
+    script: list[tuple[str, object]] = []
+    for _ in range(draw(st.integers(1, 4))):
+        prompt = (*at_most(draw(st.lists(parts, min_size=1, max_size=8)), N_CTX - 2), 3)
+        keep = {"n_keep": draw(st.sampled_from([-1, 0, 3])), "n_discard": draw(st.sampled_from([0, 2]))}
+        script.append(("submit", {"prompt": prompt, "n_predict": 60, **keep}))
+        script += [("step", 0)] * draw(st.sampled_from([0, 2, 8]))
     return script
 
 
@@ -167,7 +211,9 @@ class WatchedMemory(FakeMemory):
     def state_set(self, seq_id: int, state: bytes) -> bool:
         self.met["a state back from host memory"] += 1
         self.met["a state back while a copy is put off"] += bool(self._copies)
-        return super().state_set(seq_id, state)
+        is_set = super().state_set(seq_id, state)
+        self.met["a media chunk back from host memory"] += any(isinstance(one.said, tuple) for one in self.of(seq_id))
+        return is_set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +255,19 @@ crossing = st.builds(
 )
 """Where copies between streams and states from host memory meet."""
 
-cases = settled | crossing
+growing = st.builds(
+    replace,
+    settled,
+    script=long_texts(),
+    memory=st.sampled_from([{}, {"unified": False}]),
+    context_shift=st.just(True),
+)
+"""Where media are in texts that are shifted."""
+
+sharing = st.builds(replace, settled, script=crowds())
+"""Where sequences wait for what another one computes."""
+
+cases = settled | crossing | growing | sharing
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -239,6 +297,11 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "a state back while a copy is put off",
         "a draft that came",
         "a draft that did not come",
+        "a media chunk that was resident",
+        "a media chunk in several batches",
+        "a media chunk in a batch of its own",
+        "a shift of a text with media",
+        "a media chunk back from host memory",
     ):
         assert seen[situation] >= 5, seen
 
@@ -292,7 +355,18 @@ def obeyed(case: Case) -> Counter[str]:
     if drafter is not None:
         driver.met["a draft that came"] += drafter.n_accepted
         driver.met["a draft that did not come"] += drafter.n_drafted - drafter.n_accepted
-    return driver.met + pool.met
+    return driver.met + pool.met + media_met(driver)
+
+
+def media_met(driver: Driver) -> Counter[str]:
+    """How media chunks were computed."""
+    met: Counter[str] = Counter()
+    for batch in driver.runner.batches:
+        for run in batch.runs:
+            if isinstance(run.content, MediaRows):
+                met["a media chunk in several batches"] += run.content.start > 0
+                met["a media chunk in a batch of its own"] += not run.content.media.is_causal
+    return met
 
 
 def _alone(asked: Request, case: Case) -> dict[int, Transcript]:

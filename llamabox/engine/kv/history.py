@@ -146,6 +146,29 @@ class History:
             found.append((self.position(start), self._keys[start:stop].tolist()))
         return found
 
+    def stretch_end(self, start: int) -> int:
+        """Where the text or the media chunk ends that the cell `start` is of. The end of the history has none."""
+        for span in self._spans:
+            if start < span.stop:
+                return span.stop if span.start <= start else span.start
+        return len(self._keys)
+
+    def is_exclusive(self, cell: int) -> bool:
+        """Whether `cell` is of a media chunk that is not causal."""
+        return any(span.start <= cell < span.stop and not span.media.is_causal for span in self._spans)
+
+    def start_for(self, n_cells: int, n_least: int) -> int:
+        """The largest number of leading cells, up to `n_cells`, from which the rest may be computed.
+
+        It cuts no media chunk, and leaves `n_least` cells or more of the text that it ends in, or all of that.
+        """
+        start = self.whole(n_cells)
+        end = self.stretch_end(start)
+        if end - start >= n_least or any(span.start == start for span in self._spans):
+            return start
+        begin = max((span.stop for span in self._spans if span.stop <= start), default=0)
+        return max(begin, end - n_least)
+
     def append_from(self, other: History, start: int, stop: int) -> None:
         """Add cells [start, stop) of `other`. An empty history takes over its LoRA set.
 

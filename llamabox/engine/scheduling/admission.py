@@ -51,7 +51,7 @@ class Admission:
         n_least: int = 1,
         on_start: Callable[[Sequence], None] | None = None,
     ) -> None:
-        """`n_least`: cells of a prompt that are computed at the least, because its last row must not be alone.
+        """`n_least`: cells that are left of a text to be computed, if it has as many: its last row must not be alone.
 
         `on_start` is shown each sequence that is about to get a slot, before what is in the slots changes.
         """
@@ -88,10 +88,10 @@ class Admission:
         """Put `sequence` into one of the `free` slots. False when it had better wait."""
         found = Found()
         if sequence.params.cache_prompt:
-            # The last prompt token is always computed: its logits choose the first token.
-            limit = max(sequence.n_prompt - self._n_least, 0)
+            # The last prompt cell is always computed: its logits choose the first token.
+            limit = sequence.cells.start_for(max(sequence.n_prompt - 1, 0), self._n_least)
             found = self._find(sequence, free, limit)
-            if _coming(sequence, running, limit) > found.n_cells:
+            if self._coming(sequence, running, limit) > found.n_cells:
                 return False
             if _is_from_host(found):
                 n_bytes = self._cache.n_bytes(found.host)
@@ -112,12 +112,12 @@ class Admission:
         return True
 
     def _find(self, sequence: Sequence, free: list[Slot], limit: int) -> Found:
-        """What of the first `limit` cells of the prompt is there."""
-        return Found(
-            self._cache.match(sequence.cells, limit),
-            self._cache.match_host(sequence.cells, limit),
-            self._reuse(sequence, free, limit),
-        )
+        """Where the first `limit` cells of the prompt are."""
+        match, host = self._cache.match(sequence.cells, limit), self._cache.match_host(sequence.cells, limit)
+        if not sequence.cells.is_text:  # else all that is up to the limit may be started from
+            match = replace(match, n_cells=sequence.cells.start_for(match.n_cells, self._n_least))
+            host = replace(host, n_cells=sequence.cells.start_for(host.n_cells, self._n_least))
+        return Found(match, host, self._reuse(sequence, free, limit))
 
     def _place(self, match: Match, free: list[Slot]) -> tuple[Slot, int]:
         """A slot of `free` that holds the matched cells, and how many it holds."""
@@ -139,6 +139,25 @@ class Admission:
             return None
         return reuse
 
+    def _coming(self, sequence: Sequence, running: list[Sequence], limit: int) -> int:
+        """Leading cells of the prompt, up to `limit`, that some running sequence is about to compute.
+
+        0 where they are not worth waiting for.
+        """
+        best = 0
+        for other in running:
+            if other.state is not State.RUNNING or not other.is_prefilling:
+                continue
+            if other.slot is None or other.slot.n_exact < other.n_computed:
+                continue  # it goes on from moved cells: what it computes is its own
+            common = min(other.cells.common_prefix(sequence.cells), limit)
+            common = sequence.cells.start_for(common, self._n_least)
+            gain = common - other.n_computed
+            is_sibling = other.request_id == sequence.request_id
+            if gain >= (1 if is_sibling else WORTH_WAITING):
+                best = max(best, common)
+        return best
+
     def _is_similar(self, slot: Slot, n_cells: int) -> bool:
         return self._similarity > 0 and n_cells >= self._similarity * len(slot.resident)
 
@@ -146,22 +165,3 @@ class Admission:
 def _is_from_host(found: Found) -> bool:
     """Whether host memory has most, and by enough."""
     return found.host.n_cells >= found.n_cells > found.match.n_cells + WORTH_RESTORING
-
-
-def _coming(sequence: Sequence, running: list[Sequence], limit: int) -> int:
-    """Of the first `limit` cells of the prompt, those that some running sequence is about to compute.
-
-    0 where they are not worth waiting for.
-    """
-    best = 0
-    for other in running:
-        if other.state is not State.RUNNING or not other.is_prefilling:
-            continue
-        if other.slot is None or other.slot.n_exact < other.n_computed:
-            continue  # it goes on from moved cells: what it computes is its own
-        common = sequence.cells.whole(min(other.cells.common_prefix(sequence.cells), limit))
-        gain = common - other.n_computed
-        is_sibling = other.request_id == sequence.request_id
-        if gain >= (1 if is_sibling else WORTH_WAITING):
-            best = max(best, common)
-    return best

@@ -49,11 +49,16 @@ class Company:
         self.may_draft = facts.mixes or facts.is_steady
         """Whether a row comes out the same behind a draft as alone, or nobody minds."""
 
-    def kinds(self, lengths: Collection[int], *, has_prompts: bool) -> set[Kind]:
-        """The kinds of runs of these lengths that decode, drafts not counted, and of chunks if there are prompts."""
+    def kinds(self, lengths: Collection[int], *, has_prompts: bool, has_exclusive: bool = False) -> set[Kind]:
+        """The kinds of runs of these lengths that decode, drafts not counted, and of chunks if there are prompts.
+
+        `has_exclusive`: some chunk of a prompt must be computed by itself, whether rows mix or not.
+        """
+        kinds = {Kind.EXCLUSIVE} if has_exclusive else set()
         if self._mixes:
-            return {Kind.ANY} if lengths or has_prompts else set()
-        kinds = {Kind.LONE} if 1 in lengths else set()
+            return kinds | {Kind.ANY} if lengths or has_prompts else kinds
+        if 1 in lengths:
+            kinds.add(Kind.LONE)
         if has_prompts or any(length > 1 for length in lengths):
             kinds.add(Kind.RUN)
         return kinds

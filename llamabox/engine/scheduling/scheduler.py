@@ -107,9 +107,12 @@ class Scheduler:
         ready = [sequence for time, sequence in due if time <= now]
         mine = self._whose_turn(ready, work.batch)
         rows = self._rows(mine, work)
-        prompts = [sequence for sequence in mine if _has_prompt(sequence)]
-        chunk = self._chunk(ready, work.next_due, now) if prompts else 0
-        self._fill(work, self._plan(work, rows, prompts, chunk))
+        waiting = [sequence for sequence in mine if _has_prompt(sequence)]
+        chunk = self._chunk(ready, work.next_due, now) if waiting else 0
+        prompts = [sequence for sequence in waiting if not sequence.is_exclusive]
+        # A text whose cells were lost computes them again while it decodes: it does not wait as a prompt does.
+        exclusive = [one for one in mine if one.is_exclusive and (chunk or not one.is_prefilling)]
+        self._fill(work, self._plan(work, rows, prompts, exclusive, chunk))
         if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
             self._turns.end()
         return work
@@ -118,21 +121,30 @@ class Scheduler:
         """Those of `mine` that decode or are at the end of their prompt, and how many cells each has for a step."""
         able: list[Sequence] = []
         for sequence in mine:
-            if not _has_prompt(sequence):
+            if not _has_prompt(sequence) and not sequence.is_exclusive:
                 (able if self._make_room(sequence) else work.stuck).append(sequence)
         return {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in able}
 
     def _n_decoding(self, sequence: Sequence) -> int:
         """Cells of a decoding sequence up to the context's end, without drafts. Others wait for a shift."""
-        return min(sequence.n_owed, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
+        return min(sequence.n_owed, sequence.n_stretch, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
 
-    def _plan(self, work: Work, rows: dict[Sequence, int], prompts: list[Sequence], chunk: int) -> dict[Sequence, int]:
-        """Cells of each sequence in this step: of `rows`, which decode, and of `prompts`."""
+    def _plan(
+        self,
+        work: Work,
+        rows: dict[Sequence, int],
+        prompts: list[Sequence],
+        exclusive: list[Sequence],
+        chunk: int,
+    ) -> dict[Sequence, int]:
+        """Cells of each sequence in this step: of `rows`, which decode, of `prompts`, or of one of the `exclusive`."""
         company = self._company
-        kinds = company.kinds(rows.values(), has_prompts=bool(prompts and chunk))
+        kinds = company.kinds(rows.values(), has_prompts=bool(prompts and chunk), has_exclusive=bool(exclusive))
         if not kinds:
             return {}
         turn = company.turn(work.batch.lora, kinds)
+        if turn is Kind.EXCLUSIVE:
+            return self._add_exclusive(work, exclusive)
         parts: dict[Sequence, int] = {}
         if turn is Kind.RUN:
             room = self._add_forced(parts, rows, company.room(turn, 0))
@@ -149,6 +161,13 @@ class Scheduler:
         if turn is not Kind.RUN:
             work.n_decode += self._add_drafts(parts, room)
         return parts
+
+    def _add_exclusive(self, work: Work, exclusive: list[Sequence]) -> dict[Sequence, int]:
+        """One chunk of one sequence, whole and by itself however long it takes."""
+        first = min(exclusive, key=_urgency)
+        work.n_prefill = first.n_stretch
+        _note_overtaking(exclusive, {first: first.n_stretch}, first.n_stretch)
+        return {first: first.n_stretch}
 
     def _add_rows(self, parts: dict[Sequence, int], rows: dict[Sequence, int], turn: Kind) -> int:
         """A cell of each sequence that decodes, and more of those that have more. Returns the room that is left."""
@@ -239,7 +258,7 @@ class Scheduler:
             n_behind -= sequence.n_pending
             # Who was overtaken too often goes first, but leaves the others half of the step.
             share = max((budget + 1) // 2, budget - n_behind) if _is_overdue(sequence) else budget
-            n_cells = self._company.chunk_length(sequence.n_pending, sequence.n_computed, share, room, lengths)
+            n_cells = self._company.chunk_length(sequence.n_stretch, sequence.n_computed, share, room, lengths)
             if n_cells:
                 parts[sequence] = n_cells
                 lengths.add(n_cells)
@@ -254,18 +273,19 @@ class Scheduler:
             n_cells, cells = parts[sequence], sequence.cells
             start = sequence.n_computed
             stop = start + n_cells
-            tokens = cells.keys(start, stop)
             n_outputs = int(stop == len(cells) and sequence.params.n_predict != 0)
+            [(position, content)] = cells.rows(start, min(stop, len(cells)))
             if (n_drafts := stop - len(cells)) > 0:
-                tokens += sequence.drafts[:n_drafts]
+                assert isinstance(content, list), "nothing is drafted behind media"
+                content += sequence.drafts[:n_drafts]
                 n_outputs = 1 + n_drafts
-            last = work.batch.add(Run(_slot_id(sequence), cells.position(start), tokens, n_outputs))
+            last = work.batch.add(Run(_slot_id(sequence), position, content, n_outputs))
             work.shares.append(Share(sequence, stop, range(last - n_outputs, last)))
 
 
 def _has_prompt(sequence: Sequence) -> bool:
-    """Its prompt takes more than the one row that everybody gets."""
-    return sequence.is_prefilling and sequence.n_pending > 1
+    """Whether the next stretch of its prompt takes more than the one row that everybody gets."""
+    return sequence.is_prefilling and (sequence.n_stretch > 1 or sequence.is_exclusive)
 
 
 def _slot_id(sequence: Sequence) -> int:

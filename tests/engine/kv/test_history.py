@@ -130,6 +130,40 @@ def test_whole_is_the_largest_cut_that_spares_every_chunk(pieces: list[Part], n_
     assert history.whole(n_cells) == max(cut for cut in oracle(pieces)[2] if cut <= n_cells)
 
 
+@given(parts)
+def test_a_stretch_ends_where_another_kind_of_cell_or_another_chunk_begins(pieces: list[Part]) -> None:
+    history = build(pieces)
+    names = [name for name, _ in cells_of(history)]
+    for start, name in enumerate(names):
+        end = history.stretch_end(start)
+        [(_, one)] = history.rows(start, end)
+        assert start < end <= len(names)
+        if isinstance(name, int):
+            assert end == len(names) or isinstance(names[end], tuple)
+        else:
+            assert end == start - name[1] + name[0].n_cells
+        assert history.is_exclusive(start) == (isinstance(one, MediaRows) and not one.media.is_causal)
+
+
+@given(parts, st.integers(0, 30), st.sampled_from([1, 2]))
+def test_what_is_started_from_leaves_a_run_of_text_or_a_whole_chunk(
+    pieces: list[Part], n_cells: int, n_least: int
+) -> None:
+    history = build(pieces)
+    n_cells = min(n_cells, len(history) - 1) if len(history) else 0
+    names = [name for name, _ in cells_of(history)]
+
+    def is_fit(start: int) -> bool:
+        if start == len(names) or start not in oracle(pieces)[2]:
+            return False
+        end = history.stretch_end(start)
+        begins = start == 0 or isinstance(names[start], tuple) or isinstance(names[start - 1], tuple)
+        return begins or end - start >= n_least
+
+    if names:
+        assert history.start_for(n_cells, n_least) == max(start for start in range(n_cells + 1) if is_fit(start))
+
+
 @settings(max_examples=300)
 @given(parts, parts, parts)
 def test_the_common_prefix_is_the_longest_that_cuts_no_chunk(

@@ -102,6 +102,15 @@ def test_nothing_stands_back_where_rows_mix() -> None:
     assert one.kinds([], has_prompts=False) == set()
 
 
+@pytest.mark.parametrize("mixes", [False, True])
+def test_an_exclusive_chunk_is_a_kind_of_its_own_that_takes_turns(mixes: bool) -> None:
+    one = Company(RunnerFacts(n_batch=64, n_ubatch=32, mixes=mixes))
+    assert one.kinds([], has_prompts=False, has_exclusive=True) == {Kind.EXCLUSIVE}
+    kinds = one.kinds([1], has_prompts=False, has_exclusive=True)
+    assert {one.turn((), kinds), one.turn((), kinds)} == kinds
+    assert len(kinds) == 2
+
+
 def test_lone_rows_and_runs_are_two_kinds_where_they_do_not_mix() -> None:
     one = company()
     assert one.kinds([1, 1], has_prompts=False) == {Kind.LONE}
