@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+
+from llamabox.options.values import integer
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -16,6 +19,7 @@ def names(text: str) -> tuple[str, ...]:
 MAX_RPC_SERVERS = 16
 """GGML_RPC_MAX_SERVERS."""
 
+MAX_MIB = 1 << 30
 
 HOST = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?"
 """A host name: parts between dots, none of them empty."""
@@ -33,3 +37,16 @@ def rpc_servers(text: str) -> tuple[str, ...]:
     if len(found) > MAX_RPC_SERVERS:
         raise ValueError(f"expected at most {MAX_RPC_SERVERS} servers")
     return found
+
+
+def address(text: str) -> str:
+    """An IPv4 or IPv6 address."""
+    try:
+        return str(ipaddress.ip_address(text.strip().strip("[]")))
+    except ValueError:
+        raise ValueError("expected an IP address, as 0.0.0.0 or ::1") from None
+
+
+def any_mebibytes(text: str) -> int:
+    """Bytes from a count of MiB, which may be 0, or as large as any memory or disk."""
+    return integer(0, MAX_MIB)(text) << 20

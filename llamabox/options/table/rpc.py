@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 from functools import partial
 
 from llamabox.lending.allow import networks
-from llamabox.options import defaults
+from llamabox.options import defaults, device_values
 from llamabox.options import values as v
 from llamabox.options.option import valued
 
 RPC_SERVER = "rpc-server"
 
-MAX_MIB = 1 << 30
-
-
-def address(text: str) -> str:
-    """An IPv4 or IPv6 address."""
-    try:
-        return str(ipaddress.ip_address(text.strip().strip("[]")))
-    except ValueError:
-        raise ValueError("expected an IP address, as 0.0.0.0 or ::1") from None
-
-
-def mebibytes(text: str) -> int:
-    """Bytes from a count of MiB, which may be 0."""
-    return v.integer(0, MAX_MIB)(text) << 20
-
-
 lend = partial(valued, RPC_SERVER)
 
 RPC_SERVER_OPTIONS = (
     lend(
-        "--rpc-server-host", "rpc.host", address, metavar="IP", env="LLAMA_ARG_RPC_SERVER_HOST",
+        "--rpc-server-host", "rpc.host", device_values.address, metavar="IP", env="LLAMA_ARG_RPC_SERVER_HOST",
         help="address to lend this machine's device on; :: is every address, IPv4's too",
     ),
     lend(
@@ -44,7 +27,7 @@ RPC_SERVER_OPTIONS = (
         help="the GPU to lend, -1 for the CPU; where there is no GPU, 0 is the CPU too",
     ),
     lend(
-        "--rpc-server-reserve-memory", "rpc.reserve", mebibytes, metavar="MIB",
+        "--rpc-server-reserve-memory", "rpc.reserve", device_values.any_mebibytes, metavar="MIB",
         help="memory of the device that clients are not told of, MiB",
     ),
     lend(
@@ -56,8 +39,8 @@ RPC_SERVER_OPTIONS = (
         help="keep clients' large tensors there, which they then need not send again",
     ),
     lend(
-        "--rpc-server-cache-size", "rpc.cache_size", mebibytes, metavar="MIB", default=defaults.mebibytes,
-        help="size of that folder, MiB: what was not used for longest goes",
+        "--rpc-server-cache-size", "rpc.cache_size", device_values.any_mebibytes, metavar="MIB",
+        default=defaults.mebibytes, help="size of that folder, MiB: what was not used for longest goes",
     ),
     lend(
         "--rpc-server-allow", "rpc.allow", networks, metavar="CIDR,…", default="loopback and private addresses",
