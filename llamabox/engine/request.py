@@ -117,6 +117,10 @@ Prompt = tuple[Segment, ...]
 """What a text goes on from. A prompt without media is one segment of words, or none."""
 
 
+PromptText = list[str | int]
+"""A prompt as it comes to the worker: strings and token ids in order, which become one segment of words."""
+
+
 def n_cells(prompt: Prompt) -> int:
     """Cells of all segments."""
     return sum(segment.n_cells for segment in prompt)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, get_args
 
 from llamabox.engine.events import SlotView
+from llamabox.engine.request import PromptText
 from llamabox.wire.text_config import FileName
 
 
@@ -46,7 +47,7 @@ class Tokens(Answer):
 class Tokenise(Question[Tokens]):
     """The ids of texts and ids in order; only a leading text gets BOS and the like. Raises InvalidRequest."""
 
-    content: list[str | int]
+    content: PromptText
     add_special: bool
     parse_special: bool
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamabox.engine.events import Activity, Event, StepTimes, Vector
-from llamabox.engine.request import GenerationParams
+from llamabox.engine.request import GenerationParams, PromptText
 from llamabox.wire.questions import Answer, Question
 from llamabox.wire.text_config import ModelInfo, TextConfig
 
@@ -23,7 +23,7 @@ class Submit:
     """One prompt: strings and token ids in order. Only a leading string gets the model's BOS."""
 
     request_id: str
-    prompt: list[str | int]
+    prompt: PromptText
     params: GenerationParams
     add_special: bool = True
     parse_special: bool = True
@@ -33,7 +33,7 @@ class Submit:
 class SubmitAll:
     """All prompts of one request, each as by a Submit: what they have in common, which may be long, travels once."""
 
-    prompts: list[tuple[str, list[str | int]]]  # the request_id of each, and the prompt
+    prompts: list[tuple[str, PromptText]]  # the request_id of each, and the prompt
     params: GenerationParams
 
     @property
@@ -52,7 +52,7 @@ class Embed:
     request_id: str
     first: int  # the place of prompts[0] among all of the request's
     n_left: int  # passages that have no vector yet, with these and those that are still to be sent
-    prompts: list[list[str | int]]
+    prompts: list[PromptText]
     add_special: bool = True
     parse_special: bool = True
     field: str = "input"  # what errors call them

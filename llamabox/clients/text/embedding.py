@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from llamabox.clients.inbox import Ending, Inbox
 from llamabox.engine.events import Vector
+from llamabox.engine.request import PromptText
 from llamabox.errors import LlamaboxError
 from llamabox.wire.text import Embed
 
@@ -100,7 +101,7 @@ class Embedding(Inbox[Vector]):
             self.fail(error)
 
     def _send_part(self) -> None:
-        prompts: list[list[str | int]] = []
+        prompts: list[PromptText] = []
         n_bytes = 0
         for prompt in self._prompts[self._n_sent : self._n_sent + PART]:
             prompts.append(list(prompt))

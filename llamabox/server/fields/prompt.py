@@ -6,16 +6,14 @@ from typing import Any
 
 from llamabox import checks
 from llamabox.checks import wrong
+from llamabox.engine.request import PromptText
 from llamabox.errors import ContextExceeded
 from llamabox.wire.text_config import ModelInfo
 
 MAX_PROMPTS = 1024
 
-Prompt = list[str | int]
-"""Texts and token ids in order."""
 
-
-def parse_prompts(body: dict[str, Any], info: ModelInfo, field: str = "prompt") -> tuple[list[Prompt], bool]:
+def parse_prompts(body: dict[str, Any], info: ModelInfo, field: str = "prompt") -> tuple[list[PromptText], bool]:
     """All prompts of the body, and whether they came as a list of several (so that the reply is one too)."""
     if field not in body:
         raise wrong(field, "is required")
@@ -45,14 +43,14 @@ def check_token(field: str, value: Any, n_vocab: int) -> None:
         raise wrong(field, f"token {checks.describe(value)} is not in the vocabulary; ids go from 0 to {n_vocab - 1}")
 
 
-def check_tokens(field: str, prompt: Prompt, n_vocab: int) -> None:
+def check_tokens(field: str, prompt: PromptText, n_vocab: int) -> None:
     """InvalidRequest for an item of the prompt that is neither a text nor a token id of the vocabulary."""
     for item in prompt:
         if not isinstance(item, str):
             check_token(field, item, n_vocab)
 
 
-def least_tokens(prompt: Prompt, info: ModelInfo) -> int:
+def least_tokens(prompt: PromptText, info: ModelInfo) -> int:
     """A lower bound of the prompt's tokens: none stands for more bytes than the longest of the vocabulary.
 
     Costs little, so that a prompt that cannot fit is refused before time is spent on tokenising it.
@@ -62,7 +60,7 @@ def least_tokens(prompt: Prompt, info: ModelInfo) -> int:
     return n_ids + -(-n_bytes // info.longest_piece)
 
 
-def check_fits(prompt: Prompt, info: ModelInfo) -> None:
+def check_fits(prompt: PromptText, info: ModelInfo) -> None:
     """ContextExceeded for a prompt that cannot fit however it is tokenised."""
     n_least = least_tokens(prompt, info)
     if n_least > info.n_ctx:
@@ -79,9 +77,9 @@ def too_long(n_least: int, info: ModelInfo) -> ContextExceeded:
     )
 
 
-def _one(value: Any, info: ModelInfo, field: str) -> Prompt:
+def _one(value: Any, info: ModelInfo, field: str) -> PromptText:
     if isinstance(value, str):
-        prompt: Prompt = [value]
+        prompt: PromptText = [value]
     elif isinstance(value, dict):
         text = prompt_string(field, value)
         if text is None:

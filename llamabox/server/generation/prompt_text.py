@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from llamabox.server.fields.prompt import Prompt
+from llamabox.engine.request import PromptText
 from llamabox.server.seams import TextService
 from llamabox.wire.questions import Detokenise
 from llamabox.wire.text_config import ModelInfo
 
 
-async def prompt_texts(client: TextService, info: ModelInfo, prompts: list[Prompt]) -> list[str]:
+async def prompt_texts(client: TextService, info: ModelInfo, prompts: list[PromptText]) -> list[str]:
     """One for each prompt, BOS included. Only token ids need the worker."""
     return [await _text(client, info, prompt) for prompt in prompts]
 
 
-async def _text(client: TextService, info: ModelInfo, prompt: Prompt) -> str:
+async def _text(client: TextService, info: ModelInfo, prompt: PromptText) -> str:
     pieces: list[str] = []
     if info.add_bos and prompt and isinstance(prompt[0], str):
         pieces.append(info.bos_token)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from llamabox.checks import wrong
 from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
-from llamabox.server.fields.prompt import Prompt
+from llamabox.engine.request import PromptText
 from llamabox.server.fields.request import Dialect, Options, parse_options
 from llamabox.server.fields.token_rate import asked_rate
 from llamabox.server.generation.choice import Choice
@@ -52,7 +52,7 @@ def options_of(exchange: Exchange, dialect: Dialect) -> Options:
 class TextReply:
     """Runs `prompts` with `options`. The choices stand in the reply's order: prompt * n + sequence."""
 
-    def __init__(self, exchange: Exchange, prompts: list[Prompt], options: Options) -> None:
+    def __init__(self, exchange: Exchange, prompts: list[PromptText], options: Options) -> None:
         self._exchange = exchange
         self._options = options
         rate = asked_rate(exchange.scope, exchange.info.tokens_per_second)

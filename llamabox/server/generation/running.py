@@ -11,8 +11,8 @@ from contextlib import ExitStack, aclosing
 
 from llamabox.checks import wrong
 from llamabox.engine.events import Event
+from llamabox.engine.request import PromptText
 from llamabox.errors import LlamaboxError
-from llamabox.server.fields.prompt import Prompt
 from llamabox.server.fields.request import Options
 from llamabox.server.seams import Stream, TextService
 from llamabox.server.services import TextServices
@@ -25,7 +25,7 @@ MAX_WAITING = 64
 """Batches of events of several prompts that wait for one slow client; what comes after waits in the generations."""
 
 
-def make_submits(services: TextServices, prompts: list[Prompt], options: Options) -> list[Submit]:
+def make_submits(services: TextServices, prompts: list[PromptText], options: Options) -> list[Submit]:
     """One for each prompt, with ids of their own.
 
     Raises InvalidRequest where that makes too many answers, QueueFull where they would have to wait behind too many.

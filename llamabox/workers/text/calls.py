@@ -39,7 +39,7 @@ class QuickCalls:
             case Tokenise(content, add_special, parse_special):
                 return Tokens(self._intake.tokens(content, add_special=add_special, parse_special=parse_special))
             case Detokenise(tokens):
-                known = [self._intake.token(token, "tokens") for token in tokens]
+                known = [self._vocab.check(token) for token in tokens]
                 return Text(_text(b"".join(self._vocab.piece(token, special=False) for token in known)))
             case Spell(tokens):
                 return Pieces([self._vocab.piece(token, special=True) for token in tokens])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.embedding.passages import Passage
-from llamabox.engine.request import GenerationParams, Request, Words
+from llamabox.engine.request import GenerationParams, Prompt, PromptText, Request, Words, prompt_tokens
 from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest, RequestError
 from llamabox.wire.text import Embed, Submit
@@ -39,14 +38,14 @@ class Intake:
 
     def request(self, submit: Submit) -> Request:
         """The engine's request for `submit`. Raises InvalidRequest naming the field."""
-        tokens = self.tokens(submit.prompt, add_special=submit.add_special, parse_special=submit.parse_special)
+        prompt = self.prompt(submit.prompt, add_special=submit.add_special, parse_special=submit.parse_special)
         params = submit.params
         return Request(
             request_id=submit.request_id,
-            prompt=(Words(tuple(tokens)),),
+            prompt=prompt,
             params=params,
             stop=self._stop(params.stop),
-            samplers=self._samplers.source(params.sampling, tokens),
+            samplers=self._samplers.source(params.sampling, prompt_tokens(prompt)),
         )
 
     def is_known(self, params: GenerationParams) -> bool:
@@ -69,28 +68,24 @@ class Intake:
             ]
         return Passages(found, embed.n_left)
 
-    def _passage(self, embed: Embed, index: int, prompt: list[str | int]) -> Passage:
+    def _passage(self, embed: Embed, index: int, prompt: PromptText) -> Passage:
         try:
             tokens = self.tokens(prompt, add_special=embed.add_special, parse_special=embed.parse_special)
         except RequestError as error:
             raise InvalidRequest(f"Field 'input': input {index}: {error.message}", field="input") from error
         return Passage(embed.request_id, index, tuple(tokens), embed.field)
 
-    def tokens(self, content: Sequence[str | int], *, add_special: bool, parse_special: bool) -> list[int]:
+    def prompt(self, content: PromptText, *, add_special: bool, parse_special: bool) -> Prompt:
+        """The segments of a prompt. Strings and ids are one; a media part would become a Media of its own here."""
+        tokens = self.tokens(content, add_special=add_special, parse_special=parse_special)
+        return (Words(tuple(tokens)),) if tokens else ()
+
+    def tokens(self, content: PromptText, *, add_special: bool, parse_special: bool) -> list[int]:
         """The ids of strings and ids in order; only a leading string gets BOS and the like."""
         tokens: list[int] = []
         for i, part in enumerate(content):
             if isinstance(part, str):
                 tokens += self._vocab.tokenize(part, add_special=add_special and i == 0, parse_special=parse_special)
             else:
-                tokens.append(self.token(part, "prompt"))
+                tokens.append(self._vocab.check(part))
         return tokens
-
-    def token(self, token: int, field: str) -> int:
-        """`token` itself, once it is known to be in the vocabulary."""
-        if not 0 <= token < self._vocab.n_tokens:
-            raise InvalidRequest(
-                f"Field '{field}': token id {token} is not in the vocabulary (0 to {self._vocab.n_tokens - 1})",
-                field=field,
-            )
-        return token

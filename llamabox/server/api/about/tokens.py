@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from llamabox import checks
 from llamabox.checks import wrong
+from llamabox.engine.request import PromptText
 from llamabox.errors import BodyTooLarge
-from llamabox.server.fields.prompt import Prompt, check_token, check_tokens
+from llamabox.server.fields.prompt import check_token, check_tokens
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonArray, JsonResponse, dumps
 from llamabox.server.http.threads import n_values, off_loop
@@ -74,7 +75,7 @@ def _parse_tokens(body: dict[str, Any], n_vocab: int) -> list[int]:
     return tokens
 
 
-def _parse_content(body: dict[str, Any], n_vocab: int) -> Prompt:
+def _parse_content(body: dict[str, Any], n_vocab: int) -> PromptText:
     if "content" not in body:
         raise wrong("content", "must be provided: a string, or an array of strings and token ids")
     content = body["content"] if isinstance(body["content"], list) else [checks.string("content", body["content"])]

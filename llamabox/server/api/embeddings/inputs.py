@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from llamabox.checks import describe, first_present, wrong
+from llamabox.engine.request import PromptText
 from llamabox.errors import ContextExceeded, InvalidRequest
-from llamabox.server.fields.prompt import Prompt, check_tokens, is_one, least_tokens, prompt_string
+from llamabox.server.fields.prompt import check_tokens, is_one, least_tokens, prompt_string
 from llamabox.server.http.threads import n_values
 from llamabox.wire.text_config import ModelInfo
 
@@ -16,7 +17,7 @@ NAMES = ("input", "content")
 MAX_INPUTS = 65_536
 
 
-def parse_inputs(body: dict[str, Any], info: ModelInfo) -> list[Prompt]:
+def parse_inputs(body: dict[str, Any], info: ModelInfo) -> list[PromptText]:
     """All inputs, at least one. Raises InvalidRequest or ContextExceeded, which name the field and the input."""
     name = first_present(body, NAMES)
     if name is None:
@@ -40,7 +41,7 @@ def n_inputs(body: dict[str, Any]) -> int:
     return max(n_values(body.get(name)) for name in NAMES)
 
 
-def _parse(field: str, value: Any) -> Prompt:
+def _parse(field: str, value: Any) -> PromptText:
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -52,7 +53,7 @@ def _parse(field: str, value: Any) -> Prompt:
     raise wrong(field, f"must be a string, an array of token ids or an object, not {describe(value)}")
 
 
-def _check(field: str, index: int, prompt: Prompt, info: ModelInfo) -> None:
+def _check(field: str, index: int, prompt: PromptText, info: ModelInfo) -> None:
     """Check one input as far as can be without tokenising it; its size first, which bounds the rest."""
     n_least = least_tokens(prompt, info)
     if n_least > info.n_ctx:

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from llamabox import checks
 from llamabox.checks import describe, wrong
 from llamabox.engine.events import Vector
+from llamabox.engine.request import PromptText
 from llamabox.errors import InvalidRequest, NotSupported, ServerFault
 from llamabox.server.api.embeddings.inputs import n_inputs, parse_inputs
 from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
 from llamabox.server.fields.body import parse_model
-from llamabox.server.fields.prompt import Prompt
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonPieces, dumps
 from llamabox.server.http.threads import off_loop
@@ -82,7 +82,9 @@ def parse_format(body: dict[str, Any], info: ModelInfo) -> VectorFormat:
     return VectorFormat(norm, n_floats, encoding == "base64")
 
 
-async def embed(exchange: Exchange, inputs: list[Prompt], form: VectorFormat, write: Write) -> tuple[list[bytes], int]:
+async def embed(
+    exchange: Exchange, inputs: list[PromptText], form: VectorFormat, write: Write
+) -> tuple[list[bytes], int]:
     """Each input's item, with the comma between two of them, and the number of tokens in all.
 
     Written as the vectors come, so that many do not hold up the event loop, nor lie around in two forms at once.

@@ -11,9 +11,10 @@ import orjson
 from starlette.responses import Response
 
 from llamabox.engine.events import Delta, Progress, Started
+from llamabox.engine.request import PromptText
 from llamabox.server.api.native.writer import PartialChunks, final_object, progress_chunk, select_fields
 from llamabox.server.fields.logit_bias import biased
-from llamabox.server.fields.prompt import Prompt, parse_prompts
+from llamabox.server.fields.prompt import parse_prompts
 from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.prompt_text import prompt_texts
@@ -36,7 +37,7 @@ async def completion(exchange: Exchange) -> Response:
 
 
 async def answer(
-    exchange: Exchange, prompts: list[Prompt], texts: list[str], options: Options, *, is_list: bool
+    exchange: Exchange, prompts: list[PromptText], texts: list[str], options: Options, *, is_list: bool
 ) -> Response:
     """Run the prompts and answer in llama.cpp's form. `texts` are the prompts as the replies show them."""
     options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))

@@ -8,10 +8,10 @@ from typing import Any
 from starlette.responses import Response
 
 from llamabox.engine.events import Delta, Progress, Started
+from llamabox.engine.request import PromptText
 from llamabox.server.api.native.writer import final_object
 from llamabox.server.api.openai.writer import DONE, Chunks, Envelope, usage_object, whole_reply
 from llamabox.server.fields.logit_bias import biased
-from llamabox.server.fields.prompt import Prompt
 from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.prompt_text import prompt_texts
@@ -22,7 +22,7 @@ from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonResponse
 
 
-async def openai_reply(exchange: Exchange, prompts: list[Prompt], options: Options, dialect: Dialect) -> Response:
+async def openai_reply(exchange: Exchange, prompts: list[PromptText], options: Options, dialect: Dialect) -> Response:
     """Runs the prompts and answers, streamed or whole."""
     texts = await prompt_texts(exchange.services.client, exchange.info, prompts) if options.verbose else None
     options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
