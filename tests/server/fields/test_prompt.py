@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from llamabox.engine.request import PromptText
 from llamabox.errors import ContextExceeded, InvalidRequest
-from llamabox.server.fields.prompt import Prompt, check_fits, parse_prompts
+from llamabox.server.fields.prompt import check_fits, parse_prompts
 from tests.server.fake_client import INFO
 
 
@@ -25,7 +26,7 @@ from tests.server.fake_client import INFO
         ([{"prompt_string": "a", "multimodal_data": []}, "b"], [["a"], ["b"]], True),
     ],
 )
-def test_forms(value: Any, prompts: list[Prompt], is_list: bool) -> None:
+def test_forms(value: Any, prompts: list[PromptText], is_list: bool) -> None:
     assert parse_prompts({"prompt": value}, INFO) == (prompts, is_list)
 
 
