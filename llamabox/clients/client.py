@@ -1,4 +1,4 @@
-"""What the clients of all kinds of worker do alike: states, sessions, deaths and restarts."""
+"""The part that the clients of all kinds of worker share: states, sessions, deaths and restarts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_UNSENT = 256 << 20
 NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 Info = TypeVar("Info")
-"""What a kind of worker tells of the model it loaded."""
+"""A kind of worker's description of the model it loaded."""
 
 Self = TypeVar("Self", bound="WorkerClient[Any, Any]")
 
@@ -38,7 +38,7 @@ Config = TypeVar("Config", bound=WorkerConfig)
 
 
 class WorkerClient(ABC, Generic[Config, Info]):
-    """Runs a worker and speaks to it. Belongs to the server's event loop; `stop` must be awaited before that ends.
+    """Run a worker and speak to it. Belongs to the server's event loop; `stop` must be awaited before that ends.
 
     As a context manager it starts on entry and stops on exit. Whoever derives from it says in the methods at the end
     what the worker is for.
@@ -72,22 +72,22 @@ class WorkerClient(ABC, Generic[Config, Info]):
 
     @property
     def n_restarts(self) -> int:
-        """After deaths; planned ones do not count."""
+        """Restarts after deaths. Planned restarts are not counted."""
         return self._supervisor.n_restarts
 
     @property
     def trouble(self) -> str:
-        """What a worker that is not READY waits for, as a sentence; empty where it is the model."""
+        """A sentence on what a worker that is not READY waits for. Empty where it waits for its model."""
         return ""
 
     @property
     def pid(self) -> int | None:
-        """Of the worker process that runs now."""
+        """Process id of the worker that runs now, or None."""
         return self._supervisor.pid
 
     @property
     def _what(self) -> str:
-        """What a worker loads, in words."""
+        """The model that a worker loads, in words for messages."""
         return self.config.model
 
     async def start(self) -> None:
@@ -211,7 +211,7 @@ class WorkerClient(ABC, Generic[Config, Info]):
         self._enter(WorkerState.READY)
 
     def _end_session(self) -> None:
-        """The channel is at its end. The state tells so before anything else is awaited: /health reads it."""
+        """The channel has ended. The state changes before anything else is awaited, because /health reads it."""
         self._channel = None
         died = self.state is WorkerState.READY
         if died:
@@ -219,7 +219,7 @@ class WorkerClient(ABC, Generic[Config, Info]):
         self._lost(f"The {self._kind} worker ended while it served this request: try again", died=died)
 
     def _ended(self, code: int | None, how: str) -> bool:
-        """The process is reaped: is there to be another?"""
+        """The process is reaped. Return whether another is to be started."""
         if self.state is WorkerState.STOPPED:
             return False
         if code == -signal.SIGTERM:  # it came before the worker could send StopAsked, and means the same
@@ -251,28 +251,29 @@ class WorkerClient(ABC, Generic[Config, Info]):
         self._changed = asyncio.Event()
 
     async def _may_start(self) -> bool:
-        """Awaited before each worker is started: returns when there may be one, False after `_cannot_load`."""
+        """Return True when the next worker may be started, False after `_cannot_load`. Awaited before each start."""
         return True
 
     @abstractmethod
     def _configure(self) -> Message:
-        """A new worker's first message."""
+        """The first message to a new worker."""
 
     @abstractmethod
     def _handle(self, message: Message) -> None:
-        """One of this kind of worker, Ready among them. Raises ChannelBroken for what it does not send."""
+        """Act on a message of this kind of worker, Ready among them. Raises ChannelBroken for any other."""
 
     @abstractmethod
     def _lost(self, sentence: str, *, died: bool) -> None:
-        """The worker is gone: what was in flight in it fails. `died`: unexpectedly, when it was READY."""
+        """The worker is gone: fail its requests. `died` is true where it was READY and its end was not planned."""
 
     @abstractmethod
     def _fail_all(self, sentence: str) -> None:
-        """There will be no other worker: everything fails."""
+        """No other worker will come: fail all requests."""
 
 
 def _traces(verbosity: int) -> Mapping[str, str]:
-    """Where ggml aborts it would start a debugger, which takes seconds, in which nobody learns of the death, and writes
-    pages between the lines of the log: only for who wants to see everything.
+    """Keep ggml from starting a debugger where it aborts, unless the log shows everything.
+
+    A debugger delays the news of the death by seconds and writes pages between the lines of the log.
     """
     return {} if log.level(verbosity) <= logging.DEBUG else {"GGML_NO_BACKTRACE": "1"}

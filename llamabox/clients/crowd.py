@@ -1,4 +1,4 @@
-"""How many may wait for a worker, and when it is worth coming back."""
+"""The limit on requests that wait for a worker, and the seconds after which a client should try again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N_MEASURED = 16
 
 
 class Crowd:
-    """Bounds what waits. Belongs to the event loop."""
+    """Bounds the number of waiting requests. Belongs to the event loop."""
 
     def __init__(self, max_waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_waiting = max_waiting
@@ -40,7 +40,7 @@ class Crowd:
         )
 
     def _retry_after(self, n_over: int) -> int:
-        """Seconds until so many have gone, at the speed of the last ones."""
+        """Seconds until `n_over` requests have ended, at the speed of the last departures."""
         if not self._departures:
             return 1
         each = (self._clock() - self._departures[0]) / len(self._departures)

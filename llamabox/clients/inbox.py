@@ -1,4 +1,4 @@
-"""What comes back from a worker for one request, on its way to whoever writes the answer."""
+"""A request's events, on their way from the worker to whoever writes the answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_LAG = 4096
 
 
 class Ending(enum.Enum):
-    """Why an inbox takes no further event."""
+    """The reason for which an inbox takes no further event."""
 
     COMPLETED = "completed"  # the worker has said everything
     FAILED = "failed"  # an error is raised for the consumer
@@ -86,7 +86,7 @@ class Inbox(ABC, Generic[E]):
         """Called once, when the inbox has closed."""
 
     def _weigh(self, event: E) -> int:
-        """What an event adds to `_weight`."""
+        """The part of `_weight` that an event makes up."""
         return 0
 
     def _complete(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a worker is in its life, and what a client is told of a worker that takes no requests."""
+"""The stages of a worker's life, and the error that a client gets in each of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WorkerState(enum.Enum):
 
 
 def unavailable(state: WorkerState, trouble: str = "", restarting: str = LOADING) -> Unavailable:
-    """Why nothing is served in `state`. `trouble` is what the worker waits for where that is not the model.
+    """The error of a request in `state`. `trouble` says what the worker waits for where that is not the model.
 
     `restarting` is said of a worker that is being restarted, or whose model is not known yet.
     """

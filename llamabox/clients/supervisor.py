@@ -135,7 +135,7 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """Of the worker that runs now."""
+        """Process id of the worker that runs now, or None."""
         return None if self._worker is None else self._worker.pid
 
     def start(self) -> None:
@@ -180,7 +180,7 @@ class Supervisor:
             self._lives.cancel()
 
     async def _run(self) -> None:
-        """All lives. What nobody expected of one, or of what it needs to start, counts as its death."""
+        """Run all lives. An exception that nobody expected, in a life or before it, counts as a death."""
         while not self._stopping.is_set():
             try:
                 await self._run_on()
@@ -218,7 +218,7 @@ class Supervisor:
             self.n_restarts += 1
 
     async def _allowed(self) -> bool:
-        """What `may_start` says; False once there is a stop."""
+        """The answer of `may_start`, or False once the supervisor stops."""
         if self._may_start is None:
             return True
         asking = asyncio.create_task(self._may_start(), name=f"start of {self._module}")
@@ -231,7 +231,7 @@ class Supervisor:
             stopping.cancel()
 
     async def _live(self) -> tuple[float, int | None, str]:
-        """One life: seconds of service, and how it ended, as `ended` is told."""
+        """Run one life. Returns its seconds of service, its exit code, and its end in words, as `ended` gets them."""
         try:
             worker = await WorkerProcess.spawn(self._module, self._env)
         except OSError as exc:

@@ -1,4 +1,4 @@
-"""Which requests were there when workers died, so that one of them does not kill for ever."""
+"""Requests that were in flight when workers died: one that kills workers is refused in the end."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MEMORY = 3600.0
 """Seconds until a death is forgotten."""
 
 MAX_SUSPECTS = 1024
-"""The ones longest unseen are forgotten first."""
+"""Requests that are remembered. Those longest unseen are forgotten first."""
 
 Question = Submit | Embed | Draw
 
 PLAIN = GenerationParams()
-"""In place of a question's own, of which there is a digest."""
+"""Stand in for a request's params, which have a digest of their own."""
 
 GUILTY = 2
 """Deaths at which a request must have been in flight to be refused."""
@@ -50,7 +50,7 @@ class Suspects:
             self._deaths.popitem(last=False)
 
     def clear(self, question: Question) -> None:
-        """It was served to its end."""
+        """A question was served to its end."""
         if self._deaths:
             self._deaths.pop(self._fingerprint(question), None)
 
@@ -76,7 +76,7 @@ class Suspects:
         return _digest(replace(question, request_id=""))
 
     def _digest_of_params(self, params: GenerationParams) -> bytes:
-        """Taken once for all prompts of a request, which share them: they may be long."""
+        """Digest of params. Computed once for all prompts that share them, because they may be long."""
         if params is not self._params:
             self._params, self._params_digest = params, _digest(Submit(request_id="", prompt=[], params=params))
         return self._params_digest

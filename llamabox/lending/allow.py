@@ -38,7 +38,7 @@ def is_allowed(address: str, allowed: Iterable[Network]) -> bool:
 
 
 def beyond_private(allowed: Iterable[Network]) -> Networks:
-    """Those that are not wholly within `PRIVATE`."""
+    """The networks that are not wholly within `PRIVATE`."""
     return tuple(network for network in allowed if not any(_within(network, private) for private in PRIVATE))
 
 
@@ -49,5 +49,5 @@ def _within(network: Network, other: Network) -> bool:
 
 
 def shown(allowed: Iterable[Network]) -> str:
-    """As on the command line."""
+    """Networks as the command line has them."""
     return ",".join(str(network) for network in allowed)

@@ -89,7 +89,7 @@ class TensorCache:
 
 
 class ClientFolder:
-    """What one client's ggml reads and writes."""
+    """The folder that one client's ggml reads and writes."""
 
     def __init__(self, cache: TensorCache, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""How the RPC server is set up."""
+"""The settings of the RPC server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the listener does with a client's connection: keep it alive, notice its end, count its bytes. Never read it."""
+"""A client's connection. The listener keeps it alive, notices its end, counts its bytes, and never reads it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_
 """Seconds until the first probe and between probes, and how many: a machine that vanished is noticed in a minute."""
 
 USER_TIMEOUT_MS = 60_000
-"""The same for one that vanishes while it is sent something."""
+"""Milliseconds after which a client is taken for gone that vanished while it was sent something."""
 
 _TCP_INFO_BYTES = (120, 128)
-"""Of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info, linux/tcp.h."""
+"""Offsets of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info of linux/tcp.h."""
 
 
 def prepare(sock: socket.socket) -> None:
-    """For messages that are small and wanted at once, from machines that may vanish."""
+    """Set a connection up for small messages that are wanted at once, from machines that may vanish."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,4 +1,4 @@
-"""The processes that hold the native code, one for each client, and the one that waits for the next."""
+"""Lenders as the listener sees them: a process with native code for each client, and a spare one for the next."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ logger = logging.getLogger(__name__)
 MODULE = "llamabox.workers.lending"
 
 MAX_LINES = 50
-"""Of a process' stderr that are logged: a client can make ggml complain as often as it likes."""
+"""Lines of a lender's stderr that are logged: a client can make ggml complain as often as it likes."""
 
 MAX_LINE = 500
 """Characters of such a line."""
 
 NOISE = frozenset({"Failed to accept client connection"})
-"""What ggml says when its only client has left, since there is nobody else to accept."""
+"""Lines of ggml's that are not logged: its only client has left, and there is nobody else to accept."""
 
 
 class Lender:
-    """One such process. `close` has to be awaited, whatever became of it."""
+    """A process that lends the device to one client. `close` has to be awaited, whatever became of the process."""
 
     def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
         self.name = f"process {process.pid}"
@@ -45,7 +45,7 @@ class Lender:
 
     @classmethod
     async def spawn(cls, settings: LenderSettings) -> Lender:
-        """Starts it; it is not ready yet. Raises OSError."""
+        """Start a lender, which is not ready yet. Raises OSError."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
@@ -73,7 +73,7 @@ class Lender:
         return self._process.returncode is not None
 
     async def ready(self) -> None:
-        """Waits until it can take a client. Raises ServerFault."""
+        """Wait until the lender can take a client. Raises ServerFault."""
         if not self._is_ready:
             self._is_ready = await asyncio.get_running_loop().sock_recv(self._control, 1) == READY
         if not self._is_ready:
@@ -81,11 +81,11 @@ class Lender:
             raise ServerFault(f"a process for a client could not start and {describe_exit(code)}: {self.last_line}")
 
     def take(self, client: socket.socket) -> None:
-        """Hands it the connection, of which it gets a descriptor of its own. Raises OSError if it has ended."""
+        """Give the lender a client's connection, as a descriptor of its own. Raises OSError if it has ended."""
         socket.send_fds(self._control, [b"c"], [client.fileno()])
 
     async def hung(self, limit: float) -> None:
-        """Returns when it has given no sign of life for too long, once it has a client; 0 seconds are no limit."""
+        """Return when a lender with a client has given no sign of life for too long. A `limit` of 0 means none."""
         if not limit:
             await asyncio.Event().wait()
         vigil = Vigil(limit)
@@ -107,7 +107,7 @@ class Lender:
         return code
 
     async def close(self) -> None:
-        """Ends it, whatever it does. Idempotent."""
+        """End the process, whatever it does. Idempotent."""
         with contextlib.suppress(ProcessLookupError):
             if not self.has_ended:
                 self._process.kill()
@@ -146,7 +146,7 @@ class SpareLender:
         self._filling: asyncio.Task[None] | None = None
 
     async def serve(self, client: socket.socket) -> Lender:
-        """A process that has the client; its owner closes it. Raises OSError, ServerFault."""
+        """A lender that has the client. The caller closes it. Raises OSError, ServerFault."""
         spare, self._spare = self._spare, None
         self.fill()
         if spare is not None:
@@ -166,7 +166,7 @@ class SpareLender:
         return lender
 
     def fill(self) -> None:
-        """Returns at once."""
+        """Start a spare lender where there is none. Returns at once."""
         if self._spare is None and (self._filling is None or self._filling.done()):
             self._filling = background.spawn(self._fill(), "keeping a process ready for a client")
 
@@ -184,7 +184,7 @@ class SpareLender:
 
 
 async def describe(settings: LenderSettings) -> dict[str, object]:
-    """The device that is lent, as clients are told of it: fields of bindings.backend.Device.
+    """The lent device as clients are told of it: fields of bindings.backend.Device.
 
     Asked of a process of its own, which takes the device's memory with it when it ends. Raises the error that keeps
     the device from being lent, ServerFault where there is no answer.

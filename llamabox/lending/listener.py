@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 BACKLOG = 128
 
 LEFT = "left"
-"""What becomes of a client that went by itself."""
+"""The outcome of a client that went by itself."""
 
 STOPPED = "is cut off: the server stops"
 
@@ -41,10 +41,10 @@ MAX_WAITING = 64
 """Connections without a HELLO; for one more the oldest has to go."""
 
 LEAVE_SECONDS = 5.0
-"""In which a client's process may end by itself after its client closed the connection."""
+"""Seconds in which a lender may end by itself after its client closed the connection."""
 
 STAY_SECONDS = 1.0
-"""After which a client's coming is worth a line: loading a model takes a dozen connections that ask and leave."""
+"""Seconds after which a client's coming is logged: loading a model takes a dozen connections that ask and leave."""
 
 ACCEPT_PAUSE = 0.1
 """Seconds after accepting failed, as it does while descriptors are short."""
@@ -244,7 +244,7 @@ async def serve(config: RpcConfig) -> int:
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What the work gives; None where the event comes first, which ends it."""
+    """The result of the work, or None where the event comes first, which cancels the work."""
     working, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
     try:
         await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""What the RPC server tells the processes that it starts."""
+"""The settings that the RPC server gives to the lenders that it starts, and the bytes that they send back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from llamabox.lending.config import RpcConfig
 
 READY = b"\n"
-"""What such a process sends once it can take a client. Anything else is an error as JSON, see `errors.to_wire`."""
+"""A lender sends it once it can take a client. Anything else is an error as JSON, see `errors.to_wire`."""
 
 
 BEAT = b"."
-"""What it sends again and again while it has one."""
+"""A lender sends it again and again while it has a client: its sign of life."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the workers of all models do alike: how one begins, gives signs of life, receives, and ends."""
+"""The life that the workers of all models share: beginning, signs of life, receiving thread, end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Configuring(Protocol[ConfigRead]):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a worker has before it knows a model."""
+    """The belongings of a worker that has no model yet."""
 
     channel: WorkerEnd
     pulse: Pulse

@@ -1,4 +1,4 @@
-"""What nobody expects ends a worker: half of one that looks alive answers nobody, and the supervisor starts another."""
+"""An unexpected exception ends a worker: half a worker would look alive and answer nobody. It is started again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def end_on_escape() -> None:
-    """From now on an exception that leaves a thread, the main one too, ends the process with its trace in the log."""
+    """From now on an exception that leaves any thread ends the process, with its trace in the log."""
     sys.excepthook = _end
     threading.excepthook = lambda args: _end(args.exc_type, args.exc_value, args.exc_traceback)
 
@@ -38,7 +38,7 @@ def _end(kind: type[BaseException], error: BaseException | None, trace: Tracebac
 
 
 class WatchedPool(ThreadPoolExecutor):
-    """A pool whose work is announced to the pulse. What it raises on purpose is the future's; all else has escaped."""
+    """A pool whose work is announced to the pulse. A LlamaboxError is the future's, others end the process."""
 
     def __init__(
         self, n_threads: int, name: str, pulse: Pulse, *, seconds: float = 0.0, computes: bool = False

@@ -1,4 +1,4 @@
-"""What the native libraries say of themselves: `python -m llamabox.workers.inspect QUESTION [PREFIX [RPC_SERVER…]]`.
+"""Questions about the native libraries: `python -m llamabox.workers.inspect QUESTION [PREFIX [RPC_SERVER…]]`.
 
 A process of its own, because the one that asks (the command, later the server) loads no native code. Writes one JSON
 object to stdout: `{"text": the answer}`, or an error as `errors.to_wire()`.

@@ -17,11 +17,11 @@ from llamabox.wire.common import StopAsked
 from llamabox.wire.worker_end import WorkerEnd
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
-"""As a shell says it of a process that SIGTERM ended."""
+"""The code with which a shell reports a process that SIGTERM ended."""
 
 
 def block_sigterm() -> None:
-    """For this thread and those that it will start, native ones too: a thread left out would die for all of them.
+    """Block SIGTERM in this thread and in all that it will start. A thread left out would let the process die of it.
 
     A SIGTERM from here on waits for `watch_sigterm`.
     """

@@ -31,7 +31,7 @@ __all__ = ["Drawing", "ImageClient", "JobState", "QueueState"]
 logger = logging.getLogger(__name__)
 
 MAX_RETRY_AFTER = 3600
-"""Seconds: whoever was asked to stay away for longer would not come back."""
+"""Seconds. A client that is told to wait for longer does not come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """What the worker has, and what waits for it, in order."""
+    """The jobs of an image worker: the one that is drawn, and those that wait, in order."""
 
     n_running: int
     n_waiting: int
@@ -79,7 +79,7 @@ class ImageClient(WorkerClient[ImageConfig, ImageModelInfo]):
 
     @property
     def queue(self) -> QueueState:
-        """At this moment: asks nobody."""
+        """The jobs at this moment. Nobody is asked."""
         jobs = []
         if (running := self._running) is not None:
             state = "leaving" if running.is_closed else "drawing"
@@ -92,11 +92,11 @@ class ImageClient(WorkerClient[ImageConfig, ImageModelInfo]):
 
     @property
     def takes_jobs(self) -> bool:
-        """Also while the worker is replaced because a client left: the others' jobs wait for the next one."""
+        """Whether jobs are accepted: also while a worker is replaced because a client left, for the next worker."""
         return self.state is WorkerState.READY or (self.state is WorkerState.RESTARTING and self._is_planned)
 
     def draw(self, job: ImageJob) -> Drawing:
-        """Gives the job to the worker, or has it wait. `request_id` must not be that of one that is here.
+        """Give the job to the worker, or have it wait. `request_id` must not be that of one that is here.
 
         Raises Unavailable when the worker takes no jobs now, QueueFull when as many wait as may, ServerFault for a job
         that killed two workers.
@@ -174,7 +174,7 @@ class ImageClient(WorkerClient[ImageConfig, ImageModelInfo]):
             drawing.queued(place)
 
     def _abandoned(self, drawing: Drawing) -> None:
-        """Its client left."""
+        """A drawing's client left."""
         if drawing is not self._running:
             self._waiting.remove(drawing)
             logger.info("job %s is dropped: its client left while it waited", drawing.job.request_id)
@@ -213,7 +213,7 @@ class ImageClient(WorkerClient[ImageConfig, ImageModelInfo]):
         drawing.fail(Unavailable(sentence))
 
     def _fail_all(self, sentence: str) -> None:
-        """An exception for each, because each is raised in a task of its own and collects that one's traceback."""
+        """Fail each job with an exception of its own, because its task adds a traceback to it."""
         everything = [one for one in (self._running, *self._waiting) if one is not None]
         self._running = None
         self._waiting.clear()
@@ -224,12 +224,12 @@ class ImageClient(WorkerClient[ImageConfig, ImageModelInfo]):
         return self._suspects.is_guilty(Draw(job))
 
     def _n_steps(self, job: ImageJob) -> int:
-        """Of an image, as far as is known before the worker tells."""
+        """Steps of one image, as far as they are known before the worker tells."""
         steps = job.steps or (self.info.steps if self.info is not None else 0)
         return steps + job.extra_steps
 
     def _retry_after(self) -> int:
-        """Seconds until the first of those that wait leaves the queue."""
+        """Seconds until the first job that waits leaves the queue."""
         return min(max(math.ceil(self._pace.left()), 1), MAX_RETRY_AFTER)
 
 

@@ -40,7 +40,7 @@ class Drawing(Inbox[Event]):
             self._complete()
 
     def queued(self, place: int) -> None:
-        """For the client: it waits at this place, 1 being next. What was told already is not told again."""
+        """For the client: the job waits at this place, 1 being next. A place is told once."""
         if place != self._place and not self.is_closed:
             self._place = place
             self._events = deque(event for event in self._events if not isinstance(event, Queued))
@@ -61,7 +61,7 @@ class Drawing(Inbox[Event]):
             pass
 
     def _drop_oldest(self, *kinds: type[Event]) -> bool:
-        """Whether there was one to drop. The newest event of all stays."""
+        """Drop the oldest event of these kinds, never the newest of all. Returns False where there is none."""
         for i, event in enumerate(islice(self._events, len(self._events) - 1)):
             if isinstance(event, kinds):
                 del self._events[i]

@@ -1,4 +1,4 @@
-"""How long jobs and restarts of an image worker take, measured where its messages arrive."""
+"""Durations of an image worker's jobs and restarts, measured where its messages arrive."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pace:
         self._load_began = self._clock()
 
     def loaded(self) -> None:
-        """It is ready."""
+        """The worker is ready."""
         self.load = self._clock() - self._load_began
 
     def begin(self, job: ImageJob, steps: int) -> None:
@@ -50,7 +50,7 @@ class Pace:
         self._last = self._clock()
 
     def told(self, event: Event) -> None:
-        """An event of that job came."""
+        """Take in an event of the job that `begin` named."""
         now = self._clock()
         match event:
             case Started():
@@ -68,7 +68,7 @@ class Pace:
 
     @property
     def is_measured(self) -> bool:
-        """Some step was, of this job or one before it."""
+        """Whether a step of this job, or of a job before it, was measured."""
         return self._step_rate is not None
 
     def left(self, *, one_image: bool = False) -> float:

@@ -55,7 +55,7 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
 
     @property
     def activity(self) -> Activity:
-        """Of all workers so far, as far as they told."""
+        """The activity of all workers so far, as last told by each."""
         return self._present.after(self._past)
 
     @property
@@ -85,7 +85,7 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
         return generation
 
     def generate_all(self, submits: Sequence[Submit]) -> list[Generation]:
-        """The same for several prompts, at least one, that share their params. All of them are sent, or none is."""
+        """Send several prompts, at least one, that share their params. All of them are sent, or none is."""
         channel = self._open_channel()
         params = submits[0].params
         for submit in submits:
@@ -110,7 +110,7 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
     def rank(
         self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool
     ) -> Embedding:
-        """The same of a reranker: what its classifier makes of each document, at least one, together with the query.
+        """The vectors of a reranker: its classifier's outputs for each document, at least one, together with the query.
 
         `field` is what errors call the documents; see Embed.
         """
@@ -170,7 +170,7 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
             self._channel.send(Abort(generation.submit.request_id))
 
     async def _may_start(self) -> bool:
-        """Once its RPC servers are there; before the first worker they have to be there."""
+        """Wait for the RPC servers. Before the first worker a server that is away is an error."""
         if self.info is not None:
             await self._comeback.again()
             return True
@@ -239,11 +239,11 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
         self._fail_all(sentence, but=self._comeback.holds)
 
     def _give_up(self) -> None:
-        """There has been no other worker for too long."""
+        """No other worker came for too long: fail what waited for it."""
         self._fail_all(self._refusal().message)
 
     def _resume(self) -> None:
-        """Sends what waited for this worker. Nothing else can be there: requests are taken in READY only."""
+        """Send the generations that waited for this worker. There are no others: requests are taken in READY only."""
         self._comeback.resume()
         for generation in list(self._generations.values()):
             try:
@@ -253,7 +253,7 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
                 generation.fail(error)
 
     def _fail_all(self, sentence: str, but: Callable[[Generation], bool] = lambda generation: False) -> None:
-        """An exception for each, because each is raised in a task of its own and collects that one's traceback."""
+        """Fail each request with an exception of its own, because its task adds a traceback to it."""
         for generation in list(self._generations.values()):
             if not but(generation):
                 generation.fail(Unavailable(sentence))

@@ -1,4 +1,4 @@
-"""What becomes of requests, and of the next worker, when a worker that computes on RPC servers dies."""
+"""Requests, and the start of the next worker, after the death of a worker that computes on RPC servers."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Comeback:
         self._giving_up = asyncio.get_running_loop().call_later(MAX_HOLD, give_up)
 
     def holds(self, generation: Generation) -> bool:
-        """Whether it waits for the next worker: nothing was told of it, and a machine that went away may come back."""
+        """Whether a generation that has not begun waits for the next worker: a machine that went away may come back."""
         return self._giving_up is not None and not generation.has_begun
 
     def resume(self) -> None:
-        """From now on nothing waits."""
+        """A worker is ready, or died: requests that wait are not given up any more."""
         if self._giving_up is not None:
             self._giving_up.cancel()
             self._giving_up = None

@@ -59,7 +59,7 @@ class Embedding(Inbox[Vector]):
 
     @property
     def in_flight(self) -> list[Embed]:
-        """What was sent and is not answered in full."""
+        """The messages that were sent and are not answered in full."""
         return [part for part, _ in self._parts]
 
     async def batch(self) -> list[Vector]:

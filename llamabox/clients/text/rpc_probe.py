@@ -17,16 +17,16 @@ PROTOCOL = (7, 0, 0)
 """RPC_PROTO_MAJOR_VERSION, _MINOR_, _PATCH_ of the pinned ggml-rpc.h."""
 
 GET_DEVICE_MEMORY, HELLO, DEVICE_COUNT = 11, 14, 15
-"""Of rpc_cmd."""
+"""Commands of ggml's enum rpc_cmd."""
 
 CAPABILITIES = bytes(24)
-"""Of a connection: no RDMA."""
+"""The HELLO's description of a connection: all zero means without RDMA."""
 
 PATIENCE = 3.0
 """Seconds for a connection, and for each answer."""
 
 MAX_DEVICES = 256
-"""More is no answer of an RPC server."""
+"""A larger number is not the answer of an RPC server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class RpcServer:
 
 
 class Unusable(Exception):
-    """Why an RPC server will not do, in a few words."""
+    """An RPC server cannot be used. The text says why in a few words."""
 
 
 async def probe(endpoint: str) -> RpcServer:
-    """What the server at `host:port` says of itself. Takes 2 to 4 times PATIENCE at most. Raises Unusable."""
+    """Ask the server at `host:port` what it has. Takes 2 to 4 times PATIENCE at most. Raises Unusable."""
     reader, writer = await _connect(endpoint)
     try:
         version = await _hello(reader, writer)

@@ -57,7 +57,7 @@ class RpcServers:
         return was_away
 
     async def _ask(self) -> tuple[list[RpcServer], dict[str, str]]:
-        """Those that will do, and the reasons against the others, by endpoint."""
+        """The servers that can be used, and for each other endpoint the reason against it."""
         answers = await asyncio.gather(*map(probe, self.endpoints), return_exceptions=True)
         found: list[RpcServer] = []
         away: dict[str, str] = {}

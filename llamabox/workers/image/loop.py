@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImagePipeline(Protocol):
-    """What a worker needs of imaging.pipeline.Pipeline: a real seam, with a fake in tests/workers."""
+    """The part of imaging.pipeline.Pipeline that a worker needs: a real seam, with fakes in tests."""
 
     @property
     def info(self) -> ImageModelInfo: ...
@@ -54,11 +54,11 @@ class ImageLoop:
                 self._channel.send(Told(self._draw(job)))
 
     def take(self, job: ImageJob) -> None:
-        """Draw it, after those that were taken before."""
+        """Draw a job, after those that were taken before."""
         self._jobs.put(job)
 
     def cancel(self, request_id: str) -> None:
-        """End that job as soon as can be, if it is here; it is the one taken last."""
+        """End a job as soon as possible, if it is here. Only the job taken last is cancelled."""
         with self._lock:
             self._cancelled = request_id
             if self._drawn == request_id:
@@ -77,7 +77,7 @@ class ImageLoop:
             self._pipeline.cancel()
 
     def _draw(self, job: ImageJob) -> WorkerEvent:
-        """How it ended."""
+        """Draw a job. Returns its last event."""
         with self._lock:
             if self._is_ending or self._cancelled == job.request_id:
                 return Finished(job.request_id)

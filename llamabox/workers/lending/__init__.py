@@ -1,1 +1,1 @@
-"""What runs in a process that lends a device to one client."""
+"""The process that lends a device to one RPC client."""

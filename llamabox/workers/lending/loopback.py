@@ -42,7 +42,7 @@ class Loopback:
         os.close(null)
 
     def _await(self, look: Callable[[socket.socket], T | None]) -> tuple[int, T]:
-        """The first new descriptor of which `look` finds something, and what."""
+        """Wait for a new descriptor in which `look` finds something. Returns both."""
         while True:
             is_over = not self._thread.is_alive()
             for fd in _descriptors():
@@ -54,12 +54,12 @@ class Loopback:
 
 
 def _descriptors() -> list[int]:
-    """Of this process."""
+    """The open file descriptors of this process."""
     return [fd for fd in map(int, os.listdir("/dev/fd")) if _is_open(fd)]
 
 
 def _is_open(fd: int) -> bool:
-    """Not so the one that the list was read from, whose number the next socket gets."""
+    """False for the descriptor that the list itself was read from. The next socket gets its number."""
     try:
         os.fstat(fd)
     except OSError:
@@ -81,7 +81,7 @@ def _look(fd: int, look: Callable[[socket.socket], T | None]) -> T | None:
 
 
 def _port_of(sock: socket.socket) -> int | None:
-    """Where it listens, if it does."""
+    """The port that a socket listens on, or None."""
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return None
     port: int = sock.getsockname()[1]
@@ -89,7 +89,7 @@ def _port_of(sock: socket.socket) -> int | None:
 
 
 def _peer_at(sock: socket.socket, port: int) -> tuple[str, int] | None:
-    """Who is connected to the port at this end."""
+    """The peer of a socket that is connected at this port here, or None."""
     if sock.getsockname()[1] != port:
         return None
     peer: tuple[str, int] = sock.getpeername()

@@ -31,10 +31,10 @@ from llamabox.workers.orphan import die_with_parent
 logger = logging.getLogger("llamabox.native")
 
 KEEP_SECONDS = 1.0
-"""How often tensors that came are looked at and kept."""
+"""Seconds between two looks for tensors to keep."""
 
 OOM_SCORE = 800
-"""Where memory runs out, this process is to go and not the one that listens."""
+"""Where memory runs out the kernel ends this process, not the one that listens."""
 
 
 def describe(settings: LenderSettings) -> int:
@@ -56,7 +56,7 @@ def lend(native: Native, settings: LenderSettings) -> Lent:
 
 
 def serve(fd: int, settings: LenderSettings) -> int:
-    """The life of this process. The device is opened only for a client: a GPU's memory is not spent on waiting."""
+    """Live the life of a lender. The device is opened only for a client: a GPU's memory is not spent on waiting."""
     die_with_parent()
     _stay_small()
     # Other clients' processes compute beside this one, and perhaps the client itself.
@@ -110,7 +110,7 @@ def _serve_client(native: Native, settings: LenderSettings, control: socket.sock
 
 @contextlib.contextmanager
 def _folder(settings: LenderSettings) -> Iterator[ClientFolder | None]:
-    """The client's folder of the cache, while it is here. Without one it is served all the same."""
+    """The client's folder of the tensor cache while the client is here. None where there can be no folder."""
     if settings.cache is None:
         yield None
         return
@@ -143,7 +143,7 @@ def _stay_small() -> None:
 
 
 def _limit_memory(lent: Lent) -> None:
-    """On a CPU no more than was told to the client: the length of a message alone makes ggml fill as much memory."""
+    """Limit memory on a CPU to what the client was told: ggml allocates any length that a message announces."""
     if lent.device.kind != "cpu":
         return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -34,7 +34,7 @@ class QuickCalls:
         self._slots = slots
 
     def answer(self, question: Question[Any]) -> Answer:
-        """Of the question's own type. Raises what the question raises."""
+        """The answer, of the question's own type. Raises what the question raises."""
         match question:
             case Tokenise(content, add_special, parse_special):
                 return Tokens(self._intake.tokens(content, add_special=add_special, parse_special=parse_special))

@@ -1,4 +1,4 @@
-"""The threads that work beside the engine's own."""
+"""Threads that work while the engine's thread computes."""
 
 from __future__ import annotations
 

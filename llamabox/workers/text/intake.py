@@ -49,7 +49,7 @@ class Intake:
         )
 
     def is_known(self, params: GenerationParams) -> bool:
-        """Whether there is at hand what DRY wants of the vocabulary; else `request` takes a part of a second."""
+        """Whether DRY's sequence breakers are compiled already. If not, `request` takes a part of a second."""
         breakers = params.sampling.dry_sequence_breakers
         return params.sampling.dry_multiplier == 0 or self._vocab.breakers.knows(
             tuple(word.encode(errors="replace") for word in breakers)

@@ -29,7 +29,7 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KE
 our end later, and ggml's own server would go on waiting for us instead of serving the next."""
 
 ESTABLISHED, CLOSE, CLOSE_WAIT = 1, 7, 8
-"""Of the kernel's TCP states; the latter two: the other side reset the connection, or closed it."""
+"""TCP states of the kernel. CLOSE: the other side reset the connection; CLOSE_WAIT: the other side closed it."""
 
 TCP_INFO = struct.Struct("=B51xII")
 """tcpi_state; tcpi_last_data_recv and tcpi_last_ack_recv, milliseconds ago (linux/tcp.h)."""
@@ -68,7 +68,7 @@ class Links:
                 return
 
     def look(self) -> str:
-        """What is wrong with one of the connections there are now; empty where nothing is."""
+        """A sentence on a connection that is dead, or an empty text."""
         seen: dict[str, str] = {}
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):  # closed meanwhile, no TCP socket, or not connected yet

@@ -13,15 +13,15 @@ from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Call, Embed, Submit, SubmitAll
 
 Text = Submit | Embed | Call
-"""What has something to tokenise."""
+"""Messages with texts to tokenise."""
 
 MIN_BYTES = 32 * 1024
-"""Of text in one message, from which on it is long: tokenising takes up to a microsecond a byte, or several."""
+"""Bytes of text from which a message is long: tokenising takes a microsecond a byte, or several."""
 
 MIN_TOKENS = 32 * 1024
 
 SECONDS_PER_BYTE = 20e-6
-"""Which a long text may take on the slowest machine."""
+"""Seconds that a byte of long text may take on the slowest machine."""
 
 STOP_WEIGHT = 8
 """Bytes of text that are tokenised while one character of a stop string is compiled."""
@@ -32,7 +32,7 @@ PROMPT_WEIGHT = 1024
 
 
 def is_long(message: Text | SubmitAll) -> bool:
-    """Whether it would hold up those behind it."""
+    """Whether a message would hold up the messages behind it."""
     n_texts, n_bytes = _size(message)
     return n_texts > MIN_TOKENS or n_bytes > MIN_BYTES
 
@@ -54,7 +54,7 @@ def _size(message: Text | SubmitAll) -> tuple[int, int]:
 
 
 def _leaves(values: Iterable[Any]) -> Iterator[Any]:
-    """What the fields of a question hold, in whatever lists: a new one need not be told of here."""
+    """All values in a question's fields, through nested lists. A new kind of question needs nothing here."""
     for value in values:
         if isinstance(value, list | tuple):
             yield from _leaves(value)
@@ -78,7 +78,7 @@ class LongTexts:
         self._thread.start()
 
     def put(self, message: Text) -> None:
-        """Its turn comes."""
+        """Queue a message."""
         if not isinstance(message, Call):
             with self._lock:
                 self._waiting[message.request_id] += 1

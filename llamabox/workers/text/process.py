@@ -120,7 +120,7 @@ def load_model(
 def embedding_desk(
     config: TextConfig, text: TextModel, channel: WorkerEnd, reader: TextReader, pulse: Pulse
 ) -> EmbeddingDesk | None:
-    """What makes vectors; None where nobody may ask for some."""
+    """The desk that makes vectors, or None where nobody may ask for any."""
     if text.embedder is None:
         return None
     if len(text.poolers) == 1:
@@ -130,7 +130,7 @@ def embedding_desk(
 
 
 def fingerprint_of(config: TextConfig, text: TextModel) -> Fingerprint:
-    """What a slot's state depends on."""
+    """The fingerprint of everything that a slot's saved state depends on."""
     steering = text.steering.key if text.steering else b""
     build = build_info(text.model.native)["build"]
     settings = settings_digest(text.contexts.main, build, dict(config.kv_overrides), steering)
@@ -149,12 +149,12 @@ def prepare_default(grammars: GrammarDesk, config: TextConfig) -> None:
 
 
 def pair_format(text: TextModel) -> PairFormat:
-    """How a reranker is asked."""
+    """The format of a reranker's questions."""
     return PairFormat(text.model.vocab, text.model.chat_template("rerank"), n_ctx=text.contexts.n_ctx)
 
 
 def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:
-    """How /infill lays its prompts out."""
+    """The layout of /infill's prompts."""
     vocab = text.model.vocab
     return InfillFormat(vocab, n_batch=config.n_batch, n_ctx=text.contexts.n_ctx, suffix_first=config.spm_infill)
 

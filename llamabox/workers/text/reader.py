@@ -22,7 +22,7 @@ from llamabox.workers.text.long_texts import LongTexts, Text, is_long
 from llamabox.workers.text.slots.calls import FileDone
 
 Task = Request | Passages | LaneDone | Abort | Call | Shutdown | FileDone
-"""What the loop gets to do between two steps."""
+"""A thing for the loop to do between two steps."""
 
 
 class TextReader(ChannelReader):

@@ -1,4 +1,4 @@
-"""Whose step is next where one model generates and embeds: one thread, and neither may starve the other."""
+"""Turns of generating and embedding, where one thread does both and neither may starve the other."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class Sharing:
 
     @property
     def embeds_next(self) -> bool:
-        """Whether it is embedding's turn, where both have work."""
+        """Whether embedding is next, where both have work."""
         return self._lead > 0.0

@@ -41,7 +41,7 @@ class GrammarTrial:
         self.process = Trial("llamabox.workers.text.grammars.trial", limits)
 
     def run(self, grammar: str) -> str | None:
-        """Why `grammar`, in llguidance's form, cannot be used; None where it can."""
+        """The reason why `grammar`, in llguidance's form, cannot be used, or None."""
         answer = self.process.ask(grammar.encode())
         if not isinstance(answer, Death):
             return answer.decode() or None

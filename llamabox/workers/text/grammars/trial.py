@@ -27,10 +27,10 @@ N_CHOICES = 2048
 be so for the matcher as well, and a text may have more states than llguidance is let have."""
 
 ONWARDS = b'",:]}1'
-"""What is chosen first where it may come: it ends what it stands in."""
+"""Bytes that are chosen first where they may come: each ends the thing that it stands in."""
 
 WITHOUT_END = ("too many states", "ff_tokens")
-"""How llguidance says that a grammar forces more text than it follows."""
+"""llguidance's words for a grammar that forces more text than it follows."""
 
 MAX_GIVEN = 30_000
 """Bytes that a text may begin with whatever the model says. All are tokenised anew in each step that takes some."""
@@ -45,7 +45,7 @@ WALK = 96
 """Bytes of a text that is tried for dead ends."""
 
 STRUCTURE = b'",:{}[]1'
-"""What is mostly chosen where it may come: it brings a text from one property to the next."""
+"""Bytes that are mostly chosen where they may come: they lead from one property to the next."""
 
 PREFERENCE = 0.75
 
@@ -63,7 +63,7 @@ class Bytes:
 
 
 def try_out(grammar: str, tokenizer: LLTokenizer) -> str | None:
-    """Why it cannot be used; None where it can."""
+    """The reason why a grammar cannot be used, or None."""
     if '"patternProperties"' in grammar and (text := dead_end(grammar, tokenizer)) is not None:
         return f"nothing can follow behind {text[-80:]}: a pattern of patternProperties fits listed names alone"
     reason = walk(LLMatcher(tokenizer, grammar, log_level=0, limits=limits()))
@@ -91,7 +91,7 @@ def walk(matcher: LLMatcher) -> str | None:
 
 
 def dead_end(grammar: str, tokenizer: LLTokenizer) -> str | None:
-    """What a text may begin with, and nothing can follow; None where no such beginning was met.
+    """A beginning of a text that nothing can follow, or None where none was met.
 
     llguidance allows another property behind one while there is a pattern for its name, also where that fits nothing
     but names which are listed. So texts of brackets, commas and the names are tried, at random but each time alike.

@@ -19,7 +19,7 @@ Pairing = Callable[[str], list[int]]
 """A document's tokens, paired with a query that is known already."""
 
 Pair = Callable[[str, int | None], list[int]]
-"""The same of a document's first tokens, at most so many."""
+"""A pair's tokens, with a document's first tokens alone where their number is limited."""
 
 PLACES = re.compile(r"(\{query\}|\{document\})")
 

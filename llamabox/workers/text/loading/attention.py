@@ -19,7 +19,7 @@ SCORES_LIMIT = 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """How a context's attention is computed, and what batches must be like for it."""
+    """A context's way to compute attention, and the rules for batches that follow from it."""
 
     flash: FlashAttention
     tile: int  # what RunnerFacts.tile says
@@ -27,7 +27,7 @@ class Attention:
 
 
 def choose_attention(config: TextConfig, model: Model, *, has_gpu: bool) -> Attention:
-    """What is best for a model's context on this machine."""
+    """Choose the best way for a model's context on this machine."""
     own = not has_gpu and _has_kernel(config, model)
     flash = flash_attention(config, model, has_gpu=has_gpu, has_kernel=own)
     return Attention(
@@ -45,7 +45,7 @@ def _has_kernel(config: TextConfig, model: Model) -> bool:
 
 
 def flash_attention(config: TextConfig, model: Model, *, has_gpu: bool, has_kernel: bool) -> FlashAttention:
-    """What `-fa` says; `auto` leaves the choice to libllama where there is a GPU.
+    """The setting of `-fa`. With `auto` libllama chooses where there is a GPU.
 
     On a CPU it is on where there is a kernel of ours, and else off within limits: ggml's flash attention takes a
     sequence's rows one by one unless there are TILE of them. Measured with SmolLM2-135M on two cores, steps of

@@ -1,4 +1,4 @@
-"""Whether the memory that a context's cells take as they are used will be there."""
+"""A warning where memory will not suffice for a context's cells, which take it as they are used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 def warn_if_scarce(n_bytes: int) -> None:
-    """`n_bytes` are what cells have still to take. A system without them would kill the worker under a long prompt."""
+    """Warn where `n_bytes`, which cells have still to take, are not free: a long prompt would kill the worker."""
     left = free_memory.available()
     if left is not None and n_bytes > left:
         logger.warning(

@@ -25,7 +25,7 @@ N_SEQUENCES = 64
 """Passages in a batch at most, with the filling of LlamaPooler."""
 
 N_STATES = 8
-"""The same for models that keep a state for each, whatever its length."""
+"""Passages in a batch at most, for models that keep a state for each passage, whatever its length."""
 
 QUICK_ROWS = 128
 """Tokens from which on a CPU computes no faster per token: a MiniLM on two cores made 54 vectors a second of texts with
@@ -55,7 +55,7 @@ class Contexts:
 
     @property
     def poolers(self) -> tuple[Context, ...]:
-        """All that make vectors."""
+        """All contexts that make vectors."""
         return () if self.embed is None else (self.embed, *self.lanes)
 
     @property
@@ -190,7 +190,7 @@ def quick_rows(config: TextConfig, native: Native) -> int:
 
 MAX_LANES = 8
 LANE_TOKENS = 8192
-"""Of the longest passages of all lanes together: what a context takes grows with the square of them."""
+"""Tokens of the longest passages of all lanes together. A context's memory grows with the square of its length."""
 
 
 def n_lanes(config: TextConfig, native: Native, n_ctx: int) -> int:

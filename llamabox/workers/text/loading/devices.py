@@ -1,4 +1,4 @@
-"""What a text worker computes on: ggml's devices here, and those of RPC servers."""
+"""The devices that a text worker computes on: ggml's devices of this machine, and those of RPC servers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def chosen_devices(config: TextConfig, native: Native) -> tuple[str, ...] | None
 
 
 def has_gpu(native: Native) -> bool:
-    """Whether this machine has one, which decides how things are computed.
+    """Whether this machine has a GPU, which decides how things are computed.
 
     `llama_supports_gpu_offload` does not ask that: it is true of any build with RPC. Nor does the kind of an RPC
     server's device, which ggml calls a GPU whatever it is. They are taken for CPUs: texts are then those that one

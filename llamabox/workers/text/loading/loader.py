@@ -51,7 +51,7 @@ class TextModel:
     embedder: Embedder | None
     """None where no vectors are asked for."""
     poolers: Sequence[LlamaPooler]
-    """What computes the embedder's batches, a context each."""
+    """Each computes batches of the embedder, over a context of its own."""
     tokens_per_second: int
     """The most that a request may limit itself to; 0: no limits."""
     _owned: ExitStack
@@ -111,7 +111,7 @@ class TextModel:
         self.close()
 
     def info(self) -> ModelInfo:
-        """What the server process is told."""
+        """The model's description for the server process."""
         model, vocab = self.model, self.model.vocab
         return ModelInfo(
             path=str(model.path),
@@ -207,7 +207,7 @@ def make_poolers(config: TextConfig, contexts: Contexts) -> list[LlamaPooler]:
 
 
 def model_params(config: TextConfig, native: Native) -> ModelParams:
-    """How to load. Without a GPU nothing can be split: that is warned about, so that one command line fits all."""
+    """Parameters of the load. Options that split a model have no effect without a GPU, and a warning says so."""
     room = native.lib.llama_max_devices()
     if len(config.tensor_split) >= room:
         raise errors.ModelLoadError(f"-ts has {len(config.tensor_split)} shares, but there may be {room - 1} at most")

@@ -1,4 +1,4 @@
-"""How fast this model generates here: the cap that `--tokens-per-second -1` stands for."""
+"""This model's measured speed on this machine: the cap that `--tokens-per-second -1` stands for."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from llamabox.wire.text_config import TextConfig
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """What is added to the layers' output, shape [n_layer, n_embd], and to which layers: `first` to `last`."""
+    """A vector that is added to the output of layers `first` to `last`. Its shape is [n_layer, n_embd]."""
 
     vector: Vector
     first: int
@@ -25,7 +25,7 @@ class Steering:
 
     @property
     def key(self) -> bytes:
-        """Differs where the cells of a context differ for it."""
+        """Bytes that differ for two vectors under which the cells of a context differ."""
         return repr((self.first, self.last)).encode() + self.vector.tobytes()
 
 

@@ -13,7 +13,7 @@ def n_threads(config: TextConfig) -> int:
 
 
 def thread_params(config: TextConfig) -> tuple[ThreadParams, ThreadParams]:
-    """How the threads of decodes run, and those of prompts."""
+    """Parameters of the threads that decode, and of those that evaluate prompts."""
     return (
         ThreadParams(cpus=config.cpu_mask, strict=config.cpu_strict, priority=config.prio, poll=config.poll),
         ThreadParams(

@@ -23,7 +23,7 @@ MAX_WAITING = 256
 
 @dataclass(frozen=True, slots=True)
 class ReadState:
-    """What a slot file holds."""
+    """The contents of a slot file."""
 
     state: SlotState
     n_read: int
@@ -31,7 +31,7 @@ class ReadState:
 
 @dataclass(frozen=True, slots=True)
 class FileDone:
-    """What came of reading or writing a slot file: a state, the reply to a save, or why not."""
+    """A slot file was read or written: a state, the reply to a save, or an error."""
 
     call: Call
     outcome: ReadState | SlotFile | LlamaboxError

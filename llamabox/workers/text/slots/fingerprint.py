@@ -1,4 +1,4 @@
-"""What cells depend on besides their tokens: the model's files, and the settings that they are computed with."""
+"""A digest of everything that cells depend on besides their tokens: the model's files, and its settings."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class HeldFile:
         return stat.st_size, stat.st_mtime_ns
 
     def digest(self) -> bytes:
-        """Of all bytes. Raises ServerFault."""
+        """Digest of all bytes. Raises ServerFault where the file cannot be read as it was."""
         found = hashlib.blake2b(digest_size=SIZE)
         buffer = memoryview(bytearray(PIECE))
         at = 0
@@ -114,7 +114,7 @@ class HeldFile:
 def settings_digest(
     context: Context, build: str, overrides: Mapping[str, int | float | bool | str], steering: bytes
 ) -> bytes:
-    """Of all that cells, and the form of a state, depend on besides the model's files and LoRA adapters."""
+    """Digest of all that cells, and the form of a state, depend on besides the model's files and LoRA adapters."""
     params = context.params
     facts = (
         build,
