@@ -10,7 +10,7 @@ from collections.abc import Callable
 from llamabox.errors import QueueFull
 
 MAX_WAITING = 2048
-"""Texts. Each holds its prompt in two processes, and the last of so many waits for minutes on any machine."""
+"""Texts that may wait. Each holds its prompt in two processes, and the last waits for minutes on any machine."""
 
 MAX_RETRY_AFTER = 60
 
@@ -27,7 +27,7 @@ class Crowd:
         self._departures: deque[float] = deque(maxlen=N_MEASURED)
 
     def left(self) -> None:
-        """A request has ended."""
+        """Note that a request has ended: the speed is measured by it."""
         self._departures.append(self._clock())
 
     def check(self, n_waiting: int) -> None:

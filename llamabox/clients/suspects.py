@@ -41,7 +41,7 @@ class Suspects:
         self._params_digest = b""
 
     def add(self, in_flight: Iterable[Question]) -> None:
-        """A worker died while these ran."""
+        """Note that a worker died while these questions were in flight."""
         self._forget()
         for fingerprint in {self._fingerprint(question) for question in in_flight}:
             n_deaths, _ = self._deaths.pop(fingerprint, (0, 0.0))

@@ -45,7 +45,7 @@ class TensorCache:
         self.prune()
 
     def open(self) -> ClientFolder:
-        """The folder of this process' client, with all that is kept. Raises OSError."""
+        """The folder of this process' client, with all kept tensors in it. Raises OSError."""
         folder = self._folder_of(os.getpid())
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -59,7 +59,7 @@ class TensorCache:
         return ClientFolder(self, folder)
 
     def prune(self) -> int:
-        """Removes what was not used for longest until the rest fits. Returns how many files went."""
+        """Remove the files unused for longest until the rest fits. Returns the number of files removed."""
         found = []
         for path in self._files():
             with contextlib.suppress(OSError):
@@ -76,7 +76,7 @@ class TensorCache:
         return n_removed
 
     def clear_after(self, pid: int) -> None:
-        """Removes what a process that has ended left of its client's folder."""
+        """Remove the folder that a lender which has ended left behind."""
         shutil.rmtree(self._folder_of(pid), ignore_errors=True)
 
     def _folder_of(self, pid: int) -> Path:
@@ -98,7 +98,7 @@ class ClientFolder:
         self._looked_at: dict[str, tuple[int, int]] = {}  # size and time of what was not whole
 
     def keep(self, file_hash: Callable[[str], str]) -> int:
-        """Keeps those new files that have the hash that is their name. Returns how many.
+        """Keep the new files whose hash is their name. Returns their number.
 
         One that ggml still writes has not, and gets another look when it has changed.
         """

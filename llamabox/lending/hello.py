@@ -1,6 +1,6 @@
-"""The first message of a client, looked at without taking it: who sends none is not worth a process.
+"""The HELLO of a client, looked at without taking it: a client that sends none is not worth a process.
 
-Of ggml's RPC protocol 7: a byte for the command, eight for the length of what follows, and that.
+A message of ggml's RPC protocol 7 is a byte for the command, eight for the length of the body, and the body.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ CAPS_SIZE = 24
 """Bytes of a HELLO of this version, RPC_CONN_CAPS_SIZE."""
 
 HEAD_SIZE = 9
-"""Bytes before them."""
+"""Bytes of a message before its body."""
 
 SECONDS = 10.0
-"""In which a HELLO has to arrive. Clients send it at once."""
+"""Seconds in which a HELLO has to arrive. Clients send it at once."""
 
 
 async def why_not(sock: socket.socket) -> str | None:
-    """None once the HELLO is there, still unread; else a sentence about what is there instead. `sock` never blocks."""
+    """Wait for a HELLO, which stays unread. Returns None, or a sentence why there is none. `sock` must not block."""
     try:
         async with asyncio.timeout(SECONDS):
             head = await _peek(sock, HEAD_SIZE)
@@ -53,7 +53,7 @@ def _wrong(head: bytes) -> str | None:
 
 
 async def _peek(sock: socket.socket, n_bytes: int) -> bytes:
-    """So many bytes, or fewer where no more will come. Raises OSError where the connection broke."""
+    """The next `n_bytes`, unread, or fewer where no more will come. Raises OSError where the connection broke."""
     # The kernel wakes nobody for less, so that half a message does not keep the loop busy.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, n_bytes)
     try:

@@ -17,7 +17,7 @@ BEAT = b"."
 
 @dataclass(frozen=True, slots=True)
 class LenderSettings:
-    """The part of `RpcConfig` that they act on."""
+    """The part of `RpcConfig` that lenders act on."""
 
     main_gpu: int
     reserve: int

@@ -33,15 +33,15 @@ class Pace:
         self._decode_rate: float | None = None  # seconds per pixel, from the last step to the image
 
     def load_began(self) -> None:
-        """A worker was started."""
+        """Note that a worker was started."""
         self._load_began = self._clock()
 
     def loaded(self) -> None:
-        """The worker is ready."""
+        """Note that the worker is ready."""
         self.load = self._clock() - self._load_began
 
     def begin(self, job: ImageJob, steps: int) -> None:
-        """A job goes to the worker, of probably this many steps an image."""
+        """Note that a job goes to the worker. `steps` is the probable number of steps of an image."""
         self.index = self.step = self._n_drawn = 0
         self.steps = steps
         self._n_pixels = job.width * job.height

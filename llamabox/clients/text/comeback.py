@@ -15,7 +15,7 @@ MAX_HOLD = 60.0
 
 
 class Comeback:
-    """Belongs to the event loop. Without RPC servers a dead worker's requests fail, and all of them are suspects."""
+    """Holds requests over a worker's death. Belongs to the event loop. Without RPC servers they fail, as suspects."""
 
     def __init__(self, endpoints: Sequence[str], suspects: Suspects, notify: Callable[[], None]) -> None:
         """`notify` is called when `trouble` has changed."""

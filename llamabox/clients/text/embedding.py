@@ -93,7 +93,7 @@ class Embedding(Inbox[Vector]):
         self._leave(self, ending)
 
     def _send_on(self) -> None:
-        """Send as much as may be ahead of the consumer."""
+        """Send as many passages as may be ahead of the consumer."""
         try:
             while not self.is_closed and self._n_sent < min(len(self._prompts), self._n_taken + MAX_AHEAD):
                 self._send_part()

@@ -13,7 +13,7 @@ _F_SETPIPE_SZ = 1031  # linux/fcntl.h
 
 
 def move(source: socket.socket, target: socket.socket) -> None:
-    """Until the source ends or the target takes no more; then the target is told that no more comes.
+    """Move bytes until the source ends or the target takes no more. Then the target is told that no more comes.
 
     Both are blocking sockets. A connection that is reset counts as one that ended.
     """

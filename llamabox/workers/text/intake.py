@@ -20,7 +20,7 @@ KEPT_STOPS = 16
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """An Embed, tokenised."""
+    """The tokenised passages of one Embed message."""
 
     passages: list[Passage]
     n_left: int

@@ -1,4 +1,4 @@
-"""The side lane of the reader: what takes long to prepare is worked off there, and everything else overtakes it."""
+"""The reader's second thread, for messages that take long to prepare: all other messages overtake them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_long(message: Text | SubmitAll) -> bool:
 
 
 def _size(message: Text | SubmitAll) -> tuple[int, int]:
-    """Texts and tokens in it, and about so many bytes in them."""
+    """The number of texts and tokens in a message, and about the number of bytes in them."""
     n_extra = 0
     if isinstance(message, Submit | SubmitAll):
         prompts = [message.prompt] if isinstance(message, Submit) else [prompt for _, prompt in message.prompts]
@@ -85,7 +85,7 @@ class LongTexts:
         self._queue.put(message)
 
     def abort(self, request_id: str) -> None:
-        """Forget a request, if it is here."""
+        """Forget the messages of a request, if any are here."""
         with self._lock:
             self._waiting.pop(request_id, None)
 

@@ -1,4 +1,4 @@
-"""The text worker's loop: take in what came, do a step, send what it brought forth."""
+"""The text worker's loop: do the tasks that came, compute a step, send its events."""
 
 from __future__ import annotations
 

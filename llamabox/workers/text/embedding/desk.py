@@ -1,4 +1,4 @@
-"""Embedding in the worker: the step of it that the loop takes."""
+"""Embedding in the text worker's loop: requests in, steps, vectors out."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from llamabox.workers.text.intake import Passages
 
 
 class EmbeddingDesk:
-    """The embedder, who computes its batches, and where its vectors go. On the engine's thread."""
+    """Runs an embedder, itself or by lanes, and sends its vectors. All methods are the engine's thread's."""
 
     def __init__(self, embedder: Embedder, channel: WorkerEnd, lanes: Lanes | None = None) -> None:
-        """Without lanes, `step` computes; with them nothing else may, at any time."""
+        """Without lanes `step` computes. With lanes nothing but these may compute, at any time."""
         self._embedder = embedder
         self._channel = channel
         self._lanes = lanes
@@ -27,7 +27,7 @@ class EmbeddingDesk:
         return self._lanes is not None or self._embedder.is_idle
 
     def begin(self) -> None:
-        """Let the lanes have what waits."""
+        """Give waiting passages to the lanes."""
         if self._lanes is not None:
             self._lanes.begin()
 
@@ -39,23 +39,23 @@ class EmbeddingDesk:
         self._send(made, self._embedder.activity(engine))
 
     def close(self) -> None:
-        """Must come before the contexts'."""
+        """End the lanes. Must come before their contexts are closed."""
         if self._lanes is not None:
             self._lanes.close()
 
     def submit(self, part: Passages) -> None:
-        """More of a request."""
+        """Take in passages, perhaps more of a request that is known already."""
         self._send(self._embedder.submit(part.passages, part.n_left), None)
 
     def abort(self, request_id: str) -> None:
         self._embedder.abort(request_id)
 
     def activity(self, engine: Activity) -> Activity:
-        """The whole worker's."""
+        """The whole worker's activity, given the engine's."""
         return self._embedder.activity(engine)
 
     def step(self, engine: Activity, seconds: float | None) -> None:
-        """One batch, which should last `seconds` at most."""
+        """Compute one batch, which should last `seconds` at most, and send its vectors."""
         made = self._embedder.step(seconds)
         self._send(made, self._embedder.activity(engine))
 

@@ -65,7 +65,7 @@ class Lanes:
         self._threads = WatchedPool(self._n_lanes, "embedding lane", pulse, computes=True)
 
     def begin(self) -> None:
-        """Give the lanes what waits, as far as they can take it."""
+        """Give waiting batches to the lanes, as far as these can take them."""
         while len(self._begun) < self._n_lanes and not self._is_alone:
             is_big = self._embedder.is_big_next
             now = self._clock()
@@ -84,13 +84,13 @@ class Lanes:
             self._threads.submit(self._compute, job, self._n_threads if self._is_alone else 1)
 
     def finished(self, job: Job) -> None:
-        """A LaneDone of it came: its lane gets its next batch."""
+        """A job's LaneDone came: its lane gets the next batch."""
         self._begun.remove(job)
         self._is_alone = False
         self.begin()
 
     def close(self) -> None:
-        """Ends with the batches that are being computed. Idempotent."""
+        """End the lanes' threads with the batches that they compute. Idempotent."""
         self._threads.shutdown(cancel_futures=True)
 
     def _compute(self, job: Job, n_threads: int) -> None:

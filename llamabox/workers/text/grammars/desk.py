@@ -111,7 +111,7 @@ class GrammarDesk:
         self._kept: OrderedDict[tuple[str, str], AheadGrammar] = OrderedDict()
 
     def take(self, request: Request) -> None:
-        """Deliver it, now or once its grammar is compiled; or refuse it then."""
+        """Deliver a request, now or once its grammar is compiled, or refuse it where the grammar cannot be."""
         grammar = self._find(_key(request))
         if grammar is not None:
             self._deliver(replace(request, grammar=grammar))
@@ -130,7 +130,7 @@ class GrammarDesk:
         self._worker.submit(self._compiled, (grammar, json_schema)).result()
 
     def close(self) -> None:
-        """End its process; its threads must have ended."""
+        """End the trial process. The helpers' threads must have ended."""
         self._compiler.close()
 
     def _serve(self, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Saving, restoring and erasing slots, once they are idle. Files are read and written beside the loop."""
+"""Saving, restoring and erasing slots, once they are idle. Another thread reads and writes the files."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SlotCalls:
         self._is_wanted = True  # the reply to the call at work
 
     def take(self, task: Call | FileDone) -> None:
-        """Do it now, or as soon as `retry` finds the slot idle."""
+        """Act on a call now, or as soon as `retry` finds its slot idle. A FileDone is acted on now."""
         if isinstance(task, FileDone):
             self._finish(task)
         elif len(self._waiting) >= MAX_WAITING:
@@ -89,7 +89,7 @@ class SlotCalls:
                 self._end_work()
 
     def retry(self) -> None:
-        """Do what has waited for slots that are idle by now."""
+        """Act on calls whose slots are idle by now."""
         if self._read is not None and not self._is_busy(self._read.call):
             read = self._read
             self._reply(read.call, lambda: self._restore(read))
@@ -148,7 +148,7 @@ class SlotCalls:
         return SlotFile(len(state.cells), done.outcome.n_read, (time.perf_counter() - done.started) * 1e3)
 
     def _beside(self, call: Call, started: float, work: Callable[..., Any], *arguments: object) -> None:
-        """On the files' thread."""
+        """Write a state to its file. Runs on the files' thread."""
         try:
             outcome = work(*arguments)
         except LlamaboxError as error:
