@@ -9,14 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llamabox import errors
-from llamabox.engine.drafting.drafter import Drafter, Wish
+from llamabox.engine.drafting.drafter import Drafter
+from llamabox.engine.drafting.drafts import Drafts
 from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
-from llamabox.engine.grammar import Constraint, TokenMask
+from llamabox.engine.grammar import Constraint
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.slots import Slots
-from llamabox.engine.reporter import Reporter
-from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Media, Request, n_cells, prompt_tokens
+from llamabox.engine.reporter import Likelihoods, Reporter
+from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells, prompt_tokens
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduling.misses import explain
 from llamabox.engine.scheduling.pacing import Pacing
@@ -60,10 +61,10 @@ class Engine:
         self._clock = clock
         self._pacing = Pacing(factor=config.gap_factor)
         self._requests: dict[str, list[Sequence]] = {}
-        self._has_room = True  # for drafts: the last batch found some
-        self._has_nan = False  # in the memory, maybe: it is wiped as soon as nobody runs
-        self._resting_until: float | None = None  # nobody is due before that
-        self._reporter = Reporter(runner)
+        self._has_nan = False  # the memory may hold a NaN, and is wiped as soon as nobody runs
+        self._resting_until: float | None = None  # when the first sequence is due, if none is due before
+        self._reporter = Reporter()
+        self._likelihoods = Likelihoods(runner)
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget, CopyTime(clock))
         self.slots = Slots(self.cache, lambda: self.running)
         self.context_shift = config.context_shift and self.cache.can_shift
@@ -75,7 +76,8 @@ class Engine:
             slot_similarity=config.slot_similarity,
             on_start=self._explain if logger.isEnabledFor(logging.DEBUG) else None,
         )
-        self._drafter = drafter if self.cache.can_truncate and self._scheduler.may_draft else None
+        may_draft = self.cache.can_truncate and self._scheduler.may_draft
+        self._drafts = Drafts(drafter if may_draft else None, self.cache)
 
     @property
     def is_idle(self) -> bool:
@@ -92,7 +94,8 @@ class Engine:
 
     def submit(self, request: Request) -> None:
         """Queue a request. Raises ContextExceeded or InvalidRequest, and then nothing was queued."""
-        self._check(request)
+        assert request.request_id not in self._requests
+        self._scheduler.check(request)
         if not n_cells(request.prompt):
             self._reporter.nothing(request)
             return
@@ -120,7 +123,7 @@ class Engine:
         times = None
         begun = self._clock()
         work = self._plan(begun)
-        if self._reporter.is_empty:  # else what there is to tell does not wait for the batch: it is planned again
+        if self._reporter.is_empty:  # else the events go out first, and the next call plans the batch again
             if work.batch:
                 times = self._compute(work, begun)
                 self._wipe_nan()
@@ -138,7 +141,7 @@ class Engine:
         self._update(work, tokens, sampled)
         updated = self._clock()
         if work.shares:  # else it could not be computed
-            # What is taken after the sampling, by grammars without it, is part of everybody's gap as well.
+            # Taking the tokens that grammars force is part of every stream's gap, too.
             self._pacing.observe(
                 n_decode=work.n_decode,
                 n_prefill=work.n_prefill,
@@ -150,7 +153,7 @@ class Engine:
     def rest(self) -> float:
         """Seconds for which a step would compute nothing, unless something is submitted or aborted meanwhile.
 
-        Not 0 while all that run keep to a speed limit, and the last step found none of them due.
+        Above 0 while every running sequence keeps to a speed limit and the last step found none of them due.
         """
         return 0.0 if self._resting_until is None else max(0.0, self._resting_until - self._clock())
 
@@ -165,53 +168,16 @@ class Engine:
 
     def check_integrity(self) -> list[str]:
         """Differences between the ledger and the native memory, and slots that leaked; empty when all is well."""
-        problems = self.cache.check_integrity()
-        held = {sequence.slot.slot_id for sequence in self.running if sequence.slot is not None}
-        problems += [
-            f"slot {slot.slot_id}: busy without a sequence"
-            for slot in self.cache.slots
-            if slot.is_busy and slot.slot_id not in held
-        ]
-        return problems
+        return self._scheduler.check_integrity()
 
     def _wipe_nan(self) -> None:
         if self._has_nan and not self.running:
             self.cache.wipe()
             self._has_nan = False
 
-    def _check(self, request: Request) -> None:
-        assert request.request_id not in self._requests
-        n_prompt, n_ctx = n_cells(request.prompt), self.config.n_ctx
-        if n_prompt >= n_ctx:
-            raise errors.ContextExceeded(n_prompt_tokens=n_prompt, n_ctx=n_ctx)
-        for segment in request.prompt:
-            if isinstance(segment, Media):
-                self._check_media(segment)
-        if not 1 <= request.params.n <= self.config.n_slots:
-            raise errors.InvalidRequest(
-                f"Field 'n': must be from 1 to {self.config.n_slots}, the number of slots", field="n"
-            )
-        if request.params.id_slot >= self.config.n_slots:
-            raise errors.InvalidRequest(
-                f"Field 'id_slot': must be -1 or from 0 to {self.config.n_slots - 1}", field="id_slot"
-            )
-
-    def _check_media(self, media: Media) -> None:
-        facts = self._runner.facts
-        if not facts.takes_media:
-            raise errors.InvalidRequest("Field 'prompt': this model takes no images or sound", field="prompt")
-        n_most = min(facts.n_ubatch, facts.n_batch)
-        if not media.is_causal and media.n_cells > n_most:  # libllama would end the process
-            raise errors.InvalidRequest(
-                f"Field 'prompt': an image of {media.n_cells} tokens must be computed at once, and this server "
-                f"computes at most {n_most} (--ubatch-size)",
-                field="prompt",
-            )
-
     def _plan(self, now: float) -> Work:
-        """A step whose sequences are all able to run it; those that are not have failed."""
-        if self._drafter is not None and self._has_room:
-            self._draft(self._drafter)
+        """Plan a step that all its sequences can take part in. Sequences that cannot go on have failed by then."""
+        self._drafts.propose(self.running)
         while True:
             work = self._scheduler.schedule(now)
             for sequence in work.stuck:
@@ -221,7 +187,7 @@ class Engine:
                 return work
 
     def _prepare(self, admitted: list[Sequence], now: float) -> bool:
-        """Give each admitted sequence its sampler. False when libllama refused one, which then failed alone."""
+        """Give each admitted sequence its sampler. False where libllama refused one: that sequence has failed."""
         ready = True
         for sequence in admitted:
             sequence.admitted = now
@@ -229,38 +195,12 @@ class Engine:
                 sequence.sampler = self._new_sampler(sequence)
                 if sequence.request.grammar is not None:
                     sequence.constraint = sequence.request.grammar.start()
-                    self._prepare_mask(sequence, sequence.constraint)
+                    sequence.prepare_mask()
                 self._reporter.admitted(sequence, now, self._runner.facts.n_ubatch)
             except errors.RequestError as error:
                 self._fail(sequence, error)
                 ready = False
         return ready
-
-    def _draft(self, drafter: Drafter) -> None:
-        """Get drafts for those that could use some and have none yet."""
-        able = [(sequence, n_most) for sequence in self.running if (n_most := self._n_draft(sequence)) > 0]
-        drafts = drafter.propose(
-            [Wish(sequence.key, sequence.cells, sequence.n_generated, n_most) for sequence, n_most in able]
-        )
-        for (sequence, n_most), draft in zip(able, drafts, strict=True):
-            sequence.drafts = draft[:n_most]
-
-    def _n_draft(self, sequence: Sequence) -> int:
-        """Most tokens worth drafting for a sequence now: each is a row that the next step might sample.
-
-        What a grammar allows behind a draft, and what the samplers leave of it (post_sampling_probs), would have to be
-        known before the step: such sequences go without.
-        """
-        if sequence.is_prefilling or sequence.drafts or sequence.n_pending != 1 or not sequence.may_draft:
-            return 0
-        if sequence.constraint is not None or sequence.tells_distribution:
-            return 0
-        n_most = self.config.n_ctx - 2 - sequence.n_computed
-        if sequence.params.n_predict > 0:
-            n_most = min(n_most, sequence.params.n_predict - sequence.n_generated - 1)
-        if sequence.rate_limit is not None:
-            n_most = min(n_most, sequence.rate_limit.n_at_once - 1)
-        return n_most
 
     def _explain(self, sequence: Sequence) -> None:
         why = explain(sequence, self.cache.slots, lambda token: self._runner.piece(token, True))
@@ -274,7 +214,7 @@ class Engine:
         return self._runner.sampler_source(request.params.sampling, tokens, n_ctx).start(sequence.seed)
 
     def _execute(self, work: Work) -> None:
-        """Run the batch. Without shares afterwards, it could not be computed."""
+        """Run the batch. If it could not be computed, the work has no shares afterwards."""
         try:
             self._runner.execute(work.batch)
         except errors.NoRoom as error:
@@ -283,7 +223,7 @@ class Engine:
         except errors.DecodeError as error:
             self._lose(work, error)
             return
-        self._has_room = True
+        self._drafts.computed()
         self.cache.carried_out()
         self._reporter.done.n_decode += 1
         self._reporter.done.n_busy += len(work.shares)
@@ -293,17 +233,17 @@ class Engine:
             self.cache.computed(sequence.slot, sequence.cells, share.stop, sequence.drafts)
 
     def _sample(self, work: Work) -> dict[Sequence, list[int]]:
-        """Tokens for each sequence of which all is computed, but for those whose grammar leaves no choice."""
+        """Sample each sequence whose cells are all computed, unless its grammar leaves no choice."""
         sequences: list[Sequence] = []
         asks: list[Ask] = []
         for share in work.shares:
             sequence, sampler = share.sequence, share.sequence.sampler
             if not share.rows or sampler is None:
                 continue
-            masks: tuple[TokenMask, ...] = ()
+            ask = Ask(share.rows, sampler)
             if sequence.constraint is not None:
                 try:
-                    if _forced(sequence, 1):
+                    if sequence.forced(1):
                         continue
                     mask = sequence.constraint.mask()
                     if sequence.constraint.is_complete:
@@ -311,26 +251,26 @@ class Engine:
                 except errors.RequestError as error:
                     self._fail(sequence, error)
                     continue
-                masks = (mask,)
+                ask.masks = (mask,)
+            if sequence.drafts:
+                ask.draft = sequence.drafts[: len(share.rows) - 1]
             if sequence.tells_distribution:
-                sequence.distribution = self._runner.distribution(share.rows[0], sampler, masks[0] if masks else None)
+                [row], mask_or_none = share.rows, ask.masks[0] if ask.masks else None
+                sequence.distribution = self._runner.distribution(row, sampler, mask_or_none)
             sequences.append(sequence)
-            asks.append(Ask(share.rows, sampler, masks, sequence.drafts[: len(share.rows) - 1]))
+            asks.append(ask)
         return dict(zip(sequences, self._runner.sample(asks), strict=True))
 
     def _shed(self, work: Work, error: errors.NoRoom) -> None:
-        """No room, nothing computed: give up drafts, or else what is only cached, or else the latest comer."""
-        drafting = [share.sequence for share in work.shares if share.sequence.drafts]
-        for sequence in drafting:
-            sequence.drafts = []
-        self._has_room = not drafting
-        if not drafting and self.cache.drop_free() == 0:
+        """There was no room; nothing was computed. Give up drafts, or else cached cells, or else the latest comer."""
+        is_enough = self._drafts.give_up(share.sequence for share in work.shares)
+        if not is_enough and self.cache.drop_free() == 0:
             latest = max(work.shares, key=lambda share: share.sequence.arrived)
             self._fail(latest.sequence, errors.ServerFault(f"Context size has been exceeded. ({error.message})"))
         work.shares.clear()
 
     def _lose(self, work: Work, error: errors.DecodeError) -> None:
-        """The batch broke and parts of it may be in memory: its sequences fail, their slots start afresh."""
+        """The batch broke, and parts of it may be in memory: its sequences fail and their slots are emptied."""
         for share in work.shares:
             self._fail(share.sequence, errors.ServerFault(f"decode failed: {error.message}"), forget=True)
         work.shares.clear()
@@ -354,16 +294,15 @@ class Engine:
         self._reporter.started(sequence, now)
 
     def _advance(self, sequence: Sequence, tokens: list[int], rows: range, now: float) -> None:
-        """Take the tokens sampled from `rows`, none where the grammar left no choice, and what the grammar forces."""
+        """Take the tokens that were sampled from `rows`, if any, and then the tokens that the grammar forces."""
         if sequence.n_generated == 0:
             self._start(sequence, now)
-        if self._drafter is not None and len(rows) > 1:
-            self._drafter.accepted(sequence.key, len(rows) - 1, len(tokens) - 1)
+        self._drafts.verified(sequence, len(rows) - 1, len(tokens) - 1)
         try:
             for token, row in zip(tokens, rows, strict=False):
                 if token < 0:
-                    # Attention multiplies what nobody holds any more by 0, which leaves a NaN a NaN: in whoever's cells
-                    # come next.
+                    # Attention gives cells that nobody holds the weight 0, but 0 times NaN is NaN: until the memory is
+                    # wiped, whoever gets this cell next would be spoilt.
                     self._has_nan = True
                     self._fail(sequence, _no_token(sequence), forget=True)
                     return
@@ -371,29 +310,21 @@ class Engine:
                 if sequence.state is State.ENDED:
                     return
             if sequence.drafts:
-                self._take_back(sequence)
+                self._drafts.take_back(sequence)
             if sequence.constraint is not None:
                 self._follow(sequence, sequence.constraint, now, n_taken=len(tokens))
         except errors.RequestError as error:
             self._fail(sequence, error)
 
-    def _take_back(self, sequence: Sequence) -> None:
-        """Forget the drafts, and the cells of those that did not come."""
-        sequence.drafts = []
-        n_cells = len(sequence.cells) - 1  # the last token is not computed
-        if sequence.n_computed > n_cells:
-            assert sequence.slot is not None
-            sequence.may_draft = self.cache.truncate(sequence.slot, n_cells) == n_cells
-
     def _follow(self, sequence: Sequence, constraint: Constraint, now: float, *, n_taken: int) -> None:
-        """Take what a grammar forces, behind `n_taken` tokens of this step.
+        """Take the tokens that a grammar forces, behind `n_taken` other tokens of this step.
 
-        What is beyond MAX_FORCED, or a speed limit, waits for the next step, so that every step ends.
+        Tokens beyond MAX_FORCED, or beyond a speed limit, wait for the next step, so that every step ends.
         """
         assert sequence.sampler is not None
         limit = sequence.rate_limit
         most = MAX_FORCED if limit is None else min(MAX_FORCED, limit.n_at_once - n_taken)
-        for token in _forced(sequence, most):
+        for token in sequence.forced(most):
             sequence.sampler.accept(token)
             self._take(sequence, token, -1, now)
             if sequence.constraint is None:
@@ -402,20 +333,15 @@ class Engine:
             self._reporter.said(sequence, sequence.detokenizer.flush())
             self._finish(sequence, StopType.EOS)
         else:
-            self._prepare_mask(sequence, constraint)
-
-    def _prepare_mask(self, sequence: Sequence, constraint: Constraint) -> None:
-        """Begin to compute the mask of the next row, unless the grammar leaves no choice there."""
-        if not _forced(sequence, 1):
-            constraint.prepare()
+            sequence.prepare_mask()
 
     def _take(self, sequence: Sequence, token: int, row: int, now: float) -> None:
-        """Say a token, and end the sequence where it ends (order of checks: docs/api.md, How a text ends)."""
+        """Say a token, and end the sequence if the token ends it (order of checks: docs/api.md, How a text ends)."""
         sequence.cells.append(token)
         sequence.n_generated += 1
         self._reporter.generated(sequence, now)
         if sequence.params.n_probs:
-            sequence.probs.append(self._reporter.probs(sequence, token, row))
+            sequence.probs.append(self._likelihoods.of(sequence, token, row))
         said = self._runner.piece(token, sequence.params.special)
         piece = sequence.detokenizer.push(token, said)
         if piece is not None:
@@ -450,13 +376,13 @@ class Engine:
 
     def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
         if sequence.drafts:
-            self._take_back(sequence)
+            self._drafts.take_back(sequence)
         self._reporter.finished(sequence, stop_type, word)
         self._end(sequence)
 
     def _fail(self, sequence: Sequence, error: errors.LlamaboxError, *, forget: bool = False) -> None:
         if sequence.drafts and not forget:
-            self._take_back(sequence)
+            self._drafts.take_back(sequence)
         self._reporter.failed(sequence, error)
         self._end(sequence, forget=forget)
 
@@ -468,18 +394,7 @@ class Engine:
 
     def _remove(self, sequence: Sequence, *, forget: bool = False) -> None:
         self._scheduler.remove(sequence, forget=forget)
-        if self._drafter is not None:
-            self._drafter.forget(sequence.key)
-
-
-def _forced(sequence: Sequence, n_most: int) -> list[int]:
-    """Up to `n_most` tokens that its grammar forces.
-
-    None where log-probabilities are asked for: only a computed row tells them.
-    """
-    if sequence.constraint is None or sequence.params.n_probs:
-        return []
-    return sequence.constraint.forced(n_most)
+        self._drafts.forget(sequence)
 
 
 def _no_token(sequence: Sequence) -> errors.LlamaboxError:

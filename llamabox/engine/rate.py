@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 BURST = 0.25
-"""Seconds that a late token may be behind its time and still be caught up with: enough for a step of the others."""
+"""A token that is late by up to so many seconds is made up for: a step of other sequences takes no longer."""
 
 
 AT_ONCE = 0.05
-"""Seconds whose tokens may come in one step: many more, all charged, would be a lump with a silence behind it."""
+"""A step may bring the tokens of so many seconds. More would come as a lump with a silence behind it."""
 
 
 class RateLimit:
-    """A token bucket, refilled smoothly and all but empty from the start: when the next token may be computed.
+    """Says when the next token may be computed: a token bucket, refilled smoothly and all but empty from the start.
 
     All tokens count, however many of them one step brought.
     """
@@ -25,7 +25,7 @@ class RateLimit:
         self._due = 0.0
 
     def due(self, n_generated: int, now: float) -> float:
-        """The time of the next token, once `n_generated` are there. To be asked each time that their number grew."""
+        """The time of the next token, once `n_generated` are there. Must be asked whenever the number has grown."""
         n_new = n_generated - self._n_charged
         if n_new:
             # The first token ends the prompt, which is not limited: time runs from there.

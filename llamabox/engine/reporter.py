@@ -1,4 +1,4 @@
-"""What the engine tells about its sequences: events, and the counters behind /metrics."""
+"""What the engine tells about its sequences: events, the counters behind /metrics, and how likely tokens were."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from llamabox.engine.text.detokenizer import Piece
 class Reporter:
     """Collects the events of a step. Changes nothing of a sequence but its timings. Owned by the engine's thread."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self) -> None:
         self._events: list[Event] = []
         self.done = Activity()
 
@@ -149,13 +148,20 @@ class Reporter:
                 ),
             )
 
-    def probs(self, sequence: Sequence, token: int, row: int) -> TokenProbs:
-        """The sampled `token` of a row of the last batch among the likeliest, as the request wants them."""
+
+class Likelihoods:
+    """Says how likely a sampled token was, in the form that its request asks for. Reads the runner's last batch."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def of(self, sequence: Sequence, token: int, row: int) -> TokenProbs:
+        """The `token` that was sampled from `row`, among the likeliest tokens there."""
         params = sequence.params
-        if params.post_sampling_probs:
-            found = sequence.distribution
-            assert found is not None
-            logprob, top = log(found.of(token)), [(each, log(p)) for each, p in found.top(params.n_probs)]
+        if sequence.tells_distribution:
+            left = sequence.distribution
+            assert left is not None
+            logprob, top = log(left.of(token)), [(each, log(p)) for each, p in left.top(params.n_probs)]
         else:
             logprob, top = self._runner.logprobs(row, token, params.n_probs)
         chosen, *rest = (

@@ -16,7 +16,7 @@ from llamabox.engine.text.detokenizer import Detokenizer
 
 
 class State(Enum):
-    """Where a sequence is on its way."""
+    """Whether a sequence waits for a slot, has one, or has ended."""
 
     WAITING = auto()
     RUNNING = auto()
@@ -37,11 +37,11 @@ class Sequence:
         self.seed = seed
         self.cells = History.of(request.prompt, request.params.lora)
         self.n_prompt = len(self.cells)
-        self.n_cached = 0  # prompt cells that were there
+        self.n_cached = 0  # prompt cells that were resident when it got its slot
         self.n_generated = 0
         self.n_overtaken = 0  # steps in which a later prompt was served before this one
         self.drafts: list[int] = []  # tokens that may come behind its cells
-        self.may_draft = True  # no rejected draft has cost it its cells
+        self.may_draft = True  # the memory has not refused to take a draft back
         self.truncated = False
         self.state = State.WAITING
         self.slot: Slot | None = None
@@ -49,7 +49,8 @@ class Sequence:
         self.constraint: Constraint | None = None
         self.detokenizer = Detokenizer(request.stop, request.params.n_indent)
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
-        self.distribution: Distribution | None = None  # that the token of this step was drawn from, if it is to be told
+        self.tells_distribution = request.params.post_sampling_probs and request.params.n_probs > 0
+        self.distribution: Distribution | None = None  # of the token that this step draws, if it is to be told
         self.timings = Timings()
         limit = request.params.tokens_per_second
         self.rate_limit = RateLimit(limit) if limit else None
@@ -63,13 +64,8 @@ class Sequence:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What a drafter knows it by."""
+        """The name that a drafter knows it by."""
         return self.request.request_id, self.index
-
-    @property
-    def tells_distribution(self) -> bool:
-        """Whether each token is told with the probabilities that the samplers left (post_sampling_probs)."""
-        return self.params.post_sampling_probs and self.params.n_probs > 0
 
     @property
     def params(self) -> GenerationParams:
@@ -109,6 +105,20 @@ class Sequence:
     def is_prefilling(self) -> bool:
         """Running, with nothing generated yet."""
         return self.n_generated == 0 and self.slot is not None
+
+    def forced(self, n_most: int) -> list[int]:
+        """Up to `n_most` tokens that its grammar forces.
+
+        None where log-probabilities are asked for: only a computed row tells them.
+        """
+        if self.constraint is None or self.params.n_probs:
+            return []
+        return self.constraint.forced(n_most)
+
+    def prepare_mask(self) -> None:
+        """Begin to compute the mask of the next row, unless its grammar leaves no choice there."""
+        if self.constraint is not None and not self.forced(1):
+            self.constraint.prepare()
 
     def due(self, now: float) -> float:
         """When its next token may be computed; `now` or earlier: at once."""

@@ -16,8 +16,8 @@ from llamabox.engine.events import Activity, Failed, Vector
 from llamabox.engine.seams import Pooler
 
 BRIEF = 8
-"""What the rows of a batch are divided by where others may wait for its end. A batch of 128 rows of short texts took a
-MiniLM 50 ms on one core, where a text of eight words alone is answered within 8."""
+"""A brief batch has one in so many of the rows that are best, because a small request may have to wait for its end. A
+batch of 128 rows of short texts took a MiniLM 50 ms on one core, where a text of eight words alone takes 8."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,8 +26,8 @@ class Job:
 
     taken: list[tuple[Passage, int]]
     batch: Batch
-    n_tokens: int  # of the passages, without what fills up the batch
-    is_big: bool = False  # of a request with many passages left
+    n_tokens: int  # of the passages; filling rows are not counted
+    is_big: bool = False  # its passages are a big request's
     is_brief: bool = False
     dropped: set[str] = field(default_factory=set)  # requests that were aborted meanwhile
 
@@ -67,7 +67,7 @@ class Embedder:
     def __init__(
         self, pooler: Pooler, *, n_ctx: int, n_rows: int, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        """`n_ctx`: tokens that a passage may have. `n_rows`: tokens from which on a larger batch gains nothing."""
+        """`n_ctx`: most tokens of a passage. `n_rows`: rows beyond which a larger batch gains nothing."""
         assert n_ctx <= pooler.n_batch or pooler.splits, "a passage must fit into one batch"
         self._pooler = pooler
         self._n_ctx = n_ctx
@@ -86,17 +86,17 @@ class Embedder:
 
     @property
     def has_waiting(self) -> bool:
-        """Whether there is something of which no batch has begun."""
+        """Whether passages wait that are in no batch yet."""
         return len(self._waiting) > 0
 
     @property
     def is_big_next(self) -> bool:
-        """Whether the next batch is that of a request with many passages left, which no small one waits beside."""
+        """Whether the next batch is a big request's, which means that no small request waits."""
         return self._waiting.is_big_next
 
     @property
     def is_brief_next(self) -> bool:
-        """Whether a small request is next, with so few tokens that its batch takes no longer than a brief one."""
+        """Whether a small request is next, whose batch takes no longer than a brief one."""
         return 0 < self._waiting.n_next <= self._n_brief and not self.is_big_next
 
     def submit(self, passages: Seq[Passage], n_left: int) -> list[Failed]:
@@ -192,7 +192,7 @@ class Embedder:
         return None
 
     def _lay_out(self, taken: list[tuple[Passage, int]], n_rows: int) -> Job:
-        """A batch of whole passages, each with its first row; between and after them it is filled up, to `n_rows`."""
+        """A batch of whole passages, each at its first row. Rows between and behind them are filled, up to `n_rows`."""
         batch = Batch()
         n_filled = 0
         for seq_id, (passage, start) in enumerate(taken):
@@ -202,14 +202,14 @@ class Embedder:
         return Job(taken, batch, len(batch) - n_filled)
 
     def _fill(self, batch: Batch, n_rows: int, n_filled: int) -> int:
-        """Up to `n_rows`, where there were `n_filled` such rows before. Returns how many there are now."""
+        """Fill the batch up to `n_rows`. It has `n_filled` filling rows; returns how many it has then."""
         n_more = n_rows - len(batch)
         if n_more:
             batch.add(Run(self._pooler.n_sequences, n_filled, (self._pooler.filler,) * n_more, n_more))
         return n_filled + n_more
 
     def _part(self, passage: Passage, start: int, n_rows: int) -> list[Vector | Failed]:
-        """The next part of a passage that is longer than a batch."""
+        """Compute the next part of a passage that is longer than a batch."""
         tokens = passage.tokens[start : start + n_rows]
         batch = Batch()
         n_tokens = batch.add(Run(0, start, tokens, len(tokens)))
@@ -238,7 +238,7 @@ class Embedder:
         return None
 
     def _count(self, seconds: float, n_rows: int, n_passages: int, n_tokens: int) -> None:
-        # The latest counts most: a neighbour on this machine, or a longer passage, changes it.
+        # The latest batch counts most: a neighbour on this machine, or a longer passage, changes the time of a row.
         per_row = seconds / n_rows
         self._seconds_per_row = per_row if not self._seconds_per_row else (self._seconds_per_row + per_row) / 2
         self.done.n_decode += 1

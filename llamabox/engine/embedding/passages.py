@@ -1,4 +1,4 @@
-"""What waits to be embedded, and whose turn it is."""
+"""The passages that wait to be embedded, and which request has its turn."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MAX_PASSED = 16
 """Batches in a row that may leave a request out for the sake of shorter ones."""
 
 BIG = 16
-"""Passages left, from which on a request fills batches of its own and no others', which it would only slow down."""
+"""A request with so many passages left is big: it has batches of its own, as it would only slow down others."""
 
 MAX_SKIPPED = 32
-"""Passages of a request that have no room in a batch, after which no others are tried."""
+"""When so many passages of a request found no room in a batch, its others are not tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Passage:
 
     @property
     def name(self) -> str:
-        """How an error begins that is its fault."""
+        """The beginning of an error about this passage."""
         return f"Field '{self.field}': {self.field.removesuffix('s')} {self.index}"
 
 
@@ -39,8 +39,8 @@ class Line:
 
     number: int  # in the order of arrival
     passages: deque[Passage] = field(default_factory=deque)
-    n_left: int = 0  # passages that the request has yet to get vectors of, those that are still to come too
-    n_passed: int = 0  # batches since it last had a part in one
+    n_left: int = 0  # passages without a vector; some may still be on their way here
+    n_passed: int = 0  # batches since the last one with a passage of this request
 
     @property
     def is_big(self) -> bool:
@@ -48,7 +48,7 @@ class Line:
 
     @property
     def rank(self) -> tuple[bool, int, int]:
-        """Small requests first, so that a big one costs them next to nothing; but nobody waits for ever."""
+        """Sort key: small requests first, so that big ones cost them next to nothing, but nobody waits for ever."""
         return self.n_passed < MAX_PASSED, self.n_left, self.number
 
 
@@ -67,7 +67,7 @@ class Waiting:
 
     @property
     def requests(self) -> Set[str]:
-        """The requests that have something here."""
+        """The requests that have passages here."""
         return self._lines.keys()
 
     @property
@@ -77,7 +77,7 @@ class Waiting:
 
     @property
     def n_next(self) -> int:
-        """Tokens that wait of the request whose turn is next; 0: there is none."""
+        """Waiting tokens of the request that has the next turn, or 0."""
         return sum(len(passage.tokens) for passage in self._next.passages) if self._lines else 0
 
     @property
@@ -85,7 +85,7 @@ class Waiting:
         return min(self._lines.values(), key=lambda line: line.rank)
 
     def add(self, passages: Iterable[Passage], n_left: int) -> None:
-        """More of one request, which has `n_left` without a vector, these and those that are still to come."""
+        """Add passages of one request. `n_left` of its passages have no vector yet, these included."""
         for passage in passages:
             line = self._lines.get(passage.request_id)
             if line is None:
@@ -95,14 +95,14 @@ class Waiting:
             line.n_left = n_left
 
     def remove(self, request_id: str) -> None:
-        """Forget what is left of a request. Unknown ids are ignored."""
+        """Forget a request's waiting passages. Unknown ids are ignored."""
         self._lines.pop(request_id, None)
 
     def take(self, room: Room, n_rows: int, n_most: int) -> list[tuple[Passage, int]]:
-        """The next batch: at most `n_most` passages, each with its first row. It is full with `n_rows`.
+        """Take out the next batch: at most `n_most` passages, each with its first row. `n_rows` fill it.
 
-        Other small requests fill up a batch only while it is less than half full: from there on a batch is as quick per
-        token as a full one, and whoever it answers need not wait for theirs.
+        Further small requests are added only while the batch is less than half full: from there on it is as quick per
+        token as a full one, and its requests need not wait for theirs.
         """
         taken: list[tuple[Passage, int]] = []
         served: list[Line] = []

@@ -9,7 +9,7 @@ TILE = 64
 floats only, and fewer rows go key by key instead."""
 
 LANES = 16
-"""Numbers that the widest CPUs sum side by side: within a tile sums come out the same at multiples of it only."""
+"""Numbers that the widest CPUs sum side by side: only at multiples of it are a passage's sums in a tile the same."""
 
 SHORT = 24
 """Tokens up to which a passage is computed key by key. Measured with MiniLM on one core, passages a second, key by key
@@ -22,11 +22,11 @@ class Room(Protocol):
     n_used: int  # rows
 
     def place(self, n_tokens: int) -> int | None:
-        """The first row of a passage, which has it from now on; None where there is no room for it."""
+        """Give a passage its place. Returns its first row, or None without room."""
 
     @property
     def n_rows(self) -> int:
-        """Of the whole batch, with what fills it up."""
+        """Rows of the whole batch, filling ones included."""
 
 
 class PlainRoom:
@@ -49,10 +49,10 @@ class PlainRoom:
 
 
 class TiledRoom:
-    """For ggml's attention without a KV memory on a CPU, whose two paths round differently.
+    """For ggml's attention on a CPU without a KV memory, which has two paths that round differently.
 
-    A passage's length alone decides which path it takes. In tiles it lies in one or begins with one, and what is
-    skipped is filled up; key by key its place changes nothing.
+    A passage's length alone decides its path. On the path in tiles it lies in one tile or begins with one, and skipped
+    rows are filled; on the path key by key its place changes nothing.
     """
 
     def __init__(self, n_rows: int) -> None:
@@ -67,7 +67,9 @@ class TiledRoom:
             n_most = min(self._n_most, TILE - 1) if is_short else self._n_most
             if is_short != self._is_short or start + n_tokens > n_most:
                 return None
-            if n_tokens > TILE and start - self.n_used > LANES:  # a batch of its own is quicker than so much filling
+            if (
+                n_tokens > TILE and start - self.n_used > LANES
+            ):  # a batch of its own is quicker than computing so many filling rows
                 return None
         self._is_short = is_short
         self.n_used = start + n_tokens

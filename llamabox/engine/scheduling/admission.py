@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from llamabox import errors
 from llamabox.engine.kv.host_cache import HostMatch
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.prefix_index import Match
 from llamabox.engine.kv.reuse import Reuse
 from llamabox.engine.kv.slot import Slot
+from llamabox.engine.request import Request, n_cells
 from llamabox.engine.scheduling.line import Line
 from llamabox.engine.sequence import Sequence, State
 
 WORTH_RESTORING = 32
-"""Cells that a sequence must gain from host memory, which moves a state whole."""
+"""Least number of cells that a state from host memory must add: it is moved whole."""
 
 WORTH_WAITING = 32
-"""Cells that a sequence must gain before it waits for another one to compute them."""
+"""Least number of cells for which a sequence waits until another one has computed them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Where the beginning of a prompt is: in a slot, in host memory, in pieces that would have to be moved."""
+class Sources:
+    """Where the beginning of a prompt is resident: in a slot, in host memory, in pieces that would have to be moved."""
 
     match: Match = field(default_factory=Match)
     host: HostMatch = field(default_factory=HostMatch)
@@ -30,7 +32,7 @@ class Found:
 
     @property
     def n_cells(self) -> int:
-        """Of the best of them."""
+        """Cells in the best of these places."""
         return max(self.match.n_cells, self.host.n_cells, 0 if self.reuse is None else self.reuse.n_cells)
 
 
@@ -64,6 +66,16 @@ class Admission:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def check(self, request: Request) -> None:
+        """Raise ContextExceeded or InvalidRequest for a request that could never be admitted."""
+        n_prompt, n_ctx, n_slots = n_cells(request.prompt), self._cache.n_ctx, len(self._cache.slots)
+        if n_prompt >= n_ctx:
+            raise errors.ContextExceeded(n_prompt_tokens=n_prompt, n_ctx=n_ctx)
+        if not 1 <= request.params.n <= n_slots:
+            raise errors.InvalidRequest(f"Field 'n': must be from 1 to {n_slots}, the number of slots", field="n")
+        if request.params.id_slot >= n_slots:
+            raise errors.InvalidRequest(f"Field 'id_slot': must be -1 or from 0 to {n_slots - 1}", field="id_slot")
+
     def add(self, sequence: Sequence) -> None:
         self._waiting.add(sequence)
 
@@ -85,39 +97,39 @@ class Admission:
         return admitted
 
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
-        """Put `sequence` into one of the `free` slots. False when it had better wait."""
-        found = Found()
+        """Put `sequence` into one of the `free` slots. False if waiting is better for it."""
+        sources = Sources()
         if sequence.params.cache_prompt:
             # The last prompt cell is always computed: its logits choose the first token.
             limit = sequence.cells.start_for(max(sequence.n_prompt - 1, 0), self._n_least)
-            found = self._find(sequence, free, limit)
-            if self._coming(sequence, running, limit) > found.n_cells:
+            sources = self._find(sequence, free, limit)
+            if self._coming(sequence, running, limit) > sources.n_cells:
                 return False
-            if _is_from_host(found):
-                n_bytes = self._cache.n_bytes(found.host)
+            if _is_from_host(sources):
+                n_bytes = self._cache.n_bytes(sources.host)
                 if not self._cache.copy_time.fits(n_bytes):
                     if self._cache.copy_time.may_fit_later(n_bytes):
                         return False
-                    found = replace(found, host=HostMatch())
+                    sources = replace(sources, host=HostMatch())
         if self._on_start is not None:
             self._on_start(sequence)
-        if _is_from_host(found):
+        if _is_from_host(sources):
             slot = next(filter(self._cache.may_restore, free), free[0])
-            sequence.slot, sequence.n_cached = slot, self._cache.take_from_host(slot, found.host)
-        elif found.reuse is not None and found.reuse.n_cells > found.match.n_cells:
-            sequence.slot, sequence.n_cached = found.reuse.slot, self._cache.take_reuse(found.reuse)
+            sequence.slot, sequence.n_cached = slot, self._cache.take_from_host(slot, sources.host)
+        elif sources.reuse is not None and sources.reuse.n_cells > sources.match.n_cells:
+            sequence.slot, sequence.n_cached = sources.reuse.slot, self._cache.take_reuse(sources.reuse)
         else:
-            sequence.slot, sequence.n_cached = self._place(found.match, free)
+            sequence.slot, sequence.n_cached = self._place(sources.match, free)
         sequence.state = State.RUNNING
         return True
 
-    def _find(self, sequence: Sequence, free: list[Slot], limit: int) -> Found:
+    def _find(self, sequence: Sequence, free: list[Slot], limit: int) -> Sources:
         """Where the first `limit` cells of the prompt are."""
         match, host = self._cache.match(sequence.cells, limit), self._cache.match_host(sequence.cells, limit)
         if not sequence.cells.is_text:  # else all that is up to the limit may be started from
             match = replace(match, n_cells=sequence.cells.start_for(match.n_cells, self._n_least))
             host = replace(host, n_cells=sequence.cells.start_for(host.n_cells, self._n_least))
-        return Found(match, host, self._reuse(sequence, free, limit))
+        return Sources(match, host, self._reuse(sequence, free, limit))
 
     def _place(self, match: Match, free: list[Slot]) -> tuple[Slot, int]:
         """A slot of `free` that holds the matched cells, and how many it holds."""
@@ -129,7 +141,7 @@ class Admission:
         return oldest, self._cache.copy(match.slot, oldest, match.n_cells)
 
     def _reuse(self, sequence: Sequence, free: list[Slot], limit: int) -> Reuse | None:
-        """What the prompt can take from one slot by moving cells, where the request allows that."""
+        """The pieces of the prompt worth moving inside one slot, or None. Only where the request allows moved cells."""
         params = sequence.params
         # The choices of one request start from one evaluation, which must be exact to be shared.
         if not params.n_cache_reuse or params.n > 1:
@@ -149,7 +161,7 @@ class Admission:
             if other.state is not State.RUNNING or not other.is_prefilling:
                 continue
             if other.slot is None or other.slot.n_exact < other.n_computed:
-                continue  # it goes on from moved cells: what it computes is its own
+                continue  # it goes on from moved cells, so nobody else can use its next ones
             common = min(other.cells.common_prefix(sequence.cells), limit)
             common = sequence.cells.start_for(common, self._n_least)
             gain = common - other.n_computed
@@ -162,6 +174,6 @@ class Admission:
         return self._similarity > 0 and n_cells >= self._similarity * len(slot.resident)
 
 
-def _is_from_host(found: Found) -> bool:
-    """Whether host memory has most, and by enough."""
-    return found.host.n_cells >= found.n_cells > found.match.n_cells + WORTH_RESTORING
+def _is_from_host(sources: Sources) -> bool:
+    """Whether host memory has the most cells, by a margin that is worth restoring a state."""
+    return sources.host.n_cells >= sources.n_cells > sources.match.n_cells + WORTH_RESTORING

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import IntEnum
 
-from llamabox.engine.request import LoraSet
+from llamabox.engine.request import LoraSet, Media
 from llamabox.engine.seams import RunnerFacts
+from llamabox.errors import InvalidRequest
 
 
 class Kind(IntEnum):
@@ -41,6 +42,7 @@ class Company:
         self._mixes = facts.mixes
         self._n_batch = facts.n_batch
         self._tile = facts.tile if 2 * (facts.tile + 1) <= facts.n_batch else 1
+        self._takes_media = facts.takes_media
         self._waits: dict[LoraSet, dict[Kind, int]] = {}  # batches for which a kind has stood back since its last one
         self.n_chunk = min(facts.n_ubatch, facts.n_batch)
         """The most prompt tokens of a batch in which nobody decodes."""
@@ -48,6 +50,17 @@ class Company:
         """Cells of a prompt that are computed at the least, so that its last row is not alone."""
         self.may_draft = facts.mixes or facts.is_steady
         """Whether a row comes out the same behind a draft as alone, or nobody minds."""
+
+    def check(self, media: Media) -> None:
+        """Raise InvalidRequest for a chunk that no batch could hold."""
+        if not self._takes_media:
+            raise InvalidRequest("Field 'prompt': this model takes no images or sound", field="prompt")
+        if not media.is_causal and media.n_cells > self.n_chunk:  # libllama would end the process
+            raise InvalidRequest(
+                f"Field 'prompt': an image of {media.n_cells} tokens must be computed at once, and this server "
+                f"computes at most {self.n_chunk} (--ubatch-size)",
+                field="prompt",
+            )
 
     def kinds(self, lengths: Collection[int], *, has_prompts: bool, has_exclusive: bool = False) -> set[Kind]:
         """The kinds of runs of these lengths that decode, drafts not counted, and of chunks if there are prompts.

@@ -1,4 +1,4 @@
-"""Those who wait for a slot, in the order of their arrival."""
+"""The sequences that wait for a slot, in the order of their arrival."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from itertools import islice
 from llamabox.engine.sequence import Sequence
 
 N_FIRST = 8
-"""Of those that wait longest for the same, looked at in every step."""
+"""Every step looks at so many of the sequences that wait longest for one slot, or for any."""
 
 N_FURTHER = 24
-"""Of those behind them: others in every step, so that each has its turn."""
+"""Every step looks at so many of the sequences behind them: at others each time, so that each has its turn."""
 
 
 class Line:
-    """A step costs the same however many wait: who insists on a busy slot is not looked at, of the others a few are."""
+    """A queue whose cost for a step does not grow with its length.
+
+    A step looks at a few of the sequences, and at none that insists on a busy slot.
+    """
 
     def __init__(self) -> None:
         self._n_arrived = 0
         self._n_waiting = 0
-        self._places: dict[int, dict[Sequence, int]] = {}  # by the slot they insist on, -1 for any: when each arrived
-        self._n_passed = 0  # of those behind the first, looked at since the beginning
+        self._places: dict[int, dict[Sequence, int]] = {}  # by slot, -1 for any: the number of each arrival
+        self._n_passed = 0  # sequences behind the first ones that this round has looked at
 
     def __len__(self) -> int:
         return self._n_waiting
@@ -39,7 +42,7 @@ class Line:
             del self._places[sequence.id_slot]
 
     def candidates(self, free: Iterable[int]) -> list[Sequence]:
-        """Who may be given one of the `free` slots now, first come first: all of them, or some if there are many."""
+        """Sequences that one of the `free` slots may be given to, first come first: all, or some if there are many."""
         found: list[tuple[Sequence, int]] = []
         for id_slot in (-1, *free):
             waiting = self._places.get(id_slot, {})

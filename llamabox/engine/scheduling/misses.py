@@ -1,4 +1,4 @@
-"""Why a prompt is not found in the cache any further: a line for whoever wonders."""
+"""Why no more of a prompt was found in the cache: a line for the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llamabox.engine.sequence import Sequence
 
 
 def explain(sequence: Sequence, slots: Iterable[Slot], piece: Callable[[int], bytes]) -> str:
-    """Of a sequence that is about to get a slot: where its prompt leaves what is in the slot that holds most of it.
+    """Say where the prompt of a sequence that is about to get a slot differs from the slot that holds most of it.
 
     `piece` gives the bytes of a token.
     """

@@ -6,13 +6,13 @@ SMOOTHING = 0.2
 """Weight of the newest measurement in the moving averages."""
 
 MIN_CHUNK = 8
-"""Fewer prompt tokens than this would pay the decode rows' cost without getting anywhere."""
+"""Smallest chunk: with fewer prompt tokens a step would cost nearly as much and bring the prompt nowhere."""
 
 LEAST_PAUSE = 0.1
-"""Seconds between two steps that nobody minds: a reader does not see them."""
+"""Seconds between two steps that a reader does not notice."""
 
 MAX_CHUNK = 1 << 31
-"""No batch is as large; a clock that stood still would otherwise allow infinitely many."""
+"""Larger than any batch. A clock that stood still would otherwise allow infinitely many tokens."""
 
 
 class Pacing:
@@ -53,9 +53,9 @@ class Pacing:
             self._token = _blend(self._token, max(seconds - self._decode_time(n_decode), 0.0) / n_prefill)
 
     def chunk(self, n_decode: int, n_prompts: int = 1, idle: float = 0.0) -> int:
-        """Prompt tokens of `n_prompts` that may join a step of `n_decode` rows.
+        """Number of tokens that `n_prompts` together may add to a step of `n_decode` rows.
 
-        With `idle`: or join a step of which nobody waits for a row within so many seconds.
+        `idle`: seconds by which the step may last longer because no stream is due earlier.
         """
         decode = self._decode_time(n_decode)
         if not decode or not self._token:
@@ -64,16 +64,16 @@ class Pacing:
         return int(min(max(MIN_CHUNK, (patience * decode + idle) / self._token), MAX_CHUNK))
 
     def pause(self, n_decode: int) -> float:
-        """Seconds between two steps that streams with `n_decode` rows bear; inf where there are none."""
+        """Longest pause between two steps, in seconds, while `n_decode` streams run; inf without streams."""
         if not n_decode:
             return float("inf")
         return max(LEAST_PAUSE, (self._factor - 1.0) * self._decode_time(n_decode))
 
     def _decode_time(self, n_rows: int) -> float:
-        """Seconds of a step of so many rows alone; from the nearest number of rows that was measured; 0: none was.
+        """Estimated seconds of a step of `n_rows` and nothing else; 0 if no such step was measured.
 
-        Rows cost less together than each alone, so that a proportional guess is too high for more rows and too low for
-        fewer; the nearest number errs the other way. Their mean is taken.
+        Rows cost less together than each alone: from the nearest number of rows that was measured, a proportional guess
+        is too high for more rows and too low for fewer, and its time as it is errs the other way. Their mean is taken.
         """
         if not n_rows or not self._decode:
             return 0.0

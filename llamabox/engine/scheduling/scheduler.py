@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from llamabox.engine.batch import Batch, Run
 from llamabox.engine.kv.kv_cache import KVCache
+from llamabox.engine.request import Media, Request
 from llamabox.engine.scheduling.admission import Admission
 from llamabox.engine.scheduling.company import Company, Kind
 from llamabox.engine.scheduling.pacing import Pacing
@@ -15,7 +16,7 @@ from llamabox.engine.seams import RunnerFacts
 from llamabox.engine.sequence import Sequence
 
 MAX_FORCED = 64
-"""Most cells that a grammar forces on one sequence in one step: more would be felt by the others."""
+"""Most cells of one sequence in one step that a grammar forces: the other sequences would notice more."""
 
 MAX_OVERTAKEN = 8
 """Steps in which shorter prompts may be served before a longer one that came earlier."""
@@ -83,6 +84,22 @@ class Scheduler:
     def is_idle(self) -> bool:
         return not self.running and not self.n_waiting
 
+    def check(self, request: Request) -> None:
+        """Raise ContextExceeded or InvalidRequest for what no slot could ever take."""
+        self._admission.check(request)
+        for segment in request.prompt:
+            if isinstance(segment, Media):
+                self._company.check(segment)
+
+    def check_integrity(self) -> list[str]:
+        """Differences between the ledger and the native memory, and slots that leaked; empty when all is well."""
+        held = {sequence.slot.slot_id for sequence in self.running if sequence.slot is not None}
+        return self._cache.check_integrity() + [
+            f"slot {slot.slot_id}: busy without a sequence"
+            for slot in self._cache.slots
+            if slot.is_busy and slot.slot_id not in held
+        ]
+
     def add(self, sequence: Sequence) -> None:
         self._admission.add(sequence)
 
@@ -118,7 +135,7 @@ class Scheduler:
         return work
 
     def _rows(self, mine: list[Sequence], work: Work) -> dict[Sequence, int]:
-        """Those of `mine` that decode or are at the end of their prompt, and how many cells each has for a step."""
+        """The sequences of `mine` that decode or have one prompt cell left, and how many cells each has to compute."""
         able: list[Sequence] = []
         for sequence in mine:
             if not _has_prompt(sequence) and not sequence.is_exclusive:
@@ -126,7 +143,7 @@ class Scheduler:
         return {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in able}
 
     def _n_decoding(self, sequence: Sequence) -> int:
-        """Cells of a decoding sequence up to the context's end, without drafts. Others wait for a shift."""
+        """Cells that a decoding sequence has to compute: no drafts, and none behind the context's end."""
         return min(sequence.n_owed, sequence.n_stretch, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
 
     def _plan(
@@ -170,7 +187,7 @@ class Scheduler:
         return {first: first.n_stretch}
 
     def _add_rows(self, parts: dict[Sequence, int], rows: dict[Sequence, int], turn: Kind) -> int:
-        """A cell of each sequence that decodes, and more of those that have more. Returns the room that is left."""
+        """Add a cell of each sequence that decodes, and then its further cells. Returns the room that is left."""
         if turn is Kind.LONE:
             rows = {sequence: 1 for sequence, n_cells in rows.items() if n_cells == 1}
         room = self._company.room(turn, len(rows))
@@ -183,7 +200,7 @@ class Scheduler:
         return room
 
     def _add_drafts(self, parts: dict[Sequence, int], room: int) -> int:
-        """Drafts behind the cells of those that have some, in the `room` that all others leave. Returns how many."""
+        """Add drafts in the `room` that everything else leaves. Returns how many were added."""
         n_added = 0
         for sequence in [sequence for sequence in parts if sequence.drafts]:
             if parts[sequence] == sequence.n_owed:
@@ -194,9 +211,9 @@ class Scheduler:
         return n_added
 
     def _add_forced(self, parts: dict[Sequence, int], rows: dict[Sequence, int], room: int) -> int:
-        """What grammars force, of several cells a sequence. Returns the room that is left."""
+        """Add the runs of cells that grammars force. Returns the room that is left."""
         runs = [sequence for sequence, n_cells in rows.items() if n_cells > 1]
-        for sequence in sorted(runs, key=_n_generated):  # who had to stand back was left behind
+        for sequence in sorted(runs, key=_n_generated):  # a sequence that stood back has generated less than others
             length = self._company.run_length(Kind.RUN, rows[sequence], room, set(parts.values()))
             if length:
                 parts[sequence] = length
@@ -204,7 +221,7 @@ class Scheduler:
         return room
 
     def _whose_turn(self, ready: list[Sequence], batch: Batch) -> list[Sequence]:
-        """Those of the `ready` sequences whose LoRA set has its turn, which becomes the batch's."""
+        """The `ready` sequences whose LoRA set has its turn. The batch gets that set."""
         able = ready
         if not self._cont_batching and any(not sequence.is_prefilling for sequence in ready):
             able = [sequence for sequence in ready if not _has_prompt(sequence)]
@@ -214,19 +231,19 @@ class Scheduler:
         return [sequence for sequence in ready if sequence.params.lora == batch.lora]
 
     def _chunk(self, ready: list[Sequence], next_due: float | None, now: float) -> int:
-        """Prompt tokens of this step."""
-        # Those of other LoRA sets, whose turn comes after this step, feel its length as well.
+        """Number of prompt tokens that this step may carry."""
+        # Streams of other LoRA sets wait for the end of this step, too.
         n_decode = sum(not sequence.is_prefilling for sequence in ready)
         if n_decode:
             n_prompts = sum(_has_prompt(sequence) for sequence in ready)
             return min(self._company.n_chunk, self._pacing.chunk(n_decode, n_prompts)) if self._cont_batching else 0
         if next_due is not None:
-            # A text that sits this step out wants its next one in time.
+            # A stream whose speed limit keeps it out of this step wants the next one in time.
             return min(self._company.n_chunk, self._pacing.chunk(1, idle=next_due - now))
         return self._company.n_chunk
 
     def _make_room(self, sequence: Sequence) -> bool:
-        """Shift the context where the next cell would reach its end. False where there is no room to do it."""
+        """Shift the context if the next cell would reach its end. False without room for a shift."""
         assert sequence.slot is not None
         n_ctx = self._cache.n_ctx
         if sequence.n_computed + 1 < n_ctx:  # always so for a prompt, which is shorter than the context
@@ -244,7 +261,7 @@ class Scheduler:
     def _prefill(
         self, prompts: list[Sequence], room: int, chunk: int, beside: dict[Sequence, int]
     ) -> dict[Sequence, int]:
-        """Prompt chunks of this step, `beside` what else is in it."""
+        """The prompt chunks of this step. `beside` are the other sequences in it."""
         if not prompts or not chunk:
             return {}
         candidates = sorted(prompts, key=_urgency)
@@ -256,7 +273,7 @@ class Scheduler:
             if budget <= 0:
                 break
             n_behind -= sequence.n_pending
-            # Who was overtaken too often goes first, but leaves the others half of the step.
+            # A prompt that was overtaken too often goes first, but leaves the others half of the step.
             share = max((budget + 1) // 2, budget - n_behind) if _is_overdue(sequence) else budget
             n_cells = self._company.chunk_length(sequence.n_stretch, sequence.n_computed, share, room, lengths)
             if n_cells:
@@ -268,14 +285,14 @@ class Scheduler:
         return parts
 
     def _fill(self, work: Work, parts: dict[Sequence, int]) -> None:
-        """Lay out the batch: runs in the order of their slots, as separate KV streams are computed together only so."""
+        """Lay out the batch in the order of the slots: only so does libllama compute separate KV streams together."""
         for sequence in sorted(parts, key=_slot_id):
-            n_cells, cells = parts[sequence], sequence.cells
-            start = sequence.n_computed
-            stop = start + n_cells
-            n_outputs = int(stop == len(cells) and sequence.params.n_predict != 0)
+            cells, start = sequence.cells, sequence.n_computed
+            stop = start + parts[sequence]
             [(position, content)] = cells.rows(start, min(stop, len(cells)))
-            if (n_drafts := stop - len(cells)) > 0:
+            n_drafts = stop - len(cells)
+            n_outputs = int(n_drafts == 0 and sequence.params.n_predict != 0)
+            if n_drafts > 0:
                 assert isinstance(content, list), "nothing is drafted behind media"
                 content += sequence.drafts[:n_drafts]
                 n_outputs = 1 + n_drafts
@@ -302,16 +319,17 @@ def _is_overdue(sequence: Sequence) -> bool:
 
 
 def _urgency(sequence: Sequence) -> tuple[bool, float, float]:
-    """Overtaken too often: by arrival, before all others. Else the shortest remaining first."""
+    """Sort key: prompts that were overtaken too often by arrival, then the others by what is left of them."""
     if _is_overdue(sequence):
         return (False, sequence.arrived, 0.0)
     return (True, float(sequence.n_pending), sequence.arrived)
 
 
 def _note_overtaking(candidates: list[Sequence], served: dict[Sequence, int], fair: int) -> None:
-    """Count the step for everyone who got less than half a `fair` chunk while somebody who came later was served.
+    """Count the step for each prompt that got less than half a `fair` chunk while a later one was served.
 
-    A rest of a chunk is not service: short prompts that leave one token over would hold a long one up for ever.
+    Getting the rest of a chunk does not count as being served: short prompts that leave one token of each chunk over
+    would hold a long one up for ever.
     """
     latest = max((sequence.arrived for sequence in served), default=0.0)
     for sequence in candidates:

@@ -1,4 +1,4 @@
-"""Whose turn it is among the LoRA sets of the running sequences: one step computes one set."""
+"""Which LoRA set has its turn: the running sequences may have several, and one step computes one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from llamabox.engine.request import LoraSet
 
 TURN = 4
-"""Steps of decoding before another set gets its turn: each change costs a step some milliseconds (libllama reserves its
-buffers anew: 11 ms for a model of 135 M on a CPU, where a step of one row takes 8)."""
+"""Steps of decoding before another set gets its turn. Each change costs a step some milliseconds, as libllama reserves
+its buffers anew: 11 ms for a model of 135 M on a CPU, where a step of one row takes 8."""
 
 
 class Turns:
@@ -18,13 +18,13 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._since: dict[LoraSet, int] = {}  # by set: the number of its last turn, or of the one it came in
+        self._since: dict[LoraSet, int] = {}  # by set: the number of its last turn, or of the turn in which it came
         self._n_turns = 0
         self._current: LoraSet = ()
         self._n_left = 0
 
     def next(self, sets: Iterable[LoraSet]) -> LoraSet:
-        """One of the `sets` that have work, of which there is at least one."""
+        """The set that the next step computes: one of `sets`, which have work. There is at least one."""
         waiting = dict.fromkeys(sets)
         self._since = {one: self._since.get(one, self._n_turns) for one in waiting}
         if self._n_left and self._current in waiting:
@@ -37,5 +37,5 @@ class Turns:
         return self._current
 
     def end(self) -> None:
-        """The current turn ends with the step that is being planned: there are prompts, which take and wait long."""
+        """End the current turn with the step that is being planned: beside prompts, other sets would wait too long."""
         self._n_left = 0

@@ -21,7 +21,7 @@ from llamabox.workers.text.embedding.pooler import LlamaPooler
 logger = logging.getLogger(__name__)
 
 EXPECTING = 2.0
-"""Seconds after a small request's batch in which another is expected, and big requests' batches are brief."""
+"""For so many seconds after a small request's batch another one is expected, and big requests' batches are brief."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,10 @@ class LaneDone:
 class Lanes:
     """Computes an embedder's batches. All methods are the engine's thread's; `close` must come before the contexts'.
 
-    No batch is begun before a lane is free for it: whoever comes meanwhile may have a better claim to that one. Batches
-    of small requests and of big ones are not computed side by side: a small request waits for what has begun, and is
-    then as quick as ever. But for brief ones: those would wait longer for all lanes than they take by one thread.
+    No batch is begun before a lane is free for it: a request that comes meanwhile may have a better claim to that lane.
+    Batches of small requests and of big ones are not computed side by side: a small request waits for the batches that
+    have begun, and is then as quick as ever. Brief batches are the exception: waiting for all lanes would take longer
+    than one thread needs for them.
     """
 
     def __init__(
