@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 
 class FinishReason(StrEnum):
@@ -143,6 +143,10 @@ class Started:
     n_prompt: int
     n_cached: int
     seed: int
+    logit_bias: tuple[tuple[int, Annotated[float, "-inf"]], ...] | None = (
+        None  # what its texts became; None: it has none
+    )
+    prompt_text: str | None = None  # where it was asked for
 
 
 @dataclass(slots=True)

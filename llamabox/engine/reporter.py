@@ -82,6 +82,8 @@ class Reporter:
                 sequence.n_prompt,
                 sequence.n_cached,
                 sequence.seed,
+                sequence.request.logit_bias,
+                sequence.request.prompt_text,
             )
         )
 
@@ -129,9 +131,10 @@ class Reporter:
 
     def nothing(self, request: Request) -> None:
         """An empty prompt without BOS has no logits to go on from: as in llama.cpp, its answer is empty."""
+        seed = request.params.sampling.seed
         for index in range(request.params.n):
             self._events += (
-                Started(request.request_id, index, -1, 0, 0, request.params.sampling.seed),
+                Started(*(request.request_id, index, -1, 0, 0, seed, request.logit_bias, request.prompt_text)),
                 Finished(
                     request.request_id,
                     index,
@@ -143,7 +146,7 @@ class Reporter:
                     n_prompt=0,
                     n_resident=0,
                     id_slot=-1,
-                    seed=request.params.sampling.seed,
+                    seed=seed,
                     timings=Timings(),
                 ),
             )

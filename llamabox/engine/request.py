@@ -70,6 +70,9 @@ SAMPLER_LETTERS = {
 Bias = Annotated[float, "-inf"]
 """Added to a token's logit; -inf bans it."""
 
+MAX_BIASES = 4096
+"""Tokens of one request's logit bias."""
+
 LoraSet = tuple[tuple[int, float], ...]
 """Which LoRA adapters compute a text: (id, scale) in the order of ids, none at scale 0. Equal sets are equal values."""
 
@@ -165,7 +168,7 @@ class SamplingParams:
     adaptive_decay: float = 0.9  # 0 to 0.99: how slowly adaptive_p forgets; 1 / (1 - decay) tokens
     min_keep: int = 0
     ignore_eos: bool = False
-    logit_bias: tuple[tuple[int, Bias], ...] = ()  # (token id, bias); -inf bans
+    logit_bias: tuple[tuple[int | str, Bias], ...] = ()  # a token or a text, for the engine tokens; the last one counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +183,7 @@ class GenerationParams:
     n_indent: int = 0  # end where a line after the first begins with fewer blanks than this
     t_max_predict_ms: int = -1  # end with the first line that ends this long after the first token; 0 or less: never
     return_progress: bool = False  # tell how far the prompt is
+    return_prompt: bool = False  # tell the prompt as a text
     special: bool = False  # render special tokens in the text
     n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
     grammar: str = ""  # what the text must be, in GBNF
@@ -202,4 +206,6 @@ class Request:
     params: GenerationParams = field(default_factory=GenerationParams)
     grammar: Grammar | None = None  # what `params` say of it, compiled
     stop: StopStrings | None = None  # those of `params`, compiled; None: there are none
+    logit_bias: tuple[tuple[int, Bias], ...] | None = None  # what its texts became, to be told; None: it has none
+    prompt_text: str | None = None  # where `params` want it
     samplers: SamplerSource | None = None  # of its sequences; None: the engine makes them, while all wait for that

@@ -33,7 +33,8 @@ class Plan:
 
 def plan(params: SamplingParams, *, seed: int, n_ctx: int, banned: tuple[int, ...] = ()) -> Plan:
     """The chain for `params`. `banned` are token ids that must never come; `n_ctx` stands for a window of -1."""
-    bias = dict(params.logit_bias)
+    bias = {token: bias for token, bias in params.logit_bias if isinstance(token, int)}
+    assert not any(isinstance(token, str) for token, _ in params.logit_bias), "texts are the worker's to resolve"
     bias.update((token, -math.inf) for token in banned)
     biased = [Step("logit_bias", (tuple(bias.items()),))] if bias else []
     chain = _chain(params, seed=seed, n_ctx=n_ctx)

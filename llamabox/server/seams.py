@@ -95,9 +95,7 @@ class TextService(Service, Protocol):
     def generate_all(self, submits: Sequence[Submit]) -> Sequence[Stream[Event]]:
         """The events of each of the prompts, which share their params. Raises Unavailable at once when not ready."""
 
-    def embed(
-        self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
-    ) -> VectorStream:
+    def embed(self, prompts: Sequence[Sequence[str | int]]) -> VectorStream:
         """The vectors of at least one prompt. Raises Unavailable at once when the worker is not ready."""
 
     def rank(

@@ -25,8 +25,6 @@ class Submit:
     request_id: str
     prompt: PromptText
     params: GenerationParams
-    add_special: bool = True
-    parse_special: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +51,6 @@ class Embed:
     first: int  # the place of prompts[0] among all of the request's
     n_left: int  # passages that have no vector yet, with these and those that are still to be sent
     prompts: list[PromptText]
-    add_special: bool = True
-    parse_special: bool = True
     field: str = "input"  # what errors call them
     query: str | None = None  # of a reranker: each prompt is one text, which is paired with this
     n_document: int | None = None  # the most tokens of it that are looked at

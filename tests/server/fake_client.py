@@ -47,7 +47,17 @@ def timings(n: int, *, n_prompt: int = 8, n_cached: int = 0) -> Timings:
 
 
 def started(submit: Submit, index: int = 0, *, n_prompt: int = 8, n_cached: int = 0) -> Started:
-    return Started(submit.request_id, index, index, n_prompt, n_cached, 42)
+    """As by a worker to whom each text is tokens 7 and 8, and all ids of a prompt are one text."""
+    entries, prompt = submit.params.sampling.logit_bias, submit.prompt
+    biases = {one: bias for token, bias in entries for one in ([7, 8] if isinstance(token, str) else [token])}
+    has_texts = any(isinstance(token, str) for token, _ in entries)
+    ids = "five six" if any(isinstance(part, int) for part in prompt) else ""
+    text = "".join(["<s>"] * isinstance(prompt[0], str) + [part for part in prompt if isinstance(part, str)]) + ids
+    return Started(
+        *(submit.request_id, index, index, n_prompt, n_cached, 42),
+        tuple(biases.items()) if has_texts else None,
+        text if submit.params.return_prompt else None,
+    )
 
 
 def delta(submit: Submit, text: str, n: int, index: int = 0) -> Delta:

@@ -98,14 +98,12 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
         self._generations |= {generation.submit.request_id: generation for generation in generations}
         return generations
 
-    def embed(
-        self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
-    ) -> Embedding:
+    def embed(self, prompts: Sequence[Sequence[str | int]]) -> Embedding:
         """The vectors of prompts, at least one; texts and token ids in order, as in a Submit. Sends nothing yet.
 
         `await client.embed(prompts).all()` gives them in order. Raises Unavailable when the worker takes nothing now.
         """
-        return self._embed(prompts, add_special=add_special, parse_special=parse_special)
+        return self._embed(prompts)
 
     def rank(
         self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool

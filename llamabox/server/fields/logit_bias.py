@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from llamabox import checks
 from llamabox.checks import wrong
-from llamabox.engine.request import GenerationParams
+from llamabox.engine.request import MAX_BIASES
 from llamabox.server.fields.prompt import check_token
-from llamabox.server.seams import TextService
-from llamabox.wire.questions import Tokenise
 
 FIELD = "logit_bias"
-MAX_ENTRIES = 4096
 MAX_TEXT = 1024
 LARGEST_BIAS = 1e12
 """Added to a logit, divided by the smallest temperature and multiplied by the largest penalty it is still a float32."""
 
-BiasEntry = tuple[int | str, float]
+Biases = tuple[tuple[int | str, float], ...]
 
 
-def parse_logit_bias(value: Any, n_vocab: int) -> list[BiasEntry]:
+def parse_logit_bias(value: Any, n_vocab: int) -> Biases:
     """Entries in order. A text biases each token it becomes; an id outside the vocabulary is a 400."""
     if isinstance(value, dict):
         pairs: Iterable[tuple[Any, Any]] = ((_key(key), bias) for key, bias in value.items())
@@ -36,34 +32,18 @@ def parse_logit_bias(value: Any, n_vocab: int) -> list[BiasEntry]:
         pairs = ((entry[0], entry[1]) for entry in value)
     else:
         raise wrong(FIELD, f"must be an array of pairs or an object, not {checks.describe(value)}")
-    if len(value) > MAX_ENTRIES:
-        raise wrong(FIELD, f"must have at most {MAX_ENTRIES} entries, not {len(value)}")
-    return [(_token(token, n_vocab), _bias(bias)) for token, bias in pairs]
+    if len(value) > MAX_BIASES:
+        raise wrong(FIELD, f"must have at most {MAX_BIASES} entries, not {len(value)}")
+    return tuple((_token(token, n_vocab), _bias(bias)) for token, bias in pairs)
 
 
-async def biased(client: TextService, params: GenerationParams, entries: list[BiasEntry]) -> GenerationParams:
-    """`params` with the entries added to its biases: what replies show is what the engine is given.
+def merged(defaults: Biases, entries: Biases) -> Biases:
+    """The biases of a request on top of the server's own. Of several for one token the last one counts.
 
-    The last of several for one token counts. Raises InvalidRequest where they become too many.
+    Where there are texts the worker does that, which knows their tokens.
     """
-    if not entries:
-        return params
-    sampling = params.sampling
-    found = dict(sampling.logit_bias) | await _by_token(client, entries)
-    return replace(params, sampling=replace(sampling, logit_bias=tuple(found.items())))
-
-
-async def _by_token(client: TextService, entries: list[BiasEntry]) -> dict[int, float]:
-    found: dict[int, float] = {}
-    for token, bias in entries:
-        if isinstance(token, int):
-            found[token] = bias
-            continue
-        made = await client.ask(Tokenise([token], add_special=False, parse_special=True))
-        found.update((one, bias) for one in made.tokens)
-        if len(found) > MAX_ENTRIES:
-            raise wrong(FIELD, f"its texts become more than {MAX_ENTRIES} tokens")
-    return found
+    both = (*defaults, *entries)
+    return both if any(isinstance(token, str) for token, _ in entries) else tuple(dict(both).items())
 
 
 def _key(key: str) -> int | str:

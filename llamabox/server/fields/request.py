@@ -15,7 +15,7 @@ from llamabox.server.fields import unsupported
 from llamabox.server.fields.body import parse_model, parse_ping
 from llamabox.server.fields.generation import parse_params
 from llamabox.server.fields.grammar import parse_grammar
-from llamabox.server.fields.logit_bias import BiasEntry, parse_logit_bias
+from llamabox.server.fields.logit_bias import Biases, merged, parse_logit_bias
 from llamabox.server.fields.logprobs import chat_n_top, completion_n_top, native_n_top
 from llamabox.wire.text_config import ModelInfo
 
@@ -41,7 +41,6 @@ class Options:
     """A parsed request without its prompt."""
 
     params: GenerationParams
-    logit_bias: list[BiasEntry]  # as the request has them; `biased` makes them part of `params`
     model: str  # to be shown in the reply
     stream: bool
     include_usage: bool | None  # None: stream_options did not say
@@ -69,25 +68,33 @@ def parse_options(
     form = parse_grammar(body, defaults)
     if dialect is not Dialect.NATIVE:
         defaults = replace(defaults, sampling=_openai_defaults(defaults.sampling, config))
+    params = parse_params(body, config, defaults, info, form)
+    verbose = checks.flag(body, "verbose", False)
     return Options(
         params=replace(
-            parse_params(body, config, defaults, info, form),
+            params,
+            sampling=replace(params.sampling, logit_bias=_biases(body, params.sampling, info)),
+            return_prompt=dialect is Dialect.NATIVE or verbose,
             n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
             post_sampling_probs=checks.flag(body, "post_sampling_probs", False),
             return_progress=checks.flag(body, "return_progress", False) and stream,
         ),
-        logit_bias=parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else [],
         model=parse_model(body, config, info),
         stream=stream,
         include_usage=_parse_include_usage(body),
         ping_interval=parse_ping(body, config),
         timings_per_token=checks.flag(body, "timings_per_token", False),
         return_tokens=checks.flag(body, "return_tokens", False),
-        verbose=checks.flag(body, "verbose", False),
+        verbose=verbose,
         response_fields=_parse_response_fields(body) if dialect is Dialect.NATIVE else [],
         n_top=n_top,
         warning=form.warning,
     )
+
+
+def _biases(body: dict[str, Any], sampling: SamplingParams, info: ModelInfo) -> Biases:
+    entries = parse_logit_bias(body["logit_bias"], info.n_vocab) if "logit_bias" in body else ()
+    return merged(sampling.logit_bias, entries) if entries else sampling.logit_bias
 
 
 def _openai_defaults(sampling: SamplingParams, config: ServerConfig) -> SamplingParams:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.responses import Response
 
@@ -18,6 +18,7 @@ from llamabox.server.fields.request import Dialect, Options, parse_options
 from llamabox.server.fields.token_rate import asked_rate
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.running import events_of, make_submits
+from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import RATE_HEADER, rate_header
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.sse import EventStream
@@ -49,6 +50,12 @@ def options_of(exchange: Exchange, dialect: Dialect) -> Options:
     return parse_options(exchange.body, services.config, services.defaults, exchange.info, dialect)
 
 
+def with_biases(options: Options, biases: tuple[tuple[int, float], ...]) -> Options:
+    """`options` with the tokens that the worker made of a logit_bias' texts."""
+    params = options.params
+    return replace(options, params=replace(params, sampling=replace(params.sampling, logit_bias=biases)))
+
+
 class TextReply:
     """Runs `prompts` with `options`. The choices stand in the reply's order: prompt * n + sequence."""
 
@@ -60,6 +67,8 @@ class TextReply:
         self._submits = make_submits(exchange.services, prompts, options)
         self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
         self._n_likely = 0  # log-probabilities that are kept for a plain reply
+        self._settings: dict[str, Any] | None = None
+        self._biases: tuple[tuple[int, float], ...] | None = None  # what the texts of a logit_bias became
         exchange.record.choices = self.choices
         exchange.record.n_sequences = options.params.n
         if options.warning:
@@ -67,6 +76,13 @@ class TextReply:
         if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: no level below shows a request's text
             for prompt in prompts:
                 logger.debug("%s prompt %r", exchange.record.request_id, prompt)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was really asked of the engine, for all choices; only once the first one has started."""
+        if self._settings is None:
+            self._settings = settings_object(self._options, self._exchange.info)
+        return self._settings
 
     async def gather(self) -> list[Choice]:
         """All choices, with their whole texts."""
@@ -141,6 +157,9 @@ class TextReply:
     def _start(self, position: int, event: Started) -> Choice:
         choice = self._choice(position, event)
         choice.start(event)
+        if event.logit_bias is not None and self._biases is None:
+            self._biases = event.logit_bias
+            self._options = with_biases(self._options, event.logit_bias)
         if self._exchange.record.begin():
             self._exchange.services.metrics.began(self._exchange.record)
         self._exchange.services.slots.start(event, self._options)

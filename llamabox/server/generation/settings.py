@@ -78,7 +78,7 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
 def _biases(options: Options, info: ModelInfo) -> list[dict[str, Any]]:
     """All that apply: the command line's, the request's, and a ban of each end token where ignore_eos is on."""
     sampling = options.params.sampling
-    entries: list[tuple[int, float]] = [*sampling.logit_bias]
+    entries: list[tuple[int | str, float]] = [*sampling.logit_bias]
     if sampling.ignore_eos:
         entries += [(token, -math.inf) for token in info.eog_tokens]
     return [{"bias": bias if math.isfinite(bias) else None, "token": token} for token, bias in entries]

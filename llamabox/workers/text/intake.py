@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.embedding.passages import Passage
-from llamabox.engine.request import GenerationParams, Prompt, PromptText, Request, Words, prompt_tokens
+from llamabox.engine.request import MAX_BIASES, GenerationParams, Prompt, PromptText, Request, Words, prompt_tokens
 from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest, RequestError
 from llamabox.wire.text import Embed, Submit
@@ -35,16 +36,22 @@ class Intake:
         self._pairs = pairs
         self._samplers = SamplerMaker(vocab, n_ctx)
         self._stop = lru_cache(KEPT_STOPS)(StopStrings)  # all prompts of a request bring the same ones
+        self._biases = lru_cache(1)(self._by_token)
 
     def request(self, submit: Submit) -> Request:
         """The engine's request for `submit`. Raises InvalidRequest naming the field."""
-        prompt = self.prompt(submit.prompt, add_special=submit.add_special, parse_special=submit.parse_special)
-        params = submit.params
+        params, biases = submit.params, None
+        if any(isinstance(token, str) for token, _ in params.sampling.logit_bias):
+            biases = self._biases(params.sampling.logit_bias)
+            params = replace(params, sampling=replace(params.sampling, logit_bias=biases))
+        prompt = self.prompt(submit.prompt, add_special=True, parse_special=True)
         return Request(
             request_id=submit.request_id,
             prompt=prompt,
             params=params,
             stop=self._stop(params.stop),
+            logit_bias=biases,
+            prompt_text=self._text(submit.prompt) if params.return_prompt else None,
             samplers=self._samplers.source(params.sampling, prompt_tokens(prompt)),
         )
 
@@ -70,10 +77,33 @@ class Intake:
 
     def _passage(self, embed: Embed, index: int, prompt: PromptText) -> Passage:
         try:
-            tokens = self.tokens(prompt, add_special=embed.add_special, parse_special=embed.parse_special)
+            tokens = self.tokens(prompt, add_special=True, parse_special=True)
         except RequestError as error:
             raise InvalidRequest(f"Field 'input': input {index}: {error.message}", field="input") from error
         return Passage(embed.request_id, index, tuple(tokens), embed.field)
+
+    def _by_token(self, entries: tuple[tuple[int | str, float], ...]) -> tuple[tuple[int, float], ...]:
+        """A text biases each token that it becomes. Raises InvalidRequest where these are too many."""
+        found: dict[int, float] = {}
+        for token, bias in entries:
+            texts = [token] if isinstance(token, int) else self.tokens([token], add_special=False, parse_special=True)
+            found.update((one, bias) for one in texts)
+            if len(found) > MAX_BIASES:
+                what = f"Field 'logit_bias': its texts become more than {MAX_BIASES} tokens"
+                raise InvalidRequest(what, field="logit_bias")
+        return tuple(found.items())
+
+    def _text(self, prompt: PromptText) -> str:
+        """The prompt as the model gets it, BOS included, special tokens given by id left out."""
+        has_bos = self._vocab.add_bos and self._vocab.bos is not None and prompt and isinstance(prompt[0], str)
+        pieces = [self._vocab.text(self._vocab.bos)] if has_bos and self._vocab.bos is not None else []
+        for is_text, run in groupby(prompt, lambda part: isinstance(part, str)):
+            if is_text:
+                pieces += map(str, run)
+            else:
+                data = b"".join(self._vocab.piece(int(token), special=False) for token in run)
+                pieces.append(data.decode("utf-8", "replace"))
+        return "".join(pieces)
 
     def prompt(self, content: PromptText, *, add_special: bool, parse_special: bool) -> Prompt:
         """The segments of a prompt. Strings and ids are one; a media part would become a Media of its own here."""

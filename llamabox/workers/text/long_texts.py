@@ -43,6 +43,7 @@ def _size(message: Text | SubmitAll) -> tuple[int, int]:
     if isinstance(message, Submit | SubmitAll):
         prompts = [message.prompt] if isinstance(message, Submit) else [prompt for _, prompt in message.prompts]
         texts: list[Any] = [piece for prompt in prompts for piece in prompt]
+        texts += [token for token, _ in message.params.sampling.logit_bias if isinstance(token, str)]
         n_extra = STOP_WEIGHT * sum(map(len, message.params.stop)) + PROMPT_WEIGHT * (len(prompts) - 1)
     elif isinstance(message, Embed):
         texts = [message.query or "", *(piece for prompt in message.prompts for piece in prompt)]

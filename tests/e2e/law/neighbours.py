@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from llamabox.demo import ensure_demo_model
+from llamabox.engine.request import MAX_BIASES
 from llamabox.server.api.about import tokens
 from llamabox.server.fields import generation as params
-from llamabox.server.fields import logit_bias
 from llamabox.server.fields import logprobs as logprob_fields
 from llamabox.server.fields import sampling as sampling_fields
 from llamabox.server.generation import running
@@ -175,7 +175,7 @@ def penalised_histories(server: ServerProcess) -> Attack:
 
 
 def many_prompts(server: ServerProcess, **more: Any) -> Attack:
-    bias = [[token, 0.5] for token in range(logit_bias.MAX_ENTRIES)]
+    bias = [[token, 0.5] for token in range(MAX_BIASES)]
     texts = [f"Prompt {i}" for i in range(running.MAX_ANSWERS)]
     return partial(at_once, server.port, "/completion", [encoded(prompt=texts, logit_bias=bias, n_predict=0, **more)])
 

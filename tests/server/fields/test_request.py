@@ -172,8 +172,8 @@ def check_safe_in_c(options: Options) -> None:
     for count in (sampling.top_k, sampling.min_keep, options.params.n_predict, options.params.n_keep):
         assert -1 <= count < 2**31
     assert max(sampling.repeat_last_n, sampling.dry_penalty_last_n) <= INFO.n_ctx
-    assert all(bias == -math.inf or abs(bias) <= 1e12 for _, bias in options.logit_bias)
-    assert all(not isinstance(token, int) or 0 <= token < INFO.n_vocab for token, _ in options.logit_bias)
+    assert all(bias == -math.inf or abs(bias) <= 1e12 for _, bias in sampling.logit_bias)
+    assert all(not isinstance(token, int) or 0 <= token < INFO.n_vocab for token, _ in sampling.logit_bias)
 
 
 class TestLogitBias:
@@ -188,7 +188,7 @@ class TestLogitBias:
         ],
     )
     def test_both_forms(self, value: object, entries: list[tuple[int | str, float]]) -> None:
-        assert parse({"logit_bias": value}).logit_bias == entries
+        assert parse({"logit_bias": value}).params.sampling.logit_bias == tuple(entries)
 
     @pytest.mark.parametrize(
         "value",

@@ -1,13 +1,15 @@
-"""From what a client wrote to the segments of a prompt."""
+"""From what a client wrote to the segments of a prompt, and to the tokens of a logit bias."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import pytest
 
-from llamabox.engine.request import PromptText, Words
+from llamabox.engine.request import MAX_BIASES, GenerationParams, PromptText, Request, SamplingParams, Words
 from llamabox.errors import InvalidRequest
+from llamabox.wire.text import Submit
 from llamabox.workers.text.intake import Intake
 
 BOS = 1
@@ -51,3 +53,87 @@ def test_a_prompt_of_nothing_has_no_segment(intake: Intake) -> None:
 def test_an_id_beyond_the_vocabulary_never_reaches_the_engine(intake: Intake) -> None:
     with pytest.raises(InvalidRequest, match="1000 is not in the vocabulary"):
         intake.prompt(["a", 1000], add_special=True, parse_special=True)
+
+
+class Letters:
+    """A vocabulary of bytes, with a BOS. Token 256 is special, 257 ends inside a character."""
+
+    n_tokens = 1000
+    add_bos = True
+    bos = 256
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return [self.bos] * add_special + list(text.encode())
+
+    def check(self, token: int) -> int:
+        return token
+
+    def text(self, token: int) -> str:
+        return {self.bos: "<s>"}[token]
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        return b"" if token == self.bos and not special else bytes([token]) if token < 256 else b"\xc3"
+
+
+class NoSamplers:
+    def __init__(self) -> None:
+        self.asked: list[SamplingParams] = []
+
+    def source(self, params: SamplingParams, tokens: list[int]) -> None:
+        self.asked.append(params)
+
+
+@pytest.fixture
+def samplers() -> NoSamplers:
+    return NoSamplers()
+
+
+@pytest.fixture
+def letters(samplers: NoSamplers) -> Intake:
+    made = Intake(cast(Any, Letters()), cast(Any, None), 100)
+    made._samplers = cast(Any, samplers)
+    return made
+
+
+def taken(letters: Intake, prompt: list[str | int], bias: Any = (), **params: Any) -> Request:
+    params["sampling"] = SamplingParams(logit_bias=bias)
+    return letters.request(Submit(request_id="1", prompt=prompt, params=GenerationParams(**params)))
+
+
+def test_a_text_biases_each_of_its_tokens_and_the_last_word_on_a_token_counts(
+    letters: Intake, samplers: NoSamplers
+) -> None:
+    request = taken(letters, ["x"], ((97, 1.0), ("ab", -math.inf), (98, 2.5), (5, 1.0)))
+    assert request.logit_bias == ((97, -math.inf), (98, 2.5), (5, 1.0))
+    assert request.params.sampling.logit_bias == samplers.asked[0].logit_bias == request.logit_bias
+
+
+def test_without_texts_there_is_nothing_to_tell(letters: Intake) -> None:
+    request = taken(letters, ["x"], ((97, 1.0),))
+    assert (request.logit_bias, request.params.sampling.logit_bias) == (None, ((97, 1.0),))
+    assert request.prompt_text is None
+
+
+def test_too_many_tokens_are_refused(letters: Intake) -> None:
+    ids = tuple((token, 1.0) for token in range(300, 300 + MAX_BIASES))
+    assert taken(letters, ["x"], (*ids[1:], ("a", 1.0))).logit_bias is not None
+    with pytest.raises(InvalidRequest, match="Field 'logit_bias': its texts become more than 4096 tokens") as caught:
+        taken(letters, ["x"], (*ids, ("a", 1.0)))
+    assert caught.value.field == "logit_bias"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        (["a", "b"], "<s>ab"),
+        ([97, 98], "ab"),
+        (["a", 98, 256, 99, "d"], "<s>abcd"),
+        ([97, "b"], "ab"),
+        (["a", 257, "b", 257, 169], "<s>a\ufffdbé"),
+        ([], ""),
+    ],
+)
+def test_a_prompt_is_told_as_the_model_gets_it_where_that_is_asked_for(
+    letters: Intake, prompt: list[str | int], text: str
+) -> None:
+    assert taken(letters, prompt, return_prompt=True).prompt_text == text

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from llamabox.engine.request import GenerationParams
+from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.wire.questions import Detokenise, LayOutInfill, LookAtSlots, Tokenise
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Call, Submit, SubmitAll
@@ -22,6 +22,10 @@ def submit(name: str, prompt: list[str | int] | None = None) -> Submit:
 
 def tokenise(text: str) -> Tokenise:
     return Tokenise([text], add_special=False, parse_special=False)
+
+
+def biased(*texts: str) -> GenerationParams:
+    return GenerationParams(sampling=SamplingParams(logit_bias=tuple((text, 1.0) for text in texts)))
 
 
 def infill(**fields: Any) -> LayOutInfill:
@@ -45,6 +49,8 @@ def infill(**fields: Any) -> LayOutInfill:
         (Call(1, infill(prefix="x" * MIN_BYTES)), False),
         (Submit(request_id="a", prompt=[], params=GenerationParams(stop=("x" * MIN_BYTES,))), True),
         (Call(1, LookAtSlots()), False),
+        (Submit(request_id="a", prompt=[], params=biased("x" * MIN_BYTES)), False),
+        (Submit(request_id="a", prompt=[], params=biased("x" * MIN_BYTES, "y")), True),
     ],
 )
 def test_what_is_long(message: Submit | SubmitAll | Call, long: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,18 +12,14 @@ from starlette.responses import Response
 from llamabox.engine.events import Delta, Progress, Started
 from llamabox.engine.request import PromptText
 from llamabox.server.api.native.writer import PartialChunks, final_object, progress_chunk, select_fields
-from llamabox.server.fields.logit_bias import biased
 from llamabox.server.fields.prompt import parse_prompts
 from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
-from llamabox.server.generation.prompt_text import prompt_texts
 from llamabox.server.generation.reply import TextReply, options_of
-from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import rate_header
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonArray, JsonResponse, dump_line, dumps
 from llamabox.server.http.threads import n_values, off_loop
-from llamabox.wire.text_config import ModelInfo
 
 
 async def completion(exchange: Exchange) -> Response:
@@ -32,17 +27,15 @@ async def completion(exchange: Exchange) -> Response:
     n = n_values(exchange.body.get("prompt"))
     prompts, is_list = await off_loop(n, parse_prompts, exchange.body, exchange.info)
     options = options_of(exchange, Dialect.NATIVE)
-    texts = await prompt_texts(exchange.services.client, exchange.info, prompts)
-    return await answer(exchange, prompts, texts, options, is_list=is_list)
+    return await answer(exchange, prompts, options, is_list=is_list)
 
 
 async def answer(
-    exchange: Exchange, prompts: list[PromptText], texts: list[str], options: Options, *, is_list: bool
+    exchange: Exchange, prompts: list[PromptText], options: Options, *, is_list: bool, shown: str | None = None
 ) -> Response:
-    """Run the prompts and answer in llama.cpp's form. `texts` are the prompts as the replies show them."""
-    options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
+    """Run the prompts and answer in llama.cpp's form. `shown`: their prompt, where the worker does not tell it."""
     reply = TextReply(exchange, prompts, options)
-    finals = Finals(exchange.info, options, texts)
+    finals = Finals(reply, options, shown)
     if options.stream:
         return reply.stream(NativeShape(finals, options))
     choices = await reply.gather()
@@ -60,10 +53,10 @@ async def answer(
 class Finals:
     """The last word on each sequence of one request, as JSON."""
 
-    def __init__(self, info: ModelInfo, options: Options, texts: list[str]) -> None:
+    def __init__(self, reply: TextReply, options: Options, shown: str | None) -> None:
+        self._reply = reply
         self._options = options
-        self._texts = texts
-        self._settings = settings_object(options, info)
+        self._shown = shown
 
     def whole(self, choice: Choice) -> bytes:
         """The final object of a plain reply."""
@@ -74,8 +67,9 @@ class Finals:
         return b"data: " + dump_line(self._selected(choice, streamed=True)) + b"\n\n"
 
     def _selected(self, choice: Choice, *, streamed: bool) -> dict[str, Any]:
-        prompt = self._texts[choice.index // self._options.params.n]
-        result = final_object(choice, self._options, self._settings, prompt=prompt, streamed=streamed)
+        result = final_object(choice, self._options, self._reply.settings, streamed=streamed)
+        if self._shown is not None:
+            result["prompt"] = self._shown
         return select_fields(result, self._options.response_fields)
 
 

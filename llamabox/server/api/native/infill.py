@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -34,9 +35,10 @@ async def infill(exchange: Exchange) -> Response:
     if sum(len(text.encode("utf-8", "replace")) for pair in (texts.values(), *extra) for text in pair) > MAX_TEXT:
         raise BodyTooLarge(f"prefix, suffix, prompt and extra may have {MAX_TEXT} bytes of text together")
     options = options_of(exchange, Dialect.NATIVE)
+    options = replace(options, params=replace(options.params, return_prompt=False))  # it is known here
     question = LayOutInfill(**texts, extra=extra, n_predict=options.params.n_predict)
     made = await exchange.services.client.ask(question)
-    return await answer(exchange, [[*made.tokens]], [made.text], options, is_list=False)
+    return await answer(exchange, [[*made.tokens]], options, is_list=False, shown=made.text)
 
 
 def _text(body: dict[str, Any], field: str, default: str | None = None) -> str:

@@ -12,9 +12,7 @@ from llamabox.server.generation.timings import progress_object, timings_object
 from llamabox.server.http.json import dump_line, dump_text, dumps
 
 
-def final_object(
-    choice: Choice, options: Options, settings: dict[str, Any], *, prompt: str, streamed: bool
-) -> dict[str, Any]:
+def final_object(choice: Choice, options: Options, settings: dict[str, Any], *, streamed: bool) -> dict[str, Any]:
     """The last word on one sequence. In a stream the text went before, so `content` and `tokens` are empty.
 
     `settings` are the request's, of settings_object.
@@ -31,7 +29,7 @@ def final_object(
         "tokens_evaluated": finished.n_prompt,
         "tokens_cached": finished.n_resident,
         "generation_settings": settings | {"seed_cur": finished.seed},
-        "prompt": prompt,
+        "prompt": choice.prompt,
         "has_new_line": finished.has_new_line,
         "truncated": finished.truncated,
         "stop_type": finished.stop_type,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -11,12 +10,9 @@ from llamabox.engine.events import Delta, Progress, Started
 from llamabox.engine.request import PromptText
 from llamabox.server.api.native.writer import final_object
 from llamabox.server.api.openai.writer import DONE, Chunks, Envelope, usage_object, whole_reply
-from llamabox.server.fields.logit_bias import biased
 from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
-from llamabox.server.generation.prompt_text import prompt_texts
 from llamabox.server.generation.reply import TextReply
-from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import rate_header, timings_object
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.json import JsonResponse
@@ -24,19 +20,16 @@ from llamabox.server.http.json import JsonResponse
 
 async def openai_reply(exchange: Exchange, prompts: list[PromptText], options: Options, dialect: Dialect) -> Response:
     """Runs the prompts and answers, streamed or whole."""
-    texts = await prompt_texts(exchange.services.client, exchange.info, prompts) if options.verbose else None
-    options = replace(options, params=await biased(exchange.services.client, options.params, options.logit_bias))
-    settings = settings_object(options, exchange.info)
     envelope = Envelope.new(dialect, options, exchange.info)
     reply = TextReply(exchange, prompts, options)
     if options.stream:
-        return reply.stream(OpenAIShape(envelope, options, settings, reply.choices, texts))
+        return reply.stream(OpenAIShape(envelope, options, reply))
     choices = await reply.gather()
 
     def make() -> Response:
         content = whole_reply(envelope, choices, options)
-        if texts is not None:
-            content["__verbose"] = final_object(choices[0], options, settings, prompt=texts[0], streamed=False)
+        if options.verbose:
+            content["__verbose"] = final_object(choices[0], options, reply.settings, streamed=False)
         return JsonResponse(content, headers=rate_header(choices[0].finished.timings))
 
     return await reply.build(make)
@@ -45,20 +38,12 @@ async def openai_reply(exchange: Exchange, prompts: list[PromptText], options: O
 class OpenAIShape:
     """Chunks of either route, with exactly one [DONE]. Where usage goes: docs/api.md, Usage."""
 
-    def __init__(
-        self,
-        envelope: Envelope,
-        options: Options,
-        settings: dict[str, Any],
-        choices: list[Choice],
-        texts: list[str] | None,
-    ) -> None:
-        self._chunks = Chunks(envelope, options, len(choices))
+    def __init__(self, envelope: Envelope, options: Options, reply: TextReply) -> None:
+        self._chunks = Chunks(envelope, options, len(reply.choices))
         self._is_chat = envelope.dialect is Dialect.CHAT
         self._options = options
-        self._settings = settings
-        self._choices = choices
-        self._texts = texts
+        self._reply = reply
+        self._choices = reply.choices
 
     def progress(self, choice: Choice, event: Progress) -> bytes:
         return self._chunks.progress(choice.index, event)
@@ -73,9 +58,8 @@ class OpenAIShape:
         extra: dict[str, Any] = {}
         if is_last and not self._options.include_usage:
             extra = self._totals(with_usage=self._options.include_usage is None)
-        if self._texts is not None:
-            prompt = self._texts[choice.index // self._options.params.n]
-            extra["__verbose"] = final_object(choice, self._options, self._settings, prompt=prompt, streamed=True)
+        if self._options.verbose:
+            extra["__verbose"] = final_object(choice, self._options, self._reply.settings, streamed=True)
         return self._chunks.end(choice, extra)
 
     def closing(self) -> bytes:
