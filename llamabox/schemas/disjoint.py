@@ -87,10 +87,20 @@ def strings(value: Any) -> list[str]:
 
 def _values(schema: dict[str, Any]) -> set[str] | None:
     """All values that it allows, as JSON; None where it does not list them."""
-    if "const" in schema:
-        return {json.dumps(schema["const"], sort_keys=True)}
-    listed = schema.get("enum")
-    return {json.dumps(value, sort_keys=True) for value in listed} if isinstance(listed, list) else None
+    listed = [schema["const"]] if "const" in schema else schema.get("enum")
+    return {json.dumps(_plain(value), sort_keys=True) for value in listed} if isinstance(listed, list) else None
+
+
+def _plain(value: Any) -> Any:
+    """The same value with whole numbers written as such: to JSON Schema 1.0 is 1."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_plain(one) for one in value]
+        case dict():
+            return {name: _plain(one) for name, one in value.items()}
+    return value
 
 
 def type_of(value: Any) -> str:

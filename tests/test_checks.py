@@ -13,7 +13,7 @@ import pytest
 from llamabox import checks
 from llamabox.errors import InvalidRequest
 
-ROOT = Path(__file__).parents[3] / "llamabox"
+ROOT = Path(__file__).parents[1] / "llamabox"
 
 CHECKERS: list[tuple[Callable[[str, Any], Any], list[Any], list[Any]]] = [
     (checks.boolean, [True, False], [0, 1, "true", None, []]),
