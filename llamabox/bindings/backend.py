@@ -72,7 +72,7 @@ def devices(native: Native) -> list[Device]:
 
 
 def kinds(native: Native) -> list[tuple[str, str]]:
-    """Backend and kind of each device. Asks nobody, where `devices` asks RPC servers for their memory."""
+    """Backend and kind of each device. Unlike `devices`, it does not ask RPC servers for their memory."""
     lib = native.lib
     names = {getattr(lib, f"GGML_BACKEND_DEVICE_TYPE_{kind.upper()}"): kind for kind in ("cpu", "gpu", "igpu", "accel")}
     found = []
@@ -107,18 +107,14 @@ def system_info(native: Native) -> str:
 
 
 def kernels(native: Native) -> str | None:
-    """What those of native/added compute with, as "AVX-512 VNNI"; None where library or processor has none.
+    """The instructions that the kernels of native/added use, such as "AVX-512 VNNI"; None where there are no kernels.
 
-    They are multiplication with quantised weights and flash attention, in ggml's CPU backend. After `start`.
+    They are multiplication with quantised weights and flash attention, in ggml's CPU backend. `start` installs them.
     """
-    return native.text(native.lib.lb_use_kernels())
+    return native.text(native.lib.lb_kernels())
 
 
 def has_attention_kernel(native: Native, cell_type: str, head_size: int) -> bool:
-    """Whether they have flash attention for keys, or values, of a type ("f16") and of `head_size` elements."""
+    """Whether the kernels have flash attention for keys, or values, of a type ("f16") and `head_size` elements."""
     kind = getattr(native.lib, f"GGML_TYPE_{cell_type.upper()}")
     return bool(native.lib.lb_attends(kind, head_size))
-
-
-def supports_gpu_offload(native: Native) -> bool:
-    return bool(native.lib.llama_supports_gpu_offload())

@@ -5,19 +5,17 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from enum import StrEnum
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamabox.bindings.batch import Batch
-from llamabox.bindings.ffi import Native
+from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.memory import Memory
 from llamabox.bindings.model import Model
 from llamabox.errors import BadBatch, ContextError, DecodeAborted, DecodeFatal, NoRoom
-
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+from llamabox.libllama import CACHE_TYPES
 
 
 class FlashAttention(StrEnum):
@@ -29,7 +27,7 @@ class FlashAttention(StrEnum):
 
 
 class Pooling(StrEnum):
-    """What becomes of the vectors of a sequence's tokens. UNSPECIFIED: as the model says. RANK: its classifier's."""
+    """How the vectors of a sequence's tokens become one. UNSPECIFIED: as the model says. RANK: by its classifier."""
 
     UNSPECIFIED = "unspecified"
     NONE = "none"
@@ -84,22 +82,21 @@ class ContextParams:
     rope: Rope = Rope()
 
 
-class Context:
+class Context(Owned):
     """Owns a llama_context. Not thread-safe: every call must come from the thread that made it, or last adopted it.
 
-    Only `abort()` may be called from any thread. `close()` is idempotent and must come before the model's.
+    `close()` must come before the model's.
     """
 
     def __init__(self, model: Model, params: ContextParams) -> None:
         """Raises ContextError when libllama will not make it: sizes it refuses, or memory it cannot get."""
         self.native = model.native
         self.model = model
-        self._abort = self.native.ffi.new("int32_t *")
         self.native.lib.lb_log_forget_error()
         handle = self.native.lib.llama_init_from_model(model.handle, self._fill(params))
         if handle == self.native.ffi.NULL:
-            raise ContextError(f"no context of {params.n_ctx} tokens for {model.path}: {self._reason()}")
-        self._handle: Any = handle
+            raise ContextError(f"no context of {params.n_ctx} tokens for {model.path}: {self.native.first_error()}")
+        super().__init__(handle, self.native.lib.llama_free, "context")
         self._owner = threading.get_ident()
         self.n_ctx: int = self.native.lib.llama_n_ctx(handle)
         self.n_ctx_seq: int = self.native.lib.llama_n_ctx_seq(handle)
@@ -134,8 +131,7 @@ class Context:
         c.pooling_type = getattr(lib, f"LLAMA_POOLING_TYPE_{params.pooling.name}")
         c.type_k, c.type_v = self._cache_type(params.type_k), self._cache_type(params.type_v)
         self._fill_rope(c, params.rope)
-        c.abort_callback = lib.lb_abort_callback
-        c.abort_callback_data = self._abort
+        c.abort_callback = lib.lb_count_node
         return c
 
     def _fill_rope(self, c: Any, rope: Rope) -> None:
@@ -151,49 +147,30 @@ class Context:
             raise ContextError(f"no KV cache type {name!r}: there are {', '.join(CACHE_TYPES)}")
         return int(getattr(self.native.lib, f"GGML_TYPE_{name.upper()}"))
 
-    def _reason(self) -> str:
-        buffer = self.native.ffi.new("char[]", 1024)
-        length = self.native.lib.lb_log_first_error(buffer, 1024)
-        return bytes(self.native.ffi.buffer(buffer, length)).decode("utf-8", "replace") or "libllama does not say why"
-
     @property
     def handle(self) -> Any:
         """The llama_context, for the thread that owns it."""
-        assert self._handle is not None, "the context is closed"
+        self._check_thread()
+        return super().handle
+
+    def _check_thread(self) -> None:
         assert threading.get_ident() == self._owner, "a context is used by one thread: adopt() it first"
-        return self._handle
 
     def adopt(self) -> None:
         """Make the calling thread the owner. The old owner must not be inside a call."""
         self._owner = threading.get_ident()
 
     def close(self) -> None:
-        if self._handle is not None:
-            handle = self.handle
-            self._handle = None
-            self.native.lib.llama_free(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        if self.is_open:
+            self._check_thread()
+        super().close()
 
     def decode(self, batch: Batch) -> None:
         """Compute a batch.
 
         Raises NoRoom or BadBatch (nothing changed), DecodeAborted or DecodeFatal (part of it may be in memory).
         """
-        check_decode(self.native.lib.llama_decode(self.handle, batch.c[0]), batch)
-
-    def abort(self) -> None:
-        """Make the decode that runs now, or the next, end with DecodeAborted (CPU backends only). Any thread."""
-        self.native.lib.lb_abort_set(self._abort, 1)
-
-    def clear_abort(self) -> None:
-        self.native.lib.lb_abort_set(self._abort, 0)
+        _check_decode(self.native.lib.llama_decode(self.handle, batch.c[0]), batch)
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """The logits of a row of the last batch, shape [n_vocab].
@@ -207,7 +184,7 @@ class Context:
 
     @property
     def pooling(self) -> Pooling:
-        """What it really is: where none was asked for the model's, and NONE for a model that says nothing of it."""
+        """The pooling in use: the model's where none was asked for, NONE for a model that names none."""
         kind = self.native.lib.llama_pooling_type(self.handle)
         return next(one for one in Pooling if getattr(self.native.lib, f"LLAMA_POOLING_TYPE_{one.name}") == kind)
 
@@ -255,12 +232,12 @@ class Context:
 
 
 def n_nodes(native: Native) -> int:
-    """How many nodes of graphs this process' CPU backend has computed: it changes while a decode gets on."""
+    """How many nodes of graphs this process' CPU backend has computed: it changes while a decode makes progress."""
     return int(native.lib.lb_n_nodes())
 
 
-def check_decode(code: int, batch: Batch) -> None:
-    """What llama_decode returned, as an exception unless it is 0."""
+def _check_decode(code: int, batch: Batch) -> None:
+    """Raise what the code that llama_decode returned means, unless it is 0."""
     if code == 0:
         return
     n_tokens = batch.n_tokens

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from llamabox.bindings import prefix as prefixes
 from llamabox.bindings.prefix import REBUILD, Prefix
 from llamabox.errors import NativeMismatch
 
-INTERFACE = 9
+INTERFACE = 10
 """LB_INTERFACE of native/helper/llamabox_helper.h that this package is written for."""
 
 IMAGES_INTERFACE = 1
 """LB_IMAGES_INTERFACE of native/helper/llamabox_diffusion.h likewise."""
+
+FIRST_ERROR = 1024
+"""Bytes that are kept of the first error."""
 
 
 class Native:
@@ -29,9 +34,49 @@ class Native:
         self.ffi = ffi
         self.lib = lib
 
+    def first_error(self) -> str:
+        """The first line of level ERROR that was logged since `lib.lb_log_forget_error()`."""
+        buffer = self.ffi.new("char[]", FIRST_ERROR)
+        length = self.lib.lb_log_first_error(buffer, FIRST_ERROR)
+        line = bytes(self.ffi.buffer(buffer, length)).decode("utf-8", "replace").strip()
+        return line or "the library does not say why"
+
     def text(self, pointer: Any) -> str | None:
         """A `const char *` of the library's, as text; None for NULL. What is not UTF-8 becomes U+FFFD."""
         return None if pointer == self.ffi.NULL else self.ffi.string(pointer).decode("utf-8", "replace")
+
+
+class Owned:
+    """Owns one native object and frees it once: by `close()`, which is idempotent, or at the end of a `with`."""
+
+    def __init__(self, handle: Any, free: Callable[[Any], None], name: str) -> None:
+        """`name` is for the assertion that a closed one is not used."""
+        self._handle: Any = handle
+        self._free = free
+        self._name = name
+
+    @property
+    def is_open(self) -> bool:
+        return self._handle is not None
+
+    @property
+    def handle(self) -> Any:
+        """The C pointer."""
+        assert self._handle is not None, f"the {self._name} is closed"
+        return self._handle
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def load(prefix: str | None = None) -> Native:
@@ -40,36 +85,36 @@ def load(prefix: str | None = None) -> Native:
     Raises NativeMissing when nothing was built there, NativeMismatch when the libraries do not belong to the module
     compiled for them: no code of theirs has run by then, except for the last check.
     """
-    native = open_module(prefixes.read(prefix))
-    check_interface(native, native.lib.LB_INTERFACE, INTERFACE)
-    check_origin(native, "libllama")
+    native = _open_module(prefixes.read(prefix))
+    _check_interface(native, native.lib.LB_INTERFACE, INTERFACE)
+    _check_origin(native, "libllama")
     return native
 
 
 def load_images(prefix: str | None = None) -> Native:
-    """The same for libstable-diffusion, which has another ggml inside: never in a process that has `load()`ed.
+    """Load libstable-diffusion, which has another ggml inside: never in a process that has called `load()`.
 
     Raises NativeMissing also where a prefix was built without it.
     """
-    native = open_module(prefixes.read(prefix).images)
-    check_interface(native, native.lib.LB_IMAGES_INTERFACE, IMAGES_INTERFACE)
-    check_origin(native, "libstable-diffusion")
+    native = _open_module(prefixes.read(prefix).images)
+    _check_interface(native, native.lib.LB_IMAGES_INTERFACE, IMAGES_INTERFACE)
+    _check_origin(native, "libstable-diffusion")
     return native
 
 
-def open_module(prefix: Prefix) -> Native:
+def _open_module(prefix: Prefix) -> Native:
     prefixes.verify(prefix)
-    module = import_module(prefix)
+    module = _import_module(prefix)
     return Native(prefix, module.ffi, module.lib)
 
 
-def check_interface(native: Native, found: int, expected: int) -> None:
+def _check_interface(native: Native, found: int, expected: int) -> None:
     if found != expected:
         path = native.prefix.path
         raise NativeMismatch(f"{path} was built for another version of llamabox: " + REBUILD.format(path))
 
 
-def import_module(prefix: Prefix) -> Any:
+def _import_module(prefix: Prefix) -> Any:
     name = prefix.module.name.partition(".")[0]
     spec = importlib.util.spec_from_file_location(name, prefix.module)
     if spec is None or spec.loader is None:
@@ -82,7 +127,7 @@ def import_module(prefix: Prefix) -> Any:
     return module
 
 
-def check_origin(native: Native, library: str) -> None:
+def _check_origin(native: Native, library: str) -> None:
     """Refuse when the dynamic loader took another library than the verified one (LD_PRELOAD, another prefix)."""
     loaded = Path(native.text(native.lib.lb_library_path()) or "")
     if not loaded.is_absolute() or not os.path.samefile(loaded.parent, native.prefix.path):

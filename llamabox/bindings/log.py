@@ -51,7 +51,7 @@ class LogPump:
 
     @contextmanager
     def heard_by(self, hear: Callable[[str], None]) -> Iterator[None]:
-        """Within, `hear` gets every line, whatever its level, on the thread here; the last before this ends."""
+        """Until the `with` ends, `hear` gets every line of every level, on the pump's thread. None comes later."""
         self._hear = hear
         self._keep(logging.DEBUG)
         try:
@@ -63,7 +63,7 @@ class LogPump:
             self._hear = None
 
     def _keep(self, lowest: int) -> None:
-        """Of the lines to come, those of this level and above."""
+        """Keep only the lines of this level and above from now on."""
         codes = [code for code, level in self._levels.items() if level >= lowest]
         self._native.lib.lb_log_start(min(codes, default=NEVER))
 

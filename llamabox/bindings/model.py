@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from llamabox.bindings.backend import device_handle, kernels
-from llamabox.bindings.ffi import Native
+from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.files import gguf
 from llamabox.bindings.vocab import Vocab
-from llamabox.bindings.weights.mapped import forget_pages
+from llamabox.bindings.weights.pages import forget_pages
 from llamabox.bindings.weights.widen import widened
 from llamabox.errors import ModelLoadError
+from llamabox.libllama import MAX_KV_TEXT
 
 REPORT_SECONDS = 0.05
-MAX_KV_TEXT = 127  # bytes of a key or a string value that llama_model_kv_override has room for
 
 
 class LoadMode(StrEnum):
@@ -32,7 +31,6 @@ class LoadMode(StrEnum):
     MMAP = "mmap"
     MLOCK = "mlock"
     MMAP_MLOCK = "mmap_mlock"
-    DIRECT_IO = "direct_io"
 
 
 class SplitMode(StrEnum):
@@ -59,17 +57,17 @@ class ModelParams:
     vocab_only: bool = False
 
 
-class Model:
-    """Weights and vocabulary. `close()` is idempotent and must come after that of every Context made from it.
+class Model(Owned):
+    """Weights and vocabulary. `close()` must come after that of every Context made from it.
 
     Reading its properties is thread-safe.
     """
 
     def __init__(self, native: Native, handle: Any, path: Path, header: gguf.Header) -> None:
+        super().__init__(handle, native.lib.llama_model_free, "model")
         self.native = native
         self.path = path
         self.header = header  # of its file, with the tensors of all parts
-        self._handle = handle
         self.vocab = Vocab(native, native.lib.llama_model_get_vocab(handle))
 
     @classmethod
@@ -94,7 +92,7 @@ class Model:
         descriptor = widened(path, header, budget) if (budget := widen(header)) else None
         native.lib.lb_lock_packed(params.load_mode in (LoadMode.MLOCK, LoadMode.MMAP_MLOCK))
         try:
-            load = Load(native, path if descriptor is None else Path(f"/proc/self/fd/{descriptor}"), params)
+            load = _Load(native, path if descriptor is None else Path(f"/proc/self/fd/{descriptor}"), params)
             handle = load.run(on_progress)
         finally:
             if descriptor is not None:
@@ -104,24 +102,6 @@ class Model:
         if params.repack and kernels(native):
             forget_pages(native)
         return cls(native, handle, path, header)
-
-    @property
-    def handle(self) -> Any:
-        assert self._handle is not None, "the model is closed"
-        return self._handle
-
-    def close(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            self.native.lib.llama_model_free(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _int(self, name: str) -> int:
         return int(getattr(self.native.lib, f"llama_model_{name}")(self.handle))
@@ -137,12 +117,12 @@ class Model:
 
     @cached_property
     def n_head(self) -> int:
-        """Attention heads of a layer that has most."""
+        """Attention heads of the layer that has the most."""
         return self._int("n_head")
 
     @cached_property
     def head_sizes(self) -> tuple[int, int]:
-        """Elements of an attention head, of keys and of values, where all layers' are alike."""
+        """Elements of an attention head's keys and of its values, where they are the same in all layers."""
         usual = self.n_embd // max(self.n_head, 1)
         key = f"{self.header.text('general.architecture')}.attention."
         return self.header.number(key + "key_length") or usual, self.header.number(key + "value_length") or usual
@@ -159,7 +139,7 @@ class Model:
 
     @property
     def has_classifier(self) -> bool:
-        """Whether there is what a reranker's outputs are computed with."""
+        """Whether the file has the tensors of a reranker's classifier."""
         return any(name.startswith("cls.") for name in self.header.tensors)
 
     @cached_property
@@ -189,22 +169,13 @@ class Model:
         return bool(self._int("is_hybrid"))
 
     @cached_property
-    def has_encoder(self) -> bool:
-        return bool(self._int("has_encoder"))
-
-    @cached_property
     def has_decoder(self) -> bool:
         return bool(self._int("has_decoder"))
 
     @cached_property
     def is_causal(self) -> bool:
-        """Whether a token attends to those before it only: libllama takes a model without a word of it for such."""
+        """Whether a token attends only to those before it. libllama assumes so where the file does not say."""
         return self.meta(f"{self.meta('general.architecture')}.attention.causal") != "false"
-
-    @cached_property
-    def rope_type(self) -> int:
-        """One of LLAMA_ROPE_TYPE_*."""
-        return self._int("rope_type")
 
     @cached_property
     def desc(self) -> str:
@@ -232,12 +203,12 @@ class Model:
             size = length + 1
 
     def chat_template(self, name: str | None = None) -> str | None:
-        """The model's own template, or the one it has under a name (`tool_use`)."""
+        """The model's own chat template, or the one that it has under a name such as `tool_use`."""
         wanted = self.native.ffi.NULL if name is None else name.encode()
         return self.native.text(self.native.lib.llama_model_chat_template(self.handle, wanted))
 
 
-class Load:
+class _Load:
     """One load: the C parameters with all that they point at, and a thread that runs it."""
 
     def __init__(self, native: Native, path: Path, params: ModelParams) -> None:
@@ -273,7 +244,7 @@ class Load:
             handles = [device_handle(native, name) for name in params.devices]
             c.devices = self._keep(ffi.new("ggml_backend_dev_t[]", [*handles, ffi.NULL]))
         if params.kv_overrides:
-            c.kv_overrides = self._keep(kv_overrides(native, params.kv_overrides))
+            c.kv_overrides = self._keep(_kv_overrides(native, params.kv_overrides))
         return c
 
     def _keep(self, value: Any) -> Any:
@@ -310,10 +281,7 @@ class Load:
         """Why libllama refused, by the first error it logged."""
         if self._state.cancel:
             return "the load was stopped"
-        buffer = self._native.ffi.new("char[]", 1024)
-        length = self._native.lib.lb_log_first_error(buffer, 1024)
-        text = bytes(self._native.ffi.buffer(buffer, length)).decode("utf-8", "replace")
-        return text.removeprefix("llama_model_load: error loading model: ") or "libllama does not say why"
+        return self._native.first_error().removeprefix("llama_model_load: error loading model: ")
 
 
 def type_sizes(native: Native) -> dict[int, tuple[int, int]]:
@@ -323,7 +291,7 @@ def type_sizes(native: Native) -> dict[int, tuple[int, int]]:
     return {kind: (block, lib.ggml_type_size(kind)) for kind, block in blocks.items() if block > 0}
 
 
-def kv_overrides(native: Native, overrides: tuple[tuple[str, int | float | bool | str], ...]) -> Any:
+def _kv_overrides(native: Native, overrides: tuple[tuple[str, int | float | bool | str], ...]) -> Any:
     """The C array, ended by an empty key. Raises ModelLoadError for a name or text that it has no room for."""
     lib = native.lib
     array = native.ffi.new("struct llama_model_kv_override[]", len(overrides) + 1)

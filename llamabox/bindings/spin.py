@@ -7,18 +7,18 @@ from collections.abc import MutableMapping
 SPINS = 1000
 """How often a waiting thread looks again before it sleeps; GNU's own number is 300,000.
 
-Whoever spins has a core that the thread waited for may need. Tokens/s of one stream, two threads on two cores: with the
-machine to itself 100 with 300,000 and 99 with 1,000 (33 with 100); beside another such program 3 and 34. A picture
-beside another such program: 8.1 s and 7.5.
+A thread that spins holds a core, which the thread that it waits for may need. Tokens/s of one stream, two threads on
+two cores: with the machine to itself 100 with 300,000 spins and 99 with 1,000 (33 with 100); beside another such
+program 3 and 34. A picture beside another such program: 8.1 s and 7.5.
 """
 
 
 def is_told(environ: MutableMapping[str, str]) -> bool:
-    """The user has said himself how long."""
+    """Whether the user has told OpenMP how long."""
     return bool({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & environ.keys())
 
 
 def spin_briefly(environ: MutableMapping[str, str]) -> None:
-    """Have threads look SPINS times. What the user has told OpenMP himself stays."""
+    """Have threads look SPINS times, unless the user has told OpenMP something else."""
     if not is_told(environ):
         environ["GOMP_SPINCOUNT"] = str(SPINS)

@@ -32,10 +32,10 @@ class ThreadParams:
 
 
 def spin_environment(plain: ThreadParams, batch: ThreadParams, environ: MutableMapping[str, str]) -> None:
-    """Tell OpenMP how long to spin: it has one pool for everything, and ggml's `poll` is not passed on to it.
+    """Tell OpenMP how long to spin: it has one pool for everything, and ggml does not pass `poll` on to it.
 
-    To be called before the native library is loaded, for OpenMP reads it then. From 1 to 100 the spins grow from one to
-    SPINS squared. What the user has told OpenMP himself stays, unless `poll` was given.
+    Call this before the native library is loaded, because OpenMP reads it then. From 1 to 100 the spins grow from 1 to
+    SPINS squared. The user's own settings for OpenMP stay, unless `poll` was given.
     """
     poll = max(plain.poll, batch.poll)
     default = ThreadParams().poll
@@ -106,7 +106,7 @@ class ThreadPools:
 
 
 def _settled(plain: ThreadParams, batch: ThreadParams) -> tuple[ThreadParams, ThreadParams]:
-    """What ggml can really do of it.
+    """The two settings as far as ggml can follow them.
 
     Where one of them says on which CPUs, or that each thread has its own, the other says it too: OpenMP lends the same
     threads to both, and they would stay where they were put last. Real-time priorities need a right; without it ggml
@@ -146,7 +146,7 @@ def c_params(native: Native, params: ThreadParams, n_threads: int, *, paused: bo
 
 
 def _apply_here(params: ThreadParams) -> None:
-    """To the calling thread: a single thread is no OpenMP team, and ggml places teams only."""
+    """Place the calling thread as told: a single thread is no OpenMP team, and ggml places teams only."""
     if not hasattr(os, "sched_setaffinity"):
         return
     if params.cpus:

@@ -40,11 +40,9 @@ class Vocab:
         self.nl = self._special("nl")
         self.sep = self._special("sep")
         self.pad = self._special("pad")
-        self.mask = self._special("mask")
         self.fim_pre = self._special("fim_pre")
         self.fim_suf = self._special("fim_suf")
         self.fim_mid = self._special("fim_mid")
-        self.fim_pad = self._special("fim_pad")
         self.fim_rep = self._special("fim_rep")
         self.fim_sep = self._special("fim_sep")
         wants_bos: bool = native.lib.llama_vocab_get_add_bos(handle)
@@ -135,9 +133,9 @@ class Vocab:
 
     @cached_property
     def _halves_syllables(self) -> bool:
-        """libllama's WordPiece strips accents with a table that keeps of a Hangul syllable its first letter only.
+        """Whether libllama's WordPiece keeps only the first letter of a Hangul syllable, by its table of accents.
 
-        BERT has all of its letters: those survive when they are taken apart beforehand.
+        BERT keeps all letters. They survive when the syllable is taken apart beforehand.
         """
         is_wpm = self.type == self.native.lib.LLAMA_VOCAB_TYPE_WPM
         return is_wpm and len({tuple(self._tokenize(encode(text), False, False)) for text in ("\uac01", "\u1100")}) == 1

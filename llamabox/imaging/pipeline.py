@@ -38,7 +38,7 @@ Emit = Callable[[WorkerEvent], None]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a job is drawn with, once all that it left open is filled in."""
+    """The settings that a job is drawn with: its own, and defaults where it has none."""
 
     sampler: str
     schedule: str
@@ -85,8 +85,8 @@ class Pipeline:
             pipeline = cls(config, native, model, family)
             pipeline._check_options()
             if config.upscale_model is not None:
-                pipeline._upscaler = Upscaler(native, config.upscale_model, config.n_threads)
-                owned.callback(pipeline._upscaler.close)
+                upscaler = Upscaler(native, config.upscale_model, config.n_threads)
+                pipeline._upscaler = owned.enter_context(upscaler)
             pipeline._owned = owned.pop_all()
         on_progress(1.0)
         return pipeline
@@ -243,7 +243,7 @@ class Pipeline:
         return picture
 
     def _describe(self, job: ImageJob, settings: Settings, seed: int, picture: Picture) -> str:
-        """What goes into the file, in the form that tools for generated images read."""
+        """The text for the PNG file, in the form that tools for generated images read."""
         facts = {
             "Steps": settings.steps,
             "Sampler": settings.sampler,

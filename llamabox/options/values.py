@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from llamabox import libllama
 from llamabox.engine.request import HIGHEST_SEED, LOWEST_SEED, SAMPLER_LETTERS, SAMPLER_NAMES, fold_seed
 from llamabox.errors import InvalidRequest
 from llamabox.machine import processors
@@ -113,14 +114,14 @@ def kv_override(text: str) -> tuple[tuple[str, int | float | bool | str], ...]:
     kind, has_kind, value = rest.partition(":")
     if not (key and has_key and has_kind and kind in KV_TYPES):
         raise ValueError(f"expected KEY=TYPE:VALUE with a type of {', '.join(KV_TYPES)}")
-    if len(key.encode()) > MAX_KV_TEXT:
-        raise ValueError(f"expected a key of at most {MAX_KV_TEXT} bytes")
+    if len(key.encode()) > libllama.MAX_KV_TEXT:
+        raise ValueError(f"expected a key of at most {libllama.MAX_KV_TEXT} bytes")
     return ((key, KV_TYPES[kind](value)),)
 
 
 def _kv_text(text: str) -> str:
-    if len(text.encode()) > MAX_KV_TEXT:
-        raise ValueError(f"expected a text of at most {MAX_KV_TEXT} bytes")
+    if len(text.encode()) > libllama.MAX_KV_TEXT:
+        raise ValueError(f"expected a text of at most {libllama.MAX_KV_TEXT} bytes")
     return text
 
 
@@ -129,9 +130,6 @@ def _kv_bool(text: str) -> bool:
         raise ValueError("expected true or false")
     return text == "true"
 
-
-MAX_KV_TEXT = 127
-"""Bytes of a key or a text that llama_model_kv_override has room for."""
 
 KV_TYPES: dict[str, Callable[[str], int | float | bool | str]] = {
     "int": integer(-(2**63), 2**63 - 1),
@@ -198,7 +196,7 @@ SPLIT_MODES = {mode: mode for mode in ("none", "layer", "row")}
 ROPE_SCALINGS = {scaling: scaling for scaling in ("none", "linear", "yarn")}
 NUMA = {strategy: strategy for strategy in ("distribute", "isolate", "numactl")}
 POOLINGS = {name: name for name in ("none", "mean", "cls", "last", "rank")}
-CACHE_TYPES = {name: name for name in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")}
+CACHE_TYPES = {name: name for name in libllama.CACHE_TYPES}
 QUANTISED = frozenset(CACHE_TYPES) - {"f32", "f16", "bf16"}
 
 

@@ -69,11 +69,16 @@ static void * added(const char * library, const char * name) {
 
 static void * kernels_symbol(const char * name) { return added("libggml-cpu", name); }
 
+static const char * g_kernels = NULL;
+
 const char * lb_use_kernels(void) {
     typedef const char * (*use_t)(void);
     const use_t use = (use_t) kernels_symbol("llamabox_kernels");
-    return use != NULL ? use() : NULL;
+    g_kernels       = use != NULL ? use() : NULL;
+    return g_kernels;
 }
+
+const char * lb_kernels(void) { return g_kernels; }
 
 bool lb_attends(enum ggml_type type, int64_t size) {
     bool (*attend)(enum ggml_type, int64_t) =
@@ -128,19 +133,18 @@ void lb_log_install(void) {
     mtmd_log_set(lb_log_callback, NULL);
 }
 
-// ---- abort and load progress -----------------------------------------------------------------------------------
+// ---- progress of decodes and loads -----------------------------------------------------------------------------
 
 static int64_t n_nodes;
 
-bool lb_abort_callback(void * data) {
+bool lb_count_node(void * data) {
+    (void) data;
     // Not an atomic increment: where two contexts compute at a time a count may be lost, which nobody misses.
     __atomic_store_n(&n_nodes, __atomic_load_n(&n_nodes, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
-    return __atomic_load_n((const int32_t *) data, __ATOMIC_RELAXED) != 0;
+    return false;
 }
 
 int64_t lb_n_nodes(void) { return __atomic_load_n(&n_nodes, __ATOMIC_RELAXED); }
-
-void lb_abort_set(int32_t * flag, int32_t value) { __atomic_store_n(flag, value, __ATOMIC_RELAXED); }
 
 bool lb_load_progress(float progress, void * user_data) {
     struct lb_load_state * state = user_data;

@@ -9,7 +9,7 @@
 #include "llamabox_log.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 9 };
+enum { LB_INTERFACE = 10 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
@@ -20,13 +20,16 @@ const char * lb_library_path(void);
 // there are no kernels.
 const char * lb_use_kernels(void);
 
-// Whether they have flash attention for heads whose keys, or values, are of this type and have so many elements.
+// The name that lb_use_kernels() returned; NULL before it was called.
+const char * lb_kernels(void);
+
+// Whether the kernels have flash attention for heads with `size` keys, or values, of this type.
 bool lb_attends(enum ggml_type type, int64_t size);
 
-// Have the weights that they pack from now on locked in memory, or not.
+// Set whether weights that are packed from now on are locked in memory.
 void lb_lock_packed(bool on);
 
-// Bytes of the cells of contexts that were made so far and took no memory then. They take it as they are used.
+// Bytes of the cells of all contexts made so far that took no memory then. They take it as they are used.
 size_t lb_untouched(void);
 
 // Take whole pages of a file's map out of memory until somebody reads them again.
@@ -40,17 +43,13 @@ void lb_log_install(void);
 // The callback itself, declared so that tests can call it.
 void lb_log_callback(enum ggml_log_level level, const char * text, void * user_data);
 
-// ---- abort and load progress -----------------------------------------------------------------------------------
+// ---- progress of decodes and loads -----------------------------------------------------------------------------
 
-// A ggml_abort_callback; data is an int32_t of the caller's, non-zero to stop the decode.
-bool lb_abort_callback(void * data);
+// A ggml_abort_callback, which ggml calls for each node of a graph that a CPU computes. It counts, and aborts nothing.
+bool lb_count_node(void * data);
 
-// How often it was called: once for each node of a graph that a CPU computes. Whoever sees it change knows that some
-// decode gets on. Any thread.
+// How many nodes were counted. While the number changes, some decode makes progress. Any thread.
 int64_t lb_n_nodes(void);
-
-// Set the flag that lb_abort_callback reads. Any thread.
-void lb_abort_set(int32_t * flag, int32_t value);
 
 struct lb_load_state {
     int32_t progress_ppm; // millionths
@@ -62,12 +61,12 @@ bool lb_load_progress(float progress, void * user_data);
 
 // ---- sampling --------------------------------------------------------------------------------------------------
 
-// How a chain begins that chooses among the whole vocabulary. In the order of the chain:
+// How a chain that chooses among the whole vocabulary begins. In the order of the chain:
 //   n_head samplers that change logits, but neither drop candidates nor move them
 //   temp, where the logits are divided by it; 1: there is no such sampler
 //   the sampler `kind`, with its p and min_keep
-// Then follow other samplers, the first of which has index n_done. Behind LB_WIDE_DRAW there is none, and it itself is
-// an lb_sampler_init_dist(). is_fair: what follows asks not which token it is, only for its logit and its place.
+// Then follow other samplers, from index n_done on. Behind LB_WIDE_DRAW, which is an lb_sampler_init_dist(), there is
+// none. is_fair: the samplers that follow look at logits and places only, never at which token it is.
 enum { LB_WIDE_TOP_P = 1, LB_WIDE_MIN_P = 2, LB_WIDE_DRAW = 3 };
 
 struct lb_wide {

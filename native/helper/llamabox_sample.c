@@ -126,7 +126,8 @@ static llama_token chosen(struct llama_sampler * chain, const float * logits, in
 
 // The token of one row; -1 and -2 as in lb_sample_rows.
 static llama_token token_of_row(struct llama_context * ctx, int32_t index, struct llama_sampler * chain, int32_t n_best,
-                                const struct lb_wide * wide, const uint32_t * mask, int32_t n_vocab, struct room * room) {
+                                const struct lb_wide * wide, const uint32_t * mask, int32_t n_vocab,
+                                struct room * room) {
     const float * logits = llama_get_logits_ith(ctx, index);
     if (logits == NULL) {
         return -2;
@@ -150,7 +151,7 @@ int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_chains, const int32
     for (int32_t i = 0; i < n_chains; i++) {
         n_out[i] = 0;
         for (int32_t k = 0; k < n_rows[i]; k++) {
-            const uint32_t * mask = masks ? masks[row + k] : NULL;
+            const uint32_t *  mask = masks ? masks[row + k] : NULL;
             const llama_token token =
                 token_of_row(ctx, first[i] + k, chains[i], n_best[i], wide[i], mask, n_vocab, room);
             out[row + k] = token;

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from llamabox import libllama
 from llamabox.bindings import backend, ffi
 from llamabox.errors import NativeError
 
@@ -30,9 +34,25 @@ def test_system_info_names_the_backend(native: ffi.Native) -> None:
     assert "CPU" in backend.system_info(native)
 
 
-def test_no_kernel_of_ggml_s_for_amx_is_built(native: ffi.Native) -> None:
-    """GCC 12 compiles them to code that ends the process, and a row's result would depend on the rows beside it."""
-    assert "AMX" not in backend.system_info(native)
+ASK = """
+from llamabox.bindings import backend, ffi
+native = ffi.load()
+before = backend.kernels(native)
+backend.start(native)
+print(before, backend.kernels(native) == native.text(native.lib.lb_use_kernels()))
+"""
+
+
+def test_asking_for_the_kernels_does_not_install_them() -> None:
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True)
+    assert done.stdout == "None True\n"
+
+
+def test_what_options_know_of_libllama_is_so(native: ffi.Native) -> None:
+    entry = native.ffi.new("struct llama_model_kv_override *")
+    assert libllama.MAX_KV_TEXT + 1 == native.ffi.sizeof(entry.key) == native.ffi.sizeof(entry.val_str)
+    for name in libllama.CACHE_TYPES:
+        assert native.text(native.lib.ggml_type_name(getattr(native.lib, f"GGML_TYPE_{name.upper()}"))) == name
 
 
 def test_build_info_has_the_library_s_own_version(native: ffi.Native) -> None:

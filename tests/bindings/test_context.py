@@ -10,7 +10,7 @@ import pytest
 from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
-from llamabox.errors import BadBatch, ContextError, DecodeAborted, NoRoom
+from llamabox.errors import BadBatch, ContextError, NoRoom
 
 TEXT = "The capital of France is Paris, and the capital of Italy is"
 
@@ -99,17 +99,6 @@ def test_tokens_outside_the_vocabulary_are_a_bad_batch(context: Context) -> None
     for token in (-1, context.n_vocab):
         with pytest.raises(BadBatch):
             prefill(context, [token])
-
-
-def test_an_abort_from_another_thread_stops_a_decode_once(context: Context) -> None:
-    thread = threading.Thread(target=context.abort)
-    thread.start()
-    thread.join()
-    with pytest.raises(DecodeAborted):
-        prefill(context, tokens_of(context))
-    context.clear_abort()
-    context.memory.clear()
-    prefill(context, tokens_of(context))
 
 
 def test_another_thread_must_adopt_the_context(context: Context) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -109,9 +114,50 @@ def test_close_is_idempotent_and_a_pump_can_follow(native: Native, logger: loggi
 def test_the_first_error_is_kept_until_forgotten(native: Native) -> None:
     lib, ffi = native.lib, native.ffi
     lib.lb_log_forget_error()
-    buffer = ffi.new("char[]", 100)
-    assert lib.lb_log_first_error(buffer, 100) == 0
+    assert native.first_error() == "the library does not say why"
     lib.lb_log_callback(lib.GGML_LOG_LEVEL_ERROR, b"the reason\nthe consequence\n", ffi.NULL)
-    assert bytes(ffi.buffer(buffer, lib.lb_log_first_error(buffer, 100))) == b"the reason"
+    assert native.first_error() == "the reason"
     lib.lb_log_forget_error()
-    assert lib.lb_log_first_error(buffer, 100) == 0
+    assert native.first_error() == "the library does not say why"
+
+
+ABORT = """
+import ctypes, logging, sys
+from llamabox.log import entries as log
+from llamabox.bindings import ffi, backend
+from llamabox.bindings.log import LogPump
+log.setup(0, as_json=True)
+native = ffi.load()
+with LogPump(native):
+    backend.start(native)
+    library = ctypes.CDLL(str(native.prefix.path / sys.argv[1]))
+    library.ggml_abort(b"vocab.cpp", 7, b"GGML_ASSERT(%s) failed", b"1 == 2")
+"""
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("wants_trace", [False, True])
+def test_an_abort_is_a_line_of_the_log(native: Native, tmp_path: Path, wants_trace: bool) -> None:
+    """It says why, in the log's own form; a debugger is for who asked to see everything."""
+    resource = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+    debugger = tmp_path / "gdb"
+    debugger.write_text("#!/bin/sh\necho a page of gdb >&2\n")
+    debugger.chmod(0o755)
+    library = "libggml-base.dylib" if sys.platform == "darwin" else "libggml-base.so"
+    run = subprocess.run(
+        [sys.executable, "-c", resource + ABORT, library],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={
+            "PATH": str(tmp_path),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            **({} if wants_trace else {"GGML_NO_BACKTRACE": "1"}),
+        },
+    )
+    assert run.returncode == -signal.SIGABRT
+    assert ("a page of gdb" in run.stderr) == wants_trace
+    lines = [json.loads(line) for line in run.stderr.splitlines() if line.startswith("{") or not wants_trace]
+    assert [line["message"] for line in lines] == ["vocab.cpp:7: GGML_ASSERT(1 == 2) failed"]
+    assert lines[0]["level"] == "error"

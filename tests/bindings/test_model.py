@@ -181,7 +181,7 @@ def test_properties(model: Model) -> None:
     assert 0 < model.size <= model.path.stat().st_size
     assert "Q4_1" in model.ftype
     assert model.has_decoder
-    assert [model.has_encoder, model.is_recurrent, model.is_hybrid] == [False] * 3
+    assert [model.is_recurrent, model.is_hybrid] == [False] * 2
     assert "<|im_start|>" in (model.chat_template() or "")
     assert model.chat_template("no_such_name") is None
     assert model.meta("no.such.key") is None

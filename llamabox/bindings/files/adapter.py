@@ -28,7 +28,7 @@ EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 PAIR = (".lora_a", ".lora_b")
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
-"""What an adapter's matrices may be made of: ggml aborts where it cannot multiply by a type."""
+"""Types that an adapter's matrices may have: ggml aborts where it cannot multiply by a type."""
 
 DIRECTION = re.compile(r"direction\.([1-9][0-9]{0,4})")
 
@@ -38,7 +38,7 @@ def check_lora(path: Path, header: Header, model: Model) -> None:
     _check_metadata(path, header, model.meta("general.architecture") or "")
     halves = {name: tensor for name, tensor in header.tensors.items() if name.endswith(PAIR)}
     for name in header.tensors:
-        if name not in halves and not name.endswith("_norm.weight"):  # those are there in some files; nobody uses them
+        if name not in halves and not name.endswith("_norm.weight"):  # some have norms, which libllama ignores
             raise _wrong(path, f"tensor {name!r} is neither of a pair of .lora_a and .lora_b")
     if not halves:
         raise _wrong(path, "it adapts nothing: it has no pair of .lora_a and .lora_b")

@@ -166,7 +166,7 @@ def read_value(reader: Reader, header: Header) -> None:
         if (length := reader.integer("Q")) > reader.size:
             raise reader.fail(f"a string of {length} bytes near byte {reader.at}, more than there can be")
         if length > MAX_TEXT:
-            reader.skip(length)  # none of those that are looked at; some files have a tokenizer's JSON
+            reader.skip(length)  # too long for a text that is looked at: some files have a tokenizer's JSON
         else:
             header.values[key] = reader.take(length).decode("utf-8", "replace")
     elif kind == ARRAY:

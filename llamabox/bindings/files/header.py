@@ -1,4 +1,4 @@
-"""What the header of a GGUF file says, as values."""
+"""The header of a GGUF file, as values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tensor:
 
 @dataclass(slots=True)
 class Header:
-    """What a file says of itself. `values` has the scalars and strings; `arrays` the length of each array.
+    """The metadata and tensors of a file. `values` has the scalars and strings; `arrays` the length of each array.
 
     `kinds` tells the GGUF type of each of `values`: libllama aborts when it reads one as another type.
     """
@@ -38,7 +38,7 @@ class Header:
 
     @property
     def alignment(self) -> int:
-        """Bytes to a multiple of which each tensor begins."""
+        """Bytes; each tensor begins at a multiple of them."""
         return self.number("general.alignment") or DEFAULT_ALIGNMENT
 
     def number(self, key: str) -> int | None:

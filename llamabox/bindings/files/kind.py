@@ -1,4 +1,4 @@
-"""What a file is that is not the language model it was given for, and which option takes it."""
+"""Names a file that was given for a language model and is something else, and the option that takes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STARTS = {
 
 
 def instead_of_model(header: Header) -> str | None:
-    """What a GGUF file is that is no model for texts, with what to do; None where it may be one."""
+    """What a GGUF file is instead of a model for texts, and what to do with it; None where it may be such a model."""
     kind, architecture = header.text("general.type"), header.text("general.architecture")
     if kind == "adapter":
         return f"it is a LoRA adapter for a {architecture} model: name that model with -m and this file with --lora"
@@ -42,12 +42,12 @@ def instead_of_model(header: Header) -> str | None:
 
 
 def known_start(start: bytes) -> str | None:
-    """What a file is that is no model at all, by its first 32 bytes; None where they do not tell."""
+    """What a file is instead of a model, by its first 32 bytes; None where they do not tell."""
     return next((what for beginning, what in STARTS.items() if start.lower().startswith(beginning.lower())), None)
 
 
 def instead_of_gguf(start: bytes) -> str:
-    """What a file is that does not begin as GGUF does, by its first 32 bytes."""
+    """What a file is that does not begin like a GGUF file, by its first 32 bytes."""
     if (what := known_start(start)) is not None:
         return f"it is not a GGUF file but {what}"
     if start[8:9] == b"{" and start[4:8] == bytes(4):

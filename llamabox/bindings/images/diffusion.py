@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from llamabox.bindings.ffi import Native
+from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.images.params import DrawParams, LoadParams, Picture, Timing, Watch
 from llamabox.errors import InvalidRequest, ModelLoadError, NativeError, ServerFault
 
 OVERLAP = 0.5
-"""Of the tiles that a picture is decoded in, as a part of a tile."""
+"""Overlap of the tiles that a picture is decoded in, as a part of a tile."""
 
 UPSCALE_TILE = 128
 """Pixels of the input's side that are upscaled at once."""
@@ -31,7 +30,7 @@ SAMPLING = 1
 
 
 class _Callbacks:
-    """What the library's callbacks find behind their `data`. An exception is kept: it cannot pass through C."""
+    """Python's side of the library's callbacks, behind their `data`. An exception cannot pass through C: it is kept."""
 
     def __init__(self, native: Native) -> None:
         self._native = native
@@ -68,7 +67,7 @@ class _Callbacks:
             self.watch = self.on_loaded = None
 
 
-class Diffusion:
+class Diffusion(Owned):
     """A loaded model. `draw` is for one thread at a time; `cancel` may come from any.
 
     Loading calls `on_loaded` with the part that is read, on this thread. Raises ModelLoadError with what the library
@@ -79,12 +78,12 @@ class Diffusion:
         self._native, ffi, lib = native, native.ffi, native.lib
         self._callbacks = _Callbacks(native)
         self._callbacks.on_loaded = on_loaded
-        self._handle = ffi.new_handle(self._callbacks)
+        self._data = ffi.new_handle(self._callbacks)
         self._lock = threading.Lock()  # between cancel() and close()
         _define_callbacks(ffi)
         lib.lb_log_install()
         lib.lb_log_forget_error()
-        lib.sd_set_progress_callback(lib.lb_on_progress, self._handle)
+        lib.sd_set_progress_callback(lib.lb_on_progress, self._data)
         options = ffi.new("sd_ctx_params_t *")
         lib.lb_ctx_params_init(options)
         keep = _set_paths(ffi, options, params)
@@ -95,30 +94,21 @@ class Diffusion:
         options.flash_attn = options.diffusion_flash_attn = params.flash_attn
         options.enable_mmap = params.mmap
         self._has_tae = params.taesd is not None
-        self._context = lib.new_sd_ctx(options)
+        context = lib.new_sd_ctx(options)
         self._callbacks.on_loaded = None
         del keep
-        if self._context == ffi.NULL:
+        if context == ffi.NULL:
             others = [*_paths(params).values()][1:]
             beside = f", with {', '.join(others)}," if others else ""
-            raise ModelLoadError(f"{params.model}{beside} cannot be loaded: {first_error(native)}")
-        if not lib.sd_ctx_supports_image_generation(self._context):
+            raise ModelLoadError(f"{params.model}{beside} cannot be loaded: {_first_error(native)}")
+        super().__init__(context, lib.free_sd_ctx, "model")
+        if not lib.sd_ctx_supports_image_generation(context):
             self.close()
             raise ModelLoadError(f"{params.model} is not a model that draws images")
 
     def close(self) -> None:
         with self._lock:
-            if self._context != self._native.ffi.NULL:
-                self._native.lib.free_sd_ctx(self._context)
-                self._context = self._native.ffi.NULL
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            super().close()
 
     @property
     def can_cancel(self) -> bool:
@@ -127,17 +117,17 @@ class Diffusion:
     def cancel(self) -> bool:
         """Stop what is being drawn, within a step. False where this library cannot. Any thread."""
         with self._lock:
-            return self._context != self._native.ffi.NULL and bool(self._native.lib.lb_cancel(self._context))
+            return self.is_open and bool(self._native.lib.lb_cancel(self.handle))
 
     @property
     def default_sampler(self) -> str:
         lib = self._native.lib
-        return self._native.text(lib.sd_sample_method_name(lib.sd_get_default_sample_method(self._context))) or ""
+        return self._native.text(lib.sd_sample_method_name(lib.sd_get_default_sample_method(self.handle))) or ""
 
     def default_schedule(self, sampler: str) -> str:
         lib = self._native.lib
         method = samplers(self._native)[sampler]
-        return self._native.text(lib.sd_scheduler_name(lib.sd_get_default_scheduler(self._context, method))) or ""
+        return self._native.text(lib.sd_scheduler_name(lib.sd_get_default_scheduler(self.handle, method))) or ""
 
     def draw(self, params: DrawParams, watch: Watch) -> tuple[Picture, Timing]:
         """The image, and how long it took. Blocks; the GIL is released meanwhile.
@@ -154,10 +144,10 @@ class Diffusion:
         full = lib.PREVIEW_TAE if self._has_tae else lib.PREVIEW_VAE
         mode = {"none": lib.PREVIEW_NONE, "fast": lib.PREVIEW_PROJ, "full": full}[params.preview]
         function = lib.lb_on_preview if params.preview != "none" else ffi.NULL
-        lib.sd_set_preview_callback(function, mode, 1, True, False, self._handle)
+        lib.sd_set_preview_callback(function, mode, 1, True, False, self._data)
         lib.lb_log_forget_error()
         try:
-            images = lib.lb_generate(self._context, options)
+            images = lib.lb_generate(self.handle, options)
         finally:
             callbacks.watch = None
             del keep
@@ -167,11 +157,11 @@ class Diffusion:
         if callbacks.error:
             raise callbacks.error
         if not found:
-            raise ServerFault(f"the image could not be drawn: {first_error(self._native)}")
+            raise ServerFault(f"the image could not be drawn: {_first_error(self._native)}")
         return found, Timing(lib.lb_prepare_us() / 1000, lib.lb_sampling_us() / 1000)
 
 
-class Upscaler:
+class Upscaler(Owned):
     """A loaded ESRGAN model, which makes pictures `factor` times as wide and as high."""
 
     def __init__(self, native: Native, path: str, n_threads: int) -> None:
@@ -179,28 +169,24 @@ class Upscaler:
         native.lib.lb_log_install()
         native.lib.lb_log_forget_error()
         n_threads = n_threads if n_threads > 0 else native.lib.sd_get_num_physical_cores()
-        self._context = native.lib.lb_new_upscaler(os.fsencode(path), n_threads, UPSCALE_TILE)
-        if self._context == native.ffi.NULL:
-            raise ModelLoadError(f"{path} cannot be loaded: {first_error(native)}")
+        context = native.lib.lb_new_upscaler(os.fsencode(path), n_threads, UPSCALE_TILE)
+        if context == native.ffi.NULL:
+            raise ModelLoadError(f"{path} cannot be loaded: {_first_error(native)}")
+        super().__init__(context, native.lib.free_upscaler_ctx, "upscaler")
 
     @property
     def factor(self) -> int:
-        return int(self._native.lib.get_upscale_factor(self._context))
+        return int(self._native.lib.get_upscale_factor(self.handle))
 
     def upscale(self, picture: Picture) -> Picture:
         ffi, lib = self._native.ffi, self._native.lib
         image, _data = _image(ffi, picture)
-        found = lib.upscale(self._context, image[0], self.factor)
+        found = lib.upscale(self.handle, image[0], self.factor)
         if found.data == ffi.NULL:
-            raise ServerFault(f"the image could not be upscaled: {first_error(self._native)}")
+            raise ServerFault(f"the image could not be upscaled: {_first_error(self._native)}")
         larger = _picture(ffi, found)
         lib.lb_free_image(found)
         return larger
-
-    def close(self) -> None:
-        if self._context != self._native.ffi.NULL:
-            self._native.lib.free_upscaler_ctx(self._context)
-            self._context = self._native.ffi.NULL
 
 
 def edges(native: Native, picture: Picture) -> Picture:
@@ -223,7 +209,7 @@ def schedules(native: Native) -> dict[str, int]:
 
 
 def version(native: Native) -> str:
-    """What the library calls itself; where it does not know, what was built."""
+    """The library's name for itself, or the name of the sources where the library does not know."""
     manifest = native.prefix.manifest
     said = [native.text(native.lib.sd_version()), native.text(native.lib.sd_commit())]
     known = [text for text in said if text and text != "unknown"]
@@ -231,12 +217,10 @@ def version(native: Native) -> str:
     return "-".join(known) or f"{source['package']} {source['version']}".strip() or "unknown"
 
 
-def first_error(native: Native) -> str:
-    """The first line of level ERROR that the library logged, without the place in its source."""
-    text = native.ffi.new("char[]", 1024)
-    length = native.lib.lb_log_first_error(text, 1024)
-    line = native.ffi.buffer(text, length)[:].decode("utf-8", "replace").strip()
-    return line.partition(" - ")[2].strip() or line or "the library does not say why"
+def _first_error(native: Native) -> str:
+    """The first error that the library logged, without the place in its source."""
+    line = native.first_error()
+    return line.partition(" - ")[2].strip() or line
 
 
 def _define_callbacks(ffi: Any) -> None:

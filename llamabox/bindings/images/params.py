@@ -1,4 +1,4 @@
-"""What libstable-diffusion is asked for: plain values, from which bindings.diffusion fills its structs."""
+"""Requests to libstable-diffusion as plain values. bindings.images.diffusion fills the library's structs from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadParams:
-    """What a model is loaded from and how it is run. None of the paths: it is in `model`."""
+    """The files of a model and how it runs. A path that is None: that part is in the file `model`."""
 
     model: str
     diffusion_only: bool = False  # the names of its tensors lack the prefix of a file with text encoders
@@ -68,7 +68,7 @@ class DrawParams:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What to call while an image is drawn, on the thread that draws it."""
+    """Functions to call while an image is drawn, on the thread that draws it."""
 
     on_step: Callable[[int, int], None]  # steps done, of how many; first with 0 done
     on_preview: Callable[[int, Picture], None]  # steps begun
@@ -76,7 +76,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Of one image: reading the prompt and encoding pictures, then the steps. Decoding is in neither."""
+    """Time of an image: to read the prompt and encode pictures, then for the steps. Decoding is in neither."""
 
     prepare_ms: float
     sampling_ms: float

@@ -19,7 +19,7 @@ FNV_CHUNK = 1 << 20
 _START_SERVER = "void (*)(const char *, const char *, size_t, size_t, ggml_backend_dev_t *)"
 _GET_MEMORY = "void(ggml_backend_dev_t, size_t *, size_t *)"
 _GET_MEMORY_INDEX = 2
-"""Of get_memory among the function pointers that a ggml_backend_device begins with (ggml-backend-impl.h)."""
+"""Place of get_memory among the function pointers that a ggml_backend_device begins with (ggml-backend-impl.h)."""
 
 
 def pick_device(native: Native, main_gpu: int) -> Device:
@@ -37,8 +37,8 @@ def pick_device(native: Native, main_gpu: int) -> Device:
     return gpus[main_gpu]
 
 
-class Lent:
-    """A device of which a part stays here: this process' ggml reports it with `reserve` bytes less, free and in all.
+class LentDevice:
+    """A device that is lent in part: this process' ggml reports `reserve` bytes less than it has, free and in all.
 
     ggml has no setting for it. A buffer that is held for nothing would do on a GPU, but the CPU device reports the
     machine's memory whatever is taken; so what the device answers is changed instead. Holds for the process' life.

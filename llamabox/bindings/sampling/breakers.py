@@ -14,7 +14,7 @@ MAX_KEPT = 16
 
 
 class BreakerTables:
-    """Of one vocabulary, whose handle it must not outlive. Any thread may call it."""
+    """The breakers of one vocabulary, whose handle they must not outlive. Any thread may call it."""
 
     def __init__(self, native: Native, vocab: Any) -> None:
         self._native = native

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from itertools import islice
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamabox.bindings.context import Context
-from llamabox.bindings.ffi import Native
+from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.sampling.shortlist import ALL, Kind, Wide, shortlist, wide
 from llamabox.bindings.vocab import Vocab, encode
 from llamabox.errors import InvalidRequest
@@ -31,29 +30,24 @@ NOTHING = (np.empty(0, np.int32), np.empty(0))
 
 
 Mask = NDArray[np.uint32]
-"""Which tokens may come: a bit for each."""
+"""One bit for each token: whether it may come."""
 
 
-class SamplerChain:
+class SamplerChain(Owned):
     """Owns a llama_sampler chain: random numbers, penalty history. One thread at a time.
 
-    n_best: so many of a row's highest logits decide what it does, and `RowSampler` shows it no others; 1: the highest
-    is the one, whatever the chain; ALL: it must see every one, and `wide` says how it begins. `close()` is idempotent.
+    n_best: the number of a row's highest logits that decide the token; `RowSampler` shows it no others. 1: the highest
+    is the token, whatever the chain. ALL: it must see every logit, and `wide` says how it begins.
     """
 
     def __init__(self, native: Native, handle: Any, *, n_best: int = ALL, wide: Wide | None = None) -> None:
+        super().__init__(handle, native.lib.llama_sampler_free, "sampler chain")
         self._native = native
-        self._handle = handle
         self.wide = wide
         self.n_best = n_best
-        self.beginning = native.ffi.NULL  # the same for C
+        self.beginning = native.ffi.NULL  # `wide`, for C
         if wide is not None:
             self.beginning = native.ffi.new("struct lb_wide *", astuple(wide))
-
-    @property
-    def handle(self) -> Any:
-        assert self._handle is not None, "the sampler chain is closed"
-        return self._handle
 
     @property
     def names(self) -> list[str]:
@@ -68,27 +62,10 @@ class SamplerChain:
         """Take a token into the penalty history. Must be one of the vocabulary."""
         self._native.lib.llama_sampler_accept(self.handle, token)
 
-    def reset(self) -> None:
-        """As if it were new: history empty, random numbers from the seed again."""
-        self._native.lib.llama_sampler_reset(self.handle)
-
     def clone(self) -> SamplerChain:
         """A copy with the same history and random state, to go its own way."""
         copied = self._native.lib.llama_sampler_clone(self.handle)
         return SamplerChain(self._native, copied, n_best=self.n_best, wide=self.wide)
-
-    def close(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            self._native.lib.llama_sampler_free(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 SEED_AT = {"dist": 0, "xtc": 3, "mirostat": 0, "mirostat_v2": 0, "adaptive_p": 2}
@@ -339,7 +316,7 @@ class RowSampler:
     def distribution(
         self, row: int, chain: SamplerChain, mask: Mask | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """What `sample` would choose from: the possible tokens and the probability of each, in no order.
+        """The tokens that `sample` would choose from, and the probability of each, in no order.
 
         The chain stays as it is. Empty for a row that holds a NaN or +infinity, which libllama must not see.
         """
@@ -368,7 +345,7 @@ class RowSampler:
 
 
 def _softmax(ids: NDArray[np.int32], logits: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Without those that cannot come."""
+    """Probabilities of the logits, without tokens whose probability is 0."""
     if not len(logits) or logits.max() == -np.inf:
         return NOTHING
     weights = np.exp(logits - logits.max())

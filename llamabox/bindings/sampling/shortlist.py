@@ -1,4 +1,4 @@
-"""What of a row a sampler chain must see: so many of its highest logits, or how to go about it if all."""
+"""How much of a row a sampler chain must see: some of its highest logits, or all; then how the chain begins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wide:
-    """How a chain begins that chooses among the whole vocabulary: lb_wide of the helper, whose words these are."""
+    """How a chain that chooses among the whole vocabulary begins, in the words of lb_wide (native/helper)."""
 
     kind: Kind
     n_head: int
@@ -44,7 +44,7 @@ FAIR = frozenset({"top_k", "top_p", "min_p", "typical", "top_n_sigma", "xtc", "t
 
 
 def wide(steps: Sequence[tuple[str, Sequence[Any]]]) -> Wide | None:
-    """For a chain of which shortlist() says ALL; None where it begins in some other way."""
+    """How a chain begins for which shortlist() gives ALL; None where it begins in some other way."""
     n_head = next((i for i, (name, _) in enumerate(steps) if name not in IN_PLACE), len(steps))
     at, temp = n_head, 1.0
     if at < len(steps) and steps[at][0] in ("temp", "temp_ext"):
@@ -64,10 +64,10 @@ def wide(steps: Sequence[tuple[str, Sequence[Any]]]) -> Wide | None:
 
 
 def shortlist(steps: Sequence[tuple[str, Sequence[Any]]]) -> int:
-    """The number of highest logits that decide what a chain of (libllama's name, arguments) does; ALL for every one.
+    """How many of the highest logits decide a chain's token, or ALL. A step is (libllama's name, arguments).
 
-    What stands before a top_k may only lower logits. If it lowers m of them, the k highest afterwards are among the
-    k + m highest before: of those k at least were left alone, and nothing outside is higher than they are.
+    Samplers before a top_k may only lower logits. If they lower m of them, the k highest afterwards are among the
+    k + m highest before: at least k of those were left alone, and no other logit is higher.
     """
     if steps and steps[-1][0] == "greedy" and KEEPS_ARGMAX.issuperset(name for name, _ in steps):
         return 1

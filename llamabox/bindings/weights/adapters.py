@@ -6,13 +6,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamabox.bindings.context import Context
+from llamabox.bindings.ffi import Owned
 from llamabox.bindings.files.adapter import check_lora
 from llamabox.bindings.files.gguf import read_header
 from llamabox.bindings.model import Model, type_sizes
@@ -21,8 +20,8 @@ from llamabox.errors import ModelLoadError
 Vector = NDArray[np.float32]
 
 
-class Lora:
-    """One LoRA adapter in memory, made for one model. `close()` is idempotent.
+class Lora(Owned):
+    """One LoRA adapter in memory, made for one model.
 
     Load it before a context is made, which counts the adapters to size its graphs; close it after the last context that
     it was applied to, and before the model. Reading its properties is thread-safe.
@@ -36,14 +35,9 @@ class Lora:
         self.native.lib.lb_log_forget_error()
         handle = self.native.lib.llama_adapter_lora_init(model.handle, os.fsencode(path))
         if handle == self.native.ffi.NULL:
-            raise ModelLoadError(f"{path} cannot be loaded: {self._reason()}")
-        self._handle: Any = handle
-        self.digest = file_digest(self.path)
-
-    @property
-    def handle(self) -> Any:
-        assert self._handle is not None, "the adapter is closed"
-        return self._handle
+            raise ModelLoadError(f"{path} cannot be loaded: {self.native.first_error()}")
+        super().__init__(handle, self.native.lib.llama_adapter_lora_free, "adapter")
+        self.digest = _file_digest(self.path)
 
     def meta(self, key: str) -> str:
         """A value of the file's metadata as text; empty where it has none of that name."""
@@ -53,27 +47,9 @@ class Lora:
         value(self.handle, key.encode(), buffer, size)
         return self.native.text(buffer) or ""
 
-    def close(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            self.native.lib.llama_adapter_lora_free(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _reason(self) -> str:
-        buffer = self.native.ffi.new("char[]", 1024)
-        length = self.native.lib.lb_log_first_error(buffer, 1024)
-        return bytes(self.native.ffi.buffer(buffer, length)).decode("utf-8", "replace") or "libllama does not say why"
-
 
 def apply_loras(context: Context, scaled: Sequence[tuple[Lora, float]]) -> None:
-    """From the next decode on `context` computes with these adapters, at these scales, and no others.
+    """Have `context` compute with these adapters at these scales, and no others, from the next decode on.
 
     On the context's thread; the adapters must be of its model and outlive it. The cells that are there stay as they
     were computed. A change costs the next decode a new reservation of its buffers: some milliseconds.
@@ -99,12 +75,7 @@ def set_control_vector(context: Context, vector: Vector, first: int, last: int) 
         raise ModelLoadError(f"the control vector cannot be applied to {model.path}: libllama refuses it")
 
 
-def clear_control_vector(context: Context) -> None:
-    """From the next decode on there is none. On the context's thread."""
-    context.native.lib.llama_set_adapter_cvec(context.handle, context.native.ffi.NULL, 0, 0, 0, 0)
-
-
-def file_digest(path: Path) -> bytes:
+def _file_digest(path: Path) -> bytes:
     """32 bytes that tell a file's content. Raises ModelLoadError where it cannot be read."""
     try:
         with path.open("rb") as file:

@@ -19,7 +19,7 @@ F32, F16 = 0, 1
 
 
 def wideable(header: Header) -> dict[str, Tensor]:
-    """The half-precision matrices of a model's layers. Those that are looked up row by row gain nothing."""
+    """The half-precision matrices of a model's layers. Tables that are looked up row by row gain nothing."""
     found = header.tensors.items()
     return {
         name: one

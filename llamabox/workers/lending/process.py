@@ -18,7 +18,7 @@ from pathlib import Path
 from llamabox.bindings import backend
 from llamabox.bindings.ffi import Native, load
 from llamabox.bindings.log import LogPump
-from llamabox.bindings.rpc.server import Lent, file_hash, pick_device
+from llamabox.bindings.rpc.server import LentDevice, file_hash, pick_device
 from llamabox.bindings.spin import spin_briefly
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.lending.cache import ClientFolder, TensorCache
@@ -50,9 +50,9 @@ def describe(settings: LenderSettings) -> int:
     return 0
 
 
-def lend(native: Native, settings: LenderSettings) -> Lent:
+def lend(native: Native, settings: LenderSettings) -> LentDevice:
     """Raises OptionsError for a device that there is not, or that the reserve leaves nothing of."""
-    return Lent(native, pick_device(native, settings.main_gpu), settings.reserve)
+    return LentDevice(native, pick_device(native, settings.main_gpu), settings.reserve)
 
 
 def serve(fd: int, settings: LenderSettings) -> int:
@@ -142,7 +142,7 @@ def _stay_small() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
-def _limit_memory(lent: Lent) -> None:
+def _limit_memory(lent: LentDevice) -> None:
     """Limit memory on a CPU to what the client was told: ggml allocates any length that a message announces."""
     if lent.device.kind != "cpu":
         return

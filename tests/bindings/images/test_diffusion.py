@@ -165,8 +165,7 @@ def test_libraries_beside_each_other_do_not_meet(tiny_image: TinyImage) -> None:
     """Not done by the server, but what a mistake would do: both in one process."""
     code = """
 import sys
-sys.path.insert(0, 'tests')
-from bindings.test_diffusion import _load
+from tests.bindings.images.test_diffusion import _load
 from llamabox.bindings.ffi import load
 load()
 _load(*sys.argv[1:])

@@ -17,7 +17,7 @@ from llamabox.bindings.ffi import Native, build_info
 from llamabox.bindings.files.gguf import Header
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.weights.adapters import Lora, apply_loras
-from llamabox.bindings.weights.mapped import untouched
+from llamabox.bindings.weights.pages import untouched
 from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.wire.text_config import ModelInfo, TextConfig

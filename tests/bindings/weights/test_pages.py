@@ -12,7 +12,7 @@ from llamabox.bindings.batch import Batch
 from llamabox.bindings.context import Context, ContextParams, FlashAttention
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model
-from llamabox.bindings.weights.mapped import forget_pages, untouched
+from llamabox.bindings.weights.pages import forget_pages, untouched
 
 SIZE = 8 << 20
 

@@ -1,4 +1,4 @@
-"""Pages that take no memory: of a mapped file, once its weights are packed, and of cells that nobody has used."""
+"""Pages that take no memory: those of a mapped file once its weights are packed, and those of cells not used yet."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MAPS = Path("/proc/self/maps")
 def forget_pages(native: Native) -> None:
     """Give back to the system what was read through read-only maps of files.
 
-    Packed weights (native/added) lie in memory of their own, and what they were read from would count twice. What is
-    still used, such as the rows of an embedding, comes back page by page out of the system's cache. Does nothing where
+    Packed weights (native/added) lie in memory of their own, and the pages that they were read from would count twice.
+    Pages that are still used, such as the rows of an embedding, come back out of the system's cache. Does nothing where
     the system does not list its maps.
     """
     if not MAPS.exists():
@@ -26,8 +26,8 @@ def forget_pages(native: Native) -> None:
 
 
 def untouched(native: Native) -> int:
-    """Bytes of the cells of all contexts made so far that took no memory then, and will as they are used.
+    """Bytes of the cells of all contexts made so far that took no memory when they were made, and will when used.
 
-    0 where they took it all at once: with libraries without native/added, and outside Linux.
+    0 where all cells took memory at once: with libraries without native/added, and outside Linux.
     """
     return int(native.lib.lb_untouched())
