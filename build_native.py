@@ -61,7 +61,7 @@ def source_of(options: Options, project: Project = LLAMA) -> Source:
 
 
 def recipe(options: Options, source: Source, project: Project = LLAMA) -> dict[str, Any]:
-    """All that the libraries depend on; its digest is their name in the cache."""
+    """Everything that the libraries depend on; its digest is their name in the cache."""
     native = not options.portable
     return {
         "source": {"package": source.package, "version": source.version, "sha256": source.sha256},
@@ -172,7 +172,7 @@ def build_prefix(options: Options) -> Path:
 
 
 def manifest(staging: Path, libs: Path, name: str, made_of: dict[str, Any], project: Project) -> dict[str, Any]:
-    """What build.json says of one project's libraries, which came from `libs`, and of their module."""
+    """The part of build.json about one project's libraries, which came from `libs`, and their module."""
     suffixes = (".so", ".dylib")
     files = sorted(path.name for path in libs.iterdir() if path.suffix in suffixes)
     function = "llama_version" if project is LLAMA else "sd_version"
@@ -187,7 +187,7 @@ def manifest(staging: Path, libs: Path, name: str, made_of: dict[str, Any], proj
 
 
 def library_version(staging: Path, module_name: str, function: str) -> str:
-    """What the library says of itself, asked in a process of its own: it also proves that everything links."""
+    """The library's own version, asked in a process of its own: that proves as well that everything links."""
     code = (
         "import importlib.util as u, sys\n"
         f"s = u.spec_from_file_location({Path(module_name).name.partition('.')[0]!r}, {str(staging / module_name)!r})\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 NAME = "llamabox"
 OVERFLOW_UID = 65534
-"""Of files whose owner does not exist in this user namespace."""
+"""Owner of files whose real owner does not exist in this user namespace."""
 
 
 class NoCache(Exception):
@@ -30,7 +30,7 @@ class Cache:
 
 
 def usual(part: str, environ: Mapping[str, str]) -> Path | None:
-    """Where `part` is kept; None for a user without a home."""
+    """The folder for `part`; None for a user without a home."""
     if base := environ.get("XDG_CACHE_HOME"):
         return Path(base).absolute() / NAME / part
     home = environ.get("HOME")
@@ -69,7 +69,7 @@ def cannot_write(folder: Path) -> str | None:
 
 
 def why_not(folder: Path) -> str | None:
-    """Why what lies in `folder` cannot be relied on: who may change it, or a folder on the way to it. None: nobody."""
+    """Why the files in `folder` cannot be trusted: others may change it, or a folder above it. None where they can."""
     chain = dict.fromkeys(
         path for end in (folder.absolute(), folder.resolve()) for path in (*reversed(end.parents), end)
     )

@@ -1,4 +1,4 @@
-"""What an image worker is told to load, and what it tells of the model it loaded."""
+"""The configuration of an image worker, and what it tells about the model that it loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FileName = Annotated[str, "path"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """All that an image worker needs to load and run a model. Units and defaults are those of the options.
+    """Everything that an image worker needs to load and run a model. Units and defaults are those of the options.
 
     Of what a job may say as well, None is the model's own.
     """
@@ -56,7 +56,7 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageModelInfo:
-    """What the server process knows of the loaded model. A job that does not say gets `sampler` to `height`."""
+    """The server process' knowledge of the loaded model. `sampler` to `height` are the defaults of a job."""
 
     path: str
     family: str

@@ -1,4 +1,4 @@
-"""What is told about an image job, in the order in which it happens.
+"""Events of an image job, in the order in which they happen.
 
 Queued as often as its place changes, Started, then Progress, Preview and Drawn of each image, then Finished. A Failed
 may come at any time, and is the last.
@@ -37,7 +37,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What the image `index` looks like after `step` of `steps`."""
+    """The image `index` as it looks after `step` of `steps`."""
 
     request_id: str
     index: int

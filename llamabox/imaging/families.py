@@ -1,4 +1,4 @@
-"""Which family a diffusion model is of, by the names of its tensors, and what its pictures are best drawn with."""
+"""Families of diffusion models, known by their tensors' names, with the settings that draw their pictures best."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 """The tensors of a file by name. Shapes are in ggml's order: the innermost dimension first."""
 
 DIT = "model.diffusion_model."
-"""What the names of the diffusion model's tensors begin with in a file that has the text encoders too."""
+"""How the names of the diffusion model's tensors begin in a file that has the text encoders too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Family:
     steps: int
     cfg_scale: float
     size: int  # pixels of a side
-    multiple: int = 16  # of which the sides of what is computed must be
+    multiple: int = 16  # the sides of what is computed are multiples of it
 
 
 SD1 = Family("sd1", "euler_a", 20, 9.0, 512, 64)
@@ -36,7 +36,7 @@ FLUX_FILL = Family("flux-fill", "euler", 50, 3.5, 1024)
 OVIS = Family("ovis-image", "euler", 20, 1.0, 1024)
 OTHER = Family("other", None, 20, 7.0, 1024)
 UNKNOWN = Family("unknown", None, 20, 7.0, 512, 64)
-"""Of a file whose tensors cannot be listed: a pickled checkpoint."""
+"""The family of a file whose tensors cannot be listed: a pickled checkpoint."""
 
 FAMILIES = (SD1, SD1_INPAINT, SD2, SD2_INPAINT, SDXL, SDXL_INPAINT, SD3, FLUX, FLUX_FILL, OVIS, OTHER, UNKNOWN)
 

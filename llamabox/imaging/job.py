@@ -1,4 +1,4 @@
-"""What is to be drawn: plain values that cross the process boundary."""
+"""Image jobs: plain values that cross the process boundary."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 KEY = "parameters"
-"""Of the text chunk; viewers of generated images look for this one."""
+"""Keyword of the text chunk; viewers of generated images look for this one."""
 
 COMPRESSION = 4  # of 9: a third of the time of the usual 6 for a few per cent more bytes
 
@@ -16,7 +16,7 @@ MODES = {1: "L", 3: "RGB"}
 
 
 def encode(width: int, height: int, channels: int, data: bytes, parameters: str | None = None) -> bytes:
-    """The same input gives the same bytes. `parameters` becomes a tEXt chunk, or iTXt where it is not Latin-1."""
+    """A PNG file, always the same for the same input. `parameters` becomes a tEXt chunk, or iTXt where not Latin-1."""
     info = PngInfo()
     if parameters is not None:
         info.add_text(KEY, parameters)

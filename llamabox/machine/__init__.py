@@ -1,1 +1,1 @@
-"""What this machine, or the container around the process, has to give: processors and memory."""
+"""Processors and memory that this machine, or the container around the process, has for it."""

@@ -88,8 +88,11 @@ def _mounts(path: Path) -> Iterator[_Mount]:
 
 
 def _up(path: PurePosixPath, mount: _Mount) -> Iterator[Path]:
-    """From the folder of a group up to the mount. A group that lies outside of it, as where a container sees its own
-    part alone while the system tells the whole path, has its limits at the mount."""
+    """The folders from a group up to the mount.
+
+    A container may see its own part alone while the system tells the whole path. A group outside the mount has its
+    limits at the mount.
+    """
     inside = path.relative_to(mount.root) if path.is_relative_to(mount.root) else PurePosixPath()
     if ".." in inside.parts:
         inside = PurePosixPath()

@@ -9,7 +9,7 @@ from llamabox.machine import cgroups
 MEMINFO = Path("/proc/meminfo")
 
 FILES = ("active_file", "inactive_file")
-"""What is cached of files is dropped before anything is refused."""
+"""Counters of cached files, which the kernel drops before it refuses memory."""
 
 
 def available(meminfo: Path = MEMINFO, proc: Path = cgroups.SELF) -> int | None:
@@ -20,7 +20,7 @@ def available(meminfo: Path = MEMINFO, proc: Path = cgroups.SELF) -> int | None:
 
 
 def _left(group: cgroups.Group) -> int | None:
-    """What a group may still take of its limit; version 1 has a huge number for none."""
+    """Bytes that a group may still take of its limit; None without one. Version 1 has a huge number then."""
     names, prefix = (
         (("memory.max", "memory.current"), "")
         if group.version == 2

@@ -27,7 +27,7 @@ def n_logical(cpus: Collection[int] = ()) -> int:
 
 
 def n_physical(cpus: Collection[int] = ()) -> int:
-    """As `n_logical`, with the hardware threads of a core counted once: arithmetic gains nothing from the second."""
+    """As `n_logical`, with the hardware threads of a core counted once, as arithmetic gains nothing from the second."""
     if not hasattr(os, "sched_getaffinity"):
         return max(1, (os.cpu_count() or 2) // 2)
     cores = {_core(cpu) for cpu in (allowed().intersection(cpus) if cpus else allowed())}

@@ -1,5 +1,5 @@
-"""What a process in quarantine has of the machine around it. Should a template or a grammar take the process over, it
-finds no key in the environment and cannot open a file, a connection or another program."""
+"""Shuts a process off from the machine around it. Should a template or a grammar take the process over, it finds no key
+in the environment and cannot open a file, a connection or another program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 KEPT = ("PYTHON", "LD_LIBRARY_PATH", "DYLD_", "LANG", "LC_", "TZ")
-"""How the variables begin that Python itself needs, and those for its texts and its clock."""
+"""Beginnings of the names of variables that Python needs, for itself, its texts and its clock."""
 
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 SECCOMP = {"x86_64": 317, "aarch64": 277}
@@ -20,7 +20,7 @@ CLONE = {"x86_64": 56, "aarch64": 220}
 CLONE3 = 435
 CLONE_THREAD = 0x10000
 X32 = 0x40000000
-"""From here on numbers are those of another way into x86-64's kernel."""
+"""Numbers from here on belong to another way into x86-64's kernel."""
 
 DENIED: dict[str, tuple[int, ...]] = {
     "x86_64": (
@@ -47,12 +47,12 @@ DENIED: dict[str, tuple[int, ...]] = {
 
 
 def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """For the process that is to be started."""
+    """The environment for a process in quarantine: `environ` without everything that Python does not need."""
     return {name: value for name, value in environ.items() if name.startswith(KEPT)}
 
 
 def close_doors() -> bool:
-    """From now on this process opens nothing. What is open stays so; what is imported later is not found.
+    """Have this process open nothing from now on. Open files stay open; a module imported later is not found.
 
     The limit holds on every system. Returns whether the kernel refuses the system calls as well, for all threads: not
     every container lets it be asked.

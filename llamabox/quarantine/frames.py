@@ -1,4 +1,4 @@
-"""What passes between a trial and its process, over a socket pair: bytes with their length before them.
+"""Frames between a trial and its process, over a socket pair: bytes with their length before them.
 
 A question is `f64 processor seconds | u64 length | bytes`, an answer `u64 length | bytes`, little endian.
 """

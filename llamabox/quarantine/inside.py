@@ -14,7 +14,7 @@ from llamabox.quarantine.doors import close_doors
 from llamabox.quarantine.frames import ANSWER, QUESTION, receive
 
 Answer = Callable[[bytearray], bytes]
-"""What a question's bytes are answered with. An exception that it raises ends the process."""
+"""From a question's bytes to those of the answer. An exception ends the process."""
 
 
 def serve(words: Sequence[str], prepare: Callable[[], Answer]) -> None:
@@ -25,7 +25,7 @@ def serve(words: Sequence[str], prepare: Callable[[], Answer]) -> None:
     descriptor, memory, stack, niceness = map(int, words)
     os.nice(niceness)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # they are for whoever asks, who closes the socket when he is done
+        signal.signal(number, signal.SIG_IGN)  # the side that asks gets them too, and closes the socket when it is done
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     with socket.socket(fileno=descriptor) as peer:
         if not stack:

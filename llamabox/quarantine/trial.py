@@ -26,13 +26,13 @@ Bytes = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a process may use. The kernel ends it beyond `cpu_seconds`; beyond `memory` it gets no more."""
+    """Limits of a process. The kernel ends it beyond `cpu_seconds`; beyond `memory` it gets no more."""
 
     cpu_seconds: float  # of processor time for one question. Wall time would punish it for the load of its neighbours
     memory: int  # bytes of address space of the whole process
     start_seconds: float = 0.0  # further processor time for the first question, see Trial
     stack: int = 0  # bytes for the thread that answers; 0: the main thread answers, with the stack that it has
-    niceness: int = 0  # how far it stands back behind other processes where processors are short
+    niceness: int = 0  # above 0 it yields to other processes where processors are short
     wall_seconds: float | None = None  # of silence; None: WALL_SECONDS + 10 times the processor time
 
     def silence(self, cpu_seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""Where builds are kept, by the digest of what went into them; one builder of a thing at a time; how far it is."""
+"""The cache of builds, by the digest of what went into them; a lock for each; and progress on stderr."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def digest(value: Any) -> str:
 
 
 def cpu_features() -> str:
-    """What GGML_NATIVE adapts to, so that a home shared by unlike machines has a build for each."""
+    """The processor's features, which GGML_NATIVE adapts to: a home shared by unlike machines has a build for each."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
@@ -76,7 +76,7 @@ def cpu_features() -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One build of a thing at a time, whoever else builds it."""
+    """Hold the lock of a thing that is built. Another process that builds it waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:

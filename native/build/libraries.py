@@ -46,7 +46,7 @@ Report = Callable[[str], None]
 
 
 def cmake_flags(backend: str, *, portable: bool) -> list[str]:
-    """What makes one build differ from another, as far as CMake knows it."""
+    """CMake's flags for llama.cpp: everything that makes one build differ from another."""
     if backend not in BACKENDS:
         raise BuildError(f"no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
     flags = [
@@ -80,7 +80,7 @@ def cmake_flags(backend: str, *, portable: bool) -> list[str]:
 
 
 def diffusion_flags(backend: str, *, portable: bool) -> list[str]:
-    """The same for stable-diffusion.cpp, which has a ggml of its own, another version than llama.cpp's.
+    """CMake's flags for stable-diffusion.cpp, which has another version of ggml than llama.cpp.
 
     That ggml is linked in and hidden: the libraries' functions have the same names and other structs. So there is one
     build of it and no loadable variants: a portable one runs on every CPU with AVX2 (x86-64-v3).

@@ -23,7 +23,7 @@ HELPER = "helper"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """What one cffi module is made of. Each cdef is named after the header it trims; `own` are headers of ours."""
+    """The parts of one cffi module. Each cdef is named after the header it trims; `own` are headers of ours."""
 
     name: str
     cdefs: tuple[str, ...]
@@ -85,7 +85,7 @@ MISSING = (
 
 
 def cdef(folder: Path = NATIVE, module: Module = LLAMA) -> str:
-    """All that is declared to cffi, in an order in which names are known before they are used."""
+    """The declarations for cffi, in an order in which names are known before they are used."""
     parts = [(folder / "cdef" / name).read_text() for name in module.cdefs]
     for name in module.own:
         lines = (folder / HELPER / name).read_text().splitlines()

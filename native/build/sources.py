@@ -50,7 +50,7 @@ class Source:
 
 
 def read_versions(path: Path = VERSIONS, name: str = "llama_cpp") -> Source:
-    """What is pinned of a library, by its table's name."""
+    """The pinned source of a library, by the name of its table in versions.toml."""
     try:
         table = tomllib.loads(path.read_text())[name]
         source = Source(**table)
@@ -189,7 +189,7 @@ def checkout_source(folder: Path, project: str = "llama.cpp", header: str = "inc
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git prints, or nothing when it fails or is not there."""
+    """Git's output, or nothing when it fails or is not there."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     except OSError:

@@ -19,7 +19,7 @@ BRIDGE = "Go on."
 
 
 def adapt(messages: Sequence[Message], can: Capabilities) -> list[Message]:
-    """The same conversation in words that the template understands. The input is not changed."""
+    """The conversation in words that the template understands. `messages` is not changed."""
     adapted = list(_with_ids(messages, can))
     adapted = [piece for message in adapted for piece in _call_forms(message, can)]
     if can.parallel == "split":
@@ -86,7 +86,7 @@ def _with_arguments(call: dict[str, Any], can: Capabilities) -> dict[str, Any]:
 
 
 def _read(text: str) -> object:
-    """What the text says if it is JSON of an object or null, else the text: templates iterate over an object."""
+    """The value of a text that is JSON of an object or null, else the text: templates iterate over an object."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -182,7 +182,7 @@ def _result_form(message: Message, can: Capabilities) -> Message:
 
 
 def _system_forms(messages: list[Message], can: Capabilities) -> list[Message]:
-    """System texts where the template shows them. Those that it does not go before the next text of the user."""
+    """Put system texts where the template shows them, else before the next text of the user."""
     if can.system == "anywhere":
         return messages
     n_leading = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))

@@ -92,6 +92,6 @@ def strftime_now(pattern: str) -> str:
 
 
 def now() -> dict[str, str]:
-    """What llama-server tells every template of the time."""
+    """The variables with the time that llama-server gives to every template."""
     today = datetime.now()
     return {"date_string": today.strftime("%d %b %Y"), "datetime": today.strftime("%b %d %Y")}

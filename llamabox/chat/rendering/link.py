@@ -1,4 +1,4 @@
-"""What template.py and the process of sandbox.py agree on: how a question is written, and what it may cost."""
+"""The agreement between template.py and the process of sandbox.py: how a question is written, what it may cost."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def probe(render: Render, *, with_tools: bool) -> Capabilities:
 
 
 def tool_variables(tools: Sequence[Mapping[str, Any]], no_tools: str) -> dict[str, Any]:
-    """What tells the template of the tools. One that cannot do without the text `functions` is given it."""
+    """The variables that tell a template of the tools. A template that needs the text `functions` is given it."""
     variables = {**NO_TOOLS[no_tools], "tools": tools}
     if no_tools == "text":
         variables["functions"] = json.dumps([tool["function"] for tool in tools], ensure_ascii=False)
@@ -67,7 +67,7 @@ def _knows_developer(render: Render, variables: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which of some forms to use. A form is a few fields of Capabilities, a scene is what `_scene` reads."""
+    """Choose one of some forms. A form is a few fields of Capabilities; a scene is what `_scene` reads."""
 
     forms: Sequence[Mapping[str, Any]]
     scenes: Sequence[str]

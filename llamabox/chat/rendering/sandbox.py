@@ -42,7 +42,7 @@ LATE = (
     *("_strptime", "jinja2.debug", "pprint", "random"),
     *(f"encodings.{name}" for name in ("ascii", "idna", "latin_1", "punycode", "raw_unicode_escape", "unicode_escape")),
 )
-"""What Jinja and Python import when a template first needs it."""
+"""Modules that Jinja and Python import when a template first needs them."""
 MAX_OUTPUT = 32 << 20
 """Characters of one prompt; the longest contexts hold less."""
 
