@@ -1,7 +1,7 @@
 """Events of an image job, in the order in which they happen.
 
-Queued as often as its place changes, Started, then Progress, Preview and Drawn of each image, then Finished. A Failed
-may come at any time, and is the last.
+Queued as often as its place changes, JobStarted, then JobProgress, Preview and Drawn of each image, then JobFinished.
+A JobFailed may come at any time, and is the last.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class JobStarted:
     """The worker has begun with it."""
 
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class JobProgress:
     """`step` of `steps` of the image `index` are done."""
 
     request_id: str
@@ -60,7 +60,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class JobFailed:
     """The job cannot go on. `error` is `errors.to_wire()` of the reason."""
 
     request_id: str
@@ -68,12 +68,12 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class JobFinished:
     """The end of a job."""
 
     request_id: str
 
 
-WorkerEvent = Started | Progress | Preview | Drawn | Failed | Finished
+WorkerEvent = JobStarted | JobProgress | Preview | Drawn | JobFailed | JobFinished
 
 Event = Queued | WorkerEvent

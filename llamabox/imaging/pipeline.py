@@ -19,7 +19,7 @@ from llamabox.bindings.log import LogPump
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
 from llamabox.imaging import png
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
-from llamabox.imaging.events import Drawn, Preview, Progress, WorkerEvent
+from llamabox.imaging.events import Drawn, JobProgress, Preview, WorkerEvent
 from llamabox.imaging.families import UNKNOWN, Family, family_of, is_standalone
 from llamabox.imaging.job import ImageJob, Pixels
 from llamabox.imaging.model_file import fault, tensors_of
@@ -126,7 +126,7 @@ class Pipeline:
         return self._model.cancel()
 
     def draw(self, job: ImageJob, emit: Emit) -> None:
-        """Blocks. Progress, Preview and Drawn of each image go to `emit`, on this thread.
+        """Blocks. JobProgress, Preview and Drawn of each image go to `emit`, on this thread.
 
         Image i is what a job of one image with seed + i gives, to the byte. Raises InvalidRequest, NotSupported where
         the job cannot be drawn with this model, ServerFault where the library failed.
@@ -300,7 +300,7 @@ class _Teller:
 
     def on_step(self, step: int, steps: int) -> None:
         self.steps = steps
-        self._emit(Progress(self._job.request_id, self._index, step, steps))
+        self._emit(JobProgress(self._job.request_id, self._index, step, steps))
 
     def on_preview(self, step: int, picture: Picture) -> None:
         picture = _cropped(picture, self._job.width, self._job.height)

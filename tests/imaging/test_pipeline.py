@@ -15,7 +15,7 @@ from PIL import Image
 
 from llamabox.errors import InvalidRequest, ModelLoadError, NotSupported
 from llamabox.imaging.config import ImageConfig
-from llamabox.imaging.events import Drawn, Event, Preview, Progress
+from llamabox.imaging.events import Drawn, Event, JobProgress, Preview
 from llamabox.imaging.job import ImageJob, Pixels
 from tests.imaging.artist import Artist, Colour, colours, images, pipeline
 from tests.models.gguf_file import write_gguf
@@ -80,7 +80,7 @@ def test_a_seed_gives_the_same_bytes_and_a_batch_is_its_images_alone(artist: Art
 def test_progress_rises_to_its_end_for_each_image(artist: Artist) -> None:
     events = artist.draw("a red circle", n=2, steps=3, extra_steps=2, width=64, height=64)
     for index in (0, 1):
-        mine = [event for event in events if isinstance(event, Progress) and event.index == index]
+        mine = [event for event in events if isinstance(event, JobProgress) and event.index == index]
         assert [(event.step, event.steps) for event in mine] == [(step, 5) for step in range(6)]
     drawn = [event for event in events if isinstance(event, Drawn)]
     assert all(event.steps == 5 and event.sampling_ms > 0 and event.prepare_ms > 0 for event in drawn)
@@ -91,7 +91,7 @@ def test_progress_rises_to_its_end_for_each_image(artist: Artist) -> None:
 @pytest.mark.parametrize("sampler", ["euler", "euler_a", "heun", "dpm++2m", "lcm", "ddim_trailing"])
 def test_every_sampler_ends_on_the_picture(artist: Artist, sampler: str) -> None:
     events = artist.draw("a green picture", sampler=sampler, steps=8, width=64, height=64)
-    assert [event.step for event in events if isinstance(event, Progress)] == list(range(9))
+    assert [event.step for event in events if isinstance(event, JobProgress)] == list(range(9))
     assert is_near(colours(images(events)[0])[0], asked("green"))
 
 
@@ -119,7 +119,7 @@ def test_strength_is_how_many_of_the_steps_are_made(artist: Artist) -> None:
         events = artist.draw("yellow", init=plain((0, 0, 255), 64), strength=strength, steps=8, width=64, height=64)
         (drawn,) = (event for event in events if isinstance(event, Drawn))
         made.append(drawn.steps)
-        last = [event for event in events if isinstance(event, Progress)][-1]
+        last = [event for event in events if isinstance(event, JobProgress)][-1]
         assert last.step == last.steps == drawn.steps
         assert is_near(colours(images(events)[0])[0], asked("yellow"))
     assert made[0] < made[1] < made[2] == 8
@@ -137,7 +137,7 @@ def test_tiles_are_not_taken_for_steps(artist: Artist) -> None:
     config = artist.config(vae_tiling=True)
     init = Pixels(272, 64, 3, bytes(272 * 64 * 3))  # two tiles
     events = artist.draw("red", config=config, init=init, strength=1.0, steps=2, width=272, height=64)
-    assert [(event.step, event.steps) for event in events if isinstance(event, Progress)] == [(0, 2), (1, 2), (2, 2)]
+    assert [(event.step, event.steps) for event in events if isinstance(event, JobProgress)] == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_a_control_image_without_a_control_net_is_refused(artist: Artist) -> None:

@@ -13,7 +13,7 @@ from llamabox.clients.image.client import QueueState
 from llamabox.clients.state import WorkerState
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
-from llamabox.imaging.events import Drawn, Event, Finished, Preview, Progress, Started
+from llamabox.imaging.events import Drawn, Event, JobFinished, JobProgress, JobStarted, Preview
 from llamabox.imaging.job import ImageJob
 from llamabox.server.seams import ImageService, Stream
 
@@ -49,16 +49,16 @@ def png(colour: str, width: int = 8, height: int = 8) -> bytes:
 def drawing(job: ImageJob) -> list[Event]:
     """As a worker draws it: each image has the seed's own colour, and takes 100 ms a step after 10 ms."""
     steps = (job.steps or INFO.steps) + job.extra_steps
-    events: list[Event] = [Started(job.request_id)]
+    events: list[Event] = [JobStarted(job.request_id)]
     for index in range(job.n):
         seed = job.seed + index
         picture = png(f"#{seed % 0x1000000:06x}", job.width, job.height)
         for step in range(1, steps + 1):
             if job.preview != "none":
                 events.append(Preview(job.request_id, index, step, steps, png("grey")))
-            events.append(Progress(job.request_id, index, step, steps))
+            events.append(JobProgress(job.request_id, index, step, steps))
         events.append(Drawn(job.request_id, index, picture, seed, 10.0, 100.0 * steps, steps))
-    return [*events, Finished(job.request_id)]
+    return [*events, JobFinished(job.request_id)]
 
 
 class FakeDrawing:
@@ -83,7 +83,7 @@ class FakeDrawing:
         if isinstance(item, LlamaboxError):
             self._ended = True
             raise item
-        self._ended = any(isinstance(event, Finished) for event in item)
+        self._ended = any(isinstance(event, JobFinished) for event in item)
         return item
 
     def abort(self) -> None:

@@ -213,7 +213,7 @@ def test_a_bias_that_cannot_travel_is_our_bug(bias: float) -> None:
         b'["Told",[["Queued",["a",1]]],[]]',
         b'["Told",[["Drawn",3]],[]]',
         b'["Told",[["Drawn",["a",0,null,1,0.5,0.5,2]]],[]]',
-        b'["Told",[["Started",["a",0]]],[]]',
+        b'["Told",[["JobStarted",["a",0]]],[]]',
     ],
 )
 def test_anything_else_is_refused(header: bytes) -> None:
@@ -248,7 +248,7 @@ def test_a_payload_that_is_not_what_was_announced_is_refused(n: int) -> None:
 
 def test_no_bytes_come_with_what_has_none() -> None:
     with pytest.raises(ChannelBroken, match="more bytes"):
-        decode(b'["Told",[["Started",["a"]]],[4]]', b"\x89PNG")
+        decode(b'["Told",[["JobStarted",["a"]]],[4]]', b"\x89PNG")
 
 
 def test_a_picture_of_another_size_than_it_says_is_refused() -> None:
@@ -260,7 +260,7 @@ def test_a_picture_of_another_size_than_it_says_is_refused() -> None:
 
 
 def test_the_client_s_own_event_does_not_travel() -> None:
-    with pytest.raises(TypeError, match="Queued is none of Started"):
+    with pytest.raises(TypeError, match="Queued is none of JobStarted"):
         encode(Told(imaging.Queued("a", 1)))  # type: ignore[arg-type]
 
 

@@ -21,7 +21,7 @@ from llamabox.clients.supervisor import Backoff
 from llamabox.clients.suspects import Suspects
 from llamabox.errors import ChannelBroken, LlamaboxError, QueueFull, ServerFault, Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
-from llamabox.imaging.events import Drawn, Event, Failed, Finished
+from llamabox.imaging.events import Drawn, Event, JobFailed, JobFinished
 from llamabox.imaging.job import ImageJob
 from llamabox.wire.frames import Message
 from llamabox.wire.image import Cancel, ConfigureImages, Draw, ImagesReady, Told
@@ -142,9 +142,9 @@ class ImageClient(WorkerClient[ImageConfig, ImageModelInfo]):
         self._pace.told(event)
         if isinstance(event, Drawn):
             self.on_drawn(event)
-        if isinstance(event, Finished | Failed):
+        if isinstance(event, JobFinished | JobFailed):
             self._running = None
-            if isinstance(event, Finished):
+            if isinstance(event, JobFinished):
                 self._suspects.clear(Draw(drawing.job))
             drawing.push(event)
             self._go_on()

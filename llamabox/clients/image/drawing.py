@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from llamabox.clients.inbox import MAX_LAG, Ending, Inbox
-from llamabox.imaging.events import Event, Failed, Finished, Preview, Progress, Queued
+from llamabox.imaging.events import Event, JobFailed, JobFinished, JobProgress, Preview, Queued
 from llamabox.imaging.job import ImageJob
 from llamabox.wire.common import read_error
 
@@ -16,8 +16,9 @@ MAX_LAG_BYTES = 16 << 20
 
 
 class Drawing(Inbox[Event]):
-    """A job's events. Of those that wait for a slow consumer the oldest Progress and Preview events are dropped, which
-    later ones replace. Images are not.
+    """A job's events. Of those that wait for a slow consumer, later JobProgress and Preview replace the oldest.
+
+    Images are never dropped.
     """
 
     __slots__ = ("_abandon", "_max_lag", "_place", "job")
@@ -31,12 +32,12 @@ class Drawing(Inbox[Event]):
         self._place = 0  # in the queue, as last told
 
     def push(self, event: Event) -> None:
-        if isinstance(event, Failed):
+        if isinstance(event, JobFailed):
             self.fail(read_error(event.error))
             return
         super().push(event)
         self._drop_stale()
-        if isinstance(event, Finished) and not self.is_closed:
+        if isinstance(event, JobFinished) and not self.is_closed:
             self._complete()
 
     def queued(self, place: int) -> None:
@@ -57,7 +58,7 @@ class Drawing(Inbox[Event]):
     def _drop_stale(self) -> None:
         while self._weight > MAX_LAG_BYTES and self._drop_oldest(Preview):
             pass
-        while len(self._events) > self._max_lag and self._drop_oldest(Progress, Preview):
+        while len(self._events) > self._max_lag and self._drop_oldest(JobProgress, Preview):
             pass
 
     def _drop_oldest(self, *kinds: type[Event]) -> bool:

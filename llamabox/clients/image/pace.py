@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llamabox.imaging.events import Drawn, Event, Progress, Started
+from llamabox.imaging.events import Drawn, Event, JobProgress, JobStarted
 from llamabox.imaging.job import ImageJob
 
 SMOOTHING = 0.5
@@ -28,7 +28,7 @@ class Pace:
         self._n_images = 0
         self._n_drawn = 0
         self._last = 0.0  # when the job's last event came
-        self._is_sampling = False  # that event was a Progress: it is known when the step began
+        self._is_sampling = False  # that event was a JobProgress: it is known when the step began
         self._step_rate: float | None = None  # seconds per pixel of one step
         self._decode_rate: float | None = None  # seconds per pixel, from the last step to the image
 
@@ -53,9 +53,9 @@ class Pace:
         """Take in an event of the job that `begin` named."""
         now = self._clock()
         match event:
-            case Started():
+            case JobStarted():
                 self._last = now
-            case Progress():
+            case JobProgress():
                 self._measure_step(event, now)
             case Drawn():
                 if self._is_sampling or self._n_drawn:
@@ -85,7 +85,7 @@ class Pace:
         decode = (self._decode_rate or 0.0) * self._n_pixels
         return max(n_steps * step + n_images * decode - elapsed, 0.0)
 
-    def _measure_step(self, progress: Progress, now: float) -> None:
+    def _measure_step(self, progress: JobProgress, now: float) -> None:
         n_done = progress.step - self.step if progress.index == self.index else progress.step
         if n_done > 0 and (self._is_sampling or self._step_rate is None):  # else something else came before that step
             self._step_rate = self._mean(self._step_rate, (now - self._last) / n_done)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from llamabox.errors import LlamaboxError, ServerFault, to_wire
 from llamabox.imaging.config import ImageModelInfo
-from llamabox.imaging.events import Failed, Finished, Started, WorkerEvent
+from llamabox.imaging.events import JobFailed, JobFinished, JobStarted, WorkerEvent
 from llamabox.imaging.job import ImageJob
 from llamabox.wire.image import Told
 from llamabox.wire.signs.pulse import Pulse
@@ -49,7 +49,7 @@ class ImageLoop:
     def run(self) -> None:
         """Serve until `end`."""
         while (job := self._jobs.get()) is not None:
-            self._channel.send(Told(Started(job.request_id)))
+            self._channel.send(Told(JobStarted(job.request_id)))
             with self._pulse.work("drawing", computes=True):
                 self._channel.send(Told(self._draw(job)))
 
@@ -80,16 +80,16 @@ class ImageLoop:
         """Draw a job. Returns its last event."""
         with self._lock:
             if self._is_ending or self._cancelled == job.request_id:
-                return Finished(job.request_id)
+                return JobFinished(job.request_id)
             self._drawn = job.request_id
         try:
             self._pipeline.draw(job, self._tell)
         except LlamaboxError as error:
-            return Failed(job.request_id, to_wire(error))
+            return JobFailed(job.request_id, to_wire(error))
         except Exception as error:  # else the server would wait for ever
             logger.exception("job %s", job.request_id)
-            return Failed(job.request_id, to_wire(ServerFault(f"drawing failed: {error}")))
+            return JobFailed(job.request_id, to_wire(ServerFault(f"drawing failed: {error}")))
         finally:
             with self._lock:
                 self._drawn = None
-        return Finished(job.request_id)
+        return JobFinished(job.request_id)

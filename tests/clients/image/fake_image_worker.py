@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from llamabox.errors import InvalidRequest, ModelLoadError
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
-from llamabox.imaging.events import Drawn, Progress, WorkerEvent
+from llamabox.imaging.events import Drawn, JobProgress, WorkerEvent
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.image.loop import ImageLoop, ImagePipeline
 from llamabox.workers.sigterm import block_sigterm
@@ -88,7 +88,7 @@ class FakePipeline:
             for step in range(steps + 1):
                 if step and command == "gated" and not self.wait():
                     return
-                emit(Progress(job.request_id, index, step, steps))
+                emit(JobProgress(job.request_id, index, step, steps))
             match command:
                 case "fail":
                     raise InvalidRequest("no such sampler", field="sampler")

@@ -13,7 +13,7 @@ from llamabox.clients.image.client import ImageClient
 from llamabox.clients.image.drawing import Drawing
 from llamabox.clients.supervisor import Backoff
 from llamabox.imaging.config import ImageConfig
-from llamabox.imaging.events import Drawn, Event, Progress
+from llamabox.imaging.events import Drawn, Event, JobProgress
 from llamabox.imaging.job import ImageJob
 from tests.clients.harness import worker_env
 
@@ -75,8 +75,8 @@ async def until(drawing: Drawing, wanted: Event) -> list[Event]:
     return events
 
 
-def step(request_id: str, n: int, steps: int = 2, index: int = 0) -> Progress:
-    return Progress(request_id, index, n, steps)
+def step(request_id: str, n: int, steps: int = 2, index: int = 0) -> JobProgress:
+    return JobProgress(request_id, index, n, steps)
 
 
 def images(events: list[Event]) -> list[bytes]:

@@ -14,7 +14,7 @@ from llamabox.clients.image.client import ImageClient, JobState
 from llamabox.clients.image.drawing import Drawing
 from llamabox.clients.state import WorkerState
 from llamabox.errors import InvalidRequest, ModelLoadError, QueueFull, ServerFault, Unavailable
-from llamabox.imaging.events import Drawn, Event, Finished, Queued, Started
+from llamabox.imaging.events import Drawn, Event, JobFinished, JobStarted, Queued
 from llamabox.imaging.job import Pixels
 from tests.clients.harness import LOOPS, exists, ready_client, run, submit, text_of
 from tests.clients.image.image_harness import Clock, Stage, all_of, images, job, step, until
@@ -61,11 +61,11 @@ def test_a_job_s_events_come_in_order_and_end(stage: Stage, new_loop: Loop) -> N
             drawn: list[Drawn] = []
             client.on_drawn = drawn.append
             events = await all_of(client.draw(job("a", n=2, seed=7)))
-            expected: list[Event] = [Started("a")]
+            expected: list[Event] = [JobStarted("a")]
             for index in (0, 1):
                 expected += [step("a", n, index=index) for n in (0, 1, 2)]
                 expected.append(Drawn("a", index, f"draw {7 + index} ".encode(), 7 + index, 1.0, 2.0, 2))
-            assert events == [*expected, Finished("a")]
+            assert events == [*expected, JobFinished("a")]
             assert drawn == [event for event in events if isinstance(event, Drawn)]
             assert (client.queue.n_running, client.queue.n_waiting, client.queue.jobs) == (0, 0, [])
 
@@ -132,7 +132,7 @@ def test_jobs_wait_in_order_and_hear_of_their_places(stage: Stage, new_loop: Loo
             assert places[0] == []
             assert places[1] in ([1], [])
             assert places[2][-1:] in ([1], [])
-            assert all(isinstance(events[-1], Finished) for events in told)
+            assert all(isinstance(events[-1], JobFinished) for events in told)
 
     run(main(), new_loop)
 

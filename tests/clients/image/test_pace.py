@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llamabox.clients.image.pace import Pace
-from llamabox.imaging.events import Drawn, Progress, Started
+from llamabox.imaging.events import Drawn, JobProgress, JobStarted
 from tests.clients.image.image_harness import Clock, job
 
 
@@ -16,11 +16,11 @@ class Course:
 
     def begin(self, steps: int, **fields: int) -> None:
         self.pace.begin(job("a", **fields), steps)
-        self.pace.told(Started("a"))
+        self.pace.told(JobStarted("a"))
 
     def step(self, step: int, steps: int, *, index: int = 0, after: float) -> None:
         self.clock.now += after
-        self.pace.told(Progress("a", index, step, steps))
+        self.pace.told(JobProgress("a", index, step, steps))
 
     def drawn(self, index: int = 0, *, after: float) -> None:
         self.clock.now += after

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from llamabox.imaging.config import ImageModelInfo
-from llamabox.imaging.events import Drawn, Finished, Progress, Started, WorkerEvent
+from llamabox.imaging.events import Drawn, JobFinished, JobProgress, JobStarted, WorkerEvent
 from llamabox.imaging.job import ImageJob
 from llamabox.wire.common import Shutdown
 from llamabox.wire.frames import Message
@@ -39,7 +39,7 @@ class LedPipeline:
         assert self.may_begin.acquire(timeout=WAIT)
         self.is_cancelled = False
         for step in range(3):
-            emit(Progress(job.request_id, 0, step, 2))
+            emit(JobProgress(job.request_id, 0, step, 2))
             if self.is_cancelled:
                 return
         emit(Drawn(job.request_id, 0, b"png", job.seed, 0.0, 0.0, 2))
@@ -73,7 +73,7 @@ class Worker:
         """That job is being drawn, and waits to be let."""
         self.channel.send(draw(request_id))
         assert self.pipeline.entered.acquire(timeout=WAIT)
-        self.expect(Told(Started(request_id)))
+        self.expect(Told(JobStarted(request_id)))
 
 
 @contextmanager
@@ -96,8 +96,8 @@ def draw(request_id: str) -> Draw:
 
 
 def whole(request_id: str) -> list[Message]:
-    steps: list[WorkerEvent] = [Progress(request_id, 0, step, 2) for step in range(3)]
-    events = [Started(request_id), *steps, Drawn(request_id, 0, b"png", 0, 0.0, 0.0, 2), Finished(request_id)]
+    steps: list[WorkerEvent] = [JobProgress(request_id, 0, step, 2) for step in range(3)]
+    events = [JobStarted(request_id), *steps, Drawn(request_id, 0, b"png", 0, 0.0, 0.0, 2), JobFinished(request_id)]
     return [Told(event) for event in events]
 
 
@@ -107,7 +107,7 @@ def test_a_job_that_is_cancelled_before_it_is_begun_is_not_drawn() -> None:
         worker.loop.take(draw("b").job)
         worker.loop.cancel("b")
         worker.pipeline.may_begin.release()
-        worker.expect(*whole("a")[1:], Told(Started("b")), Told(Finished("b")))
+        worker.expect(*whole("a")[1:], Told(JobStarted("b")), Told(JobFinished("b")))
 
 
 def test_a_cancel_that_a_draw_has_forgotten_as_it_began_ends_it_all_the_same() -> None:
@@ -115,7 +115,7 @@ def test_a_cancel_that_a_draw_has_forgotten_as_it_began_ends_it_all_the_same() -
         worker.begins("a")
         worker.loop.cancel("a")
         worker.pipeline.may_begin.release()
-        worker.expect(Told(Progress("a", 0, 0, 2)), Told(Finished("a")))
+        worker.expect(Told(JobProgress("a", 0, 0, 2)), Told(JobFinished("a")))
 
 
 def test_a_cancel_that_comes_too_late_is_nothing_to_the_next_job() -> None:
@@ -135,7 +135,7 @@ def test_the_end_waits_for_no_draw_and_begins_none() -> None:
         worker.loop.take(draw("b").job)
         assert not worker.loop.end()
         worker.pipeline.may_begin.release()
-        worker.expect(*whole("a")[1:], Told(Started("b")), Told(Finished("b")))
+        worker.expect(*whole("a")[1:], Told(JobStarted("b")), Told(JobFinished("b")))
 
 
 def test_shutdown_ends_an_idle_loop() -> None:

@@ -20,7 +20,7 @@ from llamabox.clients.image.client import ImageClient
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import ModelLoadError, Unavailable
 from llamabox.imaging.config import ImageConfig
-from llamabox.imaging.events import Progress
+from llamabox.imaging.events import JobProgress
 from llamabox.imaging.job import ImageJob
 from tests.clients.harness import exists
 from tests.clients.image.image_harness import all_of, images
@@ -67,7 +67,7 @@ def test_a_worker_killed_while_it_draws_costs_that_job_only_and_the_next_is_righ
             right = await drawn(client, seed=7)
             running = client.draw(job("running", steps=50))
             waiting = client.draw(job("waiting", seed=7))
-            while not any(isinstance(event, Progress) for event in await running.batch()):
+            while not any(isinstance(event, JobProgress) for event in await running.batch()):
                 pass
             assert client.pid is not None
             os.kill(client.pid, signal.SIGKILL)
@@ -89,7 +89,7 @@ def test_a_client_that_leaves_is_drawn_for_no_longer_and_the_log_says_how(
             right = await drawn(client)
             running = client.draw(job("running", steps=500, n=4))
             waiting = client.draw(job("waiting"))
-            while not any(isinstance(event, Progress) and event.step for event in await running.batch()):
+            while not any(isinstance(event, JobProgress) and event.step for event in await running.batch()):
                 pass
             running.abort()
             assert images(await all_of(waiting)) == right
@@ -117,7 +117,7 @@ def test_a_worker_ends_in_order_and_at_once_even_while_it_draws(tiny_image: Tiny
     async def main() -> None:
         async with ready(tiny_image) as client:
             running = client.draw(job("running", steps=500))
-            while not any(isinstance(event, Progress) for event in await running.batch()):
+            while not any(isinstance(event, JobProgress) for event in await running.batch()):
                 pass
             pid = client.pid
             assert pid is not None

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from starlette.responses import Response
 
-from llamabox.imaging.events import Drawn, Event, Preview, Progress, Queued, Started
+from llamabox.imaging.events import Drawn, Event, JobProgress, JobStarted, Preview, Queued
 from llamabox.imaging.job import ImageJob
 from llamabox.server.api.images.fields import ImageOptions
 from llamabox.server.api.images.writer import DONE, PictureShape
@@ -60,7 +60,7 @@ class PictureReply:
         try:
             while batch := await drawing.batch():
                 for event in batch:
-                    if isinstance(event, Started):
+                    if isinstance(event, JobStarted):
                         self._begin(time.perf_counter() - arrived)
                     elif isinstance(event, Drawn):
                         self._drawn.append(event)
@@ -88,10 +88,10 @@ class PictureReply:
             case Queued():
                 self._state = b"queued, place %d" % event.place
                 return self._comment()
-            case Started():
+            case JobStarted():
                 self._state = b"drawing"
                 return self._comment()
-            case Progress():
+            case JobProgress():
                 self._state = b"drawing image %d of %d, step %d of %d" % (
                     *(event.index + 1, self._job.n),
                     *(event.step, event.steps),

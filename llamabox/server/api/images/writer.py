@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llamabox.imaging.events import Drawn, Preview, Progress
+from llamabox.imaging.events import Drawn, JobProgress, Preview
 from llamabox.server.http.json import dump_line
 
 DONE = b"data: [DONE]\n\n"
@@ -36,7 +36,7 @@ class PictureShape:
         ]
         return {**self._head(entries), "usage": usage_of(drawn)}
 
-    def progress(self, event: Progress) -> bytes:
+    def progress(self, event: JobProgress) -> bytes:
         """A step is done."""
         return self._chunk(_stepped(event), kind="progress")
 
@@ -88,7 +88,7 @@ def usage_of(drawn: Sequence[Drawn]) -> dict[str, float]:
     }
 
 
-def _stepped(event: Progress | Preview, **more: Any) -> dict[str, Any]:
+def _stepped(event: JobProgress | Preview, **more: Any) -> dict[str, Any]:
     # Decoding the picture after the steps counts as one more: at 100 it is there.
     share = round(100 * event.step / (event.steps + 1), 2)
     steps: dict[str, Any] = {"progressed_steps": event.step, "progress_steps": event.steps}

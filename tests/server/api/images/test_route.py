@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import QueueFull, Unavailable
-from llamabox.imaging.events import Drawn, Progress, Queued, Started
+from llamabox.imaging.events import Drawn, JobProgress, JobStarted, Queued
 from llamabox.server.api.images.writer import TOGETHER, PictureShape
 from llamabox.server.app import create_image_app
 from llamabox.server.config import ServerConfig
@@ -307,7 +307,7 @@ def test_an_error_amid_a_stream_comes_in_both_spellings() -> None:
         async with running_images(FakeImageClient(None)) as served, asyncio.TaskGroup() as group:
             asking = group.create_task(served.http.post(GENERATE, json={**BODY, "stream": True}))
             job = await served.client.asked()
-            job.push(Started("1"), Progress("1", 0, 1, 4))
+            job.push(JobStarted("1"), JobProgress("1", 0, 1, 4))
             job.fail(Unavailable("the worker ended"))
             reply = await asking
             assert reply.status_code == 200
@@ -336,14 +336,14 @@ def test_who_waits_is_told_the_place_and_a_silent_step_is_bridged() -> None:
                 job.push(Queued(job.job.request_id, 2))
                 assert await lines.get() == ": queued, place 2"
                 assert await lines.get() == ": queued, place 2", "again, after a second of silence"
-                job.push(Queued(job.job.request_id, 1), Started(job.job.request_id))
+                job.push(Queued(job.job.request_id, 1), JobStarted(job.job.request_id))
                 while (line := await lines.get()) == ": queued, place 2":
                     pass
                 assert line == ": queued, place 1"
                 while (line := await lines.get()) == ": queued, place 1":
                     pass
                 assert line == ": drawing"
-                job.push(Progress(job.job.request_id, 0, 1, 4))
+                job.push(JobProgress(job.job.request_id, 0, 1, 4))
                 while not (line := await lines.get()).startswith("data: "):
                     pass
                 assert await lines.get() == ": drawing image 1 of 1, step 1 of 4"
@@ -357,7 +357,7 @@ def test_who_waits_is_told_the_place_and_a_silent_step_is_bridged() -> None:
 def test_who_leaves_ends_the_job(stream: bool) -> None:
     async def scene() -> None:
         async with running_images(FakeImageClient(None)) as served:
-            for pushed in ([], [Queued("1", 1)], [Started("1"), Progress("1", 0, 1, 4)]):
+            for pushed in ([], [Queued("1", 1)], [JobStarted("1"), JobProgress("1", 0, 1, 4)]):
                 _, writer = await served.post_raw(GENERATE, {**BODY, "stream": stream})
                 job = await served.client.asked()
                 if pushed:
