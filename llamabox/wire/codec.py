@@ -14,9 +14,9 @@
 
 What has no encoding raises NoEncoding when the class is first used.
 
-Measured there and back, against rows written by hand (tests/benchmarks/test_codec.py, both in one run): 32 Deltas 35 µs
-and 34; with ten likely tokens each 273 and 242; 32 vectors of 384 floats 22 and 22; a picture of 4 KiB 8.8 and 14; a
-Submit 14 and 22, with 4096 biases and 256 stop strings 744 and 893.
+Measured there and back, this against rows written by hand, both in one run of tests/benchmarks/test_codec.py (min, µs):
+32 Deltas 32 and 33; with ten likely tokens each 250 and 220; 32 vectors of 384 floats 24 and 22; a picture of 4 KiB 9
+and 14; a Submit 13 and 20, with 4096 biases and 256 stop strings 700 and 770.
 """
 
 from __future__ import annotations
