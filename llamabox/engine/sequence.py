@@ -93,7 +93,7 @@ class Sequence:
 
     @property
     def n_stretch(self) -> int:
-        """Those of the pending cells that may be in one run: text up to the next media chunk, or a chunk's rest."""
+        """Pending cells that may be in one run: text up to the next media chunk, or the rest of a chunk."""
         return self.cells.stretch_end(self.n_computed) - self.n_computed
 
     @property

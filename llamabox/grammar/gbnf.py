@@ -356,7 +356,7 @@ def _outside(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _merge(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """What of them can be in a text, in order, with gaps between them."""
+    """The parts of these ranges that a text can have, in order and apart."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(part for whole in ranges for part in _scalars(*whole)):
         if merged and first <= merged[-1][1] + 1:

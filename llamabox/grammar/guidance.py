@@ -1,4 +1,4 @@
-"""What llguidance is told: grammars in its own form, limits, and its complaints in one line.
+"""Grammars in llguidance's own form, limits for it, and its complaints in one line.
 
 Without numpy, for the process that only tries grammars out (workers.text.grammars.trial).
 """
@@ -15,9 +15,9 @@ OPTIONS = {"whitespace_flexible": False}
 
 
 def limits() -> LLParserLimits:
-    """Bounds of one grammar: 30,000 lexer states are some 60 MB, a mask takes some 20 ms at most.
+    """Bounds of one grammar: 30,000 lexer states take some 60 MB, and a mask some 20 ms at most.
 
-    A text has a state for each character that its grammar forces: the names of a thousand properties have 10,000.
+    Each character that a grammar forces has a state: the names of a thousand properties have 10,000.
     """
     return LLParserLimits(max_lexer_states=30_000, max_grammar_size=200_000, verbose_errors=False)
 

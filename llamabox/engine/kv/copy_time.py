@@ -9,13 +9,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 FIRST_COST = 1e-9
-"""Seconds a byte, until a copy was measured: memory that is written for the first time takes its time."""
+"""Seconds a byte until a copy has been measured. It is high, as memory is slow when it is first written."""
 
 WEIGHT = 0.5
-"""Of the newest measurement in the moving average."""
+"""Weight of the newest measurement in the moving average."""
 
 HOPE = 0.99
-"""After each copy that is not made the cost is believed to be so much of itself: no bad measurement stands for ever."""
+"""Factor on the cost after each copy that is not made, so that no bad measurement stands for ever."""
 
 
 class CopyTime:
@@ -27,20 +27,20 @@ class CopyTime:
         self._whole = self._left = float("inf")
 
     def begin_step(self, seconds: float) -> None:
-        """From now on copies may take so long; inf where nobody waits for a token."""
+        """Let the copies of the step that begins take this many seconds; inf where nobody waits for a token."""
         self._whole = self._left = seconds
 
     def fits(self, n_bytes: int) -> bool:
-        """Whether a copy of so many bytes may be made in this step."""
+        """Whether a copy of `n_bytes` may be made in this step."""
         return n_bytes * self._cost <= self._left
 
     def may_fit_later(self, n_bytes: int) -> bool:
-        """Whether it may in a step in which nothing else is copied. Asked when it does not fit now."""
+        """Whether a copy that does not fit now may be made in a step in which nothing else is copied."""
         self._cost *= HOPE
         return n_bytes * self._cost <= self._whole
 
     def run(self, n_bytes: int, work: Callable[[], T]) -> T:
-        """Make a copy of so many bytes, and learn from it."""
+        """Make a copy of `n_bytes` by `work`, and learn what it costs."""
         start = self._clock()
         done = work()
         seconds = self._clock() - start

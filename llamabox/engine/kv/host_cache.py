@@ -1,4 +1,4 @@
-"""The second tier of the prefix cache: what slots held, kept in host memory when they had to give it up."""
+"""The second tier of the prefix cache: states of slots, kept in host memory once the slots had to give them up."""
 
 from __future__ import annotations
 

@@ -18,17 +18,20 @@ from llamabox.engine.seams import Memory
 from llamabox.errors import DecodeError
 
 MIN_COPY = 8
-"""Cells for which a copy between streams begins to pay."""
+"""Least number of cells for which a copy between streams pays."""
 
 WORTH_KEEPING = 64
-"""Cells that nobody else holds for which a state in host memory pays: it is written and read whole."""
+"""Least number of cells, held nowhere else, for which a state in host memory pays: it is written and read whole."""
 
 NOTHING = range(0)
 """The cells that a shift dropped where it could not be done."""
 
 COPY_SHARE = 256
-"""A copy moves a whole stream: it pays for one part in so many of it. A cell is copied some 1,000 times as fast as
-computed (23 KB against 4.5 ms for a model of 135 M on a CPU; larger models and GPUs are further apart)."""
+"""A copy between streams pays if one cell in this many is of use: it moves the whole stream.
+
+A cell is copied some 1,000 times as fast as computed (23 KB against 4.5 ms for a model of 135 M on a CPU; larger models
+and GPUs are further apart).
+"""
 
 
 class KVCache:
@@ -37,7 +40,7 @@ class KVCache:
     def __init__(
         self, memory: Memory, n_slots: int, n_ctx: int, host_budget: int = 0, copy_time: CopyTime | None = None
     ) -> None:
-        """`host_budget`: bytes of host memory for what slots have to give up."""
+        """`host_budget`: bytes of host memory for states that slots have to give up."""
         self._memory = memory
         self.copy_time = copy_time or CopyTime()
         self._host = HostCache(host_budget)
@@ -64,8 +67,8 @@ class KVCache:
     def free_slots(self) -> list[Slot]:
         """Free slots in the order in which to give them up: empty ones first, then the least recently used.
 
-        With separate streams those beside busy slots come before all: each gap between busy slots costs a step nearly
-        as much again (the rows behind it are another ubatch).
+        With separate streams, slots beside busy ones come first of all: each gap between busy slots makes the rows
+        behind it another ubatch, which costs a step nearly as much again.
         """
         free = [slot for slot in self.slots if not slot.is_busy]
         packed = not self._memory.is_unified
@@ -73,9 +76,9 @@ class KVCache:
         return free
 
     def usage(self) -> tuple[int, int]:
-        """Cells in use, and those of the fullest slot.
+        """Number of cells in use, and number of cells in the fullest slot.
 
-        Cells that slots share count once if all that is shared are prefixes of one prompt, and else as too few.
+        The first is exact while all shared cells are prefixes of one prompt; else it is too low.
         """
         n_cells = [len(slot.resident) for slot in self.slots]
         n_used = sum(n_cells)
@@ -98,17 +101,17 @@ class KVCache:
             return None
         usable = [slot for slot in slots if slot.resident.is_text and slot.resident.lora == prompt.lora]
         found = [find_reuse(slot, prompt, limit, n_least) for slot in usable]
-        return max((reuse for reuse in found if reuse.runs), key=lambda reuse: reuse.n_cells, default=None)
+        return max((reuse for reuse in found if reuse.moves), key=lambda reuse: reuse.n_cells, default=None)
 
     def take_reuse(self, reuse: Reuse) -> int:
         """Make the slot of `reuse`, which is free, busy with its pieces moved together. Returns how many it kept."""
         slot = reuse.slot
         self.take(slot, len(slot.resident))
         n_cells = reuse.n_prefix
-        for run in reuse.runs:
-            if run.n_gap and not self.shift(slot, n_cells, run.n_gap):
+        for move in reuse.moves:
+            if move.n_gap and not self.shift(slot, n_cells, move.n_gap):
                 return 0
-            n_cells += run.n_cells
+            n_cells += move.n_cells
         return self.truncate(slot, n_cells)
 
     def take(self, slot: Slot, n_cells: int) -> int:
@@ -138,7 +141,7 @@ class KVCache:
     def copy(self, source: Slot, target: Slot, n_cells: int) -> int:
         """Make the free `target` busy with the first `n_cells` cells of `source`. Returns how many it really got.
 
-        None where computing them again is cheaper: with separate streams libllama copies the whole stream.
+        It gets none where computing them is cheaper: with separate streams libllama copies the whole stream.
         """
         assert source is not target
         self.take(target, 0)
@@ -159,7 +162,10 @@ class KVCache:
         return n_kept
 
     def truncate(self, slot: Slot, n_cells: int) -> int:
-        """Forget all cells from `n_cells` on. Returns how many stay: none where the memory refuses to remove a part."""
+        """Forget all cells from `n_cells` on. Returns how many stay.
+
+        Fewer stay where a media chunk would be cut, and none where the memory refuses to remove a part.
+        """
         n_cells = slot.resident.whole(min(n_cells, len(slot.resident)))
         if n_cells < len(slot.resident) and not self._remove_tail(slot, n_cells):
             n_cells = 0
@@ -180,7 +186,7 @@ class KVCache:
         return self._put_off.may_write(slot.slot_id)
 
     def carried_out(self) -> None:
-        """Note that a decode went through, and with it all that was put off until then."""
+        """Note that a decode went through: it has done everything that was put off."""
         self._put_off.carried_out()
 
     def computed(self, slot: Slot, history: History, stop: int, drafts: Seq[int] = ()) -> None:
@@ -220,9 +226,9 @@ class KVCache:
         return range(start, stop)
 
     def release(self, slot: Slot) -> None:
-        """The sequence in `slot` has ended; its cells stay for others to start from.
+        """The sequence in `slot` has ended. Its cells stay for others to start from.
 
-        Unless its cells are not what the ledger says yet, because it ended before the decode that they wait for.
+        They are forgotten if the sequence ended before the decode that makes them what the ledger says.
         """
         slot.is_busy = False
         if not self.may_save(slot):
@@ -262,7 +268,7 @@ class KVCache:
         return True
 
     def wipe(self) -> None:
-        """Forget the cells of all slots, which are free, and what else is left in the memory."""
+        """Forget the cells of all slots, which must be free, and clear the memory."""
         assert not any(slot.is_busy for slot in self.slots)
         self._memory.clear()
         for slot in self.slots:
@@ -293,7 +299,7 @@ class KVCache:
         return problems
 
     def _keep(self, slot: Slot) -> None:
-        """Put what a slot is about to give up into host memory, if too much of it would be lost. Changes no cell."""
+        """Put a copy of a slot that is about to lose its cells into host memory, if it is worth it. Changes no cell."""
         n_cells = len(slot.resident)
         if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells:
             return
@@ -314,7 +320,7 @@ class KVCache:
         return self._memory.seq_detach(slot.slot_id)
 
     def _carry_out(self, slot: Slot) -> bool:
-        """Do now what was put off. A lone decode in `slot`: for what cannot be had otherwise."""
+        """Do what was put off now, by a decode of one cell in `slot`: only where there is no other way."""
         try:
             self._memory.carry_out(slot.slot_id)
         except DecodeError:

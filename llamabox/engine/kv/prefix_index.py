@@ -22,17 +22,17 @@ class Match:
 class PrefixIndex:
     """The exact cells of every slot, a tree for each LoRA set. Owned by the engine's thread.
 
-    Told at once of what a slot loses, and at the next lookup finds out by itself what it has gained: slots grow with
-    every token, lookups come with every request.
+    It is told at once when a slot loses cells. At the next lookup it finds out by itself which ones a slot has gained:
+    slots grow with every token, lookups come with every request.
     """
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
         self._trees: dict[LoraSet, RadixTree] = {}
-        self._trees_of: dict[int, LoraSet] = {}  # in which a slot stands
+        self._trees_of: dict[int, LoraSet] = {}  # by slot id: the tree that the slot is in
 
     def lost(self, slot: Slot, n_cells: int) -> None:
-        """All from `n_cells` on is about to go, or may be something else from now on."""
+        """The cells of `slot` from `n_cells` on are about to go or to change."""
         lora = self._trees_of.get(slot.slot_id)
         if lora is None:
             return

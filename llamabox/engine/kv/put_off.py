@@ -1,4 +1,4 @@
-"""What a memory puts off until the next decode, and which of the ledger's deeds cannot wait for it."""
+"""The changes that a memory puts off until the next decode, and the ones that must not be made until then."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from __future__ import annotations
 class PutOff:
     """Copies between streams and moved cells that the next decode carries out. Owned by the engine's thread.
 
-    Which cells a sequence has, and at which positions, libllama changes at once. What is in the cells it changes with
-    the next decode: first the copies, in their order, each of a whole stream; then every moved key is turned.
+    libllama changes at once which cells a sequence has, and at which positions. The contents of the cells change with
+    the next decode: first it makes the copies, in their order, each of a whole stream; then it turns every moved key.
 
-    So removing, cutting, moving, forgetting and copying may follow one another as they like: what they change is the
-    bookkeeping, and the copies keep their order. A state, however, is read from and written to the cells as they are:
+    So removing, cutting, moving, forgetting and copying may come in any order: they change the bookkeeping alone, and
+    copies keep their order. But a state is read from and written to the contents as they are:
 
         a stream that                 state read (save, keep, detach)    state written (restore)
         a copy is to come from        right                              the copy would take it along
@@ -24,12 +24,12 @@ class PutOff:
         self._moved: set[int] = set()
 
     def copy(self, source: int, target: int) -> None:
-        """Note a copy between streams. What is to be moved in the source will be in the target as well."""
+        """Note a copy between streams. Keys that are to be turned in the source will be turned in the target too."""
         self._copied_from.add(source)
         self._copied_to.add(target)
 
     def share(self, source: int, target: int) -> None:
-        """Note that the target holds the source's cells from now on, those too that are to be moved."""
+        """Note that the target holds the source's cells from now on, moved ones too."""
         if source in self._moved:
             self._moved.add(target)
 
@@ -38,15 +38,15 @@ class PutOff:
         self._moved.add(slot_id)
 
     def carried_out(self) -> None:
-        """Note a decode, and with it the end of all that was put off."""
+        """Note a decode: nothing is put off any more."""
         self._copied_from.clear()
         self._copied_to.clear()
         self._moved.clear()
 
     def may_read(self, slot_id: int) -> bool:
-        """Whether a state of the slot would be what the ledger says."""
+        """Whether a state that is read from the slot now is what the ledger says."""
         return slot_id not in self._copied_to and slot_id not in self._moved
 
     def may_write(self, slot_id: int) -> bool:
-        """Whether a state may be written into the slot."""
+        """Whether a state that is written into the slot now stays there, and goes nowhere else."""
         return slot_id not in self._copied_from and slot_id not in self._copied_to

@@ -13,7 +13,7 @@ from llamabox.engine.kv.history import History
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A run of keys that all of `owners` have, at the depth where it stands. Its children begin with different keys."""
+    """Keys that all of `owners` have at this depth, one behind the other. Its children begin with different keys."""
 
     keys: array[int]
     parent: Node | None
@@ -120,7 +120,7 @@ class RadixTree:
         return length
 
     def beginnings(self, keys: Sequence[int]) -> set[int]:
-        """The owners whose whole sequence is a beginning of `keys`, or all of it."""
+        """The owners whose whole sequence is a beginning of `keys`, or equal to it."""
         wanted = keys if isinstance(keys, array) else array("q", keys)
         node, length = self._root, 0
         while length < len(wanted):
@@ -135,7 +135,7 @@ class RadixTree:
         return found
 
     def runs(self) -> dict[tuple[int, ...], frozenset[int]]:
-        """Every node as the keys from the root to its end, with its owners: to look at, not to work with."""
+        """Every node as the keys from the root to its end, with its owners. For tests: it costs as much as all keys."""
         found: dict[tuple[int, ...], frozenset[int]] = {}
         waiting: list[tuple[tuple[int, ...], Node]] = [((), self._root)]
         while waiting:
@@ -147,7 +147,7 @@ class RadixTree:
         return found
 
     def _append(self, owner: int, node: Node, keys: array[int]) -> Node:
-        """Go on from `node` with keys that nobody has there. Returns the node in which they are."""
+        """Go on from `node` with keys that nobody has there. Returns the node that holds them."""
         if node.owners == {owner} and not node.children:
             node.keys.extend(keys)
             return node
@@ -181,7 +181,7 @@ class RadixTree:
                 self._ends[owner] = node
 
     def _note_end(self, owner: int, length: int) -> None:
-        """Let the bookkeeping say that the owner's sequence ends at `length`."""
+        """Note that the owner's sequence ends at `length`."""
         if length == 0:
             del self._ends[owner], self._lengths[owner]
             return
@@ -201,7 +201,7 @@ def find_prefix(tree: RadixTree, prompt: History, limit: int) -> Holders:
 
 
 def _common(keys: array[int], other: array[int], start: int) -> int:
-    """Leading keys of `keys` that stand in `other` from `start` on; at least one is known to."""
+    """Number of leading keys of `keys` that `other` has from `start` on. The caller knows that the first is one."""
     n_most = min(len(keys), len(other) - start)
     differs = np.frombuffer(keys, np.int64, n_most) != np.frombuffer(other, np.int64, n_most, start * 8)
     first = int(differs.argmax())

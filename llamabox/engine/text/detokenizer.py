@@ -11,9 +11,9 @@ from llamabox.engine.text.stop_strings import StopStrings
 
 @dataclass(slots=True)
 class Piece:
-    """What became sayable: `text` and the ids behind it. `stop_word` is set when a stop string has been completed.
+    """Text that may be sent, and the ids of its tokens. `stop_word` is the stop string that ended it, if one did.
 
-    `is_cut`: the text was to go on with a line that is not indented; it ends before that.
+    `is_cut`: a line that is not indented came next, and the text ends before it.
     """
 
     text: str = ""
@@ -34,7 +34,7 @@ class Detokenizer:
     def __init__(self, stop: StopStrings | None = None, n_indent: int = 0) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = stop or None
-        self._state = 0  # of the stop strings, behind the text so far
+        self._state = 0  # of the automaton of stop strings, after the text so far
         self._held = ""  # text that may begin a stop string
         self._waiting: list[int] = []  # tokens whose bytes end inside a character
         self._indentation = Indentation(n_indent)
@@ -52,7 +52,7 @@ class Detokenizer:
         return self._release(self._stop, text, tokens)
 
     def flush(self) -> Piece:
-        """The sequence has ended without a stop string: what was waiting is said now."""
+        """The sequence has ended without a stop string: say all that was held back."""
         text = self._held + self._decoder.decode(b"", final=True)
         tokens, self._waiting = self._waiting, []
         self._held = ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class Indentation:
-    """Follows a text for the first line, after its first one, that begins with fewer than `n_min` blanks and tabs.
+    """Follows a text until a line, not the first, begins with fewer than `n_min` blanks and tabs.
 
-    An empty line is such a line as well, as in llama.cpp. With `n_min` 0 there is none.
+    An empty line counts as such a line, as in llama.cpp. With `n_min` 0 no line does.
     """
 
     __slots__ = ("_n_blanks", "_n_min")
@@ -16,7 +16,7 @@ class Indentation:
         self._n_blanks: int | None = None  # at the beginning of the line; None once it is beyond that
 
     def find_end(self, text: str) -> int | None:
-        """Where in `text`, which goes on from the texts before, the line's first word would stand; None: nowhere."""
+        """Index in `text`, which goes on from earlier texts, behind the blanks of such a line; None without one."""
         if self._n_min <= 0 or (self._n_blanks is None and "\n" not in text):
             return None
         for at, character in enumerate(text):

@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterable
 
 CODE_BITS = 21
-"""Of a code point."""
+"""Bits of a code point."""
 
 
 class StopStrings:
     """Finds any of some strings in a text that comes in pieces. Immutable; sequences share it.
 
-    A state stands for the longest end of the text that begins one of the strings; 0 for none. Empty strings do not
-    count. Building takes about a microsecond and 100 bytes a character.
+    A state stands for the longest end of the text that is the beginning of a string; 0: there is none. Empty strings do
+    not count. Building takes about a microsecond and 100 bytes a character.
     """
 
     __slots__ = ("_depth", "_fail", "_n_matched", "_next")
@@ -35,9 +35,10 @@ class StopStrings:
         return self._depth[state]
 
     def read(self, state: int, text: str) -> tuple[int, tuple[int, int] | None]:
-        """The state behind `text`, and where in it a string begins and ends, if one ends in it.
+        """The state after `text`, and the range in it of a string that ends in it, if one does.
 
-        Of several the one that begins first, then the shortest. It begins before 0 where earlier texts have its head.
+        Of several strings it is the one that begins first, and then the shortest. It begins below 0 if an earlier text
+        has its head.
         """
         found: tuple[int, int] | None = None
         following, fail, n_matched = self._next, self._fail, self._n_matched
@@ -65,7 +66,7 @@ class StopStrings:
         self._n_matched[state] = self._depth[state]
 
     def _link(self) -> None:
-        """Set `_fail`, shorter ends first, and with it what a state matches by its own end."""
+        """Set `_fail`, shorter ends first, and let each state match what its longest proper end matches."""
         children: dict[int, list[tuple[int, int]]] = {}
         for key, to in self._next.items():
             children.setdefault(key >> CODE_BITS, []).append((key & (1 << CODE_BITS) - 1, to))

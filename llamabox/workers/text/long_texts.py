@@ -26,7 +26,6 @@ SECONDS_PER_BYTE = 20e-6
 STOP_WEIGHT = 8
 """Bytes of text that are tokenised while one character of a stop string is compiled."""
 
-
 PROMPT_WEIGHT = 1024
 """Bytes of text that are tokenised while one more prompt of a request is taken in."""
 
@@ -67,7 +66,10 @@ class LongTexts:
     """A thread that does one long message after the other. `put` and `abort` are the reader thread's."""
 
     def __init__(self, prepare: Callable[[Text], Callable[[], None]], pulse: Pulse) -> None:
-        """`prepare` does the work; what it returns hands on the outcome, and is not called for an aborted request."""
+        """`prepare` does the work and returns a function that hands on the outcome.
+
+        That function is not called for an aborted request.
+        """
         self._prepare = prepare
         self._pulse = pulse
         self._queue: queue.SimpleQueue[Text] = queue.SimpleQueue()

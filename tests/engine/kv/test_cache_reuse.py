@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamabox.engine.kv.reuse import MAX_RUNS
+from llamabox.engine.kv.reuse import MAX_MOVES
 from llamabox.engine.request import Request, prompt_tokens
 from tests.engine.driver import Driver, alone, request
 from tests.fakes import FakeMemory, FakeRunner, FakeSampler
@@ -193,4 +193,4 @@ def test_a_prompt_cut_into_countless_pieces_moves_only_some() -> None:
     driver.run()
     driver.submit(request("cut", (*(token for token in pieces if token < 3000), 9), n_predict=1, n_cache_reuse=1))
     driver.run()
-    assert n_cached(driver, "cut") == 2 * (1 + MAX_RUNS)
+    assert n_cached(driver, "cut") == 2 * (1 + MAX_MOVES)

@@ -27,11 +27,10 @@ from llamabox.workers.text.helpers import Helpers
 logger = logging.getLogger(__name__)
 
 MAX_KEPT = 8
-"""Compiled grammars to keep: clients send the same one again and again. Each remembers its lexer's states, of which
-hostile ones have as many as may be (grammar.guidance.limits)."""
+"""Compiled grammars to keep, as clients send the same one again. One may take 60 MB (grammar.guidance.limits)."""
 
 MAX_KEPT_TEXT = 4 << 20
-"""Characters of their texts."""
+"""Characters that the texts of compiled grammars may have in all."""
 
 
 class GrammarTrial:

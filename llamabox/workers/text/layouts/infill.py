@@ -23,8 +23,8 @@ class InfillFormat:
     def __init__(self, vocab: Vocab, *, n_batch: int, n_ctx: int, suffix_first: bool) -> None:
         """`n_ctx` is a slot's.
 
-        Prefix and suffix share `n_batch` tokens, 3 to 1; of a context that is hardly larger they take three quarters,
-        so that room is left for the answer.
+        Prefix and suffix share `n_batch` tokens, 3 to 1, but at most three quarters of the context, so that room is
+        left for the answer.
         """
         self._vocab = vocab
         self._n_ctx = n_ctx

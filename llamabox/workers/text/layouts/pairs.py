@@ -16,7 +16,7 @@ from llamabox.bindings.vocab import Vocab
 from llamabox.errors import ContextExceeded
 
 Pairing = Callable[[str], list[int]]
-"""A document's tokens, paired with a query that is known already."""
+"""From a document to the tokens of its pair with one query."""
 
 Pair = Callable[[str, int | None], list[int]]
 """A pair's tokens, with a document's first tokens alone where their number is limited."""
@@ -25,19 +25,19 @@ PLACES = re.compile(r"(\{query\}|\{document\})")
 
 
 class PairFormat:
-    """The layout for one model. Thread-safe, as tokenising is. What looks like a special token in a text is text."""
+    """The layout for one model. Thread-safe, as tokenising is. A special token's name in a query is plain text."""
 
     def __init__(self, vocab: Vocab, template: str | None, *, n_ctx: int) -> None:
-        """`n_ctx`: tokens that a whole pair may have; who computes it sees to that."""
+        """`n_ctx`: tokens that a whole pair may have. Whoever computes a longer one refuses it."""
         self._vocab = vocab
         self._n_ctx = n_ctx
         self._template = None if template is None else list(self._split(template))
 
     def pairing(self, query: str, *, n_document: int | None = None, truncate: bool = False) -> Pairing:
-        """For any number of documents; the query is tokenised once where that is possible.
+        """A Pairing for any number of documents. The query is tokenised once where that is possible.
 
-        Of a document `n_document` tokens count at most, and with `truncate` no more than fit. Raises ContextExceeded
-        where the query leaves no room for any of them: each pair would have a copy of it.
+        At most `n_document` tokens of a document count, and with `truncate` no more than fit. Raises ContextExceeded
+        where the query alone does not fit: each pair has a copy of it.
         """
         pair = self._plain(query) if self._template is None else partial(self._filled, query)
         n_tokens = len(pair("", 0))
@@ -53,7 +53,7 @@ class PairFormat:
         return lambda document: pair(document, n_document)
 
     def _fitting(self, pair: Pair, document: str, n_document: int | None) -> list[int]:
-        """With as much of the document's beginning as there is room for."""
+        """The pair with as much of the document's beginning as there is room for."""
         tokens = pair(document, n_document)
         n_over = len(tokens) - self._n_ctx
         n_most = len(self._text(document)[:n_document]) if n_over > 0 else 0
@@ -73,7 +73,7 @@ class PairFormat:
         return lambda document, n_most: [*head, *self._text(document)[:n_most], *eos]
 
     def _filled(self, query: str, document: str, n_most: int | None) -> list[int]:
-        """Between two special tokens of the template text is tokenised in one go, as words may span its places."""
+        """The template's pair. Text between two special tokens is tokenised in one go: a word may span two places."""
         assert self._template is not None
         if n_most is not None and len(found := self._text(document)) > n_most:
             data = self._vocab.detokenize(found[:n_most], remove_special=False, unparse_special=False)
