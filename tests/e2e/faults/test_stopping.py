@@ -66,8 +66,11 @@ def test_ends_with_0_and_leaves_nothing(tmp_path: Path, model: Path, moment: str
         assert_gone(processes)
 
 
-@pytest.mark.parametrize("whom", ["worker", "server, then worker", "worker, then server", "all"])
-@pytest.mark.parametrize("moment", ["loading", "idle"])
+WORKERS = ["worker", "server, then worker", "worker, then server", "all"]
+"""Who is sent SIGTERM, where the worker is, too."""
+
+
+@pytest.mark.parametrize(("moment", "whom"), [*(("loading", whom) for whom in WORKERS), ("idle", "worker")])
 def test_a_signal_to_the_worker_is_meant_for_the_server(tmp_path: Path, model: Path, moment: str, whom: str) -> None:
     with ServerProcess(tmp_path / "log", "-m", str(model), wait=moment != "loading") as server:
         processes = wait_for_children(server)
@@ -76,17 +79,19 @@ def test_a_signal_to_the_worker_is_meant_for_the_server(tmp_path: Path, model: P
         assert_gone(processes)
 
 
-@pytest.mark.parametrize("whom", ["server", "worker", "server, then worker", "worker, then server", "all"])
+@pytest.mark.parametrize("whom", ["server", *WORKERS])
 def test_a_running_stream_may_end_before_the_server_does(tmp_path: Path, model: Path, whom: str) -> None:
     with ServerProcess(tmp_path / "log", "-m", str(model)) as server:
         # Few tokens: a machine that is busy elsewhere has to make them within the grace.
         stream = server.stream("/completion", {**COUNTING, "n_predict": 24})
         next(stream)
+        processes = children(server.process.pid)
         terminate(server, whom)
         events = list(stream)
         assert events[-1]["stop"] is True
         assert events[-1]["tokens_predicted"] == 24
         assert server.process.wait(20) == 0
+        assert_gone(processes)
 
 
 def terminate(server: ServerProcess, whom: str) -> None:
