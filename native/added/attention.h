@@ -1,7 +1,7 @@
 // Attention of query rows to the cells of a KV cache, for GGML_OP_FLASH_ATTN_EXT: a vector of cells at a time, one
-// pass, with the softmax's maximum and sum carried along (Milakov and Gimelshein, arXiv:1805.02867). Everything is float32, but
-// for the cells, which are read as float16. A row's result is one sum over the cells that it sees, in their order:
-// neither the rows beside it, nor cells that are masked for it, nor where in the cache its own lie, show in it.
+// pass, with the softmax's maximum and sum carried along (Milakov and Gimelshein, arXiv:1805.02867). The cells are read
+// as float16; everything else is float32. A row's result is one sum over the cells that the row sees, in their order.
+// It does not depend on the rows beside it, on masked cells, or on where in the cache the row's own cells lie.
 #pragma once
 
 #include "ggml-cpu-impl.h"
@@ -14,11 +14,11 @@
 namespace llamabox {
 
 static constexpr int CELLS    = LB_LANES;
-static constexpr int MAX_ROWS = 16;  // of a unit of work
+static constexpr int MAX_ROWS = 16;  // rows of a unit of work
 static constexpr int MAX_HEAD = 256; // elements of a head, in K and in V
 
 static inline Floats exp_of(Floats x) {
-#if LB_LANES == 8 && defined(__AVX512F__) && defined(__AVX512DQ__) // without VNNI: ggml has it for 16 lanes only
+#if LB_LANES == 8 && defined(__AVX512F__) && defined(__AVX512DQ__) // AVX-512 without VNNI: ggml's exp has 16 lanes
     return _mm512_castps512_ps256(ggml_v_expf(_mm512_zextps256_ps512(x)));
 #else
     return ggml_v_expf(x);
@@ -34,25 +34,24 @@ struct Attend {
     int                k_size, v_size;
 
     explicit Attend(ggml_tensor * op) :
-        q(op->src[0]), k(op->src[1]), v(op->src[2]), mask(op->src[3]), sinks(op->src[4]), out(op),
-        scale(number(op, 0)), max_bias(number(op, 1)), softcap(number(op, 2)), n_tokens(q->ne[1]), n_heads(q->ne[2]),
-        n_streams(q->ne[3]), n_cells(k->ne[1]), n_shared(q->ne[2] / k->ne[2]), k_size((int) k->ne[0]),
-        v_size((int) v->ne[0]) {}
+        q(op->src[0]), k(op->src[1]), v(op->src[2]), mask(op->src[3]), sinks(op->src[4]), out(op), scale(number(op, 0)),
+        max_bias(number(op, 1)), softcap(number(op, 2)), n_tokens(q->ne[1]), n_heads(q->ne[2]), n_streams(q->ne[3]),
+        n_cells(k->ne[1]), n_shared(q->ne[2] / k->ne[2]), k_size((int) k->ne[0]), v_size((int) v->ne[0]) {}
 
-    // Whether keys or values of a head are of a type and a size that it is made for.
+    // Whether this attention reads keys or values of such a type and head size.
     static bool takes(ggml_type type, int64_t size) {
         return type == GGML_TYPE_F16 && size % LB_LANES == 0 && size <= MAX_HEAD;
     }
 
     static bool supports(const ggml_tensor * op) {
         const ggml_tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3];
-        return q->type == GGML_TYPE_F32 && q->nb[0] == 4 && takes(k->type, k->ne[0]) &&
-               takes(v->type, v->ne[0]) && k->nb[0] == 2 && v->nb[0] == 2 && k->ne[2] == v->ne[2] &&
-               k->ne[3] == v->ne[3] && q->ne[3] % k->ne[3] == 0 && q->ne[2] % k->ne[2] == 0 &&
-               ggml_is_contiguous(op) && (!mask || mask->type == GGML_TYPE_F16);
+        return q->type == GGML_TYPE_F32 && q->nb[0] == 4 && takes(k->type, k->ne[0]) && takes(v->type, v->ne[0])
+               && k->nb[0] == 2 && v->nb[0] == 2 && k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3]
+               && q->ne[3] % k->ne[3] == 0 && q->ne[2] % k->ne[2] == 0 && ggml_is_contiguous(op)
+               && (!mask || mask->type == GGML_TYPE_F16);
     }
 
-    // As ggml's: heads up to the greatest power of two get powers of one base, those beyond the odd powers of another.
+    // ALiBi as in ggml: heads up to the greatest power of two get powers of one base, the others odd powers of another.
     float slope(int64_t head) const {
         if (max_bias <= 0.0f) {
             return 1.0f;
@@ -67,8 +66,9 @@ struct Attend {
     }
 
     const ggml_fp16_t * mask_row(int64_t stream, int64_t head, int64_t token) const {
-        return !mask ? nullptr : (const ggml_fp16_t *) ((const char *) mask->data + token * mask->nb[1] +
-                                                        head % mask->ne[2] * mask->nb[2] + stream % mask->ne[3] * mask->nb[3]);
+        return !mask ? nullptr
+                     : (const ggml_fp16_t *) ((const char *) mask->data + token * mask->nb[1]
+                                              + head % mask->ne[2] * mask->nb[2] + stream % mask->ne[3] * mask->nb[3]);
     }
 
   private:
@@ -79,7 +79,7 @@ struct Attend {
     }
 };
 
-// Query rows that read the same cells: `count` heads from `head` on, of each of some tokens.
+// A unit of work: query rows that read the same cells. They are `count` heads from `head` on of a few tokens.
 class Unit {
   public:
     Unit(const Attend & a, int64_t stream, int64_t head, int64_t count, int64_t token, int64_t n_tokens) :
@@ -116,16 +116,16 @@ class Unit {
     alignas(64) float sums[MAX_ROWS][MAX_HEAD];    // of values times weights
     alignas(64) float keys[CELLS][MAX_HEAD];
     alignas(64) float values[CELLS][MAX_HEAD];
-    float             greatest[MAX_ROWS];
-    float             total[MAX_ROWS]; // of weights
-    float             slopes[MAX_ROWS];
+    float greatest[MAX_ROWS];
+    float total[MAX_ROWS]; // of weights
+    float slopes[MAX_ROWS];
 
-    // The next cells that a row sees, and what is added to their scores.
+    // The next cells that a row sees, and the bias that the mask adds to their scores.
     struct Seen {
         int32_t cells[2 * CELLS];
         float   bias[2 * CELLS];
         int     n;
-        int64_t at; // of those that were not looked at yet, the first
+        int64_t at; // the first cell that was not looked at yet
 
         void drop(int count) {
             n -= count;
@@ -135,14 +135,15 @@ class Unit {
     };
 
     Seen    seen[MAX_ROWS];
-    int32_t held[CELLS]; // the cells that are in keys and values
+    int32_t held[CELLS]; // the cells whose keys and values are loaded
     int     n_held = 0;
 
     int64_t head_of(int row) const { return head + row % count; }
     int64_t token_of(int row) const { return token + row / count; }
 
     void begin(int row) {
-        const char * from  = (const char *) a.q->data + token_of(row) * a.q->nb[1] + head_of(row) * a.q->nb[2] + stream * a.q->nb[3];
+        const char * from =
+            (const char *) a.q->data + token_of(row) * a.q->nb[1] + head_of(row) * a.q->nb[2] + stream * a.q->nb[3];
         const Floats scale = floats(a.softcap != 0.0f ? a.scale / a.softcap : a.scale);
         for (int i = 0; i < a.k_size; i += LB_LANES) {
             store(queries[row] + i, times(load_floats((const float *) from + i), scale));
@@ -155,7 +156,7 @@ class Unit {
         seen[row].at  = 0;
     }
 
-    // Have CELLS cells that the row sees, or all that there are.
+    // Look for cells until `next` has CELLS that the row sees, or all that are left.
     void look(int row, Seen & next) const {
         const ggml_fp16_t * mask = a.mask_row(stream, head_of(row), token_of(row));
         for (; next.n < CELLS && next.at < a.n_cells; next.at += CELLS) {
@@ -173,7 +174,7 @@ class Unit {
 
     static uint32_t first_few(int n) { return (1u << n) - 1; }
 
-    // n of a mask's values; behind the mask's end nothing is read.
+    // Load n values of a mask. Nothing is read behind the mask's end.
     static Floats masked(const ggml_fp16_t * mask, int n) {
         if (n == CELLS) {
             return halves((const uint8_t *) mask);
@@ -183,7 +184,7 @@ class Unit {
         return halves((const uint8_t *) rest);
     }
 
-    // The n cells into keys and values. The rows of a unit see mostly the same ones.
+    // Load n cells into keys and values, unless they are there: the rows of a unit see mostly the same cells.
     void read(const int32_t * cells, int n) {
         if (n == n_held && memcmp(held, cells, (size_t) n * sizeof(*cells)) == 0) {
             return;
@@ -207,7 +208,7 @@ class Unit {
         }
     }
 
-    // Of the n cells that are held; −inf for the other lanes.
+    // The scores of the n cells that are held; −inf in the other lanes.
     Floats scores(int row, Floats bias, int n) const {
         Floats z[CELLS];
         for (int cell = 0; cell < CELLS; cell++) {
@@ -230,7 +231,7 @@ class Unit {
 
     void add_values(int row, Floats score, int n) {
         const float  most = std::max(greatest[row], highest_of(score));
-        const float  kept = most == greatest[row] ? 1.0f : std::exp(greatest[row] - most); // exp(−inf) of the first is 0
+        const float  kept = most == greatest[row] ? 1.0f : std::exp(greatest[row] - most); // exp(−inf) at first: 0
         const Floats p    = exp_of(minus(score, floats(most)));
         greatest[row]     = most;
         total[row]        = total[row] * kept + sum_of(p);
@@ -247,27 +248,28 @@ class Unit {
 
     void finish(int row) {
         float kept = 1.0f;
-        if (a.sinks) { // a score more, of no cell
+        if (a.sinks) { // one more score, which belongs to no cell
             const float sink = ((const float *) a.sinks->data)[head_of(row)];
             const float most = std::max(greatest[row], sink);
             kept             = std::exp(greatest[row] - most);
             total[row]       = total[row] * kept + std::exp(sink - most);
         }
         const Floats factor = floats(total[row] == 0.0f ? 0.0f : kept / total[row]);
-        float *      to     = (float *) a.out->data + ((stream * a.n_tokens + token_of(row)) * a.n_heads + head_of(row)) * a.v_size;
+        float *      to =
+            (float *) a.out->data + ((stream * a.n_tokens + token_of(row)) * a.n_heads + head_of(row)) * a.v_size;
         for (int i = 0; i < a.v_size; i += LB_LANES) {
             store(to + i, times(load_floats(sums[row] + i), factor));
         }
     }
 };
 
-// This thread's share of the operation. Units are handed out one by one: prompts' last rows see most cells.
+// This thread's share of the operation. Units are handed out one by one, as the last rows of a prompt see most cells.
 static void attend(const ggml_compute_params * params, ggml_tensor * op) {
     const Attend  a(op);
     const int64_t together  = std::min<int64_t>(a.n_shared, MAX_ROWS);
-    const int64_t few       = a.n_streams * a.n_heads / together; // units, if lone rows of all heads of a cell went together
+    const int64_t few       = a.n_streams * a.n_heads / together; // units, if all heads that share a cell shared a unit
     const int64_t count     = a.n_tokens == 1 && few < 4 * params->nth ? 1 : together;
-    const int64_t n_groups  = (a.n_shared + count - 1) / count; // of the heads that share their cells
+    const int64_t n_groups  = (a.n_shared + count - 1) / count; // groups of heads that share their cells
     const int64_t n_at_once = MAX_ROWS / count;
     const int64_t n_parts   = (a.n_tokens + n_at_once - 1) / n_at_once;
     const int64_t n_units   = a.n_streams * a.k->ne[2] * n_groups * n_parts;
@@ -282,6 +284,6 @@ static void attend(const ggml_compute_params * params, ggml_tensor * op) {
     }
 }
 
-}  // namespace llamabox
+} // namespace llamabox
 
 #endif

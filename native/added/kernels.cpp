@@ -1,6 +1,6 @@
-// How ggml's CPU backend comes to the kernels. Multiplication with quantised weights is a buffer type: libllama puts
-// there the weights that it supports, and they are packed as they are read. Attention is asked for by the operation.
-// This file is compiled into libggml-cpu (llama.cmake), for what it derives from is not in ggml's public headers.
+// How ggml's CPU backend reaches the kernels. Multiplication with quantised weights is a buffer type: libllama puts the
+// weights that it supports there, and they are packed as they are read. Attention is found by its operation.
+// This file is compiled into libggml-cpu (llama.cmake), because its base classes are not in ggml's public headers.
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
 #include "traits.h"
@@ -41,9 +41,9 @@ class Kernels final : public ggml::cpu::extra_buffer_type {
         const ggml_tensor * weights = op->src[0];
         const ggml_tensor * tokens  = op->src[1];
         const bool is_product = op->op == GGML_OP_MUL_MAT ? ggml_n_dims(weights) == 2 : op->op == GGML_OP_MUL_MAT_ID;
-        return is_product && is_packed(weights) && packed_as(weights) && tokens->type == GGML_TYPE_F32 &&
-               tokens->nb[0] == sizeof(float) && ggml_is_contiguous(op) &&
-               (!tokens->buffer || ggml_backend_buft_is_host(tokens->buffer->buft));
+        return is_product && is_packed(weights) && packed_as(weights) && tokens->type == GGML_TYPE_F32
+               && tokens->nb[0] == sizeof(float) && ggml_is_contiguous(op)
+               && (!tokens->buffer || ggml_backend_buft_is_host(tokens->buffer->buft));
     }
 
     ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
@@ -55,10 +55,12 @@ class Kernels final : public ggml::cpu::extra_buffer_type {
         }
     }
 
-    static bool is_packed(const ggml_tensor * tensor) { return tensor->buffer && tensor->buffer->buft == buffer_type(); }
+    static bool is_packed(const ggml_tensor * tensor) {
+        return tensor->buffer && tensor->buffer->buft == buffer_type();
+    }
 };
 
-// A view is computed with as the tensor that it looks at is packed, from its start on: only whole first rows can be read so.
+// A view reads the packed tensor below it from the start, so only a view of whole first rows can be read.
 static ggml_status init_tensor(ggml_backend_buffer_t, ggml_tensor * tensor) {
     const ggml_tensor * whole = tensor->view_src;
     GGML_ASSERT(!whole || (tensor->view_offs == 0 && tensor->ne[0] == whole->ne[0] && ggml_is_contiguous(tensor)));
@@ -73,7 +75,7 @@ static void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void *
 
 static const char * buffer_type_name(ggml_backend_buffer_type_t) { return "CPU_LLAMABOX"; }
 
-// Whether buffers are locked in memory from now on. libllama locks the model's only where the CPU reads them as they are.
+// Whether new buffers are locked in memory. libllama locks only weights that the CPU reads as the file has them.
 static bool locks = false;
 
 static ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_t size) {
@@ -108,19 +110,18 @@ static ggml_backend_buffer_type_t buffer_type() {
     return &type;
 }
 
-}  // namespace llamabox
+} // namespace llamabox
 
 #endif
 
-// Let ggml's CPU backend offer the buffer type, before its own ones but for the one with AMX, which multiplies whole
-// tiles. Before the first model is loaded, and once: ggml copies the list. Returns what the kernels compute with, or NULL
-// where this processor has no vectors for them.
+// Let ggml's CPU backend offer the buffer type, before its own ones. Call it before the first model is loaded, as ggml
+// copies the list; further calls change nothing. Returns the name of the instructions that the kernels use, or NULL
+// where this processor has none of them.
 extern "C" __attribute__((visibility("default"))) const char * llamabox_kernels(void) {
 #ifdef LB_LANES
-    auto &     types  = ggml_backend_cpu_get_extra_buffer_types();
-    const auto is_amx = [](ggml_backend_buffer_type_t type) { return strcmp(ggml_backend_buft_name(type), "AMX") == 0; };
+    auto & types = ggml_backend_cpu_get_extra_buffer_types();
     if (std::find(types.begin(), types.end(), llamabox::buffer_type()) == types.end()) {
-        types.insert(std::find_if_not(types.begin(), types.end(), is_amx), llamabox::buffer_type());
+        types.insert(types.begin(), llamabox::buffer_type());
     }
     return llamabox::lanes_name;
 #else
@@ -128,7 +129,7 @@ extern "C" __attribute__((visibility("default"))) const char * llamabox_kernels(
 #endif
 }
 
-// Whether there is attention for heads whose keys, or values, are of a type and have so many elements.
+// Whether there is attention for heads with `size` keys, or values, of a type.
 extern "C" __attribute__((visibility("default"))) bool llamabox_kernels_attend(ggml_type type, int64_t size) {
 #ifdef LB_LANES
     return llamabox::Attend::takes(type, size);
@@ -139,7 +140,7 @@ extern "C" __attribute__((visibility("default"))) bool llamabox_kernels_attend(g
 #endif
 }
 
-// Have the weights that are packed from now on locked in memory, or not. What is freed is unlocked.
+// Set whether weights that are packed from now on are locked in memory. Freeing unlocks them.
 extern "C" __attribute__((visibility("default"))) void llamabox_kernels_lock(bool on) {
 #ifdef LB_LANES
     llamabox::locks = on;

@@ -1,5 +1,5 @@
-// The vector unit, under the few names that the kernels need: N lanes of 32 bits each, a row of the weights in each
-// lane. With AVX-512 VNNI there are 16, with AVX2 8. LB_LANES is not defined where there is neither.
+// The processor's vectors, under the few names that the kernels need: LB_LANES lanes of 32 bits, a row of the weights
+// in each. AVX-512 VNNI has 16 lanes, AVX2 has 8. Without either, LB_LANES is not defined.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@
 
 namespace llamabox {
 
-// Four bytes of a token, which every lane multiplies with its own four.
+// Four bytes of a token in every lane: each lane multiplies them with its own four.
 static inline int32_t four_bytes(const int8_t * from) {
     int32_t value;
     memcpy(&value, from, sizeof(value));
@@ -45,34 +45,41 @@ static inline Ints   ints(int32_t x) { return _mm512_set1_epi32(x); }
 static inline Ints   add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 static inline Floats floats(float x) { return _mm512_set1_ps(x); }
 static inline Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
-static inline Floats halves(const uint8_t * from) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) from)); }
-static inline Floats upper_halves(const uint8_t * from) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) from)), 16)); }
+static inline Floats halves(const uint8_t * from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) from));
+}
+static inline Floats upper_halves(const uint8_t * from) {
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) from)), 16));
+}
 static inline Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 static inline Floats times_plus(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-static inline Floats small_ints(const int8_t * from) { return to_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) from))); }
-static inline Ints   unsign(Ints x) { return _mm512_xor_si512(x, _mm512_set1_epi8((char) 0x80)); }
-static inline Ints   low_nibbles(Ints x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
-static inline Ints   high_nibbles(Ints x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
+static inline Floats small_ints(const int8_t * from) {
+    return to_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) from)));
+}
+static inline Ints unsign(Ints x) { return _mm512_xor_si512(x, _mm512_set1_epi8((char) 0x80)); }
+static inline Ints low_nibbles(Ints x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+static inline Ints high_nibbles(Ints x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
 
-// Each nibble's byte of a table of 16.
+// For each nibble, its byte in a table of 16.
 static inline Ints looked_up(const uint8_t * table, Ints nibbles) {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) table)), nibbles);
 }
 
-// Two bits of each byte of `pairs`, which begin at bit `from`, above the nibbles x.
+// The nibbles x, with two bits of each byte of `pairs`, from bit `from` on, above them.
 static inline Ints with_pair(Ints x, Ints pairs, int from) {
     const Ints placed = from < 4 ? _mm512_slli_epi16(pairs, 4 - from) : _mm512_srli_epi16(pairs, from - 4);
     return _mm512_or_si512(x, _mm512_and_si512(placed, _mm512_set1_epi8(0x30)));
 }
 
-// 16 where the byte's bit is set, and the byte.
+// The bytes, with 16 added where the byte's bit is set.
 static inline Ints with_fifth_bit(Ints x, const uint8_t * bits) {
     uint64_t mask;
     memcpy(&mask, bits, sizeof(mask));
     return _mm512_mask_add_epi8(x, mask, x, _mm512_set1_epi8(16));
 }
 
-// Each lane: sum + its four unsigned bytes of w times four signed bytes.
+// In each lane: sum + the lane's four unsigned bytes of w times four signed bytes.
 static inline Ints dot(Ints sum, Ints w, int32_t four) { return _mm512_dpbusd_epi32(sum, w, ints(four)); }
 
 static inline Floats load_floats(const float * from) { return _mm512_loadu_ps(from); }
@@ -82,17 +89,17 @@ static inline Floats over(Floats a, Floats b) { return _mm512_div_ps(a, b); }
 static inline float  sum_of(Floats x) { return _mm512_reduce_add_ps(x); }
 static inline float  highest_of(Floats x) { return _mm512_reduce_max_ps(x); }
 
-// Each lane the sum of one of the vectors' lanes.
+// Lane i is the sum of all lanes of vector i.
 static inline Floats sums_of(const Floats z[LB_LANES]) {
     Floats pairs[8];
     for (int i = 0; i < 8; i++) {
         pairs[i] = plus(_mm512_unpacklo_ps(z[2 * i], z[2 * i + 1]), _mm512_unpackhi_ps(z[2 * i], z[2 * i + 1]));
     }
-    Floats fours[4]; // in each quarter of a vector: four sums, over that quarter
+    Floats fours[4]; // in each quarter of a vector: the sums of four vectors' same quarter
     for (int i = 0; i < 4; i++) {
         const __m512d a = _mm512_castps_pd(pairs[2 * i]);
         const __m512d b = _mm512_castps_pd(pairs[2 * i + 1]);
-        fours[i] = plus(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+        fours[i]        = plus(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
     }
     Floats eights[2];
     for (int i = 0; i < 2; i++) {
@@ -102,15 +109,15 @@ static inline Floats sums_of(const Floats z[LB_LANES]) {
     return plus(_mm512_shuffle_f32x4(eights[0], eights[1], 0x88), _mm512_shuffle_f32x4(eights[0], eights[1], 0xdd));
 }
 
-// The lanes whose bit is set, or −inf.
+// x in the lanes whose bit is set, −inf in the others.
 static inline Floats where(uint32_t bits, Floats x) {
     return _mm512_mask_mov_ps(floats(-INFINITY), (__mmask16) bits, x);
 }
 
-// A bit for each lane that is not −inf.
+// A mask with the bits of the lanes that are not −inf.
 static inline uint32_t finite(Floats x) { return _mm512_cmp_ps_mask(x, floats(-INFINITY), _CMP_NEQ_UQ); }
 
-// The numbers from `first` on, and x, of the lanes whose bit is set, one behind the other. All lanes may be written.
+// For the lanes whose bit is set, store first + lane and the lane of x, without gaps. May write LB_LANES elements.
 static inline void pick(int32_t * numbers, float * to, uint32_t bits, int32_t first, Floats x) {
     const Ints lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32((__mmask16) bits, add(ints(first), lanes)));
@@ -126,8 +133,8 @@ using Floats = __m256;
 static constexpr const char * lanes_name  = "AVX-VNNI";
 static constexpr bool         takes_bytes = true;
 #else
-static constexpr const char * lanes_name  = "AVX2";
-static constexpr bool         takes_bytes = false; // two products of such bytes do not fit the 16 bits they are added in
+static constexpr const char * lanes_name = "AVX2";
+static constexpr bool takes_bytes        = false; // two products of such bytes do not fit the 16 bits they are added in
 #endif
 
 static inline Ints   load(const void * from) { return _mm256_loadu_si256((const __m256i *) from); }
@@ -137,13 +144,17 @@ static inline Ints   add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 static inline Floats floats(float x) { return _mm256_set1_ps(x); }
 static inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
 static inline Floats halves(const uint8_t * from) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) from)); }
-static inline Floats upper_halves(const uint8_t * from) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *) from)), 16)); }
+static inline Floats upper_halves(const uint8_t * from) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *) from)), 16));
+}
 static inline Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 static inline Floats times_plus(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-static inline Floats small_ints(const int8_t * from) { return to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) from))); }
-static inline Ints   unsign(Ints x) { return _mm256_xor_si256(x, _mm256_set1_epi8((char) 0x80)); }
-static inline Ints   low_nibbles(Ints x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
-static inline Ints   high_nibbles(Ints x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
+static inline Floats small_ints(const int8_t * from) {
+    return to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) from)));
+}
+static inline Ints unsign(Ints x) { return _mm256_xor_si256(x, _mm256_set1_epi8((char) 0x80)); }
+static inline Ints low_nibbles(Ints x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+static inline Ints high_nibbles(Ints x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
 
 static inline Ints looked_up(const uint8_t * table, Ints nibbles) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) table)), nibbles);
@@ -222,6 +233,6 @@ static inline void pick(int32_t * numbers, float * to, uint32_t bits, int32_t fi
 
 #endif
 
-}  // namespace llamabox
+} // namespace llamabox
 
 #endif

@@ -1,4 +1,4 @@
-# Included by llama.cpp's CMakeLists.txt behind its project(): see LLAMA in ../libraries.py.
+# Included by llama.cpp's CMakeLists.txt behind its project(): see LLAMA in ../build/libraries.py.
 # What llamabox adds to llama.cpp's own libraries, none of whose files is changed.
 set(LLAMABOX_ADDED ${CMAKE_CURRENT_LIST_DIR})
 # What GCC says of its own intrinsics, and of functions in ggml's headers.

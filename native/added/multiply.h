@@ -1,5 +1,5 @@
-// dst = weights · tokens, for packed weights. Every element is one sum over the blocks in their order, the integer part
-// of each exact: which tokens are multiplied together, by how many threads, does not show in it.
+// dst = weights · tokens, for packed weights. Every element is one sum over the blocks in their order, and the integer
+// part of each block is exact. The result does not depend on the other tokens, or on the number of threads.
 #pragma once
 
 #include "tokens.h"
@@ -10,8 +10,8 @@ namespace llamabox {
 
 static constexpr int TILE = 8; // tokens that share an unpacked group of weights
 
-// LB_LANES rows of weights with `count` tokens. `rows` are the tokens' (tokens.h), `size` bytes apart; `dst` is where
-// the first token's results go, the next token's `stride` floats on.
+// Multiply LB_LANES rows of weights with `count` tokens. `rows` are the tokens' rows (tokens.h), `size` bytes apart.
+// The first token's results go to `dst`, the next token's `stride` floats further.
 template <class F, int count>
 static void multiply_tile(const uint8_t * weights, const uint8_t * rows, int64_t n, float * dst, int64_t stride) {
     const size_t size = token_size(n);
@@ -30,7 +30,7 @@ static void multiply_tile(const uint8_t * weights, const uint8_t * rows, int64_t
         for (int t = 0; t < count; t++) {
             const Token    token(rows + t * size, n);
             const int8_t * quants = token.quants + block * COLUMNS;
-            // Two chains, for a processor does two such sums at a time, and each waits for its last.
+            // Two chains: a processor does two such sums at a time, and each waits for the one before it.
             Ints first  = F::bias ? ints(token.for_bias(block, 0)) : ints(0);
             Ints second = F::bias ? ints(token.for_bias(block, 1)) : ints(0);
             for (int i = 0; i < VECTORS / 2; i++) {
@@ -54,10 +54,12 @@ static void multiply_tile(const uint8_t * weights, const uint8_t * rows, int64_t
     }
 }
 
-// The same for any number of tokens.
+// As multiply_tile, for any number of tokens.
 template <class F>
-static void multiply(const uint8_t * weights, const uint8_t * rows, int64_t n_tokens, int64_t n, float * dst, int64_t stride) {
+static void multiply(const uint8_t * weights, const uint8_t * rows, int64_t n_tokens, int64_t n, float * dst,
+                     int64_t stride) {
     using Tile = void (*)(const uint8_t *, const uint8_t *, int64_t, float *, int64_t);
+
     static constexpr Tile tiles[TILE] = {
         multiply_tile<F, 1>, multiply_tile<F, 2>, multiply_tile<F, 3>, multiply_tile<F, 4>,
         multiply_tile<F, 5>, multiply_tile<F, 6>, multiply_tile<F, 7>, multiply_tile<F, 8>,
@@ -68,6 +70,6 @@ static void multiply(const uint8_t * weights, const uint8_t * rows, int64_t n_to
     }
 }
 
-}  // namespace llamabox
+} // namespace llamabox
 
 #endif

@@ -1,8 +1,8 @@
-// How weights lie in memory for the kernels: LB_LANES rows side by side, one of ggml's blocks of each. Such a group
-// holds each row's scales; its minimums, where the type has them; then its quants, in vectors of four columns of every
-// row, 8 vectors to 32 columns. Nibbles and single bits stay packed: what a step reads from memory is what it waits for.
+// How weights lie in memory for the kernels: LB_LANES rows side by side, one of ggml's blocks of each row. Such a group
+// holds each row's scales; the minimums, where the type has them; then the quants, in vectors of four columns of every
+// row, 8 vectors to 32 columns. Nibbles and single bits stay packed: the time of a step goes into reading memory.
 //
-// A format says how its groups are made and read: weight = scale · (quant − bias) + minimum, the quants unsigned.
+// A format defines how its groups are made and read: weight = scale · (quant − bias) + minimum, the quants unsigned.
 #pragma once
 
 #define GGML_COMMON_DECL_CPP
@@ -14,15 +14,15 @@
 
 namespace llamabox {
 
-static constexpr int COLUMNS = 32;           // that share a scale of a token, and most often one of the weights
+static constexpr int COLUMNS = 32; // columns that share a scale of a token, and mostly one of the weights
 static constexpr int VECTORS = COLUMNS / 4;
 static constexpr int VECTOR  = LB_LANES * 4; // bytes
 static constexpr int HALVES  = LB_LANES * 2; // bytes of a 16-bit number for each row
-static constexpr int BITS    = VECTOR / 8;   // bytes of a bit for each byte of a vector
+static constexpr int BITS    = VECTOR / 8;   // bytes that hold a bit for each byte of a vector
 
 // ---- writing -----------------------------------------------------------------------------------------------------
 
-// The bytes of a row, a vector each four.
+// Write the bytes of a row, four of them into each vector.
 static inline void put_bytes(uint8_t * to, int row, const void * from, int n) {
     for (int i = 0; i < n / 4; i++) {
         memcpy(to + i * VECTOR + row * 4, (const uint8_t *) from + i * 4, 4);
@@ -31,10 +31,10 @@ static inline void put_bytes(uint8_t * to, int row, const void * from, int n) {
 
 static inline void put_half(uint8_t * to, int row, const void * half) { memcpy(to + 2 * row, half, 2); }
 
-// A bit for each of 32 columns, the first in the lowest bit.
+// Write a bit for each of 32 columns, the first column's in the lowest bit.
 static inline void put_bits(uint8_t * to, int row, uint32_t bits) {
     for (int i = 0; i < VECTORS; i++) {
-        uint8_t & byte  = to[i * BITS + row / 2]; // of this row and its neighbour
+        uint8_t & byte  = to[i * BITS + row / 2]; // this row and its neighbour share it
         const int shift = row % 2 * 4;
         byte            = (uint8_t) ((byte & ~(15 << shift)) | (bits >> i * 4 & 15) << shift);
     }
@@ -42,11 +42,11 @@ static inline void put_bits(uint8_t * to, int row, uint32_t bits) {
 
 // ---- reading -----------------------------------------------------------------------------------------------------
 
-// What the nibbles of IQ4_NL and IQ4_XS stand for (kvalues_iq4nl of ggml-common.h), and CURVE_BIAS.
+// Values of the nibbles of IQ4_NL and IQ4_XS (kvalues_iq4nl of ggml-common.h), plus CURVE_BIAS.
 static constexpr int     CURVE_BIAS = 128;
 static constexpr uint8_t CURVE[16]  = { 1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241 };
 
-// What those of MXFP4 stand for, twice (kvalues_mxfp4), and FLOAT_BIAS.
+// Values of the nibbles of MXFP4 times two (kvalues_mxfp4), plus FLOAT_BIAS.
 static constexpr int     FLOAT_BIAS = 12;
 static constexpr uint8_t FLOATS[16] = { 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0 };
 
@@ -56,11 +56,12 @@ static inline Ints nibbles_of(const uint8_t * from, int i) {
     return i < 4 ? low_nibbles(both) : high_nibbles(both);
 }
 
-// ---- blocks of 32 columns: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL ------------------------------------------------------
+// ---- blocks of 32 columns: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL ----------------------------------------------------
 
 // Nibbles hold columns c and c + 16, as in ggml's blocks.
 template <class Block_, int bits, int bias_, bool has_min_, bool is_curved = false> struct Plain {
     using Block = Block_;
+
     static constexpr int  columns  = COLUMNS;
     static constexpr int  bias     = bias_;
     static constexpr bool has_min  = has_min_;
@@ -84,7 +85,7 @@ template <class Block_, int bits, int bias_, bool has_min_, bool is_curved = fal
         put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
     }
 
-    static void scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = halves(group); }
+    static void   scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = halves(group); }
     static Floats minimums(const uint8_t * group, int) { return halves(group + MINIMUMS); }
 
     static void quants(const uint8_t * group, int, Ints w[VECTORS]) {
@@ -114,9 +115,10 @@ using IQ4_NL = Plain<block_iq4_nl, 4, CURVE_BIAS, false, true>;
 
 // ---- MXFP4 -------------------------------------------------------------------------------------------------------
 
-// 32 columns with an exponent, of which the upper 16 bits of a float hold the power of two.
+// 32 columns with one exponent. The scale is kept as the upper 16 bits of a float.
 struct MXFP4 {
     using Block = block_mxfp4;
+
     static constexpr int  columns  = COLUMNS;
     static constexpr int  bias     = FLOAT_BIAS;
     static constexpr bool has_min  = false;
@@ -139,19 +141,20 @@ struct MXFP4 {
     }
 };
 
-// ---- blocks of 256 columns: Q4_K, Q5_K -------------------------------------------------------------------------------
+// ---- blocks of 256 columns: Q4_K, Q5_K -----------------------------------------------------------------------------
 
 // Eight times 32 columns, each with a scale and a minimum of six bits, which take a byte here. Nibbles hold columns c
 // and c + 32 of 64, as in ggml's blocks.
 template <class Block_, int bits> struct Super {
     using Block = Block_;
+
     static constexpr int  columns  = QK_K;
     static constexpr int  bias     = 0;
     static constexpr bool has_min  = true;
     static constexpr int  n_scales = 1;
     static constexpr int  PARTS    = QK_K / COLUMNS;
     static constexpr int  MINIMUMS = HALVES;
-    static constexpr int  SIXES    = MINIMUMS + HALVES; // of every part: scales, then minimums
+    static constexpr int  SIXES    = MINIMUMS + HALVES; // for every part: scales, then minimums
     static constexpr int  FIFTHS   = SIXES + PARTS * 2 * LB_LANES;
     static constexpr int  QUANTS   = FIFTHS + (bits == 5 ? PARTS * VECTORS * BITS : 0);
     static constexpr int  size     = QUANTS + PARTS * VECTORS * VECTOR / 2;
@@ -214,6 +217,7 @@ using Q5_K = Super<block_q5_K, 5>;
 // 32, as in ggml's blocks.
 struct IQ4_XS {
     using Block = block_iq4_xs;
+
     static constexpr int  columns  = QK_K;
     static constexpr int  bias     = CURVE_BIAS;
     static constexpr bool has_min  = false;
@@ -221,14 +225,14 @@ struct IQ4_XS {
     static constexpr int  PARTS    = QK_K / COLUMNS;
     static constexpr int  SIXES    = HALVES;
     static constexpr int  QUANTS   = SIXES + PARTS * LB_LANES;
-    static constexpr int  PART     = VECTORS * VECTOR / 2; // bytes of the quants of one
+    static constexpr int  PART     = VECTORS * VECTOR / 2; // bytes of a part's quants
     static constexpr int  size     = QUANTS + PARTS * PART;
 
     static void pack(uint8_t * to, int row, const Block & block) {
         put_half(to, row, &block.d);
         for (int part = 0; part < PARTS; part++) {
-            const int low  = block.scales_l[part / 2] >> part % 2 * 4 & 15;
-            const int high = block.scales_h >> part * 2 & 3;
+            const int low                     = block.scales_l[part / 2] >> part % 2 * 4 & 15;
+            const int high                    = block.scales_h >> part * 2 & 3;
             to[SIXES + part * LB_LANES + row] = (uint8_t) ((high << 4 | low) - 32);
         }
         put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
@@ -251,12 +255,13 @@ struct IQ4_XS {
 // byte, and the high two of c, c + 32, c + 64 and c + 96, as in ggml's blocks.
 struct Q6_K {
     using Block = block_q6_K;
+
     static constexpr int  columns  = QK_K;
     static constexpr int  bias     = 32;
     static constexpr bool has_min  = false;
-    static constexpr int  n_scales = 2; // of columns 0 to 15 and 16 to 31
+    static constexpr int  n_scales = 2; // one for columns 0 to 15, one for 16 to 31
     static constexpr int  PARTS    = QK_K / COLUMNS;
-    static constexpr int  EIGHTS   = HALVES; // of every part: two for each row
+    static constexpr int  EIGHTS   = HALVES; // for every part: two scales of each row
     static constexpr int  PAIRS    = EIGHTS + PARTS * 2 * LB_LANES;
     static constexpr int  QUANTS   = PAIRS + PARTS / 4 * VECTORS * VECTOR;
     static constexpr int  size     = QUANTS + PARTS / 2 * VECTORS * VECTOR;
@@ -277,7 +282,7 @@ struct Q6_K {
     }
 
     static void quants(const uint8_t * group, int part, Ints w[VECTORS]) {
-        const int quarter = part % 4; // of 128 columns
+        const int quarter = part % 4; // a quarter of 128 columns
         for (int i = 0; i < VECTORS; i++) {
             const Ints both  = load(group + QUANTS + ((part / 4 * 2 + quarter % 2) * VECTORS + i) * VECTOR);
             const Ints pairs = load(group + PAIRS + (part / 4 * VECTORS + i) * VECTOR);
@@ -286,6 +291,6 @@ struct Q6_K {
     }
 };
 
-}  // namespace llamabox
+} // namespace llamabox
 
 #endif

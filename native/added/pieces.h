@@ -1,11 +1,11 @@
-// How the threads of an operation share its work: they take pieces of it until there are no more.
+// How the threads of an operation share its work: each takes a piece at a time until none is left.
 #pragma once
 
 #include "ggml-cpu-impl.h"
 
 namespace llamabox {
 
-// All threads call it before the first piece, which each has by its own number; it waits for all of them.
+// Every thread calls this before its first piece, whose number is the thread's own. Waits for all threads.
 static void begin_pieces(const ggml_compute_params * params) {
     if (params->ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
@@ -13,7 +13,9 @@ static void begin_pieces(const ggml_compute_params * params) {
     ggml_barrier(params->threadpool);
 }
 
-// The number of the next one that nobody has taken.
-static int64_t next_piece(const ggml_compute_params * params) { return ggml_threadpool_chunk_add(params->threadpool, 1); }
+// The number of the next piece that nobody has taken.
+static int64_t next_piece(const ggml_compute_params * params) {
+    return ggml_threadpool_chunk_add(params->threadpool, 1);
+}
 
-}  // namespace llamabox
+} // namespace llamabox

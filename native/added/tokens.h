@@ -1,5 +1,5 @@
-// The other side of a multiplication: what the model computed for each token, as signed bytes, 32 columns with one
-// scale. As ggml's block_q8_1, but that the scale and the sum keep 32 bits.
+// The other side of a multiplication: what the model computed for each token, as signed bytes, one scale for each 32
+// columns. Like ggml's block_q8_1, but scale and sum keep 32 bits.
 #pragma once
 
 #include <cfloat>
@@ -11,8 +11,8 @@
 
 namespace llamabox {
 
-// One token's row lies as `n` bytes, then a scale for each 32 of them, then what the weights' minimum or bias adds for
-// each 32: scale · sum, or −bias · sum for each 16.
+// A token's row is `n` bytes, then a scale for each 32 of them, then for each 32 the term that the weights' minimum or
+// bias adds: scale · sum, or −bias · sum for each 16.
 static inline size_t token_size(int64_t n) { return (size_t) (n + n / COLUMNS * 12); }
 
 struct Token {
@@ -29,7 +29,7 @@ struct Token {
         return sum;
     }
 
-    // Of the first or the second 16 columns.
+    // The term of the bias for the first or the second 16 columns.
     int32_t for_bias(int64_t block, int half) const {
         int32_t sum;
         memcpy(&sum, sums + block * 8 + half * 4, 4);
@@ -39,22 +39,22 @@ struct Token {
 
 static inline int32_t total(__m256i x) {
     __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    y = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0x4e));
+    y         = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(y, _mm_shuffle_epi32(y, 0xb1)));
 }
 
-// Of what is less the inverse of the scale would be infinite.
+// The inverse of a scale would be infinite for less than this.
 static constexpr float LEAST = 128 * FLT_MIN;
 
-// n floats into one token's row: scale = max |x| / 127, to the nearest. Columns that are next to nothing count as 0. Those
-// with a NaN or an infinity among them have no scale: it is NaN, and so is then every product with the row.
+// Write n floats as a token's row: scale = max |x| / 127, rounded to the nearest. Columns below LEAST count as 0.
+// Where a NaN or an infinity is among 32 columns, their scale is NaN, and so is every product with the row.
 template <class F> static void quantize_token(uint8_t * to, const float * from, int64_t n) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     uint8_t *     scales    = to + n;
     uint8_t *     sums      = scales + n / COLUMNS * 4;
     for (int64_t block = 0; block < n / COLUMNS; block++) {
         __m256  x[4];
-        __m256i most = _mm256_setzero_si256(); // as integers, of which a NaN is greater than every number
+        __m256i most = _mm256_setzero_si256(); // as integers: there a NaN is greater than every number
         for (int i = 0; i < 4; i++) {
             x[i] = _mm256_loadu_ps(from + block * COLUMNS + i * 8);
             most = _mm256_max_epi32(most, _mm256_and_si256(magnitude, _mm256_castps_si256(x[i])));
@@ -62,8 +62,8 @@ template <class F> static void quantize_token(uint8_t * to, const float * from, 
         const int32_t bits = highest_of(most);
         float         amax;
         memcpy(&amax, &bits, sizeof(amax));
-        const bool    is_number = amax <= FLT_MAX;
-        const float   scale     = is_number ? amax / 127.0f : NAN;
+        const bool  is_number = amax <= FLT_MAX;
+        const float scale     = is_number ? amax / 127.0f : NAN;
         memcpy(scales + block * 4, &scale, 4);
         if (!is_number || amax < LEAST) {
             memset(to + block * COLUMNS, 0, COLUMNS);
@@ -75,13 +75,13 @@ template <class F> static void quantize_token(uint8_t * to, const float * from, 
         for (int i = 0; i < 4; i++) {
             q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(x[i], inverse));
         }
-        const int32_t sum[2] = {total(_mm256_add_epi32(q[0], q[1])), total(_mm256_add_epi32(q[2], q[3]))};
-        const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-        // The packs work on each half by itself: put the fours of bytes back into their order.
+        const int32_t sum[2] = { total(_mm256_add_epi32(q[0], q[1])), total(_mm256_add_epi32(q[2], q[3])) };
+        const __m256i bytes  = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        // The packs work on each half of a vector by itself, so the groups of four bytes are put back in order.
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         _mm256_storeu_si256((__m256i *) (to + block * COLUMNS), _mm256_permutevar8x32_epi32(bytes, order));
         const float   for_minimum = scale * (float) (sum[0] + sum[1]);
-        const int32_t for_bias[2] = {-F::bias * sum[0], -F::bias * sum[1]};
+        const int32_t for_bias[2] = { -F::bias * sum[0], -F::bias * sum[1] };
         memcpy(sums + block * 8, for_bias, 8);
         if constexpr (F::has_min) {
             memcpy(sums + block * 8, &for_minimum, 4);
@@ -89,6 +89,6 @@ template <class F> static void quantize_token(uint8_t * to, const float * from, 
     }
 }
 
-}  // namespace llamabox
+} // namespace llamabox
 
 #endif

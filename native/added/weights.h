@@ -12,17 +12,17 @@
 
 namespace llamabox {
 
-// A piece of the tokens that stays in a core's own cache while the weights pass by.
+// Bytes of tokens that stay in a core's own cache while the weights pass by.
 static constexpr size_t PANEL = 512 * 1024;
-// Pieces of the weights for each thread: more even out what the threads are slowed down by, fewer cost less.
+// Pieces of the weights for each thread. More of them even out slow threads, fewer cost less.
 static constexpr int PIECES = 4;
 
-// What to do with a type's weights. The one piece of state behind a packed tensor: tensor->extra.
+// The operations of a type of weights. A packed tensor's `extra` points to one; it has no other state.
 class Packed : public ggml::cpu::tensor_traits {
   public:
-    // All rows of a tensor, from ggml's blocks.
+    // Pack all rows of a tensor from ggml's blocks.
     virtual void pack(const ggml_tensor * tensor, const void * data) const = 0;
-    // Bytes that they take.
+    // Bytes that the packed rows take.
     virtual size_t packed_size(const ggml_tensor * tensor) const = 0;
 };
 
@@ -44,7 +44,7 @@ template <class F> class PackedAs final : public Packed {
         return (size_t) (ggml_nrows(tensor) / LB_LANES * group_size(tensor));
     }
 
-    // Bytes of LB_LANES whole rows.
+    // Bytes of a group: LB_LANES whole rows.
     static int64_t group_size(const ggml_tensor * tensor) { return tensor->ne[0] / F::columns * F::size; }
 
     bool work_size(int, const ggml_tensor * op, size_t & size) override {
@@ -80,10 +80,11 @@ template <class F> class PackedAs final : public Packed {
     }
 
     static const float * row_of(const ggml_tensor * tokens, int64_t i1, int64_t i2, int64_t i3) {
-        return (const float *) ((const char *) tokens->data + i1 * tokens->nb[1] + i2 * tokens->nb[2] + i3 * tokens->nb[3]);
+        return (const float *) ((const char *) tokens->data + i1 * tokens->nb[1] + i2 * tokens->nb[2]
+                                + i3 * tokens->nb[3]);
     }
 
-    // Rows of the weights from group `first` to before group `last`, for all tokens. dst is contiguous (supports).
+    // Multiply groups `first` to before `last` of the weights with all tokens. dst is contiguous (supports_op).
     static void multiply_groups(const ggml_compute_params * params, ggml_tensor * op, int64_t first, int64_t last) {
         const int64_t n      = op->src[0]->ne[0];
         const int64_t many   = ggml_nrows(op);
@@ -99,13 +100,13 @@ template <class F> class PackedAs final : public Packed {
         }
     }
 
-    // Tokens of n columns that are multiplied with a group before the next group comes.
+    // How many tokens of n columns are multiplied with a group before the next group comes.
     static int64_t panel_of(int64_t n) {
         const int64_t fits = (int64_t) (PANEL / token_size(n)) / TILE * TILE;
         return std::max<int64_t>(fits, TILE);
     }
 
-    // Of a mixture of experts: each token visits some of them.
+    // A mixture of experts: each token visits some of them.
     static void multiply_experts(const ggml_compute_params * params, ggml_tensor * op) {
         const ggml_tensor * weights = op->src[0];
         const ggml_tensor * tokens  = op->src[1];
@@ -123,16 +124,16 @@ template <class F> class PackedAs final : public Packed {
         }
         begin_pieces(params);
         const int64_t groups = weights->ne[1] / LB_LANES;
-        const int64_t pieces = std::min<int64_t>(groups, params->nth); // of an expert
+        const int64_t pieces = std::min<int64_t>(groups, params->nth); // pieces of one expert
         for (int64_t i = params->ith; i < pieces * visits.n_experts; i = next_piece(params)) {
             const int64_t expert = i / pieces, piece = i % pieces;
             multiply_visits(op, visits, rows, expert, groups * piece / pieces, groups * (piece + 1) / pieces);
         }
     }
 
-    // An expert's rows from group `first` to before group `last`, for those who visit it.
-    static void multiply_visits(ggml_tensor * op, const Visits & visits, const uint8_t * rows, int64_t expert, int64_t first,
-                                int64_t last) {
+    // Multiply groups `first` to before `last` of an expert with the tokens that visit it.
+    static void multiply_visits(ggml_tensor * op, const Visits & visits, const uint8_t * rows, int64_t expert,
+                                int64_t first, int64_t last) {
         constexpr int64_t MOST = 64;
         alignas(64) float results[MOST * LB_LANES];
         const int64_t     n      = op->src[0]->ne[0];
@@ -142,7 +143,8 @@ template <class F> class PackedAs final : public Packed {
         for (int64_t at = visits.first[expert]; at < end; at += panel) {
             const int64_t count = std::min(end - at, panel);
             for (int64_t group = first; group < last; group++) {
-                const auto * weights = (const uint8_t *) op->src[0]->data + (expert * groups + group) * group_size(op->src[0]);
+                const auto * weights =
+                    (const uint8_t *) op->src[0]->data + (expert * groups + group) * group_size(op->src[0]);
                 multiply<F>(weights, rows + (size_t) at * token_size(n), count, n, results, LB_LANES);
                 for (int64_t i = 0; i < count; i++) {
                     float * to = (float *) op->data + visits.order[at + i] * op->ne[0] + group * LB_LANES;
@@ -153,7 +155,7 @@ template <class F> class PackedAs final : public Packed {
     }
 };
 
-// Which way a tensor is packed; nullptr: not at all.
+// How a tensor is packed, or nullptr where it is not.
 static Packed * packed_as(const ggml_tensor * weights) {
     static PackedAs<Q4_0>   q4_0;
     static PackedAs<Q4_1>   q4_1;
@@ -166,7 +168,7 @@ static Packed * packed_as(const ggml_tensor * weights) {
     static PackedAs<IQ4_NL> iq4_nl;
     static PackedAs<IQ4_XS> iq4_xs;
     static PackedAs<MXFP4>  mxfp4;
-    // With eight lanes ggml's own kernels for these are as fast, but not for experts: those take the tokens one by one.
+    // With eight lanes ggml's own kernels for K-quants are as fast, except for experts: they take tokens one by one.
     const bool pays = LB_LANES == 16 || ggml_n_dims(weights) == 3;
     if (ggml_n_dims(weights) < 2 || ggml_n_dims(weights) > 3 || weights->ne[1] % LB_LANES != 0) {
         return nullptr;
@@ -187,6 +189,6 @@ static Packed * packed_as(const ggml_tensor * weights) {
     }
 }
 
-}  // namespace llamabox
+} // namespace llamabox
 
 #endif

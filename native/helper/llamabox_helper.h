@@ -90,7 +90,7 @@ struct lb_wide {
 // These have an entry for each row, those of chain 0 first:
 //   masks[r]      bit t & 31 of word t >> 5 says whether token t may come, for all tokens; NULL: all may. masks may be
 //                 NULL itself: there are none.
-//   expected[r]   the token that must come for the chain's next row to be sampled; not read for a chain's last row
+//   expected[r]   the token that must come for the chain's next row to be sampled; not read for a chain's last row.
 //                 expected may be NULL where all chains have one row.
 //   out[r]        token id, or -1: the row holds a NaN or +infinity (where the mask looks, if there is one), or mask or
 //                 chain left nothing to choose,

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((ROOT / "native" / "helper").iterdir())
+SOURCES = sorted(
+    path for folder in ("added", "helper") for path in (ROOT / "native" / folder).iterdir() if path.suffix != ".cmake"
+)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
