@@ -120,7 +120,7 @@ class RunnerFacts:
     """Rows that are computed at once inside `execute`."""
 
     tile: int = 1
-    """Rows of one sequence from which attention is computed in tiles, see portions. 1: it makes no difference."""
+    """Rows of one sequence from which attention is computed in tiles (scheduling/company); 1: without tiles."""
 
     mixes: bool = True
     """Whether a batch may hold lone rows of sequences beside runs of several.
@@ -132,7 +132,7 @@ class RunnerFacts:
     """Whether a row comes out the same to the bit whatever else is in the batch: alone, in a run, beside others.
 
     Where neither this nor `mixes` holds, each batch has one kind only and no run may leave a lone row over (see
-    portions): so no text depends on its company. Then nothing can be drafted.
+    scheduling/company): so no text depends on its company. Then nothing can be drafted.
     """
 
     takes_media: bool = False

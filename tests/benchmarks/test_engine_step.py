@@ -124,12 +124,10 @@ def test_a_decode_step_with_stop_strings(benchmark: BenchmarkFixture) -> None:
 def test_admitting_a_prompt_with_a_shared_prefix_beside_running_streams(benchmark: BenchmarkFixture) -> None:
     engine, runner = decoding(8)
     engine.abort("r7")
-    n_done = 0
+    asked = iter([request(f"new{i}", (1, *[7] * 499, 8, 9), n_predict=1) for i in range(60)])
 
     def ask() -> set[int]:
-        nonlocal n_done
-        n_done += 1
-        engine.submit(request(f"new{n_done}", (1, *[7] * 499, 8, 9), n_predict=1))
+        engine.submit(next(asked))
         return {len(engine.step().events) and runner.n_rows for _ in range(2)}  # lone rows and runs take turns
 
     assert benchmark.pedantic(ask, rounds=50, warmup_rounds=2) == {7, 2}

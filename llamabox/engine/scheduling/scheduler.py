@@ -144,7 +144,10 @@ class Scheduler:
 
     def _n_decoding(self, sequence: Sequence) -> int:
         """Cells that a decoding sequence has to compute: no drafts, and none behind the context's end."""
-        return min(sequence.n_owed, sequence.n_stretch, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
+        n_owed = sequence.n_owed
+        if n_owed == 1:  # the usual case, which has room
+            return 1
+        return min(n_owed, sequence.n_stretch, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
 
     def _plan(
         self,
