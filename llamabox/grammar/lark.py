@@ -56,7 +56,7 @@ def _has_token(node: Node) -> bool:
     return False
 
 
-class _Writer(ABC):
+class _RuleWriter(ABC):
     """Writes rules one a line, in words for characters and for names that its subclass chooses."""
 
     prefix = ""
@@ -99,7 +99,7 @@ class _Writer(ABC):
         """A run of characters that follow one another."""
 
 
-class _Terminals(_Writer):
+class _Terminals(_RuleWriter):
     """Each rule a terminal, and runs of characters one expression."""
 
     prefix = "R"
@@ -112,7 +112,7 @@ class _Terminals(_Writer):
         return f"/{''.join(map(_expression, run))}/"
 
 
-class _Rules(_Writer):
+class _Rules(_RuleWriter):
     """Each rule a rule, and each class of characters a terminal."""
 
     prefix = "r"

@@ -10,6 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.kv_cache import MIN_COPY, KVCache
 from llamabox.engine.kv.slot import Slot
+from llamabox.engine.request import Media, Words
+from tests.engine.driver import said_by
 from tests.fakes import Cell, FakeMemory, content_of
 
 N_SLOTS = 3
@@ -318,3 +320,45 @@ def test_a_ledger_that_differs_from_the_memory_is_named() -> None:
     store.compute(1, [1, 2, 3])
     store.memory.seq_rm(1, 2, -1)
     assert store.cache.check_integrity() == ["slot 1: ledger ends at position 2, memory at 1"]
+
+
+def with_media() -> tuple[KVCache, FakeMemory, History]:
+    """A slot with two tokens, a chunk of four cells at two positions, two tokens, and half of the chunk again."""
+    chunk = Media(b"a", 4, 2)
+    history = History.of((Words((1, 2)), chunk, Words((3, 4)), chunk))
+    memory = FakeMemory()
+    cache = KVCache(memory, N_SLOTS, N_CTX)
+    for cell, said in enumerate(said_by(history, 10)):
+        memory.compute(0, said, history.position(cell))
+    cache.computed(cache.slots[0], history, 10)
+    return cache, memory, history
+
+
+@pytest.mark.parametrize(
+    ("asked", "n_kept", "last"),
+    [(10, 8, 5), (9, 8, 5), (8, 8, 5), (7, 7, 4), (6, 6, 2), (5, 2, 1), (3, 2, 1), (2, 2, 1)],
+)
+def test_a_media_chunk_stays_whole_or_goes(asked: int, n_kept: int, last: int) -> None:
+    cache, memory, history = with_media()
+    assert cache.check_integrity() == []
+    assert cache.truncate(cache.slots[0], asked) == n_kept
+    assert memory.seq_pos_max(0) == last
+    assert cache.check_integrity() == []
+    assert cache.match(history, len(history)).n_cells == n_kept
+
+
+@pytest.mark.parametrize(
+    ("n_keep", "n_discard", "dropped"), [(0, 1, (0, 1)), (1, 2, (1, 6)), (3, 1, (2, 6)), (4, 3, (2, 7)), (6, 2, (6, 8))]
+)
+def test_a_shift_drops_media_chunks_whole_and_says_which_cells_went(
+    n_keep: int, n_discard: int, dropped: tuple[int, int]
+) -> None:
+    cache, memory, history = with_media()
+    slot = cache.slots[0]
+    cache.truncate(slot, 8)
+    assert cache.shift(slot, n_keep, n_discard) == range(*dropped)
+    history.truncate(8)
+    history.discard(*dropped)
+    assert slot.resident.keys() == history.keys()
+    assert cache.check_integrity() == []
+    assert [cell.said for cell in memory.of(0)] == list(said_by(history, len(history)))
