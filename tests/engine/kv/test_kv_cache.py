@@ -341,6 +341,7 @@ def with_media() -> tuple[KVCache, FakeMemory, History]:
 def test_a_media_chunk_stays_whole_or_goes(asked: int, n_kept: int, last: int) -> None:
     cache, memory, history = with_media()
     assert cache.check_integrity() == []
+    assert cache.match(history, len(history)).n_cells == 8, "a prompt cannot start inside a chunk"
     assert cache.truncate(cache.slots[0], asked) == n_kept
     assert memory.seq_pos_max(0) == last
     assert cache.check_integrity() == []
