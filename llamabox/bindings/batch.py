@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from llamabox.bindings.ffi import Native
 
 
-class Run(Protocol):
+class BatchRun(Protocol):
     """Tokens of one sequence at consecutive positions. The last `n_outputs` of them yield logits, or vectors."""
 
     @property
@@ -27,7 +27,7 @@ class Run(Protocol):
     def n_outputs(self) -> int: ...
 
 
-class Batch:
+class NativeBatch:
     """Room for `capacity` tokens, each of one sequence. Owned by one thread; used again for every step.
 
     `token`, `pos`, `seq_id` (int32) and `logits` (int8, non-zero: compute them) are writable views of shape [capacity]:
@@ -63,7 +63,7 @@ class Batch:
     def clear(self) -> None:
         self.c.n_tokens = 0
 
-    def lay(self, runs: Iterable[Run]) -> None:
+    def lay(self, runs: Iterable[BatchRun]) -> None:
         """Replace what is in the batch by `runs`, one behind the other."""
         tokens: list[int] = []
         positions: list[int] = []

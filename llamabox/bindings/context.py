@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.memory import Memory
 from llamabox.bindings.model import Model
@@ -165,7 +165,7 @@ class Context(Owned):
             self._check_thread()
         super().close()
 
-    def decode(self, batch: Batch) -> None:
+    def decode(self, batch: NativeBatch) -> None:
         """Compute a batch.
 
         Raises NoRoom or BadBatch (nothing changed), DecodeAborted or DecodeFatal (part of it may be in memory).
@@ -223,7 +223,7 @@ class Context(Owned):
         """Touch all weights and buffers once, so that the first request need not. Leaves the memory empty."""
         vocab = self.model.vocab
         tokens = [token for token in (vocab.bos, vocab.eos) if token is not None] or [0]
-        batch = Batch(self.native, len(tokens))
+        batch = NativeBatch(self.native, len(tokens))
         rows = batch.extend(tokens, 0, 0)
         batch.logits[rows[-1]] = 1
         self.decode(batch)
@@ -236,7 +236,7 @@ def n_nodes(native: Native) -> int:
     return int(native.lib.lb_n_nodes())
 
 
-def _check_decode(code: int, batch: Batch) -> None:
+def _check_decode(code: int, batch: NativeBatch) -> None:
     """Raise what the code that llama_decode returned means, unless it is 0."""
     if code == 0:
         return

@@ -16,7 +16,7 @@ MAX_INFILL = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SamplerStep:
     """One sampler of a chain: libllama's name of it and its arguments, in libllama's order."""
 
     name: str
@@ -27,7 +27,7 @@ class Step:
 class Plan:
     """The chain of one sequence. Of its prompt the last `n_history` tokens count for its penalties."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[SamplerStep, ...]
     n_history: int
 
 
@@ -36,15 +36,15 @@ def plan(params: SamplingParams, *, seed: int, n_ctx: int, banned: tuple[int, ..
     bias = {token: bias for token, bias in params.logit_bias if isinstance(token, int)}
     assert not any(isinstance(token, str) for token, _ in params.logit_bias), "texts are the worker's to resolve"
     bias.update((token, -math.inf) for token in banned)
-    biased = [Step("logit_bias", (tuple(bias.items()),))] if bias else []
+    biased = [SamplerStep("logit_bias", (tuple(bias.items()),))] if bias else []
     chain = _chain(params, seed=seed, n_ctx=n_ctx)
     n_history = max((_window(step) for step in chain), default=0)
     if _is_greedy(params) and not n_history:
-        chain = [Step("greedy")]
+        chain = [SamplerStep("greedy")]
     return Plan(steps=(*biased, *chain), n_history=n_history)
 
 
-def _window(step: Step) -> int:
+def _window(step: SamplerStep) -> int:
     """Tokens that a penalty looks back at; 0 for what is none."""
     at = {"penalties": 0, "dry": 3}.get(step.name)
     window = 0 if at is None else step.arguments[at]
@@ -71,25 +71,25 @@ def _is_greedy(params: SamplingParams) -> bool:
     return freezes and not removes_top and params.mirostat == 0
 
 
-def _chain(params: SamplingParams, *, seed: int, n_ctx: int) -> list[Step]:
+def _chain(params: SamplingParams, *, seed: int, n_ctx: int) -> list[SamplerStep]:
     if params.mirostat == 1:
         # 100 is m, the number of tokens that estimate s_hat: the paper's value, fixed in llama.cpp as well.
-        pick = Step("mirostat", (seed, params.mirostat_tau, params.mirostat_eta, 100))
-        return [*_penalties(params, n_ctx), Step("temp", (params.temperature,)), pick]
+        pick = SamplerStep("mirostat", (seed, params.mirostat_tau, params.mirostat_eta, 100))
+        return [*_penalties(params, n_ctx), SamplerStep("temp", (params.temperature,)), pick]
     if params.mirostat == 2:
-        pick = Step("mirostat_v2", (seed, params.mirostat_tau, params.mirostat_eta))
-        return [*_penalties(params, n_ctx), Step("temp", (params.temperature,)), pick]
-    steps: list[Step] = []
-    pick = Step("dist", (seed,))
+        pick = SamplerStep("mirostat_v2", (seed, params.mirostat_tau, params.mirostat_eta))
+        return [*_penalties(params, n_ctx), SamplerStep("temp", (params.temperature,)), pick]
+    steps: list[SamplerStep] = []
+    pick = SamplerStep("dist", (seed,))
     if "adaptive_p" in params.samplers:
-        pick = Step("adaptive_p", (params.adaptive_target, params.adaptive_decay, seed))
+        pick = SamplerStep("adaptive_p", (params.adaptive_target, params.adaptive_decay, seed))
     names = params.samplers if "penalties" in params.samplers else ("penalties", *params.samplers)
     for name in names:
         steps += _named(name, params, seed=seed, n_ctx=n_ctx)
     return [*steps, pick]
 
 
-def _named(name: str, params: SamplingParams, *, seed: int, n_ctx: int) -> list[Step]:
+def _named(name: str, params: SamplingParams, *, seed: int, n_ctx: int) -> list[SamplerStep]:
     """The sampler `name` as a list: empty when its values switch it off."""
     keep = params.min_keep
     match name:
@@ -98,38 +98,38 @@ def _named(name: str, params: SamplingParams, *, seed: int, n_ctx: int) -> list[
         case "dry":
             return _dry(params, n_ctx)
         case "top_k":
-            return [Step("top_k", (params.top_k,))] if params.top_k > 0 else []
+            return [SamplerStep("top_k", (params.top_k,))] if params.top_k > 0 else []
         case "typ_p":
-            return [Step("typical", (params.typical_p, keep))] if params.typical_p < 1 else []
+            return [SamplerStep("typical", (params.typical_p, keep))] if params.typical_p < 1 else []
         case "top_p":
-            return [Step("top_p", (params.top_p, keep))] if params.top_p < 1 else []
+            return [SamplerStep("top_p", (params.top_p, keep))] if params.top_p < 1 else []
         case "min_p":
-            return [Step("min_p", (params.min_p, keep))] if params.min_p > 0 else []
+            return [SamplerStep("min_p", (params.min_p, keep))] if params.min_p > 0 else []
         case "top_n_sigma":
-            return [Step("top_n_sigma", (params.top_n_sigma,))] if params.top_n_sigma > 0 else []
+            return [SamplerStep("top_n_sigma", (params.top_n_sigma,))] if params.top_n_sigma > 0 else []
         case "xtc":
             active = params.xtc_probability > 0 and params.xtc_threshold <= 0.5
-            return [Step("xtc", (params.xtc_probability, params.xtc_threshold, keep, seed))] if active else []
+            return [SamplerStep("xtc", (params.xtc_probability, params.xtc_threshold, keep, seed))] if active else []
         case "temperature":
-            return [Step("temp_ext", (params.temperature, params.dynatemp_range, params.dynatemp_exponent))]
+            return [SamplerStep("temp_ext", (params.temperature, params.dynatemp_range, params.dynatemp_exponent))]
         case "infill":
-            return [Step("top_k", (MAX_INFILL,)), Step("infill")]
+            return [SamplerStep("top_k", (MAX_INFILL,)), SamplerStep("infill")]
         case "adaptive_p":
             return []  # it is the pick
     raise AssertionError(f"unknown sampler {name!r}")
 
 
-def _penalties(params: SamplingParams, n_ctx: int) -> list[Step]:
+def _penalties(params: SamplingParams, n_ctx: int) -> list[SamplerStep]:
     window = n_ctx if params.repeat_last_n < 0 else params.repeat_last_n
     idle = params.repeat_penalty == 1 and params.frequency_penalty == 0 and params.presence_penalty == 0
     if window == 0 or idle:
         return []
     strengths = (params.repeat_penalty, params.frequency_penalty, params.presence_penalty)
     values = (window, *strengths, params.penalize_nl)
-    return [Step("penalties", values)]
+    return [SamplerStep("penalties", values)]
 
 
-def _dry(params: SamplingParams, n_ctx: int) -> list[Step]:
+def _dry(params: SamplingParams, n_ctx: int) -> list[SamplerStep]:
     window = n_ctx if params.dry_penalty_last_n < 0 else params.dry_penalty_last_n
     if window == 0 or params.dry_multiplier == 0:
         return []
@@ -140,4 +140,4 @@ def _dry(params: SamplingParams, n_ctx: int) -> list[Step]:
         window,
         params.dry_sequence_breakers,
     )
-    return [Step("dry", values)]
+    return [SamplerStep("dry", values)]

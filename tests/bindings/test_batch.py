@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.ffi import Native
 
 
@@ -33,7 +33,7 @@ batches = st.lists(runs, max_size=8).filter(lambda some: sum(len(run.tokens) for
 @settings(deadline=None)
 @given(first=batches, second=batches)
 def test_runs_are_laid_out_over_what_was_there(native: Native, first: list[Run], second: list[Run]) -> None:
-    batch = Batch(native, CAPACITY)
+    batch = NativeBatch(native, CAPACITY)
     batch.lay(first)
     batch.lay(second)
     expected = [

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
 from llamabox.errors import BadBatch, ContextError, NoRoom
@@ -21,7 +21,7 @@ def tokens_of(context: Context, text: str = TEXT) -> list[int]:
 
 def prefill(context: Context, tokens: list[int], seq_id: int = 0, pos0: int = 0) -> int:
     """Decode the tokens; returns the row that has logits."""
-    batch = Batch(context.native, context.n_batch)
+    batch = NativeBatch(context.native, context.n_batch)
     rows = batch.extend(tokens, pos0, seq_id)
     batch.logits[rows[-1]] = 1
     context.decode(batch)
@@ -51,7 +51,7 @@ def test_a_batch_of_several_sequences_equals_each_alone(context: Context) -> Non
     row = prefill(context, tokens)
     alone = context.logits(row).copy()
     context.memory.clear()
-    batch = Batch(context.native, context.n_batch)
+    batch = NativeBatch(context.native, context.n_batch)
     rows = [batch.extend(tokens, 0, seq_id)[-1] for seq_id in range(3)]
     batch.logits[rows] = 1
     context.decode(batch)
@@ -61,7 +61,7 @@ def test_a_batch_of_several_sequences_equals_each_alone(context: Context) -> Non
 
 
 def test_views_and_methods_fill_the_same_batch(context: Context) -> None:
-    one, other = Batch(context.native, 8), Batch(context.native, 8)
+    one, other = NativeBatch(context.native, 8), NativeBatch(context.native, 8)
     assert list(one.extend([5, 6, 7], 10, 2)) == [0, 1, 2]
     assert one.add(8, 13, 1, wants_logits=True) == 3
     other.token[:4], other.pos[:4], other.seq_id[:4], other.logits[:4] = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model
 from llamabox.engine.kv.history import History
@@ -27,7 +27,7 @@ def context(model: Model) -> Iterator[Context]:
 
 def compute(context: Context, seq_id: int, tokens: list[int], position: int = 0) -> object:
     """The two likeliest tokens behind `tokens`."""
-    batch = Batch(context.native, len(tokens))
+    batch = NativeBatch(context.native, len(tokens))
     rows = batch.extend(tokens, position, seq_id)
     batch.logits[rows[-1]] = 1
     context.decode(batch)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamabox.bindings import backend
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.ffi import load
 from llamabox.bindings.model import Model
@@ -35,7 +35,7 @@ class Oracle:
         flash = choose_attention(config, self._model, has_gpu=False).flash
         params = ContextParams(n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=512, n_seq_max=1, flash_attn=flash)
         self._context = Context(self._model, params)
-        self._batch = Batch(native, n_ctx)
+        self._batch = NativeBatch(native, n_ctx)
 
     def tokenize(self, text: str) -> list[int]:
         """A prompt's tokens."""

@@ -16,7 +16,7 @@ from llamabox.engine.request import (
     SAMPLER_NAMES,
     SamplingParams,
 )
-from llamabox.engine.sampling import MAX_INFILL, Plan, Step, choice_seed, plan
+from llamabox.engine.sampling import MAX_INFILL, Plan, SamplerStep, choice_seed, plan
 
 N_CTX = 512
 CANONICAL = sorted(set(SAMPLER_NAMES.values()))
@@ -143,35 +143,36 @@ def test_the_values_reach_their_samplers_in_libllamas_order() -> None:
         dynatemp_exponent=2.0,
     )
     assert set(made(params).steps) == {
-        Step("penalties", (64, 1.1, 0.2, 0.3, True)),
-        Step("dry", (0.8, 1.75, 2, N_CTX, ("\n", ":", '"', "*"))),
-        Step("top_n_sigma", (1.0,)),
-        Step("top_k", (40,)),
-        Step("typical", (0.9, 2)),
-        Step("top_p", (0.9, 2)),
-        Step("min_p", (0.1, 2)),
-        Step("xtc", (0.5, 0.1, 2, 7)),
-        Step("temp_ext", (0.7, 0.25, 2.0)),
-        Step("top_k", (MAX_INFILL,)),
-        Step("infill"),
-        Step("adaptive_p", (0.25, 0.5, 7)),
+        SamplerStep("penalties", (64, 1.1, 0.2, 0.3, True)),
+        SamplerStep("dry", (0.8, 1.75, 2, N_CTX, ("\n", ":", '"', "*"))),
+        SamplerStep("top_n_sigma", (1.0,)),
+        SamplerStep("top_k", (40,)),
+        SamplerStep("typical", (0.9, 2)),
+        SamplerStep("top_p", (0.9, 2)),
+        SamplerStep("min_p", (0.1, 2)),
+        SamplerStep("xtc", (0.5, 0.1, 2, 7)),
+        SamplerStep("temp_ext", (0.7, 0.25, 2.0)),
+        SamplerStep("top_k", (MAX_INFILL,)),
+        SamplerStep("infill"),
+        SamplerStep("adaptive_p", (0.25, 0.5, 7)),
     }
 
 
 @pytest.mark.parametrize(
-    ("version", "pick"), [(1, Step("mirostat", (7, 5.0, 0.1, 100))), (2, Step("mirostat_v2", (7, 5.0, 0.1)))]
+    ("version", "pick"),
+    [(1, SamplerStep("mirostat", (7, 5.0, 0.1, 100))), (2, SamplerStep("mirostat_v2", (7, 5.0, 0.1)))],
 )
-def test_mirostat_replaces_everything_behind_the_penalties(version: int, pick: Step) -> None:
+def test_mirostat_replaces_everything_behind_the_penalties(version: int, pick: SamplerStep) -> None:
     params = replace(EVERYTHING, mirostat=version, logit_bias=((3, 1.0),))
     steps = made(params).steps
     assert [step.name for step in steps[:2]] == ["logit_bias", "penalties"]
-    assert steps[2:] == (Step("temp", (0.7,)), pick)
+    assert steps[2:] == (SamplerStep("temp", (0.7,)), pick)
 
 
 def test_bias_comes_first_and_a_ban_outweighs_it() -> None:
     params = replace(EVERYTHING, logit_bias=((3, 1.5), (4, 2.0)))
     first = made(params, banned=(4, 9)).steps[0]
-    assert first == Step("logit_bias", (((3, 1.5), (4, -math.inf), (9, -math.inf)),))
+    assert first == SamplerStep("logit_bias", (((3, 1.5), (4, -math.inf), (9, -math.inf)),))
     assert names(EVERYTHING)[0] != "logit_bias"
 
 
@@ -226,7 +227,7 @@ def test_it_is_not_greedy_when_something_may_pick_another_token(meddling: dict[s
 
 
 def test_a_ban_comes_before_the_largest_logit_is_picked() -> None:
-    assert made(CLEAN, banned=(2,)).steps == (Step("logit_bias", (((2, -math.inf),),)), Step("greedy"))
+    assert made(CLEAN, banned=(2,)).steps == (SamplerStep("logit_bias", (((2, -math.inf),),)), SamplerStep("greedy"))
 
 
 def test_only_samplers_with_a_memory_want_the_prompt() -> None:

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from llamabox.bindings import backend, ffi
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.model import Model, ModelParams
 
@@ -34,7 +34,7 @@ def continued(context: Context) -> bytes:
     tokens = vocab.tokenize(PROMPT, add_special=True, parse_special=True)
     text, position = b"", 0
     for _ in range(N_TOKENS):
-        batch = Batch(context.native, context.n_batch)
+        batch = NativeBatch(context.native, context.n_batch)
         row = batch.extend(tokens, position, 0)[-1]
         batch.logits[row] = 1
         context.decode(batch)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llamabox.bindings.context import Context
 from llamabox.bindings.ffi import Native, Owned
-from llamabox.bindings.sampling.shortlist import ALL, Kind, Wide, shortlist, wide
+from llamabox.bindings.sampling.shortlist import ALL, ShortlistKind, Wide, shortlist, wide
 from llamabox.bindings.vocab import Vocab, encode
 from llamabox.errors import InvalidRequest
 
@@ -173,7 +173,7 @@ class ChainBuilder:
     def _dist(self, seed: int) -> Any:
         beginning = wide([*self._steps, ("dist", (seed,))])
         lib = self._native.lib
-        if beginning is not None and beginning.kind is Kind.DRAW:
+        if beginning is not None and beginning.kind is ShortlistKind.DRAW:
             return lib.lb_sampler_init_dist(seed)
         return lib.llama_sampler_init_dist(seed)
 

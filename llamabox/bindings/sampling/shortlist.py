@@ -18,7 +18,7 @@ IN_PLACE = frozenset({"logit_bias", "penalties", "dry", "top_n_sigma"})
 """Samplers that change logits, and neither drop candidates nor move them."""
 
 
-class Kind(IntEnum):
+class ShortlistKind(IntEnum):
     """LB_WIDE_* of the helper."""
 
     TOP_P = 1
@@ -30,7 +30,7 @@ class Kind(IntEnum):
 class Wide:
     """How a chain that chooses among the whole vocabulary begins, in the words of lb_wide (native/helper)."""
 
-    kind: Kind
+    kind: ShortlistKind
     n_head: int
     n_done: int
     temp: float = 1.0
@@ -55,11 +55,11 @@ def wide(steps: Sequence[tuple[str, Sequence[Any]]]) -> Wide | None:
     match steps[at:]:
         case [("top_p", (p, min_keep)), *_] if p < 1:
             is_fair = FAIR.issuperset(name for name, _ in steps[at:])
-            return Wide(Kind.TOP_P, n_head, at + 1, temp, p, min_keep, is_fair)
+            return Wide(ShortlistKind.TOP_P, n_head, at + 1, temp, p, min_keep, is_fair)
         case [("min_p", (p, min_keep)), *_] if 0 < p <= 1:
-            return Wide(Kind.MIN_P, n_head, at + 1, temp, p, min_keep)
+            return Wide(ShortlistKind.MIN_P, n_head, at + 1, temp, p, min_keep)
         case [("dist", _)]:
-            return Wide(Kind.DRAW, n_head, at + 1, temp)
+            return Wide(ShortlistKind.DRAW, n_head, at + 1, temp)
     return None
 
 

@@ -66,7 +66,7 @@ def _knows_developer(render: Render, variables: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ProbeQuestion:
     """Choose one of some forms. A form is a few fields of Capabilities; a scene is what `_scene` reads."""
 
     forms: Sequence[Mapping[str, Any]]
@@ -80,7 +80,7 @@ class _Trial:
     variables: Mapping[str, Any]
     plain: str  # what the template prints for next to nothing
 
-    def settle(self, question: Question, can: Capabilities) -> Capabilities:
+    def settle(self, question: ProbeQuestion, can: Capabilities) -> Capabilities:
         """`can` with the first form that shows every mark of every scene, or else the one that shows most."""
         scenes = [_scene(words) for words in question.scenes]
         best, most = can, -1
@@ -171,38 +171,42 @@ CALLS = (
     {"calls": "words", "results": "user"},
 )
 QUESTIONS = (
-    Question(_forms("turns", "given", "merged"), ("U U A U", "U A A U")),
-    Question(_forms("user_content", *CONTENT), ("U U", "U-parts", "U A U-parts A U", "S U-parts A U-parts"), LISTED),
-    Question(_forms("assistant_content", *CONTENT), ("U A U", "U A-parts U A-parts U"), LISTED),
-    Question(
+    ProbeQuestion(_forms("turns", "given", "merged"), ("U U A U", "U A A U")),
+    ProbeQuestion(
+        _forms("user_content", *CONTENT), ("U U", "U-parts", "U A U-parts A U", "S U-parts A U-parts"), LISTED
+    ),
+    ProbeQuestion(_forms("assistant_content", *CONTENT), ("U A U", "U A-parts U A-parts U"), LISTED),
+    ProbeQuestion(
         _forms("system", "anywhere", "leading", "first", "nowhere"),
         ("S U", "S U A U", "S S U", "S U A S U", "U A S U", "S S U A S S U"),
     ),
-    Question(({}, {"developer": "system"}), ("D U", "S D U", "D U A D U")),
-    Question(_forms("system_content", *CONTENT), ("S U", "S-parts U", "S-parts U-parts"), LISTED),
-    Question(
+    ProbeQuestion(({}, {"developer": "system"}), ("D U", "S D U", "D U A D U")),
+    ProbeQuestion(_forms("system_content", *CONTENT), ("S U", "S-parts U", "S-parts U-parts"), LISTED),
+    ProbeQuestion(
         CALLS,
         ("U A-call", "U A-call T", "U A-call T A U", "S U A U A-call T A-call T A U"),
         ENCODED,
     ),
-    Question(
+    ProbeQuestion(
         _forms("silence", "null", "empty", "absent"),
         ("U A-call", "U A-call T A U", "U A U A-call T A-call T A U"),
         ("None", "null"),
     ),
-    Question(_forms("tool_content", *CONTENT), ("U A-call T", "U A-call T-parts", "U A-call T-parts A U"), LISTED),
-    Question(({}, {"system": "nowhere"}), ("S U A-call T", "S U A U A-call T")),
-    Question(
+    ProbeQuestion(_forms("tool_content", *CONTENT), ("U A-call T", "U A-call T-parts", "U A-call T-parts A U"), LISTED),
+    ProbeQuestion(({}, {"system": "nowhere"}), ("S U A-call T", "S U A U A-call T")),
+    ProbeQuestion(
         _forms("beside_calls", "one", "two", "bridged", "words"), ("U A-say-call", "U A-say-call T A U A-say-call T")
     ),
-    Question(_forms("parallel", "one", "split"), ("U A-call-call", "U A-call-call-call T T T A U")),
-    Question(
+    ProbeQuestion(_forms("parallel", "one", "split"), ("U A-call-call", "U A-call-call-call T T T A U")),
+    ProbeQuestion(
         _forms("thought", "reasoning_content", "thinking", "reasoning", "thought", "part"),
         ("U A-think-call T", "U A U A-think-call T A-think-call T"),
         LISTED,
     ),
-    Question(_forms("thought_beside", "one", "two"), ("U A-think-say-call T", "U A-think-say-call T A-think-call T")),
-    Question(_forms("ids", "given", "nine"), ("U A-odd", "U A-odd-odd T T", "U A-odd T A U")),
-    Question(_forms("raw_arguments", "given", "wrapped"), ("U A-cut T", "U A-list T", "U A-cut-list T T A U")),
-    Question(_forms("stray_results", "tool", "user"), ("U T-stray", "U A-call T T-stray A U")),
+    ProbeQuestion(
+        _forms("thought_beside", "one", "two"), ("U A-think-say-call T", "U A-think-say-call T A-think-call T")
+    ),
+    ProbeQuestion(_forms("ids", "given", "nine"), ("U A-odd", "U A-odd-odd T T", "U A-odd T A U")),
+    ProbeQuestion(_forms("raw_arguments", "given", "wrapped"), ("U A-cut T", "U A-list T", "U A-cut-list T T A U")),
+    ProbeQuestion(_forms("stray_results", "tool", "user"), ("U T-stray", "U A-call T T-stray A U")),
 )

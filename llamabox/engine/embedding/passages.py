@@ -34,7 +34,7 @@ class Passage:
 
 
 @dataclass(slots=True)
-class Line:
+class PassageLine:
     """The passages of one request, first come, first served."""
 
     number: int  # in the order of arrival
@@ -59,7 +59,7 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, PassageLine] = {}
         self._n_lines = 0  # so far
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class Waiting:
         return sum(len(passage.tokens) for passage in self._next.passages) if self._lines else 0
 
     @property
-    def _next(self) -> Line:
+    def _next(self) -> PassageLine:
         return min(self._lines.values(), key=lambda line: line.rank)
 
     def add(self, passages: Iterable[Passage], n_left: int) -> None:
@@ -90,7 +90,7 @@ class Waiting:
             line = self._lines.get(passage.request_id)
             if line is None:
                 self._n_lines += 1
-                line = self._lines[passage.request_id] = Line(self._n_lines)
+                line = self._lines[passage.request_id] = PassageLine(self._n_lines)
             line.passages.append(passage)
             line.n_left = n_left
 
@@ -105,7 +105,7 @@ class Waiting:
         token as a full one, and its requests need not wait for theirs.
         """
         taken: list[tuple[Passage, int]] = []
-        served: list[Line] = []
+        served: list[PassageLine] = []
         for line in sorted(self._lines.values(), key=lambda line: line.rank):
             if taken and (2 * room.n_used >= n_rows or len(taken) == n_most or line.is_big):
                 break
@@ -125,7 +125,7 @@ class Waiting:
         self._note(served)
         return taken
 
-    def _note(self, served: list[Line]) -> None:
+    def _note(self, served: list[PassageLine]) -> None:
         for request_id, line in list(self._lines.items()):
             line.n_passed = 0 if line in served else line.n_passed + 1
             if not line.passages:

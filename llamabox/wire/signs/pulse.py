@@ -41,7 +41,7 @@ def pause(limit: float) -> float:
     return min(limit / BEATS, LONGEST_PAUSE)
 
 
-class Work:
+class OpenWork:
     """A piece of work that a thread is at, from entry to exit."""
 
     __slots__ = ("_pulse", "computes", "seconds", "since", "thread_id", "what")
@@ -72,7 +72,7 @@ class Pulse:
 
     def __init__(self, channel: WorkerEnd, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`limit` is in seconds, the server's for silence; 0: nobody listens."""
-        self.at_work: set[Work] = set()
+        self.at_work: set[OpenWork] = set()
         self._channel = channel
         self._limit = limit
         self._steady = SteadyClock(pause(limit), clock)
@@ -81,7 +81,7 @@ class Pulse:
         self._seen = NO_SIGN
         self._moved = 0.0  # when the signs of progress were last seen to change
         self._longest = 0.0  # for which computing stood still, and then went on
-        self._told: Work | None = None  # the log says that it is stuck
+        self._told: OpenWork | None = None  # the log says that it is stuck
 
     @property
     def now(self) -> float:
@@ -100,14 +100,14 @@ class Pulse:
         self._signs = signs
         self._factor = DEVICE_FACTOR if has_device else self._factor
 
-    def work(self, what: str, *, seconds: float = 0.0, computes: bool = False) -> Work:
+    def work(self, what: str, *, seconds: float = 0.0, computes: bool = False) -> OpenWork:
         """To be entered around a piece of work that should end, and `seconds` later than usual at most.
 
         `computes`: it gets on as long as the signs change.
         """
-        return Work(self, what, seconds, computes)
+        return OpenWork(self, what, seconds, computes)
 
-    def stuck(self) -> Work | None:
+    def stuck(self) -> OpenWork | None:
         """A piece of work that does not get on. To be asked at the interval."""
         now, signs, at_work = self._steady.look(), self._signs(), list(self.at_work)
         if signs != self._seen:
@@ -124,7 +124,7 @@ class Pulse:
                 return work
         return None
 
-    def went_on(self, work: Work) -> None:
+    def went_on(self, work: OpenWork) -> None:
         """Some computing went on, or ended."""
         self._longest = max(self._longest, self.now - max(work.since, self._moved))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Seq
 from functools import lru_cache
 from typing import cast
 
-from llamabox.bindings.batch import Batch as NativeBatch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context
 from llamabox.bindings.sampling.sampler import ChainBuilder, ChainTemplate, RowSampler, SamplerChain
 from llamabox.bindings.vocab import Vocab

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model, ModelParams
@@ -29,7 +29,7 @@ def logits(model: Model, n_batch: int) -> NDArray[np.float32]:
     """Behind TEXT, computed so many tokens at a time."""
     tokens = model.vocab.tokenize(TEXT, add_special=True, parse_special=True)
     with Context(model, ContextParams(n_ctx=64, n_batch=64, n_ubatch=64, n_seq_max=1, n_threads=1)) as context:
-        batch = Batch(model.native, 64)
+        batch = NativeBatch(model.native, 64)
         for start in range(0, len(tokens), n_batch):
             batch.clear()
             rows = batch.extend(tokens[start : start + n_batch], start, 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model
@@ -34,7 +34,7 @@ def blank_context(native: Native, folder: Path, n_vocab: int) -> Iterator[Contex
     """A context whose row 0 has logits, to be overwritten."""
     params = ContextParams(n_ctx=64, n_batch=8, n_ubatch=8, n_seq_max=1, n_threads=1)
     with Model.load(native, write_blank(folder / "model.gguf", n_vocab)) as model, Context(model, params) as context:
-        batch = Batch(native, 8)
+        batch = NativeBatch(native, 8)
         batch.logits[batch.extend([1], 0, 0)] = 1
         context.decode(batch)
         yield context

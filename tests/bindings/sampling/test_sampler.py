@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context
 from llamabox.bindings.sampling.sampler import BAD_ROW, Mask, RowSampler, SamplerChain
 from llamabox.errors import InvalidRequest
@@ -42,7 +42,7 @@ CHAINS: dict[str, Steps] = {
 @pytest.fixture
 def rows(context: Context) -> list[int]:
     """Eight rows of logits after various texts."""
-    batch = Batch(context.native, context.n_batch)
+    batch = NativeBatch(context.native, context.n_batch)
     tokens = context.model.vocab.tokenize(
         "One two three four: the cat sat on the", add_special=True, parse_special=True
     )
@@ -58,7 +58,7 @@ def test_every_chain_equals_libllama_over_200_steps(context: Context) -> None:
     ours = [chain(context, steps) for steps in CHAINS.values()]
     theirs = [libllama_chain(context, steps) for steps in CHAINS.values()]
     sampler, lib = RowSampler(context), context.native.lib
-    batch = Batch(context.native, context.n_batch)
+    batch = NativeBatch(context.native, context.n_batch)
     start = context.model.vocab.tokenize("Once upon a time", add_special=True, parse_special=True)
     row = batch.extend(start, 0, 0)[-1]
     batch.logits[row] = 1

@@ -10,7 +10,7 @@ import pytest
 from llamabox.bindings.context import Context
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.sampling.sampler import Mask, RowSampler
-from llamabox.bindings.sampling.shortlist import Kind, Wide, wide
+from llamabox.bindings.sampling.shortlist import ShortlistKind, Wide, wide
 from tests.bindings.sampling.blank_rows import ROWS, blank_context
 from tests.bindings.sampling.chains import Steps, chain, libllama_chain
 
@@ -136,13 +136,16 @@ def test_equal_logits_in_a_shortlist_come_in_libllamas_order(blank: Context, kin
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
-        ([("dist", (1,))], Wide(Kind.DRAW, 0, 1)),
-        ([("penalties", ()), ("temp", (0.5,)), ("dist", (1,))], Wide(Kind.DRAW, 1, 3, 0.5)),
-        ([("temp_ext", (0.5, 0.0, 1.0)), ("top_p", (0.9, 2)), ("dist", (1,))], Wide(Kind.TOP_P, 0, 2, 0.5, 0.9, 2)),
-        ([("logit_bias", ()), ("min_p", (0.1, 0)), ("dist", (1,))], Wide(Kind.MIN_P, 1, 2, 1.0, 0.1)),
+        ([("dist", (1,))], Wide(ShortlistKind.DRAW, 0, 1)),
+        ([("penalties", ()), ("temp", (0.5,)), ("dist", (1,))], Wide(ShortlistKind.DRAW, 1, 3, 0.5)),
+        (
+            [("temp_ext", (0.5, 0.0, 1.0)), ("top_p", (0.9, 2)), ("dist", (1,))],
+            Wide(ShortlistKind.TOP_P, 0, 2, 0.5, 0.9, 2),
+        ),
+        ([("logit_bias", ()), ("min_p", (0.1, 0)), ("dist", (1,))], Wide(ShortlistKind.MIN_P, 1, 2, 1.0, 0.1)),
         (
             [("top_p", (0.9, 0)), ("logit_bias", ()), ("dist", (1,))],
-            Wide(Kind.TOP_P, 0, 1, 1.0, 0.9, is_fair=False),
+            Wide(ShortlistKind.TOP_P, 0, 1, 1.0, 0.9, is_fair=False),
         ),
         ([("temp_ext", (0.5, 0.1, 1.0)), ("dist", (1,))], None),
         ([("temp", (0.0,)), ("dist", (1,))], None),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.files.adapter import read_control_vectors
@@ -43,7 +43,7 @@ def steered(lora: Lora, model: Model) -> Iterator[Context]:
 def logits(context: Context) -> NDArray[np.float32]:
     """Those behind a fixed text, evaluated anew."""
     context.memory.clear()
-    batch = Batch(context.native, 64)
+    batch = NativeBatch(context.native, 64)
     tokens = context.model.vocab.tokenize("The capital of France is", add_special=True, parse_special=False)
     rows = batch.extend(tokens, 0, 0)
     batch.logits[rows[-1]] = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams, FlashAttention
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model
@@ -74,7 +74,7 @@ def test_cells_take_memory_as_they_are_used(model: Model, big_context: Context) 
     assert untouched(model.native) > 90e6
     unused = anonymous()
     cells = 4096 * 30 * 2 * 192 * 2
-    batch = Batch(big_context.native, 64)
+    batch = NativeBatch(big_context.native, 64)
 
     def decode(first: int) -> None:
         batch.clear()

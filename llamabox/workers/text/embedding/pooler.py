@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamabox.bindings.batch import Batch as NativeBatch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, Pooling
 from llamabox.engine.batch import Batch
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context
 
 MAX_SECONDS = 5.0
@@ -22,7 +22,7 @@ def measure(context: Context, *, clock: Callable[[], float] = time.perf_counter)
     vocab = context.model.vocab
     token = vocab.bos if vocab.bos is not None else vocab.eos or 0
     n_most = min(context.n_ctx_seq, context.n_ubatch)
-    batch = Batch(context.native, 1)
+    batch = NativeBatch(context.native, 1)
     start = now = clock()
     n_tokens = 0
     while n_tokens < n_most and now - start < MAX_SECONDS:

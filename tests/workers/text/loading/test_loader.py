@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llamabox.bindings import backend, ffi
-from llamabox.bindings.batch import Batch
+from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import FlashAttention, Rope, RopeScaling
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.model import LoadMode, SplitMode
@@ -87,7 +87,7 @@ def load(native: ffi.Native) -> Iterator[Load]:
 def logits(native: ffi.Native, *words: str) -> NDArray[np.float32]:
     with closing(TextModel.load(native, config_of(*words), lambda _: None)) as model:
         text = "The capital of France is Paris, and the capital of Italy is"
-        batch = Batch(native, 64)
+        batch = NativeBatch(native, 64)
         row = batch.extend(model.model.vocab.tokenize(text, add_special=True, parse_special=True), 0, 0)[-1]
         batch.logits[row] = 1
         model.contexts.main.decode(batch)
