@@ -85,7 +85,7 @@ def test_progress_rises_to_its_end_for_each_image(artist: Artist) -> None:
     drawn = [event for event in events if isinstance(event, Drawn)]
     assert all(event.steps == 5 and event.sampling_ms > 0 and event.prepare_ms > 0 for event in drawn)
     kinds = [type(event).__name__ for event in events]
-    assert kinds == (["Progress"] * 6 + ["Drawn"]) * 2
+    assert kinds == (["JobProgress"] * 6 + ["Drawn"]) * 2
 
 
 @pytest.mark.parametrize("sampler", ["euler", "euler_a", "heun", "dpm++2m", "lcm", "ddim_trailing"])

@@ -186,7 +186,7 @@ def test_beside_a_text_worker_each_has_a_library_of_its_own_and_the_server_none(
     found = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE).stdout)
     texts, pictures = found["told"]
     assert texts[-1] == "Finished"
-    assert pictures[-2:] == ["Drawn", "Finished"]
+    assert pictures[-2:] == ["Drawn", "JobFinished"]
     assert "libllama.so" in found["text"]
     assert "libstable-diffusion.so" in found["image"]
     ours = [name for name in found["server"] if "llama" in name or "ggml" in name or "diffusion" in name]

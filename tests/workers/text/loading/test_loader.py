@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -148,9 +149,12 @@ def test_how_the_file_is_held(
     with LogPump(native):
         load(*words)
     n_new = n_locked() - locked_before
+    n_refused = sum(int(n) for n in re.findall(r"failed to mlock (\d+)-byte buffer", caplog.text))
     if not is_refused:  # else it is a part at most
-        assert n_new << 10 > n_bytes * 2 // 3 if locked else n_new == 0
-    assert ("failed to mlock" in caplog.text) == is_refused
+        assert (n_new << 10) + n_refused > n_bytes * 2 // 3 if locked else n_new == 0
+    # Of a buffer that it allocated, libllama locks whole pages from an address amid one, and so a page behind its end.
+    # Linux refuses all of it where that page cannot be read, such as the guard of a thread's stack.
+    assert ("failed to mlock" in caplog.text) == is_refused or (n_refused and locked and not mapped)
     assert (n_mapped() > mapped_before) == mapped
 
 
