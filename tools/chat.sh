@@ -63,4 +63,4 @@ ask() {
 }
 
 run_file_of "$@"
-ask_each "$@"
+each ask "$@"

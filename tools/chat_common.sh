@@ -73,17 +73,3 @@ run_file_of() {
       ;;
   esac
 }
-
-# ask_each [QUESTION]: `ask` it, or else each line of the input, and end the script. Its status tells of any error.
-ask_each() {
-  local question status=0
-  if [ $# -gt 0 ]; then
-    ask "$1"
-    exit
-  fi
-  while IFS= read -r -e -p '> ' question || [ -n "${question-}" ]; do
-    [ -n "$question" ] || continue
-    ask "$question" || status=1
-  done
-  exit "$status"
-}

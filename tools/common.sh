@@ -55,3 +55,18 @@ tell_numbers() {
       | join(", ")) + "]"' <<<"$1" >&2
   fi
 }
+
+# each COMMAND [WORDS]: runs COMMAND with the words, or else with each line of the input, and ends the script. Its status
+# tells of any error.
+each() {
+  local command=$1 line status=0
+  if [ $# -gt 1 ]; then
+    "$command" "$2"
+    exit
+  fi
+  while IFS= read -r -e -p '> ' line || [ -n "${line-}" ]; do
+    [ -n "$line" ] || continue
+    "$command" "$line" || status=1
+  done
+  exit "$status"
+}

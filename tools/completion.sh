@@ -70,4 +70,4 @@ n_keep=$(
   echo "no answer from $API_URL/tokenize" >&2
   exit 1
 }
-ask_each "$@"
+each ask "$@"

@@ -18,20 +18,6 @@ shared_environment() {
 TEXT
 }
 
-# run_each [PROMPT]: runs it, or else each line of the input, and ends the script. Its status tells of any error.
-run_each() {
-  local prompt status=0
-  if [ $# -gt 0 ]; then
-    run "$1"
-    exit
-  fi
-  while IFS= read -r -e -p '> ' prompt || [ -n "${prompt-}" ]; do
-    [ -n "$prompt" ] || continue
-    run "$prompt" || status=1
-  done
-  exit "$status"
-}
-
 # save INDEX BASE64: writes a picture to a new file in $OUTPUT_DIR and prints its name.
 save() {
   local stem file n=0

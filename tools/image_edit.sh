@@ -57,4 +57,4 @@ if [ -z "${IMAGE-}" ]; then echo "image_edit.sh needs a picture: IMAGE=FILE imag
 readable "$IMAGE"
 if [ -n "${MASK-}" ]; then readable "$MASK"; fi
 
-run_each "$@"
+each run "$@"

@@ -57,4 +57,4 @@ case ${1-} in
     exit
     ;;
 esac
-run_each "$@"
+each run "$@"

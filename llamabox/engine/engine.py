@@ -304,7 +304,7 @@ class Engine:
                     # Attention gives cells that nobody holds the weight 0, but 0 times NaN is NaN: until the memory is
                     # wiped, whoever gets this cell next would be spoilt.
                     self._has_nan = True
-                    self._fail(sequence, _no_token(sequence), forget=True)
+                    self._fail(sequence, sequence.no_token(), forget=True)
                     return
                 self._take(sequence, token, row, now)
                 if sequence.state is State.ENDED:
@@ -395,9 +395,3 @@ class Engine:
     def _remove(self, sequence: Sequence, *, forget: bool = False) -> None:
         self._scheduler.remove(sequence, forget=forget)
         self._drafts.forget(sequence)
-
-
-def _no_token(sequence: Sequence) -> errors.LlamaboxError:
-    if sequence.constraint is not None:
-        return errors.ServerFault("nothing that the grammar allows can be chosen: the model's output is not a number")
-    return errors.ServerFault("the model's output is not a number (NaN logits)")

@@ -13,6 +13,7 @@ from llamabox.engine.rate import RateLimit
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.engine.seams import Sampler
 from llamabox.engine.text.detokenizer import Detokenizer
+from llamabox.errors import ServerFault
 
 
 class State(Enum):
@@ -119,6 +120,12 @@ class Sequence:
         """Begin to compute the mask of the next row, unless its grammar leaves no choice there."""
         if self.constraint is not None and not self.forced(1):
             self.constraint.prepare()
+
+    def no_token(self) -> ServerFault:
+        """The error for a row from which no token could be chosen."""
+        if self.constraint is not None:
+            return ServerFault("nothing that the grammar allows can be chosen: the model's output is not a number")
+        return ServerFault("the model's output is not a number (NaN logits)")
 
     def due(self, now: float) -> float:
         """When its next token may be computed; `now` or earlier: at once."""
