@@ -120,8 +120,30 @@ Prompt = tuple[Segment, ...]
 """What a text goes on from. A prompt without media is one segment of words, or none."""
 
 
-PromptText = list[str | int]
-"""A prompt as it comes to the worker: strings and token ids in order, which become one segment of words."""
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image: its pixels in rows from the top, three bytes (red, green, blue) each."""
+
+    width: int
+    height: int
+    pixels: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A decoded recording: mono, at the `rate` (samples a second) that the model hears."""
+
+    rate: int
+    samples: bytes = field(repr=False)  # float32, little endian
+
+
+PromptPart = str | int | Picture | Sound
+
+PromptText = list[PromptPart]
+"""A prompt as it comes to the worker, in order: strings and token ids become words, each of the others media."""
+
+NO_MEDIA = "this model takes no images or sound"
+"""What a prompt with media is refused with where there is no projector."""
 
 
 def n_cells(prompt: Prompt) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from llamabox.clients.image.client import QueueState
 from llamabox.clients.state import WorkerState
 from llamabox.engine.events import Activity, Event, StepTimes, Vector
+from llamabox.engine.request import PromptPart
 from llamabox.imaging import events as imaging
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
@@ -95,7 +96,7 @@ class TextService(Service, Protocol):
     def generate_all(self, submits: Sequence[Submit]) -> Sequence[Stream[Event]]:
         """The events of each of the prompts, which share their params. Raises Unavailable at once when not ready."""
 
-    def embed(self, prompts: Sequence[Sequence[str | int]]) -> VectorStream:
+    def embed(self, prompts: Sequence[Sequence[PromptPart]]) -> VectorStream:
         """The vectors of at least one prompt. Raises Unavailable at once when the worker is not ready."""
 
     def rank(

@@ -326,7 +326,7 @@ def _tagged(kinds: Sequence[Any], *, has_others: bool = False) -> Encoding:
         return unpacks[name](row, payload)
 
     if has_others:
-        return _each(pack, unpack)
+        return _mixed(pack, unpack)
 
     def pack_all(values: Any, payload: list[bytes]) -> Any:
         try:
@@ -336,6 +336,20 @@ def _tagged(kinds: Sequence[Any], *, has_others: bool = False) -> Encoding:
 
     def unpack_all(values: Any, payload: Iterator[bytes]) -> Any:
         return [unpacks[name](row, payload) for name, row in _list(values)]
+
+    return Encoding(pack, unpack, pack_all, unpack_all)
+
+
+def _mixed(pack: Pack, unpack: Unpack) -> Encoding:
+    """Values of which some are dataclasses: where none is, as in a prompt of many token ids, all go as they are."""
+    plain = {*SCALARS, types.NoneType}
+
+    def pack_all(values: Any, payload: list[bytes]) -> Any:
+        return values if plain.issuperset(map(type, values)) else [pack(value, payload) for value in values]
+
+    def unpack_all(values: Any, payload: Iterator[bytes]) -> Any:
+        has_none = list not in map(type, _list(values))
+        return values if has_none else [unpack(value, payload) for value in values]
 
     return Encoding(pack, unpack, pack_all, unpack_all)
 

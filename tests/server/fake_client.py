@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llamabox.clients.state import WorkerState
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
+from llamabox.engine.request import PromptPart
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.server.seams import Stream, TextService, VectorStream
 from llamabox.wire.questions import A, Detokenise, Layout, LayOutInfill, Question, Text, Tokenise, Tokens
@@ -203,7 +204,7 @@ class FakeTextClient:
         return await self._arrivals.get()
 
     def embed(
-        self, prompts: Sequence[Sequence[str | int]], *, add_special: bool = True, parse_special: bool = True
+        self, prompts: Sequence[Sequence[PromptPart]], *, add_special: bool = True, parse_special: bool = True
     ) -> VectorStream:
         raise AssertionError("this fake makes no vectors")
 

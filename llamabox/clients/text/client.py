@@ -16,6 +16,7 @@ from llamabox.clients.text.comeback import Comeback
 from llamabox.clients.text.embedding import Embedding
 from llamabox.clients.text.generation import Generation
 from llamabox.engine.events import Activity, Event, Failed, StepTimes, Vector
+from llamabox.engine.request import PromptPart
 from llamabox.errors import ChannelBroken, LlamaboxError, ServerFault, Unavailable
 from llamabox.wire.common import read_error
 from llamabox.wire.frames import Message
@@ -98,7 +99,7 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
         self._generations |= {generation.submit.request_id: generation for generation in generations}
         return generations
 
-    def embed(self, prompts: Sequence[Sequence[str | int]]) -> Embedding:
+    def embed(self, prompts: Sequence[Sequence[PromptPart]]) -> Embedding:
         """The vectors of prompts, at least one; texts and token ids in order, as in a Submit. Sends nothing yet.
 
         `await client.embed(prompts).all()` gives them in order. Raises Unavailable when the worker takes nothing now.
@@ -133,7 +134,7 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
         finally:
             self._calls.pop(call_id, None)
 
-    def _embed(self, prompts: Sequence[Sequence[str | int]], **settings: Any) -> Embedding:
+    def _embed(self, prompts: Sequence[Sequence[PromptPart]], **settings: Any) -> Embedding:
         self._open_channel()
         self.check_room()
         self._n_embeddings += 1

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from llamabox.clients.inbox import Ending, Inbox
 from llamabox.engine.events import Vector
-from llamabox.engine.request import PromptText
+from llamabox.engine.request import Picture, PromptPart, PromptText, Sound
 from llamabox.errors import LlamaboxError
 from llamabox.wire.text import Embed
 
@@ -30,7 +30,7 @@ class Embedding(Inbox[Vector]):
     def __init__(
         self,
         empty: Embed,
-        prompts: Sequence[Sequence[str | int]],
+        prompts: Sequence[Sequence[PromptPart]],
         send: Callable[[Embed], None],
         leave: Callable[[Embedding, Ending], None],
         served: Callable[[Embed], None],
@@ -105,7 +105,7 @@ class Embedding(Inbox[Vector]):
         n_bytes = 0
         for prompt in self._prompts[self._n_sent : self._n_sent + PART]:
             prompts.append(list(prompt))
-            n_bytes += sum(len(piece) if isinstance(piece, str) else 4 for piece in prompt)
+            n_bytes += sum(map(_size, prompt))
             if n_bytes > PART_BYTES:
                 break
         n_left = len(self._prompts) - self._n_made
@@ -113,3 +113,15 @@ class Embedding(Inbox[Vector]):
         self._send(part)
         self._parts.append((part, set(range(self._n_sent, self._n_sent + len(prompts)))))
         self._n_sent += len(prompts)
+
+
+def _size(part: PromptPart) -> int:
+    """About the bytes that a part takes in a message."""
+    match part:
+        case str():
+            return len(part)
+        case Picture():
+            return len(part.pixels)
+        case Sound():
+            return len(part.samples)
+    return 4

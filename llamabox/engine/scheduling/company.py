@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import IntEnum
 
-from llamabox.engine.request import LoraSet, Media
+from llamabox.engine.request import NO_MEDIA, LoraSet, Media
 from llamabox.engine.seams import RunnerFacts
 from llamabox.errors import InvalidRequest
 
@@ -54,7 +54,7 @@ class Company:
     def check(self, media: Media) -> None:
         """Raise InvalidRequest for a chunk that no batch could hold."""
         if not self._takes_media:
-            raise InvalidRequest("Field 'prompt': this model takes no images or sound", field="prompt")
+            raise InvalidRequest(f"Field 'prompt': {NO_MEDIA}", field="prompt")
         if not media.is_causal and media.n_cells > self.n_chunk:  # libllama would end the process
             raise InvalidRequest(
                 f"Field 'prompt': an image of {media.n_cells} tokens must be computed at once, and this server "

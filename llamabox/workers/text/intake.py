@@ -8,7 +8,16 @@ from itertools import groupby
 
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.embedding.passages import Passage
-from llamabox.engine.request import MAX_BIASES, GenerationParams, Prompt, PromptText, Request, Words, prompt_tokens
+from llamabox.engine.request import (
+    MAX_BIASES,
+    NO_MEDIA,
+    GenerationParams,
+    Prompt,
+    PromptText,
+    Request,
+    Words,
+    prompt_tokens,
+)
 from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest, RequestError
 from llamabox.wire.text import Embed, Submit
@@ -101,7 +110,7 @@ class Intake:
             if is_text:
                 pieces += map(str, run)
             else:
-                data = b"".join(self._vocab.piece(int(token), special=False) for token in run)
+                data = b"".join(self._vocab.piece(part, special=False) for part in run if isinstance(part, int))
                 pieces.append(data.decode("utf-8", "replace"))
         return "".join(pieces)
 
@@ -116,6 +125,8 @@ class Intake:
         for i, part in enumerate(content):
             if isinstance(part, str):
                 tokens += self._vocab.tokenize(part, add_special=add_special and i == 0, parse_special=parse_special)
-            else:
+            elif isinstance(part, int):
                 tokens.append(self._vocab.check(part))
+            else:
+                raise InvalidRequest(f"Field 'prompt': {NO_MEDIA}", field="prompt")
         return tokens

@@ -10,6 +10,7 @@ import pytest
 from llamabox.clients.inbox import Ending
 from llamabox.clients.text.embedding import MAX_AHEAD, PART, PART_BYTES, Embedding
 from llamabox.engine.events import Vector
+from llamabox.engine.request import PromptPart
 from llamabox.errors import ServerFault, Unavailable
 from llamabox.wire.text import Embed
 
@@ -19,7 +20,7 @@ EMPTY = Embed(request_id="r", first=0, n_left=0, prompts=[], query="why?", field
 class Worker:
     """What was sent, and what the client was told."""
 
-    def __init__(self, prompts: list[list[str | int]]) -> None:
+    def __init__(self, prompts: list[list[PromptPart]]) -> None:
         self.sent: list[Embed] = []
         self.left: list[Ending] = []
         self.served: list[Embed] = []
@@ -38,7 +39,7 @@ class Worker:
             self.embedding.push(Vector("r", index, 3, b"\0\0\0\0"))
 
 
-def texts(n: int, size: int = 1) -> list[list[str | int]]:
+def texts(n: int, size: int = 1) -> list[list[PromptPart]]:
     return [["x" * size] for _ in range(n)]
 
 

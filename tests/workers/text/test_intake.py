@@ -7,7 +7,17 @@ from typing import Any, cast
 
 import pytest
 
-from llamabox.engine.request import MAX_BIASES, GenerationParams, PromptText, Request, SamplingParams, Words
+from llamabox.engine.request import (
+    MAX_BIASES,
+    GenerationParams,
+    Picture,
+    PromptPart,
+    PromptText,
+    Request,
+    SamplingParams,
+    Sound,
+    Words,
+)
 from llamabox.errors import InvalidRequest
 from llamabox.wire.text import Submit
 from llamabox.workers.text.intake import Intake
@@ -55,6 +65,12 @@ def test_an_id_beyond_the_vocabulary_never_reaches_the_engine(intake: Intake) ->
         intake.prompt(["a", 1000], add_special=True, parse_special=True)
 
 
+@pytest.mark.parametrize("part", [Picture(1, 1, b"rgb"), Sound(16000, b"\0" * 4)])
+def test_a_model_without_a_projector_takes_no_media(intake: Intake, part: PromptPart) -> None:
+    with pytest.raises(InvalidRequest, match="this model takes no images or sound"):
+        intake.prompt(["a", part], add_special=True, parse_special=True)
+
+
 class Letters:
     """A vocabulary of bytes, with a BOS. Token 256 is special, 257 ends inside a character."""
 
@@ -95,7 +111,7 @@ def letters(samplers: NoSamplers) -> Intake:
     return made
 
 
-def taken(letters: Intake, prompt: list[str | int], bias: Any = (), **params: Any) -> Request:
+def taken(letters: Intake, prompt: PromptText, bias: Any = (), **params: Any) -> Request:
     params["sampling"] = SamplingParams(logit_bias=bias)
     return letters.request(Submit(request_id="1", prompt=prompt, params=GenerationParams(**params)))
 
@@ -134,6 +150,6 @@ def test_too_many_tokens_are_refused(letters: Intake) -> None:
     ],
 )
 def test_a_prompt_is_told_as_the_model_gets_it_where_that_is_asked_for(
-    letters: Intake, prompt: list[str | int], text: str
+    letters: Intake, prompt: PromptText, text: str
 ) -> None:
     assert taken(letters, prompt, return_prompt=True).prompt_text == text

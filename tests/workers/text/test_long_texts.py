@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from llamabox.engine.request import GenerationParams, SamplingParams
+from llamabox.engine.request import GenerationParams, PromptText, SamplingParams
 from llamabox.wire.questions import Detokenise, LayOutInfill, LookAtSlots, Tokenise
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Call, Submit, SubmitAll
 from llamabox.workers.text.long_texts import MIN_BYTES, MIN_TOKENS, LongTexts, is_long
 
 
-def submit(name: str, prompt: list[str | int] | None = None) -> Submit:
+def submit(name: str, prompt: PromptText | None = None) -> Submit:
     return Submit(request_id=name, prompt=prompt or ["x"], params=GenerationParams())
 
 
