@@ -1,4 +1,4 @@
-// mtmd.h: the basic set, for image and audio chunks of a prompt.
+// mtmd.h: image and audio chunks of a prompt.
 
 enum mtmd_input_chunk_type {
     MTMD_INPUT_CHUNK_TYPE_TEXT,
@@ -12,6 +12,7 @@ typedef struct mtmd_bitmap       mtmd_bitmap;
 typedef struct mtmd_image_tokens mtmd_image_tokens;
 typedef struct mtmd_input_chunk  mtmd_input_chunk;
 typedef struct mtmd_input_chunks mtmd_input_chunks;
+typedef struct mtmd_batch        mtmd_batch;
 
 typedef struct mtmd_input_text {
     const char * text;
@@ -21,19 +22,29 @@ typedef struct mtmd_input_text {
     ...;
 } mtmd_input_text;
 
+typedef struct mtmd_input_part {
+    const struct mtmd_input_text * text;
+    const struct mtmd_bitmap * bitmap;
+    ...;
+} mtmd_input_part;
+
+typedef bool (*mtmd_progress_callback)(float progress, void * user_data);
+
 struct mtmd_context_params {
     bool use_gpu;
+    ggml_backend_dev_t device;
     bool print_timings;
     int n_threads;
-    const char * media_marker;
     enum llama_flash_attn_type flash_attn_type;
     bool warmup;
     int image_min_tokens;
     int image_max_tokens;
+    int32_t batch_max_tokens;
+    mtmd_progress_callback progress_callback;
+    void * progress_callback_user_data;
     ...;
 };
 
-const char * mtmd_default_marker(void);
 struct mtmd_context_params mtmd_context_params_default(void);
 
 mtmd_context * mtmd_init_from_file(const char * mmproj_fname, const struct llama_model * text_model, const struct mtmd_context_params ctx_params);
@@ -48,6 +59,9 @@ int  mtmd_get_audio_sample_rate(const mtmd_context * ctx);
 mtmd_bitmap * mtmd_bitmap_init(uint32_t nx, uint32_t ny, const unsigned char * data);
 mtmd_bitmap * mtmd_bitmap_init_from_audio(size_t n_samples, const float * data);
 void          mtmd_bitmap_free(mtmd_bitmap * bitmap);
+uint32_t      mtmd_bitmap_get_nx(const mtmd_bitmap * bitmap);
+uint32_t      mtmd_bitmap_get_ny(const mtmd_bitmap * bitmap);
+bool          mtmd_bitmap_is_audio(const mtmd_bitmap * bitmap);
 const char *  mtmd_bitmap_get_id(const mtmd_bitmap * bitmap);
 void          mtmd_bitmap_set_id(mtmd_bitmap * bitmap, const char * id);
 
@@ -64,6 +78,9 @@ const char *               mtmd_input_chunk_get_id(const mtmd_input_chunk * chun
 llama_pos                  mtmd_input_chunk_get_n_pos(const mtmd_input_chunk * chunk);
 mtmd_input_chunk *         mtmd_input_chunk_copy(const mtmd_input_chunk * chunk);
 void                       mtmd_input_chunk_free(mtmd_input_chunk * chunk);
+mtmd_input_chunk *         mtmd_input_chunk_get_placeholder(const mtmd_input_chunk * chunk);
+int32_t                    mtmd_input_chunk_save(const mtmd_input_chunk * chunk, char * out_buf, size_t out_len, size_t * expected_out_len);
+mtmd_input_chunk *         mtmd_input_chunk_load(const char * buf, size_t len);
 
 struct mtmd_decoder_pos {
     uint32_t t;
@@ -74,8 +91,22 @@ struct mtmd_decoder_pos {
 
 struct mtmd_decoder_pos mtmd_image_tokens_get_decoder_pos(const mtmd_image_tokens * image_tokens, llama_pos pos_0, size_t i);
 
-int32_t mtmd_tokenize(const mtmd_context * ctx, mtmd_input_chunks * output, const mtmd_input_text * text, const mtmd_bitmap * const * bitmaps, size_t n_bitmaps);
+int32_t mtmd_tokenize_from_parts(const mtmd_context * ctx, mtmd_input_chunks * output, const mtmd_input_part * const * parts, size_t n_parts, bool add_special);
 int32_t mtmd_encode_chunk(mtmd_context * ctx, const mtmd_input_chunk * chunk);
 float * mtmd_get_output_embd(mtmd_context * ctx);
 
+mtmd_batch * mtmd_batch_init(mtmd_context * ctx);
+void         mtmd_batch_free(mtmd_batch * batch);
+int32_t      mtmd_batch_add_chunk(mtmd_batch * batch, const mtmd_input_chunk * chunk);
+int32_t      mtmd_batch_encode(mtmd_batch * batch);
+float *      mtmd_batch_get_output_embd(mtmd_batch * batch, const mtmd_input_chunk * chunk);
+
 void mtmd_log_set(ggml_log_callback log_callback, void * user_data);
+
+struct mtmd_caps {
+    bool inp_vision;
+    bool inp_audio;
+    ...;
+};
+
+struct mtmd_caps mtmd_get_cap_from_file(const char * mmproj_fname);
