@@ -45,7 +45,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "imaging.job": ("errors",),
     "imaging.events": ("errors",),
     "checks": ("errors",),
-    "chat": ("errors", "log", "checks", "quarantine"),
+    "chat": ("errors", "log", "checks", "quarantine", "media.source"),
+    "media": ("errors", "log", "background", "machine", "checks", "quarantine", "engine.request"),
+    "media.source": (),
     "wire": ("errors", "log", *VALUES),
     "clients": ("errors", "log", "background", "machine", "wire", *VALUES),
     "workers": ("errors", "log", "wire"),
@@ -54,7 +56,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers.image": ("errors", "log", "bindings", "imaging", "wire", "workers"),
     "workers.lending": ("errors", "log", "bindings", "lending.cache", "lending.settings", "wire", "workers"),
     "lending": ("errors", "log", "background", "artifacts", "machine", "wire"),
-    "server": ("errors", "log", "background", "checks", "schemas", "chat", "clients", "wire", *VALUES),
+    "server": ("errors", "log", "background", "checks", "schemas", "chat", "media", "clients", "wire", *VALUES),
     "options": (
         "errors",
         "log",
@@ -78,7 +80,7 @@ LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.voc
 WORKER_PROCESSES = ("workers",)
 """What runs in a process of its own and may load native code; nobody else may import it."""
 
-SERVER_PROCESS = ("__main__", "cli", "server", "lending", "clients", "wire", "chat", "options")
+SERVER_PROCESS = ("__main__", "cli", "server", "lending", "clients", "wire", "chat", "media", "options")
 """What runs in the server process, or in the one that listens for RPC clients: no native code."""
 
 PURE = frozenset(
