@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "imaging.events": ("errors",),
     "checks": ("errors",),
     "chat": ("errors", "log", "checks", "quarantine", "media.source"),
-    "media": ("errors", "log", "background", "machine", "checks", "quarantine", "engine.request"),
+    "media": ("errors", "log", "machine", "checks", "quarantine", "media.source", "engine.request", "wire.text_config"),
     "media.source": (),
     "wire": ("errors", "log", *VALUES),
     "clients": ("errors", "log", "background", "machine", "wire", *VALUES),

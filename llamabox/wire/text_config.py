@@ -80,6 +80,17 @@ class TextConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInfo:
+    """What the model can take beside text."""
+
+    has_vision: bool
+    has_audio: bool
+    audio_rate: int = 0  # samples a second that it hears; 0: it hears nothing
+    max_image_side: int = 0  # pixels of width or height beyond which it sees no more; 0: no such bound
+    max_image_pixels: int = 0  # the same for width * height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """What the server process knows of the loaded model."""
 
@@ -109,3 +120,4 @@ class ModelInfo:
     pooling: str = ""  # how vectors are made; none where it does not embed
     n_vector: int = 0  # floats of a vector; with pooling rank the classifier's outputs
     split: list[dict[str, Any]] = field(default_factory=list)  # of --rpc: device, server, n_layers, weights in bytes
+    media: MediaInfo | None = None  # None: text alone

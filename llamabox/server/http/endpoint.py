@@ -36,18 +36,19 @@ class Exchange:
     body: dict[str, Any]  # without nulls
     record: RequestRecord
     scope: Scope  # of the ASGI request: its path and query
+    lease: Lease  # what the request holds of the memory for bodies, and for the media that its body names
     chat: RenderedChat | None = None  # a large chat's messages, which are then not in the body
 
 
 Handler = Callable[[Exchange], Awaitable[Response]]
-Read = Callable[[TextServices, bytearray, Scope], Awaitable[Exchange]]
+Read = Callable[[TextServices, bytearray, Scope, Lease], Awaitable[Exchange]]
 """Reads a body into a handler's argument, which does not hold the body."""
 
 
-async def read_json(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
+async def read_json(services: TextServices, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
     """Any body that is a JSON object."""
     body = await off_loop(len(raw) // BYTES_A_VALUE, parse_body, raw)
-    return Exchange(services, services.model(), body, record_of(scope), scope)
+    return Exchange(services, services.model(), body, record_of(scope), scope, lease)
 
 
 class JsonRoute:
@@ -62,17 +63,19 @@ class JsonRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = services_of(Request(scope), TextServices)
 
-        async def answer(raw: bytearray) -> Response:
-            exchange = await self._read(services, raw if raw or self._needs_body else bytearray(b"{}"), scope)
+        async def answer(raw: bytearray, lease: Lease) -> Response:
+            exchange = await self._read(services, raw if raw or self._needs_body else bytearray(b"{}"), scope, lease)
             del raw
             return await self._handler(exchange)
 
         await serve_body(services, answer, scope, receive, send)
 
 
-async def serve_body(
-    services: Services, answer: Callable[[bytearray], Awaitable[Response]], scope: Scope, receive: Receive, send: Send
-) -> None:
+Answer = Callable[[bytearray, Lease], Awaitable[Response]]
+"""Answers a body. The lease holds the body's bytes, and may be given more."""
+
+
+async def serve_body(services: Services, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
     """Reads the body and sends the answer to it. Its work is cancelled the moment the client is gone, before or amid
     the reply.
 
@@ -91,7 +94,7 @@ async def serve_body(
 
 async def _send_answer(
     services: Services,
-    answer: Callable[[bytearray], Awaitable[Response]],
+    answer: Answer,
     raw: bytearray,
     lease: Lease,
     scope: Scope,
@@ -99,7 +102,7 @@ async def _send_answer(
 ) -> None:
     record = record_of(scope)
     try:
-        answering = answer(raw)
+        answering = answer(raw, lease)
         del raw
         response = await answering
         lease.release()

@@ -58,6 +58,12 @@ class Lease:
         self._budget.take(n_bytes, self)
         self.n_bytes += n_bytes
 
+    def shrink(self, n_bytes: int) -> None:
+        """Give some of the bytes back."""
+        assert n_bytes <= self.n_bytes
+        self._budget.n_held -= n_bytes
+        self.n_bytes -= n_bytes
+
     def release(self) -> None:
         """Give all bytes back. Idempotent."""
         self._budget.n_held -= self.n_bytes

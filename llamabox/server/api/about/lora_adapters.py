@@ -13,6 +13,7 @@ from llamabox.errors import NotSupported
 from llamabox.server.fields.lora import parse_lora
 from llamabox.server.http.endpoint import serve_body
 from llamabox.server.http.json import JsonResponse
+from llamabox.server.http.request_body import Lease
 from llamabox.server.services import Services, any_services
 
 BODY = "adapters"
@@ -30,7 +31,7 @@ class LoraAdapters:
             await _listed(services)(scope, receive, send)
             return
 
-        async def answer(raw: bytearray) -> Response:
+        async def answer(raw: bytearray, lease: Lease) -> Response:
             return _set(services, raw)
 
         await serve_body(services, answer, scope, receive, send)

@@ -19,6 +19,7 @@ from llamabox.server.api.images.fields import parse_image_options
 from llamabox.server.api.images.uploads import Form, decode, read_form, take_pictures
 from llamabox.server.http.endpoint import serve_body
 from llamabox.server.http.record import RequestRecord, record_of
+from llamabox.server.http.request_body import Lease
 from llamabox.server.services import ImageServices, services_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class ImageRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = services_of(Request(scope), ImageServices)
 
-        async def answer(raw: bytearray) -> Response:
+        async def answer(raw: bytearray, lease: Lease) -> Response:
             form = await self._read(services, Headers(scope=scope), raw)
             raw.clear()
             return await self._draw(services, record_of(scope), form)

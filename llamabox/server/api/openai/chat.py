@@ -19,6 +19,7 @@ from llamabox.server.generation.reply import options_of
 from llamabox.server.http.endpoint import Exchange, read_json
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import record_of
+from llamabox.server.http.request_body import Lease
 from llamabox.server.services import TextServices
 from llamabox.wire.questions import Tokenise
 
@@ -26,29 +27,29 @@ LARGE = 64 << 10
 """Bytes of a body. A smaller one is read and rendered in a millisecond or two."""
 
 
-async def read_fitting_chat(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
+async def read_fitting_chat(services: TextServices, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
     """A body with messages. A large one is read where it is rendered, unless it is surely too long for that."""
     info = services.model()
     try:
-        return await _read(services, raw, scope, info.n_ctx * info.longest_piece)
+        return await _read(services, raw, scope, lease, info.n_ctx * info.longest_piece)
     except TooLong as exc:
         raise too_long(-(-exc.n_bytes // info.longest_piece), info) from exc
 
 
-async def read_any_chat(services: TextServices, raw: bytearray, scope: Scope) -> Exchange:
+async def read_any_chat(services: TextServices, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
     """A body with messages, which need not fit into the context."""
-    return await _read(services, raw, scope, None)
+    return await _read(services, raw, scope, lease, None)
 
 
-async def _read(services: TextServices, raw: bytearray, scope: Scope, most_bytes: int | None) -> Exchange:
+async def _read(services: TextServices, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None) -> Exchange:
     if len(raw) < LARGE:
-        return await read_json(services, raw, scope)
+        return await read_json(services, raw, scope, lease)
     info = services.model()
     source = services.templates.source(info)
     body, chat = await services.templates.read(
         info, raw, wishes=lambda body: template_wishes(body, source), most_bytes=most_bytes
     )
-    return Exchange(services, info, body, record_of(scope), scope, chat)
+    return Exchange(services, info, body, record_of(scope), scope, lease, chat)
 
 
 async def chat_completion(exchange: Exchange) -> Response:
