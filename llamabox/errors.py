@@ -8,6 +8,7 @@
     │   ├── NativeMismatch        a library that does not fit the module compiled for it
     │   ├── ModelLoadError        the model file cannot be used
     │   ├── ContextError          libllama would not make a context
+    │   ├── EncodeError           an image or sound could not be encoded
     │   └── DecodeError           llama_decode did not return 0
     │       ├── NoRoom            1: no room in the KV memory; state restored
     │       ├── DecodeAborted     2: the abort callback stopped it
@@ -73,6 +74,10 @@ class ModelLoadError(NativeError):
 
 class ContextError(NativeError):
     """libllama would not make a context with these parameters."""
+
+
+class EncodeError(NativeError):
+    """An image or sound could not be encoded."""
 
 
 class DecodeError(NativeError):

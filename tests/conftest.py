@@ -17,6 +17,8 @@ import numpy as np  # noqa: F401
 
 del os.environ["OPENBLAS_NUM_THREADS"]
 
+from llamabox.demo import ensure_demo_model
+from tests.models.media.projectors import write_mmproj, write_noncausal_mmproj
 from tests.models.minilm import Encoder, as_reranker, load_encoder, write_encoder
 from tests.models.tiny_image import TinyImage, write_tiny_image
 
@@ -61,3 +63,19 @@ def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyImage]:
     yield tiny
     tiny.model.unlink()
     tiny.taesd.unlink()
+
+
+@pytest.fixture(scope="session")
+def mmproj(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A projector for the demo model that sees colours and hears tones: tests/models/media has both."""
+    path = tmp_path_factory.mktemp("mmproj") / "mmproj-colour-tone.gguf"
+    yield write_mmproj(path, ensure_demo_model(progress=False))
+    path.unlink()
+
+
+@pytest.fixture(scope="session")
+def mmproj_noncausal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One of random weights whose pictures are not causal: 70 to 1120 cells each, one for 8 x 8 pixels."""
+    path = tmp_path_factory.mktemp("mmproj") / "mmproj-noncausal.gguf"
+    yield write_noncausal_mmproj(path)
+    path.unlink()

@@ -76,6 +76,10 @@ def uint32_array(*numbers: int) -> Typed:
     return Typed(ARRAY, struct.pack(f"<IQ{len(numbers)}I", UINT32, len(numbers), *numbers))
 
 
+def float32_array(*numbers: float) -> Typed:
+    return Typed(ARRAY, struct.pack(f"<IQ{len(numbers)}f", FLOAT32, len(numbers), *numbers))
+
+
 def _value(value: Value) -> bytes:
     if isinstance(value, Typed):
         return struct.pack("<I", value.kind) + value.data

@@ -33,12 +33,24 @@ def instead_of_model(header: Header) -> str | None:
     if architecture == "controlvector":
         return "it is a control vector: name a model with -m and this file with --control-vector"
     if kind == "mmproj" or architecture == "clip":
-        return "it is a multimodal projector (mmproj), a part beside a model: name the model's own file with -m"
+        return "it is a multimodal projector (mmproj): name it with -mm, and the model's own file with -m"
     if kind == "imatrix" or architecture == "imatrix":
         return "it is an importance matrix, which is for quantising models: name the model's own file with -m"
     if architecture in DRAWING or (architecture is None and any(n.startswith(DRAWING_TENSORS) for n in header.tensors)):
         return "it is a model that draws: start the server with --images"
     return None
+
+
+def instead_of_projector(header: Header) -> str | None:
+    """What a GGUF file is instead of a multimodal projector, and what to do with it; None where it is one."""
+    kind, architecture = header.text("general.type"), header.text("general.architecture")
+    if kind == "mmproj" or architecture == "clip":
+        return None
+    if (what := instead_of_model(header)) is not None:
+        return what
+    if architecture is None:
+        return "it is no multimodal projector (mmproj): it does not name its architecture (general.architecture)"
+    return f"it is a {architecture} model, no multimodal projector (mmproj): name it with -m"
 
 
 def known_start(start: bytes) -> str | None:

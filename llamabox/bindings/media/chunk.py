@@ -1,0 +1,100 @@
+"""A chunk of a prompt that is a picture, a part of one, or a stretch of sound."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamabox.bindings.ffi import Native, Owned
+
+
+@runtime_checkable
+class PictureData(Protocol):
+    """Pixels in rows from the top, three bytes (red, green, blue) each."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def pixels(self) -> bytes: ...
+
+
+@runtime_checkable
+class SoundData(Protocol):
+    """A recording of one channel, `rate` samples a second: float32, little endian."""
+
+    @property
+    def rate(self) -> int: ...
+
+    @property
+    def samples(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPositions:
+    """Where the cells of a chunk stand under M-RoPE: in four sections (time, row, column and one more) each."""
+
+    offsets: NDArray[np.int32]
+    """Of a chunk that begins at position 0; shape (4, n_cells)."""
+
+    moves: NDArray[np.int32]
+    """1 where the position counts from the chunk's beginning, 0 where it is the same wherever that is."""
+
+    def at(self, first: int) -> NDArray[np.int32]:
+        """The positions of a chunk that begins at `first`; shape (4, n_cells)."""
+        return self.offsets + np.int32(first) * self.moves
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRows:
+    """What a projector makes of a chunk, for the text model's input."""
+
+    embeddings: NDArray[np.float32]
+    """Shape (n_cells, n_embd)."""
+
+    positions: ChunkPositions | None = None
+    """None where the cells stand one behind the other."""
+
+
+class MediaChunk(Owned):
+    """What a projector encodes at once. Keeps its prepared pixels or samples until `close()`, which is idempotent.
+
+    `key` names the content and all that the rows depend on: chunks with equal keys have equal rows. Thread-safe.
+    """
+
+    def __init__(
+        self, native: Native, handle: Any, *, content: bytes, index: int, is_causal: bool, uses_mrope: bool
+    ) -> None:
+        """`content` names what the chunk is made of, as `index`-th of the chunks of that. Takes `handle` over."""
+        lib = native.lib
+        super().__init__(handle, lib.mtmd_input_chunk_free, "media chunk")
+        self.is_sound = bool(lib.mtmd_input_chunk_get_type(handle) == lib.MTMD_INPUT_CHUNK_TYPE_AUDIO)
+        self.n_cells = int(lib.mtmd_input_chunk_get_n_tokens(handle))
+        self.n_positions = int(lib.mtmd_input_chunk_get_n_pos(handle))
+        self.is_causal = is_causal
+        self.positions = _mrope_positions(native, handle, self.n_cells) if uses_mrope else None
+        where = b"" if self.positions is None else self.positions.at(1).tobytes()
+        numbers = repr((index, self.n_cells, self.n_positions, is_causal)).encode()
+        self.key = hashlib.blake2b(content + numbers + where, digest_size=32).digest()
+
+
+def _mrope_positions(native: Native, handle: Any, n_cells: int) -> ChunkPositions:
+    """As libmtmd says it for pictures. Sound goes on in time, alike in all sections."""
+    lib = native.lib
+    picture = lib.mtmd_input_chunk_get_tokens_image(handle)
+    if picture == native.ffi.NULL:
+        steps = np.arange(n_cells, dtype=np.int32)
+        return ChunkPositions(np.stack((steps, steps, steps, steps)), np.ones((4, n_cells), np.int32))
+    found = np.zeros((2, 4, n_cells), np.int32)
+    for first in (0, 1):
+        for cell in range(n_cells):
+            at = lib.mtmd_image_tokens_get_decoder_pos(picture, first, cell)
+            found[first, :, cell] = at.t, at.y, at.x, at.z
+    return ChunkPositions(found[0], found[1] - found[0])
