@@ -2,6 +2,7 @@
 
 Every message comes out as a dict with a `role` string and a `content` that is a string, a list of text parts, or None;
 tool calls have the form that templates expect. rendering/adapt.py brings them into a form that the template can take.
+A message with pictures or sound has one text, with markers in it (markers.py).
 Histories in the wild are sloppy (`id: null`, broken arguments, a tool's answer to no call), so those pass.
 """
 
@@ -11,8 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llamabox.chat.markers import Markers, joined
+from llamabox.chat.media_parts import MEDIA_PARTS, parse_media
 from llamabox.checks import describe, flag, mapping, present, string, wrong
 from llamabox.errors import InvalidRequest
+from llamabox.media.source import MediaSource
 
 RESERVED = frozenset(
     {
@@ -29,16 +33,6 @@ RESERVED = frozenset(
 """Names a template gets from elsewhere; `chat_template_kwargs` may not shadow them."""
 
 TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
-MEDIA_PARTS = {
-    "image_url": "image",
-    "input_image": "image",
-    "image": "image",
-    "input_audio": "audio",
-    "audio_url": "audio",
-    "video_url": "video",
-    "input_video": "video",
-}
-
 
 THOUGHT_NAMES = ("reasoning", "thinking")
 """Other servers' names, and so their clients', of `reasoning_content`."""
@@ -54,6 +48,8 @@ class Conversation:
     tools: tuple[dict[str, Any], ...] | None = None  # None also where tool_choice is "none"
     tool_choice: str | dict[str, Any] = "auto"
     template_kwargs: dict[str, Any] = field(default_factory=dict)
+    media: tuple[MediaSource, ...] = ()  # by the numbers of their markers
+    marker: str = ""  # the random part of the markers, where there are media
 
 
 def parse_messages(body: Mapping[str, Any]) -> Conversation:
@@ -66,7 +62,8 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
         raise wrong("messages", f"must be an array of messages, not {describe(raw)}")
     if not raw:
         raise InvalidRequest('"messages" must not be empty', field="messages")
-    messages = [_message(value, f"messages[{i}]") for i, value in enumerate(raw)]
+    markers = Markers()
+    messages = [_message(value, f"messages[{i}]", markers) for i, value in enumerate(raw)]
     if len(messages) > 1 and all(_is_plain_assistant(message) for message in messages[-2:]):
         raise InvalidRequest(
             "messages: the last two messages are both the assistant's; join them into one",
@@ -84,6 +81,8 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
         tools=None if tool_choice == "none" else tools,
         tool_choice=tool_choice,
         template_kwargs=_template_kwargs(body),
+        media=tuple(markers.sources),
+        marker=markers.random,
     )
 
 
@@ -119,7 +118,7 @@ def _start_of_answer(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _message(value: object, where: str) -> dict[str, Any]:
+def _message(value: object, where: str, markers: Markers) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise wrong(where, f"must be an object with role and content, not {describe(value)}")
     role = value.get("role")
@@ -136,7 +135,7 @@ def _message(value: object, where: str) -> dict[str, Any]:
         raise InvalidRequest(
             f'"{where}.content" must be provided: the {role} message has no {wanted}', field=f"{where}.content"
         )
-    message: dict[str, Any] = {"role": role, "content": _content(content, f"{where}.content")}
+    message: dict[str, Any] = {"role": role, "content": _content(content, f"{where}.content", markers)}
     if calls:
         message["tool_calls"] = calls
     for name in ("name", "tool_call_id", "reasoning_content"):
@@ -150,26 +149,31 @@ def _message(value: object, where: str) -> dict[str, Any]:
     return message
 
 
-def _content(value: object, where: str) -> str | list[dict[str, str]] | None:
+def _content(value: object, where: str, markers: Markers) -> str | list[dict[str, str]] | None:
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
         raise wrong(where, f"must be a string or an array of parts, not {describe(value)}")
-    return [_part(part, f"{where}[{i}]") for i, part in enumerate(value)]
+    n_before = len(markers.sources)
+    parts = [_part(part, f"{where}[{i}]", markers) for i, part in enumerate(value)]
+    if len(markers.sources) > n_before:
+        return joined(parts)
+    return [{"type": "text", "text": text} for text, _ in parts]
 
 
-def _part(value: object, where: str) -> dict[str, str]:
+def _part(value: object, where: str, markers: Markers) -> tuple[str, bool]:
+    """The part's text, and whether that is a marker."""
     if isinstance(value, str):
-        return {"type": "text", "text": value}
+        return value, False
     if not isinstance(value, dict):
         raise wrong(where, f"must be an object with type and text, not {describe(value)}")
     kind = value.get("type")
     if isinstance(kind, str) and kind in MEDIA_PARTS:
-        raise wrong(where, f"{MEDIA_PARTS[kind]} input is not supported: no multimodal projector is loaded")
-    if kind not in TEXT_PARTS:
-        raise wrong(f"{where}.type", 'unsupported content[].type: expected "text"')
+        return markers.add(parse_media(value, where)), True
+    if not isinstance(kind, str) or kind not in TEXT_PARTS:
+        raise wrong(f"{where}.type", 'unsupported content[].type: expected "text", "image_url" or "input_audio"')
     text = value.get("refusal" if kind == "refusal" else "text")
-    return {"type": "text", "text": string(f"{where}.text", text)}
+    return string(f"{where}.text", text), False
 
 
 def _tool_calls(message: dict[str, Any], where: str) -> list[dict[str, Any]]:

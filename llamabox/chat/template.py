@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from llamabox.chat import builtin
+from llamabox.chat.markers import CutPrompt, cut_at_markers
 from llamabox.chat.messages import Conversation
 from llamabox.chat.rendering.link import CALL_MESSAGES, CPU_SECONDS, MEMORY, PROBE_SECONDS, pack, seconds_for
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault, from_wire
@@ -31,6 +32,9 @@ N_QUICK = 3
 N_LONG = 1
 """Children for short conversations, and for large ones, which short ones must not wait behind."""
 
+
+LONG_TEXT = 1 << 20
+"""Characters of a conversation that is long, however few messages it has."""
 
 LONG_NICENESS = 10
 """Seconds of rendering would else be felt by the streams."""
@@ -48,12 +52,20 @@ class TooLong(Exception):
         self.n_bytes = n_bytes
 
 
+class HasMedia(Exception):
+    """A conversation has pictures or sound, which no template's child is to carry to and fro."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenderedChat:
     """A conversation, whose messages stayed in the child, and its prompt."""
 
     conversation: Conversation
     prompt: str
+
+    def cut(self) -> CutPrompt:
+        """The prompt's texts and media. Raises InvalidRequest where the template lost or repeated one."""
+        return cut_at_markers(self.prompt, self.conversation.marker, self.conversation.media)
 
 
 class ChatTemplate:
@@ -131,7 +143,7 @@ class ChatTemplate:
         """A chat's whole body, read in the child like its template: its other fields, its conversation and prompt.
 
         `wishes` makes further variables of the other fields. `most_bytes` bounds the text, TooLong is raised beyond.
-        Raises as `render` and `wishes` do; BodyTooLarge or InvalidRequest for a wrong body.
+        Raises HasMedia; as `render` and `wishes` do; BodyTooLarge or InvalidRequest for a wrong body.
         """
         seconds = seconds_for(raw.count(b'"role"'), self._cpu_seconds)
         with self.long.child() as child:
@@ -158,6 +170,8 @@ class ChatTemplate:
                 )
             case "long":
                 raise TooLong(answer["n_bytes"])
+            case "media":
+                raise HasMedia
             case "request":
                 raise from_wire(answer["reason"])
         raise ServerFault(f"the chat template failed: {answer['message']}")
@@ -230,9 +244,9 @@ def _decode(answer: bytearray | Death) -> dict[str, Any]:
     return said
 
 
-def is_long(messages: Sequence[object]) -> bool:
+def is_long(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a conversation takes so long that others should not wait behind it."""
-    return len(messages) > CALL_MESSAGES
+    return len(messages) > CALL_MESSAGES or sum(len(message.get("content") or "") for message in messages) > LONG_TEXT
 
 
 def resolve_template(option: str | None, model_template: str | None) -> str:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 import llamabox
 from llamabox.errors import LlamaboxError
 from llamabox.imaging.config import ImageConfig
+from llamabox.media.desk import MediaDesk
 from llamabox.server.abilities import draws_only, generating, needs_images
 from llamabox.server.api.about.health import health
 from llamabox.server.api.about.lora_adapters import LoraAdapters
@@ -96,10 +97,14 @@ IMAGE_POST: dict[str, ASGIApp | Endpoint] = {
 }
 
 
-def create_app(config: ServerConfig, client: TextService) -> Starlette:
+def create_app(config: ServerConfig, client: TextService, media: MediaDesk | None = None) -> Starlette:
     """The whole HTTP side over one text worker. Starts nothing; `app.state.services` is what run.py steers it by."""
     services = TextServices(
-        config=config, client=client, metrics=TextMetrics(client), templates=Templates(config.chat_template)
+        config=config,
+        client=client,
+        metrics=TextMetrics(client),
+        templates=Templates(config.chat_template),
+        media=media,
     )
     post: dict[str, ASGIApp | Endpoint] = {
         path: JsonRoute(handler, read=READERS.get(path, read_json)) for path, (handler, _) in TEXT_POST.items()

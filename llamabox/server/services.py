@@ -15,6 +15,7 @@ from llamabox.clients.state import LOADING, WorkerState, unavailable
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
+from llamabox.media.desk import MediaDesk
 from llamabox.server.api.about.slot_book import SlotBook
 from llamabox.server.config import ServerConfig
 from llamabox.server.http.lifecycle import Lifecycle
@@ -90,6 +91,7 @@ class TextServices(Services):
     client: TextService
     metrics: TextMetrics
     templates: Templates
+    media: MediaDesk | None
     slots: SlotBook = field(default_factory=SlotBook)
 
     def model(self) -> ModelInfo:

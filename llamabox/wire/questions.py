@@ -53,6 +53,20 @@ class Tokenise(Question[Tokens]):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenCount(Answer):
+    """Tokens and rows of media."""
+
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountTokens(Question[TokenCount]):
+    """How many a prompt has as a Submit's. Raises InvalidRequest."""
+
+    prompt: PromptText
+
+
+@dataclass(frozen=True, slots=True)
 class Text(Answer):
     """Bytes that are no UTF-8 are U+FFFD."""
 

@@ -11,7 +11,18 @@ from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReaso
 from llamabox.engine.request import PromptPart
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.server.seams import Stream, TextService, VectorStream
-from llamabox.wire.questions import A, Detokenise, Layout, LayOutInfill, Question, Text, Tokenise, Tokens
+from llamabox.wire.questions import (
+    A,
+    CountTokens,
+    Detokenise,
+    Layout,
+    LayOutInfill,
+    Question,
+    Text,
+    TokenCount,
+    Tokenise,
+    Tokens,
+)
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import ModelInfo
 
@@ -149,6 +160,7 @@ class FakeTextClient:
         self.asked: list[Question[Any]] = []
         self.answers: dict[type[Question[Any]], Any] = {  # or an error
             Tokenise: Tokens([5, 6, 7]),
+            CountTokens: TokenCount(3),
             Detokenise: Text("five six"),
             LayOutInfill: Layout([1, 2, 3], "five"),
         }

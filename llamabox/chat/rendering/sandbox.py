@@ -133,6 +133,8 @@ def _answer(renderer: Renderer, call: dict[str, Any], raw: bytearray) -> dict[st
         body, conversation = read_chat(raw)
     except LlamaboxError as error:
         return {"error": "request", "reason": to_wire(error)}
+    if conversation.media:
+        return {"error": "media"}
     n_bytes = shown_bytes(conversation, renderer.can)
     if call["most_bytes"] is not None and n_bytes > call["most_bytes"]:
         return {"error": "long", "n_bytes": n_bytes}

@@ -105,7 +105,7 @@ async def _send_answer(
         answering = answer(raw, lease)
         del raw
         response = await answering
-        lease.release()
+        lease.release_body()
         await response(scope, _nobody_receives, send)
         services.metrics.answered(record)
     except (ClientGone, LlamaboxError):

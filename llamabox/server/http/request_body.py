@@ -41,11 +41,14 @@ class BodyBudget:
 
 
 class Lease:
-    """The bytes of the budget that one request's body holds. A context manager: its end releases them."""
+    """The bytes of the budget that one request holds: its body, until the answer is made, and decoded media, which its
+    prompt has until the end. A context manager: its end releases them.
+    """
 
     def __init__(self, budget: BodyBudget) -> None:
         self._budget = budget
         self.n_bytes = 0
+        self.n_kept = 0  # of n_bytes: those that release_body leaves
 
     def __enter__(self) -> Lease:
         return self
@@ -64,10 +67,14 @@ class Lease:
         self._budget.n_held -= n_bytes
         self.n_bytes -= n_bytes
 
+    def release_body(self) -> None:
+        """Give back all bytes but n_kept. Idempotent."""
+        self.shrink(self.n_bytes - self.n_kept)
+
     def release(self) -> None:
         """Give all bytes back. Idempotent."""
-        self._budget.n_held -= self.n_bytes
-        self.n_bytes = 0
+        self.n_kept = 0
+        self.release_body()
 
 
 async def read_body(

@@ -6,8 +6,10 @@ from typing import Any
 
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.kv.slots import Slots
+from llamabox.engine.request import n_cells
 from llamabox.wire.questions import (
     Answer,
+    CountTokens,
     Detokenise,
     Layout,
     LayOutInfill,
@@ -17,6 +19,7 @@ from llamabox.wire.questions import (
     SlotViews,
     Spell,
     Text,
+    TokenCount,
     Tokenise,
     Tokens,
 )
@@ -38,6 +41,8 @@ class QuickCalls:
         match question:
             case Tokenise(content, add_special, parse_special):
                 return Tokens(self._intake.tokens(content, add_special=add_special, parse_special=parse_special))
+            case CountTokens(prompt):
+                return TokenCount(n_cells(self._intake.prompt(prompt, add_special=True, parse_special=True)))
             case Detokenise(tokens):
                 known = [self._vocab.check(token) for token in tokens]
                 return Text(_text(b"".join(self._vocab.piece(token, special=False) for token in known)))

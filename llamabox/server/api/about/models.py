@@ -61,7 +61,8 @@ def models(request: Request) -> dict[str, Any]:
         **({"split": info.split} if info.split else {}),
     }
     shown = as_ollama(name, capabilities(services.config, info), info.ftype)
-    return {"object": "list", "data": [as_openai(services, name, facts)], "models": [shown]}
+    entry = as_openai(services, name, facts) | {"architecture": architecture(info)}
+    return {"object": "list", "data": [entry], "models": [shown]}
 
 
 def as_openai(services: Services, name: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -77,9 +78,21 @@ def as_openai(services: Services, name: str, facts: dict[str, Any]) -> dict[str,
     }
 
 
+def architecture(info: ModelInfo) -> dict[str, list[str]]:
+    """What goes in and what comes out, as llama-server's router lists it."""
+    media = info.media
+    able = {"text": True, "image": media and media.has_vision, "audio": media and media.has_audio}
+    return {"input_modalities": [name for name, is_there in able.items() if is_there], "output_modalities": ["text"]}
+
+
 def capabilities(config: ServerConfig, info: ModelInfo) -> list[str]:
     """The model's abilities, in llama-server's words."""
-    able = {"completion": info.generates, "embedding": config.enable_embeddings, "rerank": config.enable_rerank}
+    able = {
+        "completion": info.generates,
+        "embedding": config.enable_embeddings,
+        "rerank": config.enable_rerank,
+        "multimodal": info.media is not None,
+    }
     return [name for name, is_there in able.items() if is_there]
 
 

@@ -11,6 +11,7 @@ from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.services import TextServices, services_of
+from llamabox.wire.text_config import ModelInfo
 
 
 async def props(request: Request) -> Response:
@@ -26,7 +27,8 @@ async def props(request: Request) -> Response:
             "model_alias": model_name(services.config, info),
             "model_ftype": info.ftype,
             "model_path": info.path,
-            "modalities": {"vision": False, "audio": False, "video": False},
+            "modalities": modalities(info),
+            "media_marker": services.config.media_marker,
             "endpoint_slots": services.config.enable_slots,
             "endpoint_props": False,
             "endpoint_metrics": services.config.enable_metrics,
@@ -39,6 +41,16 @@ async def props(request: Request) -> Response:
             **embeds,
         }
     )
+
+
+def modalities(info: ModelInfo) -> dict[str, bool]:
+    """What the model takes beside text, in llama-server's words."""
+    media = info.media
+    return {
+        "vision": media is not None and media.has_vision,
+        "audio": media is not None and media.has_audio,
+        "video": False,
+    }
 
 
 async def set_props(request: Request) -> Response:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llamabox.checks import describe, first_present, wrong
+from llamabox.chat.media_parts import MEDIA_PARTS
+from llamabox.checks import describe, first_present, present, string, wrong
 from llamabox.engine.request import PromptText
 from llamabox.errors import ContextExceeded, InvalidRequest
-from llamabox.server.fields.prompt import check_tokens, is_one, least_tokens, prompt_string
+from llamabox.server.fields.prompt import check_tokens, is_one, least_tokens
 from llamabox.server.http.threads import n_values
 from llamabox.wire.text_config import ModelInfo
 
@@ -15,6 +16,8 @@ NAMES = ("input", "content")
 """The first one present counts."""
 
 MAX_INPUTS = 65_536
+
+NO_MEDIA = "vectors are made of texts alone; this server makes none of pictures or sound"
 
 
 def parse_inputs(body: dict[str, Any], info: ModelInfo) -> list[PromptText]:
@@ -45,7 +48,7 @@ def _parse(field: str, value: Any) -> PromptText:
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [_from_object(field, value)]
+        return _from_object(field, value)
     if isinstance(value, list):
         if not value:
             raise wrong(field, "must not be an empty array")
@@ -66,18 +69,22 @@ def _check(field: str, index: int, prompt: PromptText, info: ModelInfo) -> None:
     check_tokens(field, prompt, info.n_vocab)
 
 
-def _from_object(field: str, value: dict[str, Any]) -> str:
+def _from_object(field: str, value: dict[str, Any]) -> PromptText:
     """`{"prompt_string": text}`, or `{"content": [parts]}` with parts of type text."""
-    text = prompt_string(field, value)
-    if text is not None:
-        return text
+    value = present(value)
+    if value.get("multimodal_data"):
+        raise wrong(f"{field}.multimodal_data", NO_MEDIA)
+    if "prompt_string" in value:
+        return [string(f"{field}.prompt_string", value["prompt_string"])]
     parts = value.get("content")
     if not isinstance(parts, list):
         raise wrong(field, 'an object must have "prompt_string", a string, or "content", an array of parts')
-    return "".join(_part(field, part) for part in parts)
+    return ["".join(_part(f"{field}.content[{i}]", part) for i, part in enumerate(parts))]
 
 
 def _part(field: str, part: Any) -> str:
+    if isinstance(part, dict) and isinstance(part.get("type"), str) and part["type"] in MEDIA_PARTS:
+        raise wrong(field, NO_MEDIA)
     if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise wrong(field, 'each part of "content" must be {"type": "text", "text": a string}')
+        raise wrong(field, 'each part must be {"type": "text", "text": a string}')
     return str(part["text"])

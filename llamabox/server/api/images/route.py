@@ -18,13 +18,12 @@ from llamabox.server.api.images.drawing import PictureReply
 from llamabox.server.api.images.fields import parse_image_options
 from llamabox.server.api.images.uploads import Form, decode, read_form, take_pictures
 from llamabox.server.http.endpoint import serve_body
+from llamabox.server.http.multipart import FORM, content_type
 from llamabox.server.http.record import RequestRecord, record_of
 from llamabox.server.http.request_body import Lease
 from llamabox.server.services import ImageServices, services_of
 
 logger = logging.getLogger(__name__)
-
-FORM = "multipart/form-data"
 
 
 class ImageRoute:
@@ -72,7 +71,7 @@ class EditRoute(ImageRoute):
     event_name = "image_edit"
 
     async def _read(self, services: ImageServices, headers: Headers, raw: bytearray) -> Form:
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = content_type(headers)
         if kind == FORM:
             form = await read_form(headers, raw, services.config.max_body)
         else:

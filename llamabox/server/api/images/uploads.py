@@ -17,15 +17,13 @@ from io import BytesIO
 from typing import Any
 
 from PIL import ExifTags, Image, ImageMath, ImageOps
-from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 
 from llamabox.checks import describe, wrong
-from llamabox.errors import InvalidRequest
 from llamabox.imaging.job import Pixels
 from llamabox.server.api.images.fields import from_form
-from llamabox.server.api.images.multipart import parse_form
 from llamabox.server.api.images.png_chunks import bare
+from llamabox.server.http.multipart import read_parts
 
 PARTS = ("image", "mask", "control")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -33,10 +31,6 @@ MAX_PIXELS = 1 << 26
 """67 megapixels, more than phones take. Decoded, such a picture takes 268 MB, and for a moment twice that."""
 
 TOO_MANY = f"must have at most {MAX_PIXELS:,} pixels (67 megapixels)"
-
-MAX_PARTS = 160
-
-UTF_8 = ("utf-8", "utf8", "us-ascii")
 
 DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,", re.ASCII)
 
@@ -70,15 +64,9 @@ class Form:
 
 async def read_form(headers: Headers, raw: bytearray, max_part: int) -> Form:
     """Read multipart/form-data whose texts have at most `max_part` bytes. Raises InvalidRequest."""
-    _, params = parse_options_header(headers.get("content-type"))
-    charset = params.get(b"charset", b"utf-8").decode("latin-1")
-    if charset.lower() not in UTF_8:  # some of Python's other codecs take for ever
-        raise InvalidRequest(f"the form is written in {charset[:40]}, which is not read; send it in UTF-8")
-    boundary = params.get(b"boundary", b"")
-    parts = await asyncio.to_thread(parse_form, boundary, raw, max_parts=MAX_PARTS, max_text=max(max_part, 1))
     texts: dict[str, str] = {}
     pictures: dict[str, list[bytes | str]] = {}
-    for part in parts:
+    for part in await read_parts(headers, raw, max_part):
         name = part.name.removesuffix("[]")  # as some clients name the entries of a list
         if name in PARTS:
             sent = part.data if part.is_file else part.text

@@ -15,6 +15,7 @@ from llamabox.server.api.native.writer import PartialChunks, final_object, progr
 from llamabox.server.fields.prompt import parse_prompts
 from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
+from llamabox.server.generation.media import read_media
 from llamabox.server.generation.reply import TextReply, options_of
 from llamabox.server.generation.timings import rate_header
 from llamabox.server.http.endpoint import Exchange
@@ -25,9 +26,9 @@ from llamabox.server.http.threads import n_values, off_loop
 async def completion(exchange: Exchange) -> Response:
     """One prompt gives an object; a list of prompts, or n > 1, gives an array. Streams have no [DONE]."""
     n = n_values(exchange.body.get("prompt"))
-    prompts, is_list = await off_loop(n, parse_prompts, exchange.body, exchange.info)
+    raw, is_list = await off_loop(n, parse_prompts, exchange.body, exchange.info, exchange.services.config.media_marker)
     options = options_of(exchange, Dialect.NATIVE)
-    return await answer(exchange, prompts, options, is_list=is_list)
+    return await answer(exchange, await read_media(exchange, raw), options, is_list=is_list)
 
 
 async def answer(

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from starlette.responses import Response
 from starlette.types import Scope
 
+from llamabox.chat.media_parts import MEDIA_PARTS
 from llamabox.chat.messages import parse_messages
-from llamabox.chat.template import RenderedChat, TooLong
+from llamabox.chat.template import HasMedia, RenderedChat, TooLong
 from llamabox.checks import wrong
 from llamabox.server.api.openai.reply import openai_reply
 from llamabox.server.api.openai.template_wishes import template_wishes
 from llamabox.server.fields import unsupported
-from llamabox.server.fields.prompt import check_fits, too_long
+from llamabox.server.fields.prompt import RawPrompt, check_fits, check_media, too_long
 from llamabox.server.fields.request import Dialect
+from llamabox.server.generation.media import read_media
 from llamabox.server.generation.reply import options_of
 from llamabox.server.http.endpoint import Exchange, read_json
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import record_of
 from llamabox.server.http.request_body import Lease
 from llamabox.server.services import TextServices
-from llamabox.wire.questions import Tokenise
+from llamabox.wire.questions import CountTokens
+from llamabox.wire.text_config import ModelInfo
 
 LARGE = 64 << 10
 """Bytes of a body. A smaller one is read and rendered in a millisecond or two."""
+
+MEDIA = re.compile(rb'"type"\s*:\s*"(?:%b)"' % "|".join(sorted(MEDIA_PARTS)).encode())
+"""A part of a message with a picture or sound: most of such a body is base64, which is read in no time."""
 
 
 async def read_fitting_chat(services: TextServices, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
@@ -42,35 +49,47 @@ async def read_any_chat(services: TextServices, raw: bytearray, scope: Scope, le
 
 
 async def _read(services: TextServices, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None) -> Exchange:
-    if len(raw) < LARGE:
+    if len(raw) < LARGE or MEDIA.search(raw):
         return await read_json(services, raw, scope, lease)
     info = services.model()
     source = services.templates.source(info)
-    body, chat = await services.templates.read(
-        info, raw, wishes=lambda body: template_wishes(body, source), most_bytes=most_bytes
-    )
+    try:
+        body, chat = await services.templates.read(
+            info, raw, wishes=lambda body: template_wishes(body, source), most_bytes=most_bytes
+        )
+    except HasMedia:  # its name was written with escapes
+        return await read_json(services, raw, scope, lease)
     return Exchange(services, info, body, record_of(scope), scope, lease, chat)
 
 
 async def chat_completion(exchange: Exchange) -> Response:
     """The messages through the model's template, then as any prompt."""
     options = options_of(exchange, Dialect.CHAT)
-    prompt = (await _rendered(exchange, with_tools=False)).prompt
-    check_fits([prompt], exchange.info)
-    return await openai_reply(exchange, [[prompt]], options, Dialect.CHAT)
+    raw = cut_prompt(await _rendered(exchange, with_tools=False), exchange.info)
+    return await openai_reply(exchange, await read_media(exchange, [raw]), options, Dialect.CHAT)
 
 
 async def apply_template(exchange: Exchange) -> Response:
-    """`{"prompt": …}`: the text that chat would generate from."""
-    return JsonResponse({"prompt": (await _rendered(exchange)).prompt})
+    """`{"prompt": …}`: the text that chat would generate from, with /completion's marker where media stand."""
+    marker = exchange.services.config.media_marker
+    pieces = (await _rendered(exchange)).cut()
+    return JsonResponse({"prompt": "".join(piece if isinstance(piece, str) else marker for piece in pieces)})
 
 
 async def input_tokens(exchange: Exchange) -> Response:
     """`{"input_tokens": n}`: what a chat with this body would be charged."""
-    prompt = (await _rendered(exchange)).prompt
-    check_fits([prompt], exchange.info)
-    answer = await exchange.services.client.ask(Tokenise([prompt], add_special=True, parse_special=True))
-    return JsonResponse({"input_tokens": len(answer.tokens), "object": "response.input_tokens"})
+    raw = cut_prompt(await _rendered(exchange), exchange.info)
+    [prompt] = await read_media(exchange, [raw])
+    answer = await exchange.services.client.ask(CountTokens(prompt))
+    return JsonResponse({"input_tokens": answer.n_tokens, "object": "response.input_tokens"})
+
+
+def cut_prompt(chat: RenderedChat, info: ModelInfo) -> RawPrompt:
+    """The prompt with its media. Raises InvalidRequest or ContextExceeded where it cannot be computed."""
+    check_media(chat.conversation.media, info)
+    prompt: RawPrompt = [*chat.cut()]
+    check_fits(prompt, info)
+    return prompt
 
 
 async def _rendered(exchange: Exchange, *, with_tools: bool = True) -> RenderedChat:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from llamabox.server.api.openai.reply import openai_reply
 from llamabox.server.fields.prompt import parse_prompts
 from llamabox.server.fields.request import Dialect
+from llamabox.server.generation.media import read_media
 from llamabox.server.generation.reply import options_of
 from llamabox.server.http.endpoint import Exchange
 from llamabox.server.http.threads import n_values, off_loop
@@ -15,6 +16,6 @@ from llamabox.server.http.threads import n_values, off_loop
 async def openai_completion(exchange: Exchange) -> Response:
     """Several prompts give choices prompt * n + sequence, and one sum of usage."""
     n = n_values(exchange.body.get("prompt"))
-    prompts, _ = await off_loop(n, parse_prompts, exchange.body, exchange.info)
+    raw, _ = await off_loop(n, parse_prompts, exchange.body, exchange.info, exchange.services.config.media_marker)
     options = options_of(exchange, Dialect.COMPLETION)
-    return await openai_reply(exchange, prompts, options, Dialect.COMPLETION)
+    return await openai_reply(exchange, await read_media(exchange, raw), options, Dialect.COMPLETION)

@@ -6,13 +6,19 @@ the first boundary and blanks behind one.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
 
 from llamabox.errors import InvalidRequest
+
+FORM = "multipart/form-data"
+UTF_8 = ("utf-8", "utf8", "us-ascii")
+MAX_PARTS = 160
 
 MAX_HEADER = 8192
 """Bytes of a part's head."""
@@ -33,6 +39,21 @@ class Part:
     def text(self) -> str:
         """The data as a text in UTF-8, or in Latin-1 where it is no UTF-8."""
         return _decoded(self.data)
+
+
+def content_type(headers: Headers) -> str:
+    """What the body says that it is, without parameters: FORM for a form."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_parts(headers: Headers, raw: bytearray, max_text: int) -> list[Part]:
+    """The parts of a body that is a form, whose texts have at most `max_text` bytes. Raises InvalidRequest."""
+    _, params = parse_options_header(headers.get("content-type"))
+    charset = params.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in UTF_8:  # some of Python's other codecs take for ever
+        raise InvalidRequest(f"the form is written in {charset[:40]}, which is not read; send it in UTF-8")
+    boundary = params.get(b"boundary", b"")
+    return await asyncio.to_thread(parse_form, boundary, raw, max_parts=MAX_PARTS, max_text=max(max_text, 1))
 
 
 def parse_form(boundary: bytes, body: bytes | bytearray, *, max_parts: int, max_text: int) -> list[Part]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamabox.errors import InvalidRequest
-from llamabox.server.api.images.multipart import Part, parse_form
+from llamabox.server.http.multipart import Part, parse_form
 
 NAMED = b'Content-Disposition: form-data; name="a"'
 FILE = NAMED + b'; filename="x.png"\r\nContent-Type: image/png'

@@ -1,0 +1,69 @@
+"""Media on their way through a template: each is a marker in its message's text, and the prompt is cut there.
+
+Templates have ways of their own to show a picture (`<|image_pad|>`, `<start_of_image>`). libmtmd writes these itself
+around the rows of each picture, so a template must see nothing but text where one stands. A marker holds 128 random
+bits that are drawn when the request has come, so no text of a client's can be one.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+
+from llamabox.errors import InvalidRequest
+from llamabox.media.source import MediaSource
+
+CutPrompt = list[str | MediaSource]
+"""A prompt's texts and media in order."""
+
+
+class Markers:
+    """Collects the media of one conversation, and makes the marker of each."""
+
+    def __init__(self) -> None:
+        self.sources: list[MediaSource] = []
+        self.random = ""  # lower-case letters and digits, which templates leave as they are; drawn with the first one
+
+    def add(self, source: MediaSource) -> str:
+        """The text that stands for it."""
+        if not self.random:
+            self.random = secrets.token_hex(16)
+        self.sources.append(source)
+        return f"media{self.random}n{len(self.sources) - 1}e"
+
+
+def cut_at_markers(text: str, random: str, sources: Sequence[MediaSource]) -> CutPrompt:
+    """The rendered text in pieces, none of them empty.
+
+    Raises InvalidRequest naming the part that the template showed not exactly once.
+    """
+    if not sources:
+        return [text]
+    pieces = re.split(rf"media{random}n(\d+)e", text)
+    shown = [int(number) for number in pieces[1::2]]
+    for at, source in enumerate(sources):
+        n_times = shown.count(at)
+        if n_times != 1:
+            how = "leaves it out" if n_times == 0 else f"shows it {n_times} times"
+            raise InvalidRequest(
+                f"Field '{source.field}': the model's chat template takes no media there: it {how}",
+                field=source.field,
+            )
+    cut: CutPrompt = [sources[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces)]
+    return [piece for piece in cut if piece != ""]
+
+
+def joined(parts: Sequence[tuple[str, bool]]) -> str:
+    """(text, whether it is a marker) of each part as one text, with a line break between two texts.
+
+    Around a marker there is none, as llama.cpp has it.
+    """
+    text = ""
+    after_text = False
+    for part, is_marker in parts:
+        if after_text and not is_marker and text:
+            text += "\n"
+        text += part
+        after_text = not is_marker
+    return text

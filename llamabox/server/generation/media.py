@@ -1,0 +1,35 @@
+"""The media of a request's prompts: read and decoded before the prompts go to the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from llamabox.engine.request import PromptText
+from llamabox.media.source import MediaSource
+from llamabox.server.fields.prompt import RawPrompt
+from llamabox.server.http.endpoint import Exchange
+
+
+async def read_media(exchange: Exchange, prompts: Sequence[RawPrompt]) -> list[PromptText]:
+    """The prompts with pixels and samples in place of their sources, which the model must be able to take.
+
+    The request's lease holds their bytes until its end, and its body, in which they were base64, is emptied: parse it
+    before. Raises InvalidRequest, which names the part that cannot be read; Unavailable.
+    """
+    sources = [piece for prompt in prompts if has_media(prompt) for piece in prompt if isinstance(piece, MediaSource)]
+    if not sources:
+        return cast(list[PromptText], list(prompts))
+    info, lease = exchange.info.media, exchange.lease
+    assert info is not None, "check_media was not asked"
+    assert exchange.services.media is not None
+    n_before = lease.n_bytes
+    media = iter(await exchange.services.media.read(sources, info, lease))
+    lease.n_kept += lease.n_bytes - n_before
+    exchange.body.clear()
+    return [[next(media) if isinstance(piece, MediaSource) else piece for piece in prompt] for prompt in prompts]
+
+
+def has_media(prompt: RawPrompt) -> bool:
+    """Whether there is a medium in it. One stands first or behind a text: a million token ids need no look."""
+    return any(isinstance(piece, MediaSource) for piece in prompt[:2])
