@@ -15,6 +15,7 @@ from typing import Any
 
 from llamabox.bindings import backend, ffi, threadpool
 from llamabox.bindings.context import Context
+from llamabox.bindings.media.projector import c_params
 from llamabox.bindings.model import Model
 from llamabox.bindings.sampling.sampler import ChainBuilder
 from llamabox.bindings.vocab import Vocab
@@ -31,6 +32,7 @@ from llamabox.workers.text.loading import devices
 from llamabox.workers.text.loading.attention import choose_attention
 from llamabox.workers.text.loading.contexts import context_params
 from llamabox.workers.text.loading.loader import TextModel, model_params
+from llamabox.workers.text.loading.projector import projector_params
 from llamabox.workers.text.loading.threads import thread_params
 from tests.server.fake_client import INFO, FakeTextClient
 
@@ -134,6 +136,16 @@ def model_file(*words: str) -> dict[str, Any]:
     shares = () if params.tensor_split == null else tuple(params.tensor_split[0:2])
     overridden = "" if params.kv_overrides == null else native().ffi.string(params.kv_overrides[0].key).decode()
     return {**fields(params), "tensor_split": shares, "kv_overrides": overridden}
+
+
+def projector(*words: str) -> dict[str, Any]:
+    """The mtmd_context_params that mtmd_init_from_file is given."""
+    return fields(c_params(native(), projector_params(composed(*words)[0], native())))
+
+
+def text_worker(*words: str) -> dict[str, Any]:
+    """What the text worker is told."""
+    return asdict(composed(*words)[0])
 
 
 def request(*words: str) -> Options:

@@ -17,6 +17,7 @@ from llamabox.options.option import COMPLETION, GENERAL, SERVER, Option
 from llamabox.options.table.general import GENERAL_OPTIONS
 from llamabox.options.table.images import IMAGE_OPTIONS
 from llamabox.options.table.loading import LOADING_OPTIONS
+from llamabox.options.table.media import MEDIA_OPTIONS
 from llamabox.options.table.memory import MEMORY_OPTIONS
 from llamabox.options.table.rpc import RPC_SERVER_OPTIONS
 from llamabox.options.table.running import RUNNING_OPTIONS
@@ -30,6 +31,7 @@ OPTIONS: tuple[Option, ...] = (
     GENERAL_OPTIONS
     + SERVER_OPTIONS
     + LOADING_OPTIONS
+    + MEDIA_OPTIONS
     + THREAD_OPTIONS
     + SAMPLING_OPTIONS
     + RUNNING_OPTIONS

@@ -26,6 +26,9 @@ FLOAT_MAX = 3.4e38
 MAX_SCALE = 1e6
 """The largest scale of an adapter or control vector: beyond it products leave float32."""
 
+MAX_IMAGE_TOKENS = 1 << 16
+"""Of one image: more pixels than libmtmd counts in a 32-bit number come of them."""
+
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 
 

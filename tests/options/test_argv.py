@@ -118,7 +118,7 @@ def test_a_variable_that_could_be_meant_to_protect_ends_the_start(name: str) -> 
 
 def test_other_programs_variables_are_theirs() -> None:
     names = (
-        "MMPROJ HF_FILE HF_REPO MODEL_URL MODELS_DIR LOG_FILE NO_MMAP KV_OFFLOAD CPU_MOE PORTT HOSTS JINJA THINK "
+        "MMPROJ_URL HF_FILE HF_REPO MODEL_URL MODELS_DIR LOG_FILE NO_MMAP KV_OFFLOAD CPU_MOE PORTT HOSTS JINJA THINK "
         "ENDPOINT_PROPS STATIC_PATH WEBUI OVERRIDE_TENSOR LOOKUP_CACHE_STATIC SPEC_DRAFT_MODEL CACHE_IDLE_SLOTS OFFLINE"
     )
     environ = {f"LLAMA_ARG_{name}": "1" for name in names.split()}

@@ -48,6 +48,7 @@ LOADER, SERVER, THREADS = (
     "e2e/command/test_server_options.py",
     "e2e/command/test_threads.py",
 )
+PROJECTOR = "workers/text/loading/test_projector.py"
 RPC = "lending/test_listener.py"
 METRICS = "e2e/command/test_metrics.py"
 CPU = f"{1 << FIRST_CPU:x}"
@@ -111,6 +112,13 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--numa": Shown(f"{LOADER}::test_memory_nodes"),
     "--chat-template": Shown("test_cli.py::test_the_demo_model_is_served_with_chatml_unless_told_otherwise"),
     "--chat-template-file": Shown(f"{SERVER}::test_a_key_a_template_and_a_socket_from_files"),
+    # pictures and sounds
+    "--mmproj": Shown(f"{PROJECTOR}::test_the_file_says_what_the_model_takes"),
+    "--mmproj-offload": Shown(f"{PROJECTOR}::test_a_gpu_computes_it_unless_told_otherwise"),
+    "--no-mmproj-offload": Shown(f"{PROJECTOR}::test_a_gpu_computes_it_unless_told_otherwise"),
+    "--image-min-tokens": row(observed.projector, "--image-min-tokens 3", image_min_tokens=3),
+    "--image-max-tokens": row(observed.projector, "--image-max-tokens 3", image_max_tokens=3),
+    "--mmproj-cache": row(observed.text_worker, "--mmproj-cache 3", mmproj_cache=3),
     # threads
     "--threads": row(context, "-t 3", n_threads=3),
     "--threads-batch": row(context, "-tb 3", n_threads_batch=3),

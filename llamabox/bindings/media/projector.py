@@ -65,7 +65,7 @@ class Projector(Owned):
         check_projector(self.path, model)
         lib = self.native.lib
         lib.lb_log_forget_error()
-        handle = lib.mtmd_init_from_file(os.fsencode(path), model.handle, _c_params(self.native, params))
+        handle = lib.mtmd_init_from_file(os.fsencode(path), model.handle, c_params(self.native, params))
         if handle == self.native.ffi.NULL:
             raise ModelLoadError(f"{path} cannot be loaded: {why_not_loaded(self.native.first_error())}")
         super().__init__(handle, lib.mtmd_free, "projector")
@@ -296,7 +296,8 @@ def _extend(pieces: list[Piece], tokens: tuple[int, ...]) -> None:
         pieces.append(tokens)
 
 
-def _c_params(native: Native, params: ProjectorParams) -> Any:
+def c_params(native: Native, params: ProjectorParams) -> Any:
+    """The C struct."""
     lib = native.lib
     c = lib.mtmd_context_params_default()
     c.use_gpu = params.offload

@@ -15,6 +15,7 @@ from llamabox.bindings import backend
 from llamabox.bindings.context import Pooling
 from llamabox.bindings.ffi import Native, build_info
 from llamabox.bindings.files.gguf import Header
+from llamabox.bindings.media.projector import Projector
 from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
 from llamabox.bindings.weights.adapters import Lora, apply_loras
 from llamabox.bindings.weights.pages import untouched
@@ -25,6 +26,7 @@ from llamabox.workers.text.embedding.pooler import LlamaPooler
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
 from llamabox.workers.text.loading.devices import chosen_devices, has_gpu, offloads
+from llamabox.workers.text.loading.projector import load_projector, media_info, with_room
 from llamabox.workers.text.loading.speed import measure
 from llamabox.workers.text.loading.steering import Steering, read_steering
 from llamabox.workers.text.loading.threads import thread_pools
@@ -46,6 +48,8 @@ class TextModel:
     model: Model
     steering: Steering | None
     loras: Sequence[Lora]
+    projector: Projector | None
+    """None where the model takes text alone."""
     contexts: Contexts
     engine: Engine
     embedder: Embedder | None
@@ -68,6 +72,9 @@ class TextModel:
             model = owned.enter_context(Model.load(native, config.model, params, on_progress=on_progress, widen=widen))
             steering = read_steering(config, model)
             loras = [owned.enter_context(Lora(model, path)) for path, _ in config.lora]
+            if (projector := load_projector(config, model)) is not None:
+                owned.enter_context(projector)
+                config = with_room(config, projector)
             before = untouched(native)
             contexts = owned.enter_context(open_contexts(config, model))
             warn_if_scarce(untouched(native) - before)
@@ -91,6 +98,7 @@ class TextModel:
                 model=model,
                 steering=steering,
                 loras=loras,
+                projector=projector,
                 contexts=contexts,
                 engine=engine,
                 embedder=embedder,
@@ -146,6 +154,7 @@ class TextModel:
             generates=self.contexts.generate is not None,
             pooling=self.contexts.embed.pooling if self.contexts.embed else "",
             n_vector=self.n_vector,
+            media=media_info(self.projector),
         )
 
     @property
