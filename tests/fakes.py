@@ -22,8 +22,8 @@ from llamabox.engine.batch import Batch, MediaRows, Run
 from llamabox.engine.drafting.drafter import Drafter, Key, Wish
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
-from llamabox.engine.request import LoraSet, Media, SamplingParams
-from llamabox.engine.seams import Ask, Memory, Pooler, Runner, RunnerFacts, Sampler, SamplerSource
+from llamabox.engine.request import LoraSet, Media, Request, SamplingParams
+from llamabox.engine.seams import Ask, Encoder, Memory, Pooler, Runner, RunnerFacts, Sampler, SamplerSource
 
 EOG = 0
 """The fake vocabulary's end-of-generation token."""
@@ -431,6 +431,74 @@ def _check_kinds(batch: Batch, n_ubatch: int) -> None:
     assert all(run.n_outputs <= 1 for run in batch.runs), "a draft where a run has other bits than lone rows"
 
 
+class FakeEncoder:
+    """Makes a chunk's rows `at_once`, or else when the test says so, in whatever order, or lets that fail.
+
+    It holds the rows of no chunk that nobody wants, and takes only what is the wanting request's own.
+    """
+
+    def __init__(self, *, at_once: bool = True) -> None:
+        self.at_once = at_once
+        self.wanted: dict[tuple[str, int], tuple[Media, ...]] = {}
+        self.asked: dict[tuple[str, int], list[Media]] = {}  # all that a sequence has ever wanted
+        self.harmed: dict[tuple[str, int], errors.LlamaboxError] = {}  # sequences that wanted what failed
+        self.n_made = 0
+        self._chunks: dict[str, set[Media]] = {}  # of the requests that run
+        self._made: set[Media] = set()
+        self._errors: dict[Media, errors.LlamaboxError] = {}
+
+    @property
+    def outstanding(self) -> list[Media]:
+        """Chunks that are wanted and neither made nor failed, in the order in which they were asked for."""
+        all_wanted = dict.fromkeys(media for chunks in self.wanted.values() for media in chunks)
+        return [media for media in all_wanted if media not in self._made and media not in self._errors]
+
+    def make(self, media: Media) -> None:
+        assert media in self.outstanding
+        self._made.add(media)
+        self.n_made += 1
+
+    def fail(self, media: Media, error: errors.LlamaboxError) -> None:
+        """Whoever wants `media` now will not get it; who wants it later may."""
+        assert media in self.outstanding
+        self._errors[media] = error
+        self.harmed |= {key: error for key, chunks in self.wanted.items() if media in chunks}
+
+    def take(self, request: Request) -> None:
+        assert request.request_id not in self._chunks
+        self._chunks[request.request_id] = {part for part in request.prompt if isinstance(part, Media)}
+
+    def want(self, key: tuple[str, int], chunks: Seq[Media]) -> None:
+        assert set(chunks) <= self._chunks[key[0]], "chunks of somebody else"
+        new = set(chunks) - set(self.wanted.get(key, ()))
+        self.asked.setdefault(key, []).extend(new)
+        self.wanted.pop(key, None)
+        if chunks:
+            self.wanted[key] = tuple(chunks)
+        for media in new & self._errors.keys():
+            self.harmed[key] = self._errors[media]
+        held = {media for chunks in self.wanted.values() for media in chunks}
+        self._made &= held
+        self._errors = {media: error for media, error in self._errors.items() if media in held}
+        if self.at_once:
+            for media in self.outstanding:
+                self.make(media)
+
+    def is_ready(self, media: Media) -> bool:
+        return media in self._made
+
+    def error(self, media: Media) -> errors.LlamaboxError | None:
+        return self._errors.get(media)
+
+    def forget(self, request_id: str) -> None:
+        assert not any(key[0] == request_id for key in self.wanted), "a request that is over wants something"
+        self._chunks.pop(request_id, None)
+
+    def is_empty(self) -> bool:
+        """Whether it holds nothing of anybody."""
+        return not (self._chunks or self.wanted or self._made or self._errors)
+
+
 class FakeRunner:
     """A model whose next token is a hash of the cells its last token attended to.
 
@@ -450,6 +518,7 @@ class FakeRunner:
         is_steady: bool = False,
         takes_media: bool = True,
     ) -> None:
+        self.encoder: FakeEncoder | None = None  # which must have made all media rows; None: nobody looks
         self.facts = RunnerFacts(
             n_batch=n_batch,
             n_ubatch=n_ubatch,
@@ -481,6 +550,9 @@ class FakeRunner:
         assert 0 < len(batch) <= self.facts.n_batch
         check_runs(batch)
         check_media(batch, self.facts.n_ubatch)
+        for run in batch.runs:
+            if isinstance(run.content, MediaRows) and self.encoder is not None:
+                assert self.encoder.is_ready(run.content.media), "rows that are not there"
         seq_ids = [run.seq_id for run in batch.runs]
         assert seq_ids == sorted(set(seq_ids)), "a sequence has one run, and they come in the order of their ids"
         if not self.facts.mixes and not self.facts.is_steady:
@@ -713,5 +785,6 @@ if TYPE_CHECKING:  # mypy holds each fake to the seam that it stands for
     _runner: type[Runner] = FakeRunner
     _constraint: type[Constraint] = FakeConstraint
     _grammar: type[Grammar] = FakeGrammar
+    _encoder: type[Encoder] = FakeEncoder
     _pooler: type[Pooler] = FakePooler
     _drafter: type[Drafter] = FakeDrafter

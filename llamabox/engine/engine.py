@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -19,13 +18,11 @@ from llamabox.engine.kv.slots import Slots
 from llamabox.engine.reporter import Likelihoods, Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells, prompt_tokens
 from llamabox.engine.sampling import choice_seed
-from llamabox.engine.scheduling.misses import explain
+from llamabox.engine.scheduling.misses import explainer
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler, Work
-from llamabox.engine.seams import Ask, Runner, Sampler
+from llamabox.engine.seams import Ask, Encoder, Runner, Sampler
 from llamabox.engine.sequence import Sequence, State
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +49,13 @@ class Engine:
         runner: Runner,
         config: EngineConfig,
         drafter: Drafter | None = None,
+        encoder: Encoder | None = None,
         *,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """Without an `encoder` the runner must take no media."""
         assert runner.facts.n_batch >= config.n_slots, "every slot may decode in one step"
+        assert encoder is not None or not runner.facts.takes_media
         self._runner = runner
         self.config = config
         self._clock = clock
@@ -74,7 +74,8 @@ class Engine:
             runner.facts,
             cont_batching=config.cont_batching,
             slot_similarity=config.slot_similarity,
-            on_start=self._explain if logger.isEnabledFor(logging.DEBUG) else None,
+            encoder=encoder,
+            on_start=explainer(self.cache.slots, runner),
         )
         may_draft = self.cache.can_truncate and self._scheduler.may_draft
         self._drafts = Drafts(drafter if may_draft else None, self.cache)
@@ -107,6 +108,7 @@ class Engine:
             Sequence(request, index, seed=choice_seed(seed, index), arrived=now) for index in range(request.params.n)
         ]
         self._requests[request.request_id] = sequences
+        self._scheduler.chunks.take(request)
         for sequence in sequences:
             self._scheduler.add(sequence)
 
@@ -116,6 +118,7 @@ class Engine:
         for sequence in self._requests.pop(request_id, ()):
             if sequence.state is not State.ENDED:
                 self._remove(sequence)
+        self._scheduler.chunks.let_go(request_id)
 
     def step(self) -> StepResult:
         """Do one step. With nothing to do its result has no event."""
@@ -151,9 +154,10 @@ class Engine:
         return StepTimes(planned - begun, computed - planned, sampled - computed, updated - sampled)
 
     def rest(self) -> float:
-        """Seconds for which a step would compute nothing, unless something is submitted or aborted meanwhile.
+        """Seconds for which a step would compute nothing, unless something is submitted, aborted or encoded meanwhile.
 
-        Above 0 while every running sequence keeps to a speed limit and the last step found none of them due.
+        Above 0 while every running sequence keeps to a speed limit and the last step found none of them due, or waits
+        for the encoder: inf where all do.
         """
         return 0.0 if self._resting_until is None else max(0.0, self._resting_until - self._clock())
 
@@ -180,10 +184,11 @@ class Engine:
         self._drafts.propose(self.running)
         while True:
             work = self._scheduler.schedule(now)
-            for sequence in work.stuck:
-                self._fail(sequence, errors.ServerFault("Context size has been exceeded."), forget=True)
-            if self._prepare(work.admitted, now):
-                self._resting_until = None if work.batch else work.next_due
+            for sequence, error in work.stuck:
+                self._fail(sequence, error)
+            # A sequence that was admitted may have failed at once: an image of it could not be encoded.
+            if self._prepare([one for one in work.admitted if one.state is not State.ENDED], now):
+                self._resting_until = None if work.batch or work.stuck else work.next_due
                 return work
 
     def _prepare(self, admitted: list[Sequence], now: float) -> bool:
@@ -201,10 +206,6 @@ class Engine:
                 self._fail(sequence, error)
                 ready = False
         return ready
-
-    def _explain(self, sequence: Sequence) -> None:
-        why = explain(sequence, self.cache.slots, lambda token: self._runner.piece(token, True))
-        logger.debug("%s %s", sequence.request_id, why)
 
     def _new_sampler(self, sequence: Sequence) -> Sampler:
         request, n_ctx = sequence.request, self.config.n_ctx
@@ -360,7 +361,8 @@ class Engine:
             sequence.constraint.accept(token)
 
     def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:
-        at_wall = len(sequence.cells) >= self.config.n_ctx and not self._may_shift(sequence)
+        may_shift = self.context_shift and sequence.params.n_predict != FILL_CONTEXT
+        at_wall = len(sequence.cells) >= self.config.n_ctx and not may_shift
         sequence.truncated = sequence.truncated or at_wall
         if self._runner.is_eog(token):
             return StopType.EOS
@@ -370,9 +372,6 @@ class Engine:
         if t_max > 0 and b"\n" in said and sequence.timings.predicted_ms > t_max:
             return StopType.LIMIT
         return None
-
-    def _may_shift(self, sequence: Sequence) -> bool:
-        return self.context_shift and sequence.params.n_predict != FILL_CONTEXT
 
     def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
         if sequence.drafts:
@@ -391,6 +390,7 @@ class Engine:
         siblings = self._requests[sequence.request_id]
         if all(sibling.state is State.ENDED for sibling in siblings):
             del self._requests[sequence.request_id]
+            self._scheduler.chunks.let_go(sequence.request_id)
 
     def _remove(self, sequence: Sequence, *, forget: bool = False) -> None:
         self._scheduler.remove(sequence, forget=forget)

@@ -12,7 +12,8 @@ from typing import Protocol
 from llamabox.engine.batch import Batch
 from llamabox.engine.grammar import TokenMask
 from llamabox.engine.logprobs import Distribution
-from llamabox.engine.request import SamplingParams
+from llamabox.engine.request import Media, Request, SamplingParams
+from llamabox.errors import LlamaboxError
 
 
 class Memory(Protocol):
@@ -181,6 +182,28 @@ class Runner(Protocol):
 
     def is_eog(self, token: int) -> bool:
         """Whether the token ends a generation."""
+
+
+class Encoder(Protocol):
+    """Makes the rows of media chunks, beside the engine. What it says of a chunk changes between two steps only."""
+
+    def take(self, request: Request) -> None:
+        """From now on, and until `forget`, chunks of this request may be wanted."""
+
+    def want(self, key: tuple[str, int], chunks: Seq[Media]) -> None:
+        """Make the rows of `chunks`, in this order, for the sequence (request_id, index).
+
+        What it wanted before and does not name now it wants no longer. Rows stay while any sequence wants them.
+        """
+
+    def is_ready(self, media: Media) -> bool:
+        """Whether the rows of a chunk that is wanted are there."""
+
+    def error(self, media: Media) -> LlamaboxError | None:
+        """Why the rows of a chunk that is wanted will never come. None: they are there, or will be."""
+
+    def forget(self, request_id: str) -> None:
+        """A request is over. Unknown ids are ignored."""
 
 
 class Pooler(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from llamabox.engine.batch import MediaRows
@@ -15,7 +16,8 @@ from llamabox.engine.kv.history import History
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import GenerationParams, Media, Prompt, Request, SamplingParams, Segment, Words
 from llamabox.engine.text.stop_strings import StopStrings
-from tests.fakes import FakeDrafter, FakeMemory, FakeRunner, Said, fresh_contents
+from llamabox.errors import InvalidRequest
+from tests.fakes import FakeDrafter, FakeEncoder, FakeMemory, FakeRunner, Said, fresh_contents
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""
@@ -62,11 +64,19 @@ class Driver:
     `met` counts the situations that it came into, so that a test can say which ones it has seen.
     """
 
-    def __init__(self, runner: FakeRunner | None = None, drafter: FakeDrafter | None = None, **config: object) -> None:
+    def __init__(
+        self,
+        runner: FakeRunner | None = None,
+        drafter: FakeDrafter | None = None,
+        encoder: FakeEncoder | None = None,
+        **config: object,
+    ) -> None:
+        """An `encoder` that has nothing to do but for what the test says makes a chunk once all wait for it."""
         self.runner = runner or FakeRunner()
+        self.encoder = self.runner.encoder = encoder or FakeEncoder()
         self.clock = Clock()
         settings = engine_config(**{"n_slots": 4, "n_ctx": 64, **config})
-        self.engine = Engine(self.runner, settings, drafter, clock=self.clock)
+        self.engine = Engine(self.runner, settings, drafter, self.encoder, clock=self.clock)
         self.transcripts: dict[tuple[str, int], Transcript] = {}
         self.requests: dict[str, Request] = {}
         self.aborted: set[str] = set()
@@ -80,17 +90,39 @@ class Driver:
             self.transcripts[request.request_id, index] = Transcript()
 
     def abort(self, request_id: str) -> None:
+        waits = any(key[0] == request_id for key in self.encoder.wanted)
+        self.met["an abort of one that waits for the encoder"] += waits and bool(self.encoder.outstanding)
         self.engine.abort(request_id)
         self.aborted.add(request_id)
+
+    def encode(self, index: int, *, fails: bool = False) -> None:
+        """Make one of the chunks that are asked for, or let that fail; which one `index` says, where there are any."""
+        waiting = self.encoder.outstanding
+        if not waiting:
+            return
+        index %= len(waiting)
+        if fails:
+            self.met["a chunk that could not be made"] += 1
+            self.encoder.fail(waiting[index], InvalidRequest("Field 'prompt': an image that cannot be encoded"))
+        else:
+            self.met["a chunk that was made before one that was asked for earlier"] += index > 0
+            self.encoder.make(waiting[index])
 
     def step(self) -> list[Event]:
         self.n_steps += 1
         assert self.n_steps <= MAX_STEPS, "the engine does not come to rest"
-        self.clock.now += self.engine.rest()
+        if self.engine.rest() < inf:
+            self.clock.now += self.engine.rest()
+        elif self.encoder.outstanding:
+            self.met["a wait of all for the encoder"] += 1
+            self.encoder.make(self.encoder.outstanding[0])
         has_room = self.engine.n_waiting <= len(self.engine.cache.slots) - len(self.engine.running)
         events = self.engine.step().events
         for event in events:
             self._take(event)
+        self.met["a step while somebody waits for the encoder"] += bool(self.encoder.outstanding and events)
+        if self.engine.rest():
+            self._check_rest()
         if has_room and self.engine.n_waiting:
             self._note_waiting()
         return events
@@ -104,6 +136,7 @@ class Driver:
         """Step until idle; then ledger and memory must agree and nothing may be left over."""
         self.run_dry()
         self.check()
+        assert self.encoder.is_empty()
         assert all(sampler.closed for sampler in self.runner.samplers)
         for (request_id, _), transcript in self.transcripts.items():
             assert transcript.is_over or request_id in self.aborted
@@ -112,6 +145,13 @@ class Driver:
         """Step until idle, if the engine is to go on afterwards."""
         while not self.engine.is_idle:
             self.step()
+
+    def _check_rest(self) -> None:
+        """Nothing was computed: each that runs waits for a chunk or keeps to a speed limit."""
+        for sequence in self.engine.running:
+            media = sequence.cells.media_at(sequence.n_computed)
+            is_held = media is not None and not self.encoder.is_ready(media)
+            assert is_held or sequence.due(self.clock.now) > self.clock.now
 
     def _note_waiting(self) -> None:
         """There was a slot for everybody, so who waits does so for a prefix or for a slot of his choice."""
@@ -142,7 +182,11 @@ class Driver:
                 self.met["a prefix that was resident"] += event.n_cached > 0
                 prompt = History.of(self.requests[event.request_id].prompt)
                 resident = said_by(prompt, event.n_cached)
-                self.met["a media chunk that was resident"] += any(isinstance(said, tuple) for said in resident)
+                cached = {said[0] for said in resident if isinstance(said, tuple)}
+                self.met["a media chunk that was resident"] += bool(cached)
+                asked = self.encoder.asked.get((event.request_id, event.index), [])
+                again = {media for media in cached if said_by(prompt, len(prompt)).count((media, 0)) > 1}
+                assert not (cached - again) & set(asked), "a resident chunk was asked for"
             case Delta():
                 assert transcript.started is not None
                 transcript.tokens += event.tokens
@@ -219,7 +263,7 @@ def segments_of(parts: Iterable[int | Media]) -> Prompt:
 
 def alone(asked: Request, *, memory: FakeMemory | None = None, **config: object) -> dict[int, Transcript]:
     """What `asked` gets from an engine of its own, by index."""
-    driver = Driver(FakeRunner(memory=memory), None, **config)
+    driver = Driver(FakeRunner(memory=memory), None, None, **config)
     driver.submit(asked)
     driver.run()
     return {index: driver.transcripts[asked.request_id, index] for index in range(asked.params.n)}

@@ -531,7 +531,7 @@ def test_with_debug_messages_each_prompt_says_what_ended_its_cached_part(caplog:
     for request_id, tokens in (("a", (5, 6, 7)), ("b", (5, 6, 8))):
         driver.submit(request(request_id, tokens, n_predict=1))
         driver.run()
-    first, second = (record.message for record in caplog.records if record.name == "llamabox.engine.engine")
+    first, second = (record.message for record in caplog.records if record.name == "llamabox.engine.scheduling.misses")
     assert first == "a nothing is cached: all slots are empty"
     assert second.startswith("b slot 0 holds 2 of 3 prompt tokens: token 2 is 8 ")
 

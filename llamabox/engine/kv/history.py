@@ -153,6 +153,14 @@ class History:
                 return span.stop if span.start <= start else span.start
         return len(self._keys)
 
+    def media_at(self, cell: int) -> Media | None:
+        """The media chunk that `cell` is of, if it is of one."""
+        return next((span.media for span in self._spans if span.start <= cell < span.stop), None)
+
+    def media_from(self, start: int) -> list[Media]:
+        """The media chunks, in order, that have a cell at `start` or behind it."""
+        return [span.media for span in self._spans if span.stop > start]
+
     def is_exclusive(self, cell: int) -> bool:
         """Whether `cell` is of a media chunk that is not causal."""
         return any(span.start <= cell < span.stop and not span.media.is_causal for span in self._spans)

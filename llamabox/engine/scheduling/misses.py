@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 from llamabox.engine.kv.slot import Slot
+from llamabox.engine.seams import Runner
 from llamabox.engine.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+def explainer(slots: Iterable[Slot], runner: Runner) -> Callable[[Sequence], None] | None:
+    """What writes a line to the log for a sequence that is about to get a slot; None where nobody reads it."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return None
+
+    def tell(sequence: Sequence) -> None:
+        why = explain(sequence, slots, lambda token: runner.piece(token, True))
+        logger.debug("%s %s", sequence.request_id, why)
+
+    return tell
 
 
 def explain(sequence: Sequence, slots: Iterable[Slot], piece: Callable[[int], bytes]) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from llamabox.engine.batch import Batch, Run
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import Media, Request
 from llamabox.engine.scheduling.admission import Admission
+from llamabox.engine.scheduling.chunks import Chunks
 from llamabox.engine.scheduling.company import Company, Kind
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.turns import Turns
-from llamabox.engine.seams import RunnerFacts
+from llamabox.engine.seams import Encoder, RunnerFacts
 from llamabox.engine.sequence import Sequence
+from llamabox.errors import LlamaboxError, ServerFault
 
 MAX_FORCED = 64
 """Most cells of one sequence in one step that a grammar forces: the other sequences would notice more."""
@@ -38,8 +41,8 @@ class Work:
     batch: Batch = field(default_factory=Batch)
     shares: list[Share] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)  # have a slot since this step
-    stuck: list[Sequence] = field(default_factory=list)  # have no room to go on
-    next_due: float | None = None  # when the first sequence is due of those whose speed limit keeps them out
+    stuck: list[tuple[Sequence, LlamaboxError]] = field(default_factory=list)  # cannot go on, and why
+    next_due: float | None = None  # when the first is due of those left out; inf: once the encoder has made a chunk
     n_decode: int = 0  # rows that cost what decoding rows cost, drafts among them
     n_forced: int = 0  # cells that grammars force
     n_prefill: int = 0
@@ -59,6 +62,7 @@ class Scheduler:
         *,
         cont_batching: bool,
         slot_similarity: float,
+        encoder: Encoder | None = None,
         on_start: Callable[[Sequence], None] | None = None,
     ) -> None:
         """`on_start` is shown each sequence that is about to get a slot."""
@@ -69,6 +73,7 @@ class Scheduler:
         self._cont_batching = cont_batching
         self._admission = Admission(cache, slot_similarity, self._company.n_least, on_start)
         self._turns = Turns()
+        self.chunks = Chunks(encoder)
         self.running: list[Sequence] = []
 
     @property
@@ -112,20 +117,27 @@ class Scheduler:
             if forget:
                 self._cache.clear(sequence.slot)
             self._cache.release(sequence.slot)
+        self.chunks.forget(sequence)
         sequence.end()
 
     def schedule(self, now: float) -> Work:
-        """Admit who can be admitted and plan one step. Sequences whose speed limit is not due yet are left out."""
+        """Admit who can be admitted and plan one step.
+
+        Left out are sequences whose speed limit is not due yet, and those whose next cells wait for the encoder.
+        """
         n_streams = sum(not sequence.is_prefilling for sequence in self.running)
         self._cache.copy_time.begin_step(self._pacing.pause(n_streams))
         work = Work(admitted=self._admission.admit(self.running))
-        due = [(sequence.due(now), sequence) for sequence in self.running]
-        work.next_due = min((time for time, _ in due if time > now), default=None)
+        work.stuck = self.chunks.ask(self.running)
+        able = [sequence for sequence in self.running if not self.chunks.holds(sequence)]
+        due = [(sequence.due(now), sequence) for sequence in able]
+        next_due = min((time for time, _ in due if time > now), default=None)
+        work.next_due = inf if next_due is None and len(able) < len(self.running) else next_due
         ready = [sequence for time, sequence in due if time <= now]
         mine = self._whose_turn(ready, work.batch)
         rows = self._rows(mine, work)
         waiting = [sequence for sequence in mine if _has_prompt(sequence)]
-        chunk = self._chunk(ready, work.next_due, now) if waiting else 0
+        chunk = self._chunk(ready, next_due, now) if waiting else 0
         prompts = [sequence for sequence in waiting if not sequence.is_exclusive]
         # A text whose cells were lost computes them again while it decodes: it does not wait as a prompt does.
         exclusive = [one for one in mine if one.is_exclusive and (chunk or not one.is_prefilling)]
@@ -139,7 +151,10 @@ class Scheduler:
         able: list[Sequence] = []
         for sequence in mine:
             if not _has_prompt(sequence) and not sequence.is_exclusive:
-                (able if self._make_room(sequence) else work.stuck).append(sequence)
+                if self._make_room(sequence):
+                    able.append(sequence)
+                else:
+                    work.stuck.append((sequence, ServerFault("Context size has been exceeded.")))
         return {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in able}
 
     def _n_decoding(self, sequence: Sequence) -> int:

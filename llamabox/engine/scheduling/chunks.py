@@ -1,0 +1,85 @@
+"""Media chunks whose rows are not there yet: who needs which, and who stands back until they are."""
+
+from __future__ import annotations
+
+from llamabox.engine.request import Media, Request
+from llamabox.engine.seams import Encoder
+from llamabox.engine.sequence import Sequence
+from llamabox.errors import LlamaboxError
+
+AHEAD = 2048
+"""Cells of media that are asked for ahead of one sequence: enough to be encoded together, and a bound on their rows."""
+
+
+class Chunks:
+    """Asks the encoder for the chunks that running sequences come to. Owned by the engine's thread.
+
+    A chunk that is resident is never asked for, since a sequence begins behind it. Without an encoder nobody may have
+    media.
+    """
+
+    def __init__(self, encoder: Encoder | None) -> None:
+        self._encoder = encoder
+        self._wanted: dict[Sequence, tuple[Media, ...]] = {}
+        self._failed: set[Sequence] = set()
+
+    def take(self, request: Request) -> None:
+        """A request was queued."""
+        if self._encoder is not None and any(isinstance(segment, Media) for segment in request.prompt):
+            self._encoder.take(request)
+
+    def let_go(self, request_id: str) -> None:
+        """All sequences of a request have ended."""
+        if self._encoder is not None:
+            self._encoder.forget(request_id)
+
+    def ask(self, running: list[Sequence]) -> list[tuple[Sequence, LlamaboxError]]:
+        """Have the next chunks of all `running` made. Returns the sequences that a failed encoding ends, and why.
+
+        These are held from then on.
+        """
+        failed: list[tuple[Sequence, LlamaboxError]] = []
+        for sequence in running:
+            if sequence.cells.is_text or self._encoder is None:
+                continue
+            chunks = _next_chunks(sequence)
+            if chunks != self._wanted.get(sequence, ()):
+                self._want(sequence, chunks)
+            error = next((found for media in chunks if (found := self._encoder.error(media))), None)
+            if error is not None:
+                self._failed.add(sequence)
+                failed.append((sequence, error))
+        return failed
+
+    def holds(self, sequence: Sequence) -> bool:
+        """Whether the next cell of `sequence` is of a chunk whose rows are not there."""
+        if sequence not in self._wanted:
+            return False
+        assert self._encoder is not None
+        media = sequence.cells.media_at(sequence.n_computed)
+        return sequence in self._failed or (media is not None and not self._encoder.is_ready(media))
+
+    def forget(self, sequence: Sequence) -> None:
+        """It has ended."""
+        self._failed.discard(sequence)
+        if sequence in self._wanted:
+            self._want(sequence, ())
+
+    def _want(self, sequence: Sequence, chunks: tuple[Media, ...]) -> None:
+        assert self._encoder is not None
+        self._encoder.want(sequence.key, chunks)
+        if chunks:
+            self._wanted[sequence] = chunks
+        else:
+            del self._wanted[sequence]
+
+
+def _next_chunks(sequence: Sequence) -> tuple[Media, ...]:
+    """The chunks of its cells that are not computed, up to AHEAD cells of media, but one at least."""
+    n_ahead, chunks = 0, []
+    for media in sequence.cells.media_from(sequence.n_computed):
+        chunks.append(media)
+        n_ahead += media.n_cells
+        if n_ahead >= AHEAD:
+            break
+    return tuple(chunks)
