@@ -18,6 +18,7 @@ import numpy as np  # noqa: F401
 del os.environ["OPENBLAS_NUM_THREADS"]
 
 from llamabox.demo import ensure_demo_model
+from tests.models.media.mrope import write_mrope_mmproj, write_mrope_model
 from tests.models.media.projectors import write_mmproj, write_noncausal_mmproj
 from tests.models.minilm import Encoder, as_reranker, load_encoder, write_encoder
 from tests.models.tiny_image import TinyImage, write_tiny_image
@@ -79,3 +80,14 @@ def mmproj_noncausal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     path = tmp_path_factory.mktemp("mmproj") / "mmproj-noncausal.gguf"
     yield write_noncausal_mmproj(path)
     path.unlink()
+
+
+@pytest.fixture(scope="session")
+def mrope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """The demo model with M-RoPE, and a projector for it whose pictures have rows and columns."""
+    folder, demo = tmp_path_factory.mktemp("mrope"), ensure_demo_model(progress=False)
+    model = write_mrope_model(folder / "mrope.gguf", demo)
+    projector = write_mrope_mmproj(folder / "mmproj-mrope.gguf", demo)
+    yield model, projector
+    model.unlink()
+    projector.unlink()

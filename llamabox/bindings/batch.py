@@ -27,6 +27,15 @@ class BatchRun(Protocol):
     def n_outputs(self) -> int: ...
 
 
+class DecodeBatch(Protocol):
+    """What one llama_decode computes: `c` points to a `struct llama_batch` of `n_tokens` rows."""
+
+    c: Any
+
+    @property
+    def n_tokens(self) -> int: ...
+
+
 class NativeBatch:
     """Room for `capacity` tokens, each of one sequence. Owned by one thread; used again for every step.
 

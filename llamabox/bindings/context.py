@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamabox.bindings.batch import NativeBatch
+from llamabox.bindings.batch import DecodeBatch, NativeBatch
 from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.memory import Memory
 from llamabox.bindings.model import Model
@@ -165,12 +167,25 @@ class Context(Owned):
             self._check_thread()
         super().close()
 
-    def decode(self, batch: NativeBatch) -> None:
+    def decode(self, batch: DecodeBatch) -> None:
         """Compute a batch.
 
         Raises NoRoom or BadBatch (nothing changed), DecodeAborted or DecodeFatal (part of it may be in memory).
         """
         _check_decode(self.native.lib.llama_decode(self.handle, batch.c[0]), batch)
+
+    @contextmanager
+    def both_ways(self) -> Iterator[None]:
+        """Until the `with` ends, the rows of a batch attend to one another, and to all before them.
+
+        libllama ends the process where such a batch is larger than n_ubatch.
+        """
+        set_causal = self.native.lib.llama_set_causal_attn
+        set_causal(self.handle, False)
+        try:
+            yield
+        finally:
+            set_causal(self.handle, True)
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """The logits of a row of the last batch, shape [n_vocab].
@@ -236,7 +251,7 @@ def n_nodes(native: Native) -> int:
     return int(native.lib.lb_n_nodes())
 
 
-def _check_decode(code: int, batch: NativeBatch) -> None:
+def _check_decode(code: int, batch: DecodeBatch) -> None:
     """Raise what the code that llama_decode returned means, unless it is 0."""
     if code == 0:
         return

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import cast
 
 from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context
+from llamabox.bindings.media.batch import MediaBatch, MediaRun
+from llamabox.bindings.media.chunk import ChunkRows
 from llamabox.bindings.sampling.sampler import ChainBuilder, ChainTemplate, RowSampler, SamplerChain
 from llamabox.bindings.vocab import Vocab
 from llamabox.bindings.weights.adapters import Lora, apply_loras
-from llamabox.engine.batch import Batch
+from llamabox.engine.batch import Batch, MediaRows, Run
 from llamabox.engine.grammar import TokenMask
 from llamabox.engine.logprobs import Distribution, top_logprobs
-from llamabox.engine.request import LoraSet, SamplingParams
+from llamabox.engine.request import LoraSet, Media, SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Ask, RunnerFacts, Sampler
 from llamabox.errors import NoRoom
+
+RowsOf = Callable[[Media], ChunkRows]
+"""The encoded rows of a chunk that a batch has rows of."""
 
 MAX_KEPT = 16
 """Sampling parameters whose chain stays made."""
@@ -158,13 +165,15 @@ class LlamaRunner:
         tile: int = 1,
         mixes: bool = True,
         is_steady: bool = False,
+        rows_of: RowsOf | None = None,
     ) -> None:
-        """`tile`, `mixes` and `is_steady`: see RunnerFacts."""
+        """`tile`, `mixes` and `is_steady`: see RunnerFacts. Without `rows_of` it takes no media."""
         self._context = context
         self._loras = loras
         self._applied: LoraSet = ()
         self._vocab = context.model.vocab
         self._batch = NativeBatch(context.native, context.n_batch)
+        self._rows_of = rows_of
         self._rows = RowSampler(context)
         self._memory = LlamaMemory(context)
         self._eog = frozenset(self._vocab.eog_tokens)
@@ -175,6 +184,7 @@ class LlamaRunner:
             tile=tile,
             mixes=mixes,
             is_steady=is_steady,
+            takes_media=rows_of is not None,
             adds_bos=self._vocab.add_bos,
         )
 
@@ -193,8 +203,29 @@ class LlamaRunner:
         if batch.lora != self._applied:
             apply_loras(self._context, [(self._loras[adapter_id], scale) for adapter_id, scale in batch.lora])
             self._applied = batch.lora
+        if isinstance(batch.runs[0].content, MediaRows):
+            self._execute_media(batch.runs)
+            return
         self._batch.lay(batch.runs)
         self._context.decode(self._batch)
+
+    def _execute_media(self, runs: Seq[Run]) -> None:
+        """Compute runs of media rows alone; one of a chunk that is not causal comes alone, and whole."""
+        assert self._rows_of is not None, "this runner takes no media"
+        is_causal, native_runs = True, []
+        for run in runs:
+            content = run.content
+            assert isinstance(content, MediaRows), "libllama computes tokens and media one after the other"
+            if not content.media.is_causal:
+                is_causal = False
+                assert len(runs) == 1
+                assert len(content) == content.media.n_cells <= self._facts.n_ubatch
+            rows = self._rows_of(content.media)
+            assert len(rows.embeddings) == content.media.n_cells
+            native_runs.append(MediaRun(run.seq_id, run.position, rows, content.start, content.stop, run.n_outputs))
+        batch = MediaBatch(self._context.native, native_runs)
+        with nullcontext() if is_causal else self._context.both_ways():
+            self._context.decode(batch)
 
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         if not asks:
