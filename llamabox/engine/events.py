@@ -147,6 +147,7 @@ class Started:
         None  # what its texts became; None: it has none
     )
     prompt_text: str | None = None  # where it was asked for
+    n_audio: int = 0  # of n_prompt: rows of sound
 
 
 @dataclass(slots=True)

@@ -84,6 +84,7 @@ class Reporter:
                 sequence.seed,
                 sequence.request.logit_bias,
                 sequence.request.prompt_text,
+                sequence.request.n_audio,
             )
         )
 

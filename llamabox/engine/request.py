@@ -230,5 +230,6 @@ class Request:
     stop: StopStrings | None = None  # those of `params`, compiled; None: there are none
     logit_bias: tuple[tuple[int, Bias], ...] | None = None  # what its texts became, to be told; None: it has none
     prompt_text: str | None = None  # where `params` want it
+    n_audio: int = 0  # cells of sound in the prompt, to be told
     contents: Mapping[Media, object] = field(default_factory=dict, repr=False)  # what an Encoder makes rows of
     samplers: SamplerSource | None = None  # of its sequences; None: the engine makes them, while all wait for that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -25,6 +26,7 @@ from llamabox.server.api.about.props import props, set_props
 from llamabox.server.api.about.slot_files import slot_action
 from llamabox.server.api.about.slots import slots
 from llamabox.server.api.about.tokens import detokenize, tokenize
+from llamabox.server.api.audio.route import TranscriptionRoute
 from llamabox.server.api.embeddings.route import embeddings, openai_embeddings
 from llamabox.server.api.images.info import image_models, image_props, image_slots
 from llamabox.server.api.images.route import EditRoute, GenerationRoute
@@ -89,6 +91,8 @@ READERS: dict[str, Read] = {
 }
 """Readers of the bodies that are more than JSON."""
 
+TRANSCRIPTIONS = ("/v1/audio/transcriptions", "/audio/transcriptions")
+
 SLOT_FILES = "/slots/{id_slot}"
 
 IMAGE_POST: dict[str, ASGIApp | Endpoint] = {
@@ -105,11 +109,13 @@ def create_app(config: ServerConfig, client: TextService, media: MediaDesk | Non
         metrics=TextMetrics(client),
         templates=Templates(config.chat_template),
         media=media,
+        media_marker=config.media_marker or f"<__media_{secrets.token_hex(16)}__>",
     )
     post: dict[str, ASGIApp | Endpoint] = {
         path: JsonRoute(handler, read=READERS.get(path, read_json)) for path, (handler, _) in TEXT_POST.items()
     }
     post[SLOT_FILES] = JsonRoute(slot_action, needs_body=False)
+    post |= {path: TranscriptionRoute() for path in TRANSCRIPTIONS}
     post |= dict.fromkeys(IMAGE_POST, needs_images)
     return _put_together(services, GET | TEXT_GET | _models(models), post, props)
 
@@ -119,6 +125,7 @@ def create_image_app(config: ServerConfig, client: ImageService, images: ImageCo
     services = ImageServices(config=config, client=client, metrics=ImageMetrics(client), images=images)
     post: dict[str, ASGIApp | Endpoint] = {path: draws_only(what) for path, (_, what) in TEXT_POST.items()}
     post[SLOT_FILES] = draws_only("completion")
+    post |= {path: draws_only("transcription") for path in TRANSCRIPTIONS}
     return _put_together(services, GET | IMAGE_GET | _models(image_models), post | IMAGE_POST, image_props)
 
 

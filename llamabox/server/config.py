@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 
 from llamabox.clients.crowd import MAX_WAITING
@@ -32,7 +31,7 @@ class ServerConfig:
     cors_origins: tuple[str, ...] = ("*",)  # pages that may call; * any, localhost this machine's
     api_keys: frozenset[str] = field(default=frozenset(), repr=False)
     alias: str = "unknown"  # or several, separated by commas; while it is "unknown" the file's name stands for it
-    media_marker: str = field(default_factory=lambda: f"<__media_{secrets.token_hex(16)}__>")  # in a prompt_string
+    media_marker: str = ""  # stands for an entry of multimodal_data in a prompt_string; empty: a random one
     chat_template: str | None = None  # text or built-in name; None: the model's own
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
     defaults: GenerationParams = field(default_factory=GenerationParams)  # of requests, at the start

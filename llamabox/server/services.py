@@ -92,6 +92,7 @@ class TextServices(Services):
     metrics: TextMetrics
     templates: Templates
     media: MediaDesk | None
+    media_marker: str  # stands in a prompt_string for an entry of multimodal_data
     slots: SlotBook = field(default_factory=SlotBook)
 
     def model(self) -> ModelInfo:

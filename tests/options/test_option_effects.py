@@ -118,6 +118,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--no-mmproj-offload": Shown(f"{PROJECTOR}::test_a_gpu_computes_it_unless_told_otherwise"),
     "--image-min-tokens": row(observed.projector, "--image-min-tokens 3", image_min_tokens=3),
     "--image-max-tokens": row(observed.projector, "--image-max-tokens 3", image_max_tokens=3),
+    "--media-marker": Shown("server/api/media/test_media_in_prompts.py::test_what_clients_are_told"),
     "--mmproj-cache": row(observed.text_worker, "--mmproj-cache 3", mmproj_cache=3),
     # threads
     "--threads": row(context, "-t 3", n_threads=3),

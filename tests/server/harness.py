@@ -13,6 +13,7 @@ import orjson
 from starlette.applications import Starlette
 
 from llamabox.imaging.config import ImageConfig
+from llamabox.media.desk import MediaDesk
 from llamabox.server.app import create_app, create_image_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.listening.binding import bind_sockets
@@ -52,11 +53,16 @@ class Running(Generic[Client]):
 
 @contextlib.asynccontextmanager
 async def running(
-    client: FakeTextClient, config: ServerConfig | None = None, *, host: str = "127.0.0.1", within: float = WITHIN
+    client: FakeTextClient,
+    config: ServerConfig | None = None,
+    *,
+    media: MediaDesk | None = None,
+    host: str = "127.0.0.1",
+    within: float = WITHIN,
 ) -> AsyncIterator[Running[FakeTextClient]]:
     """Serves `client` until the block ends; fails rather than hangs."""
     config = config or ServerConfig()
-    async with listening(create_app(config, client), client, config, within, host=host) as served:
+    async with listening(create_app(config, client, media), client, config, within, host=host) as served:
         yield served
 
 

@@ -26,6 +26,10 @@ MEDIA_OPTIONS = (
         env="LLAMA_ARG_IMAGE_MAX_TOKENS", help="tokens of an image at the most, where they depend on its size",
     ),
     completion(
+        "--media-marker", "server.media_marker", v.word, metavar="TEXT", env="LLAMA_MEDIA_MARKER", default="random",
+        help="text that stands in a prompt_string for each entry of multimodal_data; clients find it in GET /props",
+    ),
+    completion(
         "--mmproj-cache", "text.mmproj_cache", v.integer(0, 1 << 20), env="LLAMABOX_MMPROJ_CACHE", metavar="MIB",
         help="memory for encoded images and sounds, MiB: one that comes again is not encoded again; 0 is none",
     ),

@@ -14,6 +14,7 @@ class Choice:
     index: int  # in the reply: prompt * n + sequence
     n_prompt: int = 0
     n_cached: int = 0
+    n_audio: int = 0  # of n_prompt: rows of sound
     prompt: str = ""  # as a text, where the reply shows it
     timings: Timings = field(default_factory=Timings)  # as of the last event
     pieces: list[str] = field(default_factory=list)
@@ -25,6 +26,7 @@ class Choice:
         """The prompt is computed."""
         self.n_prompt = event.n_prompt
         self.n_cached = event.n_cached
+        self.n_audio = event.n_audio
         self.prompt = event.prompt_text or ""
 
     def count(self, event: Delta) -> None:

@@ -28,7 +28,7 @@ async def props(request: Request) -> Response:
             "model_ftype": info.ftype,
             "model_path": info.path,
             "modalities": modalities(info),
-            "media_marker": services.config.media_marker,
+            "media_marker": services.media_marker,
             "endpoint_slots": services.config.enable_slots,
             "endpoint_props": False,
             "endpoint_metrics": services.config.enable_metrics,

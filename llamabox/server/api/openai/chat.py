@@ -71,7 +71,7 @@ async def chat_completion(exchange: Exchange) -> Response:
 
 async def apply_template(exchange: Exchange) -> Response:
     """`{"prompt": …}`: the text that chat would generate from, with /completion's marker where media stand."""
-    marker = exchange.services.config.media_marker
+    marker = exchange.services.media_marker
     pieces = (await _rendered(exchange)).cut()
     return JsonResponse({"prompt": "".join(piece if isinstance(piece, str) else marker for piece in pieces)})
 

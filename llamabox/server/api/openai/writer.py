@@ -60,12 +60,16 @@ def usage_object(choices: Sequence[Choice], n: int) -> dict[str, Any]:
     n_prompt = sum(choice.n_prompt for choice in prompts)
     timings = [choice.end.timings for choice in choices if choice.end is not None]
     n_predicted = sum(one.predicted_n for one in timings)
+    n_audio = sum(choice.n_audio for choice in prompts)
     rates = [predicted_per_second(one) for one in timings if one.predicted_n > 1]
     return {
         "completion_tokens": n_predicted,
         "prompt_tokens": n_prompt,
         "total_tokens": n_prompt + n_predicted,
-        "prompt_tokens_details": {"cached_tokens": sum(choice.n_cached for choice in prompts)},
+        "prompt_tokens_details": {
+            "cached_tokens": sum(choice.n_cached for choice in prompts),
+            **({"audio_tokens": n_audio} if n_audio else {}),
+        },
         "time_to_first_token_ms": timings[0].prompt_ms if timings else 0.0,
         "time_per_output_token_ms": per_token(
             sum(max(one.predicted_n - 1, 0) for one in timings), sum(one.predicted_ms for one in timings)

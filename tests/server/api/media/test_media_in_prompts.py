@@ -197,4 +197,5 @@ def test_what_clients_are_told() -> None:
 
 
 def test_two_servers_have_different_markers() -> None:
-    assert ServerConfig().media_marker != ServerConfig().media_marker
+    shown = [TestClient(create_app(ServerConfig(), FakeTextClient())).get("/props").json() for _ in range(2)]
+    assert shown[0]["media_marker"] != shown[1]["media_marker"]
