@@ -20,6 +20,7 @@ import numpy as np
 from llamabox import errors
 from llamabox.engine.batch import Batch, MediaRows, Run
 from llamabox.engine.drafting.drafter import Drafter, Key, Wish
+from llamabox.engine.events import Activity
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.request import LoraSet, Media, Request, SamplingParams
@@ -388,8 +389,7 @@ def check_runs(batch: Batch) -> None:
 
 
 def check_media(batch: Batch, n_ubatch: int) -> None:
-    """Tokens and media do not meet. A chunk that is not causal is computed whole, by itself and at once."""
-    assert len({isinstance(run.content, MediaRows) for run in batch.runs}) == 1, "tokens beside media"
+    """A chunk that is not causal is computed whole, by itself and at once."""
     for run in batch.runs:
         if isinstance(run.content, MediaRows) and not run.content.media.is_causal:
             assert (run.content.start, run.content.stop) == (0, run.content.media.n_cells), "a chunk is cut"
@@ -494,6 +494,10 @@ class FakeEncoder:
     def forget(self, request_id: str) -> None:
         assert not any(key[0] == request_id for key in self.wanted), "a request that is over wants something"
         self._chunks.pop(request_id, None)
+
+    def count(self, activity: Activity) -> None:
+        activity.n_encoded = self.n_made
+        activity.n_encoding = len(self.outstanding)
 
     def is_empty(self) -> bool:
         """Whether it holds nothing of anybody."""

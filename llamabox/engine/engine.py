@@ -168,6 +168,7 @@ class Engine:
         done.n_tokens_max = max(done.n_tokens_max, n_most)
         done.n_processing = len(self._scheduler.running)
         done.n_waiting = self._scheduler.n_waiting
+        self._scheduler.chunks.count(done)
         return done.snapshot()
 
     def check_integrity(self) -> list[str]:

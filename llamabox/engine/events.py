@@ -86,9 +86,13 @@ class Activity:
     prompt_ms: float = 0.0
     n_predicted: int = 0
     predicted_ms: float = 0.0
+    n_encoded: int = 0  # media chunks that were encoded
+    encode_ms: float = 0.0
+    n_encode_hits: int = 0  # chunks whose rows were there, or on their way for another request
     n_tokens_max: int = _largest()  # the most cells that a slot held
     n_processing: int = _now()  # sequences that hold a slot
     n_waiting: int = _now()  # and that wait for one
+    n_encoding: int = _now()  # chunks that wait for the encoder, or are in it
     n_resident: int = _now()  # cells in the KV memory, those that slots share counted once
 
     def after(self, earlier: Activity) -> Activity:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llamabox.engine.batch import Batch
+from llamabox.engine.events import Activity
 from llamabox.engine.grammar import TokenMask
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.request import Media, Request, SamplingParams
@@ -137,7 +138,7 @@ class RunnerFacts:
     """
 
     takes_media: bool = False
-    """Whether a batch may have media rows: never beside tokens, and of a chunk that is not causal by itself."""
+    """Whether a batch may have media rows, beside tokens too unless their chunk is not causal."""
 
     adds_bos: bool = False
     """Whether prompts begin with a BOS token, which a context shift keeps."""
@@ -204,6 +205,9 @@ class Encoder(Protocol):
 
     def forget(self, request_id: str) -> None:
         """A request is over. Unknown ids are ignored."""
+
+    def count(self, activity: Activity) -> None:
+        """Write into `activity` what it did so far."""
 
 
 class Pooler(Protocol):

@@ -63,6 +63,11 @@ class History:
         return len(self._keys)
 
     @property
+    def spans(self) -> tuple[Span, ...]:
+        """Its media chunks in order; the last one may reach beyond its end."""
+        return tuple(self._spans)
+
+    @property
     def is_text(self) -> bool:
         """Whether no cell is of a media chunk."""
         return not self._spans

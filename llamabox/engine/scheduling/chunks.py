@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llamabox.engine.events import Activity
 from llamabox.engine.request import Media, Request
 from llamabox.engine.seams import Encoder
 from llamabox.engine.sequence import Sequence
@@ -32,6 +33,11 @@ class Chunks:
         """All sequences of a request have ended."""
         if self._encoder is not None:
             self._encoder.forget(request_id)
+
+    def count(self, activity: Activity) -> None:
+        """Write into `activity` what the encoder did so far."""
+        if self._encoder is not None:
+            self._encoder.count(activity)
 
     def ask(self, running: list[Sequence]) -> list[tuple[Sequence, LlamaboxError]]:
         """Have the next chunks of all `running` made. Returns the sequences that a failed encoding ends, and why.

@@ -97,6 +97,7 @@ class TextMetrics:
         now, before = self._client.activity, self._scraped
         self._scraped = now
         yield from _counters(now)
+        yield from _media_counters(now)
         yield CounterMetricFamily(
             "llamabox:worker_restarts", "Starts of the text worker after the first.", self._client.n_restarts
         )
@@ -140,6 +141,17 @@ def _counters(now: Activity) -> Iterator[Metric]:
         ("n_decode", "Total number of llama_decode() calls.", now.n_decode),
     ):
         yield CounterMetricFamily(f"llamacpp:{name}", help_, value)
+
+
+def _media_counters(now: Activity) -> Iterator[Metric]:
+    for name, help_, value in (
+        ("media_encodings", "Chunks of images and sound that were encoded.", now.n_encoded),
+        ("media_encode_seconds", "Time that encoding them took.", now.encode_ms / 1e3),
+        ("media_cache_hits", "Chunks that were not encoded again for another request.", now.n_encode_hits),
+    ):
+        yield CounterMetricFamily(f"llamabox:{name}", help_, value)
+    help_ = "Chunks of images and sound that wait for the encoder, or are in it."
+    yield GaugeMetricFamily("llamabox:media_queued", help_, now.n_encoding)
 
 
 def _gauges(now: Activity) -> Iterator[Metric]:

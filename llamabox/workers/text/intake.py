@@ -6,22 +6,28 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 
+from llamabox.bindings.media.projector import Projector
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.embedding.passages import Passage
 from llamabox.engine.request import (
     MAX_BIASES,
     NO_MEDIA,
     GenerationParams,
+    Media,
+    Picture,
     Prompt,
     PromptText,
     Request,
+    Sound,
     Words,
+    n_cells,
     prompt_tokens,
 )
 from llamabox.engine.text.stop_strings import StopStrings
-from llamabox.errors import InvalidRequest, RequestError
+from llamabox.errors import ContextExceeded, InvalidRequest, RequestError
 from llamabox.wire.text import Embed, Submit
 from llamabox.workers.text.layouts.pairs import PairFormat
+from llamabox.workers.text.media.content import Content, segments
 from llamabox.workers.text.runner import SamplerMaker
 
 KEPT_STOPS = 16
@@ -39,21 +45,23 @@ class Passages:
 class Intake:
     """Tokenises what clients send. Thread-safe, as llama_tokenize is."""
 
-    def __init__(self, vocab: Vocab, pairs: PairFormat, n_ctx: int) -> None:
-        """`n_ctx` is a slot's."""
+    def __init__(self, vocab: Vocab, pairs: PairFormat, n_ctx: int, projector: Projector | None = None) -> None:
+        """`n_ctx` is a slot's. Without a projector prompts with media are refused."""
         self._vocab = vocab
+        self._n_ctx = n_ctx
+        self._projector = projector
         self._pairs = pairs
         self._samplers = SamplerMaker(vocab, n_ctx)
         self._stop = lru_cache(KEPT_STOPS)(StopStrings)  # all prompts of a request bring the same ones
         self._biases = lru_cache(1)(self._by_token)
 
     def request(self, submit: Submit) -> Request:
-        """The engine's request for `submit`. Raises InvalidRequest naming the field."""
+        """The engine's request for `submit`. Raises InvalidRequest naming the field, ContextExceeded for much media."""
         params, biases = submit.params, None
         if any(isinstance(token, str) for token, _ in params.sampling.logit_bias):
             biases = self._biases(params.sampling.logit_bias)
             params = replace(params, sampling=replace(params.sampling, logit_bias=biases))
-        prompt = self.prompt(submit.prompt, add_special=True, parse_special=True)
+        prompt, contents = self._taken_in(submit.prompt)
         return Request(
             request_id=submit.request_id,
             prompt=prompt,
@@ -62,6 +70,7 @@ class Intake:
             logit_bias=biases,
             prompt_text=self._text(submit.prompt) if params.return_prompt else None,
             samplers=self._samplers.source(params.sampling, prompt_tokens(prompt)),
+            contents=contents,
         )
 
     def is_known(self, params: GenerationParams) -> bool:
@@ -115,12 +124,35 @@ class Intake:
         return "".join(pieces)
 
     def prompt(self, content: PromptText, *, add_special: bool, parse_special: bool) -> Prompt:
-        """The segments of a prompt. Strings and ids are one; a media part would become a Media of its own here."""
+        """The segments of a prompt. Strings and ids between media are one, and each medium is a Media or several.
+
+        Special tokens among strings beside media are parsed in any case.
+        """
+        if has_media(content):
+            pieces = self._media_model().tokenize(content, add_special=add_special, counts_only=True)
+            prompt, contents = segments(pieces)
+            for one in contents.values():
+                one.close()
+            return prompt
         tokens = self.tokens(content, add_special=add_special, parse_special=parse_special)
         return (Words(tuple(tokens)),) if tokens else ()
 
+    def _taken_in(self, content: PromptText) -> tuple[Prompt, dict[Media, Content]]:
+        """A prompt to be computed, with the contents of its media: prepared only where all of it fits into a slot."""
+        prompt = self.prompt(content, add_special=True, parse_special=True)
+        if not has_media(content):
+            return prompt, {}
+        if n_cells(prompt) >= self._n_ctx:
+            raise ContextExceeded(n_prompt_tokens=n_cells(prompt), n_ctx=self._n_ctx)
+        return segments(self._media_model().tokenize(content, add_special=True))
+
+    def _media_model(self) -> Projector:
+        if self._projector is None:
+            raise InvalidRequest(f"Field 'prompt': {NO_MEDIA}", field="prompt")
+        return self._projector
+
     def tokens(self, content: PromptText, *, add_special: bool, parse_special: bool) -> list[int]:
-        """The ids of strings and ids in order; only a leading string gets BOS and the like."""
+        """The ids of strings and ids in order; only a leading string gets BOS and the like. No media."""
         tokens: list[int] = []
         for i, part in enumerate(content):
             if isinstance(part, str):
@@ -128,5 +160,10 @@ class Intake:
             elif isinstance(part, int):
                 tokens.append(self._vocab.check(part))
             else:
-                raise InvalidRequest(f"Field 'prompt': {NO_MEDIA}", field="prompt")
+                raise InvalidRequest("Field 'prompt': images and sound have no tokens", field="prompt")
         return tokens
+
+
+def has_media(content: PromptText) -> bool:
+    """Whether a picture or sound is in it."""
+    return not {Picture, Sound}.isdisjoint(map(type, content))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
+from llamabox.engine.request import Picture, Sound
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Call, Embed, Submit, SubmitAll
 
@@ -31,13 +32,13 @@ PROMPT_WEIGHT = 1024
 
 
 def is_long(message: Text | SubmitAll) -> bool:
-    """Whether a message would hold up the messages behind it."""
+    """Whether a message would hold up the messages behind it, as all with media do: they are resized and the like."""
     n_texts, n_bytes = _size(message)
     return n_texts > MIN_TOKENS or n_bytes > MIN_BYTES
 
 
 def _size(message: Text | SubmitAll) -> tuple[int, int]:
-    """The number of texts and tokens in a message, and about the number of bytes in them."""
+    """The number of texts and tokens in a message, and about the number of bytes in them and in its media."""
     n_extra = 0
     if isinstance(message, Submit | SubmitAll):
         prompts = [message.prompt] if isinstance(message, Submit) else [prompt for _, prompt in message.prompts]
@@ -50,7 +51,12 @@ def _size(message: Text | SubmitAll) -> tuple[int, int]:
         question: Any = message.question
         texts = list(_leaves(getattr(question, one.name) for one in fields(question)))
     n_bytes = n_extra + sum(len(text) for text in texts if isinstance(text, str))
+    n_bytes += sum(MIN_BYTES + _n_content(part) for part in texts if isinstance(part, Picture | Sound))
     return len(texts), n_bytes
+
+
+def _n_content(part: Picture | Sound) -> int:
+    return len(part.pixels if isinstance(part, Picture) else part.samples)
 
 
 def _leaves(values: Iterable[Any]) -> Iterator[Any]:

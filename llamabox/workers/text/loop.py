@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import time
 
@@ -18,6 +19,8 @@ from llamabox.workers.text.embedding.desk import EmbeddingDesk
 from llamabox.workers.text.embedding.lanes import LaneDone
 from llamabox.workers.text.embedding.sharing import Sharing
 from llamabox.workers.text.intake import Passages
+from llamabox.workers.text.media.desk import EncodingDesk
+from llamabox.workers.text.media.encoder import EncodingsDone
 from llamabox.workers.text.reader import Task
 from llamabox.workers.text.slots.calls import FileDone, SlotCalls
 
@@ -35,6 +38,7 @@ class TextLoop:
         slots: SlotCalls,
         pulse: Pulse,
         embedding: EmbeddingDesk | None = None,
+        media: EncodingDesk | None = None,
         *,
         has_spare_core: bool = False,
     ) -> None:
@@ -51,6 +55,7 @@ class TextLoop:
         self._slots = slots
         self._pulse = pulse
         self._embedding = embedding
+        self._media = media
         self._sharing = Sharing()
         self._stopping = False
         self._told = Activity()
@@ -126,9 +131,9 @@ class TextLoop:
             return self._tasks.get()
 
     def _do_within(self, seconds: float) -> None:
-        """Do the next task if it comes in time: until then all that run keep to a speed limit."""
+        """Do the next task if it comes in time: until then all that run keep to a speed limit, or wait for media."""
         try:
-            task = self._tasks.get(timeout=seconds)
+            task = self._tasks.get(timeout=None if seconds == math.inf else seconds)
         except queue.Empty:
             return
         self._do(task)
@@ -147,6 +152,9 @@ class TextLoop:
             case LaneDone():
                 assert self._embedding is not None
                 self._embedding.take(task, self._engine.activity())
+            case EncodingsDone():
+                assert self._media is not None
+                self._media.finished(task)
             case Abort():
                 self._engine.abort(task.request_id)
                 self._slots.abort(task.request_id)

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from llamabox.bindings.context import n_nodes
 from llamabox.bindings.ffi import Native, build_info, load
 from llamabox.bindings.log import LogPump
+from llamabox.bindings.media.projector import Projector
 from llamabox.bindings.threadpool import spin_environment
 from llamabox.errors import InvalidRequest, OptionsError
 from llamabox.machine import processors
@@ -37,9 +39,11 @@ from llamabox.workers.text.loading.devices import has_gpu, offloads, start_backe
 from llamabox.workers.text.loading.loader import TextModel
 from llamabox.workers.text.loading.threads import n_threads, thread_params
 from llamabox.workers.text.loop import TextLoop
+from llamabox.workers.text.media.desk import EncodingDesk
+from llamabox.workers.text.media.encoder import EncoderThread
 from llamabox.workers.text.reader import TextReader
 from llamabox.workers.text.slots.calls import SlotCalls
-from llamabox.workers.text.slots.fingerprint import Fingerprint, settings_digest
+from llamabox.workers.text.slots.fingerprint import SIZE, Fingerprint, settings_digest
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +71,12 @@ def serve(body: Body, config: TextConfig) -> None:
     with LogPump(native) as pump:
         # Before the model: loading binds this thread to CPUs, which threads that it starts inherit.
         helpers = Helpers(pulse)
-        text, split = load_model(native, pump, config, lambda progress: channel.send(Loading(progress)))
+        start = partial(start_encoder, config, reader, pulse)
+        text, split = load_model(native, pump, config, lambda progress: channel.send(Loading(progress)), start)
         owned.callback(text.close)
         pulse.watch(lambda: n_nodes(native), has_device=has_gpu(native) or bool(config.rpc_servers))
         vocab, n_ctx = text.model.vocab, text.contexts.n_ctx
-        intake = Intake(vocab, pair_format(text), n_ctx)
+        intake = Intake(vocab, pair_format(text), n_ctx, text.projector)
         grammars = GrammarDesk(vocab, helpers, reader.tasks.put, reader.refuse)
         owned.callback(grammars.close)
         prepare_default(grammars, config)
@@ -90,7 +95,9 @@ def serve(body: Body, config: TextConfig) -> None:
         if links is not None:
             owned.callback(links.close)  # before the model: it ends the process where a connection is closed
         is_spare = has_spare_core(config, text)
-        loop = TextLoop(channel, reader.tasks, text.engine, slots, pulse, embedding, has_spare_core=is_spare)
+        loop = TextLoop(
+            channel, reader.tasks, text.engine, slots, pulse, embedding, text.encoder, has_spare_core=is_spare
+        )
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again
         channel.send(Ready(replace(text.info(), split=split)))
@@ -99,22 +106,36 @@ def serve(body: Body, config: TextConfig) -> None:
 
 
 def load_model(
-    native: Native, pump: LogPump, config: TextConfig, on_progress: Callable[[float], None]
+    native: Native,
+    pump: LogPump,
+    config: TextConfig,
+    on_progress: Callable[[float], None],
+    start: Callable[[Projector], EncodingDesk],
 ) -> tuple[TextModel, list[dict[str, Any]]]:
-    """The model, and where its parts are as ModelInfo says it: known where there are RPC servers."""
+    """The model, and where its parts are as ModelInfo says it: known where there are RPC servers.
+
+    `start` is called with the projector, if the model has one.
+    """
     placement = start_backends(config, native)
     if placement is None:
-        return TextModel.load(native, config, on_progress), []
+        return TextModel.load(native, config, on_progress, start), []
 
     def report(progress: float) -> None:
         placement.progress(progress)
         on_progress(progress)
 
     with pump.heard_by(placement.hear):
-        text = TextModel.load(native, config, report)
+        text = TextModel.load(native, config, report, start)
     split = placement.split({name: tensor.n_bytes for name, tensor in text.model.header.tensors.items()})
     placement.report(split)
     return text, split
+
+
+def start_encoder(config: TextConfig, reader: TextReader, pulse: Pulse, projector: Projector) -> EncodingDesk:
+    """What encodes pictures and sounds, on a thread of its own that runs from now on."""
+    thread = EncoderThread(projector, reader.tasks.put, pulse)
+    thread.start()
+    return EncodingDesk(thread, config.mmproj_cache << 20)
 
 
 def embedding_desk(
@@ -134,7 +155,8 @@ def fingerprint_of(config: TextConfig, text: TextModel) -> Fingerprint:
     steering = text.steering.key if text.steering else b""
     build = build_info(text.model.native)["build"]
     settings = settings_digest(text.contexts.main, build, dict(config.kv_overrides), steering)
-    return Fingerprint(text.model.header.files, settings)
+    projector = bytes(SIZE) if text.projector is None else text.projector.digest.digest()[:SIZE]
+    return Fingerprint(text.model.header.files, settings, projector)
 
 
 def prepare_default(grammars: GrammarDesk, config: TextConfig) -> None:

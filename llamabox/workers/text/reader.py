@@ -19,9 +19,10 @@ from llamabox.workers.text.embedding.lanes import LaneDone
 from llamabox.workers.text.grammars.desk import GrammarDesk
 from llamabox.workers.text.intake import Intake, Passages
 from llamabox.workers.text.long_texts import LongTexts, Text, is_long
+from llamabox.workers.text.media.encoder import EncodingsDone
 from llamabox.workers.text.slots.calls import FileDone
 
-Task = Request | Passages | LaneDone | Abort | Call | Shutdown | FileDone
+Task = Request | Passages | LaneDone | EncodingsDone | Abort | Call | Shutdown | FileDone
 """A thing for the loop to do between two steps."""
 
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from llamabox.engine.request import GenerationParams, PromptText, SamplingParams
-from llamabox.wire.questions import Detokenise, LayOutInfill, LookAtSlots, Tokenise
+from llamabox.engine.request import GenerationParams, Picture, PromptText, SamplingParams, Sound
+from llamabox.wire.questions import CountTokens, Detokenise, LayOutInfill, LookAtSlots, Tokenise
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Call, Submit, SubmitAll
 from llamabox.workers.text.long_texts import MIN_BYTES, MIN_TOKENS, LongTexts, is_long
@@ -48,6 +48,9 @@ def infill(**fields: Any) -> LayOutInfill:
         (Call(1, infill(suffix="x", extra=[("a.py", "x" * MIN_BYTES)])), True),
         (Call(1, infill(prefix="x" * MIN_BYTES)), False),
         (Submit(request_id="a", prompt=[], params=GenerationParams(stop=("x" * MIN_BYTES,))), True),
+        (submit("a", ["What is this?", Picture(1, 1, b"rgb")]), True),
+        (SubmitAll([("a", ["x"]), ("b", [Sound(16000, b"1234")])], GenerationParams()), True),
+        (Call(1, CountTokens([Picture(1, 1, b"rgb")])), True),
         (Call(1, LookAtSlots()), False),
         (Submit(request_id="a", prompt=[], params=biased("x" * MIN_BYTES)), False),
         (Submit(request_id="a", prompt=[], params=biased("x" * MIN_BYTES, "y")), True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from math import inf
 from typing import Any, cast
 
 import pytest
@@ -14,22 +15,24 @@ from llamabox.wire.common import Shutdown
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Abort
 from llamabox.workers.text.loop import TextLoop
+from llamabox.workers.text.media.encoder import EncodingsDone
 
 WITHIN = 10.0
 """Seconds after which a test that waits for an event has failed."""
 
 
 class RestingEngine:
-    """Has a sequence that is due in an hour."""
+    """Has a sequence that is due in so many seconds, or once media are encoded."""
 
     is_idle = False
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.n_steps = 0
         self.heard: queue.SimpleQueue[object] = queue.SimpleQueue()
 
     def rest(self) -> float:
-        return 3600.0
+        return self.seconds
 
     def step(self) -> StepResult:
         self.n_steps += 1
@@ -53,12 +56,29 @@ class NoSlotCalls:
         """There are none."""
 
 
-@pytest.mark.parametrize("task", [Abort("r"), Request(request_id="r", prompt=(Words((1,)),))], ids=["abort", "request"])
-def test_what_comes_in_while_all_rest_is_heard_at_once_and_nothing_spins(task: Abort | Request) -> None:
-    engine, tasks = RestingEngine(), queue.SimpleQueue[Any]()
+class Desk:
+    def __init__(self, heard: queue.SimpleQueue[object]) -> None:
+        self._heard = heard
+
+    def finished(self, done: EncodingsDone) -> None:
+        self._heard.put("r")
+
+
+TASKS = {
+    "abort": Abort("r"),
+    "request": Request(request_id="r", prompt=(Words((1,)),)),
+    "encoding": EncodingsDone([], [], 0.0),
+}
+
+
+@pytest.mark.parametrize("seconds", [3600.0, inf], ids=["speed limits", "media"])
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_what_comes_in_while_all_rest_is_heard_at_once_and_nothing_spins(task: object, seconds: float) -> None:
+    engine, tasks = RestingEngine(seconds), queue.SimpleQueue[Any]()
     nobody = cast(Any, None)
     slots = cast(Any, NoSlotCalls())
-    loop = TextLoop(nobody, tasks, cast(Any, engine), slots, Pulse(nobody, 0.0))
+    desk = cast(Any, Desk(engine.heard))
+    loop = TextLoop(nobody, tasks, cast(Any, engine), slots, Pulse(nobody, 0.0), media=desk)
     running = threading.Thread(target=loop.run, daemon=True)
     running.start()
     tasks.put(task)

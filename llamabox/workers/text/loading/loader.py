@@ -30,6 +30,7 @@ from llamabox.workers.text.loading.projector import load_projector, media_info, 
 from llamabox.workers.text.loading.speed import measure
 from llamabox.workers.text.loading.steering import Steering, read_steering
 from llamabox.workers.text.loading.threads import thread_pools
+from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.runner import LlamaRunner
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class TextModel:
     loras: Sequence[Lora]
     projector: Projector | None
     """None where the model takes text alone."""
+    encoder: EncodingDesk | None
+    """What encodes with the projector."""
     contexts: Contexts
     engine: Engine
     embedder: Embedder | None
@@ -61,8 +64,17 @@ class TextModel:
     _owned: ExitStack
 
     @classmethod
-    def load(cls, native: Native, config: TextConfig, on_progress: Callable[[float], None]) -> TextModel:
-        """Raises ModelLoadError or ContextError with one line that says what is wrong."""
+    def load(
+        cls,
+        native: Native,
+        config: TextConfig,
+        on_progress: Callable[[float], None],
+        start_encoder: Callable[[Projector], EncodingDesk] | None = None,
+    ) -> TextModel:
+        """`start_encoder` makes what encodes with a projector, which is closed with the model; None: nobody has media.
+
+        Raises ModelLoadError or ContextError with one line that says what is wrong.
+        """
         backend.start(native, backend.Numa(config.numa))
         if found := backend.kernels(native):
             logger.info("CPU kernels: %s", found)
@@ -72,8 +84,12 @@ class TextModel:
             model = owned.enter_context(Model.load(native, config.model, params, on_progress=on_progress, widen=widen))
             steering = read_steering(config, model)
             loras = [owned.enter_context(Lora(model, path)) for path, _ in config.lora]
+            encoder = None
             if (projector := load_projector(config, model)) is not None:
                 owned.enter_context(projector)
+                if start_encoder is not None:
+                    encoder = start_encoder(projector)  # before this thread is bound to CPUs
+                    owned.callback(encoder.close)
                 config = with_room(config, projector)
             before = untouched(native)
             contexts = owned.enter_context(open_contexts(config, model))
@@ -89,7 +105,7 @@ class TextModel:
             if config.warmup:
                 warm_up(contexts, loras)
             tokens_per_second = token_rate(config, contexts)
-            engine = make_engine(config, contexts, loras)
+            engine = make_engine(config, contexts, loras, encoder)
             poolers = make_poolers(config, contexts)
             embedder = None
             if poolers:
@@ -99,6 +115,7 @@ class TextModel:
                 steering=steering,
                 loras=loras,
                 projector=projector,
+                encoder=encoder,
                 contexts=contexts,
                 engine=engine,
                 embedder=embedder,
@@ -187,7 +204,7 @@ def token_rate(config: TextConfig, contexts: Contexts) -> int:
     return measured
 
 
-def make_engine(config: TextConfig, contexts: Contexts, loras: Sequence[Lora]) -> Engine:
+def make_engine(config: TextConfig, contexts: Contexts, loras: Sequence[Lora], encoder: EncodingDesk | None) -> Engine:
     """The engine over the main context."""
     attention = contexts.attention
     engine = Engine(
@@ -201,6 +218,7 @@ def make_engine(config: TextConfig, contexts: Contexts, loras: Sequence[Lora]) -
             gap_factor=config.gap_factor,
             host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
         ),
+        encoder=encoder,
     )
     if config.context_shift and not engine.context_shift and contexts.generate is not None:
         logger.info("this model's memory cannot shift: generations end at the context's end")

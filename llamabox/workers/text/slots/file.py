@@ -1,12 +1,15 @@
 """A slot on disk: what was computed for a text, to go on from after a restart.
 
-    magic "LLBXSLOT" | u32 version | u32 n_tokens | u32 n_exact | u32 n_loras | u64 n_native
-    32 bytes digest of the model's files | 32 bytes digest of the settings | 32 bytes checksum
-    n_loras × (32 bytes digest of the adapter's file, f64 scale) | n_tokens × int32 token | n_native bytes of libllama's
-    state
+    magic "LLBXSLOT" | u32 version | u32 n_cells | u32 n_exact | u32 n_loras | u32 n_media | u64 n_native
+    32 bytes digest of the model's files | 32 bytes digest of the settings | 32 bytes digest of the projector
+    32 bytes checksum
+    n_loras × (32 bytes digest of the adapter's file, f64 scale)
+    n_media × (u32 first cell, u32 n_cells, u32 n_positions, u32 1 if it is causal, 32 bytes key)
+    n_cells × int32 token, -1 for a cell of a media chunk | n_native bytes of libllama's state
 
-Little endian. The checksum is BLAKE2b over all that is not itself. libllama aborts the process on a damaged state, so
-every byte is checked before it sees one.
+Little endian. The projector's digest is 0 where there are no media: their keys name content under that projector. The
+last chunk may have more cells than are there. The checksum is BLAKE2b over all that is not itself. libllama aborts the
+process on a damaged state, so every byte is checked before it sees one.
 """
 
 from __future__ import annotations
@@ -19,19 +22,25 @@ import struct
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 
-from llamabox.engine.kv.history import History
+import numpy as np
+
+from llamabox.engine.kv.history import History, Span
 from llamabox.engine.kv.slot import SlotState
-from llamabox.engine.request import LoraSet, lora_set
+from llamabox.engine.request import LoraSet, Media, lora_set
 from llamabox.errors import InvalidRequest, ServerFault
-from llamabox.workers.text.slots.fingerprint import Keys
+from llamabox.workers.text.slots.fingerprint import SIZE, Keys
 
 MAGIC = b"LLBXSLOT"
-VERSION = 3
-HEAD = struct.Struct("<8sIIIIQ32s32s")
+VERSION = 4
+HEAD = struct.Struct("<8sIIIIIQ32s32s32s")
 SCALED = struct.Struct("<32sd")
+CHUNK = struct.Struct("<IIII32s")
+MEDIA_CELL = -1
 CHECKSUM = 32
+BODY = HEAD.size + CHECKSUM
 SETTINGS = (
     "RoPE and YaRN options, --override-kv, control vectors, -ctk, -ctv, -fa, --swa-full, --kv-unified, -np without it, "
     "the context's length where the model's RoPE depends on it, and the version of llama.cpp"
@@ -43,26 +52,23 @@ def write(path: Path, keys: Keys, state: SlotState, adapters: Sequence[bytes] = 
 
     `adapters` are the digests of the LoRA adapters' files by id: the next server may number them otherwise. Raises
     InvalidRequest where the name is that of something else, ServerFault where the disk will not have it.
-
-    A state with media is refused, InvalidRequest: its cells depend on the projector as well, which the file does not
-    name, so that a server with another one would take them for its own.
     """
-    if not state.cells.is_text:
-        raise InvalidRequest(
-            "Unable to save slot: it holds images or sound, which slot files do not carry; send them again instead"
-        )
     if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
         raise InvalidRequest(f"Unable to save slot to {path.name}: it exists and is no file", field="filename")
     loras = b"".join(SCALED.pack(adapters[adapter_id], scale) for adapter_id, scale in state.cells.lora)
-    tokens = array("i", state.cells.key_array()).tobytes()
-    sizes = (len(state.cells), state.n_exact, len(state.cells.lora), len(state.native))
-    head = HEAD.pack(MAGIC, VERSION, *sizes, keys.model, keys.settings)
-    checksum = _checksum(head, loras, tokens, state.native)
+    cells = state.cells
+    media = b"".join(_packed(span) for span in cells.spans)
+    tokens = array("i", (max(key, MEDIA_CELL) for key in cells.key_array())).tobytes()
+    sizes = (len(cells), state.n_exact, len(cells.lora), len(cells.spans), len(state.native))
+    projector = bytes(SIZE) if cells.is_text else keys.projector
+    head = HEAD.pack(MAGIC, VERSION, *sizes, keys.model, keys.settings, projector)
+    parts = (loras, media, tokens, state.native)
+    checksum = _checksum(head, *parts)
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".slot-")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.writelines((head, checksum, loras, tokens, state.native))
+                file.writelines((head, checksum, *parts))
             os.replace(name, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -70,7 +76,7 @@ def write(path: Path, keys: Keys, state: SlotState, adapters: Sequence[bytes] = 
             raise
     except OSError as error:
         raise ServerFault(f"cannot write the slot file {path.name}: {error.strerror}") from error
-    return len(head) + len(checksum) + len(loras) + len(tokens) + len(state.native)
+    return len(head) + len(checksum) + sum(map(len, parts))
 
 
 def read(path: Path, keys: Callable[[], Keys], n_vocab: int, adapters: Sequence[bytes] = ()) -> tuple[SlotState, int]:
@@ -84,29 +90,59 @@ def read(path: Path, keys: Callable[[], Keys], n_vocab: int, adapters: Sequence[
         raise _unable(path, error.strerror or "it cannot be read") from error
     if len(content) < HEAD.size + CHECKSUM or not content.startswith(MAGIC):
         raise _unable(path, "it is not a slot file of this server")
-    _, version, n_tokens, n_exact, n_loras, n_native, model, settings = HEAD.unpack_from(content)
+    _, version, n_cells, n_exact, n_loras, n_media, n_native, *digests = HEAD.unpack_from(content)
     if version != VERSION:
         raise _unable(path, f"it has version {version}, this server writes {VERSION}")
-    loras = HEAD.size + CHECKSUM
-    start = loras + SCALED.size * n_loras
-    middle = start + 4 * n_tokens
-    if len(content) != middle + n_native:
-        raise _unable(path, f"it has {len(content)} bytes and should have {middle + n_native}")
+    ends = list(accumulate((SCALED.size * n_loras, CHUNK.size * n_media, 4 * n_cells, n_native), initial=BODY))
+    if len(content) != ends[-1]:
+        raise _unable(path, f"it has {len(content)} bytes and should have {ends[-1]}")
     view = memoryview(content)
-    if _checksum(view[: HEAD.size], view[loras:start], view[start:middle], view[middle:]) != content[HEAD.size : loras]:
+    loras, media, tokens, native = (view[start:stop] for start, stop in pairwise(ends))
+    if _checksum(view[: HEAD.size], view[BODY:]) != content[HEAD.size : BODY]:
         raise _unable(path, "its checksum is wrong")
-    own = keys()
+    _check_digests(path, digests, keys(), has_media=n_media > 0)
+    lora = _lora_set(path, SCALED.iter_unpack(loras), adapters)
+    cells = _cells(path, tokens.cast("i").tolist(), CHUNK.iter_unpack(media), lora, n_vocab)
+    if n_exact > n_cells:
+        raise _unable(path, "its numbers contradict each other")
+    return SlotState(cells, n_exact, bytes(native)), len(content)
+
+
+def _check_digests(path: Path, digests: Sequence[bytes], own: Keys, *, has_media: bool) -> None:
+    model, settings, projector = digests
     if model != own.model:
         raise _unable(path, "it was computed by another model: the files' content differs")
     if settings != own.settings:
         raise _unable(path, f"it was computed with other settings: {SETTINGS} must be the same")
-    tokens = array("i")
-    tokens.frombytes(view[start:middle])
-    if n_exact > n_tokens or any(not 0 <= token < n_vocab for token in tokens):
+    if has_media and projector != own.projector:
+        raise _unable(path, "it holds images or sound of another projector: --mmproj and --image-* must be the same")
+
+
+def _packed(span: Span) -> bytes:
+    media = span.media
+    assert len(media.key) == SIZE
+    return CHUNK.pack(span.start, media.n_cells, media.n_positions, media.is_causal, media.key)
+
+
+def _cells(
+    path: Path, tokens: list[int], chunks: Iterable[tuple[int, int, int, int, bytes]], lora: LoraSet, n_vocab: int
+) -> History:
+    """The cells of a file. Raises InvalidRequest for chunks that do not fit them, and for no tokens of ours."""
+    cells = History(lora=lora)
+    is_text = np.ones(len(tokens), bool)
+    for start, n_cells, n_positions, is_causal, key in chunks:
+        if not (len(cells) <= start < len(tokens) and n_positions > 0 and n_cells > 0):
+            raise _unable(path, "its numbers contradict each other")
+        cells.extend(tokens[len(cells) : start])
+        cells.add(Media(bytes(key), n_cells, n_positions, bool(is_causal)))
+        is_text[start : len(cells)] = False
+    cells.extend(tokens[len(cells) :])
+    values = np.array(tokens)
+    if not ((values[is_text] >= 0) & (values[is_text] < n_vocab)).all() or (values[~is_text] != MEDIA_CELL).any():
         raise _unable(path, "its tokens are not in the vocabulary")
-    scaled = SCALED.iter_unpack(view[loras:start])
-    cells = History(tokens, _lora_set(path, scaled, adapters))
-    return SlotState(cells, n_exact, bytes(view[middle:])), len(content)
+    whole = History(lora=lora)
+    whole.append_from(cells, 0, len(tokens))
+    return whole
 
 
 def _lora_set(path: Path, scaled: Iterable[tuple[bytes, float]], adapters: Sequence[bytes]) -> LoraSet:

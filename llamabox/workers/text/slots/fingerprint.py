@@ -29,10 +29,11 @@ LENGTH_MATTERS = "rope_factors_long.weight"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Two digests: of the model's files, and of all else that a state depends on."""
+    """Digests of the model's files, of all else that a state depends on, and of the projector, where it has media."""
 
     model: bytes
     settings: bytes
+    projector: bytes = bytes(SIZE)
 
 
 class Fingerprint:
@@ -43,8 +44,9 @@ class Fingerprint:
     the start, so that a file that was replaced meanwhile is not taken for the one that was loaded.
     """
 
-    def __init__(self, files: Sequence[Path], settings: bytes) -> None:
+    def __init__(self, files: Sequence[Path], settings: bytes, projector: bytes = bytes(SIZE)) -> None:
         self._settings = settings
+        self._projector = projector
         self._lock = threading.Lock()
         self._model: bytes | None = None
         self._files = [HeldFile(path) for path in files]
@@ -55,7 +57,7 @@ class Fingerprint:
             if self._model is None:
                 with ThreadPoolExecutor(1, "fingerprint", initializer=_give_way) as pool:
                     self._model = pool.submit(self._digest).result()
-            return Keys(self._model, self._settings)
+            return Keys(self._model, self._settings, self._projector)
 
     def _digest(self) -> bytes:
         started = time.perf_counter()

@@ -1,0 +1,93 @@
+"""From a prompt with pictures and sounds to segments, and what a chunk is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from llamabox.bindings.media.projector import Projector, ProjectorParams
+from llamabox.engine.request import GenerationParams, Media, Picture, PromptText, Request, Sound, Words, n_cells
+from llamabox.errors import ContextExceeded, InvalidRequest
+from llamabox.wire.text import Submit
+from llamabox.workers.text.intake import Intake
+from llamabox.workers.text.media.content import Content
+from tests.models.media import tones
+from tests.models.media.colours import square
+from tests.observed import model as demo_model
+
+RED = Picture(96, 96, square("red", "blue"))
+GREEN = Picture(96, 96, square("green", "blue"))
+SECRET = Sound(tones.RATE, tones.spoken("The", " secret", " word"))
+N_CTX = 64
+
+
+@pytest.fixture(scope="module")
+def intake(mmproj: Path) -> Iterator[Intake]:
+    with Projector(demo_model(), mmproj, ProjectorParams()) as projector:
+        yield Intake(demo_model().vocab, cast(Any, None), N_CTX, projector)
+
+
+def taken(intake: Intake, *prompt: str | int | Picture | Sound) -> Request:
+    return intake.request(Submit(request_id="r", prompt=list(prompt), params=GenerationParams(return_prompt=True)))
+
+
+def tokens_of(text: str) -> tuple[int, ...]:
+    return tuple(demo_model().vocab.tokenize(text, add_special=False, parse_special=True))
+
+
+def test_media_stand_between_the_words_and_bring_their_content(intake: Intake) -> None:
+    request = taken(intake, "What is this?", RED, 5, 6, " and this?", SECRET)
+    first, picture, words, *sound = request.prompt
+    assert first == Words(tokens_of("What is this?"))
+    assert isinstance(words, Words)
+    assert words.tokens[:2] == (5, 6)
+    assert words.tokens[2:][: len(tokens_of(" and this?"))] == tokens_of(" and this?")
+    assert set(request.contents) == {picture, *(part for part in sound if isinstance(part, Media))}
+    assert request.prompt_text is not None
+    assert request.prompt_text.startswith("What is this?")
+
+
+def test_a_picture_is_one_content_wherever_it_stands_and_others_have_their_own(intake: Intake) -> None:
+    request = taken(intake, RED, RED, GREEN)
+    first, again, other = request.prompt
+    assert first == again != other
+    assert len(request.contents) == 2
+
+
+def test_text_and_ids_alone_are_the_words_that_they_are_without_a_projector(intake: Intake) -> None:
+    plain = Intake(demo_model().vocab, cast(Any, None), N_CTX)
+    prompt: PromptText = ["<|im_start|>", 5, "<__media__>"]
+    asked = Submit(request_id="r", prompt=prompt, params=GenerationParams())
+    assert intake.request(asked).prompt == plain.request(asked).prompt
+
+
+def test_counting_counts_what_would_be_computed(intake: Intake) -> None:
+    prompt: PromptText = ["a", RED, "b", SECRET]
+    counted = intake.prompt(prompt, add_special=True, parse_special=True)
+    assert counted == taken(intake, *prompt).prompt
+
+
+def test_what_cannot_fit_is_refused_with_the_numbers_before_it_is_prepared(intake: Intake) -> None:
+    prompt: PromptText = ["a", *[RED] * 8]
+    n_prompt = n_cells(intake.prompt(prompt, add_special=True, parse_special=True))
+    assert n_prompt >= N_CTX
+    with pytest.raises(ContextExceeded) as refusal:
+        taken(intake, *prompt)
+    assert (refusal.value.details["n_prompt_tokens"], refusal.value.details["n_ctx"]) == (n_prompt, N_CTX)
+
+
+def test_a_broken_medium_is_refused_and_nothing_of_the_others_stays(intake: Intake) -> None:
+    with pytest.raises(InvalidRequest, match="3 a pixel"):
+        taken(intake, RED, Picture(10, 10, b"too few"))
+
+
+def test_a_request_that_is_dropped_frees_its_content(intake: Intake) -> None:
+    request = taken(intake, RED)
+    [content] = request.contents.values()
+    assert isinstance(content, Content)
+    chunk = content.chunk
+    del content, request
+    assert not chunk.is_open
