@@ -150,8 +150,7 @@ class Projector(Owned):
         try:
             n_added = 0
             for chunk in chunks:
-                code = lib.mtmd_batch_add_chunk(batch, chunk.handle)
-                if code != 0:
+                if chunk.shape != chunks[0].shape or lib.mtmd_batch_add_chunk(batch, chunk.handle) != 0:
                     break
                 n_added += 1
             if n_added == 0 or lib.mtmd_batch_encode(batch) != 0:

@@ -109,6 +109,17 @@ def test_a_key_names_the_settings_that_its_rows_depend_on(
         assert len({chunk.key for chunk in chunks}) == 3
 
 
+def test_pictures_of_one_size_are_of_one_shape(noncausal: Projector) -> None:
+    """As many cells are not enough: lying and standing ones cannot be encoded together."""
+    sizes = [(96, 64), (96, 64), (64, 96)]
+    chunks = chunks_of(noncausal, *(Picture(*size, bytes(3 * 96 * 64)) for size in sizes))
+    for chunk in chunks:
+        chunk.close()
+    assert len({chunk.n_cells for chunk in chunks}) == 1
+    one, same, other = [chunk.shape for chunk in chunks]
+    assert one == same != other
+
+
 @pytest.mark.parametrize("part", [RED, SECRET], ids=["picture", "sound"])
 def test_what_only_counts_has_the_numbers_of_what_is_encoded(projector: Projector, part: Part) -> None:
     [counted] = chunks_of(projector, part, counts_only=True)
@@ -117,8 +128,9 @@ def test_what_only_counts_has_the_numbers_of_what_is_encoded(projector: Projecto
         assert (counted.key, counted.n_cells, counted.n_positions) == (whole.key, whole.n_cells, whole.n_positions)
 
 
-def test_the_rows_of_a_chunk_do_not_depend_on_what_is_encoded_with_it(noncausal: Projector) -> None:
-    chunks = chunks_of(noncausal, RED, GREEN, Picture(64, 200, bytes(64 * 200 * 3)), RED)
+def test_rows_do_not_depend_on_what_is_encoded_with_them(noncausal: Projector) -> None:
+    lying, standing = (Picture(*size, bytes(i % 251 for i in range(3 * 96 * 64))) for size in ((96, 64), (64, 96)))
+    chunks = chunks_of(noncausal, RED, GREEN, lying, standing, lying, RED)
     together = noncausal.encode(chunks)
     alone = [noncausal.encode([chunk])[0] for chunk in chunks]
     for chunk in chunks:

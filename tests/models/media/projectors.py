@@ -31,16 +31,16 @@ def write_mmproj(path: Path, model: Path, *, vision: bool = True, audio: bool = 
 
 
 def write_noncausal_mmproj(path: Path, n_embd: int = 576, *, patch: int = 8) -> Path:
-    """Of type "gemma4uv", the smallest whose cells attend to one another. Its weights are random.
+    """Of type "gemma4v", the smallest whose cells attend to one another, and encoded together. Its weights are random.
 
     Its pictures keep their shape: a cell for `patch` x `patch` pixels, between 70 and 1120 of them. Returns `path`.
     """
     random = np.random.default_rng(5)
-    width, n_pixels = 32, 3 * patch * patch
+    width = 32
     metadata: dict[str, Value] = {
         **HEAD,
         "clip.has_vision_encoder": boolean(True),
-        "clip.vision.projector_type": "gemma4uv",
+        "clip.vision.projector_type": "gemma4v",
         "clip.use_gelu": boolean(True),
         "clip.vision.image_size": 32 * patch,
         "clip.vision.patch_size": patch,
@@ -48,18 +48,18 @@ def write_noncausal_mmproj(path: Path, n_embd: int = 576, *, patch: int = 8) -> 
         "clip.vision.embedding_length": width,
         "clip.vision.feed_forward_length": width,
         "clip.vision.projection_dim": n_embd,
-        "clip.vision.block_count": 0,
+        "clip.vision.block_count": 1,
         "clip.vision.attention.head_count": 1,
         "clip.vision.attention.layer_norm_epsilon": 1e-5,
-        "clip.vision.image_mean": float32_array(0.5, 0.5, 0.5),
-        "clip.vision.image_std": float32_array(0.5, 0.5, 0.5),
+        "clip.vision.image_mean": float32_array(0.0, 0.0, 0.0),
+        "clip.vision.image_std": float32_array(1.0, 1.0, 1.0),
     }
     arrays = {
-        "v.patch_embd.weight": random.normal(size=(width, n_pixels)),
-        "v.patch_embd.bias": np.zeros(width),
+        "v.patch_embd.weight": random.normal(size=(width, 3, patch, patch)) / patch,
         "v.position_embd.weight": random.normal(size=(2, N_TABLE, width)),
         "mm.input_projection.weight": random.normal(size=(n_embd, width)) * 0.02,
     }
-    for number, length in ((1, n_pixels), (2, width), (3, width)):
-        arrays |= {f"v.patch_norm.{number}.weight": np.ones(length), f"v.patch_norm.{number}.bias": np.zeros(length)}
+    for name in ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_gate", "ffn_up", "ffn_down"):
+        arrays[f"v.blk.0.{name}.weight"] = random.normal(size=(width, width)) / width
+    arrays |= {f"v.blk.0.{name}.weight": np.ones(width) for name in ("ln1", "ln2")}
     return write_gguf(path, metadata, {name: array.astype(np.float32) for name, array in arrays.items()})
