@@ -63,12 +63,14 @@ def _device(config: TextConfig, native: Native) -> str | None:
     return chosen[min(config.main_gpu, len(chosen) - 1)] if chosen else None
 
 
-def warm_up_projector(projector: Projector, context: Context | None, *, on_gpu: bool) -> None:
+def warm_up_projector(config: TextConfig, projector: Projector | None, context: Context | None) -> None:
     """Encode an image and a sound, and compute them: what cannot be done should end the load, not a request.
 
     On a GPU the image is large, so that its memory is there from now on. Raises ModelLoadError.
     """
-    side = LARGE_SIDE if on_gpu else SMALL_SIDE
+    if projector is None:
+        return
+    side = SMALL_SIDE if _device(config, projector.native) is None else LARGE_SIDE
     parts: list[Picture | Sound] = []
     if projector.has_vision:
         parts.append(Picture(side, side, bytes(3 * side * side)))
