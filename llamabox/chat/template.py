@@ -5,11 +5,8 @@ Why a process: see sandbox.py. It costs a small child that sleeps between calls,
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +15,10 @@ import orjson
 from llamabox.chat import builtin
 from llamabox.chat.markers import CutPrompt, cut_at_markers
 from llamabox.chat.messages import Conversation
-from llamabox.chat.rendering.link import CALL_MESSAGES, CPU_SECONDS, MEMORY, PROBE_SECONDS, pack, seconds_for
+from llamabox.chat.rendering.link import CALL_MESSAGES, CPU_SECONDS, MEMORY, PROBE_SECONDS, seconds_for
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault, from_wire
+from llamabox.quarantine.lane import Lane
+from llamabox.quarantine.lines import pack
 from llamabox.quarantine.trial import Death, Limits, Trial
 
 MAX_NAME = 20
@@ -94,8 +93,8 @@ class ChatTemplate:
         self._cpu_seconds = cpu_seconds
         self._hello = _Hello(source, bos_token, eos_token)
         limits = Limits(cpu_seconds=cpu_seconds, start_seconds=PROBE_SECONDS, memory=MEMORY)
-        self.quick = _Lane(N_QUICK, limits, self._hello)
-        self.long = _Lane(N_LONG, replace(limits, niceness=LONG_NICENESS), self._hello)
+        self.quick = Lane(SANDBOX, N_QUICK, limits, self._hello)
+        self.long = Lane(SANDBOX, N_LONG, replace(limits, niceness=LONG_NICENESS), self._hello)
         self._finalizers = [weakref.finalize(self, lane.close) for lane in (self.quick, self.long)]
 
     def check(self) -> None:
@@ -195,39 +194,6 @@ class _Hello:
 
     def __call__(self) -> bytes:
         return _encode({**self._call, "can": self.can})
-
-
-class _Lane:
-    """Children of one kind. A call takes the one that was used last, or waits until one is free."""
-
-    def __init__(self, n: int, limits: Limits, hello: _Hello) -> None:
-        self._free: queue.LifoQueue[Trial] = queue.LifoQueue()
-        self.children = [Trial(SANDBOX, limits, hello) for _ in range(n)]
-        for child in reversed(self.children):
-            self._free.put(child)
-        self._closing = threading.Lock()
-
-    @contextlib.contextmanager
-    def child(self) -> Iterator[Trial]:
-        child = self._free.get()
-        try:
-            yield child
-        finally:
-            self._free.put(child)
-
-    def close(self) -> None:
-        """End all children; a call that runs fails."""
-        with self._closing:
-            n_free = 0
-            while n_free < len(self.children):
-                try:
-                    self._free.get(timeout=0.05).close()
-                    n_free += 1
-                except queue.Empty:
-                    for child in self.children:
-                        child.abort()
-            for child in reversed(self.children):
-                self._free.put(child)
 
 
 def _encode(call: dict[str, Any]) -> bytes:

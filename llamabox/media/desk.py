@@ -1,4 +1,4 @@
-"""Reading the media that requests name: their bytes are fetched here, and decoded in children (decoding/)."""
+"""The seam between requests and the reading of their media: `reader.py` reads them, tests have a fake."""
 
 from __future__ import annotations
 
@@ -26,5 +26,12 @@ class MediaDesk(Protocol):
     async def read(self, sources: Sequence[MediaSource], info: MediaInfo, room: Room) -> list[Picture | Sound]:
         """The media in order, decoded to what the model can use; `room` holds their bytes afterwards.
 
-        Raises InvalidRequest, which names a source's field and says what would be right; Unavailable for want of room.
+        Raises InvalidRequest, which names a source's field and says what would be right; Unavailable for want of room;
+        ServerFault where nothing can be decoded.
         """
+
+    async def warm(self) -> None:
+        """Prepare for the first picture. Never raises."""
+
+    async def close(self) -> None:
+        """End what was started. Idempotent."""

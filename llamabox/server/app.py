@@ -49,7 +49,7 @@ from llamabox.server.http.middleware.pages import Cors, HostCheck
 from llamabox.server.metrics.images import ImageMetrics
 from llamabox.server.metrics.text import TextMetrics
 from llamabox.server.seams import ImageService, TextService
-from llamabox.server.services import ImageServices, Services, TextServices
+from llamabox.server.services import ImageServices, Services, TextServices, media_reader
 from llamabox.server.templating import Templates
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -108,7 +108,7 @@ def create_app(config: ServerConfig, client: TextService, media: MediaDesk | Non
         client=client,
         metrics=TextMetrics(client),
         templates=Templates(config.chat_template),
-        media=media,
+        media=media or media_reader(config),
         media_marker=config.media_marker or f"<__media_{secrets.token_hex(16)}__>",
     )
     post: dict[str, ASGIApp | Endpoint] = {
@@ -122,7 +122,9 @@ def create_app(config: ServerConfig, client: TextService, media: MediaDesk | Non
 
 def create_image_app(config: ServerConfig, client: ImageService, images: ImageConfig) -> Starlette:
     """The whole HTTP side over one image worker. A language model's routes are a 403 (docs/api.md, Kinds of models)."""
-    services = ImageServices(config=config, client=client, metrics=ImageMetrics(client), images=images)
+    services = ImageServices(
+        config=config, client=client, metrics=ImageMetrics(client), images=images, pictures=media_reader(config)
+    )
     post: dict[str, ASGIApp | Endpoint] = {path: draws_only(what) for path, (_, what) in TEXT_POST.items()}
     post[SLOT_FILES] = draws_only("completion")
     post |= {path: draws_only("transcription") for path in TRANSCRIPTIONS}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from llamabox.clients.crowd import MAX_WAITING
 from llamabox.engine.request import GenerationParams
+from llamabox.media.fetching.hosts import AllowedHosts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,9 @@ class ServerConfig:
     max_waiting: int = MAX_WAITING  # texts that may wait for a slot
     max_bodies: int = 512 << 20  # bytes of all bodies together; at least those of one
     max_connections: int = 4096
+    media_path: str | None = None  # an existing folder, whose files requests may name
+    media_hosts: AllowedHosts = field(default_factory=AllowedHosts)  # from which pictures and sound may be fetched
+    visual_max_image_size: int = 0  # pixels of a picture's longer side, more are not used; 0: as the model can use
     ssl_key_file: str | None = None  # PEM; both or neither
     ssl_cert_file: str | None = None
     api_prefix: str = ""  # of every route; begins with a slash unless empty, and does not end with one

@@ -16,6 +16,7 @@ from llamabox.engine.request import GenerationParams
 from llamabox.errors import Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.media.desk import MediaDesk
+from llamabox.media.reader import MediaReader
 from llamabox.server.api.about.slot_book import SlotBook
 from llamabox.server.config import ServerConfig
 from llamabox.server.http.lifecycle import Lifecycle
@@ -91,7 +92,7 @@ class TextServices(Services):
     client: TextService
     metrics: TextMetrics
     templates: Templates
-    media: MediaDesk | None
+    media: MediaDesk
     media_marker: str  # stands in a prompt_string for an entry of multimodal_data
     slots: SlotBook = field(default_factory=SlotBook)
 
@@ -104,9 +105,12 @@ class TextServices(Services):
 
     async def warm(self) -> None:
         await self.templates.warm(self.model())
+        if self.model().media is not None:
+            await self.media.warm()
 
     async def close(self) -> None:
         await self.templates.close()
+        await self.media.close()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,6 +120,7 @@ class ImageServices(Services):
     client: ImageService
     metrics: ImageMetrics
     images: ImageConfig
+    pictures: MediaReader
 
     def may_wait(self, path: str) -> bool:
         is_job = path.startswith("/v1/images/")
@@ -132,10 +137,15 @@ class ImageServices(Services):
         )
 
     async def warm(self) -> None:
-        """There is nothing to prepare."""
+        """A picture to begin with is rare: its process starts when it comes."""
 
     async def close(self) -> None:
-        """There is nothing to end."""
+        await self.pictures.close()
+
+
+def media_reader(config: ServerConfig) -> MediaReader:
+    """A reader of media within the bounds that the user set. It starts nothing yet."""
+    return MediaReader(folder=config.media_path, hosts=config.media_hosts, max_side=config.visual_max_image_size)
 
 
 Kind = TypeVar("Kind", bound=Services)

@@ -45,7 +45,7 @@ VALUES = {
     "--rope-scaling": "yarn", "--image-max-width": "640", "--image-max-height": "640", "--image-sampler": "lcm",
     "--image-schedule": "karras", "--cors-origins": "localhost", "--numa": "isolate", "--pooling": "cls",
     "--rpc-server-host": "127.0.0.1", "--rpc-server-allow": "10.1.0.0/16",
-    "--rpc": "host:50052",
+    "--rpc": "host:50052", "--visual-max-image-size": "448",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
 

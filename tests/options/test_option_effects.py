@@ -119,6 +119,9 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--image-min-tokens": row(observed.projector, "--image-min-tokens 3", image_min_tokens=3),
     "--image-max-tokens": row(observed.projector, "--image-max-tokens 3", image_max_tokens=3),
     "--media-marker": Shown("server/api/media/test_media_in_prompts.py::test_what_clients_are_told"),
+    "--visual-max-image-size": Shown("media/test_media_options.py::test_no_picture_is_larger_than_the_user_wants"),
+    "--media-path": Shown("media/test_media_options.py::test_files_are_read_from_the_folder_that_the_user_names"),
+    "--media-url": Shown("media/test_media_options.py::test_media_are_fetched_from_the_hosts_that_the_user_names"),
     "--mmproj-cache": row(observed.text_worker, "--mmproj-cache 3", mmproj_cache=3),
     # threads
     "--threads": row(context, "-t 3", n_threads=3),

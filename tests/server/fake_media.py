@@ -37,6 +37,12 @@ class FakeMediaDesk:
             room.grow(len(one.pixels if isinstance(one, Picture) else one.samples))
         return made
 
+    async def warm(self) -> None:
+        """There is nothing to prepare."""
+
+    async def close(self) -> None:
+        """There is nothing to end."""
+
 
 if TYPE_CHECKING:
     _desk: type[MediaDesk] = FakeMediaDesk

@@ -1,10 +1,6 @@
-"""The agreement between template.py and the process of sandbox.py: how a question is written, what it may cost."""
+"""The agreement between template.py and the process of sandbox.py: what a question may cost."""
 
 from __future__ import annotations
-
-from typing import Any
-
-import orjson
 
 MEMORY = 1 << 30
 """Bytes of address space of the process."""
@@ -25,16 +21,3 @@ MAX_SECONDS = 60.0
 def seconds_for(n_messages: int, cpu_seconds: float) -> float:
     """Processor time for a conversation: a template that is quick enough for a few messages is so for many."""
     return min(MAX_SECONDS, cpu_seconds * max(1.0, n_messages / CALL_MESSAGES))
-
-
-def pack(call: dict[str, Any]) -> bytes:
-    """The line that a question begins with. Raises TypeError or RecursionError for what JSON cannot say."""
-    return orjson.dumps(call, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def unpack(question: bytearray) -> tuple[Any, bytearray]:
-    """The call of a question, and the bytes behind its line: the question itself, from there on."""
-    end = question.index(b"\n")
-    call = orjson.loads(question[:end])
-    del question[: end + 1]
-    return call, question

@@ -4,8 +4,9 @@ A template is a program that comes with a model file. Jinja's sandbox keeps it f
 `'a' * 10**9`, `10**10**9` or a loop without an end, and no thread can be stopped while such an expression holds the
 interpreter. A process can: the kernel ends it at its limits, and only the call that it was working on fails.
 
-A question is a line of JSON and the bytes behind it (link.py). The first one names the template, with what an earlier
-process found out about it or null. All are answered in JSON, with `{"text": …}` or `{"error": kind, "message": …}`:
+A question is a line of JSON and the bytes behind it (quarantine/lines.py). The first one names the template, with what
+an earlier process found out about it or null. All are answered in JSON, with `{"text": …}` or `{"error": kind,
+"message": …}`:
 
     {"source", "bos_token", "eos_token", "can"}                            → {"text": "", "can": [without tools, with]}
     {"messages", "tools", "add_generation_prompt", "continues", "extra"}   → {"text": the prompt}
@@ -32,11 +33,12 @@ from llamabox.chat.rendering.adapt import adapt
 from llamabox.chat.rendering.capabilities import Capabilities, Message
 from llamabox.chat.rendering.continuation import continued
 from llamabox.chat.rendering.environment import Fixed, Refused, compile_template, now
-from llamabox.chat.rendering.link import MEMORY, PROBE_SECONDS, unpack
+from llamabox.chat.rendering.link import MEMORY, PROBE_SECONDS
 from llamabox.chat.rendering.probe import NO_TOOLS, probe, tool_variables
 from llamabox.chat.rendering.reading import read_chat, shown_bytes, summary
 from llamabox.errors import LlamaboxError, to_wire
 from llamabox.quarantine import inside
+from llamabox.quarantine.lines import unpack
 
 LATE = (
     *("_strptime", "jinja2.debug", "pprint", "random"),

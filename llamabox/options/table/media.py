@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from llamabox.media.fetching.hosts import allowed_hosts
 from llamabox.options import values as v
+from llamabox.options.file_values import folder
 from llamabox.options.option import COMPLETION, completion, switch
+
+SMALLEST_SIDE = 224
+"""Pixels. Below, no model sees what there is."""
+
+
+def largest_side(text: str) -> int:
+    """Pixels, or 0 for no bound of one's own."""
+    side = v.integer(0, 1 << 16)(text)
+    if 0 < side < SMALLEST_SIDE:
+        raise ValueError(f"expected 0, or {SMALLEST_SIDE} and more")
+    return side
+
 
 MEDIA_OPTIONS = (
     completion(
@@ -32,5 +46,18 @@ MEDIA_OPTIONS = (
     completion(
         "--mmproj-cache", "text.mmproj_cache", v.integer(0, 1 << 20), env="LLAMABOX_MMPROJ_CACHE", metavar="MIB",
         help="memory for encoded images and sounds, MiB: one that comes again is not encoded again; 0 is none",
+    ),
+    completion(
+        "--visual-max-image-size", "server.visual_max_image_size", largest_side,
+        help="make images smaller whose longer side has more pixels; 0 leaves it to the model",
+    ),
+    completion(
+        "--media-path", "server.media_path", folder, metavar="DIR", default="",
+        help="let requests name images and sounds in this folder as file://NAME",
+    ),
+    completion(
+        "--media-url", "server.media_hosts", allowed_hosts, metavar="HOST,…", default="",
+        help="let requests name images and sounds by http and https on these hosts, or on any; HOST:PORT for one port "
+        "alone; addresses inside the network only where they are named themselves",
     ),
 )  # fmt: skip

@@ -22,7 +22,6 @@ async def read_media(exchange: Exchange, prompts: Sequence[RawPrompt]) -> list[P
         return cast(list[PromptText], list(prompts))
     info, lease = exchange.info.media, exchange.lease
     assert info is not None, "check_media was not asked"
-    assert exchange.services.media is not None
     n_before = lease.n_bytes
     media = iter(await exchange.services.media.read(sources, info, lease))
     lease.n_kept += lease.n_bytes - n_before

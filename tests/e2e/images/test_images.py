@@ -20,9 +20,9 @@ from PIL import Image
 
 from tests.e2e.server_process import ServerProcess
 from tests.e2e.survival import metric, wait_for
+from tests.media.files import BAD, GOOD
 from tests.models.tiny_image import COLOURS, TinyImage
 from tests.models.tiny_image_parts import write_lora
-from tests.server.api.images.test_uploads import BAD, GOOD
 from tests.tools.test_scripts import run
 
 GENERATE, EDIT = "/v1/images/generations", "/v1/images/edits"

@@ -37,16 +37,16 @@ class ImageRoute:
         async def answer(raw: bytearray, lease: Lease) -> Response:
             form = await self._read(services, Headers(scope=scope), raw)
             raw.clear()
-            return await self._draw(services, record_of(scope), form)
+            return await self._draw(services, record_of(scope), form, lease)
 
         await serve_body(services, answer, scope, receive, send)
 
     async def _read(self, services: ImageServices, headers: Headers, raw: bytearray) -> Form:
         return take_pictures(parse_body(raw))
 
-    async def _draw(self, services: ImageServices, record: RequestRecord, form: Form) -> Response:
+    async def _draw(self, services: ImageServices, record: RequestRecord, form: Form, lease: Lease) -> Response:
         options = parse_image_options(form.fields, services)
-        job = await _with_pictures(services, options.job, form)
+        job = await _with_pictures(services, options.job, form, lease)
         if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: no level below shows a request's text
             logger.debug("%s prompt %r", record.request_id, job.prompt)
         return await PictureReply(services, record, job, options, self.event_name).answer()
@@ -86,7 +86,7 @@ class EditRoute(ImageRoute):
         return form
 
 
-async def _with_pictures(services: ImageServices, job: ImageJob, form: Form) -> ImageJob:
+async def _with_pictures(services: ImageServices, job: ImageJob, form: Form, lease: Lease) -> ImageJob:
     """With ControlNet a mask that comes without a control picture is one, as llama-box's clients have it."""
     pictures = dict(form.pictures)
     has_control_net = services.model().has_control_net
@@ -94,8 +94,9 @@ async def _with_pictures(services: ImageServices, job: ImageJob, form: Form) -> 
         pictures["control"] = pictures.pop("mask")
     if "control" in pictures and not has_control_net:
         raise wrong("control", "this server has no ControlNet; start it with `--image-control-net-model`")
-    found: dict[str, Pixels | None] = {}
+    found: dict[str, Pixels] = {}
     for part, channels in (("image", 3), ("mask", 1), ("control", 3)):
         sent = pictures.pop(part, None)
-        found[part] = None if sent is None else await decode(part, sent, job.width, job.height, channels=channels)
-    return replace(job, init=found["image"], mask=found["mask"], control=found["control"])
+        if sent is not None:
+            found[part] = await decode(services.pictures, part, sent, job.width, job.height, lease, channels=channels)
+    return replace(job, init=found.get("image"), mask=found.get("mask"), control=found.get("control"))

@@ -1,0 +1,1 @@
+"""What runs in the children of the media desk: files in, pixels or samples out (sandbox.py)."""
