@@ -389,7 +389,8 @@ def check_runs(batch: Batch) -> None:
 
 
 def check_media(batch: Batch, n_ubatch: int) -> None:
-    """A chunk that is not causal is computed whole, by itself and at once."""
+    """Tokens and media do not meet. A chunk that is not causal is computed whole, by itself and at once."""
+    assert len({isinstance(run.content, MediaRows) for run in batch.runs}) == 1, "tokens beside media"
     for run in batch.runs:
         if isinstance(run.content, MediaRows) and not run.content.media.is_causal:
             assert (run.content.start, run.content.stop) == (0, run.content.media.n_cells), "a chunk is cut"

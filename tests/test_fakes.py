@@ -50,7 +50,8 @@ def test_media_rows_stand_where_the_chunk_begins_and_text_goes_on_behind_its_pos
         ([Run(0, 0, rows(CAUSAL, 0, 2), 0)], [Run(0, 0, rows(CAUSAL), 0)], "a media chunk was cut"),
         ([], [Run(0, 0, rows(CAUSAL, 1), 0)], "a media chunk was cut"),
         ([], [Run(0, 0, rows(WHOLE, 0, 2), 0)], "a chunk is cut"),
-        ([], [Run(0, 0, rows(WHOLE), 0), Run(1, 0, [1], 0)], "company"),
+        ([], [Run(0, 0, rows(WHOLE), 0), Run(1, 0, rows(CAUSAL), 0)], "company"),
+        ([], [Run(0, 0, rows(CAUSAL), 0), Run(1, 0, [1], 0)], "tokens beside media"),
         ([], [Run(0, 0, rows(Media(b"large", 9, 9, is_causal=False)), 0)], "libllama ends the process"),
     ],
 )

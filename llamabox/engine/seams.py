@@ -138,7 +138,7 @@ class RunnerFacts:
     """
 
     takes_media: bool = False
-    """Whether a batch may have media rows, beside tokens too unless their chunk is not causal."""
+    """Whether a batch may have media rows: never beside tokens, and of a chunk that is not causal by itself."""
 
     adds_bos: bool = False
     """Whether prompts begin with a BOS token, which a context shift keeps."""

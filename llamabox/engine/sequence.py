@@ -98,6 +98,11 @@ class Sequence:
         return self.cells.stretch_end(self.n_computed) - self.n_computed
 
     @property
+    def is_media(self) -> bool:
+        """Whether the next cells are of a media chunk, which no token shares a batch with."""
+        return not self.cells.is_text and self.cells.media_at(self.n_computed) is not None
+
+    @property
     def is_exclusive(self) -> bool:
         """Whether the next cells are a media chunk that must be computed whole, in a batch of its own."""
         return not self.cells.is_text and self.cells.is_exclusive(self.n_computed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 SETTINGS = (
     *("MAX_TOKENS", "SEED", "STOP", "TEMP", "TOP_P", "TOP_K", "N_PREDICT", "API_KEY", "LOG_FILE", "LOGPROBS"),
     *("N", "SIZE", "QUALITY", "STYLE", "SAMPLER", "CFG_SCALE", "SAMPLE_STEPS", "NEGATIVE_PROMPT", "IMAGE", "MASK"),
+    "AUDIO",
 )
 
 
@@ -74,6 +76,31 @@ def test_chat_settings_become_fields() -> None:
     body = server.requests[0][2]
     assert (body["max_tokens"], body["seed"], body["stop"], body["temperature"]) == (9, 1, "END it", 0.1)
     assert body["response_format"] == {"type": "text"}
+
+
+def test_a_picture_goes_with_the_first_message_however_large_it_is(tmp_path: Path) -> None:
+    picture, sound = tmp_path / "a cat.JPG", tmp_path / "a.wav"
+    picture.write_bytes(bytes(range(256)) * 4096)
+    sound.write_bytes(b"RIFF")
+    with serving({"/v1/chat/completions": [CHAT]}) as server:
+        done = run("chat.sh", server, stdin="what?\nand now?\n", IMAGE=str(picture), AUDIO=str(sound))
+    assert done.returncode == 0, done.stderr
+    first, second = (body["messages"] for _, _, body in server.requests)
+    url = "data:image/jpeg;base64," + base64.b64encode(picture.read_bytes()).decode()
+    assert first[0]["content"] == [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        {"type": "text", "text": "what?"},
+    ]
+    assert second[0] == first[0]
+    assert second[2] == {"role": "user", "content": "and now?"}
+
+
+def test_a_picture_that_is_not_there() -> None:
+    with serving({"/v1/chat/completions": [CHAT]}) as server:
+        done = run("chat.sh", server, "what?", IMAGE="/no/such.png")
+    assert (done.returncode, done.stderr) == (1, "cannot read /no/such.png\n")
+    assert server.requests == []
 
 
 def test_chat_talks_on() -> None:

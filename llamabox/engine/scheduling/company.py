@@ -19,7 +19,7 @@ class Kind(IntEnum):
     """A batch has runs of one kind. Where several kinds wait equally long, the lowest goes first."""
 
     ANY = 0
-    """Everything, where the runner mixes."""
+    """All tokens, where the runner mixes."""
 
     LONE = 1
     """A row that decodes, with the drafts behind it."""
@@ -27,7 +27,10 @@ class Kind(IntEnum):
     RUN = 2
     """A chunk of a prompt, or what a grammar forces."""
 
-    EXCLUSIVE = 3
+    MEDIA = 3
+    """Rows of pictures and sounds, of one sequence or several: libllama takes no tokens beside them."""
+
+    EXCLUSIVE = 4
     """A chunk of which each cell sees all others: nobody else may be in its batch."""
 
 
@@ -62,12 +65,16 @@ class Company:
                 field="prompt",
             )
 
-    def kinds(self, lengths: Collection[int], *, has_prompts: bool, has_exclusive: bool = False) -> set[Kind]:
+    def kinds(
+        self, lengths: Collection[int], *, has_prompts: bool, has_media: bool = False, has_exclusive: bool = False
+    ) -> set[Kind]:
         """The kinds of runs of these lengths that decode, drafts not counted, and of chunks if there are prompts.
 
-        `has_exclusive`: some chunk of a prompt must be computed by itself, whether rows mix or not.
+        `has_media`: there are rows of pictures or sounds. `has_exclusive`: of some that must be computed by themselves.
         """
-        kinds = {Kind.EXCLUSIVE} if has_exclusive else set()
+        kinds = {Kind.MEDIA} if has_media else set()
+        if has_exclusive:
+            kinds.add(Kind.EXCLUSIVE)
         if self._mixes:
             return kinds | {Kind.ANY} if lengths or has_prompts else kinds
         if 1 in lengths:
@@ -94,7 +101,7 @@ class Company:
 
     def room(self, kind: Kind, n_decoding: int) -> int:
         """Cells that a batch of this kind has room for, beside a row for each of `n_decoding` that decode."""
-        return self.n_chunk if kind is Kind.RUN else self._n_batch - n_decoding
+        return self.n_chunk if kind in (Kind.RUN, Kind.MEDIA) else self._n_batch - n_decoding
 
     def run_length(self, kind: Kind, n_cells: int, n_most: int, others: Collection[int]) -> int:
         """How many of `n_cells` that a sequence has for a batch go into it; 0: it stands back.
@@ -148,8 +155,10 @@ def run_length(n_pending: int, n_most: int, others: Collection[int]) -> int:
 
     `others` are the lengths of the other runs in the batch. Of sequences side by side libllama computes as many rows of
     each as the shortest has, and then what is left of the longer ones: lengths must be equal or two apart. Nor may a
-    lone row be left for the next batch.
+    lone row be left for the next batch. Nobody joins a chunk of a single cell.
     """
+    if 1 in others:
+        return 0
     for length in range(min(n_pending, n_most), 1, -1):
         if n_pending - length != 1 and all(abs(length - other) != 1 for other in others):
             return length

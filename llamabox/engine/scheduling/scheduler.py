@@ -138,10 +138,10 @@ class Scheduler:
         rows = self._rows(mine, work)
         waiting = [sequence for sequence in mine if _has_prompt(sequence)]
         chunk = self._chunk(ready, next_due, now) if waiting else 0
-        prompts = [sequence for sequence in waiting if not sequence.is_exclusive]
+        prompts = [sequence for sequence in waiting if not sequence.is_media]
         # A text whose cells were lost computes them again while it decodes: it does not wait as a prompt does.
-        exclusive = [one for one in mine if one.is_exclusive and (chunk or not one.is_prefilling)]
-        self._fill(work, self._plan(work, rows, prompts, exclusive, chunk))
+        media = [one for one in mine if one.is_media and (chunk or not one.is_prefilling)]
+        self._fill(work, self._plan(work, rows, prompts, media, chunk))
         if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
             self._turns.end()
         return work
@@ -150,7 +150,7 @@ class Scheduler:
         """The sequences of `mine` that decode or have one prompt cell left, and how many cells each has to compute."""
         able: list[Sequence] = []
         for sequence in mine:
-            if not _has_prompt(sequence) and not sequence.is_exclusive:
+            if not _has_prompt(sequence) and not sequence.is_media:
                 if self._make_room(sequence):
                     able.append(sequence)
                 else:
@@ -169,17 +169,25 @@ class Scheduler:
         work: Work,
         rows: dict[Sequence, int],
         prompts: list[Sequence],
-        exclusive: list[Sequence],
+        media: list[Sequence],
         chunk: int,
     ) -> dict[Sequence, int]:
-        """Cells of each sequence in this step: of `rows`, which decode, of `prompts`, or of one of the `exclusive`."""
+        """Cells of each sequence in this step: of `rows`, which decode, and of `prompts`, or of `media`."""
         company = self._company
-        kinds = company.kinds(rows.values(), has_prompts=bool(prompts and chunk), has_exclusive=bool(exclusive))
+        exclusive = [sequence for sequence in media if sequence.is_exclusive]
+        kinds = company.kinds(
+            rows.values(),
+            has_prompts=bool(prompts and chunk),
+            has_media=len(exclusive) < len(media),
+            has_exclusive=bool(exclusive),
+        )
         if not kinds:
             return {}
         turn = company.turn(work.batch.lora, kinds)
         if turn is Kind.EXCLUSIVE:
             return self._add_exclusive(work, exclusive)
+        if turn is Kind.MEDIA:
+            return self._add_media(work, [sequence for sequence in media if not sequence.is_exclusive], chunk)
         parts: dict[Sequence, int] = {}
         if turn is Kind.RUN:
             room = self._add_forced(parts, rows, company.room(turn, 0))
@@ -203,6 +211,13 @@ class Scheduler:
         work.n_prefill = first.n_stretch
         _note_overtaking(exclusive, {first: first.n_stretch}, first.n_stretch)
         return {first: first.n_stretch}
+
+    def _add_media(self, work: Work, media: list[Sequence], chunk: int) -> dict[Sequence, int]:
+        """Cells of causal chunks: as of prompts, or where no prompt waits for them, as many as go into a batch."""
+        room = self._company.room(Kind.MEDIA, 0)
+        parts = self._prefill(media, room, chunk or room, {})
+        work.n_prefill = sum(parts.values())
+        return parts
 
     def _add_rows(self, parts: dict[Sequence, int], rows: dict[Sequence, int], turn: Kind) -> int:
         """Add a cell of each sequence that decodes, and then its further cells. Returns the room that is left."""
@@ -320,7 +335,7 @@ class Scheduler:
 
 def _has_prompt(sequence: Sequence) -> bool:
     """Whether the next stretch of its prompt takes more than the one row that everybody gets."""
-    return sequence.is_prefilling and (sequence.n_stretch > 1 or sequence.is_exclusive)
+    return sequence.is_prefilling and (sequence.n_stretch > 1 or sequence.is_media)
 
 
 def _slot_id(sequence: Sequence) -> int:

@@ -74,7 +74,7 @@ def company(*, mixes: bool = False, is_steady: bool = False) -> Company:
     return Company(RunnerFacts(n_batch=64, n_ubatch=32, mixes=mixes, is_steady=is_steady))
 
 
-@given(st.lists(st.sets(st.sampled_from([Kind.LONE, Kind.RUN, Kind.EXCLUSIVE]), min_size=1), max_size=40))
+@given(st.lists(st.sets(st.sampled_from([Kind.LONE, Kind.RUN, Kind.MEDIA, Kind.EXCLUSIVE]), min_size=1), max_size=40))
 def test_a_kind_waits_for_as_many_batches_as_there_are_other_kinds_at_most(script: list[set[Kind]]) -> None:
     one = company()
     n_waited = dict.fromkeys(Kind, 0)
@@ -84,7 +84,7 @@ def test_a_kind_waits_for_as_many_batches_as_there_are_other_kinds_at_most(scrip
         n_waited[chosen] = 0
         for kind in kinds - {chosen}:
             n_waited[kind] += 1
-            assert n_waited[kind] <= 2
+            assert n_waited[kind] <= 3
 
 
 def test_lone_rows_go_first_and_then_the_kinds_take_turns_by_lora_set() -> None:
@@ -109,6 +109,20 @@ def test_an_exclusive_chunk_is_a_kind_of_its_own_that_takes_turns(mixes: bool) -
     kinds = one.kinds([1], has_prompts=False, has_exclusive=True)
     assert {one.turn((), kinds), one.turn((), kinds)} == kinds
     assert len(kinds) == 2
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_rows_of_media_take_turns_with_tokens(mixes: bool) -> None:
+    one = Company(RunnerFacts(n_batch=64, n_ubatch=32, mixes=mixes, takes_media=True))
+    kinds = one.kinds([1], has_prompts=False, has_media=True)
+    assert kinds == {Kind.MEDIA, Kind.ANY if mixes else Kind.LONE}
+    assert {one.turn((), kinds), one.turn((), kinds)} == kinds
+    assert one.room(Kind.MEDIA, 0) == 32
+
+
+def test_nobody_joins_a_chunk_of_one_cell() -> None:
+    assert run_length(10, 10, {1}) == 0
+    assert company().chunk_length(1, 5, 10, 10, ()) == 1
 
 
 def test_lone_rows_and_runs_are_two_kinds_where_they_do_not_mix() -> None:

@@ -26,7 +26,7 @@ from llamabox.workers.text.embedding.pooler import LlamaPooler
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
 from llamabox.workers.text.loading.devices import chosen_devices, has_gpu, offloads
-from llamabox.workers.text.loading.projector import load_projector, media_info, with_room
+from llamabox.workers.text.loading.projector import load_projector, media_info, warm_up_projector, with_room
 from llamabox.workers.text.loading.speed import measure
 from llamabox.workers.text.loading.steering import Steering, read_steering
 from llamabox.workers.text.loading.threads import thread_pools
@@ -104,6 +104,7 @@ class TextModel:
                 logger.info("control vector on layers %d to %d", steering.first, steering.last)
             if config.warmup:
                 warm_up(contexts, loras)
+                warm_up_projector(config, projector, contexts.generate)
             tokens_per_second = token_rate(config, contexts)
             engine = make_engine(config, contexts, loras, encoder)
             poolers = make_poolers(config, contexts)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from llamabox.bindings import backend
-from llamabox.bindings.context import FlashAttention
+from llamabox.bindings.context import Context, FlashAttention
 from llamabox.bindings.ffi import Native
+from llamabox.bindings.media.chunk import ChunkRows, MediaChunk
 from llamabox.bindings.media.projector import Projector, ProjectorParams
 from llamabox.bindings.model import Model
 from llamabox.bindings.rpc.devices import RPC
-from llamabox.errors import OptionsError
+from llamabox.engine.batch import Batch, MediaRows, Run
+from llamabox.engine.request import Media, Picture, Sound
+from llamabox.errors import DecodeError, EncodeError, ModelLoadError, OptionsError
 from llamabox.wire.text_config import MediaInfo, TextConfig
 from llamabox.workers.text.loading.threads import n_threads
+from llamabox.workers.text.runner import LlamaRunner
 
 logger = logging.getLogger(__name__)
+
+SMALL_SIDE, LARGE_SIDE = 64, 2048
+"""Pixels of the sides of the images that a projector is tried with."""
 
 
 def load_projector(config: TextConfig, model: Model) -> Projector | None:
@@ -52,6 +61,45 @@ def _device(config: TextConfig, native: Native) -> str | None:
     gpus = [one.name for one in backend.devices(native) if one.kind in ("gpu", "igpu") and one.backend != RPC]
     chosen = [name for name in config.devices if name in gpus] or gpus
     return chosen[min(config.main_gpu, len(chosen) - 1)] if chosen else None
+
+
+def warm_up_projector(config: TextConfig, projector: Projector | None, context: Context | None) -> None:
+    """Encode an image and a sound, and compute them: what cannot be done should end the load, not a request.
+
+    On a GPU the image is large, so that its memory is there from now on. Raises ModelLoadError.
+    """
+    if projector is None:
+        return
+    side = SMALL_SIDE if _device(config, projector.native) is None else LARGE_SIDE
+    parts: list[Picture | Sound] = []
+    if projector.has_vision:
+        parts.append(Picture(side, side, bytes(3 * side * side)))
+    if projector.has_audio:
+        parts.append(Sound(projector.audio_rate, bytes(4 * projector.audio_rate)))
+    chunks = [one for one in projector.tokenize(parts, add_special=False) if isinstance(one, MediaChunk)]
+    with ExitStack() as owned:
+        for chunk in chunks:
+            owned.enter_context(chunk)
+        try:
+            rows = dict(zip([chunk.key for chunk in chunks], projector.encode(chunks), strict=True))
+            if context is not None:
+                _compute(context, chunks, rows)
+        except (EncodeError, DecodeError) as error:
+            raise ModelLoadError(f"{projector.path} cannot be used: {error.message}") from error
+
+
+def _compute(context: Context, chunks: Sequence[MediaChunk], rows: dict[bytes, ChunkRows]) -> None:
+    """Compute each chunk's first rows. Leaves the memory empty."""
+    runner = LlamaRunner(context, rows_of=lambda media: rows[media.key])
+    for chunk in chunks:
+        n_rows = min(chunk.n_cells, context.n_batch) if chunk.is_causal else chunk.n_cells
+        if n_rows <= min(context.n_ctx_seq, context.n_batch):  # else no prompt may have it
+            batch = Batch()
+            media = Media(chunk.key, chunk.n_cells, chunk.n_positions, chunk.is_causal)
+            batch.add(Run(0, 0, MediaRows(media, 0, n_rows), 1))
+            runner.execute(batch)
+            context.synchronize()
+            context.memory.clear()
 
 
 def with_room(config: TextConfig, projector: Projector | None) -> TextConfig:

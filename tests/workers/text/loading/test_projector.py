@@ -9,7 +9,9 @@ import pytest
 
 from llamabox.bindings import backend, ffi
 from llamabox.bindings.backend import Device
-from llamabox.errors import ModelLoadError, OptionsError
+from llamabox.bindings.media.chunk import ChunkRows, MediaChunk
+from llamabox.bindings.media.projector import Projector
+from llamabox.errors import EncodeError, ModelLoadError, OptionsError
 from llamabox.wire.text_config import MediaInfo, TextConfig
 from llamabox.workers.text.loading.loader import TextModel
 from llamabox.workers.text.loading.projector import projector_params
@@ -84,3 +86,20 @@ def test_a_gpu_computes_it_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch
 
 def test_its_threads_are_those_of_prompts() -> None:
     assert projector_params(composed("-t", "2", "-tb", "5")[0], native()).n_threads == 5
+
+
+@pytest.mark.parametrize("kind", ["mmproj", "mmproj_noncausal"])
+def test_it_is_tried_before_the_first_request(
+    small: TextConfig, request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images and sounds are encoded and computed once, and nothing of them stays. What fails ends the load."""
+    config = replace(small, mmproj=str(request.getfixturevalue(kind)), warmup=True)
+    with load(config) as text:
+        assert text.contexts.main.memory.seq_pos_max(0) == -1
+    monkeypatch.setattr(Projector, "encode", failing)
+    with pytest.raises(ModelLoadError, match="cannot be used: encoding an image failed"):
+        load(config)
+
+
+def failing(projector: Projector, chunks: list[MediaChunk]) -> list[ChunkRows]:
+    raise EncodeError("encoding an image failed")
