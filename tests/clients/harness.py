@@ -14,7 +14,7 @@ import uvloop
 
 from llamabox.clients.supervisor import Backoff
 from llamabox.clients.text.client import Generation, TextClient
-from llamabox.engine.events import Delta
+from llamabox.engine.events import Delta, Event
 from llamabox.engine.request import GenerationParams
 from llamabox.wire.questions import LayOutInfill
 from llamabox.wire.text import Submit
@@ -59,8 +59,16 @@ def submit(request_id: str, command: str, n: int = 1) -> Submit:
     return Submit(request_id=request_id, prompt=[command], params=GenerationParams(n=n))
 
 
+async def events_of(generation: Generation) -> list[Event]:
+    """All that are still to come."""
+    events: list[Event] = []
+    while batch := await generation.batch():
+        events += batch
+    return events
+
+
 async def text_of(generation: Generation) -> str:
-    return "".join([event.text async for event in generation if isinstance(event, Delta)])
+    return "".join(event.text for event in await events_of(generation) if isinstance(event, Delta))
 
 
 def watch(pid: int) -> Callable[[], bool]:

@@ -46,12 +46,12 @@ def test_a_step_that_never_ends(tmp_path: Path, command: str) -> None:
     async def main() -> None:
         async with ready_client(tmp_path / "lives", hang_timeout=LIMIT) as client:
             running = client.generate(submit("held", "hold"))
-            await anext(running)
+            await running.batch()
             hung = client.generate(submit("hung", command))
             again = asyncio.create_task(served_again(client))
             for generation in (running, hung):
                 with pytest.raises(Unavailable, match="ended while it served this request"):
-                    await anext(generation)
+                    await generation.batch()
             await again
 
     run(main())
@@ -63,7 +63,7 @@ def test_a_request_that_hangs_two_workers_is_refused(tmp_path: Path) -> None:
             for _ in range(2):
                 await client.wait_ready()
                 with pytest.raises(Unavailable):
-                    await anext(client.generate(submit("hung", "block")))
+                    await client.generate(submit("hung", "block")).batch()
             await client.wait_ready()
             with pytest.raises(Exception, match="refused for an hour"):
                 client.generate(submit("hung", "block"))

@@ -15,10 +15,7 @@ MAX_LAG_PROBS = 1 << 19
 
 
 class Generation(Inbox[Event]):
-    """A request's events; it ends after the last of its n sequences. A consumer that is too slow is failed.
-
-    Also an async iterator over single events.
-    """
+    """A request's events; it ends after the last of its n sequences. A consumer that is too slow is failed."""
 
     __slots__ = ("_leave", "_max_lag", "_n_running", "has_begun", "submit")
 
@@ -30,19 +27,6 @@ class Generation(Inbox[Event]):
         self._leave = leave
         self._max_lag = max_lag
         self._n_running = submit.params.n
-
-    def __aiter__(self) -> Generation:
-        return self
-
-    async def __anext__(self) -> Event:
-        await self._available()
-        if self._events:
-            event = self._events.popleft()
-            self._weight -= self._weigh(event)
-            return event
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
 
     def push(self, event: Event) -> None:
         if self.is_closed:

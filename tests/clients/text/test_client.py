@@ -24,6 +24,7 @@ from llamabox.wire.text_config import TextConfig
 from tests.clients.harness import (
     LOOPS,
     command,
+    events_of,
     exists,
     make_client,
     ready_client,
@@ -51,7 +52,7 @@ def new_loop(request: pytest.FixtureRequest) -> Loop:
 async def held(client: TextClient, request_id: str, command: str = "hold") -> Generation:
     """A request that runs and does not end."""
     generation = client.generate(submit(request_id, command))
-    assert isinstance(await anext(generation), Started)
+    assert [type(event) for event in await generation.batch()] == [Started]
     return generation
 
 
@@ -166,7 +167,7 @@ def test_a_worker_that_cannot_be_started_is_a_failed_load(lives: Path, monkeypat
 def test_a_generation_ends_after_all_its_sequences(lives: Path, new_loop: Loop) -> None:
     async def main() -> None:
         async with ready_client(lives) as client:
-            events = [event async for event in client.generate(submit("a", "echo x y", n=2))]
+            events = await events_of(client.generate(submit("a", "echo x y", n=2)))
             assert [(type(event), event.index) for event in events] == [
                 (kind, index) for kind in (Started, Delta, Delta, Finished) for index in (0, 1)
             ]
@@ -188,10 +189,9 @@ def test_a_failed_event_is_raised_after_what_came_before_it(lives: Path) -> None
     async def main() -> None:
         async with ready_client(lives) as client:
             generation = client.generate(submit("a", "fail"))
-            assert isinstance(await anext(generation), Started)
-            assert isinstance(await anext(generation), Delta)
+            assert [type(event) for event in await generation.batch()] == [Started, Delta]
             with pytest.raises(InvalidRequest, match="no such token") as caught:
-                await anext(generation)
+                await generation.batch()
             assert caught.value.field == "logit_bias"
             assert await text_of(client.generate(submit("b", "echo right"))) == "right"
 
@@ -208,7 +208,7 @@ def test_an_abort_reaches_the_worker_once_and_ends_the_iteration(lives: Path) ->
                 generation.abort()
                 assert await waiting == ""
             await client.ask(command("late", "a"))
-            assert [event async for event in generation] == []
+            assert await generation.batch() == []
             assert (await client.ask(command("aborted"))).text == "a"
 
     run(main())
@@ -231,7 +231,7 @@ def test_a_cancelled_consumer_leaves_a_generation_that_can_be_aborted(lives: Pat
     async def main() -> None:
         async with ready_client(lives) as client:
             generation = await held(client, "a")
-            waiting = asyncio.ensure_future(anext(generation))
+            waiting = asyncio.ensure_future(generation.batch())
             await asyncio.sleep(0)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -331,7 +331,7 @@ def test_a_death_fails_what_was_in_flight_and_the_next_request_is_right(
             kill(client, number)
             for generation in running:
                 with pytest.raises(Unavailable, match="ended while it served"):
-                    await anext(generation)
+                    await generation.batch()
                 assert client.state is WorkerState.RESTARTING
             with pytest.raises(Unavailable):
                 await call
@@ -417,7 +417,7 @@ def test_stopping_ends_what_runs_and_leaves_no_process_and_no_descriptor(lives: 
         await asyncio.gather(client.stop(5.0), client.stop(5.0))
         await client.stop(5.0)
         with pytest.raises(Unavailable, match="stopping"):
-            await anext(running)
+            await running.batch()
         with pytest.raises(Unavailable, match="stopping"):
             client.generate(submit("b", "echo x"))
         with pytest.raises(Unavailable, match="stopping"):

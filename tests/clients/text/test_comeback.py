@@ -69,13 +69,13 @@ def test_what_had_not_begun_waits_until_the_server_is_back(tmp_path: Path) -> No
     async def main() -> None:
         async with served(tmp_path / "lives") as (client, server):
             begun = client.generate(submit("begun", "hold"))
-            assert isinstance(await anext(begun), Started)
+            assert [type(event) for event in await begun.batch()] == [Started]
             queued = client.generate(submit("queued", "later x"))
             aborted = client.generate(submit("aborted", "later y"))
             await server.stop()
             kill(client)
             with pytest.raises(Unavailable, match="try again"):
-                await anext(begun)
+                await begun.batch()
             await told(client, f"The RPC server {server.endpoint} is away: connection refused")
             assert client.state is WorkerState.RESTARTING
             with pytest.raises(Unavailable, match=server.endpoint):
@@ -100,7 +100,7 @@ def test_waiting_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             await server.stop()
             kill(client)
             with pytest.raises(Unavailable):
-                await anext(queued)
+                await queued.batch()
             await server.start()
 
     run(main())
@@ -113,7 +113,7 @@ def test_the_loss_of_a_server_is_no_requests_fault(tmp_path: Path) -> None:
         async with served(tmp_path / "lives") as (client, server):
             for i in range(3):
                 begun = client.generate(submit(str(i), "hold"))
-                assert isinstance(await anext(begun), Started)
+                assert [type(event) for event in await begun.batch()] == [Started]
                 await server.stop()
                 kill(client)
                 await told(client, "is away")

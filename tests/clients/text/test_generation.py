@@ -42,14 +42,13 @@ def test_who_is_too_slow_is_dropped(n_probs: int, n_taken: int) -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_what_was_taken_weighs_no_more(whole: bool) -> None:
+def test_what_was_taken_weighs_no_more() -> None:
     async def scene() -> None:
         left: list[Ending] = []
         events = generation(left)
         for _ in range(20):
             events.push(delta(MAX_LAG_PROBS // 2))
-            await (events.batch() if whole else anext(events))
+            await events.batch()
         assert left == []
 
     asyncio.run(scene())

@@ -159,7 +159,10 @@ def libraries(pid):
 
 async def texts(client):
     submit = Submit(request_id="t", prompt=["Once upon a time"], params=GenerationParams(n_predict=8))
-    return [type(event).__name__ async for event in client.generate(submit)]
+    generation, kinds = client.generate(submit), []
+    while batch := await generation.batch():
+        kinds += [type(event).__name__ for event in batch]
+    return kinds
 
 async def pictures(client):
     job = ImageJob(request_id="i", prompt="a red circle on a blue background", width=128, height=128, steps=2)
