@@ -85,7 +85,9 @@ def test_a_death_says_what_happened(make: Make) -> None:
     silent = make()
     silent.start()
     silent.limits = replace(LIMITS, wall_seconds=0.5)
+    began = time.process_time()
     assert str(silent.ask(b"sleep")) == "its process said nothing for 0.5 s"
+    assert time.process_time() - began < 0.25, "who asks does not spin"
 
 
 def test_processor_time_is_a_question_s_own(make: Make) -> None:
@@ -93,9 +95,7 @@ def test_processor_time_is_a_question_s_own(make: Make) -> None:
     trial = make(Limits(cpu_seconds=0.3, memory=1 << 30))
     for _ in range(3):
         assert death(trial.ask(b"spin")).seconds == 0.3
-    began = time.process_time()
     assert death(trial.ask(b"spin", cpu_seconds=0.1)).seconds == 0.1
-    assert time.process_time() - began < 1, "who asks does not spin"
 
 
 def test_one_that_is_stopped_is_given_up(make: Make) -> None:

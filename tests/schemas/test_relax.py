@@ -285,9 +285,10 @@ KNOT = {"A": {"type": "object", "required": [*MANY], "properties": dict.fromkeys
 )
 def test_a_hostile_schema_costs_no_more_than_a_large_one(schema: dict[str, Any]) -> None:
     def seconds(one: dict[str, Any]) -> float:
-        start = time.perf_counter()
+        """Of this thread, which others cannot hold up; regular expressions are read in C, where no work is counted."""
+        start = time.thread_time()
         relax(one)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     large = {"type": "object", "properties": {f"p{i}": {"type": "string", "format": "x"} for i in range(6000)}}
     assert seconds(schema) < 10 * seconds(large)
