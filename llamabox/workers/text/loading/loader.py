@@ -208,8 +208,9 @@ def token_rate(config: TextConfig, contexts: Contexts) -> int:
 def make_engine(config: TextConfig, contexts: Contexts, loras: Sequence[Lora], encoder: EncodingDesk | None) -> Engine:
     """The engine over the main context."""
     attention = contexts.attention
+    rows_of = None if encoder is None else encoder.rows
     engine = Engine(
-        LlamaRunner(contexts.main, loras, tile=attention.tile, mixes=attention.mixes),
+        LlamaRunner(contexts.main, loras, tile=attention.tile, mixes=attention.mixes, rows_of=rows_of),
         EngineConfig(
             n_slots=min(config.n_parallel, contexts.main.n_seq_max),  # less for a model that only embeds
             n_ctx=contexts.n_ctx,

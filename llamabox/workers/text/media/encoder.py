@@ -136,5 +136,4 @@ class EncoderThread:
 
 def _is_alike(one: Encoding, other: Encoding) -> bool:
     """Whether two chunks may be encoded together: sounds never are."""
-    is_sound = one.content.chunk.is_sound or other.content.chunk.is_sound
-    return not is_sound and (one.media.n_cells, one.media.n_positions) == (other.media.n_cells, other.media.n_positions)
+    return not one.content.chunk.is_sound and one.content.chunk.shape == other.content.chunk.shape

@@ -44,6 +44,10 @@ class Chunk:
     def key(self) -> bytes:
         return self.name.encode()
 
+    @property
+    def shape(self) -> bytes:
+        return bytes((self.n_cells % 256, self.n_positions, self.is_sound))
+
     def close(self) -> None:
         self.is_open = False
 
