@@ -20,7 +20,7 @@ from llamabox.bindings.context import FlashAttention
 from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.files.projector import check_projector, why_not_loaded
 from llamabox.bindings.media.chunk import ChunkRows, MediaChunk, PictureData, SoundData
-from llamabox.bindings.media.limits import check_picture, sound_samples
+from llamabox.bindings.media.limits import MAX_RATIO, check_picture, sound_samples
 from llamabox.bindings.model import Model
 from llamabox.bindings.vocab import encode
 from llamabox.errors import EncodeError, InvalidRequest, ModelLoadError
@@ -33,7 +33,7 @@ Piece = tuple[int, ...] | MediaChunk
 LARGE = 8192
 """Pixels of the longer side of pictures by which the largest chunk is found."""
 
-RATIOS = (1.0, 0.9, 0.75, 2 / 3, 9 / 16, 0.5, 0.4, 1 / 3, 0.25, 0.2, 0.125)
+RATIOS = np.geomspace(1, 1 / MAX_RATIO, 500)
 """Of their sides."""
 
 
@@ -84,7 +84,7 @@ class Projector(Owned):
         """Cells of the largest chunk of a picture, found by pictures of many shapes; 0 without vision."""
         if not self.has_vision:
             return 0
-        sides = [max(1, round(LARGE * ratio)) for ratio in RATIOS]
+        sides = [round(LARGE * ratio) for ratio in RATIOS.tolist()]
         sizes = [(LARGE, side) for side in sides] + [(side, LARGE) for side in sides]
         lib = self.native.lib
         largest = 0

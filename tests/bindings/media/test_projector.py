@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.files.gguf import read_header
@@ -102,7 +104,7 @@ def test_a_key_names_the_settings_that_its_rows_depend_on(
     model: Model, mmproj_noncausal: Path, noncausal: Projector, projector: Projector
 ) -> None:
     with Projector(model, mmproj_noncausal, ProjectorParams(image_max_tokens=100)) as smaller:
-        assert smaller.largest_picture <= 100
+        assert smaller.largest_picture < 200 < noncausal.largest_picture
         chunks = [chunks_of(one, RED)[0] for one in (smaller, noncausal, projector)]
         for chunk in chunks:
             chunk.close()
@@ -175,6 +177,18 @@ def test_pictures_of_odd_shapes_are_encoded(projector: Projector, noncausal: Pro
             [rows] = one.encode([chunk])
         assert rows.embeddings.shape == (chunk.n_cells, one.n_embd)
         assert np.isfinite(rows.embeddings).all()
+
+
+@given(shorter=st.integers(1, 500), ratio=st.floats(1, 199), lies=st.booleans())
+def test_no_picture_has_more_cells_than_room_is_made_for(
+    noncausal: Projector, shorter: int, ratio: float, lies: bool
+) -> None:
+    """libllama ends the process where one has. Here a cell more may be: batches are a multiple of 32."""
+    longer = int(min(shorter * ratio, 10_000))
+    width, height = (longer, shorter) if lies else (shorter, longer)
+    [chunk] = chunks_of(noncausal, Picture(width, height, bytes(3 * width * height)), counts_only=True)
+    chunk.close()
+    assert 0 < chunk.n_cells <= noncausal.largest_picture + 1
 
 
 def test_a_sound_of_one_sample_is_encoded(projector: Projector) -> None:

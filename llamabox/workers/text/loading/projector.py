@@ -23,6 +23,9 @@ from llamabox.workers.text.runner import LlamaRunner
 
 logger = logging.getLogger(__name__)
 
+SPARE = 32
+"""Batches are a multiple of it: a picture of a shape that was not tried may have a cell more than all that were."""
+
 SMALL_SIDE, LARGE_SIDE = 64, 2048
 """Pixels of the sides of the images that a projector is tried with."""
 
@@ -109,8 +112,8 @@ def with_room(config: TextConfig, projector: Projector | None) -> TextConfig:
     """
     if projector is None or projector.is_causal or projector.largest_picture <= config.n_ubatch:
         return config
-    n_cells = projector.largest_picture
-    logger.info("--ubatch-size is %d: an image of this model has so many tokens, which are computed at once", n_cells)
+    n_cells = -(-projector.largest_picture // SPARE) * SPARE
+    logger.info("--ubatch-size is %d: an image of this model has as many tokens, which are computed at once", n_cells)
     return replace(config, n_ubatch=n_cells, n_batch=max(config.n_batch, n_cells))
 
 

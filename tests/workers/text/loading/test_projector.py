@@ -14,7 +14,7 @@ from llamabox.bindings.media.projector import Projector
 from llamabox.errors import EncodeError, ModelLoadError, OptionsError
 from llamabox.wire.text_config import MediaInfo, TextConfig
 from llamabox.workers.text.loading.loader import TextModel
-from llamabox.workers.text.loading.projector import projector_params
+from llamabox.workers.text.loading.projector import SPARE, projector_params
 from tests.models.media import tones
 from tests.observed import composed, native
 
@@ -44,7 +44,8 @@ def test_what_is_computed_at_once_holds_the_largest_picture(
     """Where its cells attend to one another. libllama ends the process where it does not."""
     with load(replace(small, mmproj=str(mmproj_noncausal), image_max_tokens=n_most)) as text:
         assert text.projector is not None
-        assert text.projector.largest_picture <= text.contexts.main.n_ubatch <= n_most
+        largest = text.projector.largest_picture  # of a shape so long that it has more than it should
+        assert n_most / 2 < largest <= text.contexts.main.n_ubatch < largest + SPARE
         assert text.engine.config.n_ctx == 512
 
 
