@@ -62,7 +62,7 @@ class Engine:
         self._pacing = Pacing(factor=config.gap_factor)
         self._requests: dict[str, list[Sequence]] = {}
         self._has_nan = False  # the memory may hold a NaN, and is wiped as soon as nobody runs
-        self._resting_until: float | None = None  # when the first sequence is due, if none is due before
+        self._resting_until: float | None = None  # when the first sequence is due
         self._reporter = Reporter()
         self._likelihoods = Likelihoods(runner)
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget, CopyTime(clock))
@@ -124,9 +124,9 @@ class Engine:
         """Do one step. With nothing to do its result has no event."""
         self._wipe_nan()  # an abort may have ended the last one that ran
         times = None
-        begun = self._clock()
-        work = self._plan(begun)
-        if self._reporter.is_empty:  # else the events go out first, and the next call plans the batch again
+        self._admit(begun := self._clock())
+        if self._reporter.is_empty:  # else the events go out first: a step may take long
+            work = self._plan(begun)
             if work.batch:
                 times = self._compute(work, begun)
                 self._wipe_nan()
@@ -180,17 +180,19 @@ class Engine:
             self.cache.wipe()
             self._has_nan = False
 
+    def _admit(self, now: float) -> None:
+        """Give slots to those who can have one. Where one cannot begin, it has failed, and its slot is free again."""
+        while not self._prepare(self._scheduler.admit(), now):
+            pass
+
     def _plan(self, now: float) -> Work:
-        """Plan a step that all its sequences can take part in. Sequences that cannot go on have failed by then."""
+        """Plan a step. Sequences that cannot go on have failed by then."""
         self._drafts.propose(self.running)
-        while True:
-            work = self._scheduler.schedule(now)
-            for sequence, error in work.stuck:
-                self._fail(sequence, error)
-            # A sequence that was admitted may have failed at once: an image of it could not be encoded.
-            if self._prepare([one for one in work.admitted if one.state is not State.ENDED], now):
-                self._resting_until = None if work.batch or work.stuck else work.next_due
-                return work
+        work = self._scheduler.schedule(now)
+        for sequence, error in work.stuck:
+            self._fail(sequence, error)
+        self._resting_until = None if work.batch or work.stuck else work.next_due
+        return work
 
     def _prepare(self, admitted: list[Sequence], now: float) -> bool:
         """Give each admitted sequence its sampler. False where libllama refused one: that sequence has failed."""

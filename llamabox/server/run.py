@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from starlette.applications import Starlette
 
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
+from llamabox.machine.heap import map_large_blocks
 from llamabox.server.config import ServerConfig
 from llamabox.server.listening.binding import bind_sockets, describe_socket, unix_paths
 from llamabox.server.listening.listener import Listener
@@ -34,6 +35,7 @@ EXIT_LOAD_FAILED, EXIT_NO_NATIVE = 1, 2
 
 def run(config: ServerConfig, make_app: Callable[[], Starlette]) -> int:
     """`serve` on an event loop of its own, uvloop's where there is one. Returns the process' exit code."""
+    map_large_blocks()
     try:
         import uvloop
     except ImportError:

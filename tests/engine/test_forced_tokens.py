@@ -8,7 +8,7 @@ import pytest
 
 from llamabox.engine.events import Delta, FinishReason, StopType
 from llamabox.engine.scheduling.pacing import Pacing
-from llamabox.engine.scheduling.scheduler import MAX_FORCED
+from llamabox.engine.scheduling.scheduler import FEW_FORCED, MAX_FORCED
 from tests.engine.driver import Driver, Transcript, alone, request
 from tests.engine.workbench import Workbench
 from tests.fakes import EOG, FakeConstraint, FakeGrammar, FakeRunner
@@ -153,7 +153,7 @@ def test_forced_cells_go_before_prompts_and_not_for_prompts() -> None:
     decoding = bench.add_decoding()
     decoding.cells.extend(range(100, 110))
     bench.add(tuple(range(300)))
-    work = bench.scheduler.schedule(0.0)
+    work = bench.plan()
     cells = {share.sequence: share.stop - share.sequence.n_computed for share in work.shares}
     assert cells[decoding] == 11
     assert (work.n_decode, work.n_forced) == (1, 10)
@@ -164,6 +164,41 @@ def test_forced_cells_fit_into_a_batch_with_a_row_for_everybody() -> None:
     bench = Workbench(n_batch=8)
     decoding = [bench.add_decoding((i + 1,)) for i in range(3)]
     decoding[0].cells.extend(range(100, 150))
-    work = bench.scheduler.schedule(0.0)
+    work = bench.plan()
     assert {share.sequence for share in work.shares} == set(decoding)
     assert len(work.batch) == 8
+
+
+@pytest.mark.parametrize("mixes", [True, False])
+@pytest.mark.parametrize("seconds_a_cell", [0.0001, 0.002, 0.02])
+def test_forced_cells_beside_a_stream_keep_to_the_pace_of_prompts(mixes: bool, seconds_a_cell: float) -> None:
+    pacing = Pacing(factor=2.0)
+    for n_rows in (1, 2):
+        pacing.observe(n_decode=n_rows, n_prefill=0, seconds=0.02)
+    pacing.observe(n_decode=0, n_prefill=100, seconds=100 * seconds_a_cell)
+    bench = Workbench(n_batch=512, n_chunk=512, pacing=pacing, mixes=mixes)
+    stream, forced = bench.add_decoding(), bench.add_decoding((2,))
+    forced.cells.extend(range(100, 100 + MAX_FORCED))
+    most = max(FEW_FORCED, pacing.chunk(1, 1))
+    n_generated, n_computed = forced.n_generated, [forced.n_computed]
+    while forced.n_generated == n_generated:
+        n_said = stream.n_generated
+        bench.step()
+        n_computed.append(forced.n_computed)
+        assert stream.n_generated > n_said or not mixes
+    runs = [after - before for before, after in pairwise(n_computed) if after > before]
+    assert max(runs) <= min(most, 1 + MAX_FORCED)
+    assert sum(runs) == 1 + MAX_FORCED
+    assert mixes or min(runs) > 1  # else low bits of the row would depend on the stream beside it
+
+
+@pytest.mark.parametrize("mixes", [True, False])
+def test_forced_cells_go_whole_where_nobody_else_runs(mixes: bool) -> None:
+    pacing = Pacing(factor=2.0)
+    pacing.observe(n_decode=1, n_prefill=0, seconds=0.02)
+    pacing.observe(n_decode=0, n_prefill=100, seconds=2.0)
+    bench = Workbench(n_batch=512, n_chunk=512, pacing=pacing, mixes=mixes)
+    forced = bench.add_decoding()
+    forced.cells.extend(range(100, 100 + MAX_FORCED))
+    bench.step()
+    assert forced.n_owed == 1  # the token that the last row yields

@@ -59,10 +59,15 @@ class Workbench:
             self.step()
         return sequence
 
+    def plan(self) -> Work:
+        """A step, not computed yet."""
+        self.scheduler.admit()
+        return self.scheduler.schedule(float(self.n_steps))
+
     def step(self) -> Work:
         self.n_steps += 1
         assert self.n_steps <= MAX_STEPS, "what the test waits for never comes"
-        work = self.scheduler.schedule(float(self.n_steps))
+        work = self.plan()
         assert not work.stuck
         for share in work.shares:
             self._compute(share.sequence, share.stop)

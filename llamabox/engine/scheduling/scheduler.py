@@ -19,7 +19,10 @@ from llamabox.engine.sequence import Sequence
 from llamabox.errors import LlamaboxError, ServerFault
 
 MAX_FORCED = 64
-"""Most cells of one sequence in one step that a grammar forces: the other sequences would notice more."""
+"""Most tokens that a grammar forces on one sequence in one step: the other sequences would notice more."""
+
+FEW_FORCED = 16
+"""Cells that a grammar forces which go into one step, however slow the machine: names and punctuation of JSON."""
 
 MAX_OVERTAKEN = 8
 """Steps in which shorter prompts may be served before a longer one that came earlier."""
@@ -40,8 +43,8 @@ class Work:
 
     batch: Batch = field(default_factory=Batch)
     shares: list[Share] = field(default_factory=list)
-    admitted: list[Sequence] = field(default_factory=list)  # have a slot since this step
     stuck: list[tuple[Sequence, LlamaboxError]] = field(default_factory=list)  # cannot go on, and why
+    most_forced: dict[Sequence, int] = field(default_factory=dict)  # cells of each on which a grammar forces some
     next_due: float | None = None  # when the first is due of those left out; inf: once the encoder has made a chunk
     n_decode: int = 0  # rows that cost what decoding rows cost, drafts among them
     n_forced: int = 0  # cells that grammars force
@@ -120,15 +123,18 @@ class Scheduler:
         self.chunks.forget(sequence)
         sequence.end()
 
+    def admit(self) -> list[Sequence]:
+        """Give slots to those who can have one, and return them. What is copied for them belongs to the next step."""
+        n_streams = sum(not sequence.is_prefilling for sequence in self.running)
+        self._cache.copy_time.begin_step(self._pacing.pause(n_streams))
+        return self._admission.admit(self.running)
+
     def schedule(self, now: float) -> Work:
-        """Admit who can be admitted and plan one step.
+        """Plan one step. Turns and overtaking are counted as if it were computed: plan none in vain.
 
         Left out are sequences whose speed limit is not due yet, and those whose next cells wait for the encoder.
         """
-        n_streams = sum(not sequence.is_prefilling for sequence in self.running)
-        self._cache.copy_time.begin_step(self._pacing.pause(n_streams))
-        work = Work(admitted=self._admission.admit(self.running))
-        work.stuck = self.chunks.ask(self.running)
+        work = Work(stuck=self.chunks.ask(self.running))
         able = [sequence for sequence in self.running if not self.chunks.holds(sequence)]
         due = [(sequence.due(now), sequence) for sequence in able]
         next_due = min((time for time, _ in due if time > now), default=None)
@@ -136,6 +142,7 @@ class Scheduler:
         ready = [sequence for time, sequence in due if time <= now]
         mine = self._whose_turn(ready, work.batch)
         rows = self._rows(mine, work)
+        work.most_forced = self._pace_forced(rows, ready)
         waiting = [sequence for sequence in mine if _has_prompt(sequence)]
         chunk = self._chunk(ready, next_due, now) if waiting else 0
         prompts = [sequence for sequence in waiting if not sequence.is_media]
@@ -162,7 +169,26 @@ class Scheduler:
         n_owed = sequence.n_owed
         if n_owed == 1:  # the usual case, which has room
             return 1
-        return min(n_owed, sequence.n_stretch, self._cache.n_ctx - 1 - sequence.n_computed, MAX_FORCED)
+        return min(n_owed, sequence.n_stretch, self._cache.n_ctx - 1 - sequence.n_computed)
+
+    def _pace_forced(self, rows: dict[Sequence, int], ready: list[Sequence]) -> dict[Sequence, int]:
+        """The most cells of each sequence that a grammar forces in this step, of those with more than one.
+
+        The first has generated the least: it stood back before.
+
+        Other streams notice them as they notice prompts, so that beside streams the same pace holds for them, all
+        together. A few cells of each go in any case.
+        """
+        forcing = sorted((sequence for sequence, n_cells in rows.items() if n_cells > 1), key=_n_generated)
+        if not forcing:
+            return {}
+        n_streams = sum(not sequence.is_prefilling for sequence in ready) - len(forcing)
+        budget = self._pacing.chunk(n_streams, len(forcing)) if n_streams > 0 else len(forcing) * (1 + MAX_FORCED)
+        most: dict[Sequence, int] = {}
+        for sequence in forcing:
+            most[sequence] = max(FEW_FORCED, min(budget, 1 + MAX_FORCED))
+            budget -= min(rows[sequence], most[sequence])
+        return most
 
     def _plan(
         self,
@@ -190,10 +216,10 @@ class Scheduler:
             return self._add_media(work, [sequence for sequence in media if not sequence.is_exclusive], chunk)
         parts: dict[Sequence, int] = {}
         if turn is Kind.RUN:
-            room = self._add_forced(parts, rows, company.room(turn, 0))
+            room = self._add_forced(work, parts, rows, company.room(turn, 0))
             work.n_forced = sum(parts.values())
         else:
-            room = self._add_rows(parts, rows, turn)
+            room = self._add_rows(work, parts, rows, turn)
             work.n_decode = sum(not sequence.is_prefilling for sequence in parts)
             work.n_forced = sum(parts.values()) - len(parts)
         if turn is not Kind.LONE:
@@ -219,7 +245,7 @@ class Scheduler:
         work.n_prefill = sum(parts.values())
         return parts
 
-    def _add_rows(self, parts: dict[Sequence, int], rows: dict[Sequence, int], turn: Kind) -> int:
+    def _add_rows(self, work: Work, parts: dict[Sequence, int], rows: dict[Sequence, int], turn: Kind) -> int:
         """Add a cell of each sequence that decodes, and then its further cells. Returns the room that is left."""
         if turn is Kind.LONE:
             rows = {sequence: 1 for sequence, n_cells in rows.items() if n_cells == 1}
@@ -228,7 +254,7 @@ class Scheduler:
             parts |= rows
             return room
         for sequence, n_cells in rows.items():
-            parts[sequence] = min(n_cells, 1 + room)
+            parts[sequence] = min(n_cells, 1 + room, work.most_forced.get(sequence, 1))
             room -= parts[sequence] - 1
         return room
 
@@ -243,11 +269,10 @@ class Scheduler:
                 n_added += n_drafts
         return n_added
 
-    def _add_forced(self, parts: dict[Sequence, int], rows: dict[Sequence, int], room: int) -> int:
+    def _add_forced(self, work: Work, parts: dict[Sequence, int], rows: dict[Sequence, int], room: int) -> int:
         """Add the runs of cells that grammars force. Returns the room that is left."""
-        runs = [sequence for sequence, n_cells in rows.items() if n_cells > 1]
-        for sequence in sorted(runs, key=_n_generated):  # a sequence that stood back has generated less than others
-            length = self._company.run_length(Kind.RUN, rows[sequence], room, set(parts.values()))
+        for sequence, n_most in work.most_forced.items():
+            length = self._company.run_length(Kind.RUN, rows[sequence], min(room, n_most), set(parts.values()))
             if length:
                 parts[sequence] = length
             room -= length
