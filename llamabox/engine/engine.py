@@ -123,7 +123,7 @@ class Engine:
     def step(self) -> StepResult:
         """Do one step. With nothing to do its result has no event."""
         self._wipe_nan()  # an abort may have ended the last one that ran
-        times = None
+        times = self._resting_until = None
         self._admit(begun := self._clock())
         if self._reporter.is_empty:  # else the events go out first: a step may take long
             work = self._plan(begun)
@@ -131,7 +131,7 @@ class Engine:
                 times = self._compute(work, begun)
                 self._wipe_nan()
             else:
-                assert self._resting_until is not None or self._scheduler.is_idle, "a step that makes no progress"
+                assert self._resting_until is not None or work.stuck or self._scheduler.is_idle, "no progress is made"
         return StepResult(self._reporter.take(), self.activity(), times)
 
     def _compute(self, work: Work, begun: float) -> StepTimes:
@@ -191,7 +191,8 @@ class Engine:
         work = self._scheduler.schedule(now)
         for sequence, error in work.stuck:
             self._fail(sequence, error)
-        self._resting_until = None if work.batch or work.stuck else work.next_due
+        if not work.batch and not work.stuck:
+            self._resting_until = work.next_due
         return work
 
     def _prepare(self, admitted: list[Sequence], now: float) -> bool:
