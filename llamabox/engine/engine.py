@@ -146,10 +146,7 @@ class Engine:
         if work.shares:  # else it could not be computed
             # Taking the tokens that grammars force is part of every stream's gap, too.
             self._pacing.observe(
-                n_decode=work.n_decode,
-                n_prefill=work.n_prefill,
-                n_forced=work.n_forced,
-                seconds=updated - planned,
+                n_decode=work.n_decode, n_prefill=work.n_prefill, n_forced=work.n_forced, seconds=updated - planned
             )
         return StepTimes(planned - begun, computed - planned, sampled - computed, updated - sampled)
 
