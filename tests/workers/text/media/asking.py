@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from llamabox.clients.text.client import TextClient
-from llamabox.engine.events import Delta, Finished, Started
+from llamabox.engine.events import Delta, Event, Finished, Started
 from llamabox.engine.request import GenerationParams, Picture, PromptText, SamplingParams
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import TextConfig
@@ -45,6 +45,15 @@ class Told:
     n_cached: int = 0
     is_whole: bool = False
 
+    def note(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.n_prompt, self.n_cached = event.n_prompt, event.n_cached
+            case Delta():
+                self.tokens += event.tokens
+            case Finished():
+                self.is_whole = True
+
 
 class Asker:
     """Asks a worker."""
@@ -59,16 +68,10 @@ class Asker:
         generation = GenerationParams(n_predict=N_PREDICT, sampling=sampling, **params)  # type: ignore[arg-type]
         told = Told()
         asked = Submit(request_id=f"r{next(self._numbers)}", prompt=list(prompt), params=generation)
-        async with self.client.generate(asked) as events:
-            if leave_after == 0:
-                return told
-            async for event in events:
-                if isinstance(event, Started):
-                    told.n_prompt, told.n_cached = event.n_prompt, event.n_cached
-                elif isinstance(event, Delta):
-                    told.tokens += event.tokens
-                    if leave_after is not None and len(told.tokens) >= leave_after:
-                        return told
-                elif isinstance(event, Finished):
-                    told.is_whole = True
+        async with self.client.generate(asked) as events_of:
+            while leave_after != 0 and (events := await events_of.batch()):
+                for event in events:
+                    told.note(event)
+                if leave_after is not None and len(told.tokens) >= leave_after:
+                    return told
         return told
