@@ -70,6 +70,9 @@ class Intake:
             logit_bias=biases,
             prompt_text=self._text(submit.prompt) if params.return_prompt else None,
             samplers=self._samplers.source(params.sampling, prompt_tokens(prompt)),
+            n_audio=sum(
+                piece.n_cells for piece in prompt if isinstance(piece, Media) and contents[piece].chunk.is_sound
+            ),
             contents=contents,
         )
 
