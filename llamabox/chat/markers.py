@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Sequence
 
-from llamabox.errors import InvalidRequest
+from llamabox.checks import wrong
 from llamabox.media.source import MediaSource
 
 CutPrompt = list[str | MediaSource]
@@ -46,10 +46,7 @@ def cut_at_markers(text: str, random: str, sources: Sequence[MediaSource]) -> Cu
         n_times = shown.count(at)
         if n_times != 1:
             how = "leaves it out" if n_times == 0 else f"shows it {n_times} times"
-            raise InvalidRequest(
-                f"Field '{source.field}': the model's chat template takes no media there: it {how}",
-                field=source.field,
-            )
+            raise wrong(source.field, f"the model's chat template takes no media there: it {how}")
     cut: CutPrompt = [sources[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces)]
     return [piece for piece in cut if piece != ""]
 
