@@ -122,7 +122,10 @@ PURE = frozenset(
 NEEDS: dict[str, frozenset[str]] = {"engine": PURE, "grammar": PURE | {"llguidance", "orjson"}}
 """All that the two may import of others. Grammars are JSON on their way to llguidance."""
 
-APART = (("clients", "workers"), ("server", "workers"), ("server", "grammar"), ("chat", "workers"))
+APART = (
+    *(("clients", "workers"), ("server", "workers"), ("server", "grammar"), ("chat", "workers")),
+    *(("media", "workers"), ("server", "media.decoding.sandbox")),
+)
 """What never meets in a process, in either direction, not even through a third module."""
 
 
@@ -323,6 +326,24 @@ def test_only_the_pipeline_and_its_worker_know_the_library_that_draws() -> None:
     }
     assert importers
     assert {name for name in importers if name != "imaging.pipeline" and not is_within(name, "workers.image")} == set()
+
+
+def test_only_a_child_opens_files_of_strangers() -> None:
+    """The decoders of pictures and sound are loaded in quarantine, and nowhere else. Ours alone are written here."""
+    opening = {
+        name
+        for name, module in modules().items()
+        for imported in imports_of(module)
+        if not imported.is_ours and imported.target in ("PIL", "soundfile", "soxr")
+    }
+    decoders = {"media.decoding.pictures", "media.decoding.sounds"}
+    assert opening == decoders | {"imaging.png"}
+    importers = {
+        name
+        for name, module in modules().items()
+        if any(imported.is_ours and imported.target in decoders for imported in imports_of(module))
+    }
+    assert importers == {"media.decoding.sandbox"}
 
 
 def test_values_need_nothing_but_each_other() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import threading
 from concurrent.futures import CancelledError
 from typing import Any
@@ -12,7 +13,7 @@ from llamabox.errors import ServerFault
 from llamabox.media.decoding.link import Unreadable, Wanted
 from llamabox.quarantine.lane import Lane
 from llamabox.quarantine.lines import pack, unpack
-from llamabox.quarantine.trial import Death, Trial
+from llamabox.quarantine.trial import Cause, Death, Trial
 
 File = bytes | bytearray | str
 """A file's bytes, or the text that they are written in."""
@@ -34,14 +35,10 @@ class Errand:
         is_text = isinstance(self._file, str)
         wanted = dataclasses.replace(self._wanted, is_text=is_text)
         data = self._file.encode("ascii", "replace") if isinstance(self._file, str) else self._file
-        with lane.child() as child:
-            if isinstance(death := child.start(), Death):
-                raise ServerFault(f"media cannot be decoded here: a process for it does not start ({death})")
-            self._begin(child)
-            try:
-                answer = child.ask(pack(dataclasses.asdict(wanted)), data)
-            finally:
-                self._end()
+        question = (pack(dataclasses.asdict(wanted)), data)
+        answer = self._asked(lane, question)
+        if isinstance(answer, Death) and self._was_ended(answer):
+            answer = self._asked(lane, question)
         if isinstance(answer, Death):
             self.killed_its_child = True
             raise Unreadable(f"cannot be decoded: {answer}")
@@ -54,6 +51,20 @@ class Errand:
             if self._child is not None:
                 self.killed_its_child = True
                 self._child.abort()
+
+    def _asked(self, lane: Lane, question: tuple[bytes, bytes | bytearray]) -> bytearray | Death:
+        with lane.child() as child:
+            if isinstance(death := child.start(), Death):
+                raise ServerFault(f"media cannot be decoded here: a process for it does not start ({death})")
+            self._begin(child)
+            try:
+                return child.ask(*question)
+            finally:
+                self._end()
+
+    def _was_ended(self, death: Death) -> bool:
+        """Whether somebody else ended the child: a user, or a system that is short of memory."""
+        return death.cause is Cause.CRASH and death.status == -signal.SIGKILL and not self._is_aborted
 
     def _begin(self, child: Trial) -> None:
         with self._lock:

@@ -99,12 +99,17 @@ class MediaReader:
         for source in sources:
             distinct.setdefault(_key(source), source)
         try:
-            found = await _all([one(source) for source in distinct.values()])
+            found = dict(zip(distinct, await _all([one(source) for source in distinct.values()]), strict=True))
+            media = [found[_key(source)] for source in sources]
+            # The worker is sent each as often as it stands there.
+            held.grow(sum(map(_n_bytes, media)) - sum(map(_n_bytes, found.values())))
+        except Unreadable as error:
+            held.release()
+            raise wrong(sources[-1].field, str(error)) from error
         except BaseException:
             held.release()
             raise
-        by_key = dict(zip(distinct, found, strict=True))
-        return [by_key[_key(source)] for source in sources]
+        return media
 
     async def fit(self, source: MediaSource, width: int, height: int, room: Room, *, as_mask: bool = False) -> Picture:
         """A picture at this size, whatever its own is. A mask has one channel, white where something is to be drawn.
@@ -151,7 +156,7 @@ class MediaReader:
                 decoded = await self._decoded(Errand(wanted, file))
             finally:
                 held.shrink(n_bytes)
-            held.grow(len(decoded.pixels if isinstance(decoded, Picture) else decoded.samples))
+            held.grow(_n_bytes(decoded))
             return decoded
         except Unreadable as error:
             raise wrong(source.field, str(error)) from error
@@ -224,6 +229,10 @@ class _Held:
 
 def _greeting() -> bytes:
     return pack(dataclasses.asdict(Wanted(kinds=("image",)))) + GREETING
+
+
+def _n_bytes(media: Picture | Sound) -> int:
+    return len(media.pixels if isinstance(media, Picture) else media.samples)
 
 
 def _key(source: MediaSource) -> object:
