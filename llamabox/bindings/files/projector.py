@@ -32,6 +32,9 @@ KINDS = {
 
 DIVISOR = re.compile(r"clip\.(vision|audio)\.(image_size|patch_size|attention\.head_count|num_mel_bins)")
 
+PREFIXES = re.compile(r"^(mtmd_init_from_file: error: )?(clip_init: failed to load model '.*': )?(\w+: )?")
+"""Names of libmtmd's functions before what it says."""
+
 MISMATCH = re.compile(r"text model \(n_embd = (\d+)\) and \S*mmproj \(n_embd = (\d+)\)")
 
 
@@ -70,7 +73,7 @@ def why_not_loaded(line: str) -> str:
             f"it is for models whose embeddings have {found[2]} numbers, and those of this model have {found[1]}: "
             "it belongs to another model"
         )
-    return line.removeprefix("mtmd_init_from_file: error: ").removeprefix("clip_init: failed to load model: ")
+    return PREFIXES.sub("", line)
 
 
 def _wrong(path: Path, what: str) -> ModelLoadError:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.server_process import ServerProcess, free_port
+from tests.models.media.projectors import write_noncausal_mmproj
 
 GGUF_V3 = b"GGUF" + struct.pack("<I", 3)
 
@@ -75,6 +76,24 @@ def test_one_clear_line_and_exit_1(tmp_path: Path, model: Path, kind: str) -> No
     said = [line for line in ended.stderr.splitlines() if str(path) in line]
     assert len(said) == 1, ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_one_clear_line_for_a_projector_that_is_none_or_of_another_model(
+    tmp_path: Path, model: Path, mmproj: Path
+) -> None:
+    """What else may be wrong with one is in tests/bindings/media."""
+    wider = write_noncausal_mmproj(tmp_path / "wider.gguf", 640)
+    cases = {
+        ("-mm", str(wider)): "it is for models whose embeddings have 640 numbers",
+        ("-mm", str(model)): "it is a llama model, no multimodal projector (mmproj): name it with -m",
+        ("-m", str(mmproj)): "it is a multimodal projector (mmproj): name it with -mm",
+    }
+    for words, why in cases.items():
+        ended = start("-m", str(model), *words)
+        assert ended.returncode == 1, ended.stderr
+        said = [line for line in ended.stderr.splitlines() if f"{words[1]} cannot be loaded: {why}" in line]
+        assert len(said) == 1, ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 def test_a_good_model_has_room_enough_in_the_same_limits(tmp_path: Path, model: Path) -> None:
