@@ -67,6 +67,7 @@ USED_SLOT = {
 }  # fmt: skip
 MODEL = {
     "id": str, "object": str, "created": int, "owned_by": str, "aliases": [str], "tags": [str],
+    "architecture": {"input_modalities": [str], "output_modalities": [str]},
     "meta": {
         "vocab_type": int, "n_vocab": int, "n_ctx": int, "n_ctx_train": int, "n_embd": int, "n_params": int,
         "size": int, "ftype": str,
@@ -82,7 +83,8 @@ OLLAMA_MODEL = {
 }  # fmt: skip
 PROPS = {
     "default_generation_settings": {**SETTINGS, "params": SETTINGS}, "total_slots": int, "model_alias": str,
-    "model_ftype": str, "model_path": str, "modalities": {"vision": bool, "audio": bool, "video": bool},
+    "media_marker": str, "model_ftype": str, "model_path": str,
+    "modalities": {"vision": bool, "audio": bool, "video": bool},
     "endpoint_slots": bool, "endpoint_props": bool, "endpoint_metrics": bool, "chat_template": str, "bos_token": str,
     "eos_token": str, "build_info": str, "is_sleeping": bool, "cors_proxy_enabled": bool,
 }  # fmt: skip
