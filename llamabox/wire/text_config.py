@@ -43,6 +43,7 @@ class TextConfig:
     control_vector_layers: tuple[int, int] = (0, 0)  # first and last; 0: the first or the last that there is
     mmproj: FileName | None = None  # the projector of pictures and sounds; None: the model takes text alone
     mmproj_offload: bool = True  # to a GPU, where there is one
+    mmproj_threads: int = 0  # of the CPU, for the projector; 0: as many as for prompts
     image_min_tokens: int = -1  # of a picture whose tokens depend on its size; -1: as the projector says
     image_max_tokens: int = -1
     mmproj_cache: int = 256  # MiB of encoded pictures and sounds that are kept; 0: none

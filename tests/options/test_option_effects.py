@@ -116,6 +116,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--mmproj": Shown(f"{PROJECTOR}::test_the_file_says_what_the_model_takes"),
     "--mmproj-offload": Shown(f"{PROJECTOR}::test_a_gpu_computes_it_unless_told_otherwise"),
     "--no-mmproj-offload": Shown(f"{PROJECTOR}::test_a_gpu_computes_it_unless_told_otherwise"),
+    "--mmproj-threads": row(observed.projector, "--mmproj-threads 3", n_threads=3),
     "--image-min-tokens": row(observed.projector, "--image-min-tokens 3", image_min_tokens=3),
     "--image-max-tokens": row(observed.projector, "--image-max-tokens 3", image_max_tokens=3),
     "--media-marker": Shown("server/api/media/test_media_in_prompts.py::test_what_clients_are_told"),

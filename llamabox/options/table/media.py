@@ -32,6 +32,10 @@ MEDIA_OPTIONS = (
         COMPLETION, "--no-mmproj-offload", "text.mmproj_offload", "leave the projector to the CPU", const=False,
     ),
     completion(
+        "--mmproj-threads", "text.mmproj_threads", v.integer(0, 1024), env="LLAMABOX_MMPROJ_THREADS", default="as -tb",
+        help="threads that encode images and sounds on a CPU, beside those that decode; 0: as -tb",
+    ),
+    completion(
         "--image-min-tokens", "text.image_min_tokens", v.integer(1, v.MAX_IMAGE_TOKENS), default="the projector's",
         env="LLAMA_ARG_IMAGE_MIN_TOKENS", help="tokens of an image at the least, where they depend on its size",
     ),

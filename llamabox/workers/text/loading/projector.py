@@ -45,10 +45,10 @@ def load_projector(config: TextConfig, model: Model) -> Projector | None:
 
 
 def projector_params(config: TextConfig, native: Native) -> ProjectorParams:
-    """Its threads are as many as those of prompts."""
+    """Its threads are as many as those of prompts, unless it has a number of its own."""
     device = _device(config, native)
     return ProjectorParams(
-        n_threads=n_threads(config),
+        n_threads=config.mmproj_threads or n_threads(config),
         offload=device is not None,
         device=device,
         flash_attn=FlashAttention(config.flash_attn),
