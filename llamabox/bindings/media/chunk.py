@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamabox.bindings.ffi import Native, Owned
+from llamabox.bindings.media.metadata import shape
 
 
 @runtime_checkable
@@ -81,27 +81,11 @@ class MediaChunk(Owned):
         self.n_cells = int(lib.mtmd_input_chunk_get_n_tokens(handle))
         self.n_positions = int(lib.mtmd_input_chunk_get_n_pos(handle))
         self.is_causal = is_causal
-        self.shape = _shape(native, handle)
+        self.shape = shape(native, handle)
         self.positions = _mrope_positions(native, handle, self.n_cells) if uses_mrope else None
         where = b"" if self.positions is None else self.positions.at(1).tobytes()
         numbers = repr((index, self.n_cells, self.n_positions, is_causal)).encode()
         self.key = hashlib.blake2b(content + numbers + where, digest_size=32).digest()
-
-
-def _shape(native: Native, handle: Any) -> bytes:
-    """What libmtmd says of a chunk without its content: kind and sizes. Its id, which tells chunks apart, is left out.
-
-    libmtmd itself takes pictures of as many tokens for equal ones, a lying and a standing one too, and gives one of
-    them rows that are none.
-    """
-    ffi, lib = native.ffi, native.lib
-    size = ffi.new("size_t *")
-    assert lib.mtmd_input_chunk_save(handle, ffi.NULL, 0, size) == 0
-    saved = ffi.new("char[]", size[0])
-    assert lib.mtmd_input_chunk_save(handle, saved, size[0], size) == 0
-    name = ffi.string(lib.mtmd_input_chunk_get_id(handle))
-    before, _, behind = ffi.buffer(saved, size[0])[:].partition(struct.pack("<Q", len(name)) + name)
-    return bytes(before + behind)
 
 
 def _mrope_positions(native: Native, handle: Any, n_cells: int) -> ChunkPositions:

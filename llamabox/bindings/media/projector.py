@@ -21,6 +21,7 @@ from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.files.projector import check_projector, why_not_loaded
 from llamabox.bindings.media.chunk import ChunkRows, MediaChunk, PictureData, SoundData
 from llamabox.bindings.media.limits import MAX_RATIO, check_picture, sound_samples
+from llamabox.bindings.media.metadata import n_pixels
 from llamabox.bindings.model import Model
 from llamabox.bindings.vocab import encode
 from llamabox.errors import EncodeError, InvalidRequest, ModelLoadError
@@ -79,26 +80,39 @@ class Projector(Owned):
             self.digest = hashlib.file_digest(file, "blake2b")
         self.digest.update(repr((params.image_min_tokens, params.image_max_tokens)).encode())
 
-    @cached_property
+    @property
     def largest_picture(self) -> int:
         """Cells of the largest chunk of a picture, found by pictures of many shapes; 0 without vision."""
+        return self._largest[0]
+
+    @property
+    def most_pixels(self) -> int:
+        """The most pixels that a picture is made into before it is encoded; 0 where that is not known."""
+        return self._largest[1]
+
+    @cached_property
+    def _largest(self) -> tuple[int, int]:
+        """Cells of the largest chunk, and pixels of the largest picture."""
         if not self.has_vision:
-            return 0
-        sides = [round(LARGE * ratio) for ratio in RATIOS.tolist()]
-        sizes = [(LARGE, side) for side in sides] + [(side, LARGE) for side in sides]
+            return 0, 0
         lib = self.native.lib
-        largest = 0
-        for width, height in sizes:
+        sides = [round(LARGE * ratio) for ratio in RATIOS.tolist()]
+        most_cells = most_pixels = 0
+        for width, height in [(LARGE, side) for side in sides] + [(side, LARGE) for side in sides]:
             bitmap = lib.mtmd_bitmap_init(width, height, self.native.ffi.NULL)
-            chunks = self._split([bitmap])
+            lib.mtmd_bitmap_set_id(bitmap, b"0")
+            try:
+                chunks = self._split([bitmap])
+            finally:
+                lib.mtmd_bitmap_free(bitmap)
             try:
                 found = [lib.mtmd_input_chunks_get(chunks, i) for i in range(lib.mtmd_input_chunks_size(chunks))]
-                largest = max(
-                    largest, *(lib.mtmd_input_chunk_get_n_tokens(one) for one in found if self._is_media(one))
-                )
+                media = [chunk for chunk in found if self._is_media(chunk)]
+                most_cells = max(most_cells, *(lib.mtmd_input_chunk_get_n_tokens(chunk) for chunk in media))
+                most_pixels = max(most_pixels, sum(n_pixels(self.native, chunk) for chunk in media))
             finally:
                 lib.mtmd_input_chunks_free(chunks)
-        return int(largest)
+        return most_cells, most_pixels
 
     @property
     def is_causal(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox.bindings.ffi import Native
@@ -56,6 +56,8 @@ def test_a_projector_says_what_it_takes(projector: Projector, noncausal: Project
     assert (noncausal.has_vision, noncausal.has_audio, noncausal.audio_rate) == (True, False, 0)
     assert (projector.is_causal, noncausal.is_causal) == (True, False)
     assert projector.largest_picture == len(CAPTION)
+    assert projector.most_pixels == 64 * 64
+    assert 1000 * 64 < noncausal.most_pixels <= 1120 * 64
     assert 1000 < noncausal.largest_picture <= 1120
 
 
@@ -179,12 +181,13 @@ def test_pictures_of_odd_shapes_are_encoded(projector: Projector, noncausal: Pro
         assert np.isfinite(rows.embeddings).all()
 
 
-@given(shorter=st.integers(1, 500), ratio=st.floats(1, 199), lies=st.booleans())
+@settings(deadline=None)  # what it takes hangs on the size
+@given(shorter=st.integers(1, 60), ratio=st.floats(1, 199), lies=st.booleans())
 def test_no_picture_has_more_cells_than_room_is_made_for(
     noncausal: Projector, shorter: int, ratio: float, lies: bool
 ) -> None:
     """libllama ends the process where one has. Here a cell more may be: batches are a multiple of 32."""
-    longer = int(min(shorter * ratio, 10_000))
+    longer = int(shorter * ratio)
     width, height = (longer, shorter) if lies else (shorter, longer)
     [chunk] = chunks_of(noncausal, Picture(width, height, bytes(3 * width * height)), counts_only=True)
     chunk.close()

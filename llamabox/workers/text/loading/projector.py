@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
 SPARE = 32
 """Batches are a multiple of it: a picture of a shape that was not tried may have a cell more than all that were."""
 
+DETAIL = 4
+"""Pixels of a picture that are of use, for each that the projector makes of them: a picture may lose its proportions
+there, and is made smaller for a second time.
+"""
+
 SMALL_SIDE, LARGE_SIDE = 64, 2048
 """Pixels of the sides of the images that a projector is tried with."""
 
@@ -121,4 +126,9 @@ def media_info(projector: Projector | None) -> MediaInfo | None:
     """What the server process is told of it."""
     if projector is None:
         return None
-    return MediaInfo(has_vision=projector.has_vision, has_audio=projector.has_audio, audio_rate=projector.audio_rate)
+    return MediaInfo(
+        has_vision=projector.has_vision,
+        has_audio=projector.has_audio,
+        audio_rate=projector.audio_rate,
+        max_image_pixels=DETAIL * projector.most_pixels,
+    )

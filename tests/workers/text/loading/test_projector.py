@@ -32,9 +32,14 @@ def test_the_file_says_what_the_model_takes(small: TextConfig, mmproj: Path, mmp
     with load(small) as text:
         assert text.info().media is None
     with load(replace(small, mmproj=str(mmproj))) as text:
-        assert text.info().media == MediaInfo(has_vision=True, has_audio=True, audio_rate=tones.RATE)
+        assert text.info().media == MediaInfo(
+            has_vision=True, has_audio=True, audio_rate=tones.RATE, max_image_pixels=4 * 64 * 64
+        )
     with load(replace(small, mmproj=str(mmproj_noncausal), image_max_tokens=80)) as text:
-        assert text.info().media == MediaInfo(has_vision=True, has_audio=False, audio_rate=0)
+        media = text.info().media
+        assert media is not None
+        assert (media.has_vision, media.has_audio, media.audio_rate) == (True, False, 0)
+        assert 4 * 80 * 64 / 2 < media.max_image_pixels <= 4 * 80 * 64 * 2
 
 
 @pytest.mark.parametrize("n_most", [80, 300])
