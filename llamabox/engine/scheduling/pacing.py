@@ -8,7 +8,7 @@ SMOOTHING = 0.2
 MIN_CHUNK = 8
 """Smallest chunk: with fewer prompt tokens a step would cost nearly as much and bring the prompt nowhere."""
 
-LEAST_PAUSE = 0.1
+LEAST_PAUSE = 0.08
 """Seconds between two steps that a reader does not notice."""
 
 MAX_CHUNK = 1 << 31
