@@ -22,6 +22,7 @@ from llamabox.media.errand import Errand, File
 from llamabox.media.fetching.folder import SCHEME, MediaFolder
 from llamabox.media.fetching.hosts import AllowedHosts
 from llamabox.media.fetching.web import MAX_URL, Fetcher
+from llamabox.media.kept import KeptMedia, key_of, size_of
 from llamabox.media.source import MediaKind, MediaSource
 from llamabox.quarantine.lane import Lane
 from llamabox.quarantine.lines import pack
@@ -45,6 +46,9 @@ MAX_FILE = 25 << 20
 MAX_HELD = 256 << 20
 """Bytes that one request's files and decoded media hold together: thirteen minutes of sound, or eighty pictures of one
 megapixel. All requests together hold what `--max-bodies` allows."""
+
+MAX_KEPT = 64 << 20
+"""Bytes of decoded media that are kept for whoever sends the same file again."""
 
 N_AT_ONCE = 4
 """Media of one request that are worked on at a time, so that others get their turns."""
@@ -78,6 +82,7 @@ class MediaReader:
         self._folder = None if folder is None else MediaFolder(folder)
         self._fetcher = fetcher or (Fetcher(hosts) if hosts else None)
         self._max_side = max_side
+        self._kept = KeptMedia(MAX_KEPT)
         self._is_closed = False
 
     async def warm(self) -> None:
@@ -102,7 +107,7 @@ class MediaReader:
             found = dict(zip(distinct, await _all([one(source) for source in distinct.values()]), strict=True))
             media = [found[_key(source)] for source in sources]
             # The worker is sent each as often as it stands there.
-            held.grow(sum(map(_n_bytes, media)) - sum(map(_n_bytes, found.values())))
+            held.grow(sum(map(size_of, media)) - sum(map(size_of, found.values())))
         except Unreadable as error:
             held.release()
             raise wrong(sources[-1].field, str(error)) from error
@@ -153,10 +158,10 @@ class MediaReader:
         try:
             file, n_bytes = await self._file(source, held)
             try:
-                decoded = await self._decoded(Errand(wanted, file))
+                decoded = await self._decoded(file, wanted)
             finally:
                 held.shrink(n_bytes)
-            held.grow(_n_bytes(decoded))
+            held.grow(size_of(decoded))
             return decoded
         except Unreadable as error:
             raise wrong(source.field, str(error)) from error
@@ -185,15 +190,21 @@ class MediaReader:
                 return found, len(found)
         return data, 0
 
-    async def _decoded(self, errand: Errand) -> Picture | Sound:
+    async def _decoded(self, file: File, wanted: Wanted) -> Picture | Sound:
+        key = await asyncio.to_thread(key_of, file, wanted)
+        if (known := self._kept.find(key)) is not None:
+            return known
+        errand = Errand(wanted, file)
         work = self._threads.submit(errand.run, self.lane)
         waiting = asyncio.wrap_future(work)
         work.add_done_callback(lambda _: self._start() if errand.killed_its_child else None)
         try:
-            return await waiting
+            decoded = await waiting
         except asyncio.CancelledError:
             errand.abort()
             raise
+        self._kept.keep(key, decoded)
+        return decoded
 
     def _start(self) -> None:
         """Have a child that is ready. Blocks."""
@@ -229,10 +240,6 @@ class _Held:
 
 def _greeting() -> bytes:
     return pack(dataclasses.asdict(Wanted(kinds=("image",)))) + GREETING
-
-
-def _n_bytes(media: Picture | Sound) -> int:
-    return len(media.pixels if isinstance(media, Picture) else media.samples)
 
 
 def _key(source: MediaSource) -> object:

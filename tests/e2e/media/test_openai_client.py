@@ -57,18 +57,6 @@ def test_figure_and_background_are_seen_in_any_message(client: openai.OpenAI, pl
         assert f"{background} background" in text, said
 
 
-def test_each_colour_is_told_when_it_is_asked_for(client: openai.OpenAI) -> None:
-    other = {colour: "white" if colour != "white" else "black" for colour in NAMES}
-    figures = answers(
-        client,
-        [[user("What color is the square?", image(c, "black" if c != "black" else "white"))] for c in NAMES],
-    )
-    backgrounds = answers(client, [[user(image(other[c], c), "What color is the background?")] for c in NAMES])
-    for colour, figure, background in zip(NAMES, figures, backgrounds, strict=True):
-        assert colour in figure, figures
-        assert colour in background, backgrounds
-
-
 def test_two_pictures_of_one_message_are_told_apart(client: openai.OpenAI) -> None:
     pairs = list(zip(NAMES, NAMES[1:] + NAMES[:1], strict=True))
     grounds = [next(c for c in ("black", "white", "gray") if c not in pair) for pair in pairs]

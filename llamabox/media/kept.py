@@ -1,0 +1,50 @@
+"""Decoded media that are kept: a chat sends its pictures again with every question, and decoding one takes long."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+from llamabox.engine.request import Picture, Sound
+from llamabox.media.decoding.link import Wanted
+from llamabox.media.errand import File
+
+Key = tuple[bytes, Wanted]
+"""The digest of a file, and what was made of it."""
+
+
+class KeptMedia:
+    """The most recently used, up to `budget` bytes together. Belongs to one thread."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._media: OrderedDict[Key, Picture | Sound] = OrderedDict()
+        self.n_bytes = 0
+
+    def find(self, key: Key) -> Picture | Sound | None:
+        found = self._media.get(key)
+        if found is not None:
+            self._media.move_to_end(key)
+        return found
+
+    def keep(self, key: Key, media: Picture | Sound) -> None:
+        """Keep it, unless it alone is beyond the budget."""
+        if key in self._media or size_of(media) > self._budget:
+            return
+        self._media[key] = media
+        self.n_bytes += size_of(media)
+        while self.n_bytes > self._budget:
+            _, oldest = self._media.popitem(last=False)
+            self.n_bytes -= size_of(oldest)
+
+
+def key_of(file: File, wanted: Wanted) -> Key:
+    """Takes a millisecond a megabyte. A file and the text that it is written in are two."""
+    if isinstance(file, str):
+        return hashlib.blake2b(file.encode("utf-8", "replace"), digest_size=32, person=b"text").digest(), wanted
+    return hashlib.blake2b(file, digest_size=32, person=b"file").digest(), wanted
+
+
+def size_of(media: Picture | Sound) -> int:
+    """Bytes."""
+    return len(media.pixels if isinstance(media, Picture) else media.samples)
