@@ -16,6 +16,9 @@ CPU_SECONDS = 15.0
 MAX_PIXELS = 1 << 26
 """Pixels of a picture as its file says: 67 megapixels, more than phones take."""
 
+MAX_RATIO = 200
+"""Of a picture's longer side to the shorter, as it is handed on. No projector sees more in a longer stripe."""
+
 MAX_USEFUL_PIXELS = 1 << 24
 """Pixels of a picture as it is handed on, whatever the model could take: 48 MiB."""
 

@@ -9,7 +9,7 @@ from io import BytesIO
 
 from PIL import ExifTags, Image, ImageMath, ImageOps, MpoImagePlugin, TiffImagePlugin
 
-from llamabox.media.decoding.link import MAX_PIXELS, Unreadable, Wanted
+from llamabox.media.decoding.link import MAX_PIXELS, MAX_RATIO, Unreadable, Wanted
 from llamabox.media.decoding.png_chunks import bare
 
 LATE = (MpoImagePlugin, TiffImagePlugin)
@@ -46,9 +46,15 @@ def decode(data: bytes, name: str, wanted: Wanted) -> tuple[int, int, bytes]:
     Raises Unreadable.
     """
     with _opened(data, name) as opened:
+        width, height = _size(opened.size, wanted)
+        if wanted.exactly is None and max(width, height) > MAX_RATIO * min(width, height):
+            raise Unreadable(
+                f"is a stripe of {opened.width}x{opened.height} pixels; the longer side may have {MAX_RATIO} times "
+                "those of the shorter"
+            )
         try:
             # A JPEG is decoded no larger than is of use.
-            opened.draft(None, (2 * max(_size(opened.size, wanted)),) * 2)
+            opened.draft(None, (2 * max(width, height),) * 2)
             opened.load()
             picture, orientation = _plain(opened), _orientation(opened)
         except MemoryError:
