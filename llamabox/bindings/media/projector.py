@@ -34,8 +34,8 @@ Piece = tuple[int, ...] | MediaChunk
 LARGE = 8192
 """Pixels of the longer side of pictures by which the largest chunk is found."""
 
-RATIOS = np.geomspace(1, 1 / MAX_RATIO, 500)
-"""Of their sides."""
+N_RATIOS, N_RATIOS_EXACTLY = 12, 500
+"""Of their sides. What is computed at once must be known to the cell; and some projectors take their time for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +96,16 @@ class Projector(Owned):
         if not self.has_vision:
             return 0, 0
         lib = self.native.lib
-        sides = [round(LARGE * ratio) for ratio in RATIOS.tolist()]
+        n_ratios = N_RATIOS if self.is_causal else N_RATIOS_EXACTLY
+        sides = [round(LARGE * ratio) for ratio in np.geomspace(1, 1 / MAX_RATIO, n_ratios).tolist()]
         most_cells = most_pixels = 0
         for width, height in [(LARGE, side) for side in sides] + [(side, LARGE) for side in sides]:
             bitmap = lib.mtmd_bitmap_init(width, height, self.native.ffi.NULL)
             lib.mtmd_bitmap_set_id(bitmap, b"0")
             try:
                 chunks = self._split([bitmap])
+            except InvalidRequest:  # the projector does not take this shape
+                continue
             finally:
                 lib.mtmd_bitmap_free(bitmap)
             try:
