@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Scope
 
 from llamabox.chat.media_parts import MEDIA_PARTS
-from llamabox.chat.messages import parse_messages
+from llamabox.chat.messages import Conversation, parse_messages
+from llamabox.chat.rendering.reading import read_chat
 from llamabox.chat.template import HasMedia, RenderedChat, TooLong
 from llamabox.checks import wrong
 from llamabox.server.api.openai.reply import openai_reply
@@ -19,10 +21,11 @@ from llamabox.server.fields.prompt import RawPrompt, check_fits, check_media, to
 from llamabox.server.fields.request import Dialect
 from llamabox.server.generation.media import read_media
 from llamabox.server.generation.reply import options_of
-from llamabox.server.http.endpoint import Exchange, read_json
+from llamabox.server.http.endpoint import BYTES_A_VALUE, Exchange, read_json
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import record_of
 from llamabox.server.http.request_body import Lease
+from llamabox.server.http.threads import off_loop
 from llamabox.server.services import TextServices
 from llamabox.wire.questions import CountTokens
 from llamabox.wire.text_config import ModelInfo
@@ -49,16 +52,26 @@ async def read_any_chat(services: TextServices, raw: bytearray, scope: Scope, le
 
 
 async def _read(services: TextServices, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None) -> Exchange:
-    if len(raw) < LARGE or MEDIA.search(raw):
+    if len(raw) < LARGE:
         return await read_json(services, raw, scope, lease)
+    if MEDIA.search(raw):
+        return await _read_media_chat(services, raw, scope, lease)
     info = services.model()
     source = services.templates.source(info)
     try:
         body, chat = await services.templates.read(
             info, raw, wishes=lambda body: template_wishes(body, source), most_bytes=most_bytes
         )
-    except HasMedia:  # its name was written with escapes
-        return await read_json(services, raw, scope, lease)
+    except HasMedia:  # the type's name was written with escapes
+        return await _read_media_chat(services, raw, scope, lease)
+    return Exchange(services, info, body, record_of(scope), scope, lease, chat)
+
+
+async def _read_media_chat(services: TextServices, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+    """A large body with media, read in this process: a child would have to send the media back."""
+    info = services.model()
+    body, conversation = await off_loop(len(raw) // BYTES_A_VALUE, read_chat, raw)
+    chat = await _render(services, body, conversation)
     return Exchange(services, info, body, record_of(scope), scope, lease, chat)
 
 
@@ -66,7 +79,9 @@ async def chat_completion(exchange: Exchange) -> Response:
     """The messages through the model's template, then as any prompt."""
     options = options_of(exchange, Dialect.CHAT)
     raw = cut_prompt(await _rendered(exchange, with_tools=False), exchange.info)
-    return await openai_reply(exchange, await read_media(exchange, [raw]), options, Dialect.CHAT)
+    prompts = await read_media(exchange, [raw])
+    exchange = replace(exchange, chat=None)  # a stream, which has the exchange to its end, need not hold base64
+    return await openai_reply(exchange, prompts, options, Dialect.CHAT)
 
 
 async def apply_template(exchange: Exchange) -> Response:
@@ -93,16 +108,16 @@ def cut_prompt(chat: RenderedChat, info: ModelInfo) -> RawPrompt:
 
 
 async def _rendered(exchange: Exchange, *, with_tools: bool = True) -> RenderedChat:
-    """The conversation and its prompt. Without `with_tools`, tools are refused.
-
-    The body's `chat_template_kwargs` count more than its other fields' wishes for the template.
-    """
+    """The conversation and its prompt. Without `with_tools`, tools are refused."""
     conversation = exchange.chat.conversation if exchange.chat else parse_messages(exchange.body)
     if conversation.tools and not with_tools:
         raise wrong("tools", unsupported.NO_TOOLS)
-    if exchange.chat:
-        return exchange.chat
-    templates = exchange.services.templates
-    wishes = template_wishes(exchange.body, templates.source(exchange.info))
+    return exchange.chat or await _render(exchange.services, exchange.body, conversation)
+
+
+async def _render(services: TextServices, body: dict[str, Any], conversation: Conversation) -> RenderedChat:
+    """The body's `chat_template_kwargs` count more than its other fields' wishes for the template."""
+    info = services.model()
+    wishes = template_wishes(body, services.templates.source(info))
     conversation = replace(conversation, template_kwargs=wishes | conversation.template_kwargs)
-    return RenderedChat(conversation, await templates.render(exchange.info, conversation))
+    return RenderedChat(conversation, await services.templates.render(info, conversation))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 
 from llamabox.engine.request import PromptText
 from llamabox.errors import InvalidRequest, Unavailable
+from llamabox.media.source import MediaSource
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.services import TextServices
@@ -165,19 +167,25 @@ def test_the_desk_s_refusal_is_the_reply() -> None:
     assert seen.http.post(CHAT, json={"messages": [user(image("1"))]}).status_code == 503
 
 
-def test_decoded_media_count_as_held_until_the_end() -> None:
+@pytest.mark.parametrize("padding", ["", "u" * 70_000])
+def test_decoded_media_count_as_held_until_the_end_and_base64_is_not_held(padding: str) -> None:
     seen = Seen()
     held: list[int] = []
+    sources: list[object] = []
     generate = seen.client.generate
 
     def watched(submit: Any) -> Any:
         held.append(seen.services.bodies.n_held)
+        seen.desk.read_sources.clear()
+        gc.collect()
+        sources.extend(one for one in gc.get_objects() if isinstance(one, MediaSource) and one.data == "1000")
         return generate(submit)
 
     seen.client.generate = watched  # type: ignore[method-assign]
-    body = {"messages": [user(image("1000"), image("2000"))], "stream": True}
+    body = {"messages": [user(image("1000"), image("2000"))], "stream": True, "user": padding}
     assert "[DONE]" in seen.http.post(CHAT, json=body).text
     assert held == [9000]
+    assert sources == []
     assert seen.services.bodies.n_held == 0
 
 
