@@ -33,7 +33,8 @@ class Oracle:
         self._model = Model.load(native, model)
         config = TextConfig(model=str(model), n_ctx=n_ctx)
         flash = choose_attention(config, self._model, has_gpu=False).flash
-        params = ContextParams(n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=512, n_seq_max=1, flash_attn=flash)
+        # libllama's default are four threads, which on two cores spend their time in waiting for each other.
+        params = ContextParams(n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=512, n_seq_max=1, n_threads=1, flash_attn=flash)
         self._context = Context(self._model, params)
         self._batch = NativeBatch(native, n_ctx)
 

@@ -51,7 +51,7 @@ def main(path: str, endpoint: str | None) -> None:
     started = time.monotonic()
     with (
         Model.load(native, path, ModelParams(devices=devices)) as model,
-        Context(model, ContextParams(n_ctx=256, n_batch=64, n_ubatch=64, n_seq_max=1, n_threads=2)) as context,
+        Context(model, ContextParams(n_ctx=256, n_batch=64, n_ubatch=64, n_seq_max=1, n_threads=1)) as context,
     ):
         loaded = time.monotonic()
         text = continued(context)

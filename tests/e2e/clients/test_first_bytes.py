@@ -11,7 +11,7 @@ from tests.e2e.server_process import ServerProcess
 
 pytestmark = pytest.mark.model
 
-LONG = "The quick brown fox jumps over the lazy dog. " * 300
+LONG = "The quick brown fox jumps over the lazy dog. " * 60
 
 ROUTES: dict[str, dict[str, Any]] = {
     "/completion": {"prompt": LONG, "n_predict": 2},
@@ -22,7 +22,7 @@ ROUTES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_headers_are_there_before_the_prompt_is_through(serve: Callable[..., ServerProcess], path: str) -> None:
-    server = serve("-np", "1", "-c", "4096", "-t", "1")
+    server = serve("-np", "1", "-c", "1024", "-b", "64")
     body = {**ROUTES[path], "stream": True, "cache_prompt": False}
     with server.http.stream("POST", path, json=body) as response:
         lines = response.iter_lines()

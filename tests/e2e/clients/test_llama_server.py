@@ -26,14 +26,14 @@ TEMPLATE = "This is not a chat template, it is"
 
 @pytest.fixture(scope="module")
 def server(serve: Callable[..., ServerProcess], tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
-    words = ("-c", "512", "-np", "2", "-n", "64", "-s", "42", "-b", "32", "-t", "1")
+    words = ("-c", "512", "-np", "2", "-n", "64", "-s", "42", "-b", "32")
     return serve(*words, "--slot-save-path", str(tmp_path_factory.mktemp("slots")))
 
 
 @pytest.fixture(scope="module")
 def locked(serve: Callable[..., ServerProcess]) -> ServerProcess:
     """With a key, pages that may call, and a template of its own."""
-    words = ("-c", "128", "-t", "1", "--no-warmup", "--chat-template", TEMPLATE)
+    words = ("-c", "128", "--no-warmup", "--chat-template", TEMPLATE)
     return serve(*words, "--api-key", KEY, "--cors-origins", "localhost")
 
 
@@ -80,7 +80,7 @@ def test_greedy_texts_do_not_depend_on_batch_or_cache(
 ) -> None:
     long = {**GREEDY, "prompt": PROMPT + " to be, and to be is to see, and to see is to know, and to know is" * 3}
     texts = {server.ok("/completion", {**long, "cache_prompt": cached})["content"] for cached in (False, True, True)}
-    texts.add(serve("-c", "512", "-np", "2", "-t", "1", "--no-warmup").ok("/completion", long)["content"])
+    texts.add(serve("-c", "512", "-np", "2", "--no-warmup").ok("/completion", long)["content"])
     assert len(texts) == 1
 
 

@@ -43,14 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(serve: Callable[..., ServerProcess], folder: Path) -> ServerProcess:
-    arguments = ("-c", "512", "-np", "2", "-t", "1", "-n", "64", "-s", "42", "-a", "smol,demo")
+    arguments = ("-c", "512", "-np", "2", "-n", "64", "-s", "42", "-a", "smol,demo")
     return serve(*arguments, "--metrics", "--slot-save-path", str(folder))
 
 
 @pytest.fixture(scope="module")
 def equipped(serve: Callable[..., ServerProcess], folder: Path) -> ServerProcess:
     """With two adapters, and a model that is told which of its tokens to fill the middle with."""
-    arguments = ["-c", "512", "-np", "2", "-t", "1", "--infill", "-tps", "50"]
+    arguments = ["-c", "512", "-np", "2", "--infill", "-tps", "50"]
     for name, token in (("pre", 11), ("suf", 12), ("mid", 13)):
         arguments += ["--override-kv", f"tokenizer.ggml.fim_{name}_token_id=int:{token}"]
     make_lora(folder / "a.gguf", seed=1)
@@ -134,7 +134,7 @@ def test_models(server: ServerProcess, path: str) -> None:
 
 
 def test_slots(server: ServerProcess, serve: Callable[..., ServerProcess]) -> None:
-    fresh = serve("-c", "512", "-np", "2", "-t", "1", "--no-warmup")
+    fresh = serve("-c", "512", "-np", "2", "--no-warmup")
     assert_shape(fresh.http.get("/slots").json(), [SLOT])
     server.ok("/completion", {"prompt": "Hi", "n_predict": 1, "id_slot": 1})
     listed = server.http.get("/slots").json()

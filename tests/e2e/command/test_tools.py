@@ -17,7 +17,7 @@ QUESTION = "What is the capital of France?"
 
 @pytest.fixture(scope="module")
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    return serve("-c", "1024", "-np", "1", "-t", "1", "--no-warmup", "--api-key", "k-1")
+    return serve("-c", "1024", "-np", "1", "--no-warmup", "--api-key", "k-1")
 
 
 def run(

@@ -141,7 +141,18 @@ def test_chat_and_streams_take_scales_too(server: ServerProcess) -> None:
 
 def test_a_saved_slot_is_gone_on_from_under_its_own_set_only(tmp_path: Path, model: Path, files: Path) -> None:
     (tmp_path / "slots").mkdir()
-    common = ("-m", str(model), "-c", "1024", "--slots", "--slot-save-path", str(tmp_path / "slots"), "--no-warmup")
+    common = (
+        "-m",
+        str(model),
+        "-c",
+        "1024",
+        "-t",
+        "1",
+        "--slots",
+        "--slot-save-path",
+        str(tmp_path / "slots"),
+        "--no-warmup",
+    )
     a, b = ("--lora", str(files / "a.gguf")), ("--lora", str(files / "b.gguf"))
     with ServerProcess(tmp_path / "log", *common, *a, *b) as server:
         first = say(server, lora=scaled(0, 1))

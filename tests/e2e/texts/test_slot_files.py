@@ -30,7 +30,19 @@ def act(server: ServerProcess, slot: int, action: str, filename: str | None = No
 
 
 def start(tmp_path: Path, model: Path, *arguments: str) -> ServerProcess:
-    common = ("-m", str(model), "-c", "2048", "-np", "2", "--slots", "--slot-save-path", str(tmp_path / "slots"))
+    common = (
+        "-m",
+        str(model),
+        "-c",
+        "2048",
+        "-np",
+        "2",
+        "-t",
+        "1",
+        "--slots",
+        "--slot-save-path",
+        str(tmp_path / "slots"),
+    )
     return ServerProcess(tmp_path / "log", *common, *arguments)
 
 
@@ -135,7 +147,7 @@ def test_no_name_leads_anywhere_else(tmp_path: Path, model: Path, action: str) -
     (folder / "outside").symlink_to(tmp_path / "new")
     (folder / "loop").symlink_to(folder / "loop")
     os.mkfifo(folder / "pipe")
-    with start(tmp_path, model, "-t", "1") as server:
+    with start(tmp_path, model) as server:
         complete(server, PROMPT, 0, n_predict=1)
         act(server, 0, "save", "good")
         before = sorted((path, path.lstat().st_mode, path.lstat().st_size) for path in tmp_path.rglob("*"))
@@ -155,7 +167,7 @@ def test_no_name_leads_anywhere_else(tmp_path: Path, model: Path, action: str) -
 
 def test_so_many_actions_may_wait_for_a_busy_slot(tmp_path: Path, model: Path) -> None:
     (tmp_path / "slots").mkdir()
-    with start(tmp_path, model, "-t", "1") as server, ExitStack() as stack:
+    with start(tmp_path, model) as server, ExitStack() as stack:
         stream = server.stream("/completion", {"prompt": "x", "n_predict": 2000, "ignore_eos": True, "id_slot": 0})
         next(stream)
         clients: dict[socket.socket, RawClient] = {}
