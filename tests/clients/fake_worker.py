@@ -157,7 +157,7 @@ class Worker:
             case "stall":
                 forever()
             case "slow":
-                time.sleep(10 * self.limit)
+                time.sleep(3 * self.limit)
             case "stopped":
                 die("SIGSTOP")
             case "hang":

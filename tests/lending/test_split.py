@@ -129,10 +129,14 @@ def test_shares_and_devices_are_the_users_to_choose(tmp_path: Path, model: Path,
             assert {part["device"]: part["n_layers"] for part in split} == expected, words
 
 
-@BOTH
-@pytest.mark.parametrize("how", ["killed", "unplugged"])
+@pytest.mark.parametrize(
+    ("hosts", "how"), [("ggml", "killed"), ("ggml", "unplugged"), ("llamabox", "unplugged")], indirect=["hosts"]
+)
 def test_the_box_survives_the_loss_of_a_machine(how: str, tmp_path: Path, model: Path, hosts: Hosts) -> None:
-    """Four streams get an error, two that waited are served when the machine is back, and nobody has to do a thing."""
+    """Four streams get an error, two that waited are served when the machine is back, and nobody has to do a thing.
+
+    The kernel ends the connections of a killed server, so it does not matter which one that is.
+    """
     hosts.serve()
     begun = time.monotonic()
     with box(tmp_path / "box.log", model, hosts, "-np", "4", "-c", "2048", "--metrics") as server:

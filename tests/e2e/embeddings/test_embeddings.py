@@ -170,8 +170,8 @@ def test_the_exact_limit_fits_and_one_more_is_refused_with_its_place_and_both_nu
 
 
 def test_thousands_of_inputs_in_order_while_others_are_answered(server: ServerProcess) -> None:
-    texts = [f"number {i}" for i in range(4_000)]
-    vectors(server, texts[:500])
+    texts = [f"number {i}" for i in range(2_000)]
+    vectors(server, texts[:250])
     pids = (server.process.pid, server.worker_pid())
     before = sum(map(resident, pids))
     answer: list[Vector] = []
@@ -184,10 +184,10 @@ def test_thousands_of_inputs_in_order_while_others_are_answered(server: ServerPr
     bulk.join()
     assert len(answer) == len(texts)
     assert n_answered > 20, "a small request waits for a batch or two of the big one"
-    for i in (0, 1, 2345, 3_998, 3_999):
+    for i in (0, 1, 1234, 1_998, 1_999):
         assert answer[i] == pytest.approx(vector(server, texts[i]), abs=1e-5)
-    # 4,000 vectors are 6 MB, and about 18 as JSON.
-    assert sum(map(resident, pids)) - before < 60 << 20
+    # 2,000 vectors are 3 MB, and about 9 as JSON.
+    assert sum(map(resident, pids)) - before < 30 << 20
 
 
 def test_a_client_that_goes_away_leaves_nothing_behind(server: ServerProcess) -> None:

@@ -81,11 +81,11 @@ def test_the_server_itself_may_be_stopped_for_longer(server: ServerProcess) -> N
     for pids in ((server.process.pid, worker), (server.process.pid,)):
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(2 * LIMIT)
+        time.sleep(1.5 * LIMIT)
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
         assert "Paris" in server.ok("/v1/chat/completions", CANARY)["choices"][0]["message"]["content"]
-        time.sleep(LIMIT)
+        time.sleep(LIMIT / 2)
         assert server.worker_pid() == worker
         assert server.health() == 200
 

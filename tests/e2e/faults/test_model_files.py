@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,52 +26,43 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def bad_files(folder: Path, model: Path) -> dict[str, Path]:
-    whole = model.read_bytes()
-    contents = {
-        "empty": b"",
-        "truncated header": whole[:1000],
-        "truncated tensors": whole[: len(whole) // 2],
-        "no gguf": b"\x7fELF" + bytes(4000),
-        "text": b"hello, I am not a model\n" * 100,
-        "absurd tensor count": GGUF_V3 + struct.pack("<QQ", 2**60, 4) + bytes(256),
-        "absurd key count": GGUF_V3 + struct.pack("<QQ", 4, 2**60) + bytes(256),
-        "absurd string": GGUF_V3 + struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**62) + bytes(256),
-        "future version": b"GGUF" + struct.pack("<I", 99) + bytes(256),
-        "wrong types": whole.replace(b"general.architecture\x08", b"general.architecture\x04", 1),
-        "unknown architecture": whole.replace(
-            b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00lemma", 1
-        ),
-    }
-    paths = {}
-    for name, content in contents.items():
-        paths[name] = folder / f"{name.replace(' ', '-')}.gguf"
-        paths[name].write_bytes(content)
-    paths["directory"] = folder
-    paths["missing"] = folder / "missing.gguf"
-    return paths
+def cut(end: int | None) -> Callable[[Path], bytes]:
+    """The beginning of a good model: up to byte `end`, or half of it."""
+    return lambda model: model.read_bytes()[: model.stat().st_size // 2 if end is None else end]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "empty",
-        "truncated header",
-        "truncated tensors",
-        "no gguf",
-        "text",
-        "absurd tensor count",
-        "absurd key count",
-        "absurd string",
-        "future version",
-        "wrong types",
-        "unknown architecture",
-        "directory",
-        "missing",
-    ],
-)
+def retyped(key: bytes, other: bytes) -> Callable[[Path], bytes]:
+    """A good model with other bytes in the place of the first ones like these."""
+
+    def content(model: Path) -> bytes:
+        whole = model.read_bytes()
+        assert key in whole
+        return whole.replace(key, other, 1)
+
+    return content
+
+
+CONTENTS: dict[str, Callable[[Path], bytes]] = {
+    "empty": lambda _: b"",
+    "truncated header": cut(1000),
+    "truncated tensors": cut(None),
+    "no gguf": lambda _: b"\x7fELF" + bytes(4000),
+    "text": lambda _: b"hello, I am not a model\n" * 100,
+    "absurd tensor count": lambda _: GGUF_V3 + struct.pack("<QQ", 2**60, 4) + bytes(256),
+    "absurd key count": lambda _: GGUF_V3 + struct.pack("<QQ", 4, 2**60) + bytes(256),
+    "absurd string": lambda _: GGUF_V3 + struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**62) + bytes(256),
+    "future version": lambda _: b"GGUF" + struct.pack("<I", 99) + bytes(256),
+    "wrong types": retyped(b"general.architecture\x08", b"general.architecture\x04"),
+    "unknown architecture": retyped(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00lemma"),
+}
+"""What a bad file holds, made from a good model."""
+
+
+@pytest.mark.parametrize("kind", [*CONTENTS, "directory", "missing"])
 def test_one_clear_line_and_exit_1(tmp_path: Path, model: Path, kind: str) -> None:
-    path = bad_files(tmp_path, model)[kind]
+    path = tmp_path if kind == "directory" else tmp_path / f"{kind.replace(' ', '-')}.gguf"
+    if kind in CONTENTS:
+        path.write_bytes(CONTENTS[kind](model))
     ended = start("-m", str(path))
     assert ended.returncode == 1, ended.stderr
     said = [line for line in ended.stderr.splitlines() if str(path) in line]

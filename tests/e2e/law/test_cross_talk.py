@@ -19,9 +19,9 @@ from tests.e2e.server_process import ServerProcess
 from tests.e2e.shapes import LAST_OF_PROMPT
 from tests.e2e.survival import unharmed
 
-N_CONVERSATIONS = 50
+N_CONVERSATIONS = 30
 N_TURNS = 2
-N_ALONE = 16
+N_ALONE = 12
 """Conversations whose last answer is asked for again with nobody else there."""
 N_CTX = 1024
 SYLLABLES = ["zor", "vex", "qua", "blim", "throp", "nux", "gra", "pli", "sko", "wem"]
@@ -68,7 +68,7 @@ def conversations(rng: random.Random) -> list[Conversation]:
 
 @pytest.fixture(scope="module")
 def shared(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    return serve("-c", str(N_CTX), "-np", "2", "-t", "1")
+    return serve("-c", str(N_CTX), "-np", "2")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def server(shared: ServerProcess) -> Iterator[ServerProcess]:
     yield from unharmed(shared)
 
 
-def test_fifty_conversations_on_two_slots(server: ServerProcess, model: Path) -> None:
+def test_thirty_conversations_on_two_slots(server: ServerProcess, model: Path) -> None:
     rng = random.Random(20)
     talks = conversations(rng)
     with ThreadPoolExecutor(5) as pool:
@@ -119,7 +119,7 @@ CLUBS = (
     "What follows was found in an attic in winter, behind an old chair, and is about secret words that people keep. ",
 )
 N_MEMBERS = 4
-N_ROUNDS = 16
+N_ROUNDS = 10
 
 
 def asks(club: str, word: str, n_times: int) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def test_a_text_from_host_memory_does_not_get_into_one_that_starts_from_a_part_o
     serve: Callable[..., ServerProcess], model: Path
 ) -> None:
     # Was: a slot that a copy had yet to read was filled from host memory in the same step.
-    server = serve("-c", str(3 * 512), "-np", "3", "-t", "1", "--cache-ram", "256")
+    server = serve("-c", str(3 * 512), "-np", "3", "--cache-ram", "256")
     rng = random.Random(7)
     words = ["".join(pair) for pair in rng.sample([(a, b) for a in SYLLABLES for b in SYLLABLES], 60)]
     long = [[asks(club, words.pop(), 20) for _ in range(N_MEMBERS)] for club in CLUBS]

@@ -136,7 +136,7 @@ def assert_same_or_near_tie(tokens: list[int], sampled: dict[str, Any]) -> bool:
 
 
 class TestSchemas:
-    N = 200
+    N = 100
 
     def test_random_schemas_give_valid_answers(self, server: ServerProcess) -> None:
         """At temperatures 0 and 1, with and without log-probabilities; eight at a time."""
