@@ -20,7 +20,7 @@ class Configure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """One prompt: strings and token ids in order. Only a leading string gets the model's BOS."""
+    """One prompt: strings, token ids and media in order. It gets the model's BOS unless it begins with a token id."""
 
     request_id: str
     prompt: PromptText

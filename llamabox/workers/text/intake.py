@@ -115,8 +115,8 @@ class Intake:
         return tuple(found.items())
 
     def _text(self, prompt: PromptText) -> str:
-        """The prompt as the model gets it, BOS included, special tokens given by id left out."""
-        has_bos = self._vocab.add_bos and self._vocab.bos is not None and prompt and isinstance(prompt[0], str)
+        """The prompt as the model gets it, BOS included, special tokens given by id and media left out."""
+        has_bos = self._vocab.add_bos and self._vocab.bos is not None and prompt and not isinstance(prompt[0], int)
         pieces = [self._vocab.text(self._vocab.bos)] if has_bos and self._vocab.bos is not None else []
         for is_text, run in groupby(prompt, lambda part: isinstance(part, str)):
             if is_text:
