@@ -90,14 +90,27 @@ class MediaChunk(Owned):
 
 def _mrope_positions(native: Native, handle: Any, n_cells: int) -> ChunkPositions:
     """As libmtmd says it for pictures. Sound goes on in time, alike in all sections."""
-    lib = native.lib
-    picture = lib.mtmd_input_chunk_get_tokens_image(handle)
+    picture = native.lib.mtmd_input_chunk_get_tokens_image(handle)
     if picture == native.ffi.NULL:
         steps = np.arange(n_cells, dtype=np.int32)
         return ChunkPositions(np.stack((steps, steps, steps, steps)), np.ones((4, n_cells), np.int32))
-    found = np.zeros((2, 4, n_cells), np.int32)
-    for first in (0, 1):
-        for cell in range(n_cells):
-            at = lib.mtmd_image_tokens_get_decoder_pos(picture, first, cell)
-            found[first, :, cell] = at.t, at.y, at.x, at.z
-    return ChunkPositions(found[0], found[1] - found[0])
+
+    def sections(first: int, cell: int) -> tuple[int, int, int, int]:
+        at = native.lib.mtmd_image_tokens_get_decoder_pos(picture, first, cell)
+        return at.t, at.y, at.x, at.z
+
+    time, bottom, right, _ = sections(0, n_cells - 1)
+    if time == 0 and (bottom + 1) * (right + 1) == n_cells:
+        return _grid(n_cells, right + 1)
+    found = np.array([[sections(first, cell) for cell in range(n_cells)] for first in (0, 1)], np.int32)
+    return ChunkPositions(found[0].T, (found[1] - found[0]).T)
+
+
+def _grid(n_cells: int, n_columns: int) -> ChunkPositions:
+    """Cells row by row at one time, as Qwen-VLs have them: thousands, which are not asked for one by one."""
+    cells = np.arange(n_cells, dtype=np.int32)
+    nothing, all_move = np.zeros_like(cells), np.ones_like(cells)
+    return ChunkPositions(
+        np.stack((nothing, cells // n_columns, cells % n_columns, nothing)),
+        np.stack((all_move, all_move, all_move, nothing)),
+    )

@@ -113,6 +113,21 @@ def test_a_key_names_the_settings_that_its_rows_depend_on(
         assert len({chunk.key for chunk in chunks}) == 3
 
 
+@pytest.mark.parametrize("size", [(96, 96), (200, 64), (64, 200), (500, 300)])
+def test_positions_under_m_rope_are_those_that_libmtmd_gives_each_cell(
+    native: Native, mrope: tuple[Path, Path], size: tuple[int, int]
+) -> None:
+    with Model.load(native, mrope[0]) as model, Projector(model, mrope[1], ProjectorParams()) as projector:
+        [chunk] = chunks_of(projector, Picture(*size, bytes(3 * size[0] * size[1])))
+        with chunk:
+            assert chunk.positions is not None
+            picture = native.lib.mtmd_input_chunk_get_tokens_image(chunk.handle)
+            for first in (0, 7):
+                told = [native.lib.mtmd_image_tokens_get_decoder_pos(picture, first, i) for i in range(chunk.n_cells)]
+                assert chunk.positions.at(first).T.tolist() == [[at.t, at.y, at.x, at.z] for at in told]
+            assert chunk.n_positions == 1 + chunk.positions.offsets.max()
+
+
 def test_pictures_of_one_size_are_of_one_shape(noncausal: Projector) -> None:
     """As many cells are not enough: lying and standing ones cannot be encoded together."""
     sizes = [(96, 64), (96, 64), (64, 96)]
