@@ -39,6 +39,7 @@ class Desk:
         pictures.prepare()
         self._picture: PictureDecoder = pictures.decode
         self._sound: SoundDecoder = sounds.decode
+        _silence_libraries()
 
     def answer(self, question: bytearray) -> bytes:
         try:
@@ -62,6 +63,16 @@ class Desk:
             return {"kind": kind, "rate": wanted.rate}, self._sound(data, name, wanted)
         width, height, pixels = self._picture(data, name, wanted)
         return {"kind": kind, "width": width, "height": height}, pixels
+
+
+def _silence_libraries() -> None:
+    """Have nothing that C writes reach the server's log: libmpg123 has a line for each damaged frame of a file.
+
+    Python's own errors still do.
+    """
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ class Fetcher:
         try:
             parts = urlsplit(url)
             scheme, host, port = parts.scheme.lower(), parts.hostname or "", parts.port
-            host = host if host.isascii() else host.encode("idna").decode()
+            host = (host if host.isascii() else host.encode("idna").decode()).removesuffix(".")
             address = as_address(host)
         except (ValueError, UnicodeError) as error:
             raise Unreadable(f"is no URL: {error}") from error

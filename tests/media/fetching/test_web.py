@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -69,7 +70,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         async with asyncio.timeout(60):
             await work
 
-    asyncio.run(limited())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the server does
+        runner.run(limited())
 
 
 def test_a_file_comes_as_it_is() -> None:
@@ -79,7 +81,7 @@ def test_a_file_comes_as_it_is() -> None:
             room = CountedRoom()
             assert await made.fetch(f"{url}/a%20b.png?x=ä&y#part", room, LIMIT) == body
             assert room.n_bytes == len(body)
-            assert await made.fetch(f"HTTP://images.EXAMPLE:{server.port}/a%20b.png?x=%C3%A4&y", room, LIMIT) == body
+            assert await made.fetch(f"HTTP://images.EXAMPLE.:{server.port}/a%20b.png?x=%C3%A4&y", room, LIMIT) == body
             head = server.heads[-1].decode()
             assert f"host: images.example:{server.port}" in head.lower()
             assert "accept-encoding: identity" in head.lower()
@@ -122,7 +124,14 @@ def test_a_name_that_resolves_to_the_inside_reaches_nothing(address: str) -> Non
     "host",
     [
         *("127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0", "localhost", "[::1]", "[::]"),
-        *("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::127.0.0.1]", "[fe80::1%25lo]"),
+        *(
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[::127.0.0.1]",
+            "[64:ff9b::127.0.0.1]",
+            "[fe80::1%25lo]",
+            "127.0.0.1.",
+        ),
         *("①②⑦.0.0.1", "127。0。0。1", "[::1", "", "%31%32%37.0.0.1", "127.0.0.1\t", "evil.example\\@127.0.0.1"),
     ],
 )
