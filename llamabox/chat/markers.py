@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 
 from llamabox.checks import wrong
-from llamabox.media.source import MediaSource
+from llamabox.media.source import MAX_SOURCES, ONE_TOO_MANY, MediaSource
 
 CutPrompt = list[str | MediaSource]
 """A prompt's texts and media in order."""
@@ -26,7 +27,9 @@ class Markers:
         self.random = ""  # lower-case letters and digits, which templates leave as they are; drawn with the first one
 
     def add(self, source: MediaSource) -> str:
-        """The text that stands for it."""
+        """The text that stands for it. Raises InvalidRequest for one beyond MAX_SOURCES."""
+        if len(self.sources) == MAX_SOURCES:
+            raise wrong(source.field, ONE_TOO_MANY)
         if not self.random:
             self.random = secrets.token_hex(16)
         self.sources.append(source)
@@ -40,13 +43,15 @@ def cut_at_markers(text: str, random: str, sources: Sequence[MediaSource]) -> Cu
     """
     if not sources:
         return [text]
-    pieces = re.split(rf"media{random}n(\d+)e", text)
-    shown = [int(number) for number in pieces[1::2]]
+    pieces = re.split(rf"media{random}n([0-9]{{1,3}})e", text)
+    shown = Counter(map(int, pieces[1::2]))
     for at, source in enumerate(sources):
-        n_times = shown.count(at)
+        n_times = shown.pop(at, 0)
         if n_times != 1:
             how = "leaves it out" if n_times == 0 else f"shows it {n_times} times"
             raise wrong(source.field, f"the model's chat template takes no media there: it {how}")
+    if shown:
+        raise wrong(sources[0].field, "the model's chat template changes what stands for media")
     cut: CutPrompt = [sources[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces)]
     return [piece for piece in cut if piece != ""]
 

@@ -23,7 +23,7 @@ from llamabox.media.fetching.folder import SCHEME, MediaFolder
 from llamabox.media.fetching.hosts import AllowedHosts
 from llamabox.media.fetching.web import MAX_URL, Fetcher
 from llamabox.media.kept import KeptMedia, key_of, size_of
-from llamabox.media.source import MediaKind, MediaSource
+from llamabox.media.source import MAX_SOURCES, ONE_TOO_MANY, MediaKind, MediaSource
 from llamabox.quarantine.lane import Lane
 from llamabox.quarantine.lines import pack
 from llamabox.quarantine.trial import Limits
@@ -36,9 +36,6 @@ SANDBOX = "llamabox.media.decoding.sandbox"
 
 NICENESS = 5
 """A large picture takes seconds, which would else be felt by the texts that are being generated."""
-
-MAX_SOURCES = 128
-"""Media of one request. A URL has 30 bytes, and may bring 25 MiB."""
 
 MAX_FILE = 25 << 20
 """Bytes of a file that is fetched, or read from the media folder. Those in a body are bounded by `--max-body`."""
@@ -92,7 +89,7 @@ class MediaReader:
     async def read(self, sources: Sequence[MediaSource], info: MediaInfo, room: Room) -> list[Picture | Sound]:
         """As MediaDesk has it."""
         if len(sources) > MAX_SOURCES:
-            raise wrong(sources[MAX_SOURCES].field, f"is one too many: a request may have {MAX_SOURCES} media")
+            raise wrong(sources[MAX_SOURCES].field, ONE_TOO_MANY)
         held = _Held(room)
         turns = asyncio.Semaphore(N_AT_ONCE)
 

@@ -7,6 +7,12 @@ from typing import Literal
 
 MediaKind = Literal["image", "audio"]
 
+MAX_SOURCES = 128
+"""Media of one request. A URL has 30 bytes, and may bring 25 MiB."""
+
+ONE_TOO_MANY = f"is one too many: a request may have {MAX_SOURCES} media"
+"""What is said of the source behind them."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MediaSource:

@@ -12,7 +12,7 @@ from llamabox.chat.markers import CutPrompt, cut_at_markers
 from llamabox.chat.messages import Conversation, parse_messages
 from llamabox.chat.rendering.sandbox import Renderer
 from llamabox.errors import InvalidRequest
-from llamabox.media.source import MediaSource
+from llamabox.media.source import MAX_SOURCES, MediaSource
 
 URI = "data:image/png;base64,AAAA"
 PICTURE = {"type": "image_url", "image_url": {"url": URI}}
@@ -141,6 +141,7 @@ def test_a_marker_of_another_request_is_text() -> None:
     [
         ("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}", "leaves it out"),
         ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "shows it 2 times"),
+        ("{% for m in messages %}{{ m.content }}{{ m.content | replace('n0e', 'n7e') }}{% endfor %}", "changes what"),
     ],
 )
 def test_a_template_that_loses_or_repeats_a_picture_is_an_error(source: str, words: str) -> None:
@@ -149,6 +150,13 @@ def test_a_template_that_loses_or_repeats_a_picture_is_an_error(source: str, wor
     with pytest.raises(InvalidRequest, match=words) as caught:
         cut(conversation, text)
     assert caught.value.field == "messages[1].content[1].image_url.url"
+
+
+def test_media_of_one_chat_are_bounded() -> None:
+    assert len(parsed(said(*[PICTURE] * MAX_SOURCES)).media) == MAX_SOURCES
+    with pytest.raises(InvalidRequest, match=f"may have {MAX_SOURCES} media") as caught:
+        parsed(said("a"), said(*[PICTURE] * 10_000))
+    assert caught.value.field == f"messages[1].content[{MAX_SOURCES}].image_url.url"
 
 
 CASES = {

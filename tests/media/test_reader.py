@@ -18,7 +18,8 @@ from llamabox.engine.request import Picture
 from llamabox.errors import InvalidRequest, ServerFault, Unavailable
 from llamabox.media import reader as reader_module
 from llamabox.media.decoding.link import MEMORY
-from llamabox.media.reader import MAX_HELD, MAX_SOURCES, MediaReader
+from llamabox.media.reader import MAX_HELD, MediaReader
+from llamabox.media.source import MAX_SOURCES
 from llamabox.quarantine.trial import Trial
 from llamabox.wire.text_config import MediaInfo
 from tests.media.files import BLUE, RED, bomb, file, plain, recording, tone
