@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox.chat.markers import CutPrompt, cut_at_markers
+from llamabox.chat.media_parts import MEDIA_PARTS
 from llamabox.chat.messages import Conversation, parse_messages
 from llamabox.chat.rendering.sandbox import Renderer
 from llamabox.errors import InvalidRequest
@@ -124,6 +125,31 @@ def test_every_part_is_found_again_in_its_order(parts: list[Any]) -> None:
     assert [piece for piece in cut(conversation, content) if not isinstance(piece, str)] == list(conversation.media)
     texts = "".join(piece for piece in cut(conversation, content) if isinstance(piece, str))
     assert texts.replace("\n", "") == "".join(part for part in parts if isinstance(part, str)).replace("\n", "")
+
+
+FIELDS = ("image_url", "image", "source", "url", "data", "detail", "input_audio", "audio_url", "format", "file_id")
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["low", "wav", URI]) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(sorted(MEDIA_PARTS)), st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=4))
+def test_any_part_is_a_medium_or_refused_by_name(kind: str, fields: dict[str, Any]) -> None:
+    refused = None
+    try:
+        source = one({**fields, "type": kind})
+    except InvalidRequest as error:
+        refused = error
+    if refused is not None:
+        assert refused.field
+        assert refused.field.startswith("messages[0].content[0]")
+        assert refused.field in refused.message
+    else:
+        assert isinstance(source.data, str)
+        assert source.kind == ("audio" if "audio" in kind else "image")
 
 
 def test_a_marker_of_another_request_is_text() -> None:
