@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamabox.bindings.ffi import Native, Owned
-from llamabox.bindings.media.metadata import shape
+from llamabox.bindings.media.metadata import n_pixels, shape
+
+BYTES_A_PIXEL = 12
+"""Of a prepared picture: three colours in float32."""
+
+LEAST_BYTES_A_CELL = 4096
+"""What a cell of sound is prepared as, about: eight frames of 128 mel bins in float32, or 640 samples."""
 
 
 @runtime_checkable
@@ -68,7 +74,8 @@ class MediaChunk(Owned):
     """What a projector encodes at once. Keeps its prepared pixels or samples until `close()`, which is idempotent.
 
     `key` names the content and all that the rows depend on: chunks with equal keys have equal rows. `shape` tells the
-    sizes of what is encoded: pictures may be encoded together where it is equal. Thread-safe.
+    sizes of what is encoded: pictures may be encoded together where it is equal. `n_bytes` is what the prepared content
+    takes, about. Thread-safe.
     """
 
     def __init__(
@@ -81,6 +88,7 @@ class MediaChunk(Owned):
         self.n_cells = int(lib.mtmd_input_chunk_get_n_tokens(handle))
         self.n_positions = int(lib.mtmd_input_chunk_get_n_pos(handle))
         self.is_causal = is_causal
+        self.n_bytes = max(BYTES_A_PIXEL * n_pixels(native, handle), LEAST_BYTES_A_CELL * self.n_cells)
         self.shape = shape(native, handle)
         self.positions = _mrope_positions(native, handle, self.n_cells) if uses_mrope else None
         where = b"" if self.positions is None else self.positions.at(1).tobytes()

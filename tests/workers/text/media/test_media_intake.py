@@ -10,10 +10,10 @@ import pytest
 
 from llamabox.bindings.media.projector import Projector, ProjectorParams
 from llamabox.engine.request import GenerationParams, Media, Picture, PromptText, Request, Sound, Words, n_cells
-from llamabox.errors import ContextExceeded, InvalidRequest
+from llamabox.errors import ContextExceeded, InvalidRequest, Unavailable
 from llamabox.wire.text import Submit
 from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.media.content import Content
+from llamabox.workers.text.media.content import Content, Room
 from tests.models.media import tones
 from tests.models.media.colours import square
 from tests.observed import model as demo_model
@@ -91,3 +91,26 @@ def test_a_request_that_is_dropped_frees_its_content(intake: Intake) -> None:
     chunk = content.chunk
     del content, request
     assert not chunk.is_open
+
+
+def test_tiny_pictures_of_those_who_wait_take_no_more_than_their_room(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pixel in a request becomes a picture of the projector's size in memory."""
+    monkeypatch.setattr(intake, "room", Room(1 << 20))
+    waiting: list[Request] = []
+    with pytest.raises(Unavailable, match="try again later"):
+        waiting.extend(taken(intake, Picture(1, 1, bytes((i % 256, i // 256, 0)))) for i in range(1000))
+    assert 1 < len(waiting) < 100
+    assert intake.room.n_held <= 1 << 20
+    waiting.clear()
+    assert intake.room.n_held == 0
+    taken(intake, RED)
+
+
+def test_what_alone_is_larger_than_the_room_is_taken(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "room", Room(1))
+    held = taken(intake, RED)
+    with pytest.raises(Unavailable):
+        taken(intake, RED, GREEN)
+    assert held.contents
