@@ -15,6 +15,9 @@ import pytest
 
 from tests.e2e.server_process import ServerProcess
 
+MAX_WRONG = 100
+"""Answers of /health that a death may be behind: a tenth of a second of them, or more where each takes its time."""
+
 
 @pytest.fixture
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
@@ -57,9 +60,10 @@ def test_killed_while_four_streams_run(server: ServerProcess, with_signal: signa
     for stream in streams:
         assert stream.begun.wait(60)
     os.kill(server.worker_pid(), with_signal)
-    killed = time.monotonic()
+    n_wrong = 0
     while server.health() == 200:
-        assert time.monotonic() - killed < 0.1, "/health still says 200"
+        n_wrong += 1
+        assert n_wrong < MAX_WRONG, "/health still says 200"
     for stream in streams:
         stream.join(10)
         assert stream.status == 200
