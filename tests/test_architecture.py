@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "libllama": (),
     "artifacts": (),
     "first_process": (),
-    "quarantine": (),
+    "quarantine": ("machine",),
     "schemas": ("errors",),
     "bench": ("errors", "log"),
     "bindings": ("errors", "log", "artifacts", "libllama"),

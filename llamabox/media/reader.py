@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 SANDBOX = "llamabox.media.decoding.sandbox"
 """The module that a child runs."""
 
-NICENESS = 5
+NICENESS = 10
 """A large picture takes seconds, which would else be felt by the texts that are being generated."""
 
 MAX_FILE = 25 << 20
