@@ -215,10 +215,10 @@ def test_many_clients_at_once_get_their_own(server: ServerProcess) -> None:
 
 
 def test_the_openai_client(server: ServerProcess) -> None:
-    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
     expected = vectors(server, ["cat", "dog"])
-    by_default = client.embeddings.create(model="m", input=["cat", "dog"])  # asks for base64, and decodes it
-    floats = client.embeddings.create(model="m", input=["cat", "dog"], encoding_format="float")
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        by_default = client.embeddings.create(model="m", input=["cat", "dog"])  # asks for base64, and decodes it
+        floats = client.embeddings.create(model="m", input=["cat", "dog"], encoding_format="float")
     for reply in (by_default, floats):
         assert [item.embedding for item in reply.data] == [pytest.approx(one, abs=1e-5) for one in expected]
         assert reply.usage.total_tokens == 6

@@ -217,12 +217,12 @@ class TestSchemas:
         assert reply["choices"][0]["finish_reason"] == "length"
 
     def test_the_openai_client_parses_what_comes(self, server: ServerProcess) -> None:
-        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none")
-        stream = client.chat.completions.create(
-            model="any", max_tokens=200, stream=True, messages=[{"role": "user", "content": "Who?"}],
-            response_format={"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON, "strict": True}},
-        )  # fmt: skip
-        text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+        with openai.OpenAI(base_url=server.url + "/v1", api_key="none") as client:
+            stream = client.chat.completions.create(
+                model="any", max_tokens=200, stream=True, messages=[{"role": "user", "content": "Who?"}],
+                response_format={"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON, "strict": True}},
+            )  # fmt: skip
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
         jsonschema.validate(json.loads(text), PERSON)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,6 +13,24 @@ import pytest
 from llamabox.workers.text.links import Links
 
 Pair = tuple[socket.socket, socket.socket]
+
+
+def kernel_name(descriptor: str) -> str:
+    """The kernel's name of what is open, which it gives once. Empty for what was closed meanwhile."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    return ""
+
+
+@pytest.fixture(autouse=True)
+def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests of this process have left open is not looked at: a worker has no such connections."""
+    listed = os.listdir
+    theirs = {kernel_name(name) for name in listed("/proc/self/fd")}
+    monkeypatch.setattr(
+        "llamabox.workers.text.links.os.listdir",
+        lambda path: [name for name in listed(path) if kernel_name(name) not in theirs],
+    )
 
 
 @pytest.fixture
