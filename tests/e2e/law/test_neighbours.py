@@ -16,8 +16,8 @@ PATIENCE = 150.0
 
 FACTOR = 2.0
 
-TRIES = 5
-"""What a request does it does each time; what other programs of the machine do passes."""
+TRIES = 10
+"""What a request does it does each time; what other programs of the machine do passes, if not always soon."""
 
 MEMORY_MIB = 640.0
 """That one case may take in either process: the budget of all bodies, an eighth for small ones, and some slack."""
