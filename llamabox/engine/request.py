@@ -128,6 +128,10 @@ class Picture:
     height: int
     pixels: bytes = field(repr=False)
 
+    @property
+    def n_bytes(self) -> int:
+        return len(self.pixels)
+
 
 @dataclass(frozen=True, slots=True)
 class Sound:
@@ -135,6 +139,10 @@ class Sound:
 
     rate: int
     samples: bytes = field(repr=False)  # float32, little endian
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.samples)
 
 
 PromptPart = str | int | Picture | Sound

@@ -29,13 +29,13 @@ class KeptMedia:
 
     def keep(self, key: Key, media: Picture | Sound) -> None:
         """Keep it, unless it alone is beyond the budget."""
-        if key in self._media or size_of(media) > self._budget:
+        if key in self._media or media.n_bytes > self._budget:
             return
         self._media[key] = media
-        self.n_bytes += size_of(media)
+        self.n_bytes += media.n_bytes
         while self.n_bytes > self._budget:
             _, oldest = self._media.popitem(last=False)
-            self.n_bytes -= size_of(oldest)
+            self.n_bytes -= oldest.n_bytes
 
 
 def key_of(file: File, wanted: Wanted) -> Key:
@@ -43,8 +43,3 @@ def key_of(file: File, wanted: Wanted) -> Key:
     if isinstance(file, str):
         return hashlib.blake2b(file.encode("utf-8", "replace"), digest_size=32, person=b"text").digest(), wanted
     return hashlib.blake2b(file, digest_size=32, person=b"file").digest(), wanted
-
-
-def size_of(media: Picture | Sound) -> int:
-    """Bytes."""
-    return len(media.pixels if isinstance(media, Picture) else media.samples)

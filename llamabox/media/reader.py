@@ -22,7 +22,7 @@ from llamabox.media.errand import Errand, File
 from llamabox.media.fetching.folder import SCHEME, MediaFolder
 from llamabox.media.fetching.hosts import AllowedHosts
 from llamabox.media.fetching.web import MAX_URL, Fetcher
-from llamabox.media.kept import KeptMedia, key_of, size_of
+from llamabox.media.kept import KeptMedia, key_of
 from llamabox.media.source import MAX_SOURCES, ONE_TOO_MANY, MediaKind, MediaSource
 from llamabox.quarantine.lane import Lane
 from llamabox.quarantine.lines import pack
@@ -104,7 +104,7 @@ class MediaReader:
             found = dict(zip(distinct, await _all([one(source) for source in distinct.values()]), strict=True))
             media = [found[_key(source)] for source in sources]
             # The worker is sent each as often as it stands there.
-            held.grow(sum(map(size_of, media)) - sum(map(size_of, found.values())))
+            held.grow(sum(one.n_bytes for one in media) - sum(one.n_bytes for one in found.values()))
         except Unreadable as error:
             held.release()
             raise wrong(sources[-1].field, str(error)) from error
@@ -158,7 +158,7 @@ class MediaReader:
                 decoded = await self._decoded(file, wanted)
             finally:
                 held.shrink(n_bytes)
-            held.grow(size_of(decoded))
+            held.grow(decoded.n_bytes)
             return decoded
         except Unreadable as error:
             raise wrong(source.field, str(error)) from error

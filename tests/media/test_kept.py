@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llamabox.engine.request import Picture, Sound
 from llamabox.media.decoding.link import Wanted
 from llamabox.media.errand import Errand
-from llamabox.media.kept import KeptMedia, Key, key_of, size_of
+from llamabox.media.kept import KeptMedia, Key, key_of
 from llamabox.media.reader import MediaReader
 from tests.media.files import BLUE, RED, file, plain
 from tests.media.reading import ALL, CountedRoom, source
@@ -59,7 +59,7 @@ def test_what_is_kept_is_bounded_and_right(kept: list[tuple[int, int]]) -> None:
         keeper.keep(key, known[key])
         assert (keeper.find(key) == known[key]) == (size <= 100)
         left = [found for key in known if (found := keeper.find(key)) is not None]
-        assert keeper.n_bytes == sum(map(size_of, left)) <= 100
+        assert keeper.n_bytes == sum(one.n_bytes for one in left) <= 100
         assert all(keeper.find(key) in (None, media) for key, media in known.items())
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from llamabox.clients.inbox import Ending, Inbox
 from llamabox.engine.events import Vector
-from llamabox.engine.request import Picture, PromptPart, PromptText, Sound
+from llamabox.engine.request import PromptPart, PromptText
 from llamabox.errors import LlamaboxError
 from llamabox.wire.text import Embed
 
@@ -117,11 +117,6 @@ class Embedding(Inbox[Vector]):
 
 def _size(part: PromptPart) -> int:
     """About the bytes that a part takes in a message."""
-    match part:
-        case str():
-            return len(part)
-        case Picture():
-            return len(part.pixels)
-        case Sound():
-            return len(part.samples)
-    return 4
+    if isinstance(part, str):
+        return len(part)
+    return 4 if isinstance(part, int) else part.n_bytes

@@ -27,7 +27,7 @@ from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import ContextExceeded, InvalidRequest, RequestError
 from llamabox.wire.text import Embed, Submit
 from llamabox.workers.text.layouts.pairs import PairFormat
-from llamabox.workers.text.media.content import Content, Room, segments
+from llamabox.workers.text.media.content import Content, PreparedBytes, segments
 from llamabox.workers.text.runner import SamplerMaker
 
 KEPT_STOPS = 16
@@ -50,7 +50,7 @@ class Intake:
         self._vocab = vocab
         self._n_ctx = n_ctx
         self._projector = projector
-        self.room = Room()
+        self.room = PreparedBytes()
         self._pairs = pairs
         self._samplers = SamplerMaker(vocab, n_ctx)
         self._stop = lru_cache(KEPT_STOPS)(StopStrings)  # all prompts of a request bring the same ones

@@ -14,7 +14,7 @@ MOST_BYTES = 2 << 30
 """Of what is prepared for all requests: four times the bodies that may wait by default, since pixels become floats."""
 
 
-class Room:
+class PreparedBytes:
     """Bytes that the contents of all requests hold. Thread-safe.
 
     The size of a request says little: a picture of one pixel is prepared as one of the projector's size.
@@ -47,7 +47,7 @@ class Content:
     A request may be dropped in many places before the engine has it, on several threads; no other rule reaches all.
     """
 
-    def __init__(self, chunk: MediaChunk, room: Room) -> None:
+    def __init__(self, chunk: MediaChunk, room: PreparedBytes) -> None:
         """Takes `chunk` over, unless there is no room for it: that raises Unavailable."""
         room.take(chunk.n_bytes)
         self.chunk = chunk
@@ -59,19 +59,19 @@ class Content:
         self._end()
 
 
-def _free(chunk: MediaChunk, room: Room) -> None:
+def _free(chunk: MediaChunk, room: PreparedBytes) -> None:
     chunk.close()
     room.give_back(chunk.n_bytes)
 
 
 def segments(
-    pieces: Sequence[tuple[int, ...] | MediaChunk], room: Room | None = None
+    pieces: Sequence[tuple[int, ...] | MediaChunk], room: PreparedBytes | None = None
 ) -> tuple[Prompt, dict[Media, Content]]:
     """A prompt of a projector's pieces, and the content of each chunk in it. Takes the chunks over.
 
     Raises Unavailable where there is no room for them. Without a `room` they are placeholders, which take none.
     """
-    room = room or Room()
+    room = room or PreparedBytes()
     try:
         return _segments(pieces, room)
     except Unavailable:
@@ -81,7 +81,9 @@ def segments(
         raise
 
 
-def _segments(pieces: Sequence[tuple[int, ...] | MediaChunk], room: Room) -> tuple[Prompt, dict[Media, Content]]:
+def _segments(
+    pieces: Sequence[tuple[int, ...] | MediaChunk], room: PreparedBytes
+) -> tuple[Prompt, dict[Media, Content]]:
     prompt: list[Words | Media] = []
     contents: dict[Media, Content] = {}
     for piece in pieces:

@@ -18,7 +18,7 @@ from llamabox.engine.events import Activity
 from llamabox.engine.request import Media, Request
 from llamabox.errors import EncodeError, ServerFault
 from llamabox.wire.signs.pulse import Pulse
-from llamabox.workers.text.media.content import Content, Room, segments
+from llamabox.workers.text.media.content import Content, PreparedBytes, segments
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.media.encoder import MOST_CELLS, EncoderThread, EncodingsDone
 
@@ -242,7 +242,7 @@ def test_a_request_that_nobody_takes_leaves_nothing_open() -> None:
 
 def test_content_is_freed_once(studio: Studio) -> None:
     chunk = Chunk("cat")
-    content = Content(cast(MediaChunk, chunk), Room())
+    content = Content(cast(MediaChunk, chunk), PreparedBytes())
     content.close()
     chunk.is_open = True
     content.close()

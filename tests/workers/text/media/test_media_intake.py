@@ -13,7 +13,7 @@ from llamabox.engine.request import GenerationParams, Media, Picture, PromptText
 from llamabox.errors import ContextExceeded, InvalidRequest, Unavailable
 from llamabox.wire.text import Submit
 from llamabox.workers.text.intake import Intake
-from llamabox.workers.text.media.content import Content, Room
+from llamabox.workers.text.media.content import Content, PreparedBytes
 from tests.models.media import tones
 from tests.models.media.colours import square
 from tests.observed import model as demo_model
@@ -97,7 +97,7 @@ def test_tiny_pictures_of_those_who_wait_take_no_more_than_their_room(
     intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pixel in a request becomes a picture of the projector's size in memory."""
-    monkeypatch.setattr(intake, "room", Room(1 << 20))
+    monkeypatch.setattr(intake, "room", PreparedBytes(1 << 20))
     waiting: list[Request] = []
     with pytest.raises(Unavailable, match="try again later"):
         waiting.extend(taken(intake, Picture(1, 1, bytes((i % 256, i // 256, 0)))) for i in range(1000))
@@ -109,7 +109,7 @@ def test_tiny_pictures_of_those_who_wait_take_no_more_than_their_room(
 
 
 def test_what_alone_is_larger_than_the_room_is_taken(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "room", Room(1))
+    monkeypatch.setattr(intake, "room", PreparedBytes(1))
     held = taken(intake, RED)
     with pytest.raises(Unavailable):
         taken(intake, RED, GREEN)
