@@ -19,23 +19,28 @@ HOPE = 0.99
 
 
 class CopyTime:
-    """A budget of seconds for each step, and what copies cost. Owned by the engine's thread."""
+    """A budget of seconds between two decodes, and what copies cost. Owned by the engine's thread."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._cost = FIRST_COST
-        self._whole = self._left = float("inf")
+        self._whole = float("inf")
+        self._spent = 0.0
 
-    def begin_step(self, seconds: float) -> None:
-        """Let the copies of the step that begins take this many seconds; inf where nobody waits for a token."""
-        self._whole = self._left = seconds
+    def allow(self, seconds: float) -> None:
+        """Let all copies between two decodes take this many seconds; inf where nobody waits for a token."""
+        self._whole = seconds
+
+    def begin_step(self) -> None:
+        """A decode comes before the copies that are made from here on."""
+        self._spent = 0.0
 
     def fits(self, n_bytes: int) -> bool:
-        """Whether a copy of `n_bytes` may be made in this step."""
-        return n_bytes * self._cost <= self._left
+        """Whether a copy of `n_bytes` may be made before the next decode."""
+        return self._spent + n_bytes * self._cost <= self._whole
 
     def may_fit_later(self, n_bytes: int) -> bool:
-        """Whether a copy that does not fit now may be made in a step in which nothing else is copied."""
+        """Whether a copy that does not fit now may be made where nothing else is copied between two decodes."""
         self._cost *= HOPE
         return n_bytes * self._cost <= self._whole
 
@@ -44,7 +49,7 @@ class CopyTime:
         start = self._clock()
         done = work()
         seconds = self._clock() - start
-        self._left -= seconds
+        self._spent += seconds
         if n_bytes:
             self._cost += WEIGHT * (seconds / n_bytes - self._cost)
         return done

@@ -124,9 +124,12 @@ class Scheduler:
         sequence.end()
 
     def admit(self) -> list[Sequence]:
-        """Give slots to those who can have one, and return them. What is copied for them belongs to the next step."""
+        """Give slots to those who can have one, and return them.
+
+        What is copied for them belongs to the step that `schedule` plans next, however often slots are given before.
+        """
         n_streams = sum(not sequence.is_prefilling for sequence in self.running)
-        self._cache.copy_time.begin_step(self._pacing.pause(n_streams))
+        self._cache.copy_time.allow(self._pacing.pause(n_streams))
         return self._admission.admit(self.running)
 
     def schedule(self, now: float) -> Work:
@@ -134,6 +137,7 @@ class Scheduler:
 
         Left out are sequences whose speed limit is not due yet, and those whose next cells wait for the encoder.
         """
+        self._cache.copy_time.begin_step()
         work = Work(stuck=self.chunks.ask(self.running))
         able = [sequence for sequence in self.running if not self.chunks.holds(sequence)]
         due = [(sequence.due(now), sequence) for sequence in able]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -96,13 +97,13 @@ def test_where_nobody_waits_for_a_token_all_are_made() -> None:
 def test_a_copy_that_was_slow_once_is_tried_again() -> None:
     clock = Clock()
     copying = CopyTime(clock)
-    copying.begin_step(0.1)
+    copying.allow(0.1)
 
     def slow() -> None:
         clock.now += 10.0
 
     copying.run(1000, slow)
-    copying.begin_step(0.1)
+    copying.begin_step()
     while not copying.fits(10**8):
         copying.may_fit_later(10**8)
 
@@ -110,7 +111,7 @@ def test_a_copy_that_was_slow_once_is_tried_again() -> None:
 def test_a_step_s_copies_share_its_time() -> None:
     clock = Clock()
     copying = CopyTime(clock)
-    copying.begin_step(0.1)
+    copying.allow(0.1)
     n_bytes = 9 * 10**7
     assert copying.fits(n_bytes)
 
@@ -120,5 +121,33 @@ def test_a_step_s_copies_share_its_time() -> None:
     copying.run(n_bytes, copy)
     assert not copying.fits(n_bytes)
     assert copying.may_fit_later(n_bytes)
-    copying.begin_step(0.1)
+    copying.allow(0.1)  # nothing has been computed in between
+    assert not copying.fits(n_bytes)
+    copying.begin_step()
     assert copying.fits(n_bytes)
+
+
+def test_a_decode_lies_between_the_copies_for_many_who_come_together() -> None:
+    """The events of an admission go out before the decode, and then slots are given again."""
+    memory = SlowMemory(Clock(), float("inf"), unified=False)
+    runner = FakeRunner(memory=memory)
+    run = Driver(runner, n_slots=8, n_ctx=N_CTX, host_budget=10_000_000)
+    memory.clock = run.clock
+    come_back, others = range(10, 17), range(20, 28)
+    for talker in (*come_back, *others):  # these push the states of those out of the slots
+        run.submit(request(f"first {talker}", (talker,) * 100, n_predict=1))
+        run.run_dry()
+    run.submit(request("stream", prompt=(1, 2, 3), n_predict=200))
+    while not run.transcripts["stream", 0].tokens:
+        run.step()
+    memory.rate = memory.state_size(run.engine.cache.slots[0].slot_id) / (0.6 * LEAST_PAUSE)
+    for talker in come_back:
+        # More than a ubatch is left to be computed, so that an event tells of the beginning.
+        run.submit(request(f"again {talker}", (talker,) * 100 + (1,) * 40, n_predict=1))
+    copies_by_decode: Counter[int] = Counter()
+    while not all(run.transcripts[f"again {talker}", 0].is_over for talker in come_back):
+        n_decodes, n_copies = len(runner.batches), memory.n_copies
+        run.step()
+        copies_by_decode[n_decodes] += memory.n_copies - n_copies
+    assert copies_by_decode.total() >= len(come_back)
+    assert max(copies_by_decode.values()) <= 2, "one state that goes and one that comes"
