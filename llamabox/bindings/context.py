@@ -71,6 +71,7 @@ class ContextParams:
     n_batch: int
     n_ubatch: int
     n_seq_max: int
+    n_rs_seq: int = 0  # recurrent states kept of the tokens before the last one; see Context.n_rs_seq
     n_threads: int = 0  # 0: libllama's default
     n_threads_batch: int = 0  # 0: as n_threads
     flash_attn: FlashAttention = FlashAttention.AUTO
@@ -105,6 +106,8 @@ class Context(Owned):
         self.n_batch: int = self.native.lib.llama_n_batch(handle)
         self.n_ubatch: int = self.native.lib.llama_n_ubatch(handle)
         self.n_seq_max: int = self.native.lib.llama_n_seq_max(handle)
+        self.n_rs_seq: int = self.native.lib.llama_n_rs_seq(handle)
+        """Tokens that a recurrent memory can take back of each sequence's last ubatch; 0 where it cannot."""
         self.n_vocab = model.vocab.n_tokens
         self.params = params
         self.kv_unified = params.kv_unified
@@ -118,6 +121,7 @@ class Context(Owned):
             "n_batch",
             "n_ubatch",
             "n_seq_max",
+            "n_rs_seq",
             "kv_unified",
             "swa_full",
             "embeddings",

@@ -9,7 +9,7 @@
 #include "llamabox_log.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 11 };
+enum { LB_INTERFACE = 12 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
