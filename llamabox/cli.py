@@ -200,6 +200,10 @@ def _files(text: TextConfig, images: ImageConfig | None) -> Iterator[tuple[str, 
     yield "model", text.model
     yield from (("LoRA adapter", path) for path, _ in text.lora)
     yield from (("control vector", path) for path, _ in text.control_vectors)
+    if text.model_draft is not None:
+        yield "draft model", text.model_draft
+    if text.lookup_cache_static is not None:
+        yield "static lookup cache", text.lookup_cache_static
     if images is not None:
         named = ((what, getattr(images, name)) for name, what in FILES.items())
         yield from ((what, path) for what, path in named if path is not None)

@@ -23,6 +23,7 @@ from llamabox.options.table.rpc import RPC_SERVER_OPTIONS
 from llamabox.options.table.running import RUNNING_OPTIONS
 from llamabox.options.table.sampling import SAMPLING_OPTIONS
 from llamabox.options.table.server import SERVER_OPTIONS
+from llamabox.options.table.speculation import SPECULATION_OPTIONS
 from llamabox.options.table.threads import THREAD_OPTIONS
 
 __all__ = ["COMPLETION", "GENERAL", "OPTIONS", "SERVER", "Option"]
@@ -35,6 +36,7 @@ OPTIONS: tuple[Option, ...] = (
     + THREAD_OPTIONS
     + SAMPLING_OPTIONS
     + RUNNING_OPTIONS
+    + SPECULATION_OPTIONS
     + MEMORY_OPTIONS
     + IMAGE_OPTIONS
     + RPC_SERVER_OPTIONS

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from llamabox.errors import OptionsError
 from llamabox.log.masking import DASHES, MASK, is_secret, masked
 from llamabox.options import OPTIONS, Option
+from llamabox.options.speculation import REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ OUR_VARIABLE = re.compile(r"LLAMA_ARG_|LLAMABOX_(?:ARG_)?|LLAMA_")
 
 
 def read_words(argv: Sequence[str]) -> CommandLine:
-    """Raises OptionsError for a missing value, for one that a switch does not take, and for an unknown option that
-    resembles one that protects: a server must not start open because of a slip."""
+    """Raises OptionsError for a missing value, for one that a switch does not take, for an option that is REFUSED, and
+    for an unknown one that resembles one that protects: a server must not start open because of a slip."""
     by_flag = {flag: option for option in OPTIONS for flag in option.flags + option.hidden}
     uses: list[Use] = []
     warnings: list[str] = []
@@ -59,6 +60,8 @@ def read_words(argv: Sequence[str]) -> CommandLine:
         flag, joined, value = argv[position].partition("=")
         position += 1
         option = by_flag.get(flag)
+        if flag in REFUSED:
+            raise OptionsError(f"{flag}: {REFUSED[flag]}")
         if option is None:
             if _looks_like_a_flag(flag, joined, by_flag):
                 warnings.append(_unknown(flag, by_flag))

@@ -21,6 +21,7 @@ from llamabox.log.masking import masked_words
 from llamabox.machine import processors
 from llamabox.options import OPTIONS, Option
 from llamabox.options.argv import Use, check_variables, read_words, shown
+from llamabox.options.speculation import check_speculation, idle_options, with_speculation
 from llamabox.options.values import QUANTISED, unescape, unknown_samplers
 from llamabox.server.config import ServerConfig
 from llamabox.wire.text_config import TextConfig
@@ -52,6 +53,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> OptionValues:
         idle = [option.flags[0] for option in OPTIONS if option.dest in values and option.dest.startswith("rpc.")]
         warnings += [f"{flag} has no effect without --rpc-server-port" for flag in idle if flag != "--rpc-server-port"]
     _check_together(values)
+    warnings += idle_options(values)
     return OptionValues(values, tuple(warnings))
 
 
@@ -99,6 +101,7 @@ def _check_together(values: dict[str, Any]) -> None:
         _check_images(values)
     if values.get("generation.grammar") and values.get("generation.json_schema"):
         raise OptionsError("--grammar and --json-schema exclude each other: leave out one")
+    check_speculation(values)
 
 
 NOT_WITH_IMAGES = {
@@ -110,6 +113,10 @@ NOT_WITH_IMAGES = {
     "text.control_vectors": "--control-vector",
     "generation.grammar": "--grammar",
     "generation.json_schema": "-j",
+    "text.model_draft": "-md",
+    "text.lookup_ngram_min": "--lookup-ngram-min",
+    "text.lookup_cache_static": "-lcs",
+    "text.lookup_cache_dynamic": "-lcd",
 }
 """Options that need a language model."""
 
@@ -159,6 +166,7 @@ def compose(parsed: OptionValues) -> tuple[TextConfig, ServerConfig]:
         sampling = replace(sampling, dry_sequence_breakers=tuple(map(unescape, sampling.dry_sequence_breakers)))
     text = replace(TextConfig(model=""), **_of(parsed, "text"))
     text = replace(text, n_ubatch=min(text.n_ubatch, text.n_batch), **_placement(parsed, text))
+    text = with_speculation(text, parsed.values)
     if text.rerank:
         text = replace(text, pooling="rank")
     defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"), lora=_first_set(parsed, text))

@@ -90,7 +90,7 @@ def test_other_unknown_options_are_a_warning_without_their_value() -> None:
         "Unknown argument: \u2013\u2013threads; the nearest known one is --threads",
         "Unknown argument: threads; the nearest known one is --threads",
     )
-    known = {flag for option in OPTIONS for flag in option.flags}
+    known = {flag for option in OPTIONS for flag in option.flags + option.hidden}
     theirs = [flag for flag in OF_LLAMA_SERVER.split() if flag not in known]
     assert len(read_words(theirs).warnings) == len(theirs) > 50, "their start goes on"
 
@@ -119,7 +119,7 @@ def test_a_variable_that_could_be_meant_to_protect_ends_the_start(name: str) -> 
 def test_other_programs_variables_are_theirs() -> None:
     names = (
         "MMPROJ_URL HF_FILE HF_REPO MODEL_URL MODELS_DIR LOG_FILE NO_MMAP KV_OFFLOAD CPU_MOE PORTT HOSTS JINJA THINK "
-        "ENDPOINT_PROPS STATIC_PATH WEBUI OVERRIDE_TENSOR LOOKUP_CACHE_STATIC SPEC_DRAFT_MODEL CACHE_IDLE_SLOTS OFFLINE"
+        "ENDPOINT_PROPS STATIC_PATH WEBUI OVERRIDE_TENSOR SPEC_DRAFT_HF_REPO CACHE_IDLE_SLOTS OFFLINE"
     )
     environ = {f"LLAMA_ARG_{name}": "1" for name in names.split()}
     environ |= {"LLAMA_CACHE": "x", "LLAMA_LOG_FILE": "x", "LLAMA_OFFLINE": "1", "API_KEYS": "x", "OPENAI_API_KEY": "x"}

@@ -45,6 +45,8 @@ VALUES = {
     "--rope-scaling": "yarn", "--image-max-width": "640", "--image-max-height": "640", "--image-sampler": "lcm",
     "--image-schedule": "karras", "--cors-origins": "localhost", "--numa": "isolate", "--pooling": "cls",
     "--rpc-server-host": "127.0.0.1", "--rpc-server-allow": "10.1.0.0/16",
+    "--spec": "off", "--spec-type": "ngram-mod", "--spec-corpus": "all", "--cache-type-k-draft": "q8_0",
+    "--cache-type-v-draft": "q8_0",
     "--rpc": "host:50052", "--visual-max-image-size": "448",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
@@ -177,7 +179,8 @@ def test_a_server_that_draws_inherits_what_fits_it() -> None:
     "words",
     [
         ["--embeddings"], ["--rerank"], ["--infill"], ["--slot-save-path", "."], ["-tps", "5"],
-        ["--control-vector", "c.gguf"], ["--grammar", 'root ::= "a"'], ["-j", "{}"],
+        ["--control-vector", "c.gguf"], ["--grammar", 'root ::= "a"'], ["-j", "{}"], ["-md", "d.gguf"],
+        ["--lookup-ngram-min", "2"], ["-lcs", "f"], ["-lcd", "f"],
     ],
     ids=lambda words: words[0],
 )  # fmt: skip

@@ -41,7 +41,7 @@ def row(observer: Observer, words: str, without: str = "", **values: Any) -> Rea
 
 context, model_file, threads = observed.context, observed.model_file, observed.threads
 generation, samplers, listener = observed.generation, observed.samplers, observed.listener
-images = observed.images
+images, told = observed.images, observed.text_worker
 FORM, LORA = "e2e/texts/test_structured_output.py", "e2e/texts/test_lora.py"
 LOADER, SERVER, THREADS = (
     "workers/text/loading/test_loader.py",
@@ -184,6 +184,26 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--no-cont-batching": row(observed.text_model, "-nocb", cont_batching=False),
     "--spm-infill": Shown("e2e/texts/test_infill.py::test_suffix_first"),
     "--no-warmup": row(observed.text_model, "--no-warmup", n_decodes=0),
+    # speculation
+    "--spec": row(told, "--spec off", spec="off", spec_types=()),
+    "--spec-type": row(told, "--spec-type ngram-mod,ngram-cache", spec_types=("text", "lookup"), lookup_ngram_min=1),
+    "--spec-default": row(told, "--spec-default", spec_types=("text",)),
+    "--spec-draft-n-max": row(told, "--spec-draft-n-max 3", spec_n_max=3),
+    "--draft": row(told, "--draft 3", spec_n_max=3),
+    "--spec-draft-n-min": row(told, "--spec-draft-n-min 3", spec_n_min=3),
+    "--spec-draft-p-min": row(told, "--spec-draft-p-min 0.25", spec_p_min=0.25),
+    "--spec-corpus": row(told, "--spec-corpus all", spec_corpus="all"),
+    "--lookup-ngram-min": row(told, "--lookup-ngram-min 2", lookup_ngram_min=2),
+    "--lookup-cache-static": row(told, "-lcs f", lookup_cache_static="f", lookup_ngram_min=1),
+    "--lookup-cache-dynamic": row(told, "-lcd f", lookup_cache_dynamic="f", lookup_ngram_min=1),
+    "--model-draft": row(told, "-md f", model_draft="f"),
+    "--spec-draft-model": row(told, "--spec-draft-model f", model_draft="f"),
+    "--gpu-layers-draft": row(told, "-ngld 3", n_gpu_layers_draft=3),
+    "--device-draft": row(told, "-devd GPU1", devices_draft=("GPU1",)),
+    "--cache-type-k-draft": row(told, "-ctkd q8_0", type_k_draft="q8_0"),
+    "--cache-type-v-draft": row(told, "-ctvd q5_1", type_v_draft="q5_1"),
+    "--threads-draft": row(told, "-td 3", n_threads_draft=3),
+    "--threads-batch-draft": row(told, "-tbd 3", n_threads_batch_draft=3),
     # sampling
     "--samplers": row(samplers, "--samplers top_k;temp", order=("penalties", "top_k", "temp_ext", "dist")),
     "--sampling-seq": row(samplers, "--sampling-seq tp", order=("penalties", "temp_ext", "top_p", "dist")),
@@ -283,15 +303,17 @@ SEED = """
     --image-taesd-model --image-upscale-model --image-upscale-repeats --image-no-control-net-model-offload
     --image-control-net-model --image-control-strength --image-control-canny
     --lora --lora-scaled --lora-init-without-apply --control-vector --control-vector-scaled --control-vector-layer-range
+    --draft --model-draft --gpu-layers-draft --lookup-ngram-min --lookup-cache-static --lookup-cache-dynamic
     --rpc-server-host --rpc-server-port --rpc-server-main-gpu --rpc-server-reserve-memory
     -h -v -lv -to -m -a -s -mg -ngl -sm -ts -t -C -Cr -tb -Cb -Crb -c -n -b -ub -fa -e -l -nkvo -ctk -ctv -dt -np -cb
-    -nocb -sp -sps -tps --usage --log-verbose --log-verbosity --n-gpu-layers --dry--allowed-length
+    -md -ngld -lcs -lcd -nocb -sp -sps -tps --usage --log-verbose --log-verbosity --n-gpu-layers --dry--allowed-length
 """
 """Flags that llama-box's users have in their scripts."""
 
 SEED_ENVIRONMENT = """
     MODEL MODEL_ALIAS THREADS CTX_SIZE N_PARALLEL BATCH UBATCH N_GPU_LAYERS THREADS_HTTP CHAT_TEMPLATE N_PREDICT METRICS
-    SLOTS FLASH_ATTN CONT_BATCHING DEFRAG_THOLD HOST PORT CACHE_REUSE RPC_SERVER_HOST RPC_SERVER_PORT
+    SLOTS FLASH_ATTN CONT_BATCHING DEFRAG_THOLD HOST PORT CACHE_REUSE DRAFT MODEL_DRAFT N_GPU_LAYERS_DRAFT
+    LOOKUP_NGRAM_MIN LOOKUP_CACHE_STATIC LOOKUP_CACHE_DYNAMIC RPC_SERVER_HOST RPC_SERVER_PORT
 """
 
 
