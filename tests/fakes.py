@@ -19,7 +19,7 @@ import numpy as np
 
 from llamabox import errors
 from llamabox.engine.batch import Batch, MediaRows, Run
-from llamabox.engine.drafting.drafter import Drafter, Key, Wish
+from llamabox.engine.drafting.drafter import Draft, Drafter, Key, Source, Wish
 from llamabox.engine.events import Activity
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
@@ -697,45 +697,83 @@ class FakeGrammar:
 class FakeDrafter:
     """Drafts `n_right` tokens of each of `texts`, which is what sequences will say, then others. -1: a random number.
 
-    Punishes what would lead a real one astray: cells that are not what was said, words about drafts that nobody made.
+    With a `period` it has nothing at every so many-th token. Punishes what would lead a real one astray: cells that are
+    not what was said, words about drafts that nobody made, ends that were not told.
     """
 
-    def __init__(self, texts: Mapping[Key, Seq[int]], *, n_right: int, length: int = 4) -> None:
+    def __init__(
+        self,
+        texts: Mapping[Key, Seq[int]],
+        *,
+        n_right: int,
+        length: int = 4,
+        source: Source = Source.HISTORY,
+        period: int = 0,
+    ) -> None:
         self._texts = texts
         self._n_right = n_right
         self._length = length
-        self._open: dict[Key, int] = {}  # drafts that were not verified yet, and their lengths
+        self._source = source
+        self._period = period
+        self._open: dict[Key, Draft] = {}  # drafts that were not verified yet
+        self._seen: dict[Key, list[int]] = {}  # cells at the last wish, of sequences that run
         self.n_drafted = 0
         self.n_accepted = 0
+        self.n_truncated = 0
+        self.said: dict[Key, list[int]] = {}  # of the sequences that ended
 
-    def propose(self, wishes: Seq[Wish]) -> list[list[int]]:
+    def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
         assert len({wish.key for wish in wishes}) == len(wishes)
         drafts = [self._draft(wish) for wish in wishes]
-        self._open |= {wish.key: len(draft) for wish, draft in zip(wishes, drafts, strict=True)}
+        for wish, draft in zip(wishes, drafts, strict=True):
+            self._open.pop(wish.key, None)
+            if draft is not None:
+                self._open[wish.key] = draft
         return drafts
 
-    def _draft(self, wish: Wish) -> list[int]:
+    def _draft(self, wish: Wish) -> Draft | None:
         assert wish.n_most > 0
+        assert wish.key not in self.said, "a sequence that has ended"
+        assert wish.params.n_max < 0 or wish.n_most <= wish.params.n_max
+        cells = wish.cells.keys()
+        seen = self._seen.get(wish.key, [])
+        assert cells[: len(seen)] == seen, "a sequence changed its mind"
+        self._seen[wish.key] = cells
         if wish.key not in self._texts:
-            return []
+            return None
         text = list(self._texts[wish.key])
-        assert not text or wish.cells.key(len(wish.cells) - 1) == text[wish.n_generated - 1], "not what was said"
+        assert not text or cells[-1] == text[wish.n_generated - 1], "not what was said"
+        if self._period and wish.n_generated % self._period == 0:
+            return None
         n_right = self._n_right
         if n_right < 0:
             n_right = digest(wish.n_generated, *wish.key[0].encode()) % (self._length + 1)
         coming = text[wish.n_generated : wish.n_generated + self._length]
         coming += [1] * (self._length - len(coming))
-        draft = coming[:n_right] + [token + 1 for token in coming[n_right:]]
-        return draft[: wish.n_most]
+        tokens = coming[:n_right] + [token + 1 for token in coming[n_right:]]
+        chances = [0.5] * len(tokens) if self._source is Source.MODEL else []
+        return Draft(tokens, self._source, n_match=wish.n_generated % 20, chances=chances)
 
-    def accepted(self, key: Key, n_drafted: int, n_accepted: int) -> None:
-        assert 0 < n_drafted <= self._open.pop(key), "nobody drafted that"
-        assert 0 <= n_accepted <= n_drafted
-        self.n_drafted += n_drafted
+    def accepted(self, key: Key, draft: Draft, n_verified: int, n_accepted: int) -> None:
+        assert self._open.pop(key) is draft, "nobody drafted that"
+        assert 0 < n_verified <= len(draft.tokens)
+        assert 0 <= n_accepted <= n_verified
+        self.n_drafted += n_verified
         self.n_accepted += n_accepted
 
-    def forget(self, key: Key) -> None:
+    def truncated(self, key: Key) -> None:
+        self._seen.pop(key, None)
+        self.n_truncated += 1
+
+    def forget(self, key: Key, said: Seq[int]) -> None:
+        assert key not in self.said, "it has ended twice"
         self._open.pop(key, None)
+        self._seen.pop(key, None)
+        self.said[key] = list(said)
+
+    def is_empty(self) -> bool:
+        """Whether it holds nothing of anybody."""
+        return not (self._open or self._seen)
 
 
 class FakePooler:

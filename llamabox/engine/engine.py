@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from llamabox import errors
 from llamabox.engine.drafting.drafter import Drafter
 from llamabox.engine.drafting.drafts import Drafts
+from llamabox.engine.drafting.verification import sample
 from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
 from llamabox.engine.grammar import Constraint
 from llamabox.engine.kv.copy_time import CopyTime
@@ -21,7 +23,7 @@ from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduling.misses import explainer
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler, Work
-from llamabox.engine.seams import Ask, Encoder, Runner, Sampler
+from llamabox.engine.seams import Encoder, Runner, Sampler
 from llamabox.engine.sequence import Sequence, State
 
 
@@ -48,12 +50,12 @@ class Engine:
         self,
         runner: Runner,
         config: EngineConfig,
-        drafter: Drafter | None = None,
+        drafters: Seq[Drafter] = (),
         encoder: Encoder | None = None,
         *,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Without an `encoder` the runner must take no media."""
+        """The first of the `drafters` goes first. Without an `encoder` the runner must take no media."""
         assert runner.facts.n_batch >= config.n_slots, "every slot may decode in one step"
         assert encoder is not None or not runner.facts.takes_media
         self._runner = runner
@@ -68,17 +70,18 @@ class Engine:
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget, CopyTime(clock))
         self.slots = Slots(self.cache, lambda: self.running)
         self.context_shift = config.context_shift and self.cache.can_shift
+        may_draft = self.cache.can_truncate and runner.facts.may_draft
+        self._drafts = Drafts(drafters if may_draft else (), self.cache)
         self._scheduler = Scheduler(
             self.cache,
             self._pacing,
             runner.facts,
+            self._drafts,
             cont_batching=config.cont_batching,
             slot_similarity=config.slot_similarity,
             encoder=encoder,
             on_start=explainer(self.cache.slots, runner),
         )
-        may_draft = self.cache.can_truncate and self._scheduler.may_draft
-        self._drafts = Drafts(drafter if may_draft else None, self.cache)
 
     @property
     def is_idle(self) -> bool:
@@ -139,7 +142,9 @@ class Engine:
         planned = self._clock()
         self._execute(work)
         computed = self._clock()
-        tokens = self._sample(work)
+        tokens, failed = sample(work.shares, self._runner)
+        for sequence, error in failed:
+            self._fail(sequence, error)
         sampled = self._clock()
         self._update(work, tokens, sampled)
         updated = self._clock()
@@ -162,6 +167,7 @@ class Engine:
         """A snapshot."""
         done = self._reporter.done
         done.n_resident, n_most = self.cache.usage()
+        done.drafts = self._drafts.tally.counts()
         done.n_tokens_max = max(done.n_tokens_max, n_most)
         done.n_processing = len(self._scheduler.running)
         done.n_waiting = self._scheduler.n_waiting
@@ -184,7 +190,6 @@ class Engine:
 
     def _plan(self, now: float) -> Work:
         """Plan a step. Sequences that cannot go on have failed by then."""
-        self._drafts.propose(self.running)
         work = self._scheduler.schedule(now)
         for sequence, error in work.stuck:
             self._fail(sequence, error)
@@ -234,35 +239,6 @@ class Engine:
             assert sequence.slot is not None
             self.cache.computed(sequence.slot, sequence.cells, share.stop, sequence.drafts)
 
-    def _sample(self, work: Work) -> dict[Sequence, list[int]]:
-        """Sample each sequence whose cells are all computed, unless its grammar leaves no choice."""
-        sequences: list[Sequence] = []
-        asks: list[Ask] = []
-        for share in work.shares:
-            sequence, sampler = share.sequence, share.sequence.sampler
-            if not share.rows or sampler is None:
-                continue
-            ask = Ask(share.rows, sampler)
-            if sequence.constraint is not None:
-                try:
-                    if sequence.forced(1):
-                        continue
-                    mask = sequence.constraint.mask()
-                    if sequence.constraint.is_complete:
-                        continue
-                except errors.RequestError as error:
-                    self._fail(sequence, error)
-                    continue
-                ask.masks = (mask,)
-            if sequence.drafts:
-                ask.draft = sequence.drafts[: len(share.rows) - 1]
-            if sequence.tells_distribution:
-                [row], mask_or_none = share.rows, ask.masks[0] if ask.masks else None
-                sequence.distribution = self._runner.distribution(row, sampler, mask_or_none)
-            sequences.append(sequence)
-            asks.append(ask)
-        return dict(zip(sequences, self._runner.sample(asks), strict=True))
-
     def _shed(self, work: Work, error: errors.NoRoom) -> None:
         """There was no room; nothing was computed. Give up drafts, or else cached cells, or else the latest comer."""
         is_enough = self._drafts.give_up(share.sequence for share in work.shares)
@@ -299,7 +275,8 @@ class Engine:
         """Take the tokens that were sampled from `rows`, if any, and then the tokens that the grammar forces."""
         if sequence.n_generated == 0:
             self._start(sequence, now)
-        self._drafts.verified(sequence, len(rows) - 1, len(tokens) - 1)
+        if sequence.drafts:
+            self._drafts.verified(sequence, len(tokens) - 1)
         try:
             for token, row in zip(tokens, rows, strict=False):
                 if token < 0:
@@ -339,8 +316,7 @@ class Engine:
 
     def _take(self, sequence: Sequence, token: int, row: int, now: float) -> None:
         """Say a token, and end the sequence if the token ends it (order of checks: docs/api.md, How a text ends)."""
-        sequence.cells.append(token)
-        sequence.n_generated += 1
+        sequence.say(token)
         self._reporter.generated(sequence, now)
         if sequence.params.n_probs:
             sequence.probs.append(self._likelihoods.of(sequence, token, row))
@@ -384,15 +360,15 @@ class Engine:
         if sequence.drafts and not forget:
             self._drafts.take_back(sequence)
         self._reporter.failed(sequence, error)
-        self._end(sequence, forget=forget)
+        self._end(sequence, forget=forget, has_failed=True)
 
-    def _end(self, sequence: Sequence, *, forget: bool = False) -> None:
-        self._remove(sequence, forget=forget)
+    def _end(self, sequence: Sequence, *, forget: bool = False, has_failed: bool = False) -> None:
+        self._remove(sequence, forget=forget, has_failed=has_failed)
         siblings = self._requests[sequence.request_id]
         if all(sibling.state is State.ENDED for sibling in siblings):
             del self._requests[sequence.request_id]
             self._scheduler.chunks.let_go(sequence.request_id)
 
-    def _remove(self, sequence: Sequence, *, forget: bool = False) -> None:
+    def _remove(self, sequence: Sequence, *, forget: bool = False, has_failed: bool = False) -> None:
         self._scheduler.remove(sequence, forget=forget)
-        self._drafts.forget(sequence)
+        self._drafts.forget(sequence, has_failed=has_failed)

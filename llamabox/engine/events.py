@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Annotated, Any
 
 
@@ -28,6 +29,25 @@ class StopType(StrEnum):
     LIMIT = "limit"
 
 
+class Source(StrEnum):
+    """Where a draft comes from: a label in metrics and in the log."""
+
+    HISTORY = "history"
+    """The sequence's own prompt and text."""
+
+    PREDICTION = "prediction"
+    """What the client foresaw."""
+
+    CORPUS = "corpus"
+    """Finished outputs of other sequences."""
+
+    LOOKUP = "lookup"
+    """Counted n-grams."""
+
+    MODEL = "model"
+    """A draft model."""
+
+
 @dataclass(slots=True)
 class Timings:
     """Milliseconds and counts of one sequence. `prompt_n` excludes the `cache_n` tokens that were cached."""
@@ -38,10 +58,25 @@ class Timings:
     predicted_n: int = 0
     predicted_ms: float = 0.0
     queue_ms: float = 0.0
+    n_drafted: int = 0  # tokens of drafts that were verified
+    n_accepted: int = 0  # and those of them that came
+    n_foreseen: int = 0  # the same of what the client foresaw
+    n_foreseen_accepted: int = 0
 
     def snapshot(self) -> Timings:
         """A copy; copy.copy takes eight times as long, at every token."""
-        return Timings(self.cache_n, self.prompt_n, self.prompt_ms, self.predicted_n, self.predicted_ms, self.queue_ms)
+        return Timings(
+            self.cache_n,
+            self.prompt_n,
+            self.prompt_ms,
+            self.predicted_n,
+            self.predicted_ms,
+            self.queue_ms,
+            self.n_drafted,
+            self.n_accepted,
+            self.n_foreseen,
+            self.n_foreseen_accepted,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +97,36 @@ class StepTimes:
     def with_emit(self, seconds: float) -> StepTimes:
         """A copy that says how long the events of the step before took to be sent."""
         return StepTimes(self.schedule, self.decode, self.sample, self.update, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftCounts:
+    """What became of the drafts of one source."""
+
+    source: Source
+    n_drafts: int = 0
+    n_drafted: int = 0  # tokens of them that were verified
+    n_accepted: int = 0  # and those that came
+    accepted_at: tuple[int, ...] = ()  # accepted tokens by their place in the draft, the first places alone
+
+    def __add__(self, other: DraftCounts) -> DraftCounts:
+        """The sum of two counts of the same source."""
+        accepted_at = zip_longest(self.accepted_at, other.accepted_at, fillvalue=0)
+        return DraftCounts(
+            self.source,
+            self.n_drafts + other.n_drafts,
+            self.n_drafted + other.n_drafted,
+            self.n_accepted + other.n_accepted,
+            tuple(map(sum, accepted_at)),
+        )
+
+
+def _both(now: tuple[DraftCounts, ...], past: tuple[DraftCounts, ...]) -> tuple[DraftCounts, ...]:
+    """Counts by source, added up."""
+    sums = {one.source: one for one in past}
+    for one in now:
+        sums[one.source] = sums[one.source] + one if one.source in sums else one
+    return tuple(sums.values())
 
 
 def _largest() -> int:
@@ -94,6 +159,7 @@ class Activity:
     n_waiting: int = _now()  # and that wait for one
     n_encoding: int = _now()  # chunks that wait for the encoder, or are in it
     n_resident: int = _now()  # cells in the KV memory, those that slots share counted once
+    drafts: tuple[DraftCounts, ...] = field(default=(), metadata={"after": _both})
 
     def after(self, earlier: Activity) -> Activity:
         """This life's activity on top of that of the lives before it."""

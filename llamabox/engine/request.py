@@ -202,6 +202,16 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DraftingParams:
+    """How a request's next tokens may be guessed. No text depends on it, but how soon it is there."""
+
+    n_max: int = -1  # most tokens of a draft; -1: as the server has it; 0: no drafts
+    p_min: float = -1.0  # drafted tokens less likely than this are not verified; -1: as the server has it
+    prediction: tuple[int, ...] = ()  # tokens that the client foresees
+    audience: str = ""  # whose finished outputs may help it, and whom its own may help
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationParams:
     """What is to be generated from a prompt, and when it ends."""
 
@@ -224,6 +234,7 @@ class GenerationParams:
     id_slot: int = -1  # wait for this slot; -1: any
     lora: LoraSet = ()
     tokens_per_second: int = 0  # the most that each sequence generates after its first token; 0: no limit
+    drafting: DraftingParams = field(default_factory=DraftingParams)
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
 

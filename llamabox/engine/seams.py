@@ -143,6 +143,11 @@ class RunnerFacts:
     adds_bos: bool = False
     """Whether prompts begin with a BOS token, which a context shift keeps."""
 
+    @property
+    def may_draft(self) -> bool:
+        """Whether a row comes out the same behind a draft as alone, or nobody minds."""
+        return self.mixes or self.is_steady
+
 
 class Runner(Protocol):
     """One loaded model with its context. It never decides policy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from enum import Enum, auto
 
 from llamabox.engine.events import Timings, TokenProbs
@@ -39,7 +40,7 @@ class Sequence:
         self.cells = History.of(request.prompt, request.params.lora)
         self.n_prompt = len(self.cells)
         self.n_cached = 0  # prompt cells that were resident when it got its slot
-        self.n_generated = 0
+        self.said = array("i")  # the tokens it has generated, those as well that a context shift has dropped
         self.n_overtaken = 0  # steps in which a later prompt was served before this one
         self.drafts: list[int] = []  # tokens that may come behind its cells
         self.may_draft = True  # the memory has not refused to take a draft back
@@ -78,6 +79,10 @@ class Sequence:
         return self.params.id_slot if self.index == 0 else -1
 
     @property
+    def n_generated(self) -> int:
+        return len(self.said)
+
+    @property
     def n_computed(self) -> int:
         assert self.slot is not None
         return len(self.slot.resident)
@@ -111,6 +116,11 @@ class Sequence:
     def is_prefilling(self) -> bool:
         """Running, with nothing generated yet."""
         return self.n_generated == 0 and self.slot is not None
+
+    def say(self, token: int) -> None:
+        """Append a generated token."""
+        self.cells.append(token)
+        self.said.append(token)
 
     def forced(self, n_most: int) -> list[int]:
         """Up to `n_most` tokens that its grammar forces.

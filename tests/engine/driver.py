@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -67,7 +68,7 @@ class Driver:
     def __init__(
         self,
         runner: FakeRunner | None = None,
-        drafter: FakeDrafter | None = None,
+        drafters: Seq[FakeDrafter] = (),
         encoder: FakeEncoder | None = None,
         **config: object,
     ) -> None:
@@ -76,7 +77,7 @@ class Driver:
         self.encoder = self.runner.encoder = encoder or FakeEncoder()
         self.clock = Clock()
         settings = engine_config(**{"n_slots": 4, "n_ctx": 64, **config})
-        self.engine = Engine(self.runner, settings, drafter, self.encoder, clock=self.clock)
+        self.engine = Engine(self.runner, settings, drafters, self.encoder, clock=self.clock)
         self.transcripts: dict[tuple[str, int], Transcript] = {}
         self.requests: dict[str, Request] = {}
         self.aborted: set[str] = set()
@@ -263,7 +264,7 @@ def segments_of(parts: Iterable[int | Media]) -> Prompt:
 
 def alone(asked: Request, *, memory: FakeMemory | None = None, **config: object) -> dict[int, Transcript]:
     """What `asked` gets from an engine of its own, by index."""
-    driver = Driver(FakeRunner(memory=memory), None, None, **config)
+    driver = Driver(FakeRunner(memory=memory), (), None, **config)
     driver.submit(asked)
     driver.run()
     return {index: driver.transcripts[asked.request_id, index] for index in range(asked.params.n)}

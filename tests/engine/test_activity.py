@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.driver import Driver, request
-from tests.fakes import FakeMemory, FakeRunner
+from llamabox.engine.drafting.drafter import Source
+from llamabox.engine.events import Activity, DraftCounts
+from tests.engine.driver import Driver, alone, request
+from tests.fakes import FakeDrafter, FakeMemory, FakeRunner
 
 
 def test_counts_are_the_sums_over_the_timings() -> None:
@@ -62,3 +64,36 @@ def test_cells_that_slots_share_count_once(unified: bool) -> None:
     assert driver.engine.activity().n_resident == len(memory.cells)
     if not unified:
         assert len(memory.cells) == 21 + 21 + 13
+
+
+@pytest.mark.parametrize("source", [Source.HISTORY, Source.PREDICTION])
+def test_counts_of_drafts_are_the_sums_over_the_timings(source: Source) -> None:
+    asked = [request(f"r{i}", (i, 2, 3), n_predict=40, tokens_per_second=1000 * i) for i in range(3)]
+    texts = {(one.request_id, 0): alone(one)[0].tokens for one in asked}
+    drafter = FakeDrafter(texts, n_right=-1, source=source, period=5)
+    driver = Driver(None, [drafter])
+    for one in asked:
+        driver.submit(one)
+    driver.run()
+    timings = [one.finished.timings for one in driver.transcripts.values() if one.finished is not None]
+    [counts] = driver.engine.activity().drafts
+    assert counts.source is source
+    assert counts.n_drafted == drafter.n_drafted == sum(one.n_drafted for one in timings) > 0
+    assert counts.n_accepted == drafter.n_accepted == sum(one.n_accepted for one in timings) > 0
+    assert sum(counts.accepted_at) == counts.n_accepted
+    assert sorted(counts.accepted_at, reverse=True) == list(counts.accepted_at) <= [counts.n_drafts] * 16
+    is_foreseen = source is Source.PREDICTION
+    for one in timings:
+        foreseen = (one.n_foreseen, one.n_foreseen_accepted)
+        assert foreseen == ((one.n_drafted, one.n_accepted) if is_foreseen else (0, 0))
+
+
+def test_counts_of_drafts_add_up_over_the_lives_of_a_worker() -> None:
+    past = Activity(drafts=(DraftCounts(Source.HISTORY, 1, 4, 2, (1, 1)), DraftCounts(Source.MODEL, 1, 1, 0, (0,))))
+    now = Activity(drafts=(DraftCounts(Source.CORPUS, 2, 2, 1, (1,)), DraftCounts(Source.HISTORY, 2, 5, 3, (2, 1, 0))))
+    assert set(now.after(past).drafts) == {
+        DraftCounts(Source.HISTORY, 3, 9, 5, (3, 2, 0)),
+        DraftCounts(Source.MODEL, 1, 1, 0, (0,)),
+        DraftCounts(Source.CORPUS, 2, 2, 1, (1,)),
+    }
+    assert now.after(Activity()) == Activity().after(now) == now

@@ -349,7 +349,7 @@ def obeyed(case: Case) -> Counter[str]:
     )
     driver = Driver(
         runner,
-        drafter,
+        [] if drafter is None else [drafter],
         FakeEncoder(at_once=case.at_once),
         n_slots=case.n_slots,
         n_ctx=N_CTX,
@@ -384,6 +384,10 @@ def obeyed(case: Case) -> Counter[str]:
         if one.request_id not in driver.aborted:
             _check_alike(driver, one, solos.get(one.request_id))
     if drafter is not None:
+        assert drafter.is_empty()
+        for key, transcript in driver.transcripts.items():
+            if transcript.finished is not None and runner.facts.may_draft and pool.can_truncate:
+                assert drafter.said[key] == transcript.tokens
         driver.met["a draft that came"] += drafter.n_accepted
         driver.met["a draft that did not come"] += drafter.n_drafted - drafter.n_accepted
     return driver.met + pool.met + media_met(driver)

@@ -85,7 +85,6 @@ class Workbench:
         self.cache.computed(sequence.slot, sequence.cells, stop)
 
     def _say(self, sequence: Sequence) -> None:
-        sequence.cells.append(SAID)
-        sequence.n_generated += 1
+        sequence.say(SAID)
         if sequence.n_generated == sequence.params.n_predict:
             self.scheduler.remove(sequence)

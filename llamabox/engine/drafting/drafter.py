@@ -6,10 +6,25 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
+from llamabox.engine.events import Source as Source
 from llamabox.engine.kv.history import History
+from llamabox.engine.request import DraftingParams
 
 Key = tuple[str, int]
 """A sequence, by its request and index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A guess at the next tokens of a sequence, at least one."""
+
+    tokens: Seq[int]
+    source: Source
+    n_match: int = 0
+    """Of a text: how many tokens in front of the draft its source has as well, counted exactly."""
+
+    chances: Seq[float] = ()
+    """Of a model: the probability that it gives each token. Empty where the draft was found in a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +41,28 @@ class Wish:
     n_most: int
     """How long a draft may be, at least 1."""
 
+    params: DraftingParams
+    """What the request says of its drafts."""
+
 
 class Drafter(Protocol):
     """Guesses the next tokens of sequences. Called on the engine's thread.
 
     A text never depends on what is drafted: each position is sampled as if there were no draft, and the first token
-    that differs ends it. So that a text comes out alike in any company, the length of a draft may depend on the
-    sequence's own acceptance, but not on measured time or load.
+    that differs ends it.
     """
 
-    def propose(self, wishes: Seq[Wish]) -> list[list[int]]:
-        """A draft for each sequence, empty where there is no good guess. May be asked again before one is verified."""
+    def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
+        """A draft for each sequence, None where there is no good guess. May be asked again before one is verified."""
 
-    def accepted(self, key: Key, n_drafted: int, n_accepted: int) -> None:
-        """The first `n_drafted` tokens of the last draft were verified, and the first `n_accepted` of them came."""
+    def accepted(self, key: Key, draft: Draft, n_verified: int, n_accepted: int) -> None:
+        """The first `n_verified` tokens of a draft of its own were verified, and the first `n_accepted` of them came.
 
-    def forget(self, key: Key) -> None:
-        """The sequence has ended. Unknown ones are ignored."""
+        At least one was verified. Drafts that were not are not spoken of.
+        """
+
+    def truncated(self, key: Key) -> None:
+        """A context shift has taken cells out of the middle of a sequence. Unknown ones are ignored."""
+
+    def forget(self, key: Key, said: Seq[int]) -> None:
+        """The sequence has ended with the output `said`; empty if it failed. Unknown ones are ignored."""

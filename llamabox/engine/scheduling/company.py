@@ -51,8 +51,6 @@ class Company:
         """The most prompt tokens of a batch in which nobody decodes."""
         self.n_least = 1 if facts.mixes else 2
         """Cells of a prompt that are computed at the least, so that its last row is not alone."""
-        self.may_draft = facts.mixes or facts.is_steady
-        """Whether a row comes out the same behind a draft as alone, or nobody minds."""
 
     def check(self, media: Media) -> None:
         """Raise InvalidRequest for a chunk that no batch could hold."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from llamabox.engine.batch import Batch, Run
+from llamabox.engine.drafting.drafts import Drafts
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import Media, Request
 from llamabox.engine.scheduling.admission import Admission
@@ -62,6 +63,7 @@ class Scheduler:
         cache: KVCache,
         pacing: Pacing,
         facts: RunnerFacts,
+        drafts: Drafts | None = None,
         *,
         cont_batching: bool,
         slot_similarity: float,
@@ -72,17 +74,13 @@ class Scheduler:
         self._cache = cache
         self._pacing = pacing
         self._company = Company(facts)
+        self._drafts = drafts or Drafts((), cache)
         self._adds_bos = facts.adds_bos
         self._cont_batching = cont_batching
         self._admission = Admission(cache, slot_similarity, self._company.n_least, on_start)
         self._turns = Turns()
         self.chunks = Chunks(encoder)
         self.running: list[Sequence] = []
-
-    @property
-    def may_draft(self) -> bool:
-        """Whether drafts change no text here."""
-        return self._company.may_draft
 
     @property
     def n_waiting(self) -> int:
@@ -264,14 +262,12 @@ class Scheduler:
 
     def _add_drafts(self, parts: dict[Sequence, int], room: int) -> int:
         """Add drafts in the `room` that everything else leaves. Returns how many were added."""
-        n_added = 0
-        for sequence in [sequence for sequence in parts if sequence.drafts]:
-            if parts[sequence] == sequence.n_owed:
-                n_most = min(room - n_added, self._cache.n_ctx - 1 - sequence.n_computed - parts[sequence])
-                n_drafts = max(0, min(len(sequence.drafts), n_most))
-                parts[sequence] += n_drafts
-                n_added += n_drafts
-        return n_added
+        if not self._drafts.is_on:
+            return 0
+        lengths = self._drafts.plan([one for one, n_cells in parts.items() if n_cells == one.n_owed], room)
+        for sequence, n_drafts in lengths.items():
+            parts[sequence] += n_drafts
+        return sum(lengths.values())
 
     def _add_forced(self, work: Work, parts: dict[Sequence, int], rows: dict[Sequence, int], room: int) -> int:
         """Add the runs of cells that grammars force. Returns the room that is left."""
@@ -318,6 +314,7 @@ class Scheduler:
             return False
         sequence.cells.discard(dropped.start, dropped.stop)
         sequence.truncated = True
+        self._drafts.truncated(sequence)
         return True
 
     def _prefill(
@@ -356,7 +353,7 @@ class Scheduler:
             n_outputs = int(n_drafts == 0 and sequence.params.n_predict != 0)
             if n_drafts > 0:
                 assert isinstance(content, list), "nothing is drafted behind media"
-                content += sequence.drafts[:n_drafts]
+                content += sequence.drafts
                 n_outputs = 1 + n_drafts
             last = work.batch.add(Run(_slot_id(sequence), position, content, n_outputs))
             work.shares.append(Share(sequence, stop, range(last - n_outputs, last)))

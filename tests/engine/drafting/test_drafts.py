@@ -22,7 +22,7 @@ def drafted(
     for one in asked:
         texts |= {(one.request_id, index): found.tokens for index, found in alone(one, **config).items()}
     drafter = FakeDrafter(texts, n_right=n_right, length=length)
-    driver = Driver(runner, drafter, **config)
+    driver = Driver(runner, [drafter], **config)
     for one in asked:
         driver.submit(one)
     return driver, drafter
@@ -121,7 +121,7 @@ def test_a_sequence_whose_tail_was_refused_once_is_computed_again_and_drafts_no_
     asked = request(n_predict=30)
     solo = alone(asked, memory=FakeMemory(**config))  # type: ignore[arg-type]
     drafter = FakeDrafter({("r", 0): solo[0].tokens}, n_right=1)
-    driver = Driver(runner, drafter)
+    driver = Driver(runner, [drafter])
     driver.submit(asked)
     driver.run()
     assert driver.transcripts["r", 0].tokens == solo[0].tokens

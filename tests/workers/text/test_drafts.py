@@ -45,7 +45,7 @@ def say(model: TextModel, drafter: FakeDrafter | None) -> tuple[Texts, list[Toke
         slot_similarity=0.5,
         gap_factor=2.0,
     )
-    engine = Engine(runner, config, drafter)
+    engine = Engine(runner, config, [] if drafter is None else [drafter])
     for i, beginning in enumerate(BEGINNINGS):
         tokens = tuple(vocab.tokenize(beginning, add_special=True, parse_special=True))
         sampling = {"temperature": 0.8, "seed": i, "repeat_penalty": 1.1}
