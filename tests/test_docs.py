@@ -17,13 +17,13 @@ from llamabox.engine.request import RANDOM_SEED, SAMPLER_LETTERS, SAMPLER_NAMES,
 from llamabox.options import OPTIONS
 from llamabox.server.api.images.fields import LITERAL, NEGATIVE, QUALITIES, SAMPLER, SCHEDULE, SLG_LAYERS, STEPS, STYLES
 from llamabox.server.api.images.uploads import PARTS
-from llamabox.server.api.openai.template_wishes import EFFORT, VERBOSITY
+from llamabox.server.api.openai.chat.template_wishes import EFFORT, VERBOSITY
 from llamabox.server.app import create_app, create_image_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.generation import N_PREDICT_NAMES
 from llamabox.server.fields.sampling import RULES, Rule
-from llamabox.server.services import Services
+from llamabox.server.hosted.services import Services
 from tests.server.fake_client import FakeTextClient
 from tests.server.fake_images import IMAGES, FakeImageClient
 

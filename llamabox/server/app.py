@@ -17,7 +17,6 @@ import llamabox
 from llamabox.errors import LlamaboxError
 from llamabox.imaging.config import ImageConfig
 from llamabox.media.desk import MediaDesk
-from llamabox.server.abilities import draws_only, generating, needs_images
 from llamabox.server.api.about.health import health
 from llamabox.server.api.about.lora_adapters import LoraAdapters
 from llamabox.server.api.about.metrics import metrics
@@ -32,25 +31,26 @@ from llamabox.server.api.images.info import image_models, image_props, image_slo
 from llamabox.server.api.images.route import EditRoute, GenerationRoute
 from llamabox.server.api.native.completion import completion
 from llamabox.server.api.native.infill import infill
-from llamabox.server.api.openai.chat import (
+from llamabox.server.api.openai.chat.route import (
     apply_template,
     chat_completion,
     input_tokens,
     read_any_chat,
     read_fitting_chat,
 )
-from llamabox.server.api.openai.completions import openai_completion
+from llamabox.server.api.openai.completions.route import openai_completion
 from llamabox.server.api.rerank.route import rerank
 from llamabox.server.config import ServerConfig
-from llamabox.server.http.endpoint import Handler, JsonRoute, Read, read_json
+from llamabox.server.hosted.abilities import draws_only, generating, needs_images
+from llamabox.server.hosted.exchange import Handler, JsonRoute, Read, read_json
+from llamabox.server.hosted.seams import ImageService, TextService
+from llamabox.server.hosted.services import ImageServices, Services, TextServices, media_reader
+from llamabox.server.hosted.templating import Templates
 from llamabox.server.http.errors import on_fault, on_http_exception, on_llamabox_error
 from llamabox.server.http.middleware.chain import Auth, Gate, RequestId
 from llamabox.server.http.middleware.pages import Cors, HostCheck
 from llamabox.server.metrics.images import ImageMetrics
 from llamabox.server.metrics.text import TextMetrics
-from llamabox.server.seams import ImageService, TextService
-from llamabox.server.services import ImageServices, Services, TextServices, media_reader
-from llamabox.server.templating import Templates
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

@@ -16,11 +16,11 @@ from starlette.applications import Starlette
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
 from llamabox.machine.heap import map_large_blocks
 from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.seams import Service
+from llamabox.server.hosted.services import Services
 from llamabox.server.listening.binding import bind_sockets, describe_socket, unix_paths
 from llamabox.server.listening.listener import Listener
 from llamabox.server.listening.tls import tls_context
-from llamabox.server.seams import Service
-from llamabox.server.services import Services
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ def written(capfd: pytest.CaptureFixture[str]) -> str:
 
 def test_an_entry_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     log.setup(0)
-    logging.getLogger("llamabox.server.api.openai.chat").warning("a %s", "b\n12:00:00 forged")
+    logging.getLogger("llamabox.server.api.openai.chat.route").warning("a %s", "b\n12:00:00 forged")
     line = written(capfd)
     assert line.count("\n") == 1
     assert line.endswith(" W server.api.openai.chat: a b\\n12:00:00 forged\n")
@@ -85,7 +85,7 @@ def test_colors_only_when_asked(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_json_lines_have_the_facts_by_name(capfd: pytest.CaptureFixture[str]) -> None:
     log.setup(0, colors=True, as_json=True)
-    logger = logging.getLogger("llamabox.server.api.openai.chat")
+    logger = logging.getLogger("llamabox.server.api.openai.chat.route")
     logger.info("a %s", "b\n\ud800 forged", extra={log.FACTS: {"status": None, "route": "/x", "total_ms": 1.5}})
     try:
         raise ValueError("odd")

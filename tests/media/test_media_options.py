@@ -12,7 +12,7 @@ from llamabox.engine.request import Picture
 from llamabox.errors import InvalidRequest
 from llamabox.media.reader import MediaReader
 from llamabox.options.commandline import compose, parse
-from llamabox.server.services import media_reader
+from llamabox.server.hosted.services import media_reader
 from tests.media.fetching.hostile_server import serving
 from tests.media.files import RED, file, plain
 from tests.media.reading import ALL, CountedRoom, source

@@ -10,7 +10,7 @@ from llamabox.clients.state import WorkerState
 from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
 from llamabox.engine.request import PromptPart
 from llamabox.errors import LlamaboxError, Unavailable
-from llamabox.server.seams import Stream, TextService, VectorStream
+from llamabox.server.hosted.seams import Stream, TextService, VectorStream
 from llamabox.wire.questions import (
     A,
     CountTokens,

@@ -15,7 +15,7 @@ from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, Event, JobFinished, JobProgress, JobStarted, Preview
 from llamabox.imaging.job import ImageJob
-from llamabox.server.seams import ImageService, Stream
+from llamabox.server.hosted.seams import ImageService, Stream
 
 IMAGES = ImageConfig(model="/models/tiny.gguf", n_parallel=2)
 

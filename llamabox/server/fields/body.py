@@ -8,7 +8,7 @@ from typing import Any
 from llamabox import checks
 from llamabox.checks import INT32_MAX, wrong
 from llamabox.server.config import ServerConfig
-from llamabox.server.seams import LoadedModel
+from llamabox.server.hosted.seams import LoadedModel
 
 MAX_MODEL_NAME = 1024
 

@@ -8,7 +8,7 @@ from typing import cast
 from llamabox.engine.request import PromptText
 from llamabox.media.source import MediaSource
 from llamabox.server.fields.prompt import RawPrompt
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
 
 
 async def read_media(exchange: Exchange, prompts: Sequence[RawPrompt]) -> list[PromptText]:

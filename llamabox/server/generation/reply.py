@@ -20,7 +20,7 @@ from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.running import events_of, make_submits
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import RATE_HEADER, rate_header
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.sse import EventStream
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from llamabox.engine.events import Event
 from llamabox.engine.request import PromptText
 from llamabox.errors import LlamaboxError
 from llamabox.server.fields.request import Options
-from llamabox.server.seams import Stream, TextService
-from llamabox.server.services import TextServices
+from llamabox.server.hosted.seams import Stream, TextService
+from llamabox.server.hosted.services import TextServices
 from llamabox.wire.text import Submit
 
 MAX_ANSWERS = 1024

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from llamabox.imaging.events import Drawn
+from llamabox.server.hosted.seams import ImageService
 from llamabox.server.http.record import RequestRecord
 from llamabox.server.metrics.histogram import Histogram
-from llamabox.server.seams import ImageService
 
 WAITS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 """Upper bounds of the histograms' buckets, seconds."""

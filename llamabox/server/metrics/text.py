@@ -11,9 +11,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from llamabox.engine.events import Activity, Delta, Finished, StepTimes
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.timings import rate
+from llamabox.server.hosted.seams import TextService
 from llamabox.server.http.record import RequestRecord
 from llamabox.server.metrics.histogram import Histogram
-from llamabox.server.seams import TextService
 
 GAPS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0)
 STEPS = (

@@ -11,10 +11,10 @@ from starlette.types import Receive, Scope, Send
 from llamabox.checks import parse_body
 from llamabox.errors import NotSupported
 from llamabox.server.fields.lora import parse_lora
-from llamabox.server.http.endpoint import serve_body
+from llamabox.server.hosted.exchange import serve_body
+from llamabox.server.hosted.services import Services, any_services
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.request_body import Lease
-from llamabox.server.services import Services, any_services
 
 BODY = "adapters"
 """The name of the POST's array in error messages."""

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.errors import NotSupported
-from llamabox.server.services import any_services
+from llamabox.server.hosted.services import any_services
 
 
 async def metrics(request: Request) -> Response:

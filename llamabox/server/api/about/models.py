@@ -11,8 +11,8 @@ from starlette.responses import Response
 from llamabox.errors import NotFound
 from llamabox.server.config import ServerConfig
 from llamabox.server.fields.body import MAX_MODEL_NAME, aliases, model_name
+from llamabox.server.hosted.services import Services, TextServices, services_of
 from llamabox.server.http.json import JsonResponse
-from llamabox.server.services import Services, TextServices, services_of
 from llamabox.wire.text_config import ModelInfo
 
 Endpoint = Callable[[Request], Awaitable[Response]]

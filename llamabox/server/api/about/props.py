@@ -9,8 +9,8 @@ from llamabox.errors import NotSupported
 from llamabox.server.fields.body import model_name
 from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.server.generation.settings import settings_object
+from llamabox.server.hosted.services import TextServices, services_of
 from llamabox.server.http.json import JsonResponse
-from llamabox.server.services import TextServices, services_of
 from llamabox.wire.text_config import ModelInfo
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from llamabox.checks import wrong
 from llamabox.errors import InvalidRequest, NotSupported
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.json import JsonResponse
 from llamabox.wire.questions import EraseSlot, RestoreSlot, SaveSlot
 

@@ -9,10 +9,10 @@ from starlette.responses import Response
 
 from llamabox.engine.events import SlotView
 from llamabox.errors import NotSupported, Unavailable
-from llamabox.server.api.about.slot_book import next_token
 from llamabox.server.generation.settings import settings_object
+from llamabox.server.hosted.services import TextServices, services_of
+from llamabox.server.hosted.slot_book import next_token
 from llamabox.server.http.json import JsonResponse
-from llamabox.server.services import TextServices, services_of
 from llamabox.wire.questions import LookAtSlots
 
 IDLE, PROMPT, GENERATING = 0, 2, 4

@@ -12,10 +12,10 @@ from llamabox.checks import wrong
 from llamabox.engine.request import PromptText
 from llamabox.errors import BodyTooLarge
 from llamabox.server.fields.prompt import check_token, check_tokens
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
+from llamabox.server.hosted.seams import TextService
 from llamabox.server.http.json import JsonArray, JsonResponse, dumps
 from llamabox.server.http.threads import n_values, off_loop
-from llamabox.server.seams import TextService
 from llamabox.wire.questions import Detokenise, Spell, Tokenise
 
 MAX_TEXT = 4 << 20

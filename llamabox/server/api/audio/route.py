@@ -11,17 +11,17 @@ from llamabox.chat.template import RenderedChat
 from llamabox.errors import InvalidRequest, NotSupported
 from llamabox.server.api.audio.fields import Transcription, parse_transcription
 from llamabox.server.api.audio.writer import TranscriptEvents, whole_transcript
-from llamabox.server.api.openai.chat import cut_prompt
+from llamabox.server.api.openai.chat.route import cut_prompt
 from llamabox.server.fields.request import Dialect
 from llamabox.server.generation.media import read_media
 from llamabox.server.generation.reply import TextReply, options_of
 from llamabox.server.generation.timings import rate_header
-from llamabox.server.http.endpoint import Exchange, serve_body
+from llamabox.server.hosted.exchange import Exchange, serve_body
+from llamabox.server.hosted.services import TextServices, services_of
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.multipart import FORM, content_type, read_parts
 from llamabox.server.http.record import record_of
 from llamabox.server.http.request_body import Lease
-from llamabox.server.services import TextServices, services_of
 
 
 class TranscriptionRoute:

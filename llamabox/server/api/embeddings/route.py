@@ -17,7 +17,7 @@ from llamabox.errors import InvalidRequest, NotSupported, ServerFault
 from llamabox.server.api.embeddings.inputs import n_inputs, parse_inputs
 from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
 from llamabox.server.fields.body import parse_model
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.json import JsonPieces, dumps
 from llamabox.server.http.threads import off_loop
 from llamabox.wire.text_config import ModelInfo

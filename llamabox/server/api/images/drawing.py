@@ -13,11 +13,11 @@ from llamabox.imaging.events import Drawn, Event, JobProgress, JobStarted, Previ
 from llamabox.imaging.job import ImageJob
 from llamabox.server.api.images.fields import ImageOptions
 from llamabox.server.api.images.writer import DONE, PictureShape
+from llamabox.server.hosted.services import ImageServices
 from llamabox.server.http.errors import image_error_event
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import RequestRecord
 from llamabox.server.http.sse import EventStream
-from llamabox.server.services import ImageServices
 
 
 class PictureReply:

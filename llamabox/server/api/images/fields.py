@@ -19,7 +19,7 @@ from llamabox.server.fields import unsupported
 from llamabox.server.fields.body import parse_model, parse_ping
 from llamabox.server.fields.lora import parse_lora
 from llamabox.server.fields.sampling import parse_seed
-from llamabox.server.services import ImageServices
+from llamabox.server.hosted.services import ImageServices
 
 SAMPLER = ("sampler", "sample_method")
 SCHEDULE = ("schedule", "schedule_method", "scheduler")

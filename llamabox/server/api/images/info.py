@@ -11,8 +11,8 @@ from llamabox.clients.image.client import JobState
 from llamabox.errors import NotSupported, Unavailable
 from llamabox.server.api.about.models import as_ollama, as_openai
 from llamabox.server.fields.body import model_name
+from llamabox.server.hosted.services import ImageServices, services_of
 from llamabox.server.http.json import JsonResponse
-from llamabox.server.services import ImageServices, services_of
 
 IDLE, WAITING, DRAWING = 0, 1, 4
 """llama-box's `state` numbers."""

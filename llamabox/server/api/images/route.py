@@ -17,11 +17,11 @@ from llamabox.imaging.job import ImageJob, Pixels
 from llamabox.server.api.images.drawing import PictureReply
 from llamabox.server.api.images.fields import parse_image_options
 from llamabox.server.api.images.uploads import Form, decode, read_form, take_pictures
-from llamabox.server.http.endpoint import serve_body
+from llamabox.server.hosted.exchange import serve_body
+from llamabox.server.hosted.services import ImageServices, services_of
 from llamabox.server.http.multipart import FORM, content_type
 from llamabox.server.http.record import RequestRecord, record_of
 from llamabox.server.http.request_body import Lease
-from llamabox.server.services import ImageServices, services_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.media import read_media
 from llamabox.server.generation.reply import TextReply, options_of
 from llamabox.server.generation.timings import rate_header
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.json import JsonArray, JsonResponse, dump_line, dumps
 from llamabox.server.http.threads import n_values, off_loop
 

@@ -14,7 +14,7 @@ from llamabox.server.api.about.tokens import MAX_TEXT
 from llamabox.server.api.native.completion import answer
 from llamabox.server.fields.request import Dialect
 from llamabox.server.generation.reply import options_of
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
 from llamabox.wire.questions import LayOutInfill
 
 MAX_CHUNKS = 4096

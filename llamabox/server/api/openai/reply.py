@@ -14,7 +14,7 @@ from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.reply import TextReply
 from llamabox.server.generation.timings import rate_header, timings_object
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.json import JsonResponse
 
 

@@ -20,7 +20,7 @@ from llamabox.errors import NotSupported, ServerFault
 from llamabox.server.api.rerank import ranking
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.body import parse_model
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.json import JsonArray, dumps
 
 MAX_DOCUMENTS = 10_000

@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llamabox.errors import AuthenticationFailed, Unavailable
 from llamabox.log import entries as log
+from llamabox.server.hosted.services import Services
 from llamabox.server.http.disconnect import ClientGone
 from llamabox.server.http.errors import error_response
 from llamabox.server.http.record import KEY, RUNNING, RequestRecord, line
 from llamabox.server.listening.arrival import arrival_of
-from llamabox.server.services import Services
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from llamabox.server.api.about import tokens
 from llamabox.server.api.about.tokens import PIECES
 from llamabox.server.api.embeddings import route as embeddings
 from llamabox.server.api.native import completion as completions
-from llamabox.server.api.openai import completions as openai_completions
+from llamabox.server.api.openai.completions import route as openai_completions
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.http.threads import MANY

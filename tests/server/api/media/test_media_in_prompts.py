@@ -15,7 +15,7 @@ from llamabox.errors import InvalidRequest, Unavailable
 from llamabox.media.source import MediaSource
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
-from llamabox.server.services import TextServices
+from llamabox.server.hosted.services import TextServices
 from llamabox.wire.questions import CountTokens
 from llamabox.wire.text_config import MediaInfo
 from tests.server.fake_client import INFO, FakeTextClient, saying

@@ -14,11 +14,11 @@ from starlette.types import Message, Receive, Scope, Send
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import parse_body
 from llamabox.errors import LlamaboxError, ServerFault
+from llamabox.server.hosted.services import Services, TextServices, services_of
 from llamabox.server.http.disconnect import ClientGone, impatient, run_while_connected
 from llamabox.server.http.record import RequestRecord, record_of
 from llamabox.server.http.request_body import Lease, read_body
 from llamabox.server.http.threads import off_loop
-from llamabox.server.services import Services, TextServices, services_of
 from llamabox.wire.text_config import ModelInfo
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.errors import NotSupported, WrongModel
-from llamabox.server.http.endpoint import Exchange, Handler
+from llamabox.server.hosted.exchange import Exchange, Handler
 
 
 def generating(handler: Handler, what: str = "completion") -> Handler:

@@ -9,7 +9,7 @@ from llamabox.server.fields.prompt import parse_prompts
 from llamabox.server.fields.request import Dialect
 from llamabox.server.generation.media import read_media
 from llamabox.server.generation.reply import options_of
-from llamabox.server.http.endpoint import Exchange
+from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.threads import n_values, off_loop
 
 

@@ -14,19 +14,19 @@ from llamabox.chat.messages import Conversation, parse_messages
 from llamabox.chat.rendering.reading import read_chat
 from llamabox.chat.template import HasMedia, RenderedChat, TooLong
 from llamabox.checks import wrong
+from llamabox.server.api.openai.chat.template_wishes import template_wishes
 from llamabox.server.api.openai.reply import openai_reply
-from llamabox.server.api.openai.template_wishes import template_wishes
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.prompt import RawPrompt, check_fits, check_media, too_long
 from llamabox.server.fields.request import Dialect
 from llamabox.server.generation.media import read_media
 from llamabox.server.generation.reply import options_of
-from llamabox.server.http.endpoint import BYTES_A_VALUE, Exchange, read_json
+from llamabox.server.hosted.exchange import BYTES_A_VALUE, Exchange, read_json
+from llamabox.server.hosted.services import TextServices
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import record_of
 from llamabox.server.http.request_body import Lease
 from llamabox.server.http.threads import off_loop
-from llamabox.server.services import TextServices
 from llamabox.wire.questions import CountTokens
 from llamabox.wire.text_config import ModelInfo
 

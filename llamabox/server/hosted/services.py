@@ -17,15 +17,15 @@ from llamabox.errors import Unavailable
 from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.media.desk import MediaDesk
 from llamabox.media.reader import MediaReader
-from llamabox.server.api.about.slot_book import SlotBook
 from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.seams import ImageService, LoadedModel, Service, TextService
+from llamabox.server.hosted.slot_book import SlotBook
+from llamabox.server.hosted.templating import Templates
 from llamabox.server.http.lifecycle import Lifecycle
 from llamabox.server.http.record import RequestRecord
 from llamabox.server.http.request_body import BodyBudget
 from llamabox.server.metrics.images import ImageMetrics
 from llamabox.server.metrics.text import TextMetrics
-from llamabox.server.seams import ImageService, LoadedModel, Service, TextService
-from llamabox.server.templating import Templates
 from llamabox.wire.text_config import ModelInfo
 
 
