@@ -21,7 +21,10 @@ class Draft:
     tokens: Seq[int]
     source: Source
     n_match: int = 0
-    """Of a text: how many tokens in front of the draft its source has as well, counted exactly."""
+    """Of a text: how many tokens in front of the draft its source has as well, counted exactly.
+
+    Behind an edit it is what the tokens around it are worth together (text.trail), and 1 right behind a replaced one.
+    """
 
     chances: Seq[float] = ()
     """Of a model: the probability that it gives each token. Empty where the draft was found in a text."""

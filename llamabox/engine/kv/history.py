@@ -127,6 +127,11 @@ class History:
         """A copy of the keys in [start, stop) as an array."""
         return self._keys[start:stop]
 
+    @property
+    def live_keys(self) -> array[int]:
+        """The keys themselves, which grow and shrink with the history: to be read only, and held by no view."""
+        return self._keys
+
     def key(self, cell: int) -> int:
         return self._keys[cell]
 

@@ -26,6 +26,7 @@ from llamabox.workers.text.embedding.pooler import LlamaPooler
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
 from llamabox.workers.text.loading.devices import chosen_devices, has_gpu, offloads
+from llamabox.workers.text.loading.drafters import make_drafters
 from llamabox.workers.text.loading.projector import load_projector, media_info, warm_up_projector, with_room
 from llamabox.workers.text.loading.speed import measure
 from llamabox.workers.text.loading.steering import Steering, read_steering
@@ -220,6 +221,7 @@ def make_engine(config: TextConfig, contexts: Contexts, loras: Sequence[Lora], e
             gap_factor=config.gap_factor,
             host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
         ),
+        make_drafters(config),
         encoder=encoder,
     )
     if config.context_shift and not engine.context_shift and contexts.generate is not None:

@@ -1,0 +1,1 @@
+"""Drafts from texts that are at hand: no second model, no C."""

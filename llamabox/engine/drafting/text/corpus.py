@@ -1,0 +1,100 @@
+"""What was answered lately, so that answers alike can be copied from."""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence as Seq
+
+from llamabox.engine.drafting.text.index import TextIndex
+from llamabox.engine.request import LoraSet
+
+SEPARATOR = -1
+"""Stands behind each output: no token equals it, so that no match and no draft reaches from one into the next."""
+
+N_TOKENS = 1 << 19
+"""What is kept in all, with 50 to 90 bytes for each token."""
+
+Audience = tuple[LoraSet, str]
+"""Who may copy from whom: those with one set of adapters and one name."""
+
+N_AUDIENCES = 64
+"""The most that are kept: an empty shelf takes 20 KiB, too."""
+
+N_LEAST = 4
+"""Outputs of fewer tokens are not worth a place."""
+
+
+class Shelf:
+    """Finished outputs of one audience, in two halves: when the younger is full, the older goes.
+
+    Holds about `n_tokens` at most. Owned by the engine's thread.
+    """
+
+    def __init__(self, n_tokens: int) -> None:
+        self._n_half = n_tokens // 2
+        self.young = TextIndex(array("q"))
+        self.old: TextIndex | None = None
+
+    def __len__(self) -> int:
+        """Its tokens."""
+        return len(self.young.tokens) + (len(self.old.tokens) if self.old else 0)
+
+    @property
+    def n_bytes(self) -> int:
+        """What the indices take beside the tokens."""
+        return self.young.n_bytes + (self.old.n_bytes if self.old else 0)
+
+    def add(self, output: Seq[int]) -> None:
+        """Put in an output, or as much of its beginning as half of the shelf takes."""
+        if len(self.young.tokens) + len(output) + 1 > self._n_half:
+            self.old, self.young = self.young, TextIndex(array("q"))
+        self.young.tokens.extend(array("q", output[: self._n_half - 1]))
+        self.young.tokens.append(SEPARATOR)
+
+    def index(self, n_most: int) -> int:
+        """Index what was put in, `n_most` tokens at most. Returns how many."""
+        n_done = self.young.index(len(self.young.tokens), n_most)
+        if self.old is not None:
+            n_done += self.old.index(len(self.old.tokens), n_most - n_done)
+        return n_done
+
+
+class Corpus:
+    """Finished outputs by their audience, `n_tokens` at most; what was used least lately goes first.
+
+    No audience has more than a quarter, so that a busy one leaves the others theirs. Owned by the engine's thread.
+    """
+
+    def __init__(self, n_tokens: int = N_TOKENS) -> None:
+        self._n_tokens = n_tokens
+        self._shelves: OrderedDict[Audience, Shelf] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Tokens that are kept."""
+        return sum(map(len, self._shelves.values()))
+
+    @property
+    def n_audiences(self) -> int:
+        """Those that have a shelf."""
+        return len(self._shelves)
+
+    def shelf(self, audience: Audience) -> Shelf:
+        """What this audience may copy from."""
+        shelf = self._shelves.pop(audience, None)
+        if shelf is None:
+            shelf = Shelf(self._n_tokens // 4)
+            if len(self._shelves) == N_AUDIENCES:
+                self._shelves.popitem(last=False)
+        self._shelves[audience] = shelf
+        return shelf
+
+    def add(self, audience: Audience, output: Seq[int]) -> None:
+        """Keep a finished output."""
+        if len(output) < N_LEAST:
+            return
+        self.shelf(audience).add(output)
+        n_tokens = len(self)
+        while n_tokens > self._n_tokens:
+            _, dropped = self._shelves.popitem(last=False)
+            n_tokens -= len(dropped)
