@@ -88,6 +88,11 @@ class Engine:
         return self._scheduler.is_idle and self._reporter.is_empty
 
     @property
+    def is_drafting(self) -> bool:
+        """Whether anything is ever drafted."""
+        return self._drafts.is_on
+
+    @property
     def running(self) -> list[Sequence]:
         """The sequences that hold a slot; read only."""
         return self._scheduler.running

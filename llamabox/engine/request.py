@@ -206,6 +206,7 @@ class DraftingParams:
     """How a request's next tokens may be guessed. No text depends on it, but how soon it is there."""
 
     n_max: int = -1  # most tokens of a draft; -1: as the server has it; 0: no drafts
+    n_min: int = 0  # drafts of fewer tokens are not verified
     p_min: float = -1.0  # drafted tokens less likely than this are not verified; -1: as the server has it
     prediction: tuple[int, ...] = ()  # tokens that the client foresees
     audience: str = ""  # whose finished outputs may help it, and whom its own may help

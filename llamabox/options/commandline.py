@@ -21,7 +21,7 @@ from llamabox.log.masking import masked_words
 from llamabox.machine import processors
 from llamabox.options import OPTIONS, Option
 from llamabox.options.argv import Use, check_variables, read_words, shown
-from llamabox.options.speculation import check_speculation, idle_options, with_speculation
+from llamabox.options.speculation import check_speculation, drafting_of, idle_options, with_speculation
 from llamabox.options.values import QUANTISED, unescape, unknown_samplers
 from llamabox.server.config import ServerConfig
 from llamabox.wire.text_config import TextConfig
@@ -169,7 +169,8 @@ def compose(parsed: OptionValues) -> tuple[TextConfig, ServerConfig]:
     text = with_speculation(text, parsed.values)
     if text.rerank:
         text = replace(text, pooling="rank")
-    defaults = replace(GenerationParams(sampling=sampling), **_of(parsed, "generation"), lora=_first_set(parsed, text))
+    defaults = GenerationParams(sampling=sampling, drafting=drafting_of(text))
+    defaults = replace(defaults, **_of(parsed, "generation"), lora=_first_set(parsed, text))
     if defaults.n_cache_reuse:
         defaults = replace(defaults, cache_prompt=True)
     text = replace(
@@ -185,6 +186,7 @@ def compose(parsed: OptionValues) -> tuple[TextConfig, ServerConfig]:
         enable_embeddings=text.embeddings or text.rerank,
         enable_rerank=text.rerank,
         n_predict=defaults.n_predict,
+        spec_corpus=text.spec_corpus,
         defaults=defaults,
         given=frozenset(_of(parsed, "sampling")),
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from llamabox.engine.request import DraftingParams
 from llamabox.errors import OptionsError
 from llamabox.options.values import QUANTISED
 from llamabox.wire.text_config import TextConfig
@@ -115,6 +116,12 @@ def with_speculation(text: TextConfig, values: Mapping[str, Any]) -> TextConfig:
     asks_lookup = text.lookup_cache_static or text.lookup_cache_dynamic or LOOKUP in values.get("text.spec_types", ())
     n_min = 1 if asks_lookup and N_MIN not in values else text.lookup_ngram_min
     return replace(text, spec_types=types, lookup_ngram_min=n_min)
+
+
+def drafting_of(text: TextConfig) -> DraftingParams:
+    """What holds for requests that say nothing of drafts."""
+    n_max = 0 if text.spec == "off" else text.spec_n_max
+    return DraftingParams(n_max=n_max, n_min=text.spec_n_min, p_min=text.spec_p_min)
 
 
 def _off(values: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ class ServerConfig:
     chat_template: str | None = None  # text or built-in name; None: the model's own
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
     defaults: GenerationParams = field(default_factory=GenerationParams)  # of requests, at the start
+    spec_corpus: str = "key"  # whose finished texts help to guess whose: off, key, all
     given: frozenset[str] = frozenset()  # names of the sampling options the user set
     enable_slots: bool = False
     slot_save_path: str | None = None  # an existing folder

@@ -25,6 +25,7 @@ class Submit:
     request_id: str
     prompt: PromptText
     params: GenerationParams
+    prediction: str = ""  # what the client foresees, for the worker to tokenise
 
 
 @dataclass(frozen=True, slots=True)

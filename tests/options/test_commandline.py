@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, GenerationParams, SamplingParams
+from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, DraftingParams, GenerationParams, SamplingParams
 from llamabox.errors import OptionsError
 from llamabox.imaging.config import ImageConfig
 from llamabox.lending.config import RpcConfig
@@ -199,7 +199,8 @@ def test_defaults_are_those_of_the_configurations() -> None:
     text, server = made()
     n = processors.n_physical()
     assert text == dataclasses.replace(TextConfig(model=""), n_threads=n, n_threads_batch=n)
-    assert server == ServerConfig()
+    drafting = DraftingParams(n_max=text.spec_n_max, p_min=text.spec_p_min)
+    assert server == ServerConfig(defaults=GenerationParams(drafting=drafting))
     assert (server.defaults.sampling.top_p, server.defaults.sampling.min_p) == (0.95, 0.05)
 
 

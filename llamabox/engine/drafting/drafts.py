@@ -53,7 +53,7 @@ class Drafts:
         lengths: dict[Sequence, int] = {}
         for sequence, (drafter, draft) in found.items():
             length = min(len(draft.tokens), wishes[sequence].n_most, room)
-            if length > 0:
+            if length >= max(wishes[sequence].params.n_min, 1):
                 sequence.drafts = list(draft.tokens[:length])
                 self._open[sequence] = (drafter, draft)
                 lengths[sequence] = length

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from llamabox import checks
-from llamabox.checks import INT32_MAX, first_present, wrong
-from llamabox.engine.request import FILL_CONTEXT, GenerationParams
+from llamabox.checks import INT32_MAX, first_present, present, wrong
+from llamabox.engine.request import FILL_CONTEXT, DraftingParams, GenerationParams
 from llamabox.server.config import ServerConfig
 from llamabox.server.fields.grammar import AnswerForm
 from llamabox.server.fields.lora import parse_lora
@@ -18,6 +18,9 @@ MAX_STOPS = 256
 MAX_STOP_LENGTH = 4096
 MAX_STOPS_LENGTH = 16_384
 """Characters of all stop strings together: compiling so many takes some 30 ms."""
+
+SPECULATIVE = ("n_max", "n_min", "p_min", "type", "ngram_size_n", "ngram_size_m", "ngram_min_hits")
+"""llama-server's fields of `speculative`, written `{"speculative": {"n_max": 0}}` or `{"speculative.n_max": 0}`."""
 
 N_PREDICT_NAMES = ("n_predict", "max_completion_tokens", "max_tokens")
 """The first one present counts."""
@@ -45,8 +48,69 @@ def parse_params(
         n_cache_reuse=checks.whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),
         id_slot=checks.whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
         lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else defaults.lora,
+        drafting=_parse_drafting(body, defaults.drafting),
         sampling=parse_sampling(body, defaults.sampling, info.n_ctx),
     )
+
+
+def parse_prediction(body: dict[str, Any], info: ModelInfo) -> str:
+    """The text that the client foresees as the answer, or most of it; empty where it foresees none."""
+    if "prediction" not in body:
+        return ""
+    prediction = present(checks.mapping("prediction", body["prediction"]))
+    checks.one_of("prediction.type", prediction.get("type"), ("content",))
+    content = prediction.get("content")
+    text = content if isinstance(content, str) else "".join(_parts("prediction.content", content))
+    n_least = -(-len(text.encode("utf-8", "replace")) // info.longest_piece)
+    if n_least > info.n_ctx:
+        raise wrong("prediction", f"has at least {n_least} tokens, more than the context of {info.n_ctx}")
+    return text
+
+
+def _parts(field: str, value: Any) -> list[str]:
+    """The texts of an array of content parts."""
+    if not isinstance(value, list):
+        raise wrong(field, f"must be a string or an array of text parts, not {checks.describe(value)}")
+    texts: list[str] = []
+    for i, one in enumerate(value):
+        part = present(checks.mapping(f"{field}[{i}]", one))
+        checks.one_of(f"{field}[{i}].type", part.get("type"), ("text",))
+        texts.append(checks.string(f"{field}[{i}].text", part.get("text")))
+    return texts
+
+
+def _parse_drafting(body: dict[str, Any], defaults: DraftingParams) -> DraftingParams:
+    """`defaults` are the server's, whose n_max is also the most that a request may ask for."""
+    given = _speculative(body)
+    for name in SPECULATIVE[3:]:
+        if name in given and (name, given[name]) != ("type", "none"):
+            raise wrong(
+                f"speculative.{name}",
+                f"{checks.describe(given[name])} is not for requests to choose; "
+                'leave it out, or say "speculative.n_max": 0 for no drafts',
+            )
+    n_max = 0 if "type" in given else defaults.n_max
+    if "n_max" in given:
+        asked = checks.integer("speculative.n_max", given["n_max"], -1, INT32_MAX)
+        n_max = asked if n_max < 0 else n_max if asked < 0 else min(asked, n_max)
+    n_min, p_min = defaults.n_min, defaults.p_min
+    if "n_min" in given:
+        n_min = checks.integer("speculative.n_min", given["n_min"], 0, INT32_MAX)
+    if "p_min" in given:
+        p_min = checks.number("speculative.p_min", given["p_min"], 0, 1)
+    return replace(defaults, n_max=n_max, n_min=min(n_min, n_max) if n_max >= 0 else n_min, p_min=p_min)
+
+
+def _speculative(body: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `speculative` that the body has, in either form."""
+    given = present(checks.mapping("speculative", body["speculative"])) if "speculative" in body else {}
+    for name in SPECULATIVE:
+        field = f"speculative.{name}"
+        if field in body:
+            if name in given:
+                raise wrong(field, "stands in the object `speculative` as well; leave out one")
+            given[name] = body[field]
+    return given
 
 
 def _parse_n(body: dict[str, Any], info: ModelInfo) -> int:

@@ -13,7 +13,7 @@ from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.server.config import ServerConfig
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.body import parse_model, parse_ping
-from llamabox.server.fields.generation import parse_params
+from llamabox.server.fields.generation import parse_params, parse_prediction
 from llamabox.server.fields.grammar import parse_grammar
 from llamabox.server.fields.logit_bias import Biases, merged, parse_logit_bias
 from llamabox.server.fields.logprobs import chat_n_top, completion_n_top, native_n_top
@@ -50,6 +50,7 @@ class Options:
     verbose: bool
     response_fields: list[ResponseField]  # empty: all
     n_top: int | None  # likeliest tokens to show with each token; None: no log-probabilities
+    prediction: str = ""  # what the client foresees of the answer
     warning: str = ""  # for the reply's header of that name
 
 
@@ -88,6 +89,7 @@ def parse_options(
         verbose=verbose,
         response_fields=_parse_response_fields(body) if dialect is Dialect.NATIVE else [],
         n_top=n_top,
+        prediction=parse_prediction(body, info),
         warning=form.warning,
     )
 

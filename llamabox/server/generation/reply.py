@@ -50,6 +50,11 @@ def options_of(exchange: Exchange, dialect: Dialect) -> Options:
     return parse_options(exchange.body, services.config, services.defaults, exchange.info, dialect)
 
 
+def audience(exchange: Exchange) -> str:
+    """Whose finished texts may help this request, and whom its own may help: all who are called alike here."""
+    return exchange.record.asker if exchange.services.config.spec_corpus == "key" else ""
+
+
 def with_biases(options: Options, biases: tuple[tuple[int, float], ...]) -> Options:
     """`options` with the tokens that the worker made of a logit_bias' texts."""
     params = options.params
@@ -63,7 +68,8 @@ class TextReply:
         self._exchange = exchange
         self._options = options
         rate = asked_rate(exchange.scope, exchange.info.tokens_per_second)
-        options = replace(options, params=replace(options.params, tokens_per_second=rate))
+        drafting = replace(options.params.drafting, audience=audience(exchange))
+        options = replace(options, params=replace(options.params, tokens_per_second=rate, drafting=drafting))
         self._submits = make_submits(exchange.services, prompts, options)
         self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
         self._n_likely = 0  # log-probabilities that are kept for a plain reply

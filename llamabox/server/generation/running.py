@@ -34,12 +34,15 @@ def make_submits(services: TextServices, prompts: list[PromptText], options: Opt
     if len(prompts) * n > MAX_ANSWERS:
         what = f"{len(prompts)} prompts with n = {n} are {len(prompts) * n} answers"
         raise wrong("prompt", f"{what}; one request may ask for {MAX_ANSWERS}")
+    if options.prediction and len(prompts) * n > 1:
+        raise wrong("prediction", "foresees one answer: ask for one, with n = 1 and a single prompt, or leave it out")
     services.client.check_room()
     return [
         Submit(
             request_id=services.next_request_id(),
             prompt=prompt,
             params=options.params,
+            prediction=options.prediction,
         )
         for prompt in prompts
     ]

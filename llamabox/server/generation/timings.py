@@ -25,8 +25,8 @@ def predicted_per_second(timings: Timings) -> float:
 
 
 def timings_object(timings: Timings) -> dict[str, Any]:
-    """The object `timings`, as llama-server shows it."""
-    return {
+    """The object `timings`, as llama-server shows it; what was drafted also in llama-box's words."""
+    value = {
         "cache_n": timings.cache_n,
         "prompt_n": timings.prompt_n,
         "prompt_ms": timings.prompt_ms,
@@ -37,6 +37,15 @@ def timings_object(timings: Timings) -> dict[str, Any]:
         "predicted_per_token_ms": per_token(timings.predicted_n - 1, timings.predicted_ms),
         "predicted_per_second": predicted_per_second(timings),
     }
+    if timings.n_drafted:
+        value |= {
+            "draft_n": timings.n_drafted,
+            "draft_n_accepted": timings.n_accepted,
+            "drafted_n": timings.n_drafted,
+            "drafted_accepted_n": timings.n_accepted,
+            "drafted_accepted_p": timings.n_accepted / timings.n_drafted,
+        }
+    return value
 
 
 def progress_object(event: Progress) -> dict[str, int]:

@@ -36,6 +36,7 @@ class RequestRecord:
     first_token: float | None = None  # on the clock of `started`
     status: int = 0  # 0: the client was gone before a reply began
     n_sequences: int = 1  # that share each prompt
+    asker: str = ""  # stands for the API key that was shown; it does not tell the key; empty: none was asked for
     warnings: list[str] = field(default_factory=list)  # values of the reply's Warning headers
     choices: Sequence[TokenCounts] = ()
     notes: dict[str, Any] = field(default_factory=dict)  # what else there is to tell, in the order of the line
@@ -65,6 +66,9 @@ class RequestRecord:
             facts["prompt"] = sum(one.n_prompt for one in prompts)
             facts["cached"] = sum(one.n_cached for one in prompts)
             facts["generated"] = sum(one.timings.predicted_n for one in self.choices)
+            if n_drafted := sum(one.timings.n_drafted for one in self.choices):
+                facts["drafted"] = n_drafted
+                facts["accepted"] = sum(one.timings.n_accepted for one in self.choices)
         if self.first_token is not None:
             facts["queue_ms"] = round(max(one.timings.queue_ms for one in self.choices), 1)
             facts["ttft_ms"] = round(1e3 * (self.first_token - self.started), 1)

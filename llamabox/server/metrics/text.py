@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -97,6 +98,7 @@ class TextMetrics:
         now, before = self._client.activity, self._scraped
         self._scraped = now
         yield from _counters(now)
+        yield from _draft_counters(now)
         yield from _media_counters(now)
         yield CounterMetricFamily(
             "llamabox:worker_restarts", "Starts of the text worker after the first.", self._client.n_restarts
@@ -129,18 +131,46 @@ class TextMetrics:
 
 
 def _counters(now: Activity) -> Iterator[Metric]:
-    """The drafted tokens are 0: nothing drafts."""
+    n_drafted, n_accepted = (sum(getattr(one, name) for one in now.drafts) for name in ("n_drafted", "n_accepted"))
     for name, help_, value in (
         ("prompt_tokens", "Number of prompt tokens processed.", now.n_prompt),
         ("prompt_tokens_cached", "Number of prompt tokens reused from the cache.", now.n_cached),
         ("prompt_seconds", "Prompt process time.", now.prompt_ms / 1e3),
         ("tokens_predicted", "Number of generation tokens processed.", now.n_predicted),
         ("tokens_predicted_seconds", "Predict process time.", now.predicted_ms / 1e3),
-        ("tokens_drafted", "Number of speculative decoding tokens processed.", 0),
-        ("tokens_drafted_accepted", "Number of speculative decoding tokens to be accepted.", 0),
+        ("tokens_drafted", "Number of speculative decoding tokens processed.", n_drafted),
+        ("tokens_drafted_accepted", "Number of speculative decoding tokens to be accepted.", n_accepted),
+        ("spec_decode_num_drafts", "Drafts that were verified.", sum(one.n_drafts for one in now.drafts)),
+        ("spec_decode_num_draft_tokens", "Tokens of drafts that were verified.", n_drafted),
+        ("spec_decode_num_accepted_tokens", "Tokens of drafts that were accepted.", n_accepted),
         ("n_decode", "Total number of llama_decode() calls.", now.n_decode),
     ):
         yield CounterMetricFamily(f"llamacpp:{name}", help_, value)
+
+
+def _draft_counters(now: Activity) -> Iterator[Metric]:
+    """What became of drafts, by the place in the draft as llama-server counts it, and by source."""
+    at: Counter[int] = Counter()
+    name, help_ = "llamabox:draft_tokens_accepted_at", "Tokens of drafts that were accepted, by source and place."
+    by_place = CounterMetricFamily(name, help_, labels=("source", "position"))
+    for one in now.drafts:
+        for position, n_accepted in enumerate(one.accepted_at):
+            by_place.add_metric((one.source, str(position)), n_accepted)
+            at[position] += n_accepted
+    help_ = "Tokens of drafts that were accepted, by their place in the draft."
+    family = CounterMetricFamily("llamacpp:spec_decode_num_accepted_tokens_per_pos", help_, labels=("position",))
+    for position, n_accepted in sorted(at.items()):
+        family.add_metric((str(position),), n_accepted)
+    yield from (family, by_place)
+    for name, help_, field in (
+        ("drafts", "Drafts that were verified, by source.", "n_drafts"),
+        ("draft_tokens", "Tokens of drafts that were verified, by source.", "n_drafted"),
+        ("draft_tokens_accepted", "Tokens of drafts that were accepted, by source.", "n_accepted"),
+    ):
+        family = CounterMetricFamily(f"llamabox:{name}", help_, labels=("source",))
+        for one in now.drafts:
+            family.add_metric((one.source,), getattr(one, field))
+        yield family
 
 
 def _media_counters(now: Activity) -> Iterator[Metric]:

@@ -62,6 +62,8 @@ class Intake:
         if any(isinstance(token, str) for token, _ in params.sampling.logit_bias):
             biases = self._biases(params.sampling.logit_bias)
             params = replace(params, sampling=replace(params.sampling, logit_bias=biases))
+        if submit.prediction:
+            params = replace(params, drafting=replace(params.drafting, prediction=self._foreseen(submit.prediction)))
         prompt, contents = self._taken_in(submit.prompt)
         return Request(
             request_id=submit.request_id,
@@ -114,6 +116,10 @@ class Intake:
                 what = f"Field 'logit_bias': its texts become more than {MAX_BIASES} tokens"
                 raise InvalidRequest(what, field="logit_bias")
         return tuple(found.items())
+
+    def _foreseen(self, text: str) -> tuple[int, ...]:
+        """The tokens of a prediction, as an answer has them: what looks like a special token is text."""
+        return tuple(self.tokens([text], add_special=False, parse_special=False)[: self._n_ctx])
 
     def _text(self, prompt: PromptText) -> str:
         """The prompt as the model gets it, BOS included, special tokens given by id and media left out."""

@@ -45,6 +45,7 @@ def _size(message: Text | SubmitAll) -> tuple[int, int]:
         texts: list[Any] = [piece for prompt in prompts for piece in prompt]
         texts += [token for token, _ in message.params.sampling.logit_bias if isinstance(token, str)]
         n_extra = STOP_WEIGHT * sum(map(len, message.params.stop)) + PROMPT_WEIGHT * (len(prompts) - 1)
+        n_extra += len(message.prediction) if isinstance(message, Submit) else 0
     elif isinstance(message, Embed):
         texts = [message.query or "", *(piece for prompt in message.prompts for piece in prompt)]
     else:

@@ -81,7 +81,11 @@ USUAL: dict[str, list[Any]] = {
     "stop": ["a", ["a", "b"]],
     "stream_options": [{"include_usage": True}],
     "metadata": [{"a": "b"}],
-    "prediction": [{"type": "content", "content": "Hi"}],
+    "prediction": [
+        {"type": "content", "content": "Hi"},
+        {"type": "content", "content": [{"type": "text", "text": "Hi"}]},
+        None,
+    ],
     "prompt_cache_options": [{"mode": "explicit", "ttl": "30m"}],
     "prompt_cache_key": ["key"],
     "safety_identifier": ["me"],

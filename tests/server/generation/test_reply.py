@@ -37,6 +37,7 @@ SETTINGS_KEYS = {
     "top_n_sigma", "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers",
     "adaptive_target", "adaptive_decay", "logit_bias", "grammar_lazy", "grammar_triggers", "preserved_tokens",
     "chat_format", "reasoning_format", "reasoning_in_content", "generation_prompt", "speculative.types",
+    "speculative.n_max", "speculative.n_min", "speculative.p_min",
     "timings_per_token", "post_sampling_probs", "backend_sampling", "lora",
 }  # fmt: skip
 

@@ -23,3 +23,15 @@ def test_n_tokens_took_one_step_less() -> None:
     assert (shown["prompt_per_second"], shown["prompt_per_token_ms"]) == (500.0, 2.0)
     assert (shown["predicted_per_second"], shown["predicted_per_token_ms"]) == (100.0, 10.0)
     assert rate_header(timings) == {RATE_HEADER: "100.000000"}
+
+
+def test_drafts_are_told_in_the_words_of_both_ancestors_where_there_were_some() -> None:
+    shown = timings_object(Timings(predicted_n=5, n_drafted=4, n_accepted=3))
+    assert {name: value for name, value in shown.items() if "draft" in name} == {
+        "draft_n": 4,
+        "draft_n_accepted": 3,
+        "drafted_n": 4,
+        "drafted_accepted_n": 3,
+        "drafted_accepted_p": 0.75,
+    }
+    assert not any("draft" in name for name in timings_object(Timings(predicted_n=5)))

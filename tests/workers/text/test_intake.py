@@ -124,6 +124,12 @@ def test_a_text_biases_each_of_its_tokens_and_the_last_word_on_a_token_counts(
     assert request.params.sampling.logit_bias == samplers.asked[0].logit_bias == request.logit_bias
 
 
+def test_a_prediction_becomes_tokens_as_an_answer_has_them_up_to_a_context_of_them(letters: Intake) -> None:
+    submit = Submit(request_id="1", prompt=["x"], params=GenerationParams(), prediction="ab" * 100)
+    assert letters.request(submit).params.drafting.prediction == (97, 98) * 50
+    assert taken(letters, ["x"]).params.drafting.prediction == ()
+
+
 def test_without_texts_there_is_nothing_to_tell(letters: Intake) -> None:
     request = taken(letters, ["x"], ((97, 1.0),))
     assert (request.logit_bias, request.params.sampling.logit_bias) == (None, ((97, 1.0),))

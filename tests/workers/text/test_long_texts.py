@@ -53,6 +53,7 @@ def infill(**fields: Any) -> LayOutInfill:
         (Call(1, CountTokens([Picture(1, 1, b"rgb")])), True),
         (Call(1, LookAtSlots()), False),
         (Submit(request_id="a", prompt=[], params=biased("x" * MIN_BYTES)), False),
+        (Submit(request_id="a", prompt=["x"], params=GenerationParams(), prediction="x" * MIN_BYTES), True),
         (Submit(request_id="a", prompt=[], params=biased("x" * MIN_BYTES, "y")), True),
     ],
 )

@@ -33,11 +33,12 @@ async def slots(request: Request) -> Response:
 def _slot_object(services: TextServices, view: SlotView) -> dict[str, Any]:
     page = services.slots.page(view.id_slot)
     is_processing = view.request_id is not None
-    n_ctx = services.model().n_ctx
+    info = services.model()
+    n_ctx = info.n_ctx
     value = {
         "id": view.id_slot,
         "n_ctx": n_ctx,
-        "speculative": False,
+        "speculative": bool(info.drafters) and (page is None or page.options.params.drafting.n_max != 0),
         "is_processing": is_processing,
         "id_task": -1 if view.request_id is None else int(view.request_id),
         "state": IDLE if not is_processing else GENERATING if view.n_decoded else PROMPT,
@@ -45,7 +46,7 @@ def _slot_object(services: TextServices, view: SlotView) -> dict[str, Any]:
     }
     if page is None:
         return value
-    settings = settings_object(page.options, services.model(), seed=page.seed)
+    settings = settings_object(page.options, info, seed=page.seed)
     prompt_counts = {
         "n_prompt_tokens": page.n_prompt,
         "n_prompt_tokens_processed": page.n_prompt - page.n_cached,

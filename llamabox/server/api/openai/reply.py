@@ -70,5 +70,5 @@ class OpenAIShape:
     def _totals(self, *, with_usage: bool) -> dict[str, Any]:
         totals: dict[str, Any] = {"timings": timings_object(self._choices[0].finished.timings)}
         if with_usage:
-            totals["usage"] = usage_object(self._choices, self._options.params.n)
+            totals["usage"] = usage_object(self._choices, self._options)
         return totals

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llamabox.engine.events import Delta, Progress
+from llamabox.engine.events import Delta, Progress, Timings
 from llamabox.server.fields.request import Dialect, Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.logprobs import StreamedLogprobs, whole_logprobs
@@ -54,13 +54,15 @@ class Envelope:
         }
 
 
-def usage_object(choices: Sequence[Choice], n: int) -> dict[str, Any]:
-    """Token counts and times of a reply (docs/api.md, Usage). A prompt counts once for its `n` sequences."""
+def usage_object(choices: Sequence[Choice], options: Options) -> dict[str, Any]:
+    """Token counts and times of a reply (docs/api.md, Usage). A prompt counts once for its sequences."""
+    n, foresees = options.params.n, bool(options.prediction)
     prompts = choices[::n]
     n_prompt = sum(choice.n_prompt for choice in prompts)
     timings = [choice.end.timings for choice in choices if choice.end is not None]
     n_predicted = sum(one.predicted_n for one in timings)
     n_audio = sum(choice.n_audio for choice in prompts)
+    n_drafted = sum(one.n_drafted for one in timings)
     rates = [predicted_per_second(one) for one in timings if one.predicted_n > 1]
     return {
         "completion_tokens": n_predicted,
@@ -75,7 +77,22 @@ def usage_object(choices: Sequence[Choice], n: int) -> dict[str, Any]:
             sum(max(one.predicted_n - 1, 0) for one in timings), sum(one.predicted_ms for one in timings)
         ),
         "tokens_per_second": sum(rates) / len(rates) if rates else 0.0,
+        **(_drafted(n_drafted, sum(one.n_accepted for one in timings)) if n_drafted else {}),
+        **(_foreseen(timings) if foresees else {}),
     }
+
+
+def _drafted(n_drafted: int, n_accepted: int) -> dict[str, Any]:
+    """llama-box's words for the tokens of drafts, and the part of them that came."""
+    return {"draft_tokens": n_drafted, "draft_tokens_acceptance": n_accepted / n_drafted}
+
+
+def _foreseen(timings: Sequence[Timings]) -> dict[str, Any]:
+    """OpenAI's words for the tokens of a prediction that were tried."""
+    n_accepted = sum(one.n_foreseen_accepted for one in timings)
+    n_rejected = sum(one.n_foreseen for one in timings) - n_accepted
+    details = {"accepted_prediction_tokens": n_accepted, "rejected_prediction_tokens": n_rejected}
+    return {"completion_tokens_details": details}
 
 
 def whole_reply(envelope: Envelope, choices: Sequence[Choice], options: Options) -> dict[str, Any]:
@@ -83,7 +100,7 @@ def whole_reply(envelope: Envelope, choices: Sequence[Choice], options: Options)
     return {
         **envelope.fields(streamed=False),
         "choices": [_whole_choice(envelope.dialect, choice, options) for choice in choices],
-        "usage": usage_object(choices, options.params.n),
+        "usage": usage_object(choices, options),
         "timings": timings_object(choices[0].finished.timings),
     }
 

@@ -5,9 +5,11 @@ Each adds one thing to every reply.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import re
+import secrets
 import time
 from collections.abc import Iterable
 
@@ -19,7 +21,7 @@ from llamabox.log import entries as log
 from llamabox.server.hosted.services import Services
 from llamabox.server.http.disconnect import ClientGone
 from llamabox.server.http.errors import error_response
-from llamabox.server.http.record import KEY, RUNNING, RequestRecord, line
+from llamabox.server.http.record import KEY, RUNNING, RequestRecord, line, record_of
 from llamabox.server.listening.arrival import arrival_of
 
 logger = logging.getLogger(__name__)
@@ -100,22 +102,29 @@ class Auth:
         self._app = app
         self._health = health_paths(prefix)
         self._keys = [key.encode("utf-8", "surrogateescape") for key in keys]
+        salt = secrets.token_bytes(16)  # so that nobody can try keys against what stands for them
+        self._askers = [hashlib.blake2b(key, digest_size=8, salt=salt).hexdigest() for key in self._keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_open = scope["type"] != "http" or not self._keys or scope["path"] in self._health
-        if is_open or self._knows(Headers(scope=scope)):
+        if scope["type"] != "http" or not self._keys or scope["path"] in self._health:
             await self._app(scope, receive, send)
             return
-        await error_response(AuthenticationFailed("Invalid API Key"))(scope, receive, send)
+        asker = self._asker(Headers(scope=scope))
+        if asker is None:
+            await error_response(AuthenticationFailed("Invalid API Key"))(scope, receive, send)
+            return
+        record_of(scope).asker = asker
+        await self._app(scope, receive, send)
 
-    def _knows(self, headers: Headers) -> bool:
+    def _asker(self, headers: Headers) -> str | None:
+        """What stands for the key that the client shows; None where it shows none that is right."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = [headers.get("x-api-key", "")]
         if scheme.lower() == "bearer":
             given.append(bearer.strip())
         # Every pair is compared, each in constant time: how long it takes tells nothing about the keys.
-        matches = [hmac.compare_digest(one.encode("latin-1"), key) for one in given for key in self._keys]
-        return any(matches)
+        matches = [[hmac.compare_digest(one.encode("latin-1"), key) for key in self._keys] for one in given]
+        return next((asker for row in matches for asker, is_it in zip(self._askers, row, strict=True) if is_it), None)
 
 
 class Gate:

@@ -18,3 +18,11 @@ def make_drafters(config: TextConfig) -> list[Drafter]:
         corpus = None if config.spec_corpus == "off" else Corpus()
         drafters.append(TextDrafter(corpus, config.spec_n_max))
     return drafters
+
+
+def drafter_names(config: TextConfig) -> list[str]:
+    """What the drafters are called in answers: those of `--spec-type` that are set up."""
+    if config.spec == "off" or config.spec_n_max == 0:
+        return []
+    is_set_up = {"text": True, "lookup": config.lookup_ngram_min > 0, "model": config.model_draft is not None}
+    return [kind for kind in config.spec_types if is_set_up[kind]]

@@ -26,7 +26,7 @@ from llamabox.workers.text.embedding.pooler import LlamaPooler
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
 from llamabox.workers.text.loading.devices import chosen_devices, has_gpu, offloads
-from llamabox.workers.text.loading.drafters import make_drafters
+from llamabox.workers.text.loading.drafters import drafter_names, make_drafters
 from llamabox.workers.text.loading.projector import load_projector, media_info, warm_up_projector, with_room
 from llamabox.workers.text.loading.speed import measure
 from llamabox.workers.text.loading.steering import Steering, read_steering
@@ -56,6 +56,8 @@ class TextModel:
     """What encodes with the projector."""
     contexts: Contexts
     engine: Engine
+    drafters: list[str]
+    """Who guesses at its texts, by the names that answers give them."""
     embedder: Embedder | None
     """None where no vectors are asked for."""
     poolers: Sequence[LlamaPooler]
@@ -120,6 +122,7 @@ class TextModel:
                 encoder=encoder,
                 contexts=contexts,
                 engine=engine,
+                drafters=drafter_names(config) if engine.is_drafting else [],
                 embedder=embedder,
                 poolers=poolers,
                 tokens_per_second=tokens_per_second,
@@ -174,6 +177,7 @@ class TextModel:
             pooling=self.contexts.embed.pooling if self.contexts.embed else "",
             n_vector=self.n_vector,
             media=media_info(self.projector),
+            drafters=self.drafters,
         )
 
     @property

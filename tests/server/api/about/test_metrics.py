@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from llamabox.clients.state import WorkerState
-from llamabox.engine.events import Activity, StepTimes
+from llamabox.engine.drafting.drafter import Source
+from llamabox.engine.events import Activity, DraftCounts, StepTimes
 from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.metrics.histogram import Histogram
@@ -23,6 +24,14 @@ TYPES = {
     "llamacpp:tokens_predicted_seconds_total": "counter",
     "llamacpp:tokens_drafted_total": "counter",
     "llamacpp:tokens_drafted_accepted_total": "counter",
+    "llamacpp:spec_decode_num_drafts_total": "counter",
+    "llamacpp:spec_decode_num_draft_tokens_total": "counter",
+    "llamacpp:spec_decode_num_accepted_tokens_total": "counter",
+    "llamacpp:spec_decode_num_accepted_tokens_per_pos_total": "counter",
+    "llamabox:drafts_total": "counter",
+    "llamabox:draft_tokens_total": "counter",
+    "llamabox:draft_tokens_accepted_total": "counter",
+    "llamabox:draft_tokens_accepted_at_total": "counter",
     "llamacpp:n_decode_total": "counter",
     "llamacpp:n_tokens_max": "counter",
     "llamacpp:n_busy_slots_per_decode": "gauge",
@@ -45,9 +54,15 @@ TYPES = {
     "llamabox:request_seconds": "histogram",
 }
 
+LABELS = ("le", "source", "position")
+
 DONE = Activity(
     n_decode=10, n_busy=25, n_cached=7, n_prompt=30, prompt_ms=150.0, n_predicted=20, predicted_ms=400.0,
     n_tokens_max=44, n_processing=2, n_waiting=3, n_resident=128,
+    drafts=(
+        DraftCounts(Source.HISTORY, n_drafts=3, n_drafted=9, n_accepted=5, accepted_at=(3, 2)),
+        DraftCounts(Source.MODEL, n_drafts=2, n_drafted=2, n_accepted=1, accepted_at=(1,)),
+    ),
 )  # fmt: skip
 
 
@@ -56,11 +71,11 @@ def browser(client: FakeTextClient | None = None, *, enable: bool = True) -> Tes
 
 
 def scrape(http: TestClient) -> dict[str, float]:
-    """Samples by name; a bucket's name has its bound, and the parser gives each counter a _total."""
+    """Samples by name and labels; the parser gives each counter a _total."""
     reply = http.get("/metrics")
     assert reply.status_code == 200
     return {
-        sample.name + sample.labels.get("le", ""): sample.value
+        sample.name + "".join(sample.labels[name] for name in LABELS if name in sample.labels): sample.value
         for family in text_string_to_metric_families(reply.text)
         for sample in family.samples
     }
@@ -95,14 +110,22 @@ def test_the_workers_counts() -> None:
         values = scrape(http)
     expected = {
         "prompt_tokens_total": 30, "prompt_tokens_cached_total": 7, "prompt_seconds_total": 0.15,
-        "tokens_predicted_total": 20, "tokens_predicted_seconds_total": 0.4, "tokens_drafted_total": 0,
-        "tokens_drafted_accepted_total": 0, "n_decode_total": 10, "n_busy_slots_per_decode": 2.5,
+        "tokens_predicted_total": 20, "tokens_predicted_seconds_total": 0.4, "tokens_drafted_total": 11,
+        "tokens_drafted_accepted_total": 6, "spec_decode_num_drafts_total": 5,
+        "spec_decode_num_draft_tokens_total": 11, "spec_decode_num_accepted_tokens_total": 6,
+        "spec_decode_num_accepted_tokens_per_pos_total0": 4, "spec_decode_num_accepted_tokens_per_pos_total1": 2,
+        "n_decode_total": 10, "n_busy_slots_per_decode": 2.5,
         "n_tokens_max_total": 44,
         "kv_cache_tokens": 128, "kv_cache_usage_ratio": 128 / INFO.n_ctx_total, "requests_processing": 2,
         "requests_deferred": 3, "prompt_tokens_seconds": 200, "predicted_tokens_seconds": 50,
     }  # fmt: skip
     assert {name: values[f"llamacpp:{name}"] for name in expected} == pytest.approx(expected)
     assert values["llamabox:worker_restarts_total"] == 4
+    by_source = {
+        "drafts_totalhistory": 3, "drafts_totalmodel": 2, "draft_tokens_totalhistory": 9,
+        "draft_tokens_accepted_totalmodel": 1, "draft_tokens_accepted_at_totalhistory1": 2,
+    }  # fmt: skip
+    assert {name: values[f"llamabox:{name}"] for name in by_source} == by_source
 
 
 def test_where_the_time_of_steps_goes() -> None:
