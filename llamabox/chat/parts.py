@@ -1,0 +1,39 @@
+"""What an answer is made of. The writers of the APIs put parts into their own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """More of what is said to the user; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """More of what the model thinks before it speaks; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool is called. The calls of an answer are numbered from 0."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """More of the JSON text of a call's arguments; never empty. That of a call that was not cut off is an object."""
+
+    index: int
+    text: str
+
+
+Part = Text | Reasoning | Call | Arguments
