@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llamabox.chat.formats.channels import ChannelReader
 from llamabox.chat.formats.feed import Feed, Reading, blank, delimiters
 from llamabox.chat.formats.form import Format, NamedCalls
-from llamabox.chat.formats.said import Said
-from llamabox.chat.formats.sections import Section
-from llamabox.chat.formats.tools import ToolSchemas
+from llamabox.chat.formats.reading.channels import ChannelReader
+from llamabox.chat.formats.reading.said import Said
+from llamabox.chat.formats.reading.sections import Section
+from llamabox.chat.formats.values.tools import ToolSchemas
 from llamabox.chat.parts import Part
 
 

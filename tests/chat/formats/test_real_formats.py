@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from llamabox.chat.formats.detect import detect
-from llamabox.chat.formats.edges import common_start
+from llamabox.chat.formats.detection.detect import detect
+from llamabox.chat.formats.detection.edges import common_start
+from llamabox.chat.formats.detection.marks import USER
 from llamabox.chat.formats.form import GENERIC, Format
-from llamabox.chat.formats.marks import USER
 from llamabox.chat.rendering.sandbox import Renderer
 from tests.chat.formats.reading import TOOLS, Gathered, read, read_in_all_ways
 

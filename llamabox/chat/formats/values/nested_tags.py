@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from llamabox.chat.formats.python_text import python_value
+from llamabox.chat.formats.values.python_text import python_value
 
 MAX_DEPTH = 64
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from llamabox.chat.formats import json_text
 from llamabox.chat.formats.feed import Delimiters, Feed, Reading
 from llamabox.chat.formats.form import ID, INDEX, NamedCalls
-from llamabox.chat.formats.said import Said, Tools
+from llamabox.chat.formats.reading.said import Said, Tools
+from llamabox.chat.formats.values import json_text
 
 MAX_HEADER = 512
 """Characters between the opening of a call and its arguments; more are no call."""

@@ -6,10 +6,10 @@ import json
 import re
 from dataclasses import dataclass
 
-from llamabox.chat.formats import json_text
 from llamabox.chat.formats.feed import Delimiters, Feed, Reading
 from llamabox.chat.formats.form import JsonCalls
-from llamabox.chat.formats.said import Said, Tools
+from llamabox.chat.formats.reading.said import Said, Tools
+from llamabox.chat.formats.values import json_text
 
 NAMES = ("name", "tool_name")
 ARGUMENTS = ("arguments", "parameters", "args", "input")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llamabox.chat.formats.detect_calls import detect_calls
-from llamabox.chat.formats.edges import TAG, common_end, common_start, first_tag, from_last_tag
+from llamabox.chat.formats.detection.calls import detect_calls
+from llamabox.chat.formats.detection.edges import TAG, common_end, common_start, first_tag, from_last_tag
+from llamabox.chat.formats.detection.marks import ARGUMENTS, IDS, KEY, NAME, NUMBER_KEY, OTHER, SAY, THINK, USER
 from llamabox.chat.formats.form import (
     GENERIC,
     BracedCalls,
@@ -25,7 +26,6 @@ from llamabox.chat.formats.form import (
     TaggedCalls,
     Thought,
 )
-from llamabox.chat.formats.marks import ARGUMENTS, IDS, KEY, NAME, NUMBER_KEY, OTHER, SAY, THINK, USER
 
 Message = dict[str, Any]
 Render = Callable[[Sequence[Message], Sequence[Mapping[str, Any]] | None, bool], str | None]

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from llamabox.chat.formats.feed import Delimiters, Feed, Reading, blank, delimiters
 from llamabox.chat.formats.form import ID, INDEX, TYPE, TaggedCalls
-from llamabox.chat.formats.json_text import in_json, parsed
-from llamabox.chat.formats.nested_tags import nested_value
-from llamabox.chat.formats.python_text import python_value
-from llamabox.chat.formats.said import Said, Tools
-from llamabox.chat.formats.tools import kind_of
+from llamabox.chat.formats.reading.said import Said, Tools
+from llamabox.chat.formats.values.json_text import in_json, parsed
+from llamabox.chat.formats.values.nested_tags import nested_value
+from llamabox.chat.formats.values.python_text import python_value
+from llamabox.chat.formats.values.tools import kind_of
 
 MAX_NAME = 256
 """Characters of a name or a key; more are none."""

@@ -8,7 +8,8 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from llamabox.chat.formats.edges import TAG, common_end, common_start
+from llamabox.chat.formats.detection.edges import TAG, common_end, common_start
+from llamabox.chat.formats.detection.marks import ARGUMENTS, IDS, KEY, NAME, NUMBER, NUMBER_KEY, OTHER, VALUE
 from llamabox.chat.formats.form import (
     GENERIC,
     ID,
@@ -21,7 +22,6 @@ from llamabox.chat.formats.form import (
     PythonCalls,
     TaggedCalls,
 )
-from llamabox.chat.formats.marks import ARGUMENTS, IDS, KEY, NAME, NUMBER, NUMBER_KEY, OTHER, VALUE
 
 
 def detect_calls(one: str, two: str) -> Calls | None:

@@ -1,0 +1,1 @@
+"""Finds the form of a model from what its template renders."""

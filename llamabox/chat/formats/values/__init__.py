@@ -1,0 +1,1 @@
+"""Values of arguments, as models write them, in JSON."""
