@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from llamabox.engine.request import DraftingParams
 from llamabox.server.fields.lora import lora_object
 from llamabox.server.fields.request import Options
 from llamabox.server.http.json import dump_line
@@ -67,14 +68,21 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "reasoning_in_content": False,
         "generation_prompt": "",
         "samplers": list(sampling.samplers),
-        "speculative.types": ",".join(info.drafters) or "none",
-        "speculative.n_max": params.drafting.n_max,
-        "speculative.n_min": params.drafting.n_min,
-        "speculative.p_min": params.drafting.p_min,
+        **_drafting(params.drafting, info),
         "timings_per_token": options.timings_per_token,
         "post_sampling_probs": params.post_sampling_probs,
         "backend_sampling": False,
         "lora": lora_object(params.lora),
+    }
+
+
+def _drafting(drafting: DraftingParams, info: ModelInfo) -> dict[str, Any]:
+    """Who may guess at texts, and how far."""
+    return {
+        "speculative.types": ",".join(info.drafters) or "none",
+        "speculative.n_max": drafting.n_max,
+        "speculative.n_min": drafting.n_min,
+        "speculative.p_min": drafting.p_min,
     }
 
 
