@@ -111,9 +111,7 @@ class TextModel:
             tokens_per_second = token_rate(config, contexts)
             engine = make_engine(config, contexts, loras, encoder)
             poolers = make_poolers(config, contexts)
-            embedder = None
-            if poolers:
-                embedder = Embedder(poolers[0], n_ctx=contexts.n_ctx, n_rows=quick_rows(config, native))
+            n_rows = quick_rows(config, native)
             return cls(
                 model=model,
                 steering=steering,
@@ -123,7 +121,7 @@ class TextModel:
                 contexts=contexts,
                 engine=engine,
                 drafters=drafter_names(config) if engine.is_drafting else [],
-                embedder=embedder,
+                embedder=Embedder(poolers[0], n_ctx=contexts.n_ctx, n_rows=n_rows) if poolers else None,
                 poolers=poolers,
                 tokens_per_second=tokens_per_second,
                 _owned=owned.pop_all(),
