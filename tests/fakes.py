@@ -98,6 +98,17 @@ class Cell:
         return content_of(*self.stream.get(self.place, STALE))
 
 
+@dataclass(frozen=True)
+class Folded:
+    """A recurrent state: what was computed up to a position, folded into one number."""
+
+    value: int = 0
+    position: int = -1
+
+    def after(self, value: int, position: int) -> Folded:
+        return Folded(digest(self.value, value), position)
+
+
 class FakeMemory:
     """A KV pool of `n_cells` cells, with shared cells and all if it is `unified`.
 
@@ -105,7 +116,8 @@ class FakeMemory:
     takes over the whole stream as it is when the next decode begins, and only that decode turns keys to where they
     were moved. A state is read and written at once, from and to what is there.
 
-    `partial_removal=False` refuses to remove a part of a sequence, as recurrent memories do. A window keeps only the
+    `partial_removal=False` is that of a hybrid model: beside its cells a sequence has a state of all that was computed,
+    which cannot be cut. With `part_is_all` its cells go with the state, as where it has none. A window keeps only the
     last `n_window` positions of a sequence.
     """
 
@@ -114,18 +126,25 @@ class FakeMemory:
         *,
         n_cells: int = 1 << 20,
         partial_removal: bool = True,
+        part_is_all: bool = False,
         can_shift: bool = True,
         n_window: int = 0,
         unified: bool = True,
     ) -> None:
         self.n_cells = n_cells
         self.partial_removal = partial_removal
+        self.part_is_all = part_is_all
         self._can_shift = can_shift
         self._unified = unified
         self._n_window = n_window
         self.cells: list[Cell] = []
         self._streams: dict[int, dict[int, Content]] = {}  # what was written at each place, freed ones too
         self._copies: list[tuple[int, int]] = []  # source and target, in their order; the next decode carries them out
+        self.states: dict[int, Folded] = {}  # by sequence, without partial removal
+
+    @property
+    def has_part(self) -> bool:
+        return not self.partial_removal or self._n_window > 0
 
     @property
     def can_shift(self) -> bool:
@@ -158,8 +177,11 @@ class FakeMemory:
     def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
         mine = self.of(seq_id)
         gone = [cell for cell in mine if max(p0, 0) <= cell.position and (p1 < 0 or cell.position < p1)]
-        if gone and len(gone) < len(mine) and not self.partial_removal:
-            return False
+        if gone and not self.partial_removal:
+            if len(gone) == len(mine):
+                self.states.pop(seq_id, None)
+            elif self.states[seq_id].position >= gone[0].position or p1 >= 0:
+                return False
         for cell in gone:
             cell.owners.discard(seq_id)
         self._sweep()
@@ -167,6 +189,8 @@ class FakeMemory:
 
     def seq_cp(self, source: int, target: int) -> None:
         assert not self.of(target), f"sequence {target} is not empty"
+        if source in self.states:
+            self.states[target] = self.states[source]
         if self._unified:
             for cell in self.of(source):
                 cell.owners.add(target)
@@ -203,19 +227,28 @@ class FakeMemory:
         state = self.state_get(seq_id)
         return self.state_set(seq_id, state)
 
-    def state_size(self, seq_id: int) -> int:
-        return len(self.state_get(seq_id))
+    def state_size(self, seq_id: int, *, part: bool = False) -> int:
+        return len(self.state_get(seq_id, part=part))
 
-    def state_get(self, seq_id: int) -> bytes:
-        cells = self.of(seq_id)
+    def state_get(self, seq_id: int, *, part: bool = False) -> bytes:
+        state = self.states.get(seq_id)
+        cells = [] if part and state and not self.part_is_all else self.of(seq_id)
         return repr(
-            [(plain(cell.said), cell.position, cell.behind, cell.stream.get(cell.place, STALE)) for cell in cells]
+            (
+                [(plain(cell.said), cell.position, cell.behind, cell.stream.get(cell.place, STALE)) for cell in cells],
+                state and (state.value, state.position),
+            )
         ).encode()
 
-    def state_set(self, seq_id: int, state: bytes | memoryview) -> bool:
-        self.seq_rm(seq_id, -1, -1)
-        cells = ast.literal_eval(bytes(state).decode())
+    def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
+        cells, folded = ast.literal_eval(bytes(state).decode())
+        assert not part or self.part_is_all or self._n_window or self.seq_pos_max(seq_id) >= folded[1], "lacks cells"
+        if not part or cells:
+            self.seq_rm(seq_id, -1, -1)
+        if folded:
+            self.states[seq_id] = Folded(*folded)
         if len(self.cells) + len(cells) > self.n_cells:
+            self.states.pop(seq_id, None)
             return False
         for name, position, behind, content in cells:
             said = name if isinstance(name, int) else (Media(*name[:-1]), name[-1])
@@ -230,6 +263,7 @@ class FakeMemory:
 
     def clear(self) -> None:
         self.cells.clear()
+        self.states.clear()
         for stream in self._streams.values():
             stream.clear()
 
@@ -248,8 +282,15 @@ class FakeMemory:
         if self._n_window:
             before = [cell for cell in before if cell.position > stands - self._n_window]
             assert not before or before[0].behind <= max(-1, stands - self._n_window), "lost its window"
-        value = value_of(said, stands, lora, [cell.content for cell in before])
+        contents = [cell.content for cell in before]
+        if not self.partial_removal:
+            state = self.states.get(seq_id, Folded())
+            assert state.position == (last.position if last else -1), "a state of other cells"
+            contents.append(state.value)
+        value = value_of(said, stands, lora, contents)
         self._add(seq_id, said, stands, last.position if last else -1, (value, stands))
+        if not self.partial_removal:
+            self.states[seq_id] = state.after(value, stands)
         return value
 
     def forget_outside_window(self) -> None:
@@ -302,17 +343,23 @@ def value_of(said: Said, position: int, lora: LoraSet, before: Seq[int]) -> int:
 
 
 @cache
-def fresh_contents(said: tuple[Said, ...], lora: LoraSet, n_window: int = 0) -> list[int]:
-    """What is in the cells of a text where nobody else ever was."""
+def fresh_contents(
+    said: tuple[Said, ...], lora: LoraSet, n_window: int = 0, is_recurrent: bool = False
+) -> tuple[list[int], Folded]:
+    """What is in the cells of a text where nobody else ever was, and in its state."""
+    state = Folded()
     stands: list[int] = []
     contents: list[int] = []
     begins = 0
     for each in said:
         stands.append(stands_at(each, begins))
         first = bisect_right(stands, stands[-1] - n_window) if n_window else 0
-        contents.append(content_of(value_of(each, stands[-1], lora, contents[first:]), stands[-1]))
+        before = [*contents[first:], state.value] if is_recurrent else contents[first:]
+        value = value_of(each, stands[-1], lora, before)
+        state = state.after(value, stands[-1])
+        contents.append(content_of(value, stands[-1]))
         begins = goes_on_at(each, stands[-1])
-    return contents
+    return contents, state
 
 
 class FakeSampler:

@@ -42,14 +42,18 @@ class Memory(Protocol):
     def seq_detach(self, seq_id: int) -> bool:
         """Give the sequence cells of its own, with the same content. False, and the sequence empty, without room."""
 
-    def state_size(self, seq_id: int) -> int:
+    def state_size(self, seq_id: int, *, part: bool = False) -> int:
         """Bytes that `state_get` would return."""
 
-    def state_get(self, seq_id: int) -> bytes | memoryview:
-        """Everything the sequence holds, for `state_set`."""
+    def state_get(self, seq_id: int, *, part: bool = False) -> bytes | memoryview:
+        """Everything the sequence holds, for `state_set`; or the part of it that cannot be cut, where `has_part`."""
 
-    def state_set(self, seq_id: int, state: bytes | memoryview) -> bool:
-        """Replace what the sequence holds by a whole, undamaged state. False, and the sequence empty, without room."""
+    def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
+        """Replace what the sequence holds by a whole, undamaged state. False, and the sequence empty, without room.
+
+        With `part` the sequence must hold all cells of the text that the part is of, and may hold more: `seq_rm` takes
+        those behind it. False, and the sequence of no use, without room.
+        """
 
     def seq_pos_min(self, seq_id: int) -> int:
         """The lowest position held, -1 when empty. Above 0 where a sliding window has forgotten the beginning."""
@@ -67,6 +71,17 @@ class Memory(Protocol):
     @property
     def can_truncate(self) -> bool:
         """Whether `seq_rm` can take back the newest cells of a sequence. Not where cells are folded into one state."""
+
+    @property
+    def has_part(self) -> bool:
+        """Whether a part of what a sequence holds cannot be cut: a recurrent state, or the cells of a sliding window.
+
+        That part as it was after some of the cells, put back, cuts the sequence there.
+        """
+
+    @property
+    def part_is_all(self) -> bool:
+        """Whether that part is all that a sequence holds: it may be put into an empty one."""
 
     @property
     def is_unified(self) -> bool:
@@ -142,6 +157,9 @@ class RunnerFacts:
 
     adds_bos: bool = False
     """Whether prompts begin with a BOS token, which a context shift keeps."""
+
+    marks: frozenset[int] = frozenset()
+    """Tokens that stand where a message of a chat begins or ends."""
 
     @property
     def may_draft(self) -> bool:

@@ -41,6 +41,7 @@ class Sequence:
         self.n_prompt = len(self.cells)
         self.n_cached = 0  # prompt cells that were resident when it got its slot
         self.said = array("i")  # the tokens it has generated, those as well that a context shift has dropped
+        self.halts: list[int] = []  # numbers of computed cells, ascending, at which its slot gets a checkpoint
         self.n_overtaken = 0  # steps in which a later prompt was served before this one
         self.drafts: list[int] = []  # tokens that may come behind its cells
         self.may_draft = True  # the memory has not refused to take a draft back
@@ -99,8 +100,11 @@ class Sequence:
 
     @property
     def n_stretch(self) -> int:
-        """Pending cells that may be in one run: text up to the next media chunk, or the rest of a chunk."""
-        return self.cells.stretch_end(self.n_computed) - self.n_computed
+        """Pending cells that may be in one run: text up to the next media chunk or halt, or the rest of a chunk."""
+        end = self.cells.stretch_end(self.n_computed)
+        if self.halts and self.halts[0] > self.n_computed:
+            end = min(end, self.halts[0])
+        return end - self.n_computed
 
     @property
     def is_media(self) -> bool:

@@ -214,11 +214,14 @@ def foreign_cells(cache: KVCache, memory: FakeMemory) -> list[str]:
         said = said_by(slot.resident, slot.n_exact)
         # A sliding window has forgotten the beginning.
         n_missing = len(slot.resident) - len(memory.of(slot.slot_id))
-        expected = fresh_contents(said, slot.resident.lora, memory.n_window)[n_missing:]
+        contents, state = fresh_contents(said, slot.resident.lora, memory.n_window, not memory.partial_removal)
+        expected = contents[n_missing:]
         found = memory.contents(slot.slot_id)[: len(expected)]
         if found != expected:
             at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), len(found))
             problems.append(f"slot {slot.slot_id}: cell {n_missing + at} is not of its text")
+        if memory.states.get(slot.slot_id, state) != state and slot.n_exact == len(slot.resident):
+            problems.append(f"slot {slot.slot_id}: its state is not of its text")
     return problems
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from llamabox import errors
 from llamabox.engine.batch import MediaRows
-from llamabox.engine.kv import kv_cache
+from llamabox.engine.kv import checkpoints, kv_cache
 from llamabox.engine.request import Media, Request, n_cells
 from llamabox.engine.scheduling import admission
 from tests.engine.driver import Driver, Transcript, alone, request
@@ -188,7 +188,10 @@ def memories() -> st.SearchStrategy[dict[str, object]]:
             {},
             {"unified": False},
             {"partial_removal": False, "can_shift": False},
+            {"partial_removal": False, "can_shift": False, "unified": False},
+            {"partial_removal": False, "part_is_all": True, "can_shift": False},
             {"n_window": 6, "can_shift": False},
+            {"n_window": 6, "can_shift": False, "unified": False},
             {"can_shift": False},
         ]
     )
@@ -200,6 +203,8 @@ def small_scale() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kv_cache, "WORTH_KEEPING", 4)
         patch.setattr(admission, "WORTH_RESTORING", 1)
+        patch.setattr(checkpoints, "LEAST_GAP", 2)
+        patch.setattr(checkpoints, "FIRST_DISTANCE", 4)
         patch.setattr(admission, "WORTH_WAITING", 4)
         yield
 
@@ -219,17 +224,17 @@ class WatchedMemory(FakeMemory):
         self.met["a decode for the sake of what was put off"] += seq_id is not None
         super().carry_out(seq_id)
 
-    def state_get(self, seq_id: int) -> bytes:
-        self.met["a state in host memory"] += 1
-        return super().state_get(seq_id)
+    def state_get(self, seq_id: int, *, part: bool = False) -> bytes:
+        self.met["a checkpoint" if part else "a state in host memory"] += 1
+        return super().state_get(seq_id, part=part)
 
-    def state_size(self, seq_id: int) -> int:
-        return len(FakeMemory.state_get(self, seq_id))
+    def state_size(self, seq_id: int, *, part: bool = False) -> int:
+        return len(FakeMemory.state_get(self, seq_id, part=part))
 
-    def state_set(self, seq_id: int, state: bytes) -> bool:
-        self.met["a state back from host memory"] += 1
+    def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
+        self.met["a checkpoint back" if part else "a state back from host memory"] += 1
         self.met["a state back while a copy is put off"] += bool(self._copies)
-        is_set = super().state_set(seq_id, state)
+        is_set = super().state_set(seq_id, state, part=part)
         self.met["a media chunk back from host memory"] += any(isinstance(one.said, tuple) for one in self.of(seq_id))
         return is_set
 
@@ -318,6 +323,8 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "a state in host memory",
         "a state back from host memory",
         "a state back while a copy is put off",
+        "a checkpoint",
+        "a checkpoint back",
         "a draft that came",
         "a draft that did not come",
         "a media chunk that was resident",

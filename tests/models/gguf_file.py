@@ -44,7 +44,7 @@ Tensors = dict[str, NDArray[np.generic]] | dict[str, NDArray[np.generic] | Zeros
 def write_gguf(path: Path, values: dict[str, Value], tensors: Tensors) -> Path:
     """Arrays have numpy's shape, rows last: the reverse of ggml's. int is a u32, float a 32-bit one. Returns `path`."""
     head = b"GGUF" + struct.pack("<Iqq", 3, len(tensors), len(values))
-    head += b"".join(_text(key) + _value(value) for key, value in values.items())
+    head += b"".join(pair(key, value) for key, value in values.items())
     data: list[bytes] = []
     offset = 0
     for name, array in tensors.items():
@@ -58,6 +58,11 @@ def write_gguf(path: Path, values: dict[str, Value], tensors: Tensors) -> Path:
     with path.open("wb") as out:
         out.writelines((_padded(head), *data))
     return path
+
+
+def pair(key: str, value: Value) -> bytes:
+    """A value with its key, as a file has it."""
+    return _text(key) + _value(value)
 
 
 def boolean(value: bool) -> Typed:

@@ -156,6 +156,13 @@ class History:
             found.append((self.position(start), self._keys[start:stop].tolist()))
         return found
 
+    def places(self, tokens: frozenset[int]) -> list[int]:
+        """Where one of `tokens` stands."""
+        if not tokens:
+            return []
+        found: list[int] = np.flatnonzero(np.isin(self._view(), list(tokens))).tolist()
+        return found
+
     def stretch_end(self, start: int) -> int:
         """Where the text or the media chunk ends that the cell `start` is of. The end of the history has none."""
         for span in self._spans:

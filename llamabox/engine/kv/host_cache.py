@@ -1,4 +1,7 @@
-"""The second tier of the prefix cache: states of slots, kept in host memory once the slots had to give them up."""
+"""The second tier of the prefix cache: states of slots, kept in host memory once the slots had to give them up.
+
+Beside them checkpoints, which are the parts of states that cannot be cut (kv/checkpoints).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ class HostMatch:
 
 
 class HostCache:
-    """States by their cells and LoRA set, the least recently used dropped first. Owned by the engine's thread.
+    """States and parts by their cells and LoRA set, the least recently used dropped first.
+
+    Owned by the engine's thread.
 
     `budget` is in bytes and is never exceeded; 0 keeps nothing. All cells of a state must be exact.
     """
@@ -32,6 +37,7 @@ class HostCache:
         self._budget = budget
         self._states: OrderedDict[int, SlotState] = OrderedDict()  # the most recently used last
         self._trees: dict[LoraSet, RadixTree] = {}
+        self._part_trees: dict[LoraSet, RadixTree] = {}
         self._next = 0
         self.n_bytes = 0
 
@@ -52,17 +58,19 @@ class HostCache:
 
     def put(self, state: SlotState) -> bool:
         """Keep `state` in the place of entries that are beginnings of it. False where it is larger than the budget."""
-        assert state.n_exact == len(state.cells)
-        keys, lora = state.cells.key_array(), state.cells.lora
-        tree = self._trees.get(lora)
-        if not self.make_room(size(len(keys), len(state.native))):
+        tree = self._trees.get(state.cells.lora)
+        if not self.make_room(size(len(state.cells), len(state.native))):
             return False
-        for entry in tree.beginnings(keys) if tree else ():
+        for entry in tree.beginnings(state.cells.key_array()) if tree else ():
             self._drop(entry)
-        entry, self._next = self._next, self._next + 1
-        self._states[entry] = state
-        self._trees.setdefault(lora, RadixTree()).extend(entry, keys)
-        self.n_bytes += size(len(keys), len(state.native))
+        self._add(state, self._trees)
+        return True
+
+    def put_part(self, part: SlotState) -> bool:
+        """Keep a part, of whose cells there is none yet. False where it is larger than the budget."""
+        if not self.make_room(size(len(part.cells), len(part.native))):
+            return False
+        self._add(part, self._part_trees)
         return True
 
     def find(self, prompt: History, limit: int) -> HostMatch:
@@ -73,18 +81,40 @@ class HostCache:
             return HostMatch()
         return HostMatch(min(found.owners, key=lambda entry: len(self._states[entry].cells)), found.length)
 
+    def find_whole(self, prompt: History, limit: int) -> HostMatch:
+        """The longest entry all of which is a beginning of `prompt`, of up to `limit` cells."""
+        return self._longest(self._trees.get(prompt.lora), prompt, limit)
+
+    def find_part(self, prompt: History, limit: int) -> HostMatch:
+        """The part that is of the longest beginning of `prompt`, of up to `limit` cells."""
+        return self._longest(self._part_trees.get(prompt.lora), prompt, limit)
+
     def get(self, entry: int) -> SlotState:
         """The state of an entry, which counts as a use of it."""
         self._states.move_to_end(entry)
         return self._states[entry]
 
+    def _add(self, state: SlotState, trees: dict[LoraSet, RadixTree]) -> None:
+        assert state.n_exact == len(state.cells)
+        entry, self._next = self._next, self._next + 1
+        self._states[entry] = state
+        trees.setdefault(state.cells.lora, RadixTree()).extend(entry, state.cells.key_array())
+        self.n_bytes += size(len(state.cells), len(state.native))
+
+    def _longest(self, tree: RadixTree | None, prompt: History, limit: int) -> HostMatch:
+        found = tree.beginnings(prompt.key_array(0, limit)) if tree else set()
+        matches = (HostMatch(entry, len(self._states[entry].cells)) for entry in found)
+        return max(matches, key=lambda match: match.n_cells, default=HostMatch())
+
     def _drop(self, entry: int) -> None:
         state = self._states.pop(entry)
         self.n_bytes -= size(len(state.cells), len(state.native))
         lora = state.cells.lora
-        self._trees[lora].drop(entry)
-        if not len(self._trees[lora]):
-            del self._trees[lora]
+        for trees in (self._trees, self._part_trees):
+            if (tree := trees.get(lora)) is not None:
+                tree.drop(entry)
+                if not len(tree):
+                    del trees[lora]
 
 
 def size(n_cells: int, n_native: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
+from llamabox.engine.kv.checkpoints import Checkpoints
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.host_cache import HostCache, HostMatch, size
@@ -50,6 +51,7 @@ class KVCache:
         self.n_ctx = n_ctx  # cells a slot may hold
         self.slots = [Slot(i) for i in range(n_slots)]
         self._index = PrefixIndex(self.slots)
+        self._checkpoints = Checkpoints(memory, self._host, self._put_off, self.copy_time)
 
     @property
     def can_shift(self) -> bool:
@@ -63,6 +65,10 @@ class KVCache:
     @property
     def is_unified(self) -> bool:
         return self._memory.is_unified
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        return self._checkpoints.is_on
 
     def free_slots(self) -> list[Slot]:
         """Free slots in the order in which to give them up: empty ones first, then the least recently used.
@@ -89,7 +95,10 @@ class KVCache:
 
     def match(self, prompt: History, limit: int) -> Match:
         """The longest usable resident prefix of `prompt`, up to `limit` cells. Changes nothing."""
-        return self._index.match(prompt, limit)
+        found = self._index.match(prompt, limit)
+        if not found.n_cells or not self._memory.has_part:
+            return found
+        return self._checkpoints.match(self.slots, prompt, limit)
 
     def best_reuse(self, slots: list[Slot], prompt: History, limit: int, n_least: int) -> Reuse | None:
         """The pieces of a prompt worth moving together inside one of `slots`, or None. Changes nothing.
@@ -124,12 +133,16 @@ class KVCache:
         return self.truncate(slot, n_cells)
 
     def match_host(self, prompt: History, limit: int) -> HostMatch:
-        """The longest beginning of `prompt` in host memory, up to `limit` cells. Changes nothing."""
-        return self._host.find(prompt, limit)
+        """The longest usable beginning of `prompt` in host memory, up to `limit` cells. Changes nothing."""
+        return self._checkpoints.match_host(prompt, limit)
 
     def n_bytes(self, match: HostMatch) -> int:
         """Bytes of the state that would have to be copied from host memory."""
         return len(self._host.get(match.entry).native)
+
+    def checkpoint(self, slot: Slot) -> None:
+        """Keep what would be lost of `slot` if it computed on, where it cannot be cut. Changes no cell."""
+        self._checkpoints.take(slot)
 
     def take_from_host(self, slot: Slot, match: HostMatch) -> int:
         """Make the free `slot` busy with cells from host memory. Returns how many it really got."""
@@ -147,6 +160,8 @@ class KVCache:
         self.take(target, 0)
         if n_cells < self._worth_copying:
             return 0
+        if self._memory.n_window and not self._memory.is_unified and not self._checkpoints.may_cut(source, n_cells):
+            return self._copy_state(source, target, n_cells)
         # Whole sequences only: separate KV streams cannot copy a part, and a part costs the same in a unified pool.
         self._memory.seq_cp(source.slot_id, target.slot_id)
         target.resident.append_from(source.resident, 0, len(source.resident))
@@ -164,11 +179,12 @@ class KVCache:
     def truncate(self, slot: Slot, n_cells: int) -> int:
         """Forget all cells from `n_cells` on. Returns how many stay.
 
-        Fewer stay where a media chunk would be cut, and none where the memory refuses to remove a part.
+        Fewer stay where a media chunk would be cut, and where the memory refuses to cut: those before the last
+        checkpoint, or none.
         """
         n_cells = slot.resident.whole(min(n_cells, len(slot.resident)))
-        if n_cells < len(slot.resident) and not self._remove_tail(slot, n_cells):
-            n_cells = 0
+        if n_cells < len(slot.resident):
+            n_cells = self._checkpoints.cut(slot, n_cells)
         if n_cells == 0:
             self._memory.seq_rm(slot.slot_id, -1, -1)
         self._index.lost(slot, n_cells)
@@ -303,6 +319,7 @@ class KVCache:
         n_cells = len(slot.resident)
         if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells:
             return
+        self._checkpoints.take(slot)  # the state may give way to a longer one, which cannot be cut
         n_elsewhere = max(self._index.n_shared(slot), self.match_host(slot.resident, n_cells).n_cells)
         if n_cells - n_elsewhere < WORTH_KEEPING or not self.may_save(slot):
             return
@@ -332,15 +349,18 @@ class KVCache:
         around = self.slots[max(0, slot.slot_id - 1) : slot.slot_id + 2]
         return sum(other.is_busy for other in around)
 
-    def _remove_tail(self, slot: Slot, n_cells: int) -> bool:
-        position = slot.resident.position(n_cells)
-        if not self._memory.seq_rm(slot.slot_id, position, -1):
-            return False
-        window = self._memory.n_window
-        if window and n_cells:
-            # A sliding window may have forgotten cells that the next token would attend to.
-            return 0 <= self._memory.seq_pos_min(slot.slot_id) <= max(0, position - window)
-        return True
+    def _copy_state(self, source: Slot, target: Slot, n_cells: int) -> int:
+        """Copy at once, by way of host memory: what a checkpoint puts into a stream, a copy put off would overwrite.
+
+        Not where streams would wait for that.
+        """
+        n_bytes = 2 * self._memory.state_size(source.slot_id)
+        if not self.may_save(source) or not self.may_restore(target) or not self.copy_time.fits(n_bytes):
+            return 0
+        target.is_busy = False
+        self.restore(target, self.state(source))
+        self._touch(source)
+        return self.take(target, n_cells)
 
     def _forget(self, slot: Slot) -> None:
         self._index.lost(slot, 0)

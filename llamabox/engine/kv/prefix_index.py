@@ -13,10 +13,14 @@ from llamabox.engine.request import LoraSet
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """`n_cells` leading cells of a prompt are resident in `slot`."""
+    """A prompt may start from `n_cells` leading cells that are in `slot`, of `n_common` that are resident somewhere.
+
+    They differ where slots cannot be cut everywhere.
+    """
 
     slot: Slot | None = None
     n_cells: int = 0
+    n_common: int = 0
 
 
 class PrefixIndex:
@@ -54,7 +58,7 @@ class PrefixIndex:
         if not found.length:
             return Match()
         holders = [self._slots[slot_id] for slot_id in found.owners]
-        return Match(min(holders, key=lambda slot: (slot.is_busy, slot.slot_id)), found.length)
+        return Match(min(holders, key=lambda slot: (slot.is_busy, slot.slot_id)), found.length, found.length)
 
     def n_shared(self, slot: Slot) -> int:
         """Leading exact cells of `slot` that another slot holds too."""

@@ -14,7 +14,10 @@ from llamabox.engine.kv.history import History
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlotState:
-    """A copy of all that a slot holds: its cells, how many of them are exact, the native state. Nobody changes it."""
+    """A copy of all that a slot holds: its cells, how many of them are exact, the native state. Nobody changes it.
+
+    Or of the part that cannot be cut, with the cells after which it was so (kv/checkpoints).
+    """
 
     cells: History
     n_exact: int

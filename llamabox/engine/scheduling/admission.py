@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from llamabox import errors
+from llamabox.engine.kv.checkpoints import likely_ends, places
 from llamabox.engine.kv.host_cache import HostMatch
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.prefix_index import Match
@@ -52,11 +53,15 @@ class Admission:
         slot_similarity: float,
         n_least: int = 1,
         on_start: Callable[[Sequence], None] | None = None,
+        *,
+        marks: frozenset[int] = frozenset(),
     ) -> None:
         """`n_least`: cells that are left of a text to be computed, if it has as many: its last row must not be alone.
 
-        `on_start` is shown each sequence that is about to get a slot, before what is in the slots changes.
+        `on_start` is shown each sequence that is about to get a slot, before what is in the slots changes. `marks`: see
+        RunnerFacts.
         """
+        self._marks = marks
         self._cache = cache
         self._n_least = n_least
         self._on_start = on_start
@@ -83,7 +88,13 @@ class Admission:
         self._waiting.remove(sequence)
 
     def admit(self, running: list[Sequence]) -> list[Sequence]:
-        """Give free slots to waiting sequences. `running` is extended by those admitted, which are also returned."""
+        """Give free slots to waiting sequences. `running` is extended by those admitted, which are also returned.
+
+        Before that, the checkpoints are taken for which sequences computed just so far.
+        """
+        for sequence in running:
+            if sequence.halts:
+                self._halt(sequence)
         admitted: list[Sequence] = []
         free = self._cache.free_slots() if self._waiting else []
         for sequence in self._waiting.candidates(slot.slot_id for slot in free) if free else ():
@@ -96,12 +107,18 @@ class Admission:
             free = self._cache.free_slots()
         return admitted
 
+    def _halt(self, sequence: Sequence) -> None:
+        assert sequence.slot is not None
+        if sequence.n_computed in sequence.halts:
+            self._cache.checkpoint(sequence.slot)
+        sequence.halts = [at for at in sequence.halts if at > sequence.n_computed]
+
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
         """Put `sequence` into one of the `free` slots. False if waiting is better for it."""
         sources = Sources()
+        # The last prompt cell is always computed: its logits choose the first token.
+        limit = sequence.cells.start_for(max(sequence.n_prompt - 1, 0), self._n_least)
         if sequence.params.cache_prompt:
-            # The last prompt cell is always computed: its logits choose the first token.
-            limit = sequence.cells.start_for(max(sequence.n_prompt - 1, 0), self._n_least)
             sources = self._find(sequence, free, limit)
             if self._coming(sequence, running, limit) > sources.n_cells:
                 return False
@@ -115,12 +132,16 @@ class Admission:
             self._on_start(sequence)
         if _is_from_host(sources):
             slot = next(filter(self._cache.may_restore, free), free[0])
-            sequence.slot, sequence.n_cached = slot, self._cache.take_from_host(slot, sources.host)
+            n_cached = self._cache.take_from_host(slot, sources.host)
         elif sources.reuse is not None and sources.reuse.n_cells > sources.match.n_cells:
-            sequence.slot, sequence.n_cached = sources.reuse.slot, self._cache.take_reuse(sources.reuse)
+            slot, n_cached = sources.reuse.slot, self._cache.take_reuse(sources.reuse)
         else:
-            sequence.slot, sequence.n_cached = self._place(sources.match, free)
-        sequence.state = State.RUNNING
+            slot, n_cached = self._place(sources.match, free)
+        sequence.slot, sequence.n_cached, sequence.state = slot, n_cached, State.RUNNING
+        if self._cache.keeps_checkpoints and sequence.params.cache_prompt:
+            self._cache.checkpoint(slot)
+            wanted = likely_ends(sequence.cells, limit, sources.match.n_common, self._marks)
+            sequence.halts = places(sequence.cells, wanted, n_cached, limit, self._n_least)
         return True
 
     def _find(self, sequence: Sequence, free: list[Slot], limit: int) -> Sources:
@@ -168,6 +189,9 @@ class Admission:
             is_sibling = other.request_id == sequence.request_id
             if gain >= (1 if is_sibling else WORTH_WAITING):
                 best = max(best, common)
+                if self._cache.keeps_checkpoints:
+                    wanted = [*other.halts, common]
+                    other.halts = places(other.cells, wanted, other.n_computed, limit, self._n_least)
         return best
 
     def _is_similar(self, slot: Slot, n_cells: int) -> bool:

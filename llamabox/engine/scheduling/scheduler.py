@@ -77,7 +77,7 @@ class Scheduler:
         self._drafts = drafts or Drafts((), cache)
         self._adds_bos = facts.adds_bos
         self._cont_batching = cont_batching
-        self._admission = Admission(cache, slot_similarity, self._company.n_least, on_start)
+        self._admission = Admission(cache, slot_similarity, self._company.n_least, on_start, marks=facts.marks)
         self._turns = Turns()
         self.chunks = Chunks(encoder)
         self.running: list[Sequence] = []

@@ -38,6 +38,7 @@ class LlamaMemory:
         self._memory = context.memory
         self._n_window = context.model.n_swa
         self._can_truncate = not (context.model.is_recurrent or context.model.is_hybrid)
+        self._has_part = not self._can_truncate or (self._n_window > 0 and not context.params.swa_full)
         self._is_unified = context.kv_unified
 
     @property
@@ -47,6 +48,14 @@ class LlamaMemory:
     @property
     def can_truncate(self) -> bool:
         return self._can_truncate
+
+    @property
+    def has_part(self) -> bool:
+        return self._has_part
+
+    @property
+    def part_is_all(self) -> bool:
+        return self._context.model.is_recurrent
 
     @property
     def is_unified(self) -> bool:
@@ -82,14 +91,14 @@ class LlamaMemory:
         self._memory.seq_rm(seq_id, -1, -1)
         return self._memory.state_set(seq_id, state)
 
-    def state_size(self, seq_id: int) -> int:
-        return self._memory.state_size(seq_id)
+    def state_size(self, seq_id: int, *, part: bool = False) -> int:
+        return self._memory.state_size(seq_id, part=part)
 
-    def state_get(self, seq_id: int) -> memoryview:
-        return self._memory.state_get(seq_id)
+    def state_get(self, seq_id: int, *, part: bool = False) -> memoryview:
+        return self._memory.state_get(seq_id, part=part)
 
-    def state_set(self, seq_id: int, state: bytes | memoryview) -> bool:
-        return self._memory.state_set(seq_id, state)
+    def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
+        return self._memory.state_set(seq_id, state, part=part)
 
     def seq_pos_min(self, seq_id: int) -> int:
         return self._memory.seq_pos_min(seq_id)
@@ -186,6 +195,7 @@ class LlamaRunner:
             is_steady=is_steady,
             takes_media=rows_of is not None,
             adds_bos=self._vocab.add_bos,
+            marks=frozenset(self._vocab.control_tokens) if self._memory.has_part else frozenset(),
         )
 
     @property

@@ -145,7 +145,8 @@ def test_where_nothing_can_be_moved_nothing_is() -> None:
         driver.submit(asked)
         driver.run()
         assert n_cached(driver, "cut") in (0, len(HEAD))
-        expected = alone(asked, memory=FakeMemory(n_window=memory.n_window), n_ctx=N_CTX)
+        fresh = FakeMemory(n_window=memory.n_window, partial_removal=memory.partial_removal)
+        expected = alone(asked, memory=fresh, n_ctx=N_CTX)
         assert driver.transcripts["cut", 0].tokens == expected[0].tokens
 
 
