@@ -570,6 +570,7 @@ class FakeRunner:
         mixes: bool = True,
         is_steady: bool = False,
         takes_media: bool = True,
+        marks: frozenset[int] = frozenset(),
     ) -> None:
         self.encoder: FakeEncoder | None = None  # which must have made all media rows; None: nobody looks
         self.facts = RunnerFacts(
@@ -580,6 +581,7 @@ class FakeRunner:
             is_steady=is_steady,
             takes_media=takes_media,
             adds_bos=adds_bos,
+            marks=marks,
         )
         self._memory = memory or FakeMemory()
         self.n_vocab = n_vocab

@@ -353,6 +353,7 @@ def obeyed(case: Case) -> Counter[str]:
         tile=case.tile,
         mixes=case.mixes,
         is_steady=case.is_steady,
+        marks=frozenset({5}),
     )
     driver = Driver(
         runner,

@@ -122,13 +122,16 @@ class Checkpoints:
         return 0 <= self._memory.seq_pos_min(slot.slot_id) <= max(0, slot.resident.position(n_cells) - window)
 
 
-def places(prompt: History, wanted: Iterable[int], start: int, limit: int, n_least: int) -> list[int]:
+def places(
+    prompt: History, wanted: Iterable[int], start: int, limit: int, n_least: int, beside: Iterable[int] = ()
+) -> list[int]:
     """After how many cells of `prompt` to take checkpoints, ascending: near those `wanted`, the first ones first.
 
-    It is computed from `start` on, and at most `limit` of its cells are of use again. Not next to each other, and no
-    run of text is cut into pieces of less than `n_least` cells.
+    It is computed from `start` on, and at most `limit` of its cells are of use again. Not next to each other or to
+    those `beside`, which are settled and come back too; and no run of text is cut into pieces of less than `n_least`
+    cells.
     """
-    chosen: list[int] = []
+    chosen = list(beside)
     for each in wanted:
         at = prompt.start_for(min(each, limit), n_least)
         begin = max((span.stop for span in prompt.spans if span.stop <= at), default=0)

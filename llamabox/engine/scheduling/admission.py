@@ -190,8 +190,8 @@ class Admission:
             if gain >= (1 if is_sibling else WORTH_WAITING):
                 best = max(best, common)
                 if self._cache.keeps_checkpoints:
-                    wanted = [*other.halts, common]
-                    other.halts = places(other.cells, wanted, other.n_computed, limit, self._n_least)
+                    halts, start = other.halts, other.n_computed
+                    other.halts = places(other.cells, [common], start, limit, self._n_least, beside=halts)
         return best
 
     def _is_similar(self, slot: Slot, n_cells: int) -> bool:
