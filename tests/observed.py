@@ -31,7 +31,8 @@ from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading import devices
 from llamabox.workers.text.loading.attention import choose_attention
 from llamabox.workers.text.loading.contexts import context_params
-from llamabox.workers.text.loading.loader import TextModel, model_params
+from llamabox.workers.text.loading.devices import model_params
+from llamabox.workers.text.loading.loader import TextModel
 from llamabox.workers.text.loading.projector import projector_params
 from llamabox.workers.text.loading.threads import thread_params
 from tests.server.fake_client import INFO, FakeTextClient

@@ -113,6 +113,16 @@ class MediaInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DraftModelInfo:
+    """The smaller model that drafts."""
+
+    path: str
+    ftype: str
+    n_params: int
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """What the server process knows of the loaded model."""
 
@@ -144,3 +154,4 @@ class ModelInfo:
     split: list[dict[str, Any]] = field(default_factory=list)  # of --rpc: device, server, n_layers, weights in bytes
     media: MediaInfo | None = None  # None: text alone
     drafters: list[str] = field(default_factory=list)  # who guesses: text, lookup, model; none: no speculation here
+    draft: DraftModelInfo | None = None  # None: no second model drafts

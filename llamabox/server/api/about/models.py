@@ -13,7 +13,7 @@ from llamabox.server.config import ServerConfig
 from llamabox.server.fields.body import MAX_MODEL_NAME, aliases, model_name
 from llamabox.server.hosted.services import Services, TextServices, services_of
 from llamabox.server.http.json import JsonResponse
-from llamabox.wire.text_config import ModelInfo
+from llamabox.wire.text_config import DraftModelInfo, ModelInfo
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -59,10 +59,16 @@ def models(request: Request) -> dict[str, Any]:
         "size": info.size,
         "ftype": info.ftype,
         **({"split": info.split} if info.split else {}),
+        **({"draft": draft_model(info.draft)} if info.draft else {}),
     }
     shown = as_ollama(name, capabilities(services.config, info), info.ftype)
     entry = as_openai(services, name, facts) | {"architecture": architecture(info)}
     return {"object": "list", "data": [entry], "models": [shown]}
+
+
+def draft_model(draft: DraftModelInfo) -> dict[str, Any]:
+    """The facts of the model that drafts."""
+    return {"path": draft.path, "ftype": draft.ftype, "n_params": draft.n_params, "size": draft.size}
 
 
 def as_openai(services: Services, name: str, facts: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.errors import NotSupported
+from llamabox.server.api.about.models import draft_model
 from llamabox.server.fields.body import model_name
 from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.server.generation.settings import settings_object
@@ -27,6 +28,7 @@ async def props(request: Request) -> Response:
             "model_alias": model_name(services.config, info),
             "model_ftype": info.ftype,
             "model_path": info.path,
+            **({"draft_model": draft_model(info.draft)} if info.draft else {}),
             "modalities": modalities(info),
             "media_marker": services.media_marker,
             "endpoint_slots": services.config.enable_slots,

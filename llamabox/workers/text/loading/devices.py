@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 from llamabox.bindings import backend
 from llamabox.bindings.ffi import Native
+from llamabox.bindings.model import LoadMode, ModelParams, SplitMode
 from llamabox.bindings.rpc import devices as rpc_devices
 from llamabox.bindings.rpc.devices import RPC
-from llamabox.errors import OptionsError
+from llamabox.errors import ModelLoadError, OptionsError
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading.placement import Placement
+
+logger = logging.getLogger(__name__)
 
 
 def start_backends(config: TextConfig, native: Native) -> Placement | None:
@@ -25,8 +31,8 @@ def start_backends(config: TextConfig, native: Native) -> Placement | None:
     return Placement(remote) if remote else None
 
 
-def chosen_devices(config: TextConfig, native: Native) -> tuple[str, ...] | None:
-    """The devices of --device; None for all. Raises OptionsError for one that is not there or not to be chosen."""
+def chosen_devices(config: TextConfig, native: Native, option: str = "--device") -> tuple[str, ...] | None:
+    """The devices that `option` names; None for all. Raises OptionsError for one that is not there, or is the CPU."""
     if not config.devices:
         return None
     if config.devices == ("none",):
@@ -35,9 +41,9 @@ def chosen_devices(config: TextConfig, native: Native) -> tuple[str, ...] | None
     for name in config.devices:
         if name not in there:
             names = ", ".join(other for other, device in there.items() if device.kind != "cpu")
-            raise OptionsError(f"--device {name}: there is no such device, but {names or 'the CPU alone'}")
+            raise OptionsError(f"{option} {name}: there is no such device, but {names or 'the CPU alone'}")
         if there[name].kind == "cpu":
-            raise OptionsError(f"--device {name}: the CPU takes the layers that -ngl leaves; name others, or none")
+            raise OptionsError(f"{option} {name}: the CPU takes the layers that -ngl leaves; name others, or none")
     return config.devices
 
 
@@ -54,3 +60,36 @@ def has_gpu(native: Native) -> bool:
 def offloads(config: TextConfig, native: Native) -> bool:
     """Whether layers may be computed elsewhere than on the CPUs of this machine."""
     return bool(config.rpc_servers) or has_gpu(native)
+
+
+def model_params(config: TextConfig, native: Native, *, devices_option: str = "--device") -> ModelParams:
+    """Parameters of the load. Options that split a model have no effect without a GPU, and a warning says so."""
+    room = native.lib.llama_max_devices()
+    if len(config.tensor_split) >= room:
+        raise ModelLoadError(f"-ts has {len(config.tensor_split)} shares, but there may be {room - 1} at most")
+    plain = ModelParams(
+        n_gpu_layers=config.n_gpu_layers,
+        load_mode=LOAD_MODES[config.mmap, config.mlock],
+        repack=config.repack,
+        kv_overrides=tuple(dict(config.kv_overrides).items()),  # libllama would take the first of two
+    )
+    split = replace(
+        plain,
+        split_mode=SplitMode(config.split_mode),
+        main_gpu=config.main_gpu,
+        tensor_split=config.tensor_split,
+        devices=chosen_devices(config, native, devices_option),
+    )
+    if split != plain and not offloads(config, native):
+        logger.warning("-sm, -ts, -mg and %s have no effect: there is no GPU and no RPC server", devices_option)
+        return plain
+    return split
+
+
+LOAD_MODES = {
+    (True, False): LoadMode.AUTO,
+    (True, True): LoadMode.MMAP_MLOCK,
+    (False, False): LoadMode.NONE,
+    (False, True): LoadMode.MLOCK,
+}
+"""libllama's name for (mmap, mlock)."""

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 
-from llamabox import errors
 from llamabox.bindings import backend
 from llamabox.bindings.context import Pooling
 from llamabox.bindings.ffi import Native, build_info
 from llamabox.bindings.files.gguf import Header
 from llamabox.bindings.media.projector import Projector
-from llamabox.bindings.model import LoadMode, Model, ModelParams, SplitMode
+from llamabox.bindings.model import Model
 from llamabox.bindings.weights.adapters import Lora, apply_loras
 from llamabox.bindings.weights.pages import untouched
+from llamabox.engine.drafting.drafter import Drafter
 from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.wire.text_config import ModelInfo, TextConfig
+from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft_model
 from llamabox.workers.text.embedding.pooler import LlamaPooler
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
-from llamabox.workers.text.loading.devices import chosen_devices, has_gpu, offloads
+from llamabox.workers.text.loading.devices import has_gpu, model_params, offloads
 from llamabox.workers.text.loading.drafters import drafter_names, make_drafters
 from llamabox.workers.text.loading.projector import load_projector, media_info, warm_up_projector, with_room
 from llamabox.workers.text.loading.speed import measure
@@ -58,6 +59,8 @@ class TextModel:
     engine: Engine
     drafters: list[str]
     """Who guesses at its texts, by the names that answers give them."""
+    draft: DraftModel | None
+    """None where no second model drafts."""
     embedder: Embedder | None
     """None where no vectors are asked for."""
     poolers: Sequence[LlamaPooler]
@@ -79,6 +82,7 @@ class TextModel:
         Raises ModelLoadError or ContextError with one line that says what is wrong.
         """
         backend.start(native, backend.Numa(config.numa))
+        check_file(config, native)
         if found := backend.kernels(native):
             logger.info("CPU kernels: %s", found)
         widen = partial(widening, config, native)
@@ -96,11 +100,9 @@ class TextModel:
                 config = with_room(config, projector)
             before = untouched(native)
             contexts = owned.enter_context(open_contexts(config, model))
+            draft = owned.enter_context(draft_model(config, model, contexts))
             warn_if_scarce(untouched(native) - before)
-            if (threads := thread_pools(config, contexts.main)) is not None:
-                owned.callback(threads.close)
-                if contexts.embed not in (None, contexts.main):
-                    threads.attach(contexts.embed)
+            owned.enter_context(lend_threads(config, contexts, draft))
             if steering is not None:
                 for context in contexts.all:
                     steering.apply(context)
@@ -109,7 +111,7 @@ class TextModel:
                 warm_up(contexts, loras)
                 warm_up_projector(config, projector, contexts.generate)
             tokens_per_second = token_rate(config, contexts)
-            engine = make_engine(config, contexts, loras, encoder)
+            engine = make_engine(config, contexts, loras, encoder, make_drafters(config, model, draft))
             poolers = make_poolers(config, contexts)
             n_rows = quick_rows(config, native)
             return cls(
@@ -122,6 +124,7 @@ class TextModel:
                 engine=engine,
                 drafters=drafter_names(config) if engine.is_drafting else [],
                 embedder=Embedder(poolers[0], n_ctx=contexts.n_ctx, n_rows=n_rows) if poolers else None,
+                draft=draft,
                 poolers=poolers,
                 tokens_per_second=tokens_per_second,
                 _owned=owned.pop_all(),
@@ -176,6 +179,7 @@ class TextModel:
             n_vector=self.n_vector,
             media=media_info(self.projector),
             drafters=self.drafters,
+            draft=None if self.draft is None else self.draft.info(),
         )
 
     @property
@@ -197,6 +201,23 @@ def warm_up(contexts: Contexts, loras: Sequence[Lora]) -> None:
         context.warm_up()
 
 
+@contextmanager
+def lend_threads(config: TextConfig, contexts: Contexts, draft: DraftModel | None) -> Iterator[None]:
+    """Let the contexts compute with the threads that the options describe, for as long as the `with` lasts."""
+    threads = thread_pools(config, contexts.main)
+    if threads is None:
+        yield
+        return
+    try:
+        if contexts.embed not in (None, contexts.main):
+            threads.attach(contexts.embed)
+        if draft is not None and draft.borrows_threads:
+            threads.attach(draft.context)
+        yield
+    finally:
+        threads.close()
+
+
 def token_rate(config: TextConfig, contexts: Contexts) -> int:
     """The cap that --tokens-per-second sets, measured now where it says so; 0 where nothing is generated."""
     if config.tokens_per_second >= 0:
@@ -208,7 +229,13 @@ def token_rate(config: TextConfig, contexts: Contexts) -> int:
     return measured
 
 
-def make_engine(config: TextConfig, contexts: Contexts, loras: Sequence[Lora], encoder: EncodingDesk | None) -> Engine:
+def make_engine(
+    config: TextConfig,
+    contexts: Contexts,
+    loras: Sequence[Lora],
+    encoder: EncodingDesk | None,
+    drafters: Sequence[Drafter] = (),
+) -> Engine:
     """The engine over the main context."""
     attention = contexts.attention
     rows_of = None if encoder is None else encoder.rows
@@ -223,7 +250,7 @@ def make_engine(config: TextConfig, contexts: Contexts, loras: Sequence[Lora], e
             gap_factor=config.gap_factor,
             host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
         ),
-        make_drafters(config),
+        drafters=drafters,
         encoder=encoder,
     )
     if config.context_shift and not engine.context_shift and contexts.generate is not None:
@@ -237,39 +264,6 @@ def make_poolers(config: TextConfig, contexts: Contexts) -> list[LlamaPooler]:
         return []
     is_tiled = not contexts.embed.memory.exists and config.flash_attn != "off" and not has_gpu(contexts.embed.native)
     return [LlamaPooler(context, is_tiled=is_tiled) for context in contexts.poolers]
-
-
-def model_params(config: TextConfig, native: Native) -> ModelParams:
-    """Parameters of the load. Options that split a model have no effect without a GPU, and a warning says so."""
-    room = native.lib.llama_max_devices()
-    if len(config.tensor_split) >= room:
-        raise errors.ModelLoadError(f"-ts has {len(config.tensor_split)} shares, but there may be {room - 1} at most")
-    plain = ModelParams(
-        n_gpu_layers=config.n_gpu_layers,
-        load_mode=LOAD_MODES[config.mmap, config.mlock],
-        repack=config.repack,
-        kv_overrides=tuple(dict(config.kv_overrides).items()),  # libllama would take the first of two
-    )
-    split = replace(
-        plain,
-        split_mode=SplitMode(config.split_mode),
-        main_gpu=config.main_gpu,
-        tensor_split=config.tensor_split,
-        devices=chosen_devices(config, native),
-    )
-    if split != plain and not offloads(config, native):
-        logger.warning("-sm, -ts, -mg and --device have no effect: there is no GPU and no RPC server")
-        return plain
-    return split
-
-
-LOAD_MODES = {
-    (True, False): LoadMode.AUTO,
-    (True, True): LoadMode.MMAP_MLOCK,
-    (False, False): LoadMode.NONE,
-    (False, True): LoadMode.MLOCK,
-}
-"""libllama's name for (mmap, mlock)."""
 
 
 MAX_WIDENING = 256 << 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from llamabox.server.app import create_app
 from llamabox.server.config import ServerConfig
 from llamabox.server.http.threads import MANY
 from llamabox.wire.questions import Detokenise, LookAtSlots, Pieces, SlotViews, Spell, Tokenise, Tokens
+from llamabox.wire.text_config import DraftModelInfo
 from tests.server.fake_client import INFO, FakeTextClient, saying
 
 
@@ -72,6 +74,16 @@ def test_props_are_those_of_both_ancestors() -> None:
     assert settings["seed"] == settings["params"]["seed"] == 42
     assert "<|im_start|>" in reply["chat_template"], "ChatML where the model has none"
     assert (reply["bos_token"], reply["eos_token"], reply["build_info"]) == ("<s>", "</s>", "b1-abc")
+
+
+def test_the_draft_model_is_told_where_there_is_one() -> None:
+    draft = DraftModelInfo(path="/models/small.gguf", ftype="Q4_0", n_params=1000, size=500)
+    with browser(FakeTextClient(saying("a"), info=replace(INFO, draft=draft))) as http:
+        assert http.get("/props").json()["draft_model"] == asdict(draft)
+        assert http.get("/v1/models").json()["data"][0]["meta"]["draft"] == asdict(draft)
+    with browser() as http:
+        assert "draft_model" not in http.get("/props").json()
+        assert "draft" not in http.get("/v1/models").json()["data"][0]["meta"]
 
 
 def test_slots_know_their_last_task() -> None:

@@ -28,7 +28,8 @@ from llamabox.options.commandline import compose, parse
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading import devices, loader
 from llamabox.workers.text.loading.contexts import Contexts, context_params
-from llamabox.workers.text.loading.loader import TextModel, model_params
+from llamabox.workers.text.loading.devices import model_params
+from llamabox.workers.text.loading.loader import TextModel
 
 Load = Callable[..., TextModel]
 

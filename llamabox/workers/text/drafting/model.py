@@ -1,0 +1,190 @@
+"""The drafter that asks a second, smaller model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+
+from llamabox import errors
+from llamabox.engine.drafting.drafter import Draft, Key, Source, Wish
+from llamabox.workers.text.drafting.pace import Pace
+from llamabox.workers.text.drafting.places import Place, Places
+from llamabox.workers.text.drafting.seams import DraftContext, Guess
+
+logger = logging.getLogger(__name__)
+
+FEW = 8
+"""Cells that a text lacks and that are computed at once, whatever the others lack: after a draft it is one or two."""
+
+MAX_FAILURES = 3
+"""Computations that may fail one after the other before the draft model is given up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """How long drafts are: what the command line says, which a request may tighten."""
+
+    n_max: int
+    """Most tokens of a draft."""
+    n_min: int = 0
+    """A draft of fewer tokens is thrown away."""
+    p_min: float = 0.0
+    """A draft ends before a token that the draft model gives a lower probability."""
+
+
+@dataclass(slots=True)
+class _Chain:
+    """A draft in the making."""
+
+    wish: Wish
+    place: Place
+    n_most: int
+    p_min: float
+    tokens: list[int] = field(default_factory=list)
+    chances: list[float] = field(default_factory=list)
+    chance: float = 1.0  # that all of them come, by the draft model
+
+    def take(self, guess: Guess | None, n_vocab: int, eog: frozenset[int]) -> bool:
+        """Put a guess behind the draft if it is good enough. Whether there may be another behind it."""
+        if guess is None or guess.chance < self.p_min or guess.token >= n_vocab:
+            return False
+        self.tokens.append(guess.token)
+        self.chances.append(guess.chance)
+        self.chance *= guess.chance
+        return len(self.tokens) < self.n_most and guess.token not in eog
+
+
+class ModelDrafter:
+    """Greedy drafts of a draft model, of all sequences together: one decode a token. Owned by the engine's thread.
+
+    A draft goes on while the chance that all of it comes is worth a further decode (see Pace).
+
+    Before it drafts for a text its context must hold the text: a long prompt is caught up with over several steps, in
+    chunks that take about as long as a step of the engine, so that no stream waits long. There are no drafts for it
+    meanwhile, none behind media, which the draft model knows nothing of, and none where its context ends.
+    """
+
+    def __init__(
+        self,
+        context: DraftContext,
+        lengths: Lengths,
+        *,
+        n_vocab: int,
+        eog: frozenset[int],
+        pace: Pace | None = None,
+    ) -> None:
+        """`n_vocab` and `eog` are the engine's model's: how many tokens it has, and those that end a text."""
+        self._context = context
+        self.places = Places(context)
+        self._lengths = lengths
+        self._n_vocab = min(n_vocab, context.n_vocab)
+        self._eog = eog
+        self.pace = pace or Pace()
+        self._n_failures = 0  # since a computation last succeeded
+        self._said: set[type[errors.LlamaboxError]] = set()
+
+    def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
+        if self._n_failures >= MAX_FAILURES:
+            return [None] * len(wishes)
+        chains: dict[Key, _Chain] = {}
+        self.pace.enter()
+        try:
+            chains = self._draft(wishes)
+            self._n_failures = 0
+        except errors.DecodeError as error:
+            self._fail(error)
+        self.pace.leave(is_idle=not wishes)
+        return [self._result(chains.get(wish.key)) for wish in wishes]
+
+    def accepted(self, key: Key, draft: Draft, n_verified: int, n_accepted: int) -> None:
+        """Nothing to do: what stays of a draft shows in the text."""
+
+    def truncated(self, key: Key) -> None:
+        self.places.truncated(key)
+
+    def forget(self, key: Key, said: Seq[int]) -> None:
+        self.places.forget(key)
+
+    def _draft(self, wishes: Seq[Wish]) -> dict[Key, _Chain]:
+        """The drafts of the texts that the context has caught up with. Raises a DecodeError."""
+        chains = [chain for wish in wishes if (chain := self._begin(wish)) is not None]
+        growing, guesses = self._catch_up(chains)
+        drafting = growing
+        while True:
+            pairs = zip(growing, guesses, strict=True)
+            growing = [chain for chain, guess in pairs if chain.take(guess, self._n_vocab, self._eog)]
+            growing = [chain for chain in growing if chain.chance >= self.pace.least_chance]
+            if not growing:
+                return {chain.wish.key: chain for chain in drafting}
+            begun = self.pace.now()
+            guesses = self._compute([(chain.place, chain.tokens[-1:], True) for chain in growing])
+            self.pace.drafted(begun)
+
+    def _begin(self, wish: Wish) -> _Chain | None:
+        """A draft without tokens as yet; None for a text that the draft model cannot follow."""
+        params, lengths = wish.params, self._lengths
+        n_most = min(wish.n_most, lengths.n_max if params.n_max < 0 else params.n_max)
+        n_most = min(n_most, self._context.n_ctx - len(wish.cells))
+        if n_most < max(1, lengths.n_min) or not wish.cells.is_text:
+            return None
+        place = self.places.follow(wish.key, wish.cells)
+        if place is None:
+            return None
+        return _Chain(wish, place, n_most, lengths.p_min if params.p_min < 0 else params.p_min)
+
+    def _catch_up(self, chains: list[_Chain]) -> tuple[list[_Chain], list[Guess | None]]:
+        """Compute what the context lacks of the texts, or a part of it. Those it has all of, each with its guess."""
+        room, budget = self._context.n_batch, self.pace.chunk
+        parts: list[tuple[Place, Seq[int], bool]] = []
+        whole: list[_Chain] = []
+        n_late = 0
+        for chain in sorted(chains, key=_n_lacking):
+            n_lacking = _n_lacking(chain)
+            n_cells = min(n_lacking, room, n_lacking if n_lacking <= FEW else budget)
+            start = len(chain.place.tokens)
+            tokens = chain.wish.cells.keys(start, start + n_cells)
+            if not tokens or max(tokens) >= self._context.n_vocab:
+                continue
+            room -= n_cells
+            if n_lacking > FEW:
+                budget -= n_cells
+                n_late += n_cells
+            if n_cells == n_lacking:
+                whole.append(chain)
+            parts.append((chain.place, tokens, n_cells == n_lacking))
+        if not parts:
+            return [], []
+        begun = self.pace.now()
+        guesses = self._compute(parts)
+        if n_late:
+            self.pace.caught_up(sum(len(tokens) for _, tokens, _ in parts), begun)
+        return whole, guesses
+
+    def _compute(self, parts: Seq[tuple[Place, Seq[int], bool]]) -> list[Guess | None]:
+        """Compute; where there is no room, without what is kept of texts that have ended. Raises a DecodeError."""
+        try:
+            return self.places.compute(parts)
+        except errors.NoRoom:
+            if not self.places.drop_free():
+                raise
+            return self.places.compute(parts)
+
+    def _result(self, chain: _Chain | None) -> Draft | None:
+        if chain is None or len(chain.tokens) < max(1, self._lengths.n_min):
+            return None
+        return Draft(chain.tokens, Source.MODEL, chances=chain.chances)
+
+    def _fail(self, error: errors.DecodeError) -> None:
+        """Go without drafts in this step, and say so once for each kind of failure."""
+        self._n_failures += not isinstance(error, errors.NoRoom)
+        if self._n_failures >= MAX_FAILURES:
+            logger.error("the draft model is given up: %s", error.message)
+        elif type(error) not in self._said:
+            self._said.add(type(error))
+            logger.warning("no drafts of the draft model in steps where it cannot compute: %s", error.message)
+
+
+def _n_lacking(chain: _Chain) -> int:
+    """Cells of the text that its place does not hold."""
+    return len(chain.wish.cells) - len(chain.place.tokens)

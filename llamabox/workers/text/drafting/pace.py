@@ -1,0 +1,64 @@
+"""How long drafting may take, by the clock: what it takes counts in steps of the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+LEAST_CHUNK = 32
+"""Cells that a step may always catch up with, of all texts together."""
+
+LONGEST_PAUSE = 0.05
+"""Seconds that a step may catch up for at most, however long the steps themselves take."""
+
+FORGETTING = 8
+"""A mean follows what is measured by this part of the difference."""
+
+
+class Pace:
+    """The seconds of the engine's steps, of a round of drafting and of a cell of catching up. Owned by one thread.
+
+    A step is what lies between two calls of the drafter. Of a break between two texts it is as long as the ones before.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._left: float | None = None  # when the last call ended; None: what follows is no step
+        self._step = 0.0  # these are 0 as long as they are not known
+        self._round = 0.0
+        self._cell = 0.0
+
+    def enter(self) -> None:
+        """A call begins."""
+        if self._left is not None:
+            seconds = self._clock() - self._left
+            self._step = _mean(self._step, min(seconds, 2 * self._step) if self._step else seconds)
+
+    def leave(self, *, is_idle: bool) -> None:
+        """A call ends. `is_idle`: it was asked for nothing, and the next one may be long in coming."""
+        self._left = None if is_idle else self._clock()
+
+    def now(self) -> float:
+        return self._clock()
+
+    def caught_up(self, n_cells: int, begun: float) -> None:
+        """A batch with so many cells was computed since `begun`."""
+        self._cell = _mean(self._cell, (self._clock() - begun) / n_cells)
+
+    def drafted(self, begun: float) -> None:
+        """A round of drafting, one token of each text, was computed since `begun`."""
+        self._round = _mean(self._round, self._clock() - begun)
+
+    @property
+    def chunk(self) -> int:
+        """Cells that a step may catch up with: as many as take as long as a step."""
+        return max(LEAST_CHUNK, int(min(self._step, LONGEST_PAUSE) / self._cell)) if self._cell else LEAST_CHUNK
+
+    @property
+    def least_chance(self) -> float:
+        """What a round costs, in steps: the chance below which a further token costs more than it can ever save."""
+        return self._round / self._step if self._step else 0.0
+
+
+def _mean(known: float, seconds: float) -> float:
+    return known + (seconds - known) / FORGETTING if known else seconds
