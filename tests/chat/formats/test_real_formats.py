@@ -213,7 +213,7 @@ def test_answers_are_the_same_however_they_arrive(cases: list[Case]) -> None:
             forms.setdefault((case.form.calls, case.form.channels), case)
     assert len(forms) >= 25
     for case in forms.values():
-        for text, thought, calls in (TURNS["code"], TURNS["calls"], TURNS["all"]):
+        for text, thought, calls in (TURNS["calls"], TURNS["all"]):
             answer = answer_of(case, text, thought, calls)
             if answer is not None:
                 read_in_all_ways(case.form, answer[0], tools=TOOLS, prompt=answer[1])

@@ -1,0 +1,202 @@
+"""The words for one call, from behind its opening up to what closes it: one writer for each kind of form."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from llamabox.chat.formats.form import (
+    ID,
+    INDEX,
+    TYPE,
+    BracedCalls,
+    Calls,
+    JsonCalls,
+    NamedCalls,
+    PythonCalls,
+    TaggedCalls,
+)
+from llamabox.chat.formats.grammar.tool import Schema, Tool
+from llamabox.chat.formats.grammar.words import Rules, json_rule, one_of, quoted
+
+MAX_COUNTED = 60
+"""Parameters that are counted one by one, a bit each; llguidance has 64. Beyond, none is enforced."""
+
+CALL_ID = r"/[a-zA-Z0-9]{9}/"
+NUMBER = r"/[0-9]{1,4}/"
+PYTHON_STRING = r"/\"([^\"\\\n]|\\.)*\"|'([^'\\\n]|\\.)*'/"
+PYTHON_WORDS = ["True", "False", "None"]
+
+
+def call_rule(rules: Rules, form: Calls, tools: list[Tool]) -> str:
+    """The name of the rule for one call of one of the tools."""
+    return rules.add("call", one_of([tool_rule(rules, form, i, tool) for i, tool in enumerate(tools)]))
+
+
+def tool_rule(rules: Rules, form: Calls, i: int, tool: Tool) -> str:
+    """The name of the rule for a call of one tool."""
+    match form:
+        case JsonCalls():
+            return rules.add(f"call_{i}", json_rule(_call_schema(form, tool)))
+        case NamedCalls():
+            before = _placed(rules, form.open[_first_place(form.open) :])
+            words = [before, quoted(tool.name), _placed(rules, form.name_close), json_rule(tool.parameters)]
+            return rules.add(f"call_{i}", " ".join(filter(None, words)))
+        case TaggedCalls():
+            return _tagged(rules, form, i, tool)
+        case PythonCalls():
+            return _listed(rules, i, tool, f"{quoted(tool.name + '(')}", _python_argument, '")"')
+        case BracedCalls():
+            return _listed(rules, i, tool, quoted(tool.name + "{"), _braced(form), '"}"', comma='","')
+
+
+def _call_schema(form: JsonCalls, tool: Tool) -> Schema:
+    if not form.arguments_key:
+        return _object({tool.name: dict(tool.parameters)})
+    properties: dict[str, Any] = {form.name_key: {"const": tool.name}, form.arguments_key: dict(tool.parameters)}
+    if form.id_key:
+        properties[form.id_key] = {"type": "string", "pattern": "^[a-zA-Z0-9]{9}$"}
+    return _object(properties)
+
+
+def _object(properties: dict[str, Any]) -> Schema:
+    """An object of just these; what their schemas refer to by `#/$defs` comes along."""
+    shared: dict[str, Any] = {}
+    for schema in properties.values():
+        for key in ("$defs", "definitions"):
+            shared.setdefault(key, {}).update(schema.pop(key, {}) if isinstance(schema, dict) else {})
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+        **{key: value for key, value in shared.items() if value},
+    }
+
+
+def _first_place(text: str) -> int:
+    return min((text.index(place) for place in (ID, INDEX) if place in text), default=len(text))
+
+
+def _placed(rules: Rules, text: str) -> str:
+    """The words for a text with places."""
+    words = []
+    for piece in re.split(f"([{ID}{INDEX}])", text):
+        words.append({ID: CALL_ID, INDEX: NUMBER}.get(piece) or rules.text(piece))
+    return " ".join(filter(None, words))
+
+
+def _tagged(rules: Rules, form: TaggedCalls, i: int, tool: Tool) -> str:
+    arguments = []
+    for k, key in enumerate(tool.properties):
+        is_text = tool.is_text(key)
+        kind = form.string_type if is_text else _kind(form, tool.properties[key])
+        words = [
+            rules.text(form.key_open),
+            quoted(key),
+            rules.text(form.key_close.replace(TYPE, kind)),
+            _tagged_value(rules, form, f"value_{i}_{k}", tool, key, is_text=is_text),
+        ]
+        arguments.append(rules.add(f"argument_{i}_{k}", " ".join(filter(None, words))))
+    body = _any_order(rules, f"arguments_{i}", arguments, [list(tool.properties).index(key) for key in tool.required])
+    words = [quoted(tool.name), _placed(rules, form.name_close), body]
+    return rules.add(f"call_{i}", " ".join(filter(None, words)))
+
+
+def tagged_close(form: TaggedCalls) -> str:
+    """What closes a call: a line break that belongs to the last argument is that one's."""
+    return form.close.removeprefix("\n") if form.value_separator.startswith("\n") else form.close
+
+
+def _kind(form: TaggedCalls, schema: Schema) -> str:
+    """What stands at TYPE before a value that is no string: the type's name, or a word for not being one."""
+    if form.string_type == "true":
+        return "false"
+    kind = schema.get("type")
+    return {"integer": "number"}.get(kind, kind) if isinstance(kind, str) else "object"
+
+
+def _tagged_value(rules: Rules, form: TaggedCalls, name: str, tool: Tool, key: str, *, is_text: bool) -> str:
+    """A value and what stands behind it."""
+    close = form.value_close.replace(ID, key) + form.value_separator
+    if choices := tool.choices(key):
+        return f"{one_of([quoted(choice) for choice in choices])} {rules.text(close)}"
+    if is_text:
+        return rules.up_to(name, close)
+    return f"{json_rule(tool.properties[key])} {rules.text(close)}"
+
+
+def _any_order(rules: Rules, name: str, arguments: list[str], required: list[int], comma: str = "") -> str:
+    """The words for arguments in any order, each at most once, with the required ones among them."""
+    if not arguments:
+        return ""
+    if len(arguments) > MAX_COUNTED:
+        return f"({one_of(arguments)} ({comma} {one_of(arguments)})*)?" if comma else f"{one_of(arguments)}*"
+    order = sorted(range(len(arguments)), key=lambda k: k not in required)  # the required ones have the first bits
+    done = f" %if is_ones([0:{len(required)}])" if required else ""
+
+    def choices(before: str) -> list[str]:
+        return [
+            f"{before}{arguments[k]} {name}_more::set_bit({bit}) %if bit_clear({bit})" for bit, k in enumerate(order)
+        ]
+
+    rules.add(f"{name}_more::_", " | ".join([f'""{done}', *choices(f"{comma} " if comma else "")]))
+    if not comma:
+        return f"{name}_more::0x0"
+    rules.add(f"{name}_first::_", " | ".join([f'""{done}', *choices("")]))
+    return f"{name}_first::0x0"
+
+
+def _listed(rules: Rules, i: int, tool: Tool, opening: str, argument: Any, close: str, comma: str = '", "') -> str:
+    """A call whose arguments stand between brackets, with commas between them."""
+    arguments = [
+        rules.add(f"argument_{i}_{k}", argument(rules, tool, key, f"value_{i}_{k}"))
+        for k, key in enumerate(tool.properties)
+    ]
+    required = [list(tool.properties).index(key) for key in tool.required]
+    body = _any_order(rules, f"arguments_{i}", arguments, required, comma)
+    return rules.add(f"call_{i}", " ".join(filter(None, (opening, body, close))))
+
+
+def _python_argument(rules: Rules, tool: Tool, key: str, name: str) -> str:
+    schema = tool.properties[key]
+    if choices := tool.choices(key):
+        value = one_of([quoted(quoted(choice)) for choice in choices])
+    elif tool.is_text(key):
+        value = rules.add("PYTHON_STRING", PYTHON_STRING)
+    elif schema.get("type") == "boolean":
+        value = one_of([quoted(word) for word in PYTHON_WORDS[:2]])
+    else:
+        value = json_rule(schema)
+    return f"{quoted(key + '=')} {value}"
+
+
+def _braced(form: BracedCalls) -> Any:
+    def argument(rules: Rules, tool: Tool, key: str, name: str) -> str:
+        schema = tool.properties[key]
+        if choices := tool.choices(key):
+            value = one_of([f"{rules.text(form.quote)} {quoted(one)} {rules.text(form.quote)}" for one in choices])
+        elif tool.is_text(key):
+            value = _braced_string(rules, form)
+        elif schema.get("type") in ("object", "array"):
+            value = _braced_value(rules, form)
+        else:
+            value = json_rule(schema)
+        return f"{quoted(key + ':')} {value}"
+
+    return argument
+
+
+def _braced_string(rules: Rules, form: BracedCalls) -> str:
+    return rules.add("braced_string", f"{rules.text(form.quote)} {rules.up_to('braced_text', form.quote)}")
+
+
+def _braced_value(rules: Rules, form: BracedCalls) -> str:
+    """An object or an array of anything."""
+    string = _braced_string(rules, form)
+    rules.add("BRACED_WORD", "/true|false|null|-?[0-9]+(\\.[0-9]+)?/")
+    rules.add("BRACED_KEY", "/[A-Za-z_][A-Za-z0-9_]*:/")
+    rules.add("braced_any", f"{string} | BRACED_WORD | braced")
+    rules.add("braced_object", '"{" (BRACED_KEY braced_any ("," BRACED_KEY braced_any)*)? "}"')
+    rules.add("braced_array", '"[" (braced_any ("," braced_any)*)? "]"')
+    return rules.add("braced", "braced_object | braced_array")

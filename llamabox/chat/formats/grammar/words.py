@@ -1,0 +1,74 @@
+"""The words of a Lark grammar, and its rules while they are written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SPACING = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+"""Blanks as models were trained to write them, and none beside these."""
+
+ANYTHING = r"/(.|\n)*/"
+SOMETHING = r"/(.|\n)+/"
+
+
+class Rules:
+    """A grammar's rules. Control tokens stand in it by their ids: no text can take their place."""
+
+    def __init__(self, tokens: Mapping[str, int]) -> None:
+        """`tokens` are the ids of control tokens, by their texts."""
+        self._tokens = dict(tokens)
+        self._split = re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'})")
+        self._rules: dict[str, str] = {}
+
+    def add(self, name: str, body: str, attributes: str = "") -> str:
+        """Add a rule, or a terminal where the name is in capitals. Returns its name."""
+        self._rules.setdefault(name + attributes, body)
+        return name
+
+    def text(self, text: str) -> str:
+        """The words for a text that is to be written as it is; empty for none."""
+        pieces = [piece for piece in self._split.split(text) if piece]
+        return " ".join(f"<[{self._tokens[piece]}]>" if piece in self._tokens else quoted(piece) for piece in pieces)
+
+    def begins_with_token(self, text: str) -> bool:
+        """Whether a control token comes first: then no text can be taken for the beginning of it."""
+        found = self._split.match(text)
+        return found is not None and bool(found.group())
+
+    def token(self, text: str) -> str | None:
+        """The word for a control token, None for what is none."""
+        return f"<[{self._tokens[text]}]>" if text in self._tokens else None
+
+    def up_to(self, name: str, end: str) -> str:
+        """A rule for any text up to `end`, with it."""
+        if self.begins_with_token(end):
+            return self.add(name, f"{self.any_text()}? {self.text(end)}")
+        pieces = [piece for piece in self._split.split(end) if piece]
+        if len(pieces) == 1:
+            return self.add(name, ANYTHING, f"[suffix={quoted(end)}]")
+        self.add(f"{name}_text", ANYTHING, f"[suffix={quoted(pieces[0])}]")
+        return self.add(name, f"{name}_text {self.text(end.removeprefix(pieces[0]))}")
+
+    def any_text(self) -> str:
+        """The terminal for any text that is not empty. Control tokens are none."""
+        return self.add("SOMETHING", SOMETHING)
+
+    def __str__(self) -> str:
+        return "".join(f"{name}: {body}\n" for name, body in self._rules.items())
+
+
+def quoted(text: str) -> str:
+    """A text as a literal."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """The words for a value that fits a schema."""
+    return "%json " + json.dumps({**schema, "x-guidance": SPACING}, ensure_ascii=False)
+
+
+def one_of(words: list[str]) -> str:
+    return f"({' | '.join(words)})"

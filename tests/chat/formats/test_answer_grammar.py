@@ -1,0 +1,215 @@
+"""A form's grammar allows what its template writes, and what it allows is read as calls that fit the schemas."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import jsonschema
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+from llguidance._tokenizer import TokenizerWrapper
+
+from llamabox.chat.formats.detection.edges import TAG
+from llamabox.chat.formats.form import Format
+from llamabox.chat.formats.grammar.answer import Demand, Thinking, answer_grammar
+from llamabox.chat.formats.grammar.tool import Tool
+from tests.chat.formats.reading import TOOLS, read
+from tests.chat.formats.test_failures import GEMMA, GENERIC, HARMONY, HERMES, KIMI, LLAMA, MISTRAL, PYTHON, QWEN
+
+CALLABLE = [
+    Tool(tool["function"]["name"], {**tool["function"]["parameters"], "additionalProperties": False}) for tool in TOOLS
+]
+
+
+class Bytes:
+    """A vocabulary of all bytes, and of some control tokens."""
+
+    def __init__(self, control: Sequence[str]) -> None:
+        self.ids = {text: 256 + i for i, text in enumerate(control)}
+        self.tokens = [bytes([i]) for i in range(256)] + [b"\xff" + text.encode() for text in control] + [b"\xff<eos>"]
+        self.eos_token_id = len(self.tokens) - 1
+        self.bos_token_id = None
+        self.special_token_ids = list(range(256, len(self.tokens)))
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+    def tokens_of(self, text: str) -> list[int]:
+        found: list[int] = []
+        while text:
+            special = next((one for one in self.ids if text.startswith(one)), None)
+            if special is not None:
+                found.append(self.ids[special])
+                text = text.removeprefix(special)
+            else:
+                found += text[0].encode()
+                text = text[1:]
+        return found
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        told = b"".join(self.tokens[token].removeprefix(b"\xff") for token in tokens)
+        return told.decode(errors="replace")
+
+
+def vocabulary(form: Format) -> Bytes:
+    return Bytes([tag for text in form.delimiters() for tag in TAG.findall(text) if "|" in tag or tag.startswith("[")])
+
+
+def matcher(form: Format, demand: Demand, words: Bytes) -> LLMatcher:
+    grammar = answer_grammar(form, demand, words.ids)
+    made = LLMatcher(LLTokenizer(TokenizerWrapper(words)), grammar)
+    assert not made.is_error(), f"{made.get_error()}\n{grammar}"
+    return made
+
+
+FORMS = {
+    "hermes": HERMES,
+    "qwen": QWEN,
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "kimi": KIMI,
+    "harmony": HARMONY,
+    "python": PYTHON,
+    "gemma": GEMMA,
+    "generic": GENERIC,
+}
+
+
+def written(form: Format, words: Bytes, demand: Demand, seed: int) -> str:
+    """An answer by chance: what is forced, and else any allowed token, of text rarely."""
+    chance, made, found = random.Random(seed), matcher(form, demand, words), []
+    for step in range(3000):
+        if made.is_stopped():
+            break
+        forced = made.compute_ff_tokens()
+        if forced:
+            token = forced[0]
+        else:
+            mask = made.compute_bitmask()
+            allowed = [i for i in range(len(words.tokens)) if mask[i >> 3] >> (i & 7) & 1]
+            if words.eos_token_id in allowed:
+                break
+            plain = [token for token in allowed if token < 128 and chr(token) in 'abx"}]>\n</1,']
+            closing = [token for token in allowed if token >= 256]
+            token = chance.choice(closing or plain or allowed) if step < 2000 else (closing or plain or allowed)[0]
+        assert made.consume_token(token)
+        found.append(token)
+    return words.text_of(found)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_required_calls_are_valid(name: str) -> None:
+    """Whatever a model writes where it must call: its calls are read, and fit the schemas."""
+    form = FORMS[name]
+    words = vocabulary(form)
+    schemas = {tool.name: tool.parameters for tool in CALLABLE}
+    for seed in range(6):
+        demand = Demand(tools=CALLABLE, must_call=True, parallel=seed % 2 == 0)
+        text = written(form, words, demand, seed)
+        found = read(form, [text], tools=TOOLS, prompt="<|start|>assistant" if form is HARMONY else "")
+        assert found.calls, text
+        for _, called, arguments in found.calls:
+            jsonschema.validate(json.loads(arguments), schemas[called])
+
+
+CALLS: dict[str, str] = {
+    "hermes": '<tool_call>\n{"name": "look_up", "arguments": {"word": "x"}}\n</tool_call>',
+    "qwen": "<tool_call>\n<function=look_up>\n<parameter=n>\n3\n</parameter>\n<parameter=word>\na\nb\n</parameter>\n"
+    "</function>\n</tool_call>",
+    "llama": '{"name": "stop", "parameters": {}}',
+    "mistral": '[TOOL_CALLS]look_up[ARGS]{"word": "x", "n": 3}',
+    "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>functions.stop:0<|tool_call_argument_begin|>{}"
+    "<|tool_call_end|><|tool_calls_section_end|>",
+    "harmony": ' to=functions.look_up<|channel|>commentary json<|message|>{"word": "x"}',
+    "python": '<|tool_call_start|>[look_up(n=3, word="x"), stop()]<|tool_call_end|>',
+    "gemma": '<|tool_call>call:look_up{n:3,word:<|"|>x<|"|>}<tool_call|>',
+    "generic": '{"tool_calls": [{"name": "look_up", "arguments": {"word": "x"}}, {"name": "stop", "arguments": {}}]}',
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_text_and_calls_may_come_where_none_is_required(name: str) -> None:
+    form = FORMS[name]
+    words = vocabulary(form)
+    for answer in (said(form, "Four <b>."), CALLS[name]):
+        made = matcher(form, Demand(tools=CALLABLE), words)
+        tokens = words.tokens_of(answer)
+        n = made.try_consume_tokens(tokens)
+        assert n == len(tokens), f"{words.text_of(tokens[:n])} ¦ {words.text_of(tokens[n:])}"
+        assert made.is_accepting(), answer
+
+
+def said(form: Format, text: str) -> str:
+    return f"<|channel|>final<|message|>{text}" if form is HARMONY else text
+
+
+def test_a_call_that_was_begun_must_be_one() -> None:
+    for name in ("hermes", "qwen", "kimi", "gemma"):
+        form, words = FORMS[name], vocabulary(FORMS[name])
+        opening = words.tokens_of(form.calls.section_open.strip() or form.calls.open.strip())  # type: ignore[union-attr]
+        made = matcher(form, Demand(tools=CALLABLE), words)
+        assert made.try_consume_tokens(opening) == len(opening)
+        assert not made.is_accepting()
+
+
+@pytest.mark.parametrize(
+    ("thinking", "answer", "fits"),
+    [
+        (Thinking.BEGUN, "Hm.\n</think>\n\n" + CALLS["hermes"], True),
+        (Thinking.BEGUN, "Hm. " + CALLS["hermes"], True),
+        (Thinking.BEGUN, "Hm. </think> Four.", False),
+        (Thinking.MAY_BEGIN, "<think>\nHm.\n</think>\n\n" + CALLS["hermes"], True),
+        (Thinking.MAY_BEGIN, CALLS["hermes"], True),
+        (Thinking.NONE, CALLS["hermes"], True),
+        (Thinking.NONE, "<think>", False),
+    ],
+)
+def test_thoughts_before_required_calls(thinking: Thinking, answer: str, *, fits: bool) -> None:
+    words = vocabulary(HERMES)
+    made = matcher(HERMES, Demand(tools=CALLABLE, must_call=True, thinking=thinking), words)
+    tokens = words.tokens_of(answer)
+    assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == fits
+
+
+def test_a_value_that_fits_a_schema_or_calls() -> None:
+    final = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    words = vocabulary(HERMES)
+    for answer, fits in (('{"a": 4}', True), (CALLS["hermes"], True), ("Four.", False)):
+        made = matcher(HERMES, Demand(tools=CALLABLE, final=final), words)
+        tokens = words.tokens_of(answer)
+        assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == fits
+
+
+def test_required_arguments_are_enforced_in_any_order() -> None:
+    tool = Tool(
+        "f",
+        {
+            "type": "object",
+            "properties": {"a": {"type": "string"}, "b": {"type": "integer"}, "c": {"enum": ["x", "y"]}},
+            "required": ["a", "b"],
+        },
+    )
+    words = vocabulary(QWEN)
+    given: dict[str, Any] = {"a": "p", "b": "1", "c": "x"}
+    for keys, fits in (
+        ("ab", True),
+        ("ba", True),
+        ("cab", True),
+        ("bca", True),
+        ("a", False),
+        ("bc", False),
+        ("aab", False),
+    ):
+        arguments = "".join(f"<parameter={key}>\n{given[key]}\n</parameter>\n" for key in keys)
+        answer = f"<tool_call>\n<function=f>\n{arguments}</function>\n</tool_call>"
+        made = matcher(QWEN, Demand(tools=[tool], must_call=True), words)
+        tokens = words.tokens_of(answer)
+        assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == fits, keys
