@@ -68,6 +68,8 @@ def _command(argv: Sequence[str]) -> int:
         return _bench(argv[1:])
     if argv[:1] == ["health"]:
         return _health(argv[1:])
+    if argv[:1] == ["lookup-build"]:
+        return _lookup_build(argv[1:])
     try:
         parsed = parse(argv, os.environ)
     except OptionsError as error:
@@ -134,6 +136,15 @@ def _health(argv: Sequence[str]) -> int:
         return health.main(argv)
     except Stopped:
         return 1
+
+
+def _lookup_build(argv: Sequence[str]) -> int:
+    from llamabox import lookup
+
+    try:
+        return lookup.main(argv)
+    except Stopped:
+        return 130
 
 
 def exit_status(error: LlamaboxError) -> int:

@@ -33,6 +33,7 @@ def help_text() -> str:
         "       python -m llamabox [options]",
         "       llamabox bench [options]    measures a running server; bench --help tells how",
         "       llamabox health [options]   asks a running server how it is: with its options, or those of process 1",
+        "       llamabox lookup-build …     makes a static lookup cache of texts; lookup-build --help tells how",
     ]
     for group in dict.fromkeys(option.group for option in OPTIONS):
         lines += ["", f"{group}:", ""]

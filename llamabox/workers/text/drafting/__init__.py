@@ -1,1 +1,1 @@
-"""Drafts by a second, small model that runs beside the engine's, on the engine's thread."""
+"""Drafts that need files or libllama: lookup caches, and a second, small model beside the engine's."""

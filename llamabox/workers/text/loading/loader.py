@@ -111,7 +111,8 @@ class TextModel:
                 warm_up(contexts, loras)
                 warm_up_projector(config, projector, contexts.generate)
             tokens_per_second = token_rate(config, contexts)
-            engine = make_engine(config, contexts, loras, encoder, make_drafters(config, model, draft))
+            drafters = make_drafters(config, model, draft, owned)
+            engine = make_engine(config, contexts, loras, encoder, drafters)
             poolers = make_poolers(config, contexts)
             n_rows = quick_rows(config, native)
             return cls(
@@ -250,7 +251,7 @@ def make_engine(
             gap_factor=config.gap_factor,
             host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
         ),
-        drafters=drafters,
+        drafters,
         encoder=encoder,
     )
     if config.context_shift and not engine.context_shift and contexts.generate is not None:

@@ -1,0 +1,1 @@
+"""llama.cpp's lookup: drafts from counts of the tokens that followed n-grams."""
