@@ -32,7 +32,8 @@ from llamabox.options import OPTIONS
 from llamabox.options.commandline import compose, compose_images, compose_rpc, echo, parse
 from llamabox.options.table.images import FILES
 from llamabox.options.usage import help_text
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.listening.config import ListenConfig
 from llamabox.wire.text_config import TextConfig
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def _command(argv: Sequence[str]) -> int:
         return _fail(error, "see: python -m llamabox --help")
     if "help" in parsed.values:
         return _help()
-    text, server = compose(parsed)
+    text, listen, hosted = compose(parsed)
     log.setup(text.verbosity, text.log_colors, as_json=text.log_json)
     for warning in parsed.warnings:
         if text.log_json:
@@ -101,13 +102,13 @@ def _command(argv: Sequence[str]) -> int:
             if text.model:
                 logger.warning("the model is not loaded: with --rpc-server-port only the RPC server runs")
             return _run_rpc(lending)
-        images = compose_images(parsed, text, server)
-        _check_template(server)
+        images = compose_images(parsed, text, hosted)
+        _check_template(hosted)
         if not text.model:
-            text, server = with_demo_model(text, server)
+            text, hosted = with_demo_model(text, hosted)
         for what, path in _files(text, images):
             _check_file(what, path)
-        return _run(text, server) if images is None else _run_images(images, server)
+        return _run(text, listen, hosted) if images is None else _run_images(images, listen, hosted)
     except LlamaboxError as error:
         if text.log_json:
             logger.error("%s", error.message)
@@ -185,25 +186,25 @@ def _answer(question: str, text: TextConfig) -> int:
     return 0
 
 
-def _check_template(server: ServerConfig) -> None:
+def _check_template(hosted: ModelConfig) -> None:
     """A template that the user gave is compiled before anything is loaded. Raises OptionsError."""
-    if server.chat_template is None:
+    if hosted.chat_template is None:
         return
-    template = ChatTemplate(resolve_template(server.chat_template, None), "", "")
+    template = ChatTemplate(resolve_template(hosted.chat_template, None), "", "")
     try:
         template.check()
     finally:
         template.close()
 
 
-def with_demo_model(text: TextConfig, server: ServerConfig) -> tuple[TextConfig, ServerConfig]:
+def with_demo_model(text: TextConfig, hosted: ModelConfig) -> tuple[TextConfig, ModelConfig]:
     """The demo model, fetched if need be, with the ChatML template unless the user gave one.
 
     Its own template adds a system prompt that leads so small a model astray: asked for the capital of France it
     answers with nonsense, in llama-server as well. Raises OptionsError where the model cannot be had.
     """
     text = replace(text, model=str(ensure_demo_model(progress=not text.log_json)))
-    return text, replace(server, chat_template=server.chat_template or "chatml")
+    return text, replace(hosted, chat_template=hosted.chat_template or "chatml")
 
 
 def _files(text: TextConfig, images: ImageConfig | None) -> Iterator[tuple[str, str]]:
@@ -233,23 +234,28 @@ def _check_file(what: str, given: str) -> None:
         raise OptionsError(f"cannot read the {what} {given}: {error.strerror}") from error
 
 
-def _run(text: TextConfig, server: ServerConfig) -> int:
+def _run(text: TextConfig, listen: ListenConfig, hosted: ModelConfig) -> int:
     """Serve until told to stop. Raises ListenError."""
     # Only here: --help and wrong options are answered without the web framework.
     from llamabox.clients.text.client import TextClient
     from llamabox.server.app import create_app
+    from llamabox.server.hosted.text import HostedText
     from llamabox.server.run import run
 
-    return run(server, lambda: create_app(server, TextClient(text, max_waiting=server.max_waiting)))
+    return run(
+        listen,
+        lambda: create_app(listen, HostedText(hosted, TextClient(text, max_waiting=hosted.max_waiting))),
+    )
 
 
-def _run_images(images: ImageConfig, server: ServerConfig) -> int:
+def _run_images(images: ImageConfig, listen: ListenConfig, hosted: ModelConfig) -> int:
     """Serve a model that draws until told to stop. Raises ListenError."""
     from llamabox.clients.image.client import ImageClient
-    from llamabox.server.app import create_image_app
+    from llamabox.server.app import create_app
+    from llamabox.server.hosted.images import HostedImages
     from llamabox.server.run import run
 
-    return run(server, lambda: create_image_app(server, ImageClient(images), images))
+    return run(listen, lambda: create_app(listen, HostedImages(hosted, ImageClient(images), images)))
 
 
 def _run_rpc(config: RpcConfig) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llamabox.errors import OptionsError
 from llamabox.options.commandline import compose, compose_rpc, parse
-from llamabox.server.config import ServerConfig
+from llamabox.server.listening.config import ListenConfig
 
 SECONDS = 10.0
 PROCESS_1 = Path("/proc/1/cmdline")
@@ -27,18 +27,18 @@ def main(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Print a line. Returns the exit status: 0 where the server is well."""
     try:
         parsed = parse(argv or options_of(PROCESS_1), environ)
-        text, server = compose(parsed)
+        text, listen, _ = compose(parsed)
         lending = compose_rpc(parsed, text)
     except OptionsError as error:
         print(f"error: {error.message}")
         return 1
-    where = f"{server.hosts[0]} port {server.port}" if lending is None else f"{lending.host} port {lending.port}"
+    where = f"{listen.hosts[0]} port {listen.port}" if lending is None else f"{lending.host} port {lending.port}"
     try:
         if lending is not None:
             socket.create_connection((ANY.get(lending.host, lending.host), lending.port), SECONDS).close()
             print("ok: the RPC server takes connections")
             return 0
-        status, said = ask(server)
+        status, said = ask(listen)
     except (OSError, UnicodeError, http.client.HTTPException) as error:
         print(f"error: nobody answers at {where}: {getattr(error, 'strerror', None) or error}")
         return 1
@@ -58,26 +58,26 @@ def options_of(cmdline: Path) -> list[str]:
     return []
 
 
-def ask(server: ServerConfig) -> tuple[int, str]:
+def ask(listen: ListenConfig) -> tuple[int, str]:
     """Status and text of GET /health. Straight to the address, past every proxy. Raises OSError, HTTPException."""
-    connection = connection_to(server)
+    connection = connection_to(listen)
     try:
-        connection.request("GET", f"{server.api_prefix}/health")
+        connection.request("GET", f"{listen.api_prefix}/health")
         response = connection.getresponse()
         return response.status, response.read(4096).decode(errors="replace").strip()
     finally:
         connection.close()
 
 
-def connection_to(server: ServerConfig) -> http.client.HTTPConnection:
-    host = server.hosts[0]
+def connection_to(listen: ListenConfig) -> http.client.HTTPConnection:
+    host = listen.hosts[0]
     if host.endswith(".sock"):
         return UnixConnection(host)
     host = ANY.get(host, host)
-    if server.ssl_cert_file is None:
-        return http.client.HTTPConnection(host, server.port, timeout=SECONDS)
+    if listen.ssl_cert_file is None:
+        return http.client.HTTPConnection(host, listen.port, timeout=SECONDS)
     # The certificate is for the name that others call the server by.
-    return http.client.HTTPSConnection(host, server.port, timeout=SECONDS, context=ssl._create_unverified_context())
+    return http.client.HTTPSConnection(host, listen.port, timeout=SECONDS, context=ssl._create_unverified_context())
 
 
 class UnixConnection(http.client.HTTPConnection):

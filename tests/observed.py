@@ -23,9 +23,9 @@ from llamabox.demo import ensure_demo_model
 from llamabox.engine.sampling import plan
 from llamabox.errors import ContextError, ModelLoadError
 from llamabox.options.commandline import compose, compose_images, parse
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
 from llamabox.server.fields.request import Dialect, Options, parse_options
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.listening.config import ListenConfig
 from llamabox.server.listening.listener import Listener, hypercorn_config
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading import devices
@@ -36,6 +36,7 @@ from llamabox.workers.text.loading.loader import TextModel
 from llamabox.workers.text.loading.projector import projector_params
 from llamabox.workers.text.loading.threads import thread_params
 from tests.server.fake_client import INFO, FakeTextClient
+from tests.server.harness import text_app
 
 Observer = Callable[..., dict[str, Any]]
 
@@ -95,9 +96,9 @@ def recording(*refusing: str) -> tuple[ffi.Native, RecordingLib]:
     return ffi.Native(native().prefix, native().ffi, lib), lib
 
 
-def composed(*words: str) -> tuple[TextConfig, ServerConfig]:
-    text, server = compose(parse(words, {}))
-    return replace(text, model=str(ensure_demo_model(progress=False))), server
+def composed(*words: str) -> tuple[TextConfig, ListenConfig, ModelConfig]:
+    text, listen, hosted = compose(parse(words, {}))
+    return replace(text, model=str(ensure_demo_model(progress=False))), listen, hosted
 
 
 def fields(struct: Any) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def fields(struct: Any) -> dict[str, Any]:
 
 def context(*words: str) -> dict[str, Any]:
     """The llama_context_params that llama_init_from_model is given."""
-    text, _ = composed(*words)
+    text, *_ = composed(*words)
     recorded, lib = recording("llama_init_from_model")
     real = model()
     stand_in = SimpleNamespace(native=recorded, handle=real.handle, path=real.path, vocab=real.vocab)
@@ -124,7 +125,7 @@ def context(*words: str) -> dict[str, Any]:
 
 def model_file(*words: str) -> dict[str, Any]:
     """The llama_model_params that llama_model_load_from_file is given, as on a machine with GPUs."""
-    text, _ = composed(*words)
+    text, *_ = composed(*words)
     recorded, lib = recording("llama_model_load_from_file")
     has_gpu, devices.has_gpu = devices.has_gpu, lambda native: True
     try:
@@ -151,7 +152,7 @@ def text_worker(*words: str) -> dict[str, Any]:
 
 def request(*words: str) -> Options:
     """What the engine is asked for a request that says nothing but its prompt."""
-    config = composed(*words)[1]
+    config = composed(*words)[2]
     return parse_options({}, config, config.defaults, INFO, Dialect.NATIVE)
 
 
@@ -194,7 +195,7 @@ def threads(*words: str) -> dict[str, Any]:
 def text_model(*words: str) -> dict[str, Any]:
     """A loaded text model: what it decoded by itself, and what its engine is like."""
     recorded, lib = recording()
-    text, _ = composed("-c", "256", "-b", "64", "-t", "1", *words)
+    text, *_ = composed("-c", "256", "-b", "64", "-t", "1", *words)
     with closing(TextModel.load(recorded, text, lambda _: None)) as made:
         return {
             "n_decodes": sum(name == "llama_decode" for name, _ in lib.calls),
@@ -208,17 +209,18 @@ def text_model(*words: str) -> dict[str, Any]:
 def images(*words: str) -> dict[str, Any]:
     """What the image worker is told."""
     parsed = parse(["--images", "-m", "model.gguf", *words], {})
-    config = compose_images(parsed, *compose(parsed))
+    text, _, hosted = compose(parsed)
+    config = compose_images(parsed, text, hosted)
     assert config is not None
     return asdict(config)
 
 
 def listener(*words: str) -> dict[str, Any]:
     """What the listener goes by."""
-    server = composed(*words)[1]
-    made = Listener(create_app(server, FakeTextClient()), server, [])
+    _, listen, hosted = composed(*words)
+    made = Listener(text_app(FakeTextClient(), listen, hosted), listen, [])
     return {
-        "keep_alive_timeout": hypercorn_config(server).keep_alive_timeout,
+        "keep_alive_timeout": hypercorn_config(listen).keep_alive_timeout,
         "stall_timeout": made.stall_timeout,
         "conn_idle": made.conn_idle,
     }
@@ -226,8 +228,8 @@ def listener(*words: str) -> dict[str, Any]:
 
 def routes(*words: str) -> dict[str, Any]:
     """What the app goes by: paths, keys, origins, the largest body."""
-    server = composed(*words)[1]
-    app = create_app(server, FakeTextClient())
+    _, listen, hosted = composed(*words)
+    app = text_app(FakeTextClient(), listen, hosted)
     paths = {route.path for route in app.routes}  # type: ignore[attr-defined]
     middleware: dict[str, Any] = {one.cls.__name__: one.kwargs for one in app.user_middleware}  # type: ignore[attr-defined]
     return {
@@ -235,7 +237,7 @@ def routes(*words: str) -> dict[str, Any]:
         "hosts": middleware["HostCheck"]["allowed"],
         "origins": middleware["Cors"]["origins"],
         "keys": tuple(sorted(middleware["Auth"]["keys"])),
-        "max_body": server.max_body,
+        "max_body": listen.max_body,
     }
 
 

@@ -17,7 +17,8 @@ from llamabox.errors import ModelLoadError, NativeMismatch, NativeMissing, to_wi
 from llamabox.imaging.config import ImageConfig
 from llamabox.options import OPTIONS
 from llamabox.options.table.images import FILES
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.listening.config import ListenConfig
 from llamabox.wire.text_config import TextConfig
 
 
@@ -160,7 +161,7 @@ def test_the_first_line_is_the_command_without_keys(
 ) -> None:
     model = tmp_path / "m.gguf"
     model.touch()
-    monkeypatch.setattr(cli, "_run", lambda text, server: 7)
+    monkeypatch.setattr(cli, "_run", lambda text, listen, hosted: 7)
     assert cli.main(["-m", str(model), "--api-key", "secret", "--porrt", "1"]) == 7
     shown = capsys.readouterr()
     assert shown.out == f"llamabox -m {model} --api-key '***' --porrt 1\n"
@@ -214,10 +215,10 @@ def test_an_error_while_serving_is_no_wrong_address(monkeypatch: pytest.MonkeyPa
 def test_the_demo_model_is_served_with_chatml_unless_told_otherwise(
     own: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    served: list[ServerConfig] = []
+    served: list[ModelConfig] = []
 
-    def serve(text: TextConfig, server: ServerConfig) -> int:
-        served.append(server)
+    def serve(text: TextConfig, listen: ListenConfig, hosted: ModelConfig) -> int:
+        served.append(hosted)
         return 0
 
     model = tmp_path / "m.gguf"
@@ -230,7 +231,7 @@ def test_the_demo_model_is_served_with_chatml_unless_told_otherwise(
     else:
         cli.main([])
         cli.main(["--chat-template", "zephyr"])
-        assert [server.chat_template for server in served] == ["chatml", "zephyr"]
+        assert [hosted.chat_template for hosted in served] == ["chatml", "zephyr"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -251,17 +252,17 @@ def test_importing_the_command_loads_no_native_code_and_no_web_framework() -> No
 def test_with_images_every_file_is_looked_for_and_an_image_worker_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    served: list[tuple[ImageConfig, ServerConfig]] = []
+    served: list[ImageConfig] = []
 
-    def serve(images: ImageConfig, server: ServerConfig) -> int:
-        served.append((images, server))
+    def serve(images: ImageConfig, listen: ListenConfig, hosted: ModelConfig) -> int:
+        served.append(images)
         return 0
 
     monkeypatch.setattr(cli, "_run_images", serve)
     model = tmp_path / "m.gguf"
     model.touch()
     assert cli.main(["--images", "-m", str(model), "--image-max-batch", "2"]) == 0
-    assert (served[0][0].model, served[0][0].max_batch) == (str(model), 2)
+    assert (served[0].model, served[0].max_batch) == (str(model), 2)
     for flag in (option.flags[0] for option in OPTIONS if option.dest.removeprefix("image.") in FILES):
         assert cli.main(["--images", "-m", str(model), flag, str(tmp_path / "none")]) == 1
         assert "none: No such file" in capsys.readouterr().err

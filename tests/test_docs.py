@@ -18,14 +18,13 @@ from llamabox.options import OPTIONS
 from llamabox.server.api.images.fields import LITERAL, NEGATIVE, QUALITIES, SAMPLER, SCHEDULE, SLG_LAYERS, STEPS, STYLES
 from llamabox.server.api.images.uploads import PARTS
 from llamabox.server.api.openai.chat.template_wishes import EFFORT, VERBOSITY
-from llamabox.server.app import create_app, create_image_app
-from llamabox.server.config import ServerConfig
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.generation import N_PREDICT_NAMES
 from llamabox.server.fields.sampling import RULES, Rule
-from llamabox.server.hosted.services import Services
+from llamabox.server.hosted.site import Site
 from tests.server.fake_client import FakeTextClient
-from tests.server.fake_images import IMAGES, FakeImageClient
+from tests.server.fake_images import FakeImageClient
+from tests.server.harness import image_app, text_app
 
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
@@ -62,8 +61,8 @@ def one_line(text: str) -> str:
 
 
 def apps() -> Iterator[Starlette]:
-    yield create_app(ServerConfig(), FakeTextClient())
-    yield create_image_app(ServerConfig(), FakeImageClient(), IMAGES)
+    yield text_app(FakeTextClient())
+    yield image_app(FakeImageClient())
 
 
 def routes() -> set[tuple[str, str]]:
@@ -111,9 +110,9 @@ TABLES = (
 def metrics() -> set[str]:
     found: set[str] = set()
     for app in apps():
-        services = app.state.services
-        assert isinstance(services, Services)
-        found |= set(re.findall(r"^# TYPE (\S+)", services.metrics.scrape().decode(), re.MULTILINE))
+        site = app.state.site
+        assert isinstance(site, Site)
+        found |= set(re.findall(r"^# TYPE (\S+)", site.hosted.metrics.scrape().decode(), re.MULTILINE))
     return found
 
 

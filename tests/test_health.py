@@ -13,20 +13,20 @@ import pytest
 from llamabox import health
 from llamabox.clients.state import WorkerState
 from llamabox.options.commandline import compose, parse
-from llamabox.server.app import create_app
 from llamabox.server.listening.binding import bind_sockets
 from llamabox.server.listening.listener import Listener
 from llamabox.server.listening.tls import tls_context
 from tests.server.fake_client import FakeTextClient
+from tests.server.harness import text_app
 from tests.server.listening.test_tls import certify
 
 
 @contextlib.asynccontextmanager
 async def served(client: FakeTextClient, *options: str) -> AsyncIterator[list[str]]:
     """A server with these options on a free port; gives the options that say so."""
-    _, config = compose(parse(options, {}))
-    sockets = bind_sockets(config.hosts, 0)
-    listener = Listener(create_app(config, client), config, sockets, tls_context(config))
+    _, listen, hosted = compose(parse(options, {}))
+    sockets = bind_sockets(listen.hosts, 0)
+    listener = Listener(text_app(client, listen, hosted), listen, sockets, tls_context(listen))
     await listener.start()
     ports = [sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX]
     try:

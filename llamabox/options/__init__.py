@@ -3,7 +3,8 @@
 An option's default is not here: it is that of the configuration field the option writes to, named by `dest`:
 
     text.X        wire.text_config.TextConfig
-    server.X      server.config.ServerConfig
+    listen.X      server.listening.config.ListenConfig
+    hosted.X      server.hosted.config.ModelConfig
     generation.X  engine.request.GenerationParams
     sampling.X    engine.request.SamplingParams
     image.X       imaging.config.ImageConfig

@@ -23,7 +23,8 @@ from llamabox.options import OPTIONS, Option
 from llamabox.options.argv import Use, check_variables, read_words, shown
 from llamabox.options.speculation import check_speculation, drafting_of, idle_options, with_speculation
 from llamabox.options.values import QUANTISED, unescape, unknown_samplers
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.listening.config import ListenConfig
 from llamabox.wire.text_config import TextConfig
 
 
@@ -107,8 +108,8 @@ def _check_together(values: dict[str, Any]) -> None:
 NOT_WITH_IMAGES = {
     "text.embeddings": "--embeddings",
     "text.rerank": "--rerank",
-    "server.enable_infill": "--infill",
-    "server.slot_save_path": "--slot-save-path",
+    "hosted.enable_infill": "--infill",
+    "hosted.slot_save_path": "--slot-save-path",
     "text.tokens_per_second": "-tps",
     "text.control_vectors": "--control-vector",
     "generation.grammar": "--grammar",
@@ -159,8 +160,11 @@ def echo(argv: Sequence[str]) -> str:
     return shlex.join(["llamabox", *masked_words(argv)])
 
 
-def compose(parsed: OptionValues) -> tuple[TextConfig, ServerConfig]:
-    """The configurations of the text worker and of the server. `TextConfig.model` is empty where none was given."""
+def compose(parsed: OptionValues) -> tuple[TextConfig, ListenConfig, ModelConfig]:
+    """The configurations of the text worker, of the port and of the model behind it.
+
+    `TextConfig.model` is empty where none was given.
+    """
     sampling = replace(SamplingParams(), **_of(parsed, "sampling"))
     if "sampling.dry_sequence_breakers" in parsed.values and parsed.values.get("escape", True):
         sampling = replace(sampling, dry_sequence_breakers=tuple(map(unescape, sampling.dry_sequence_breakers)))
@@ -180,9 +184,9 @@ def compose(parsed: OptionValues) -> tuple[TextConfig, ServerConfig]:
         n_threads=text.n_threads if text.n_threads > 0 else processors.n_physical(text.cpu_mask),
         n_threads_batch=_threads_batch(parsed, text),
     )
-    server = replace(
-        ServerConfig(),
-        **_of(parsed, "server"),
+    hosted = replace(
+        ModelConfig(),
+        **_of(parsed, "hosted"),
         enable_embeddings=text.embeddings or text.rerank,
         enable_rerank=text.rerank,
         n_predict=defaults.n_predict,
@@ -190,10 +194,10 @@ def compose(parsed: OptionValues) -> tuple[TextConfig, ServerConfig]:
         defaults=defaults,
         given=frozenset(_of(parsed, "sampling")),
     )
-    return text, server
+    return text, replace(ListenConfig(), **_of(parsed, "listen")), hosted
 
 
-def compose_images(parsed: OptionValues, text: TextConfig, server: ServerConfig) -> ImageConfig | None:
+def compose_images(parsed: OptionValues, text: TextConfig, hosted: ModelConfig) -> ImageConfig | None:
     """The configuration of the image worker, which shares fields with the text worker's; None without `--images`.
 
     Raises OptionsError where no model is named: there is none to fall back on.
@@ -205,7 +209,7 @@ def compose_images(parsed: OptionValues, text: TextConfig, server: ServerConfig)
     given = _of(parsed, "image")
     if given.get("schedule") == "default":
         given["schedule"] = None
-    seed = server.defaults.sampling.seed
+    seed = hosted.defaults.sampling.seed
     return replace(
         ImageConfig(model=text.model),
         **given,

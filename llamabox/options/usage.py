@@ -9,7 +9,8 @@ from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.imaging.config import ImageConfig
 from llamabox.lending.config import RpcConfig
 from llamabox.options import OPTIONS, Option
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.listening.config import ListenConfig
 from llamabox.wire.text_config import TextConfig
 
 MARGIN = 33
@@ -82,7 +83,8 @@ def _default(option: Option) -> str:
     owner, _, name = option.dest.partition(".")
     defaults = {
         "text": TextConfig(model=""),
-        "server": ServerConfig(),
+        "listen": ListenConfig(),
+        "hosted": ModelConfig(),
         "generation": GenerationParams(),
         "sampling": SamplingParams(),
         "image": ImageConfig(model=""),

@@ -15,10 +15,11 @@ from starlette.applications import Starlette
 
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
 from llamabox.machine.heap import map_large_blocks
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.model import Hosted
 from llamabox.server.hosted.seams import Service
-from llamabox.server.hosted.services import Services
+from llamabox.server.hosted.site import Site
 from llamabox.server.listening.binding import bind_sockets, describe_socket, unix_paths
+from llamabox.server.listening.config import ListenConfig
 from llamabox.server.listening.listener import Listener
 from llamabox.server.listening.tls import tls_context
 
@@ -33,7 +34,7 @@ FORCE_SECONDS = 2.0
 EXIT_LOAD_FAILED, EXIT_NO_NATIVE = 1, 2
 
 
-def run(config: ServerConfig, make_app: Callable[[], Starlette]) -> int:
+def run(config: ListenConfig, make_app: Callable[[], Starlette]) -> int:
     """`serve` on an event loop of its own, uvloop's where there is one. Returns the process' exit code."""
     map_large_blocks()
     try:
@@ -46,12 +47,12 @@ def run(config: ServerConfig, make_app: Callable[[], Starlette]) -> int:
         return runner.run(_serve_made(config, make_app))
 
 
-async def _serve_made(config: ServerConfig, make_app: Callable[[], Starlette]) -> int:
+async def _serve_made(config: ListenConfig, make_app: Callable[[], Starlette]) -> int:
     """The worker's client belongs to the loop, so the app is made on it."""
     return await serve(config, make_app())
 
 
-async def serve(config: ServerConfig, app: Starlette) -> int:
+async def serve(config: ListenConfig, app: Starlette) -> int:
     """Serves an app of app.py until SIGTERM or SIGINT, or until the first load fails; the worker ends before.
 
     Returns the exit code: 0 after a signal, 1 when the model cannot be loaded, 2 when the native libraries are missing
@@ -64,8 +65,8 @@ async def serve(config: ServerConfig, app: Starlette) -> int:
     sockets = bind_sockets(config.hosts, config.port)
     paths = unix_paths(sockets)
     _raise_file_limit()
-    services: Services = app.state.services
-    client = services.client
+    site: Site = app.state.site
+    client = site.hosted.client
     listener = Listener(app, config, sockets, tls)
     signalled = asyncio.Event()
     with _catching_signals(signalled, client):
@@ -76,26 +77,26 @@ async def serve(config: ServerConfig, app: Starlette) -> int:
                 logger.info(
                     "listening on %s", describe_socket(sock, "http" if tls is None else "https") + config.api_prefix
                 )
-            code = await _until_over(services, signalled)
-            services.lifecycle.stop()
+            code = await _until_over(site.hosted, signalled)
+            site.lifecycle.stop()
             await listener.stop_accepting()
             if code == 0:
-                await _drain(services)
+                await _drain(site)
             return code
         finally:
-            services.lifecycle.stop()
+            site.lifecycle.stop()
             await client.stop(CLOSE_GRACE)
-            await services.close()
+            await site.hosted.close()
             await listener.close(CLOSE_GRACE)
             for path in paths:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
 
 
-async def _until_over(services: Services, signalled: asyncio.Event) -> int:
+async def _until_over(hosted: Hosted, signalled: asyncio.Event) -> int:
     """Waits for a signal, this process' or the worker's, or for a failed load; 0 means the former."""
-    loading = asyncio.create_task(_load(services))
-    waiting = asyncio.create_task(_asked_to_stop(services, signalled))
+    loading = asyncio.create_task(_load(hosted))
+    waiting = asyncio.create_task(_asked_to_stop(hosted, signalled))
     try:
         await asyncio.wait((loading, waiting), return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
@@ -110,9 +111,9 @@ async def _until_over(services: Services, signalled: asyncio.Event) -> int:
         await asyncio.wait((loading, waiting))
 
 
-async def _asked_to_stop(services: Services, signalled: asyncio.Event) -> None:
+async def _asked_to_stop(hosted: Hosted, signalled: asyncio.Event) -> None:
     """By either. The worker's is no signal of ours: systemd sends one to both, which is not asking twice."""
-    asked = services.client.stop_asked
+    asked = hosted.client.stop_asked
     waiting = [asyncio.create_task(event.wait()) for event in (signalled, asked)]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -123,10 +124,10 @@ async def _asked_to_stop(services: Services, signalled: asyncio.Event) -> None:
         logger.info("stopping: the worker was sent SIGTERM")
 
 
-async def _load(services: Services) -> int:
+async def _load(hosted: Hosted) -> int:
     """0 once the model is ready; else the exit code, after one line that says why."""
     try:
-        info = await services.client.wait_ready()
+        info = await hosted.client.wait_ready()
     except (NativeMissing, NativeMismatch) as exc:
         logger.error("%s", exc.message)
         return EXIT_NO_NATIVE
@@ -135,23 +136,23 @@ async def _load(services: Services) -> int:
     except LlamaboxError as exc:
         logger.error("%s", exc.message)
         return EXIT_LOAD_FAILED
-    logger.info("model ready: %s", services.describe())
-    scales = dict(services.defaults.lora)
+    logger.info("model ready: %s", hosted.describe())
+    scales = dict(hosted.defaults.lora)
     for adapter_id, adapter in enumerate(info.lora):
         logger.info("LoRA adapter %d: %s at scale %g", adapter_id, adapter["path"], scales.get(adapter_id, 0.0))
-    await services.warm()
+    await hosted.warm()
     return 0
 
 
-async def _drain(services: Services) -> None:
+async def _drain(site: Site) -> None:
     """Lets running requests end, within the grace."""
-    if services.lifecycle.n_active:
-        logger.info("stopping: %d requests may end first", services.lifecycle.n_active)
+    if site.lifecycle.n_active:
+        logger.info("stopping: %d requests may end first", site.lifecycle.n_active)
     try:
-        async with asyncio.timeout(services.config.shutdown_grace):
-            await services.lifecycle.drained()
+        async with asyncio.timeout(site.listen.shutdown_grace):
+            await site.lifecycle.drained()
     except TimeoutError:
-        logger.warning("stopping: %d requests are cut off", services.lifecycle.n_active)
+        logger.warning("stopping: %d requests are cut off", site.lifecycle.n_active)
 
 
 @contextlib.contextmanager
@@ -188,7 +189,7 @@ async def _force(client: Service) -> None:
     os._exit(1)
 
 
-def _size_thread_pool(config: ServerConfig) -> None:
+def _size_thread_pool(config: ListenConfig) -> None:
     """Make the pool of `asyncio.to_thread`; the loop ends it."""
     if config.n_threads_http > 0:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(config.n_threads_http))

@@ -32,7 +32,7 @@ def test_an_entry_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("llamabox.server.api.openai.chat.route").warning("a %s", "b\n12:00:00 forged")
     line = written(capfd)
     assert line.count("\n") == 1
-    assert line.endswith(" W server.api.openai.chat: a b\\n12:00:00 forged\n")
+    assert line.endswith(" W server.api.openai.chat.route: a b\\n12:00:00 forged\n")
 
 
 CONTROLS = [
@@ -96,7 +96,7 @@ def test_json_lines_have_the_facts_by_name(capfd: pytest.CaptureFixture[str]) ->
     time = first.pop("time")
     assert datetime.fromisoformat(time).utcoffset() == timedelta(0)
     assert first == {
-        "level": "info", "logger": "server.api.openai.chat", "message": "a b\n\ud800 forged", "status": None,
+        "level": "info", "logger": "server.api.openai.chat.route", "message": "a b\n\ud800 forged", "status": None,
         "route": "/x", "total_ms": 1.5,
     }  # fmt: skip
     assert (second["level"], second["message"]) == ("error", "bad")

@@ -12,7 +12,7 @@ from llamabox.engine.request import Picture
 from llamabox.errors import InvalidRequest
 from llamabox.media.reader import MediaReader
 from llamabox.options.commandline import compose, parse
-from llamabox.server.hosted.services import media_reader
+from llamabox.server.hosted.text import media_reader
 from tests.media.fetching.hostile_server import serving
 from tests.media.files import RED, file, plain
 from tests.media.reading import ALL, CountedRoom, source
@@ -22,7 +22,7 @@ def with_words(words: Sequence[str], work: Callable[[MediaReader], Awaitable[Non
     """Works with a reader as a server with these words has it."""
 
     async def scene() -> None:
-        _, config = compose(parse(["-m", "model.gguf", *words], {}))
+        _, _, config = compose(parse(["-m", "model.gguf", *words], {}))
         reader = media_reader(config)
         try:
             await work(reader)
@@ -75,7 +75,7 @@ def test_media_are_fetched_from_the_hosts_that_the_user_names() -> None:
     async def works() -> None:
         async with serving() as server:
             server.bodies["/a.wav"] = file(plain("RGB", RED, (3, 2)))  # whatever its name is
-            _, config = compose(parse(["-m", "m", "--media-url", f"images.example,127.0.0.1:{server.port}"], {}))
+            _, _, config = compose(parse(["-m", "m", "--media-url", f"images.example,127.0.0.1:{server.port}"], {}))
             reader = media_reader(config)
             try:
                 url = f"http://127.0.0.1:{server.port}/a.wav"

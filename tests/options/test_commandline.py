@@ -20,13 +20,15 @@ from llamabox.options import OPTIONS, Option
 from llamabox.options.commandline import compose, compose_images, compose_rpc, echo, parse
 from llamabox.options.file_values import api_keys_of_file, file_text, folder
 from llamabox.options.usage import document, help_text
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.listening.config import ListenConfig
 from llamabox.wire.text_config import TextConfig
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "options.md"
 OWNERS = {
     "text": TextConfig,
-    "server": ServerConfig,
+    "listen": ListenConfig,
+    "hosted": ModelConfig,
     "generation": GenerationParams,
     "sampling": SamplingParams,
     "image": ImageConfig,
@@ -55,7 +57,7 @@ VALUES = {
 TEXT = TextConfig(model="")
 
 
-def made(*argv: str, **environ: str) -> tuple[TextConfig, ServerConfig]:
+def made(*argv: str, **environ: str) -> tuple[TextConfig, ListenConfig, ModelConfig]:
     return compose(parse(argv, environ))
 
 
@@ -137,7 +139,8 @@ def test_every_option_has_an_effect(option: Option, tmp_path: Path) -> None:
 
 def painter(*argv: str, **environ: str) -> ImageConfig:
     parsed = parse(["--images", "-m", "model.gguf", *argv], environ)
-    images = compose_images(parsed, *compose(parsed))
+    text, _, hosted = compose(parsed)
+    images = compose_images(parsed, text, hosted)
     assert images is not None
     return images
 
@@ -172,7 +175,8 @@ def test_a_server_that_draws_inherits_what_fits_it() -> None:
     assert painter("--image-schedule", "default").schedule is None
     assert plain.n_threads == processors.n_physical()
     parsed = parse(["-m", "model.gguf"], {})
-    assert compose_images(parsed, *compose(parsed)) is None
+    text, _, hosted = compose(parsed)
+    assert compose_images(parsed, text, hosted) is None
 
 
 @pytest.mark.parametrize(
@@ -191,17 +195,18 @@ def test_what_does_not_go_with_images_is_named(words: list[str]) -> None:
 
 def test_a_server_that_draws_needs_a_model() -> None:
     parsed = parse(["--images"], {})
+    text, _, hosted = compose(parsed)
     with pytest.raises(OptionsError, match="-m"):
-        compose_images(parsed, *compose(parsed))
+        compose_images(parsed, text, hosted)
 
 
 def test_defaults_are_those_of_the_configurations() -> None:
-    text, server = made()
+    text, listen, hosted = made()
     n = processors.n_physical()
     assert text == dataclasses.replace(TextConfig(model=""), n_threads=n, n_threads_batch=n)
     drafting = DraftingParams(n_max=text.spec_n_max, p_min=text.spec_p_min)
-    assert server == ServerConfig(defaults=GenerationParams(drafting=drafting))
-    assert (server.defaults.sampling.top_p, server.defaults.sampling.min_p) == (0.95, 0.05)
+    assert (listen, hosted) == (ListenConfig(), ModelConfig(defaults=GenerationParams(drafting=drafting)))
+    assert (hosted.defaults.sampling.top_p, hosted.defaults.sampling.min_p) == (0.95, 0.05)
 
 
 def test_an_rpc_server_runs_where_it_has_a_port() -> None:
@@ -217,21 +222,21 @@ def test_an_rpc_server_runs_where_it_has_a_port() -> None:
 
 def test_the_last_one_wins_and_lists_add_up() -> None:
     assert made("--port", "1", "--port", "2")[1].port == 2
-    _, server = made("-l", "1+2", "-l", "3-0.5", "-l", "4-inf", "--api-key", "a,b", "--api-key", "c")
-    assert server.defaults.sampling.logit_bias == ((1, 2.0), (3, -0.5), (4, float("-inf")))
-    assert server.api_keys == {"a", "b", "c"}
-    _, server = made("--dry-sequence-breaker", r"a\n\"", "--dry-sequence-breaker", ";")
-    assert server.defaults.sampling.dry_sequence_breakers == ('a\n"', ";")
+    _, listen, hosted = made("-l", "1+2", "-l", "3-0.5", "-l", "4-inf", "--api-key", "a,b", "--api-key", "c")
+    assert hosted.defaults.sampling.logit_bias == ((1, 2.0), (3, -0.5), (4, float("-inf")))
+    assert listen.api_keys == {"a", "b", "c"}
+    *_, hosted = made("--dry-sequence-breaker", r"a\n\"", "--dry-sequence-breaker", ";")
+    assert hosted.defaults.sampling.dry_sequence_breakers == ('a\n"', ";")
     for words in (("--no-escape", "--dry-sequence-breaker", r"\n"), ("--dry-sequence-breaker", r"\n", "--no-escape")):
-        assert made(*words)[1].defaults.sampling.dry_sequence_breakers == (r"\n",)
-        assert made(*words, "-e")[1].defaults.sampling.dry_sequence_breakers == ("\n",)
-    assert made("--no-escape")[1] == made()[1], "the defaults are no text that was typed"
-    assert made("--dry-sequence-breaker", "none")[1].defaults.sampling.dry_sequence_breakers == ()
+        assert made(*words)[2].defaults.sampling.dry_sequence_breakers == (r"\n",)
+        assert made(*words, "-e")[2].defaults.sampling.dry_sequence_breakers == ("\n",)
+    assert made("--no-escape") == made(), "the defaults are no text that was typed"
+    assert made("--dry-sequence-breaker", "none")[2].defaults.sampling.dry_sequence_breakers == ()
 
 
 def test_unknown_words_are_passed_over() -> None:
     parsed = parse(["word", "--porrt", "81", "-1", "--port", "82", "--zzzzzzzz"], {})
-    assert parsed.values == {"server.port": 82}
+    assert parsed.values == {"listen.port": 82}
     assert parsed.warnings == (
         "Unknown argument: --porrt; the nearest known one is --port",
         "Unknown argument: --zzzzzzzz",
@@ -346,7 +351,7 @@ def test_wrong_values_name_the_option_and_what_is_right(words: list[str], part: 
 
 
 def test_clamped_values() -> None:
-    sampling = made("--temp", "-1", "--top-p", "7", "--min-p", "-2", "--top-k", "-1")[1].defaults.sampling
+    sampling = made("--temp", "-1", "--top-p", "7", "--min-p", "-2", "--top-k", "-1")[2].defaults.sampling
     assert (sampling.temperature, sampling.top_p, sampling.min_p, sampling.top_k) == (0, 1, 0, 0)
 
 
@@ -371,7 +376,7 @@ def test_the_command_line_beats_the_environment() -> None:
 
 @pytest.mark.parametrize(("text", "on"), [("1", True), ("true", True), ("TRUE", False), ("yes", False), ("0", False)])
 def test_switches_in_the_environment(text: str, on: bool) -> None:
-    assert made(LLAMA_ARG_SLOTS=text)[1].enable_slots is on
+    assert made(LLAMA_ARG_SLOTS=text)[2].enable_slots is on
     assert made(LLAMA_ARG_CONT_BATCHING=text)[0].cont_batching is on
 
 
@@ -381,23 +386,23 @@ def test_a_wrong_number_in_the_environment_names_its_variable() -> None:
 
 def test_samplers() -> None:
     parsed = parse(["--samplers", "top_k;nucleus;bogus; typ-p"], {})
-    assert compose(parsed)[1].defaults.sampling.samplers == ("top_k", "top_p", "typ_p")
+    assert compose(parsed)[2].defaults.sampling.samplers == ("top_k", "top_p", "typ_p")
     assert parsed.warnings == ("--samplers: there is no sampler 'bogus', it is left out",)
     parsed = parse(["--sampling-seq", "kzt"], {})
-    assert compose(parsed)[1].defaults.sampling.samplers == ("top_k", "temperature")
+    assert compose(parsed)[2].defaults.sampling.samplers == ("top_k", "temperature")
     assert "'z'" in parsed.warnings[0]
 
 
 def test_what_the_server_is_told() -> None:
     for words in (("--cache-reuse", "4"), ("--cache-reuse", "4", "--no-cache-prompt")):
-        defaults = made(*words)[1].defaults
+        defaults = made(*words)[2].defaults
         assert (defaults.n_cache_reuse, defaults.cache_prompt) == (4, True)
-    text, server = made("-n", "64", "--temp", "0.5", "-s", "-1", "--keep", "8", "--special", "--no-cache-prompt")
-    assert (server.n_predict, server.defaults.n_predict, server.defaults.n_keep) == (64, 64, 8)
-    assert (server.defaults.special, server.defaults.cache_prompt) == (True, False)
-    assert server.defaults.sampling.seed == RANDOM_SEED
-    assert server.given == {"temperature", "seed"}
-    assert made("-n", "-2")[1].n_predict == made("-n", "-2")[1].defaults.n_predict == FILL_CONTEXT
+    text, _, hosted = made("-n", "64", "--temp", "0.5", "-s", "-1", "--keep", "8", "--special", "--no-cache-prompt")
+    assert (hosted.n_predict, hosted.defaults.n_predict, hosted.defaults.n_keep) == (64, 64, 8)
+    assert (hosted.defaults.special, hosted.defaults.cache_prompt) == (True, False)
+    assert hosted.defaults.sampling.seed == RANDOM_SEED
+    assert hosted.given == {"temperature", "seed"}
+    assert made("-n", "-2")[2].n_predict == made("-n", "-2")[2].defaults.n_predict == FILL_CONTEXT
     assert made("--max-body", "1")[1].max_body == 1 << 20
     assert made("--max-bodies", "99")[1].max_bodies == 99 << 20
     assert made("--max-connections", "99")[1].max_connections == 99
@@ -411,12 +416,12 @@ def test_the_door() -> None:
         assert made("--api-prefix", text)[1].api_prefix == prefix
     origins = made("--cors-origins", "http://a.example:81, localhost,https://b.example/")[1].cors_origins
     assert origins == ("http://a.example:81", "localhost", "https://b.example")
-    _, server = made(LLAMA_ARG_SSL_KEY_FILE="k", LLAMA_ARG_SSL_CERT_FILE="c", LLAMA_ARG_API_PREFIX="/x")
-    assert (server.ssl_key_file, server.ssl_cert_file, server.api_prefix) == ("k", "c", "/x")
+    _, listen, _ = made(LLAMA_ARG_SSL_KEY_FILE="k", LLAMA_ARG_SSL_CERT_FILE="c", LLAMA_ARG_API_PREFIX="/x")
+    assert (listen.ssl_key_file, listen.ssl_cert_file, listen.api_prefix) == ("k", "c", "/x")
 
 
 def test_loading() -> None:
-    text, _ = made("-ts", "3/1,0.5", "--override-kv", "a=int:-3", "--override-kv", "b.c=float:2", "--rope-scale", "4")
+    text, *_ = made("-ts", "3/1,0.5", "--override-kv", "a=int:-3", "--override-kv", "b.c=float:2", "--rope-scale", "4")
     assert text.tensor_split == (3.0, 1.0, 0.5)
     assert text.kv_overrides == (("a", -3), ("b.c", 2.0))
     assert isinstance(text.kv_overrides[1][1], float)
@@ -430,15 +435,15 @@ def test_loading() -> None:
 
 def test_adapters_add_up_and_take_one_word_or_two() -> None:
     words = ("--lora", "a", "--lora-scaled", "b", "-0.5", "--lora-scaled", "c:d:2", "--lora-scaled", "e", "0")
-    text, server = made(*words)
+    text, _, hosted = made(*words)
     assert text.lora == (("a", 1.0), ("b", -0.5), ("c:d", 2.0), ("e", 0.0))
-    assert server.defaults.lora == ((0, 1.0), (1, -0.5), (2, 2.0))
-    text, server = made(*words, "--lora-init-without-apply")
-    assert (len(text.lora), server.defaults.lora) == (4, ())
+    assert hosted.defaults.lora == ((0, 1.0), (1, -0.5), (2, 2.0))
+    text, _, hosted = made(*words, "--lora-init-without-apply")
+    assert (len(text.lora), hosted.defaults.lora) == (4, ())
 
 
 def test_control_vectors() -> None:
-    text, _ = made("--control-vector", "a", "--control-vector-scaled", "b:-1", "--control-vector-scaled", "c", ".5")
+    text, *_ = made("--control-vector", "a", "--control-vector-scaled", "b:-1", "--control-vector-scaled", "c", ".5")
     assert text.control_vectors == (("a", 1.0), ("b", -1.0), ("c", 0.5))
     assert text.control_vector_layers == (0, 0)
     for words, layers in {("3", "5"): (3, 5), ("-1", "7"): (0, 7), ("4", "0"): (4, 0)}.items():
@@ -455,17 +460,17 @@ def test_what_has_no_effect_any_more_says_so_once(words: tuple[str, ...], enviro
 def test_grammars(tmp_path: Path) -> None:
     file = tmp_path / "g.gbnf"
     file.write_text('root ::= "é"\n', encoding="utf-8")
-    text, server = made("--grammar-file", str(file))
-    assert text.grammar == server.defaults.grammar == file.read_text(encoding="utf-8")
-    text, server = made("-j", ' {"type" : "string"} ')
-    assert text.json_schema == server.defaults.json_schema == '{"type":"string"}'
+    text, _, hosted = made("--grammar-file", str(file))
+    assert text.grammar == hosted.defaults.grammar == file.read_text(encoding="utf-8")
+    text, _, hosted = made("-j", ' {"type" : "string"} ')
+    assert text.json_schema == hosted.defaults.json_schema == '{"type":"string"}'
     assert made("--grammar", "a", "--grammar", "")[0].grammar == ""
 
 
 def test_threads() -> None:
     assert made("-t", "7")[0].n_threads_batch == 7
     assert made("-t", "7", "-tb", "3")[0].n_threads_batch == 3
-    text, _ = made("-t", "0", "-tb", "-1")
+    text, *_ = made("-t", "0", "-tb", "-1")
     assert (text.n_threads, text.n_threads_batch) == (processors.n_physical(), processors.n_logical())
     assert 1 <= processors.n_physical() <= processors.n_logical()
 
@@ -476,11 +481,11 @@ def test_where_threads_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made("-C", "1", "-Cr", "1-2", "-Cr", "2-")[0].cpu_mask == (0, 1, 2, 5), "they add up"
     assert made("-Cr", "-1")[0].cpu_mask == (0, 1)
     assert "there is no CPU 3-4: this process may use 0-2,5" in refused("-Cr", "1-5")
-    text, _ = made("-C", "3", "--cpu-strict", "1", "--prio", "2", "--poll", "0", "-tb", "0")
+    text, *_ = made("-C", "3", "--cpu-strict", "1", "--prio", "2", "--poll", "0", "-tb", "0")
     assert (text.cpu_mask_batch, text.cpu_strict_batch, text.prio_batch, text.poll_batch) == ((0, 1), True, 2, 0)
     assert text.n_threads <= 2 >= text.n_threads_batch, "no more threads than CPUs, unless they are asked for"
     words = ("-Cb", "4", "--cpu-strict-batch", "0", "--prio-batch", "0", "--poll-batch", "9")
-    text, _ = made("-C", "3", "--cpu-strict", "1", "--prio", "2", "--poll", "0", *words)
+    text, *_ = made("-C", "3", "--cpu-strict", "1", "--prio", "2", "--poll", "0", *words)
     assert (text.cpu_mask_batch, text.cpu_strict_batch, text.prio_batch, text.poll_batch) == ((2,), False, 0, 9)
     assert (text.cpu_mask, text.cpu_strict, text.prio, text.poll) == ((0, 1), True, 2, 0)
 
@@ -528,7 +533,7 @@ def test_the_document_of_the_options_is_what_the_table_says() -> None:
 
 
 def test_reranking_opens_the_vectors_too_and_decides_the_pooling() -> None:
-    text, server = made("--rerank", "--pooling", "mean")
-    assert (text.pooling, server.enable_rerank, server.enable_embeddings) == ("rank", True, True)
-    text, server = made("--embedding")
-    assert (text.pooling, server.enable_rerank, server.enable_embeddings) == ("unspecified", False, True)
+    text, _, hosted = made("--rerank", "--pooling", "mean")
+    assert (text.pooling, hosted.enable_rerank, hosted.enable_embeddings) == ("rank", True, True)
+    text, _, hosted = made("--embedding")
+    assert (text.pooling, hosted.enable_rerank, hosted.enable_embeddings) == ("unspecified", False, True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Generic, TypeVar
 
 import httpx
 import orjson
@@ -14,9 +14,12 @@ from starlette.applications import Starlette
 
 from llamabox.imaging.config import ImageConfig
 from llamabox.media.desk import MediaDesk
-from llamabox.server.app import create_app, create_image_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.app import create_app
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.hosted.images import HostedImages
+from llamabox.server.hosted.text import HostedText
 from llamabox.server.listening.binding import bind_sockets
+from llamabox.server.listening.config import ListenConfig
 from llamabox.server.listening.listener import Listener
 from llamabox.server.listening.tls import tls_context
 from tests.server.fake_client import FakeTextClient
@@ -27,6 +30,32 @@ WITHIN = 10.0
 
 
 Client = TypeVar("Client")
+
+Config = ListenConfig | ModelConfig | None
+"""Of the port, or of the model behind it; what is not given is as by default."""
+
+
+def parts(configs: Sequence[Config]) -> tuple[ListenConfig, ModelConfig]:
+    listen = [config for config in configs if isinstance(config, ListenConfig)] or [ListenConfig()]
+    model = [config for config in configs if isinstance(config, ModelConfig)] or [ModelConfig()]
+    return listen[0], model[0]
+
+
+def by_field(given: Mapping[str, Any]) -> tuple[ListenConfig, ModelConfig]:
+    """Both configurations of their fields' values, which have no name in common."""
+    names = {field.name for field in fields(ListenConfig)}
+    listen = {name: value for name, value in given.items() if name in names}
+    return ListenConfig(**listen), ModelConfig(**{name: value for name, value in given.items() if name not in names})
+
+
+def text_app(client: FakeTextClient, *configs: Config, media: MediaDesk | None = None) -> Starlette:
+    listen, model = parts(configs)
+    return create_app(listen, HostedText(model, client, media))
+
+
+def image_app(client: FakeImageClient, *configs: Config, images: ImageConfig = IMAGES) -> Starlette:
+    listen, model = parts(configs)
+    return create_app(listen, HostedImages(model, client, images))
 
 
 @dataclass
@@ -54,31 +83,29 @@ class Running(Generic[Client]):
 @contextlib.asynccontextmanager
 async def running(
     client: FakeTextClient,
-    config: ServerConfig | None = None,
-    *,
+    *configs: Config,
     media: MediaDesk | None = None,
     host: str = "127.0.0.1",
     within: float = WITHIN,
 ) -> AsyncIterator[Running[FakeTextClient]]:
     """Serves `client` until the block ends; fails rather than hangs."""
-    config = config or ServerConfig()
-    async with listening(create_app(config, client, media), client, config, within, host=host) as served:
+    app = text_app(client, *configs, media=media)
+    async with listening(app, client, parts(configs)[0], within, host=host) as served:
         yield served
 
 
 @contextlib.asynccontextmanager
 async def running_images(
-    client: FakeImageClient, config: ServerConfig | None = None, images: ImageConfig = IMAGES
+    client: FakeImageClient, *configs: Config, images: ImageConfig = IMAGES
 ) -> AsyncIterator[Running[FakeImageClient]]:
     """The same with a client that draws."""
-    config = config or ServerConfig()
-    async with listening(create_image_app(config, client, images), client, config) as served:
+    async with listening(image_app(client, *configs, images=images), client, parts(configs)[0]) as served:
         yield served
 
 
 @contextlib.asynccontextmanager
 async def listening(
-    app: Starlette, client: Client, config: ServerConfig, within: float = WITHIN, *, host: str = "127.0.0.1"
+    app: Starlette, client: Client, config: ListenConfig, within: float = WITHIN, *, host: str = "127.0.0.1"
 ) -> AsyncIterator[Running[Client]]:
     """Any app on a socket of its own."""
     sockets = bind_sockets([host], 0)
@@ -93,7 +120,7 @@ async def listening(
             yield Running(app, client, http, port, listener)
     finally:
         await listener.close(grace=0.5)
-        await app.state.services.close()
+        await app.state.site.hosted.close()
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:

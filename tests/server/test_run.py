@@ -19,12 +19,11 @@ import pytest
 
 from llamabox.clients.state import WorkerState
 from llamabox.errors import ListenError, LlamaboxError, ModelLoadError, NativeMismatch, NativeMissing
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
 from llamabox.server.listening.binding import bind_sockets
+from llamabox.server.listening.config import ListenConfig
 from llamabox.server.run import run, serve
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
-from tests.server.harness import WITHIN, running
+from tests.server.harness import WITHIN, running, text_app
 
 
 def free_port() -> int:
@@ -35,10 +34,10 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def serving(client: FakeTextClient, config: ServerConfig) -> AsyncIterator[asyncio.Task[int]]:
+async def serving(client: FakeTextClient, config: ListenConfig) -> AsyncIterator[asyncio.Task[int]]:
     """serve() as a task; a test ends it with a signal to this very process."""
     async with asyncio.timeout(WITHIN):
-        task = asyncio.create_task(serve(config, create_app(config, client)))
+        task = asyncio.create_task(serve(config, text_app(client, config)))
         await client.started.wait()
         try:
             yield task
@@ -64,7 +63,7 @@ def test_a_signal_ends_it_with_0(number: signal.Signals) -> None:
         client = FakeTextClient(saying("a"))
         client.loaded.set()
         port = free_port()
-        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http:
+        async with serving(client, ListenConfig(port=port)) as task, connect(port) as http:
             assert (await http.get("/health")).status_code == 200
             os.kill(os.getpid(), number)
             assert await task == 0
@@ -78,7 +77,7 @@ def test_a_signal_to_the_worker_ends_it_with_0_and_in_order() -> None:
         client = FakeTextClient()
         client.loaded.set()
         port = free_port()
-        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http, connect(port) as idle:
+        async with serving(client, ListenConfig(port=port)) as task, connect(port) as http, connect(port) as idle:
             await idle.get("/health")
             asking = asyncio.create_task(http.post("/completion", json={"prompt": "a", "stream": True}))
             generation = await client.submitted()
@@ -97,7 +96,7 @@ def test_a_signal_to_the_worker_while_loading_ends_it_with_0() -> None:
     async def scene() -> None:
         client = FakeTextClient()
         client.state = WorkerState.LOADING
-        async with serving(client, ServerConfig(port=free_port())) as task:
+        async with serving(client, ListenConfig(port=free_port())) as task:
             client.stop_asked.set()
             assert await task == 0
 
@@ -112,7 +111,7 @@ def test_a_signal_to_server_and_worker_is_not_asking_twice(worker_is_first: bool
         client = FakeTextClient()
         client.loaded.set()
         port = free_port()
-        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http, connect(port) as idle:
+        async with serving(client, ListenConfig(port=port)) as task, connect(port) as http, connect(port) as idle:
             await idle.get("/health")
             asking = asyncio.create_task(http.post("/completion", json={"prompt": "a", "stream": True}))
             generation = await client.submitted()
@@ -132,7 +131,7 @@ def test_a_signal_while_loading_ends_it_with_0() -> None:
         client = FakeTextClient()
         client.state = WorkerState.LOADING
         port = free_port()
-        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http:
+        async with serving(client, ListenConfig(port=port)) as task, connect(port) as http:
             assert (await http.get("/health")).status_code == 503
             os.kill(os.getpid(), signal.SIGTERM)
             assert await task == 0
@@ -145,7 +144,7 @@ def test_running_requests_may_end_and_new_ones_are_refused() -> None:
         client = FakeTextClient()
         client.loaded.set()
         port = free_port()
-        async with serving(client, ServerConfig(port=port)) as task, connect(port) as http, connect(port) as idle:
+        async with serving(client, ListenConfig(port=port)) as task, connect(port) as http, connect(port) as idle:
             await idle.get("/health")
             asking = asyncio.create_task(http.post("/completion", json={"prompt": "a", "stream": True}))
             generation = await client.submitted()
@@ -165,7 +164,7 @@ def test_requests_that_do_not_end_are_cut_off_with_an_error() -> None:
         client = FakeTextClient()
         client.loaded.set()
         port = free_port()
-        config = ServerConfig(port=port, shutdown_grace=0.05)
+        config = ListenConfig(port=port, shutdown_grace=0.05)
         async with serving(client, config) as task, connect(port) as http:
             asking = asyncio.create_task(http.post("/completion", json={"prompt": "a", "stream": True}))
             generation = await client.submitted()
@@ -186,18 +185,18 @@ def test_a_load_that_fails_ends_it_with_one_line(
 ) -> None:
     client = FakeTextClient()
     client.load_error = error
-    config = ServerConfig(port=free_port())
-    assert run(config, lambda: create_app(config, client)) == code
+    config = ListenConfig(port=free_port())
+    assert run(config, lambda: text_app(client, config)) == code
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [error.message]
     assert client.stopped.is_set()
 
 
 def test_a_port_that_is_taken_is_found_before_anything_is_loaded() -> None:
     port = free_port()
-    config = ServerConfig(port=port)
+    config = ListenConfig(port=port)
     client = FakeTextClient()
     with socket.create_server(("127.0.0.1", port)), pytest.raises(ListenError, match=f"127.0.0.1:{port}: .*in use"):
-        asyncio.run(serve(config, create_app(config, client)))
+        asyncio.run(serve(config, text_app(client, config)))
     assert not client.started.is_set()
 
 
@@ -212,7 +211,7 @@ def test_several_hosts_and_a_unix_socket() -> None:
         client = FakeTextClient()
         client.loaded.set()
         port = free_port()
-        config = ServerConfig(port=port, hosts=("127.0.0.1", "::1", path))
+        config = ListenConfig(port=port, hosts=("127.0.0.1", "::1", path))
         async with serving(client, config) as task:
             for url in (f"http://127.0.0.1:{port}", f"http://[::1]:{port}"):
                 async with httpx.AsyncClient(base_url=url) as http:
@@ -324,7 +323,7 @@ def test_idle_connections_and_slow_headers_are_closed() -> None:
         client = FakeTextClient()
         client.loaded.set()
         port = free_port()
-        async with serving(client, ServerConfig(port=port, keep_alive=0.05)):
+        async with serving(client, ListenConfig(port=port, keep_alive=0.05)):
             for sent in (b"", b"GET /health HTTP/1.1\r\nHost"):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(sent)
@@ -347,7 +346,7 @@ def test_blocking_work_has_as_many_threads_as_were_asked_for() -> None:
             barrier.wait(WITHIN)
             return threading.get_ident()
 
-        async with serving(client, ServerConfig(port=free_port(), n_threads_http=2)):
+        async with serving(client, ListenConfig(port=free_port(), n_threads_http=2)):
             assert len(set(await asyncio.gather(*[asyncio.to_thread(work) for _ in range(8)]))) == 2
 
     asyncio.run(scene())
@@ -356,7 +355,7 @@ def test_blocking_work_has_as_many_threads_as_were_asked_for() -> None:
 @pytest.mark.parametrize("seconds", [60, 7])
 def test_a_silent_client_is_probed(seconds: int) -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(conn_idle=seconds)) as server:
+        async with running(FakeTextClient(), ListenConfig(conn_idle=seconds)) as server:
             await server.http.get("/health")
             [connection] = server.listener._connections
             sock = connection.transport.get_extra_info("socket")

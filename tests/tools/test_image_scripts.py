@@ -18,10 +18,8 @@ from PIL import Image
 from llamabox.errors import Unavailable
 from llamabox.imaging.events import Event, Queued
 from llamabox.imaging.job import ImageJob
-from llamabox.server.app import create_image_app
-from llamabox.server.config import ServerConfig
-from tests.server.fake_images import IMAGES, FakeImageClient, drawing, png
-from tests.server.harness import listening
+from tests.server.fake_images import FakeImageClient, drawing, png
+from tests.server.harness import by_field, image_app, listening
 from tests.tools.test_scripts import run
 
 GENERATE, EDIT = "image_generate.sh", "image_edit.sh"
@@ -42,8 +40,8 @@ def painting(client: FakeImageClient | None = None, **config: object) -> Iterato
 
     async def main() -> None:
         fake = client or FakeImageClient()
-        settings = ServerConfig(**config)
-        async with listening(create_image_app(settings, fake, IMAGES), fake, settings, within=60) as served:
+        listen, model = by_field(config)
+        async with listening(image_app(fake, listen, model), fake, listen, within=60) as served:
             over = asyncio.Event()
             stop.append((asyncio.get_running_loop(), over))
             found.append(Painter(fake, f"http://127.0.0.1:{served.port}"))

@@ -54,11 +54,11 @@ LOADING_OPTIONS = (
         help="place threads on a machine with several memory nodes",
     ),
     completion(
-        "--chat-template", "server.chat_template", v.word, metavar="TEMPLATE", env="LLAMA_ARG_CHAT_TEMPLATE",
+        "--chat-template", "hosted.chat_template", v.word, metavar="TEMPLATE", env="LLAMA_ARG_CHAT_TEMPLATE",
         help="Jinja template, or the name of a built-in one", default="the model's, else chatml",
     ),
     completion(
-        "--chat-template-file", "server.chat_template", file_text, metavar="FILE",
+        "--chat-template-file", "hosted.chat_template", file_text, metavar="FILE",
         help="the same from a file", default="",
     ),
     completion(

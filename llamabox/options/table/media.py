@@ -44,7 +44,7 @@ MEDIA_OPTIONS = (
         env="LLAMA_ARG_IMAGE_MAX_TOKENS", help="tokens of an image at the most, where they depend on its size",
     ),
     completion(
-        "--media-marker", "server.media_marker", v.word, metavar="TEXT", env="LLAMA_MEDIA_MARKER", default="random",
+        "--media-marker", "hosted.media_marker", v.word, metavar="TEXT", env="LLAMA_MEDIA_MARKER", default="random",
         help="text that stands in a prompt_string for each entry of multimodal_data; clients find it in GET /props",
     ),
     completion(
@@ -52,15 +52,15 @@ MEDIA_OPTIONS = (
         help="memory for encoded images and sounds, MiB: one that comes again is not encoded again; 0 is none",
     ),
     completion(
-        "--visual-max-image-size", "server.visual_max_image_size", largest_side,
+        "--visual-max-image-size", "hosted.visual_max_image_size", largest_side,
         help="make images smaller whose longer side has more pixels; 0 leaves it to the model",
     ),
     completion(
-        "--media-path", "server.media_path", folder, metavar="DIR", default="",
+        "--media-path", "hosted.media_path", folder, metavar="DIR", default="",
         help="let requests name images and sounds in this folder as file://NAME",
     ),
     completion(
-        "--media-url", "server.media_hosts", allowed_hosts, metavar="HOST,…", default="",
+        "--media-url", "hosted.media_hosts", allowed_hosts, metavar="HOST,…", default="",
         help="let requests name images and sounds by http and https on these hosts, or on any; HOST:PORT for one port "
         "alone; addresses inside the network only where they are named themselves",
     ),

@@ -31,7 +31,7 @@ RUNNING_OPTIONS = (
         env="LLAMA_ARG_N_PARALLEL",
     ),
     completion(
-        "--max-waiting", "server.max_waiting", v.integer(1), env="LLAMABOX_MAX_WAITING",
+        "--max-waiting", "hosted.max_waiting", v.integer(1), env="LLAMABOX_MAX_WAITING",
         help="texts that may wait for a slot; while there are as many, further requests get a 503 that says when to "
         "come back",
     ),

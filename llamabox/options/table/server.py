@@ -10,54 +10,54 @@ from llamabox.options.option import SERVER, switch, valued
 
 SERVER_OPTIONS = (
     valued(
-        SERVER, "--host", "server.hosts", v.hosts, metavar="HOST", env="LLAMA_ARG_HOST",
+        SERVER, "--host", "listen.hosts", v.hosts, metavar="HOST", env="LLAMA_ARG_HOST",
         help="address or name to listen on; :: or * is every address; a comma list for several; a path ending in .sock "
         "is a unix socket",
     ),
     valued(
-        SERVER, "--port", "server.port", v.integer(1, 65535), "port to listen on", metavar="PORT", env="LLAMA_ARG_PORT",
+        SERVER, "--port", "listen.port", v.integer(1, 65535), "port to listen on", metavar="PORT", env="LLAMA_ARG_PORT",
     ),
-    valued(SERVER, "-to --timeout", "server.timeout", v.seconds, "seconds a client may be silent, or a body may take"),
+    valued(SERVER, "-to --timeout", "listen.timeout", v.seconds, "seconds a client may be silent, or a body may take"),
     valued(
-        SERVER, "--threads-http", "server.n_threads_http", v.integer(-1, 1024), env="LLAMA_ARG_THREADS_HTTP",
+        SERVER, "--threads-http", "listen.n_threads_http", v.integer(-1, 1024), env="LLAMA_ARG_THREADS_HTTP",
         help="threads for work that blocks (chat templates); below 1: as many as suit the machine",
     ),
     valued(
-        SERVER, "--conn-idle", "server.conn_idle", v.integer(1, 32767),
+        SERVER, "--conn-idle", "listen.conn_idle", v.integer(1, 32767),
         help="seconds of silence after which TCP asks for a sign of life; 4 such without an answer end a connection",
     ),
-    valued(SERVER, "--conn-keepalive", "server.keep_alive", v.seconds, "seconds that an idle connection is kept"),
+    valued(SERVER, "--conn-keepalive", "listen.keep_alive", v.seconds, "seconds that an idle connection is kept"),
     valued(
-        SERVER, "--max-body", "server.max_body", v.mebibytes, metavar="MIB", default=defaults.mebibytes,
+        SERVER, "--max-body", "listen.max_body", v.mebibytes, metavar="MIB", default=defaults.mebibytes,
         help="largest request body, MiB",
     ),
     valued(
-        SERVER, "--max-bodies", "server.max_bodies", v.mebibytes, metavar="MIB", default=defaults.mebibytes,
+        SERVER, "--max-bodies", "listen.max_bodies", v.mebibytes, metavar="MIB", default=defaults.mebibytes,
         help="all request bodies together, MiB; what goes beyond is a 503 that asks to come back",
     ),
     valued(
-        SERVER, "--max-connections", "server.max_connections", v.integer(1, 1_000_000), metavar="N",
+        SERVER, "--max-connections", "listen.max_connections", v.integer(1, 1_000_000), metavar="N",
         help="connections at a time, as far as the limit of open files allows; beyond, idle ones are closed first",
     ),
     valued(
-        SERVER, "--ssl-key-file", "server.ssl_key_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_KEY_FILE",
+        SERVER, "--ssl-key-file", "listen.ssl_key_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_KEY_FILE",
         help="private key for TLS, PEM; needs --ssl-cert-file", default="", protects=True,
     ),
     valued(
-        SERVER, "--ssl-cert-file", "server.ssl_cert_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_CERT_FILE",
+        SERVER, "--ssl-cert-file", "listen.ssl_cert_file", v.word, metavar="FILE", env="LLAMA_ARG_SSL_CERT_FILE",
         help="certificate for TLS with those that sign it, PEM; needs --ssl-key-file", default="", protects=True,
     ),
     valued(
-        SERVER, "--api-prefix", "server.api_prefix", v.api_prefix, metavar="PATH", env="LLAMA_ARG_API_PREFIX",
+        SERVER, "--api-prefix", "listen.api_prefix", v.api_prefix, metavar="PATH", env="LLAMA_ARG_API_PREFIX",
         help="what every route's path begins with, that of /health too",
     ),
     valued(
-        SERVER, "--allowed-hosts", "server.allowed_hosts", v.allowed_hosts, metavar="NAME,…", default="",
+        SERVER, "--allowed-hosts", "listen.allowed_hosts", v.allowed_hosts, metavar="NAME,…", default="",
         help="names in Host to be called by; on loopback beside this machine's own, elsewhere instead of any; * any",
         protects=True,
     ),
     valued(
-        SERVER, "--cors-origins", "server.cors_origins", v.origins, metavar="ORIGIN,…", env="LLAMA_ARG_CORS_ORIGINS",
+        SERVER, "--cors-origins", "listen.cors_origins", v.origins, metavar="ORIGIN,…", env="LLAMA_ARG_CORS_ORIGINS",
         help="web pages that may call, as https://page.example, others get a 403; localhost is this machine with any "
         "port; * is any page, without credentials",
         protects=True,
@@ -68,7 +68,7 @@ SERVER_OPTIONS = (
         default="a small demo model, fetched once, with template chatml",
     ),
     valued(
-        SERVER, "-a --alias", "server.alias", v.word, metavar="NAME", env="LLAMA_ARG_MODEL_ALIAS",
+        SERVER, "-a --alias", "hosted.alias", v.word, metavar="NAME", env="LLAMA_ARG_MODEL_ALIAS",
         help="the model's name in the API; of a comma list the first in the alphabet", default="the file's name",
     ),
     valued(
@@ -90,8 +90,8 @@ SERVER_OPTIONS = (
     valued(
         SERVER, "-s --seed", "sampling.seed", v.seed, default=defaults.seed, help="seed; -1 draws one for each request",
     ),
-    switch(SERVER, "--slots", "server.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
-    switch(SERVER, "--metrics", "server.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
+    switch(SERVER, "--slots", "hosted.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
+    switch(SERVER, "--metrics", "listen.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
     switch(
         SERVER, "--embeddings", "text.embeddings", hidden="--embedding", env="LLAMA_ARG_EMBEDDINGS",
         help="serve POST /v1/embeddings, beside texts where the model can generate",
@@ -100,17 +100,17 @@ SERVER_OPTIONS = (
         SERVER, "--rerank", "text.rerank", hidden="--reranking",
         help="serve POST /v1/rerank and /v1/embeddings with a model made for ranking, and no texts; --pooling is rank",
     ),
-    switch(SERVER, "--infill", "server.enable_infill", "serve POST /infill, for models that complete in the middle"),
+    switch(SERVER, "--infill", "hosted.enable_infill", "serve POST /infill, for models that complete in the middle"),
     valued(
-        SERVER, "--slot-save-path", "server.slot_save_path", folder, metavar="DIR", default="",
+        SERVER, "--slot-save-path", "hosted.slot_save_path", folder, metavar="DIR", default="",
         help="with --slots: let clients save and restore slots as files in this folder",
     ),
     valued(
-        SERVER, "--api-key", "server.api_keys", v.api_keys, metavar="KEY", accumulates=True, env="LLAMA_API_KEY",
+        SERVER, "--api-key", "listen.api_keys", v.api_keys, metavar="KEY", accumulates=True, env="LLAMA_API_KEY",
         help="ask clients for this key; a comma list or several times for several", default="", protects=True,
     ),
     valued(
-        SERVER, "--api-key-file", "server.api_keys", api_keys_of_file, metavar="FILE", accumulates=True,
+        SERVER, "--api-key-file", "listen.api_keys", api_keys_of_file, metavar="FILE", accumulates=True,
         help="the same from a file, a key a line; blank lines and those that begin with # do not count", default="",
         protects=True,
     ),

@@ -8,10 +8,10 @@ from typing import Any
 from llamabox import checks
 from llamabox.checks import INT32_MAX, first_present, present, wrong
 from llamabox.engine.request import FILL_CONTEXT, DraftingParams, GenerationParams
-from llamabox.server.config import ServerConfig
 from llamabox.server.fields.grammar import AnswerForm
 from llamabox.server.fields.lora import parse_lora
 from llamabox.server.fields.sampling import parse_sampling
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text_config import ModelInfo
 
 MAX_STOPS = 256
@@ -27,7 +27,7 @@ N_PREDICT_NAMES = ("n_predict", "max_completion_tokens", "max_tokens")
 
 
 def parse_params(
-    body: dict[str, Any], config: ServerConfig, defaults: GenerationParams, info: ModelInfo, form: AnswerForm
+    body: dict[str, Any], config: ModelConfig, defaults: GenerationParams, info: ModelInfo, form: AnswerForm
 ) -> GenerationParams:
     """The defaults with what the body says.
 

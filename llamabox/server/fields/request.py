@@ -10,13 +10,13 @@ from typing import Any
 from llamabox import checks
 from llamabox.checks import present, wrong
 from llamabox.engine.request import GenerationParams, SamplingParams
-from llamabox.server.config import ServerConfig
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.body import parse_model, parse_ping
 from llamabox.server.fields.generation import parse_params, parse_prediction
 from llamabox.server.fields.grammar import parse_grammar
 from llamabox.server.fields.logit_bias import Biases, merged, parse_logit_bias
 from llamabox.server.fields.logprobs import chat_n_top, completion_n_top, native_n_top
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text_config import ModelInfo
 
 MAX_RESPONSE_FIELDS = 256
@@ -55,7 +55,7 @@ class Options:
 
 
 def parse_options(
-    body: dict[str, Any], config: ServerConfig, defaults: GenerationParams, info: ModelInfo, dialect: Dialect
+    body: dict[str, Any], config: ModelConfig, defaults: GenerationParams, info: ModelInfo, dialect: Dialect
 ) -> Options:
     """`body` is that of `present()`; `defaults` hold where it says nothing. InvalidRequest names what is wrong."""
     unsupported.refuse(body, unsupported.GENERATION)
@@ -99,7 +99,7 @@ def _biases(body: dict[str, Any], sampling: SamplingParams, info: ModelInfo) -> 
     return merged(sampling.logit_bias, entries) if entries else sampling.logit_bias
 
 
-def _openai_defaults(sampling: SamplingParams, config: ServerConfig) -> SamplingParams:
+def _openai_defaults(sampling: SamplingParams, config: ModelConfig) -> SamplingParams:
     """The defaults of OpenAI's routes: what the user set on the command line, else what OpenAI documents."""
     return replace(
         sampling,

@@ -23,7 +23,7 @@ async def read_media(exchange: Exchange, prompts: Sequence[RawPrompt]) -> list[P
     info, lease = exchange.info.media, exchange.lease
     assert info is not None, "check_media was not asked"
     n_before = lease.n_bytes
-    media = iter(await exchange.services.media.read(sources, info, lease))
+    media = iter(await exchange.hosted.media.read(sources, info, lease))
     lease.n_kept += lease.n_bytes - n_before
     exchange.body.clear()
     return [[next(media) if isinstance(piece, MediaSource) else piece for piece in prompt] for prompt in prompts]

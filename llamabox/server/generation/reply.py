@@ -46,13 +46,13 @@ class Shape(Protocol):
 
 def options_of(exchange: Exchange, dialect: Dialect) -> Options:
     """The fields of the exchange's body but the prompt. Raises InvalidRequest."""
-    services = exchange.services
-    return parse_options(exchange.body, services.config, services.defaults, exchange.info, dialect)
+    hosted = exchange.hosted
+    return parse_options(exchange.body, hosted.config, hosted.defaults, exchange.info, dialect)
 
 
 def audience(exchange: Exchange) -> str:
     """Whose finished texts may help this request, and whom its own may help: all who are called alike here."""
-    return exchange.record.asker if exchange.services.config.spec_corpus == "key" else ""
+    return exchange.record.asker if exchange.hosted.config.spec_corpus == "key" else ""
 
 
 def with_biases(options: Options, biases: tuple[tuple[int, float], ...]) -> Options:
@@ -70,7 +70,7 @@ class TextReply:
         rate = asked_rate(exchange.scope, exchange.info.tokens_per_second)
         drafting = replace(options.params.drafting, audience=audience(exchange))
         options = replace(options, params=replace(options.params, tokens_per_second=rate, drafting=drafting))
-        self._submits = make_submits(exchange.services, prompts, options)
+        self._submits = make_submits(exchange.hosted, prompts, options)
         self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
         self._n_likely = 0  # log-probabilities that are kept for a plain reply
         self._settings: dict[str, Any] | None = None
@@ -92,12 +92,12 @@ class TextReply:
 
     async def gather(self) -> list[Choice]:
         """All choices, with their whole texts."""
-        async with aclosing(events_of(self._exchange.services.client, self._submits)) as batches:
+        async with aclosing(events_of(self._exchange.hosted.client, self._submits)) as batches:
             async for position, events in batches:
                 for event in events:
                     match event:
                         case Delta():
-                            self._exchange.services.metrics.said(choice := self._choice(position, event), event)
+                            self._exchange.hosted.metrics.said(choice := self._choice(position, event), event)
                             choice.add(event)
                             self._check_size(event)
                         case Started():
@@ -127,7 +127,7 @@ class TextReply:
 
     async def _chunks(self, shape: Shape) -> AsyncGenerator[bytes, None]:
         """The stream, a piece for each engine step. The piece is empty where a prompt begins to be computed."""
-        async with aclosing(events_of(self._exchange.services.client, self._submits)) as batches:
+        async with aclosing(events_of(self._exchange.hosted.client, self._submits)) as batches:
             n_running = len(self.choices)
             async for position, events in batches:
                 parts: list[bytes] = []
@@ -135,7 +135,7 @@ class TextReply:
                     match event:
                         case Delta():
                             choice = self._choice(position, event)
-                            self._exchange.services.metrics.said(choice, event)
+                            self._exchange.hosted.metrics.said(choice, event)
                             choice.count(event)
                             parts.append(shape.text(choice, event))
                         case Progress():
@@ -167,13 +167,13 @@ class TextReply:
             self._biases = event.logit_bias
             self._options = with_biases(self._options, event.logit_bias)
         if self._exchange.record.begin():
-            self._exchange.services.metrics.began(self._exchange.record)
-        self._exchange.services.slots.start(event, self._options)
+            self._exchange.hosted.metrics.began(self._exchange.record)
+        self._exchange.hosted.slots.start(event, self._options)
         return choice
 
     def _finish(self, position: int, event: Finished) -> Choice:
         choice = self._choice(position, event)
         choice.finish(event)
-        self._exchange.services.metrics.ended(event)
-        self._exchange.services.slots.finish(event)
+        self._exchange.hosted.metrics.ended(event)
+        self._exchange.hosted.slots.finish(event)
         return choice

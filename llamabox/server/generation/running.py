@@ -15,7 +15,7 @@ from llamabox.engine.request import PromptText
 from llamabox.errors import LlamaboxError
 from llamabox.server.fields.request import Options
 from llamabox.server.hosted.seams import Stream, TextService
-from llamabox.server.hosted.services import TextServices
+from llamabox.server.hosted.text import HostedText
 from llamabox.wire.text import Submit
 
 MAX_ANSWERS = 1024
@@ -25,7 +25,7 @@ MAX_WAITING = 64
 """Batches of events of several prompts that wait for one slow client; what comes after waits in the generations."""
 
 
-def make_submits(services: TextServices, prompts: list[PromptText], options: Options) -> list[Submit]:
+def make_submits(hosted: HostedText, prompts: list[PromptText], options: Options) -> list[Submit]:
     """One for each prompt, with ids of their own.
 
     Raises InvalidRequest where that makes too many answers, QueueFull where they would have to wait behind too many.
@@ -36,10 +36,10 @@ def make_submits(services: TextServices, prompts: list[PromptText], options: Opt
         raise wrong("prompt", f"{what}; one request may ask for {MAX_ANSWERS}")
     if options.prediction and len(prompts) * n > 1:
         raise wrong("prediction", "foresees one answer: ask for one, with n = 1 and a single prompt, or leave it out")
-    services.client.check_room()
+    hosted.client.check_room()
     return [
         Submit(
-            request_id=services.next_request_id(),
+            request_id=hosted.next_request_id(),
             prompt=prompt,
             params=options.params,
             prediction=options.prediction,

@@ -14,7 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import parse_body
 from llamabox.errors import LlamaboxError, ServerFault
-from llamabox.server.hosted.services import Services, TextServices, services_of
+from llamabox.server.hosted.site import Site, site_of
+from llamabox.server.hosted.text import HostedText
 from llamabox.server.http.disconnect import ClientGone, impatient, run_while_connected
 from llamabox.server.http.record import RequestRecord, record_of
 from llamabox.server.http.request_body import Lease, read_body
@@ -31,7 +32,7 @@ BYTES_A_VALUE = 64
 class Exchange:
     """One request with its body parsed, to a server with a language model."""
 
-    services: TextServices
+    hosted: HostedText
     info: ModelInfo
     body: dict[str, Any]  # without nulls
     record: RequestRecord
@@ -41,14 +42,14 @@ class Exchange:
 
 
 Handler = Callable[[Exchange], Awaitable[Response]]
-Read = Callable[[TextServices, bytearray, Scope, Lease], Awaitable[Exchange]]
+Read = Callable[[HostedText, bytearray, Scope, Lease], Awaitable[Exchange]]
 """Reads a body into a handler's argument, which does not hold the body."""
 
 
-async def read_json(services: TextServices, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+async def read_json(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
     """Any body that is a JSON object."""
     body = await off_loop(len(raw) // BYTES_A_VALUE, parse_body, raw)
-    return Exchange(services, services.model(), body, record_of(scope), scope, lease)
+    return Exchange(hosted, hosted.info, body, record_of(scope), scope, lease)
 
 
 class JsonRoute:
@@ -61,39 +62,40 @@ class JsonRoute:
         self._read = read
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services = services_of(Request(scope), TextServices)
+        site = site_of(Request(scope))
+        hosted = site.serving(HostedText)
 
         async def answer(raw: bytearray, lease: Lease) -> Response:
-            exchange = await self._read(services, raw if raw or self._needs_body else bytearray(b"{}"), scope, lease)
+            exchange = await self._read(hosted, raw if raw or self._needs_body else bytearray(b"{}"), scope, lease)
             del raw
             return await self._handler(exchange)
 
-        await serve_body(services, answer, scope, receive, send)
+        await serve_body(site, answer, scope, receive, send)
 
 
 Answer = Callable[[bytearray, Lease], Awaitable[Response]]
 """Answers a body. The lease holds the body's bytes, and may be given more."""
 
 
-async def serve_body(services: Services, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve_body(site: Site, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
     """Reads the body and sends the answer to it. Its work is cancelled the moment the client is gone, before or amid
     the reply.
 
     `answer` raises for a body that is wrong. Its response does not hold the body.
     """
-    config = services.config
-    gap = min(config.timeout, config.stall_timeout)
-    with Lease(services.bodies) as lease:
-        raw = await read_body(scope, receive, lease, limit=config.max_body, gap=gap, seconds=config.timeout)
+    limits = site.listen
+    gap = min(limits.timeout, limits.stall_timeout)
+    with Lease(site.bodies) as lease:
+        raw = await read_body(scope, receive, lease, limit=limits.max_body, gap=gap, seconds=limits.timeout)
         if scope["http_version"] == "2":
             send = impatient(send, gap, record_of(scope))
-        work = _send_answer(services, answer, raw, lease, scope, send)
+        work = _send_answer(site, answer, raw, lease, scope, send)
         del raw
         await run_while_connected(receive, work)
 
 
 async def _send_answer(
-    services: Services,
+    site: Site,
     answer: Answer,
     raw: bytearray,
     lease: Lease,
@@ -107,7 +109,7 @@ async def _send_answer(
         response = await answering
         lease.release_body()
         await response(scope, _nobody_receives, send)
-        services.metrics.answered(record)
+        site.hosted.metrics.answered(record)
     except (ClientGone, LlamaboxError):
         raise
     except Exception as exc:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from llamabox.engine.events import Finished, Started, StopType
+from llamabox.engine.events import Finished, Started
 from llamabox.server.fields.request import Options
 
 
@@ -39,19 +38,3 @@ class SlotBook:
     def page(self, id_slot: int) -> Page | None:
         """The last task of a slot; None where no task ran yet."""
         return self._pages.get(id_slot)
-
-
-def next_token(page: Page | None, *, is_processing: bool, n_decoded: int) -> dict[str, Any]:
-    """llama-server's counters with llama-box's stop flags beside them. An idle slot has 0 and -1."""
-    end = page.end if page is not None and not is_processing else None
-    n_predict = page.options.params.n_predict if page is not None and is_processing else -1
-    return {
-        "has_next_token": is_processing,
-        "has_new_line": end is not None and end.has_new_line,
-        "n_remain": n_predict - n_decoded if n_predict >= 0 else -1,
-        "n_decoded": n_decoded if is_processing else 0,
-        "stopped_eos": end is not None and end.stop_type is StopType.EOS,
-        "stopped_word": end is not None and end.stop_type is StopType.WORD,
-        "stopped_limit": end is not None and end.stop_type is StopType.LIMIT,
-        "stopping_word": "" if end is None else end.stopping_word,
-    }

@@ -25,10 +25,10 @@ from hypercorn.utils import wrap_app
 from starlette.types import ASGIApp
 
 from llamabox import background
-from llamabox.server.config import ServerConfig
 from llamabox.server.http.record import RUNNING, RequestRecord
 from llamabox.server.listening.arrival import KEY as ARRIVAL
 from llamabox.server.listening.arrival import Arrival
+from llamabox.server.listening.config import ListenConfig
 from llamabox.server.listening.h2_streams import harden_h2
 from llamabox.server.listening.patient_server import PatientServer
 from llamabox.server.listening.target import Targets
@@ -69,7 +69,7 @@ class Listener:
     """Takes connections from `start` to `close`. Belongs to the event loop; the sockets are its own from `start` on."""
 
     def __init__(
-        self, app: ASGIApp, config: ServerConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
+        self, app: ASGIApp, config: ListenConfig, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
     ) -> None:
         self._limit = 2 * config.max_body  # bytes, and below seconds, that are read after a reply
         self._seconds = min(config.timeout, SECONDS)
@@ -232,7 +232,7 @@ def _probe_when_idle(sock: socket.socket, seconds: int) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def hypercorn_config(config: ServerConfig) -> Config:
+def hypercorn_config(config: ListenConfig) -> Config:
     """Hypercorn's settings. `keep_alive` decides how long a connection may wait for a request."""
     hypercorn = Config()
     hypercorn.accesslog = None  # middleware.RequestId writes the one line there is

@@ -7,10 +7,10 @@ import ssl
 from hypercorn.config import Config
 
 from llamabox.errors import OptionsError
-from llamabox.server.config import ServerConfig
+from llamabox.server.listening.config import ListenConfig
 
 
-def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
+def tls_context(config: ListenConfig) -> ssl.SSLContext | None:
     """The TLS context; None without key and certificate. OptionsError: one is missing, unreadable or unfit."""
     key, certificate = config.ssl_key_file, config.ssl_cert_file
     if key is None and certificate is None:

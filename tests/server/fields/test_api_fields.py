@@ -24,11 +24,11 @@ from openai.types.chat import completion_create_params as chat
 from starlette.testclient import TestClient
 
 from llamabox.engine.events import Vector
-from llamabox.server.app import create_app, create_image_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from tests.server.api.images.test_route import png
 from tests.server.fake_client import INFO, FakeTextClient, saying
 from tests.server.fake_images import IMAGES, FakeImageClient
+from tests.server.harness import image_app, text_app
 
 HEADING = "Fields of POST "
 
@@ -203,11 +203,11 @@ class EmbeddingClient(FakeTextClient):
 def browser(route: str, template: str) -> TestClient:
     if route.startswith("/v1/images/"):
         images = replace(IMAGES, max_width=2048, max_height=2048)
-        return TestClient(create_image_app(ServerConfig(), FakeImageClient(), images))
-    config = ServerConfig(enable_embeddings=True, chat_template=template)
+        return TestClient(image_app(FakeImageClient(), images=images))
+    config = ModelConfig(enable_embeddings=True, chat_template=template)
     if route == "/v1/embeddings":
-        return TestClient(create_app(config, EmbeddingClient(info=replace(INFO, pooling="mean", n_vector=8))))
-    return TestClient(create_app(config, FakeTextClient(saying("{}"), info=replace(INFO, n_slots=4))))
+        return TestClient(text_app(EmbeddingClient(info=replace(INFO, pooling="mean", n_vector=8)), config))
+    return TestClient(text_app(FakeTextClient(saying("{}"), info=replace(INFO, n_slots=4)), config))
 
 
 Browsers = Callable[[str, str], TestClient]

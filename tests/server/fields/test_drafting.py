@@ -12,10 +12,9 @@ from starlette.testclient import TestClient
 
 from llamabox.engine.events import Event
 from llamabox.engine.request import DraftingParams, GenerationParams
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
 from llamabox.wire.text import Submit
 from tests.server.fake_client import INFO, FakeTextClient, saying, timings
+from tests.server.harness import by_field, text_app
 
 SERVERS = GenerationParams(drafting=DraftingParams(n_max=16, n_min=2, p_min=0.25))
 
@@ -26,7 +25,7 @@ class Told:
     def __init__(self, **config: Any) -> None:
         self.submits: list[Submit] = []
         drafters = replace(INFO, drafters=["text", "model"])
-        self.http = TestClient(create_app(ServerConfig(**config), FakeTextClient(self._script, info=drafters)))
+        self.http = TestClient(text_app(FakeTextClient(self._script, info=drafters), *by_field(config)))
 
     def _script(self, submit: Submit) -> list[list[Event]]:
         self.submits.append(submit)

@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 
 from llamabox.engine.events import SlotView
 from llamabox.errors import InvalidRequest
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.questions import LookAtSlots, SlotViews
 from tests.server.fake_client import FakeTextClient, saying
+from tests.server.harness import text_app
 
 BODIES = {
     "/completion": {"prompt": "a"},
@@ -27,7 +27,7 @@ BODIES = {
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_last_entry_of_a_token_counts_and_is_shown(path: str, stream: bool) -> None:
     fake = FakeTextClient(saying("a"))
-    with TestClient(create_app(ServerConfig(enable_slots=True), fake)) as server:
+    with TestClient(text_app(fake, ModelConfig(enable_slots=True))) as server:
         asked = [[7, 1], ["ab", False], [8, 2.5]]
         response = server.post(path, json={**BODIES[path], "logit_bias": asked, "verbose": True, "stream": stream})
         ban = float("-inf")
@@ -48,7 +48,7 @@ def last_object(response: Response) -> Any:
 
 def test_of_several_ids_the_last_counts() -> None:
     fake = FakeTextClient(saying("a"))
-    with TestClient(create_app(ServerConfig(), fake)) as server:
+    with TestClient(text_app(fake)) as server:
         server.post("/completion", json={"prompt": "a", "logit_bias": [[7, 1], [8, 2.5], [7, -1]]})
         assert fake.submits[-1].params.sampling.logit_bias == ((7, -1), (8, 2.5))
 
@@ -58,6 +58,6 @@ def test_what_the_worker_refuses_comes_before_any_header(stream: bool) -> None:
     """As it does where the texts become too many tokens."""
     error = InvalidRequest("Field 'logit_bias': its texts become more than 4096 tokens", field="logit_bias")
     fake = FakeTextClient(lambda submit: error)
-    with TestClient(create_app(ServerConfig(), fake)) as server:
+    with TestClient(text_app(fake)) as server:
         reply = server.post("/completion", json={"prompt": "a", "logit_bias": {"long": 1}, "stream": stream})
         assert (reply.status_code, reply.json()["detail"]) == (400, error.message)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from llamabox.checks import present
 from llamabox.engine.request import RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest
-from llamabox.server.config import ServerConfig
 from llamabox.server.fields.logprobs import MAX_PROBS
 from llamabox.server.fields.request import Dialect, Options, parse_options
 from llamabox.server.fields.sampling import LARGE, RULES
+from llamabox.server.hosted.config import ModelConfig
 from tests.server.fake_client import INFO
 
 FLOATS = {
@@ -34,8 +34,8 @@ INTEGERS = {
 FLAGS = {"stream", "cache_prompt", "ignore_eos", "penalize_nl", "timings_per_token", "return_tokens", "verbose"}
 
 
-def parse(body: dict[str, Any], config: ServerConfig | None = None, dialect: Dialect = Dialect.NATIVE) -> Options:
-    config = config or ServerConfig()
+def parse(body: dict[str, Any], config: ModelConfig | None = None, dialect: Dialect = Dialect.NATIVE) -> Options:
+    config = config or ModelConfig()
     return parse_options(present(orjson.loads(json.dumps(body))), config, config.defaults, INFO, dialect)
 
 
@@ -135,7 +135,7 @@ def test_a_number_of_a_million_tokens_is_the_engines_to_cap() -> None:
     ],
 )  # fmt: skip
 def test_n_predict(body: dict[str, Any], cap: int, n_predict: int) -> None:
-    assert parse(body, ServerConfig(n_predict=cap)).params.n_predict == n_predict
+    assert parse(body, ModelConfig(n_predict=cap)).params.n_predict == n_predict
 
 
 @given(
@@ -215,7 +215,7 @@ class TestStop:
         refused("stop", value)
 
     def test_empty_is_the_command_lines(self) -> None:
-        config = ServerConfig(defaults=GenerationParams(stop=("User:",)))
+        config = ModelConfig(defaults=GenerationParams(stop=("User:",)))
         assert parse({}, config).params.stop == ("User:",)
         assert parse({"stop": ["x"]}, config).params.stop == ("x",)
 
@@ -335,7 +335,7 @@ class TestLogprobs:
 
 
 def test_openai_routes_default_to_what_the_user_set_else_to_one() -> None:
-    config = ServerConfig(
+    config = ModelConfig(
         defaults=GenerationParams(sampling=SamplingParams(temperature=0.3, top_p=0.5)), given=frozenset({"top_p"})
     )
     assert parse({}, config).params.sampling.temperature == 0.3

@@ -14,7 +14,8 @@ import orjson
 import pytest
 
 from llamabox.errors import ServerFault
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.listening.config import ListenConfig
 from tests.server.fake_client import INFO, FakeTextClient, delta, saying, started
 from tests.server.harness import Running, running
 from tests.server.listening.test_tls import certify, trusting
@@ -51,7 +52,7 @@ def test_what_the_header_asks_for(path: str, cap: int, header: str | None, expec
     async def scene() -> None:
         client = FakeTextClient(saying("one", "two"), info=replace(INFO, tokens_per_second=cap))
         headers = {} if header is None else {"X-Request-Tokens-Per-Second": header}
-        async with running(client, ServerConfig(enable_infill=True)) as server:
+        async with running(client, ModelConfig(enable_infill=True)) as server:
             for stream in (False, True):
                 reply = await server.http.post(path, json={**ROUTES[path], "stream": stream}, headers=headers)
                 if expected is None:
@@ -68,7 +69,7 @@ def test_what_the_header_asks_for(path: str, cap: int, header: str | None, expec
 
 
 async def over_http2(
-    server: Running, config: ServerConfig, path: str, body: object, *extra: tuple[str, str]
+    server: Running, config: ListenConfig, path: str, body: object, *extra: tuple[str, str]
 ) -> list[h2.events.Event]:
     """All events of one request's stream, as a bare HTTP/2 client sees them."""
     context: ssl.SSLContext = trusting(config)
@@ -95,14 +96,14 @@ def headers_of(found: list[h2.events.Event], kind: type[h2.events.Event]) -> dic
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> ServerConfig:
-    return replace(certify(tmp_path_factory.mktemp("tls")), enable_infill=True)
+def config(tmp_path_factory: pytest.TempPathFactory) -> ListenConfig:
+    return certify(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_a_stream_over_http2_ends_with_the_rate(config: ServerConfig, path: str) -> None:
+def test_a_stream_over_http2_ends_with_the_rate(config: ListenConfig, path: str) -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(saying("one", "two")), config) as server:
+        async with running(FakeTextClient(saying("one", "two")), config, ModelConfig(enable_infill=True)) as server:
             body = {**ROUTES[path], "stream": True}
             found = await over_http2(server, config, path, body, ("te", "trailers"))
             assert headers_of(found, h2.events.ResponseReceived)["trailer"] == RATE
@@ -120,7 +121,7 @@ def test_a_stream_over_http2_ends_with_the_rate(config: ServerConfig, path: str)
     asyncio.run(scene())
 
 
-def test_a_stream_that_breaks_tells_the_rate_up_to_there(config: ServerConfig) -> None:
+def test_a_stream_that_breaks_tells_the_rate_up_to_there(config: ListenConfig) -> None:
     async def scene() -> None:
         client = FakeTextClient()
         async with running(client, config) as server:

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from llamabox.server.config import ServerConfig
 from llamabox.server.generation.running import MAX_ANSWERS
+from llamabox.server.hosted.config import ModelConfig
 from tests.server.fake_client import INFO, FakeTextClient, saying
 from tests.server.harness import events, running
 
@@ -79,7 +79,7 @@ def test_an_array_and_a_stream_tell_the_same() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_prompts_times_n_is_bounded(path: str, stream: bool) -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(saying("word")), ServerConfig()) as server:
+        async with running(FakeTextClient(saying("word")), ModelConfig()) as server:
             body = {"prompt": ["a"] * (MAX_ANSWERS // 2), "n": 2, "stream": stream}
             assert (await server.http.post(path, json=body)).status_code == 200
             reply = await server.http.post(path, json={**body, "prompt": [*body["prompt"], "a"]})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llamabox.engine.events import Progress, Timings
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from tests.server.fake_client import FakeTextClient, saying
 from tests.server.harness import events, running
 
@@ -30,7 +30,7 @@ def told(submit: Any) -> Any:
 def streamed(path: str, **fields: object) -> tuple[FakeTextClient, list[Any]]:
     async def scene() -> tuple[FakeTextClient, list[Any]]:
         client = FakeTextClient(told)
-        async with running(client, ServerConfig(enable_infill=True)) as server:
+        async with running(client, ModelConfig(enable_infill=True)) as server:
             reply = await server.http.post(path, json={**ROUTES[path], "stream": True, **fields})
             return client, [event for event in events(reply.text) if event != "[DONE]"]
 
@@ -70,7 +70,7 @@ def test_chunks_come_before_the_text(path: str, with_timings: bool) -> None:
 def test_a_plain_reply_has_none(path: str) -> None:
     async def scene() -> None:
         client = FakeTextClient(saying("word"))
-        async with running(client, ServerConfig(enable_infill=True)) as server:
+        async with running(client, ModelConfig(enable_infill=True)) as server:
             reply = await server.http.post(path, json={**ROUTES[path], "return_progress": True})
             assert reply.status_code == 200
             assert "prompt_progress" not in reply.text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from tests.server.fake_client import FakeTextClient, saying
 from tests.server.harness import events, running
 
@@ -43,7 +43,7 @@ SETTINGS_KEYS = {
 
 
 def post(
-    path: str, body: dict[str, Any], client: FakeTextClient | None = None, config: ServerConfig | None = None
+    path: str, body: dict[str, Any], client: FakeTextClient | None = None, config: ModelConfig | None = None
 ) -> Any:
     """The parsed reply: an object, or the list of a stream's events."""
 
@@ -147,7 +147,7 @@ def test_completion_reply() -> None:
 
 def test_model_is_the_requests_else_the_alias_else_the_path() -> None:
     assert post("/v1/completions", {"prompt": "a"})["model"] == "tiny.gguf"
-    named = ServerConfig(alias="tiny")
+    named = ModelConfig(alias="tiny")
     assert post("/v1/completions", {"prompt": "a"}, config=named)["model"] == "tiny"
     assert post("/v1/completions", {"prompt": "a", "model": "x"}, config=named)["model"] == "x"
 

@@ -10,10 +10,10 @@ from starlette.testclient import TestClient
 
 from llamabox import errors
 from llamabox.clients.state import WorkerState
-from llamabox.server.app import IMAGE_POST, create_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.http.errors import STATUS, error_event, error_object, error_response, status_of
 from tests.server.fake_client import FakeTextClient, saying
+from tests.server.harness import text_app
 
 ANSWERS = {
     (400, "invalid_request_error"), (400, "exceed_context_size_error"), (401, "authentication_error"),
@@ -22,8 +22,8 @@ ANSWERS = {
 }  # fmt: skip
 
 
-def browser(client: FakeTextClient | None = None, config: ServerConfig | None = None) -> TestClient:
-    return TestClient(create_app(config or ServerConfig(), client or FakeTextClient(saying("a"))))
+def browser(client: FakeTextClient | None = None, config: ModelConfig | None = None) -> TestClient:
+    return TestClient(text_app(client or FakeTextClient(saying("a")), config))
 
 
 @pytest.mark.parametrize("kind", errors.all_errors().values(), ids=lambda kind: kind.__name__)
@@ -86,7 +86,7 @@ def test_unknown_paths_and_wrong_methods() -> None:
         same(http.delete("/props"), 405, "invalid_request_error")
 
 
-@pytest.mark.parametrize("path", IMAGE_POST)
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits"])
 def test_a_language_model_does_not_draw_and_says_what_would(path: str) -> None:
     with browser() as http:
         reply = http.post(path, json={"prompt": "a cat"})

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from llamabox.errors import Unavailable
-from llamabox.server.config import ServerConfig
 from llamabox.server.http.request_body import SMALL, BodyBudget, Lease
 from llamabox.server.listening import listener
+from llamabox.server.listening.config import ListenConfig
 from tests.server.fake_client import FakeTextClient, delta, saying, started
 from tests.server.harness import Running, hang_up, running
 
@@ -21,7 +21,7 @@ BODY = b'{"prompt": "a"}'
 
 
 def held(server: Running[FakeTextClient]) -> int:
-    bodies: BodyBudget = server.app.state.services.bodies
+    bodies: BodyBudget = server.app.state.site.bodies
     return bodies.n_held
 
 
@@ -44,7 +44,7 @@ async def until_held(server: Running[FakeTextClient], n_bytes: int) -> None:
 
 def test_unfinished_bodies_share_one_budget() -> None:
     async def scene() -> None:
-        config = ServerConfig(max_body=4 * MIB, max_bodies=10 * MIB)
+        config = ListenConfig(max_body=4 * MIB, max_bodies=10 * MIB)
         async with running(FakeTextClient(saying("a")), config) as server, contextlib.AsyncExitStack() as stack:
             for n in range(1, 4):
                 await stack.enter_async_context(unfinished(server, 3 * MIB))
@@ -96,7 +96,7 @@ def test_large_bodies_leave_room_for_small_ones() -> None:
 
 def test_a_budget_smaller_than_one_body_is_that_of_one_body() -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(saying("a")), ServerConfig(max_body=4 * MIB, max_bodies=MIB)) as server:
+        async with running(FakeTextClient(saying("a")), ListenConfig(max_body=4 * MIB, max_bodies=MIB)) as server:
             assert (await server.http.post("/completion", content=b" " * 3 * MIB + BODY)).status_code == 200
 
     asyncio.run(scene())
@@ -108,7 +108,7 @@ def test_more_connections_than_are_taken(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def scene() -> None:
         client = FakeTextClient()
-        async with running(client, ServerConfig(max_connections=4)) as server, contextlib.AsyncExitStack() as stack:
+        async with running(client, ListenConfig(max_connections=4)) as server, contextlib.AsyncExitStack() as stack:
             for _ in range(3):
                 _, writer = await server.post_raw("/completion", {"prompt": "a"})
                 stack.push_async_callback(hang_up, writer)
@@ -140,7 +140,7 @@ def test_more_connections_than_are_taken(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_connection_that_has_ended_is_none() -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(keep_alive=3600)) as server:
+        async with running(FakeTextClient(), ListenConfig(keep_alive=3600)) as server:
             for sent in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
                 _, writer = await server.connect()
                 writer.write(sent)
@@ -159,7 +159,7 @@ def test_connections_beyond_all_bounds_are_closed(n_spare: int, monkeypatch: pyt
 
     async def scene() -> None:
         client = FakeTextClient()
-        async with running(client, ServerConfig(max_connections=1)) as server, contextlib.AsyncExitStack() as stack:
+        async with running(client, ListenConfig(max_connections=1)) as server, contextlib.AsyncExitStack() as stack:
             for n in range(1 + n_spare):
                 reader, writer = await server.post_raw("/completion", {"prompt": "a"})
                 stack.push_async_callback(hang_up, writer)
@@ -217,7 +217,7 @@ def test_bodies_that_are_read(coding: str, body: bytes) -> None:
 )  # fmt: skip
 def test_bodies_that_are_not_read(coding: str, body: bytes, status: int, said: str) -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(max_body=4 * MIB)) as server:
+        async with running(FakeTextClient(), ListenConfig(max_body=4 * MIB)) as server:
             reply = await server.http.post("/completion", content=body, headers={"Content-Encoding": coding})
             assert reply.status_code == status
             assert said in reply.json()["detail"]
@@ -228,7 +228,7 @@ def test_bodies_that_are_not_read(coding: str, body: bytes, status: int, said: s
 
 def test_what_is_unpacked_counts() -> None:
     async def scene() -> None:
-        config = ServerConfig(max_body=4 * MIB, max_bodies=8 * MIB)
+        config = ListenConfig(max_body=4 * MIB, max_bodies=8 * MIB)
         async with (
             running(FakeTextClient(), config) as server,
             unfinished(server, 4 * MIB - 1),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,7 +13,8 @@ import pytest
 
 from llamabox.engine.events import PrefillStart
 from llamabox.errors import ContextExceeded, LlamaboxError, ServerFault, Unavailable
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.listening.config import ListenConfig
 from tests.server.fake_client import FakeGeneration, FakeTextClient, delta, finished, started
 from tests.server.harness import Running, running
 from tests.server.listening.test_tls import certify, connect
@@ -30,13 +30,16 @@ NEVER = 3600.0
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> ServerConfig:
-    return replace(certify(tmp_path_factory.mktemp("tls")), enable_infill=True, ping_interval=NEVER)
+def config(tmp_path_factory: pytest.TempPathFactory) -> ListenConfig:
+    return certify(tmp_path_factory.mktemp("tls"))
 
 
 @asynccontextmanager
-async def asking(config: ServerConfig, *, http2: bool) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
-    async with running(FakeTextClient(), config) as server, connect(server, config, http2=http2) as http:
+async def asking(
+    config: ListenConfig, *, http2: bool, ping_interval: float = NEVER
+) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
+    model = ModelConfig(enable_infill=True, ping_interval=ping_interval)
+    async with running(FakeTextClient(), config, model) as server, connect(server, config, http2=http2) as http:
         yield server, http
 
 
@@ -56,7 +59,7 @@ def last_error(text: str) -> Any:
 
 @pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize("path", ROUTES)
-def test_headers_and_a_comment_come_when_the_prompt_begins(config: ServerConfig, path: str, http2: bool) -> None:
+def test_headers_and_a_comment_come_when_the_prompt_begins(config: ListenConfig, path: str, http2: bool) -> None:
     async def scene() -> None:
         async with asking(config, http2=http2) as (server, http):
             opening = asyncio.create_task(opened(http, path))
@@ -81,7 +84,7 @@ def test_headers_and_a_comment_come_when_the_prompt_begins(config: ServerConfig,
     [(ContextExceeded(n_prompt_tokens=9, n_ctx=8), 400), (Unavailable("the worker died"), 503)],
 )
 def test_errors_before_that_have_a_status_and_later_ones_are_events(
-    config: ServerConfig, error: LlamaboxError, status: int, http2: bool
+    config: ListenConfig, error: LlamaboxError, status: int, http2: bool
 ) -> None:
     async def scene() -> None:
         async with asking(config, http2=http2) as (server, http):
@@ -103,9 +106,9 @@ def test_errors_before_that_have_a_status_and_later_ones_are_events(
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_one_that_waits_for_a_slot_has_its_headers_after_the_ping_interval(config: ServerConfig, http2: bool) -> None:
+def test_one_that_waits_for_a_slot_has_its_headers_after_the_ping_interval(config: ListenConfig, http2: bool) -> None:
     async def scene() -> None:
-        async with asking(replace(config, ping_interval=0.05), http2=http2) as (server, http):
+        async with asking(config, http2=http2, ping_interval=0.05) as (server, http):
             opening = asyncio.create_task(opened(http, "/completion"))
             generation = await server.client.submitted()
             reply = await opening
@@ -120,9 +123,9 @@ def test_one_that_waits_for_a_slot_has_its_headers_after_the_ping_interval(confi
     asyncio.run(scene())
 
 
-def test_without_pings_there_is_no_comment_and_the_queue_has_no_bound(config: ServerConfig) -> None:
+def test_without_pings_there_is_no_comment_and_the_queue_has_no_bound(config: ListenConfig) -> None:
     async def scene() -> None:
-        async with asking(replace(config, ping_interval=0.05), http2=False) as (server, http):
+        async with asking(config, http2=False, ping_interval=0.05) as (server, http):
             opening = asyncio.create_task(opened(http, "/completion", sse_ping_interval=-1))
             generation = await server.client.submitted()
             pinged = await opened(http, "/completion")  # waited longer, and has its headers
@@ -137,9 +140,9 @@ def test_without_pings_there_is_no_comment_and_the_queue_has_no_bound(config: Se
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_a_plain_reply_keeps_its_status_to_the_end(config: ServerConfig, path: str) -> None:
+def test_a_plain_reply_keeps_its_status_to_the_end(config: ListenConfig, path: str) -> None:
     async def scene() -> None:
-        async with asking(replace(config, ping_interval=0.01), http2=False) as (server, http):
+        async with asking(config, http2=False, ping_interval=0.01) as (server, http):
             asked = asyncio.create_task(http.post(path, json=ROUTES[path]))
             generation = await server.client.submitted()
             generation.push(starts(generation))

@@ -11,13 +11,13 @@ from h2.events import Event, RequestReceived, StreamReset
 from hyperframe.frame import DataFrame, PriorityFrame, WindowUpdateFrame
 
 from llamabox.clients.state import WorkerState
-from llamabox.server.config import ServerConfig
 from llamabox.server.listening import h2_streams, listener, unread
+from llamabox.server.listening.config import ListenConfig
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
 from tests.server.harness import Running, running
 from tests.server.listening.h2_client import H2Client
 
-KEY = ServerConfig(api_keys=frozenset({"secret"}))
+KEY = ListenConfig(api_keys=frozenset({"secret"}))
 SITE = [(b":scheme", b"http"), (b":authority", b"localhost")]
 PROMPT = b'{"prompt": "a", "stream": true}'
 
@@ -200,7 +200,7 @@ def test_rapid_resets_end_the_connection(path: str, how: str, monkeypatch: pytes
             assert h2.goaway in (ErrorCodes.ENHANCE_YOUR_CALM, None)
             assert len(begun) < 1.5 * h2_streams.RESETS_AT_ONCE  # what was sent after those is not even looked at
             assert (await server.http.get("/health")).status_code == 200
-            await server.app.state.services.lifecycle.drained()
+            await server.app.state.site.lifecycle.drained()
 
     asyncio.run(main())
 

@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from llamabox.errors import ClientTooSlow, ServerFault, Unavailable
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.listening.config import ListenConfig
 from tests.server.fake_client import INFO, FakeTextClient, delta, finished, saying, started
 from tests.server.harness import events, running
 
@@ -40,7 +41,7 @@ def test_a_client_that_leaves_before_the_first_event_frees_its_slot(path: str, b
             await gone(writer)
             await generation.aborted.wait()
             assert generation.n_aborts == 1
-            await server.app.state.services.lifecycle.drained()
+            await server.app.state.site.lifecycle.drained()
 
     asyncio.run(scene())
 
@@ -56,7 +57,7 @@ def test_a_client_that_leaves_amid_the_reply_frees_its_slot(path: str, body: dic
                 await reader.readuntil(b"one")
             await gone(writer)
             await generation.aborted.wait()
-            await server.app.state.services.lifecycle.drained()
+            await server.app.state.site.lifecycle.drained()
 
     asyncio.run(scene())
 
@@ -89,7 +90,7 @@ def test_a_client_that_leaves_amid_its_body_is_forgotten() -> None:
             await writer.drain()
             await gone(writer)
             assert (await server.http.get("/health")).status_code == 200
-            await server.app.state.services.lifecycle.drained()
+            await server.app.state.site.lifecycle.drained()
             assert server.client.submits == []
 
     asyncio.run(scene())
@@ -137,7 +138,7 @@ def test_a_client_that_stops_reading_is_dropped(caplog: pytest.LogCaptureFixture
     caplog.set_level("INFO", "llamabox")
 
     async def scene() -> None:
-        config = ServerConfig(stall_timeout=0.2)
+        config = ListenConfig(stall_timeout=0.2)
         async with running(FakeTextClient(), config) as server:
             _, writer = await server.post_raw("/completion", {"prompt": "a", "stream": True})
             writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -147,7 +148,7 @@ def test_a_client_that_stops_reading_is_dropped(caplog: pytest.LogCaptureFixture
             for n in range(1, 33):
                 generation.push(delta(generation.submit, big, n))
             await generation.aborted.wait()
-            await server.app.state.services.lifecycle.drained()
+            await server.app.state.site.lifecycle.drained()
             assert (await server.http.get("/health")).status_code == 200
             writer.transport.abort()
 
@@ -165,7 +166,7 @@ def test_a_client_whose_events_pile_up_is_dropped_and_the_log_says_why(
     caplog.set_level("INFO", "llamabox")
 
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(stall_timeout=0.2)) as server:
+        async with running(FakeTextClient(), ListenConfig(stall_timeout=0.2)) as server:
             reader, writer = await server.post_raw("/completion", {"prompt": "a", "stream": True})
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             generation = await server.client.submitted()
@@ -176,7 +177,7 @@ def test_a_client_whose_events_pile_up_is_dropped_and_the_log_says_why(
             if reads_again:
                 writer.transport.resume_reading()  # type: ignore[attr-defined]
                 assert b"17 events" in await reader.readuntil(b"0\r\n\r\n")
-            await server.app.state.services.lifecycle.drained()
+            await server.app.state.site.lifecycle.drained()
             writer.transport.abort()
 
     asyncio.run(scene())
@@ -188,7 +189,7 @@ def test_a_client_whose_events_pile_up_is_dropped_and_the_log_says_why(
 
 def test_a_silent_stream_is_pinged_unless_the_client_refuses() -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(ping_interval=0.05)) as server:
+        async with running(FakeTextClient(), ModelConfig(ping_interval=0.05)) as server:
             reader, writer = await server.post_raw("/completion", {"prompt": "a", "stream": True})
             quiet_reader, quiet_writer = await server.post_raw(
                 "/completion", {"prompt": "a", "stream": True, "sse_ping_interval": -1}
@@ -210,7 +211,7 @@ def test_a_silent_stream_is_pinged_unless_the_client_refuses() -> None:
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(max_body=1000)) as server:
+        async with running(FakeTextClient(), ListenConfig(max_body=1000)) as server:
             reply = await server.http.post("/completion", content=b"x" * 1001)
             assert reply.status_code == 413
             assert "1000 bytes" in reply.json()["detail"]
@@ -226,7 +227,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
 
 def test_a_chunked_body_over_the_limit_is_refused_on_the_way() -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(max_body=100_000)) as server:
+        async with running(FakeTextClient(), ListenConfig(max_body=100_000)) as server:
             reader, writer = await server.connect()
             writer.write(b"POST /completion HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
             for _ in range(4):
@@ -240,7 +241,7 @@ def test_a_chunked_body_over_the_limit_is_refused_on_the_way() -> None:
 
 def test_a_body_that_stops_arriving_is_not_waited_for_for_ever() -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(stall_timeout=0.05)) as server:
+        async with running(FakeTextClient(), ListenConfig(stall_timeout=0.05)) as server:
             reader, writer = await server.connect()
             writer.write(b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
             assert b"400" in await reader.readline()
@@ -251,7 +252,7 @@ def test_a_body_that_stops_arriving_is_not_waited_for_for_ever() -> None:
 
 def test_a_body_that_never_ends_is_not_waited_for_for_ever() -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(timeout=0.2)) as server:
+        async with running(FakeTextClient(), ListenConfig(timeout=0.2)) as server:
             reader, writer = await server.connect()
             writer.write(b"POST /completion HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
             answer = asyncio.create_task(reader.readline())

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.x509.oid import NameOID
 
 from llamabox.errors import OptionsError
-from llamabox.server.config import ServerConfig
+from llamabox.server.listening.config import ListenConfig
 from llamabox.server.listening.tls import tls_context
 from llamabox.server.run import serve
 from tests.server.fake_client import FakeTextClient, delta, saying, started
@@ -29,7 +29,7 @@ from tests.server.harness import WITHIN, Running, events, running
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
 
 
-def certify(folder: Path, password: bytes | None = None) -> ServerConfig:
+def certify(folder: Path, password: bytes | None = None) -> ListenConfig:
     """A certificate for 127.0.0.1, signed by its own key; with a password that key is encrypted."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "llamabox test")])
@@ -47,25 +47,25 @@ def certify(folder: Path, password: bytes | None = None) -> ServerConfig:
     key_path, certificate_path = folder / "key.pem", folder / "certificate.pem"
     key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
     certificate_path.write_bytes(certificate.public_bytes(Encoding.PEM))
-    return ServerConfig(ssl_key_file=str(key_path), ssl_cert_file=str(certificate_path))
+    return ListenConfig(ssl_key_file=str(key_path), ssl_cert_file=str(certificate_path))
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> ServerConfig:
+def config(tmp_path_factory: pytest.TempPathFactory) -> ListenConfig:
     return certify(tmp_path_factory.mktemp("tls"))
 
 
-def trusting(config: ServerConfig) -> ssl.SSLContext:
+def trusting(config: ListenConfig) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=config.ssl_cert_file)
 
 
-def connect(server: Running, config: ServerConfig, *, http2: bool) -> httpx.AsyncClient:
+def connect(server: Running, config: ListenConfig, *, http2: bool) -> httpx.AsyncClient:
     url = f"https://127.0.0.1:{server.port}"
     return httpx.AsyncClient(base_url=url, verify=trusting(config), http2=http2, http1=not http2, timeout=WITHIN)
 
 
 @pytest.mark.parametrize(("http2", "version"), [(True, "HTTP/2"), (False, "HTTP/1.1")])
-def test_a_client_that_checks_the_certificate_is_served(config: ServerConfig, http2: bool, version: str) -> None:
+def test_a_client_that_checks_the_certificate_is_served(config: ListenConfig, http2: bool, version: str) -> None:
     async def scene() -> None:
         client = FakeTextClient(saying("one", "two"))
         async with running(client, config) as server, connect(server, config, http2=http2) as http:
@@ -78,7 +78,7 @@ def test_a_client_that_checks_the_certificate_is_served(config: ServerConfig, ht
     asyncio.run(scene())
 
 
-def test_a_plain_client_is_not_served_and_does_no_harm(config: ServerConfig) -> None:
+def test_a_plain_client_is_not_served_and_does_no_harm(config: ListenConfig) -> None:
     async def scene() -> None:
         async with running(FakeTextClient(), config) as server, connect(server, config, http2=True) as http:
             with pytest.raises(httpx.TransportError):
@@ -88,7 +88,7 @@ def test_a_plain_client_is_not_served_and_does_no_harm(config: ServerConfig) -> 
     asyncio.run(scene())
 
 
-def test_a_client_without_a_handshake_does_not_hold_up_the_end(config: ServerConfig) -> None:
+def test_a_client_without_a_handshake_does_not_hold_up_the_end(config: ListenConfig) -> None:
     async def scene() -> None:
         async with running(FakeTextClient(), config) as server:
             _, writer = await server.connect()
@@ -97,7 +97,7 @@ def test_a_client_without_a_handshake_does_not_hold_up_the_end(config: ServerCon
     asyncio.run(asyncio.wait_for(scene(), WITHIN))
 
 
-def test_a_client_that_stops_reading_is_dropped(config: ServerConfig) -> None:
+def test_a_client_that_stops_reading_is_dropped(config: ListenConfig) -> None:
     async def scene() -> None:
         client = FakeTextClient()
         async with running(client, replace(config, stall_timeout=0.2)) as server:
@@ -111,7 +111,7 @@ def test_a_client_that_stops_reading_is_dropped(config: ServerConfig) -> None:
             for n in range(1, 33):
                 generation.push(delta(generation.submit, "x" * (1 << 20), n))
             await generation.aborted.wait()
-            await server.app.state.services.lifecycle.drained()
+            await server.app.state.site.lifecycle.drained()
             writer.transport.abort()
 
     asyncio.run(scene())
@@ -130,7 +130,7 @@ def test_a_client_that_stops_reading_is_dropped(config: ServerConfig) -> None:
     ],
 )
 def test_what_cannot_be_used_is_said_before_anything_starts(
-    config: ServerConfig, change: dict[str, str | None], part: str
+    config: ListenConfig, change: dict[str, str | None], part: str
 ) -> None:
     client = FakeTextClient()
     with pytest.raises(OptionsError) as refused:
@@ -139,13 +139,13 @@ def test_what_cannot_be_used_is_said_before_anything_starts(
     assert not client.started.is_set()
 
 
-def test_a_key_that_is_not_the_certificates(config: ServerConfig, tmp_path: Path) -> None:
+def test_a_key_that_is_not_the_certificates(config: ListenConfig, tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="the certificate made for it"):
         tls_context(replace(config, ssl_key_file=certify(tmp_path).ssl_key_file))
 
 
 @pytest.mark.parametrize("field", ["ssl_key_file", "ssl_cert_file"])
-def test_a_byte_order_mark_before_it_does_no_harm(config: ServerConfig, field: str, tmp_path: Path) -> None:
+def test_a_byte_order_mark_before_it_does_no_harm(config: ListenConfig, field: str, tmp_path: Path) -> None:
     marked = tmp_path / "marked.pem"
     marked.write_bytes(b"\xef\xbb\xbf" + Path(getattr(config, field)).read_bytes())
     assert tls_context(replace(config, **{field: str(marked)})) is not None
@@ -156,7 +156,7 @@ def test_an_encrypted_key_is_refused_and_not_asked_about(tmp_path: Path) -> None
         tls_context(certify(tmp_path, b"secret"))
 
 
-def test_the_command_ends_with_1(config: ServerConfig, tmp_path: Path) -> None:
+def test_the_command_ends_with_1(config: ListenConfig, tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
     model.write_bytes(b"never read")
     words = ["-m", str(model), "--port", "1", "--ssl-cert-file", config.ssl_cert_file or ""]

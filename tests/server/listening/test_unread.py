@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from llamabox.clients.state import WorkerState
-from llamabox.server.config import ServerConfig
 from llamabox.server.listening import unread
+from llamabox.server.listening.config import ListenConfig
 from tests.server.fake_client import FakeTextClient
 from tests.server.harness import Running, running
 
 SIZE = 16 << 20
 """Bytes of a body: more than the buffers of two sockets and of two event loops hold."""
 
-KEY = ServerConfig(api_keys=frozenset({"secret"}))
+KEY = ListenConfig(api_keys=frozenset({"secret"}))
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Refusal:
     status: int
     method: str = "POST"
     path: str = "/completion"
-    config: ServerConfig = field(default_factory=ServerConfig)
+    config: ListenConfig = field(default_factory=ListenConfig)
     state: WorkerState = WorkerState.READY
 
 
@@ -38,7 +38,7 @@ REFUSALS = (
     Refusal(401, path="/slots/0?action=save", config=KEY),
     Refusal(404, path="/nothing"),
     Refusal(405, "PUT"),
-    Refusal(413, config=ServerConfig(max_body=SIZE // 2)),
+    Refusal(413, config=ListenConfig(max_body=SIZE // 2)),
     Refusal(501, "GET", "/slots"),
     Refusal(501, path="/lora-adapters"),
     Refusal(503, state=WorkerState.LOADING),
@@ -57,7 +57,7 @@ def scene(refusal: Refusal, act: Callable[[Running[FakeTextClient]], None]) -> N
         client.state = refusal.state
         async with running(client, refusal.config, within=60) as server:
             await asyncio.to_thread(act, server)
-            await server.app.state.services.lifecycle.drained()
+            await server.app.state.site.lifecycle.drained()
 
     asyncio.run(main())
 
@@ -158,7 +158,7 @@ def test_a_client_that_stops_sending_is_not_waited_for(sent: bytes, monkeypatch:
 
 @pytest.mark.parametrize(("timeout", "max_body"), [(600, 1 << 20), (0.2, 1 << 40)], ids=["bytes", "time"])
 def test_a_client_that_never_stops_sending_is_cut_off(timeout: float, max_body: int) -> None:
-    config = ServerConfig(api_keys=frozenset({"secret"}), max_body=max_body, timeout=timeout)
+    config = ListenConfig(api_keys=frozenset({"secret"}), max_body=max_body, timeout=timeout)
 
     async def main() -> None:
         async with running(FakeTextClient(), config) as server:

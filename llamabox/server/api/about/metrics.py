@@ -6,13 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.errors import NotSupported
-from llamabox.server.hosted.services import any_services
+from llamabox.server.hosted.site import site_of
 
 
 async def metrics(request: Request) -> Response:
     """The text of docs/api.md, Metrics."""
-    services = any_services(request)
-    if not services.config.enable_metrics:
+    site = site_of(request)
+    if not site.listen.enable_metrics:
         raise NotSupported("This server does not support metrics endpoint. Start it with `--metrics`")
-    headers = {"content-type": "text/plain; version=0.0.4", "process-start-time-unix": str(services.created)}
-    return Response(services.metrics.scrape(), headers=headers)
+    headers = {"content-type": "text/plain; version=0.0.4", "process-start-time-unix": str(site.started)}
+    return Response(site.hosted.metrics.scrape(), headers=headers)

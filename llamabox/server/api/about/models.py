@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.errors import NotFound
-from llamabox.server.config import ServerConfig
 from llamabox.server.fields.body import MAX_MODEL_NAME, aliases, model_name
-from llamabox.server.hosted.services import Services, TextServices, services_of
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.hosted.model import Hosted
+from llamabox.server.hosted.site import site_of
+from llamabox.server.hosted.text import HostedText
 from llamabox.server.http.json import JsonResponse
 from llamabox.wire.text_config import DraftModelInfo, ModelInfo
 
@@ -46,9 +48,9 @@ def found(describe: Describe) -> Endpoint:
 
 def models(request: Request) -> dict[str, Any]:
     """The models of a server with a language model."""
-    services = services_of(request, TextServices)
-    info = services.model()
-    name = model_name(services.config, info)
+    hosted = site_of(request).serving(HostedText)
+    info = hosted.info
+    name = model_name(hosted.config, info)
     facts = {
         "vocab_type": info.vocab_type,
         "n_vocab": info.n_vocab,
@@ -61,8 +63,8 @@ def models(request: Request) -> dict[str, Any]:
         **({"split": info.split} if info.split else {}),
         **({"draft": draft_model(info.draft)} if info.draft else {}),
     }
-    shown = as_ollama(name, capabilities(services.config, info), info.ftype)
-    entry = as_openai(services, name, facts) | {"architecture": architecture(info)}
+    shown = as_ollama(name, capabilities(hosted.config, info), info.ftype)
+    entry = as_openai(hosted, name, facts) | {"architecture": architecture(info)}
     return {"object": "list", "data": [entry], "models": [shown]}
 
 
@@ -71,14 +73,14 @@ def draft_model(draft: DraftModelInfo) -> dict[str, Any]:
     return {"path": draft.path, "ftype": draft.ftype, "n_params": draft.n_params, "size": draft.size}
 
 
-def as_openai(services: Services, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+def as_openai(hosted: Hosted, name: str, facts: dict[str, Any]) -> dict[str, Any]:
     """One model as OpenAI lists it, with the model's facts in `meta`."""
     return {
         "id": name,
         "object": "model",
-        "created": services.created,
+        "created": hosted.created,
         "owned_by": "llama-box",
-        "aliases": aliases(services.config),
+        "aliases": aliases(hosted.config),
         "tags": [],
         "meta": facts,
     }
@@ -91,7 +93,7 @@ def architecture(info: ModelInfo) -> dict[str, list[str]]:
     return {"input_modalities": [name for name, is_there in able.items() if is_there], "output_modalities": ["text"]}
 
 
-def capabilities(config: ServerConfig, info: ModelInfo) -> list[str]:
+def capabilities(config: ModelConfig, info: ModelInfo) -> list[str]:
     """The model's abilities, in llama-server's words."""
     able = {
         "completion": info.generates,

@@ -10,31 +10,33 @@ from llamabox.server.api.about.models import draft_model
 from llamabox.server.fields.body import model_name
 from llamabox.server.fields.request import Dialect, parse_options
 from llamabox.server.generation.settings import settings_object
-from llamabox.server.hosted.services import TextServices, services_of
+from llamabox.server.hosted.site import site_of
+from llamabox.server.hosted.text import HostedText
 from llamabox.server.http.json import JsonResponse
 from llamabox.wire.text_config import ModelInfo
 
 
 async def props(request: Request) -> Response:
     """The settings and the model of a server that generates (docs/api.md, Props)."""
-    services = services_of(request, TextServices)
-    info = services.model()
-    settings = settings_object(parse_options({}, services.config, services.defaults, info, Dialect.NATIVE), info)
-    embeds = {"pooling": info.pooling} if services.config.enable_embeddings else {}
+    site = site_of(request)
+    hosted = site.serving(HostedText)
+    info = hosted.info
+    settings = settings_object(parse_options({}, hosted.config, hosted.defaults, info, Dialect.NATIVE), info)
+    embeds = {"pooling": info.pooling} if hosted.config.enable_embeddings else {}
     return JsonResponse(
         {
             "default_generation_settings": {**settings, "params": settings, "n_ctx": info.n_ctx},
             "total_slots": info.n_slots,
-            "model_alias": model_name(services.config, info),
+            "model_alias": model_name(hosted.config, info),
             "model_ftype": info.ftype,
             "model_path": info.path,
             **({"draft_model": draft_model(info.draft)} if info.draft else {}),
             "modalities": modalities(info),
-            "media_marker": services.media_marker,
-            "endpoint_slots": services.config.enable_slots,
+            "media_marker": hosted.media_marker,
+            "endpoint_slots": hosted.config.enable_slots,
             "endpoint_props": False,
-            "endpoint_metrics": services.config.enable_metrics,
-            "chat_template": services.templates.source(info),
+            "endpoint_metrics": site.listen.enable_metrics,
+            "chat_template": hosted.templates.source(info),
             "bos_token": info.bos_token,
             "eos_token": info.eos_token,
             "build_info": info.build,

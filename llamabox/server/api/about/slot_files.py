@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.checks import wrong
-from llamabox.errors import InvalidRequest, NotSupported
+from llamabox.errors import InvalidRequest
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.json import JsonResponse
 from llamabox.wire.questions import EraseSlot, RestoreSlot, SaveSlot
@@ -24,15 +24,14 @@ LOOK_ALIKES = frozenset("\uff0e\u2044\u2215\u2216\u29f5\u29f8\u29f9\ufffd\ufeff"
 
 async def slot_action(exchange: Exchange) -> Response:
     """Waits until the slot is idle, then saves, restores or erases it (docs/api.md, Slot files)."""
-    config = exchange.services.config
-    if not config.enable_slots or config.slot_save_path is None:
-        raise NotSupported("This server does not support slots actions. Start it with `--slots` and `--slot-save-path`")
+    config = exchange.hosted.config
+    assert config.slot_save_path is not None
     request = Request(exchange.scope)
     id_slot = _slot_id(request.path_params["id_slot"], exchange.info.n_slots)
     action = request.query_params.get("action", "")
     if action not in ("save", "restore", "erase"):
         raise InvalidRequest("Invalid action: it is save, restore or erase", field="action")
-    client = exchange.services.client
+    client = exchange.hosted.client
     if action == "erase":
         erasure = await client.ask(EraseSlot(id_slot))
         return JsonResponse({"id_slot": id_slot, "n_erased": erasure.n_tokens})

@@ -29,7 +29,7 @@ PIECES = 4096
 
 async def tokenize(exchange: Exchange) -> Response:
     """`{"tokens": [ids]}`, or ids with their pieces."""
-    body, client = exchange.body, exchange.services.client
+    body, client = exchange.body, exchange.hosted.client
     options = {
         "add_special": checks.flag(body, "add_special", False),
         "parse_special": checks.flag(body, "parse_special", True),
@@ -62,7 +62,7 @@ async def detokenize(exchange: Exchange) -> Response:
     """`{"content": text}`."""
     n = n_values(exchange.body.get("tokens"))
     tokens = await off_loop(n, _parse_tokens, exchange.body, exchange.info.n_vocab)
-    return JsonResponse({"content": (await exchange.services.client.ask(Detokenise(tokens))).text})
+    return JsonResponse({"content": (await exchange.hosted.client.ask(Detokenise(tokens))).text})
 
 
 def _parse_tokens(body: dict[str, Any], n_vocab: int) -> list[int]:

@@ -12,7 +12,7 @@ from llamabox.chat.markers import Markers
 from llamabox.chat.messages import Conversation
 from llamabox.checks import one_of, wrong
 from llamabox.media.source import MediaSource
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.http.multipart import Part
 
 INSTRUCTION = "Transcribe audio to text"
@@ -40,7 +40,7 @@ class Transcription:
     body: dict[str, Any]  # the fields that generating has: stream, temperature, model and the like
 
 
-def parse_transcription(parts: Sequence[Part], config: ServerConfig) -> Transcription:
+def parse_transcription(parts: Sequence[Part], config: ModelConfig) -> Transcription:
     """Of a form's parts. Raises InvalidRequest naming the field that is wrong."""
     recording = _recording(parts)
     fields = _fields(parts)

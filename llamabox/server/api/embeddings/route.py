@@ -13,7 +13,7 @@ from llamabox import checks
 from llamabox.checks import describe, wrong
 from llamabox.engine.events import Vector
 from llamabox.engine.request import PromptText
-from llamabox.errors import InvalidRequest, NotSupported, ServerFault
+from llamabox.errors import InvalidRequest, ServerFault
 from llamabox.server.api.embeddings.inputs import n_inputs, parse_inputs
 from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
 from llamabox.server.fields.body import parse_model
@@ -31,14 +31,13 @@ Write = Callable[[int, Rows], bytes]
 
 async def openai_embeddings(exchange: Exchange) -> Response:
     """OpenAI's list of one vector for each input."""
-    check_enabled(exchange)
     if exchange.info.pooling == UNPOOLED:
         raise InvalidRequest(
             "this server makes a vector for each token (--pooling none), which this route has no form for; "
             "POST /embeddings has, or start it with another pooling"
         )
     form = parse_format(exchange.body, exchange.info)
-    model = parse_model(exchange.body, exchange.services.config, exchange.info)
+    model = parse_model(exchange.body, exchange.hosted.config, exchange.info)
     inputs = await off_loop(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
 
@@ -46,14 +45,13 @@ async def openai_embeddings(exchange: Exchange) -> Response:
         return b'{"object":"embedding","index":%d,"embedding":%b' % (index, form.dumps(rows[0])) + tail
 
     items, n_tokens = await embed(exchange, inputs, form, write)
-    head = {"object": "list", "model": model, "created": exchange.services.created}
+    head = {"object": "list", "model": model, "created": exchange.hosted.created}
     usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
     return JsonPieces([dumps(head)[:-1] + b',"data":[', *items, b'],"usage":' + dumps(usage) + b"}"])
 
 
 async def embeddings(exchange: Exchange) -> Response:
     """llama.cpp's array, with a list of vectors for each input: one, or without pooling one for each token."""
-    check_enabled(exchange)
     form = parse_format(exchange.body, exchange.info)
     inputs = await off_loop(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
@@ -63,12 +61,6 @@ async def embeddings(exchange: Exchange) -> Response:
 
     items, _ = await embed(exchange, inputs, form, write)
     return JsonPieces([b"[", *items, b"]"])
-
-
-def check_enabled(exchange: Exchange) -> None:
-    """Raises NotSupported where the flag is off."""
-    if not exchange.services.config.enable_embeddings:
-        raise NotSupported("This server does not support embeddings. Start it with `--embeddings`")
 
 
 def parse_format(body: dict[str, Any], info: ModelInfo) -> VectorFormat:
@@ -91,7 +83,7 @@ async def embed(
     """
     items = [b""] * len(inputs)
     n_tokens = 0
-    async with exchange.services.client.embed(inputs) as embedding:
+    async with exchange.hosted.client.embed(inputs) as embedding:
         async for vectors in embedding:
             for vector in vectors:
                 comma = b"," if vector.index else b""

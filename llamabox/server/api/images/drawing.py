@@ -13,7 +13,7 @@ from llamabox.imaging.events import Drawn, Event, JobProgress, JobStarted, Previ
 from llamabox.imaging.job import ImageJob
 from llamabox.server.api.images.fields import ImageOptions
 from llamabox.server.api.images.writer import DONE, PictureShape
-from llamabox.server.hosted.services import ImageServices
+from llamabox.server.hosted.images import HostedImages
 from llamabox.server.http.errors import image_error_event
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import RequestRecord
@@ -24,9 +24,9 @@ class PictureReply:
     """Draws `job`. Leaving either way early, by close or cancellation, ends it."""
 
     def __init__(
-        self, services: ImageServices, record: RequestRecord, job: ImageJob, options: ImageOptions, event_name: str
+        self, hosted: HostedImages, record: RequestRecord, job: ImageJob, options: ImageOptions, event_name: str
     ) -> None:
-        self._services = services
+        self._hosted = hosted
         self._record = record
         self._job = job
         self._options = options
@@ -56,7 +56,7 @@ class PictureReply:
 
     async def _events(self) -> AsyncGenerator[Event, None]:
         arrived = time.perf_counter()
-        drawing = self._services.client.draw(self._job)
+        drawing = self._hosted.client.draw(self._job)
         try:
             while batch := await drawing.batch():
                 for event in batch:
@@ -113,7 +113,7 @@ class PictureReply:
 
     def _begin(self, waited: float) -> None:
         self._record.notes["queue_ms"] = round(1e3 * waited, 1)
-        self._services.metrics.waited(waited)
+        self._hosted.metrics.waited(waited)
 
     def _comment(self) -> bytes:
         return b": " + self._state + b"\n\n"

@@ -19,7 +19,7 @@ from llamabox.server.fields import unsupported
 from llamabox.server.fields.body import parse_model, parse_ping
 from llamabox.server.fields.lora import parse_lora
 from llamabox.server.fields.sampling import parse_seed
-from llamabox.server.hosted.services import ImageServices
+from llamabox.server.hosted.images import HostedImages
 
 SAMPLER = ("sampler", "sample_method")
 SCHEDULE = ("schedule", "schedule_method", "scheduler")
@@ -97,7 +97,7 @@ def from_form(form: Mapping[str, str]) -> dict[str, Any]:
     return fields
 
 
-def parse_image_options(body: dict[str, Any], services: ImageServices) -> ImageOptions:
+def parse_image_options(body: dict[str, Any], hosted: HostedImages) -> ImageOptions:
     """`body` is without nulls. Raises InvalidRequest naming the first field that is wrong."""
     unsupported.refuse(body, unsupported.IMAGES)
     if "prompt" not in body:
@@ -110,17 +110,17 @@ def parse_image_options(body: dict[str, Any], services: ImageServices) -> ImageO
         preview = "fast"
     else:
         n_partial = 0
-    info = services.model()
+    info = hosted.info
     if preview != "none" and not info.can_preview:
         raise wrong("partial_images" if n_partial else "stream_options.preview", "this server cannot make previews")
     chunked = checks.boolean("stream_options.chunk_result", options.get("chunk_result", False))
     chunk_size = checks.integer(
         "stream_options.chunk_size", options.get("chunk_size", USUAL_CHUNK), SMALLEST_CHUNK, checks.INT32_MAX
     )
-    interval = parse_ping(body, services.config)
+    interval = parse_ping(body, hosted.config)
     return ImageOptions(
-        job=_parse_job(body, services, info, preview if stream else "none"),
-        model=parse_model(body, services.config, info),
+        job=_parse_job(body, hosted, info, preview if stream else "none"),
+        model=parse_model(body, hosted.config, info),
         stream=stream,
         include_usage=checks.boolean("stream_options.include_usage", options.get("include_usage", True)),
         for_openai=OPTIONS not in body,
@@ -130,9 +130,9 @@ def parse_image_options(body: dict[str, Any], services: ImageServices) -> ImageO
     )
 
 
-def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelInfo, preview: str) -> ImageJob:
-    width, height = _parse_size(body, services, info)
-    n = checks.whole(body, "n", 1, services.images.max_batch, 1)
+def _parse_job(body: dict[str, Any], hosted: HostedImages, info: ImageModelInfo, preview: str) -> ImageJob:
+    width, height = _parse_size(body, hosted, info)
+    n = checks.whole(body, "n", 1, hosted.images.max_batch, 1)
     sampler = _name_of(body, SAMPLER, info.samplers)
     # Beside a sampler quality and style have no effect, as in llama-box.
     quality = _choice(body, "quality", QUALITIES) if "quality" in body else ""
@@ -140,13 +140,13 @@ def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelIn
     extra = [] if sampler else [words for words in (quality, style) if words]
     negative = _text(body, first_present(body, NEGATIVE) or NEGATIVE[0])
     return ImageJob(
-        request_id=services.next_request_id(),
+        request_id=hosted.next_request_id(),
         prompt=_text(body, "prompt"),
         negative_prompt=" and ".join(words for words in (negative, *extra) if words),
         n=n,
         width=width,
         height=height,
-        seed=_parse_seed(body, services),
+        seed=_parse_seed(body, hosted),
         sampler=sampler,
         schedule=_name_of(body, SCHEDULE, list(dict.fromkeys(["default", *info.schedules]))),
         steps=_first_whole(body, STEPS, 1, MAX_STEPS),
@@ -162,14 +162,14 @@ def _parse_job(body: dict[str, Any], services: ImageServices, info: ImageModelIn
         slg_layers=_parse_layers(body),
         control_strength=checks.real(body, "control_strength", 0.0, 1.0, None),
         control_canny=checks.flag(body, "control_canny", None),
-        lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else services.defaults.lora,
+        lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else hosted.defaults.lora,
         preview=preview,
     )
 
 
-def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelInfo) -> tuple[int, int]:
+def _parse_size(body: dict[str, Any], hosted: HostedImages, info: ImageModelInfo) -> tuple[int, int]:
     """Width and height in pixels; the model's own where the request does not say."""
-    largest = (services.images.max_width, services.images.max_height)
+    largest = (hosted.images.max_width, hosted.images.max_height)
     usual = (info.width, info.height)
     text = checks.string("size", body.get("size", "auto"))
     if text == "auto":
@@ -185,9 +185,9 @@ def _parse_size(body: dict[str, Any], services: ImageServices, info: ImageModelI
     return sides
 
 
-def _parse_seed(body: dict[str, Any], services: ImageServices) -> int:
+def _parse_seed(body: dict[str, Any], hosted: HostedImages) -> int:
     """The seed of the first image; drawn here where neither request nor command line have one."""
-    default = services.defaults.sampling.seed
+    default = hosted.defaults.sampling.seed
     seed = parse_seed("seed", body["seed"]) if "seed" in body else default
     return secrets.randbelow(2**31) if seed == RANDOM_SEED else seed
 

@@ -8,10 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox.clients.image.client import JobState
-from llamabox.errors import NotSupported, Unavailable
+from llamabox.errors import Unavailable
 from llamabox.server.api.about.models import as_ollama, as_openai
 from llamabox.server.fields.body import model_name
-from llamabox.server.hosted.services import ImageServices, services_of
+from llamabox.server.hosted.images import HostedImages
+from llamabox.server.hosted.site import site_of
 from llamabox.server.http.json import JsonResponse
 
 IDLE, WAITING, DRAWING = 0, 1, 4
@@ -20,35 +21,36 @@ IDLE, WAITING, DRAWING = 0, 1, 4
 
 def image_models(request: Request) -> dict[str, Any]:
     """The one model, with the defaults of a request."""
-    services = services_of(request, ImageServices)
-    info = services.model()
-    name = model_name(services.config, info)
+    hosted = site_of(request).serving(HostedImages)
+    info = hosted.info
+    name = model_name(hosted.config, info)
     facts = {
         "family": info.family,
         "default_size": f"{info.width}x{info.height}",
-        "max_batch_count": services.images.max_batch,
+        "max_batch_count": hosted.images.max_batch,
         "samplers": info.samplers,
         "schedules": info.schedules,
-        **_settings(services),
+        **_settings(hosted),
     }
-    return {"object": "list", "data": [as_openai(services, name, facts)], "models": [as_ollama(name, ["image"], "")]}
+    return {"object": "list", "data": [as_openai(hosted, name, facts)], "models": [as_ollama(name, ["image"], "")]}
 
 
 async def image_props(request: Request) -> Response:
     """The settings and the model of a server that draws (docs/api.md, Props)."""
-    services = services_of(request, ImageServices)
-    info = services.model()
-    settings = _settings(services)
+    site = site_of(request)
+    hosted = site.serving(HostedImages)
+    info = hosted.info
+    settings = _settings(hosted)
     return JsonResponse(
         {
             "default_generation_settings": {**settings, "params": settings},
-            "total_slots": 1 + services.images.n_parallel,
-            "model_alias": model_name(services.config, info),
+            "total_slots": 1 + hosted.images.n_parallel,
+            "model_alias": model_name(hosted.config, info),
             "model_path": info.path,
             "modalities": {"vision": False, "audio": False, "video": False},
-            "endpoint_slots": services.config.enable_slots,
+            "endpoint_slots": hosted.config.enable_slots,
             "endpoint_props": False,
-            "endpoint_metrics": services.config.enable_metrics,
+            "endpoint_metrics": site.listen.enable_metrics,
             "chat_template": "",
             "build_info": info.library,
             "is_sleeping": False,
@@ -59,18 +61,16 @@ async def image_props(request: Request) -> Response:
 
 async def image_slots(request: Request) -> Response:
     """Slot 0 draws, the others are places of waiting jobs. 503 with `fail_on_no_slot` when all are taken."""
-    services = services_of(request, ImageServices)
-    if not services.config.enable_slots:
-        raise NotSupported("This server does not support slots endpoint. Start it with `--slots`")
-    queue = services.client.queue
-    n_places = 1 + services.images.n_parallel
+    hosted = site_of(request).serving(HostedImages)
+    queue = hosted.client.queue
+    n_places = 1 + hosted.images.n_parallel
     if "fail_on_no_slot" in request.query_params and queue.n_running + queue.n_waiting >= n_places:
         raise Unavailable("no slot available")
     waiting = list(queue.jobs)
     drawn = waiting.pop(0) if queue.n_running else None
     places = [drawn, *waiting]
     places += [None] * (n_places - len(places))
-    settings = _settings(services)
+    settings = _settings(hosted)
     return JsonResponse([{"id": i, **_slot(job, is_drawn=i == 0), **settings} for i, job in enumerate(places)])
 
 
@@ -88,10 +88,10 @@ def _slot(job: JobState | None, *, is_drawn: bool) -> dict[str, Any]:
     }
 
 
-def _settings(services: ImageServices) -> dict[str, Any]:
+def _settings(hosted: HostedImages) -> dict[str, Any]:
     """The settings of a request without fields (docs/api.md, Props)."""
-    info, images = services.model(), services.images
-    seed = services.defaults.sampling.seed
+    info, images = hosted.info, hosted.images
+    seed = hosted.defaults.sampling.seed
     return {
         "model": info.path,
         "seed": seed,

@@ -18,7 +18,8 @@ from llamabox.server.api.images.drawing import PictureReply
 from llamabox.server.api.images.fields import parse_image_options
 from llamabox.server.api.images.uploads import Form, decode, read_form, take_pictures
 from llamabox.server.hosted.exchange import serve_body
-from llamabox.server.hosted.services import ImageServices, services_of
+from llamabox.server.hosted.images import HostedImages
+from llamabox.server.hosted.site import site_of
 from llamabox.server.http.multipart import FORM, content_type
 from llamabox.server.http.record import RequestRecord, record_of
 from llamabox.server.http.request_body import Lease
@@ -32,24 +33,25 @@ class ImageRoute:
     event_name: ClassVar[str]  # of OpenAI's events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services = services_of(Request(scope), ImageServices)
+        site = site_of(Request(scope))
+        hosted = site.serving(HostedImages)
 
         async def answer(raw: bytearray, lease: Lease) -> Response:
-            form = await self._read(services, Headers(scope=scope), raw)
+            form = await self._read(Headers(scope=scope), raw, site.listen.max_body)
             raw.clear()
-            return await self._draw(services, record_of(scope), form, lease)
+            return await self._draw(hosted, record_of(scope), form, lease)
 
-        await serve_body(services, answer, scope, receive, send)
+        await serve_body(site, answer, scope, receive, send)
 
-    async def _read(self, services: ImageServices, headers: Headers, raw: bytearray) -> Form:
+    async def _read(self, headers: Headers, raw: bytearray, max_part: int) -> Form:
         return take_pictures(parse_body(raw))
 
-    async def _draw(self, services: ImageServices, record: RequestRecord, form: Form, lease: Lease) -> Response:
-        options = parse_image_options(form.fields, services)
-        job = await _with_pictures(services, options.job, form, lease)
+    async def _draw(self, hosted: HostedImages, record: RequestRecord, form: Form, lease: Lease) -> Response:
+        options = parse_image_options(form.fields, hosted)
+        job = await _with_pictures(hosted, options.job, form, lease)
         if logger.isEnabledFor(logging.DEBUG):  # verbosity 2: no level below shows a request's text
             logger.debug("%s prompt %r", record.request_id, job.prompt)
-        return await PictureReply(services, record, job, options, self.event_name).answer()
+        return await PictureReply(hosted, record, job, options, self.event_name).answer()
 
 
 class GenerationRoute(ImageRoute):
@@ -57,8 +59,8 @@ class GenerationRoute(ImageRoute):
 
     event_name = "image_generation"
 
-    async def _read(self, services: ImageServices, headers: Headers, raw: bytearray) -> Form:
-        form = await super()._read(services, headers, raw)
+    async def _read(self, headers: Headers, raw: bytearray, max_part: int) -> Form:
+        form = await super()._read(headers, raw, max_part)
         for part in ("image", "mask"):
             if part in form.pictures:
                 raise wrong(part, "is for /v1/images/edits; this route draws from the text alone")
@@ -70,13 +72,13 @@ class EditRoute(ImageRoute):
 
     event_name = "image_edit"
 
-    async def _read(self, services: ImageServices, headers: Headers, raw: bytearray) -> Form:
+    async def _read(self, headers: Headers, raw: bytearray, max_part: int) -> Form:
         kind = content_type(headers)
         if kind == FORM:
-            form = await read_form(headers, raw, services.config.max_body)
+            form = await read_form(headers, raw, max_part)
         else:
             try:
-                form = await super()._read(services, headers, raw)
+                form = await super()._read(headers, raw, max_part)
             except InvalidRequest as exc:
                 if exc.field is None and kind != "application/json":
                     raise InvalidRequest(f"Request must be {FORM}, or JSON with pictures in base64") from exc
@@ -86,10 +88,10 @@ class EditRoute(ImageRoute):
         return form
 
 
-async def _with_pictures(services: ImageServices, job: ImageJob, form: Form, lease: Lease) -> ImageJob:
+async def _with_pictures(hosted: HostedImages, job: ImageJob, form: Form, lease: Lease) -> ImageJob:
     """With ControlNet a mask that comes without a control picture is one, as llama-box's clients have it."""
     pictures = dict(form.pictures)
-    has_control_net = services.model().has_control_net
+    has_control_net = hosted.info.has_control_net
     if has_control_net and "mask" in pictures and "control" not in pictures:
         pictures["control"] = pictures.pop("mask")
     if "control" in pictures and not has_control_net:
@@ -98,5 +100,5 @@ async def _with_pictures(services: ImageServices, job: ImageJob, form: Form, lea
     for part, channels in (("image", 3), ("mask", 1), ("control", 3)):
         sent = pictures.pop(part, None)
         if sent is not None:
-            found[part] = await decode(services.pictures, part, sent, job.width, job.height, lease, channels=channels)
+            found[part] = await decode(hosted.pictures, part, sent, job.width, job.height, lease, channels=channels)
     return replace(job, init=found.get("image"), mask=found.get("mask"), control=found.get("control"))

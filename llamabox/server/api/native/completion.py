@@ -26,7 +26,7 @@ from llamabox.server.http.threads import n_values, off_loop
 async def completion(exchange: Exchange) -> Response:
     """One prompt gives an object; a list of prompts, or n > 1, gives an array. Streams have no [DONE]."""
     n = n_values(exchange.body.get("prompt"))
-    raw, is_list = await off_loop(n, parse_prompts, exchange.body, exchange.info, exchange.services.media_marker)
+    raw, is_list = await off_loop(n, parse_prompts, exchange.body, exchange.info, exchange.hosted.media_marker)
     options = options_of(exchange, Dialect.NATIVE)
     return await answer(exchange, await read_media(exchange, raw), options, is_list=is_list)
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from llamabox import checks
 from llamabox.checks import present, wrong
-from llamabox.errors import BodyTooLarge, NotSupported
+from llamabox.errors import BodyTooLarge
 from llamabox.server.api.about.tokens import MAX_TEXT
 from llamabox.server.api.native.completion import answer
 from llamabox.server.fields.request import Dialect
@@ -23,8 +23,6 @@ UNNAMED = "tmp"
 
 async def infill(exchange: Exchange) -> Response:
     """One object, or a stream without [DONE]. 501 for a model without the tokens for it."""
-    if not exchange.services.config.enable_infill:
-        raise NotSupported("This server does not support infill. Start it with `--infill`")
     body = exchange.body
     texts = {
         "prefix": _text(body, "input_prefix"),
@@ -37,7 +35,7 @@ async def infill(exchange: Exchange) -> Response:
     options = options_of(exchange, Dialect.NATIVE)
     options = replace(options, params=replace(options.params, return_prompt=False))  # it is known here
     question = LayOutInfill(**texts, extra=extra, n_predict=options.params.n_predict)
-    made = await exchange.services.client.ask(question)
+    made = await exchange.hosted.client.ask(question)
     return await answer(exchange, [[*made.tokens]], options, is_list=False, shown=made.text)
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from llamabox import checks
 from llamabox.checks import INT32_MAX, wrong
 from llamabox.engine.events import Vector
-from llamabox.errors import NotSupported, ServerFault
+from llamabox.errors import ServerFault
 from llamabox.server.api.rerank import ranking
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.body import parse_model
@@ -52,11 +52,9 @@ class Ranking:
 
 async def rerank(exchange: Exchange) -> Response:
     """Each pair is scored for itself, so that scores of different requests can be compared."""
-    if not exchange.services.config.enable_rerank:
-        raise NotSupported("This server does not support reranking. Start it with `--rerank`")
-    model = parse_model(exchange.body, exchange.services.config, exchange.info)
+    model = parse_model(exchange.body, exchange.hosted.config, exchange.info)
     asked = parse_ranking(exchange.body)
-    vectors = await exchange.services.client.rank(
+    vectors = await exchange.hosted.client.rank(
         asked.query,
         asked.texts,
         field="texts" if asked.is_tei else "documents",

@@ -11,16 +11,16 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llamabox.errors import AuthenticationFailed, Unavailable
 from llamabox.log import entries as log
-from llamabox.server.hosted.services import Services
 from llamabox.server.http.disconnect import ClientGone
 from llamabox.server.http.errors import error_response
+from llamabox.server.http.lifecycle import Lifecycle
 from llamabox.server.http.record import KEY, RUNNING, RequestRecord, line, record_of
 from llamabox.server.listening.arrival import arrival_of
 
@@ -130,10 +130,15 @@ class Auth:
 class Gate:
     """While the model loads or restarts, or the server stops, every route is a 503. Counts the other requests."""
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(
+        self, app: ASGIApp, refusal: Callable[[str], Unavailable | None], lifecycle: Lifecycle, prefix: str = ""
+    ) -> None:
+        """`refusal` says why a request of a path, without the prefix, is not let in now."""
         self._app = app
-        self._services = services
-        self._health = health_paths(services.config.api_prefix)
+        self._refusal = refusal
+        self._lifecycle = lifecycle
+        self._prefix = prefix
+        self._health = health_paths(prefix)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -145,14 +150,9 @@ class Gate:
                 response.headers["connection"] = "close"
             await response(scope, receive, send)
             return
-        refusal = self._services.refusal()
-        if refusal is not None and not self._is_let_in(scope["path"].removeprefix(self._services.config.api_prefix)):
+        refusal = self._refusal(scope["path"].removeprefix(self._prefix))
+        if refusal is not None:
             await error_response(refusal)(scope, receive, send)
             return
-        with self._services.lifecycle:
+        with self._lifecycle:
             await self._app(scope, receive, send)
-
-    def _is_let_in(self, path: str) -> bool:
-        """Counters outlive a worker, and a restart is when somebody wants to see them; a job may wait for its end."""
-        is_scrape = path == METRICS and self._services.client.info is not None
-        return is_scrape or self._services.may_wait(path)

@@ -18,16 +18,16 @@ from llamabox.server.api.about.tokens import PIECES
 from llamabox.server.api.embeddings import route as embeddings
 from llamabox.server.api.native import completion as completions
 from llamabox.server.api.openai.completions import route as openai_completions
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.http.threads import MANY
 from llamabox.wire.questions import Detokenise, LookAtSlots, Pieces, SlotViews, Spell, Tokenise, Tokens
 from llamabox.wire.text_config import DraftModelInfo
 from tests.server.fake_client import INFO, FakeTextClient, saying
+from tests.server.harness import text_app
 
 
-def browser(client: FakeTextClient | None = None, config: ServerConfig | None = None) -> TestClient:
-    return TestClient(create_app(config or ServerConfig(), client or FakeTextClient(saying("a"))))
+def browser(client: FakeTextClient | None = None, config: ModelConfig | None = None) -> TestClient:
+    return TestClient(text_app(client or FakeTextClient(saying("a")), config))
 
 
 def test_health_and_head() -> None:
@@ -39,7 +39,7 @@ def test_health_and_head() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/models", "/models"])
 def test_models(path: str) -> None:
-    with browser(config=ServerConfig(alias="tiny")) as http:
+    with browser(config=ModelConfig(alias="tiny")) as http:
         reply = http.get(path).json()
     (entry,) = reply["data"]
     assert (reply["object"], entry["object"], entry["id"], entry["owned_by"]) == ("list", "model", "tiny", "llama-box")
@@ -49,7 +49,7 @@ def test_models(path: str) -> None:
 @pytest.mark.parametrize("path", ["/v1/models", "/models"])
 @pytest.mark.parametrize("alias", ["tiny", "org/tiny,small one", "unknown"])
 def test_one_model_by_its_name(path: str, alias: str) -> None:
-    with browser(config=ServerConfig(alias=alias)) as http:
+    with browser(config=ModelConfig(alias=alias)) as http:
         [entry] = http.get(path).json()["data"]
         names = ["tiny.gguf"] if alias == "unknown" else alias.split(",")
         assert entry["id"] == names[0]
@@ -64,7 +64,7 @@ def test_one_model_by_its_name(path: str, alias: str) -> None:
 
 
 def test_props_are_those_of_both_ancestors() -> None:
-    config = ServerConfig(defaults=GenerationParams(sampling=SamplingParams(seed=42)))
+    config = ModelConfig(defaults=GenerationParams(sampling=SamplingParams(seed=42)))
     with browser(config=config) as http:
         reply = http.get("/props").json()
     assert reply["total_slots"] == INFO.n_slots
@@ -89,7 +89,7 @@ def test_the_draft_model_is_told_where_there_is_one() -> None:
 def test_slots_know_their_last_task() -> None:
     client = FakeTextClient(saying("a", "b"))
     client.answers[LookAtSlots] = SlotViews([SlotView(0, 0), SlotView(1, 0)])
-    with browser(client, ServerConfig(enable_slots=True)) as http:
+    with browser(client, ModelConfig(enable_slots=True)) as http:
         before = http.get("/slots").json()
         assert [slot["id"] for slot in before] == [0, 1]
         assert all("params" not in slot and slot["id_task"] == -1 and slot["n_ctx"] == 256 for slot in before)
@@ -175,7 +175,7 @@ def test_many_values_are_looked_at_beside_the_event_loop(
         return True
 
     monkeypatch.setattr(module, name, looked)
-    with browser(config=ServerConfig(enable_embeddings=True)) as http:
+    with browser(config=ModelConfig(enable_embeddings=True)) as http:
         [(field, value)] = body.items()
         assert http.post(path, json=body).status_code == http.post(path, json={field: value[:2]}).status_code == 400
     assert threads == [False, True]

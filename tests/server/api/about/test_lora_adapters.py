@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from llamabox.engine.request import GenerationParams, LoraSet
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from tests.server.fake_client import INFO, FakeTextClient, saying
+from tests.server.harness import by_field, text_app
 
 ADAPTERS = [
     {"path": "/a.gguf", "task_name": "", "prompt_prefix": ""},
@@ -46,7 +46,7 @@ FIRST: LoraSet = ((0, 1.0), (1, 0.5))
 def served(client: FakeTextClient | None = None, lora: LoraSet = FIRST, **config: Any) -> tuple[TestClient, Any]:
     client = client or FakeTextClient(saying("a"), info=replace(INFO, lora=ADAPTERS))
     config = {"defaults": GenerationParams(lora=lora), **config}
-    return TestClient(create_app(ServerConfig(**config), client)), client
+    return TestClient(text_app(client, *by_field(config))), client
 
 
 def scales(http: TestClient) -> list[float]:
@@ -87,12 +87,13 @@ def test_the_set_is_told_in_the_settings() -> None:
 
 
 def test_posted_scales_leave_the_configuration_as_it_was_given() -> None:
-    config = ServerConfig(defaults=GenerationParams(lora=FIRST))
-    app = create_app(config, FakeTextClient(saying("a"), info=replace(INFO, lora=ADAPTERS)))
+    config = ModelConfig(defaults=GenerationParams(lora=FIRST))
+    app = text_app(FakeTextClient(saying("a"), info=replace(INFO, lora=ADAPTERS)), config)
     with TestClient(app) as http:
         http.post("/lora-adapters", json=[])
-    assert app.state.services.config is config
-    assert (config.defaults.lora, app.state.services.defaults.lora) == (FIRST, ())
+    hosted = app.state.site.hosted
+    assert hosted.config is config
+    assert (config.defaults.lora, hosted.defaults.lora) == (FIRST, ())
 
 
 def test_posted_scales_hold_for_what_comes_after() -> None:

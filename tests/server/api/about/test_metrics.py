@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 from llamabox.clients.state import WorkerState
 from llamabox.engine.drafting.drafter import Source
 from llamabox.engine.events import Activity, DraftCounts, StepTimes
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.listening.config import ListenConfig
 from llamabox.server.metrics.histogram import Histogram
 from tests.server.fake_client import INFO, FakeTextClient, saying
+from tests.server.harness import text_app
 
 TYPES = {
     "llamacpp:prompt_tokens_total": "counter",
@@ -67,7 +67,7 @@ DONE = Activity(
 
 
 def browser(client: FakeTextClient | None = None, *, enable: bool = True) -> TestClient:
-    return TestClient(create_app(ServerConfig(enable_metrics=enable), client or FakeTextClient(saying("a", "b"))))
+    return TestClient(text_app(client or FakeTextClient(saying("a", "b")), ListenConfig(enable_metrics=enable)))
 
 
 def scrape(http: TestClient) -> dict[str, float]:

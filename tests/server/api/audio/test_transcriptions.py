@@ -11,14 +11,14 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.audio import Transcription
 
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text import Submit
 from tests.server.fake_client import INFO, FakeTextClient, saying
 from tests.server.fake_media import SEES_AND_HEARS, SOUND_OF_TEN, FakeMediaDesk
 from tests.server.harness import Running, running
 
 ROUTE = "/v1/audio/transcriptions"
-BARE = ServerConfig(chat_template="{% for m in messages %}{{ m.content }}{% endfor %}")
+BARE = ModelConfig(chat_template="{% for m in messages %}{{ m.content }}{% endfor %}")
 WAV = ("speech.wav", b"RIFF of the test", "audio/wav")
 HEARING = replace(INFO, media=SEES_AND_HEARS)
 

@@ -12,9 +12,10 @@ from starlette.testclient import TestClient
 from llamabox.clients.image.client import JobState, QueueState
 from llamabox.clients.state import WorkerState
 from llamabox.engine.request import GenerationParams
-from llamabox.server.app import TEXT_POST, create_image_app
-from llamabox.server.config import ServerConfig
-from tests.server.fake_images import IMAGES, INFO, FakeImageClient
+from llamabox.server.hosted.images import OF_LANGUAGE_MODELS
+from llamabox.server.routes import ROUTES
+from tests.server.fake_images import INFO, FakeImageClient
+from tests.server.harness import by_field, image_app
 
 GENERATE = "/v1/images/generations"
 ADAPTERS = [{"path": "/a.safetensors"}, {"path": "/b.safetensors"}]
@@ -25,15 +26,19 @@ def waiting(request_id: str) -> JobState:
 
 
 def served(client: FakeImageClient | None = None, **config: Any) -> TestClient:
-    return TestClient(create_image_app(ServerConfig(**config), client or FakeImageClient(), IMAGES))
+    return TestClient(image_app(client or FakeImageClient(), *by_field(config)))
 
 
-@pytest.mark.parametrize("path", [*TEXT_POST, "/slots/0?action=save"])
+OF_TEXTS = [row for row in ROUTES if row.method == "POST" and row.needs in OF_LANGUAGE_MODELS]
+
+
+@pytest.mark.parametrize("path", [path.format(id_slot="0?action=save") for row in OF_TEXTS for path in row.paths])
 def test_texts_are_forbidden_in_plain_words(path: str) -> None:
     with served() as http:
         reply = http.post(path, json={"prompt": "a", "input": "a", "content": "a"})
         assert (reply.status_code, reply.headers["content-type"]) == (403, "text/plain; charset=utf-8")
         words = {"infill": "infill", "embedding": "embedding", "rerank": "reranking", "tokenize": "tokenization"}
+        words["audio"] = "transcription"
         what = next((word for part, word in words.items() if part in path), "completion")
         assert reply.text == f"You are not allowed to do {what} from this model"
 

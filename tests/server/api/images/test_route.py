@@ -16,10 +16,8 @@ from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.errors import QueueFull, Unavailable
 from llamabox.imaging.events import Drawn, JobProgress, JobStarted, Queued
 from llamabox.server.api.images.writer import TOGETHER, PictureShape
-from llamabox.server.app import create_image_app
-from llamabox.server.config import ServerConfig
 from tests.server.fake_images import IMAGES, INFO, FakeImageClient, drawing, png
-from tests.server.harness import events, running_images
+from tests.server.harness import by_field, events, image_app, running_images
 
 GENERATE, EDIT = "/v1/images/generations", "/v1/images/edits"
 BODY = {"prompt": "a red circle"}
@@ -27,7 +25,7 @@ BODY = {"prompt": "a red circle"}
 
 def served(client: FakeImageClient | None = None, **config: Any) -> tuple[TestClient, FakeImageClient]:
     client = client or FakeImageClient()
-    return TestClient(create_image_app(ServerConfig(**config), client, IMAGES)), client
+    return TestClient(image_app(client, *by_field(config))), client
 
 
 def job_of(body: dict[str, Any], **config: Any) -> Any:
@@ -211,7 +209,7 @@ def test_sizes() -> None:
         (512, 512),
     ]
     wide = FakeImageClient(info=replace(INFO, width=1024, height=1024))
-    http = TestClient(create_image_app(ServerConfig(), wide, replace(IMAGES, max_width=700, max_height=900)))
+    http = TestClient(image_app(wide, images=replace(IMAGES, max_width=700, max_height=900)))
     with http:
         assert http.post(GENERATE, json=BODY).status_code == 200
     assert (wide.jobs[0].width, wide.jobs[0].height) == (700, 900), "the model's own size, as far as it is allowed"

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from llamabox.server.app import create_image_app
-from llamabox.server.config import ServerConfig
 from tests.media.files import BAD, GOOD
-from tests.server.fake_images import IMAGES, FakeImageClient, png
+from tests.server.fake_images import FakeImageClient, png
+from tests.server.harness import image_app
 
 EDIT = "/v1/images/edits"
 
@@ -23,10 +22,10 @@ def client() -> FakeImageClient:
 
 @pytest.fixture(scope="module")
 def http(client: FakeImageClient) -> Iterator[TestClient]:
-    app = create_image_app(ServerConfig(), client, IMAGES)
+    app = image_app(client)
     with TestClient(app) as http:
         yield http
-    app.state.services.pictures.lane.close()
+    app.state.site.hosted.pictures.lane.close()
 
 
 @pytest.mark.parametrize("kind", BAD)

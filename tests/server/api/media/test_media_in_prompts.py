@@ -13,13 +13,13 @@ from starlette.testclient import TestClient
 from llamabox.engine.request import PromptText
 from llamabox.errors import InvalidRequest, Unavailable
 from llamabox.media.source import MediaSource
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
-from llamabox.server.hosted.services import TextServices
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.hosted.site import Site
 from llamabox.wire.questions import CountTokens
 from llamabox.wire.text_config import MediaInfo
 from tests.server.fake_client import INFO, FakeTextClient, saying
 from tests.server.fake_media import SEES_AND_HEARS, SOUND_OF_TEN, FakeMediaDesk, picture
+from tests.server.harness import text_app
 
 MARKER = "<__media_of_the_test__>"
 CHAT = "/v1/chat/completions"
@@ -29,17 +29,19 @@ BARE = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
 class Seen:
     """A server whose model sees and hears, and what came of the requests to it."""
 
-    def __init__(self, media: MediaInfo | None = SEES_AND_HEARS, n_ctx: int = INFO.n_ctx) -> None:
+    def __init__(
+        self, media: MediaInfo | None = SEES_AND_HEARS, n_ctx: int = INFO.n_ctx, *, enable_embeddings: bool = False
+    ) -> None:
         self.client = FakeTextClient(saying("yes"), info=replace(INFO, media=media, n_ctx=n_ctx))
         self.desk = FakeMediaDesk()
-        config = ServerConfig(chat_template=BARE, media_marker=MARKER)
-        self.http = TestClient(create_app(config, self.client, self.desk))
+        config = ModelConfig(chat_template=BARE, media_marker=MARKER, enable_embeddings=enable_embeddings)
+        self.http = TestClient(text_app(self.client, config, media=self.desk))
 
     @property
-    def services(self) -> TextServices:
-        services = self.http.app.state.services  # type: ignore[attr-defined]
-        assert isinstance(services, TextServices)
-        return services
+    def site(self) -> Site:
+        site = self.http.app.state.site  # type: ignore[attr-defined]
+        assert isinstance(site, Site)
+        return site
 
     def prompts(self, path: str, body: dict[str, Any]) -> list[PromptText]:
         """What the worker was sent."""
@@ -153,8 +155,7 @@ def test_more_media_than_fit_are_refused_before_they_are_read() -> None:
 
 
 def test_vectors_are_made_of_texts() -> None:
-    seen = Seen()
-    seen.http.app.state.services.config = replace(seen.services.config, enable_embeddings=True)  # type: ignore[attr-defined]
+    seen = Seen(enable_embeddings=True)
     for one in ({"prompt_string": MARKER, "multimodal_data": ["1"]}, {"content": [image("1")]}):
         assert "none of pictures or sound" in seen.refusal("/v1/embeddings", {"input": [one]})
 
@@ -175,7 +176,7 @@ def test_decoded_media_count_as_held_until_the_end_and_base64_is_not_held(paddin
     generate = seen.client.generate
 
     def watched(submit: Any) -> Any:
-        held.append(seen.services.bodies.n_held)
+        held.append(seen.site.bodies.n_held)
         seen.desk.read_sources.clear()
         gc.collect()
         sources.extend(one for one in gc.get_objects() if isinstance(one, MediaSource) and one.data == "1000")
@@ -186,7 +187,7 @@ def test_decoded_media_count_as_held_until_the_end_and_base64_is_not_held(paddin
     assert "[DONE]" in seen.http.post(CHAT, json=body).text
     assert held == [9000]
     assert sources == []
-    assert seen.services.bodies.n_held == 0
+    assert seen.site.bodies.n_held == 0
 
 
 def test_what_clients_are_told() -> None:
@@ -205,5 +206,5 @@ def test_what_clients_are_told() -> None:
 
 
 def test_two_servers_have_different_markers() -> None:
-    shown = [TestClient(create_app(ServerConfig(), FakeTextClient())).get("/props").json() for _ in range(2)]
+    shown = [TestClient(text_app(FakeTextClient())).get("/props").json() for _ in range(2)]
     assert shown[0]["media_marker"] != shown[1]["media_marker"]

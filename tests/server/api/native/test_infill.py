@@ -6,18 +6,17 @@ import pytest
 from starlette.testclient import TestClient
 
 from llamabox.errors import NotSupported
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.questions import Layout, LayOutInfill
 from tests.server.fake_client import FakeTextClient, saying
-from tests.server.harness import events
+from tests.server.harness import events, text_app
 
-ON = ServerConfig(enable_infill=True)
+ON = ModelConfig(enable_infill=True)
 FILES = {"input_prefix": "def add(", "input_suffix": "return a + b"}
 
 
-def serving(fake: FakeTextClient, config: ServerConfig | None = None) -> TestClient:
-    return TestClient(create_app(config or ServerConfig(), fake), raise_server_exceptions=False)
+def serving(fake: FakeTextClient, config: ModelConfig | None = None) -> TestClient:
+    return TestClient(text_app(fake, config), raise_server_exceptions=False)
 
 
 def client() -> FakeTextClient:

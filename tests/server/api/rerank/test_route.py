@@ -10,11 +10,11 @@ from starlette.testclient import TestClient
 
 from llamabox.engine.events import Vector
 from llamabox.errors import ContextExceeded, LlamaboxError
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from tests.server.fake_client import FakeTextClient
+from tests.server.harness import text_app
 
-ON = ServerConfig(enable_rerank=True)
+ON = ModelConfig(enable_rerank=True)
 BODY = {"query": "why?", "documents": ["a", {"text": "b", "page": 2}, "c"]}
 
 
@@ -44,8 +44,8 @@ class RankingClient(FakeTextClient):
         return Ranked(self.rows)
 
 
-def post(client: FakeTextClient, body: dict[str, Any], config: ServerConfig = ON) -> Any:
-    with TestClient(create_app(config, client), raise_server_exceptions=False) as server:
+def post(client: FakeTextClient, body: dict[str, Any], config: ModelConfig = ON) -> Any:
+    with TestClient(text_app(client, config), raise_server_exceptions=False) as server:
         return server.post("/v1/rerank", json=body)
 
 
@@ -94,7 +94,7 @@ def test_what_the_worker_refuses_is_told_as_it_is() -> None:
 
 def test_without_its_flag_it_is_501_and_nothing_is_asked() -> None:
     client = RankingClient([[0.0]])
-    response = post(client, BODY, ServerConfig(enable_embeddings=True))
+    response = post(client, BODY, ModelConfig(enable_embeddings=True))
     assert (response.status_code, response.json()["error"]["type"]) == (501, "not_supported_error")
     assert "--rerank" in response.json()["error"]["message"]
     assert client.asked == []

@@ -10,18 +10,18 @@ from starlette.testclient import TestClient
 
 import llamabox
 from llamabox.log import entries as log
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
 from llamabox.server.http.record import RequestRecord, line
+from llamabox.server.listening.config import ListenConfig
 from tests.server.fake_client import FakeTextClient, saying
+from tests.server.harness import text_app
 
 
-def browser(config: ServerConfig | None = None) -> TestClient:
-    return TestClient(create_app(config or ServerConfig(), FakeTextClient(saying("a", n_cached=2))))
+def browser(config: ListenConfig | None = None) -> TestClient:
+    return TestClient(text_app(FakeTextClient(saying("a", n_cached=2)), config))
 
 
 def test_a_key_is_asked_of_all_but_the_health() -> None:
-    with browser(ServerConfig(api_keys=frozenset({"secret", "other"}))) as http:
+    with browser(ListenConfig(api_keys=frozenset({"secret", "other"}))) as http:
         assert http.get("/health").status_code == http.get("/v1/health").status_code == 200
         for headers in (
             {}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}, {"Authorization": "secret"},
@@ -39,7 +39,7 @@ def test_a_key_is_asked_of_all_but_the_health() -> None:
 
 
 def test_all_routes_are_below_the_prefix() -> None:
-    with browser(ServerConfig(api_prefix="/a/b", api_keys=frozenset({"secret"}))) as http:
+    with browser(ListenConfig(api_prefix="/a/b", api_keys=frozenset({"secret"}))) as http:
         key = {"X-Api-Key": "secret"}
         assert http.get("/a/b/health").status_code == http.get("/a/b/v1/health").status_code == 200
         assert "x-request-id" not in http.get("/a/b/health").headers

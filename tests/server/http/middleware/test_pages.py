@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.http.middleware.origins import is_same_origin
+from llamabox.server.listening.config import ListenConfig
 from tests.server.fake_client import FakeTextClient, saying
-from tests.server.harness import running
+from tests.server.harness import running, text_app
 
 PAGE = "http://page.example"
 ORIGIN = {"Origin": PAGE}
 BODY = {"prompt": "a"}
 
 
-def browser(config: ServerConfig | None = None, client: FakeTextClient | None = None) -> TestClient:
-    return TestClient(create_app(config or ServerConfig(), client or FakeTextClient(saying("a", n_cached=2))))
+def browser(config: ListenConfig | None = None, client: FakeTextClient | None = None) -> TestClient:
+    return TestClient(text_app(client or FakeTextClient(saying("a", n_cached=2)), config))
 
 
-@pytest.mark.parametrize("config", [ServerConfig(api_keys=frozenset({"secret"})), ServerConfig()])
-def test_preflights_need_no_key_on_any_path(config: ServerConfig) -> None:
+@pytest.mark.parametrize("config", [ListenConfig(api_keys=frozenset({"secret"})), ModelConfig()])
+def test_preflights_need_no_key_on_any_path(config: ListenConfig) -> None:
     with browser(config) as http:
         for path in ("/v1/chat/completions", "/nothing"):
             asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-stainless-os,x-a"}
@@ -66,7 +66,7 @@ def test_a_preflight_that_asks_for_what_is_no_header(asked: str) -> None:
 )
 def test_named_pages_may_call_and_others_do_nothing(allowed: tuple[str, ...], origin: str, may: bool) -> None:
     client = FakeTextClient(saying("a"))
-    with browser(ServerConfig(cors_origins=allowed), client) as http:
+    with browser(ListenConfig(cors_origins=allowed), client) as http:
         for reply, status in (
             (http.options("/completion", headers={"Origin": origin}), 200),
             (http.get("/nothing", headers={"Origin": origin}), 404),
@@ -102,7 +102,7 @@ SETTINGS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize("prefix", ["", "/a"])
 def test_settings_of_a_server_without_a_key_are_for_its_own_pages(path: str, body: object, prefix: str) -> None:
     path = prefix + path
-    with browser(ServerConfig(api_prefix=prefix)) as http:
+    with browser(ListenConfig(api_prefix=prefix)) as http:
         asked = {"Access-Control-Request-Method": "POST"}
         for origin in (PAGE, "null", "http://testserver.example", "http://testserver:81", "https://testserver:80"):
             for reply in (
@@ -117,15 +117,15 @@ def test_settings_of_a_server_without_a_key_are_for_its_own_pages(path: str, bod
         for origin in ("http://testserver", "http://testserver:80", "https://testserver"):
             assert http.post(path, json=body, headers={"Origin": origin}).status_code == free
         assert http.get(path, headers=ORIGIN).status_code != 403
-    with browser(ServerConfig(api_prefix=prefix, cors_origins=("*", PAGE))) as http:
+    with browser(ListenConfig(api_prefix=prefix, cors_origins=("*", PAGE))) as http:
         assert http.post(path, json=body, headers=ORIGIN).status_code == free
-    with browser(ServerConfig(api_prefix=prefix, api_keys=frozenset({"k"}))) as http:
+    with browser(ListenConfig(api_prefix=prefix, api_keys=frozenset({"k"}))) as http:
         assert http.post(path, json=body, headers={**ORIGIN, "X-Api-Key": "k"}).status_code == free
         assert http.post(path, json=body, headers=ORIGIN).status_code == 401
 
 
 def test_errors_can_be_read_by_pages_too() -> None:
-    with browser(ServerConfig(api_keys=frozenset({"secret"}))) as http:
+    with browser(ListenConfig(api_keys=frozenset({"secret"}))) as http:
         assert http.get("/nothing", headers=ORIGIN).headers["access-control-allow-origin"] == "*"
         keyed = {**ORIGIN, "X-Api-Key": "secret"}
         for reply in (http.get("/nothing", headers=keyed), http.post("/completion", json={}, headers=keyed)):
@@ -196,7 +196,7 @@ def test_names_that_a_loopback_listener_is_called_by(
     allowed: tuple[str, ...], good: tuple[str, ...], bad: tuple[str, ...]
 ) -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(allowed_hosts=allowed)) as server:
+        async with running(FakeTextClient(), ListenConfig(allowed_hosts=allowed)) as server:
             for host in good:
                 assert await status(server.port, host) == 200, host
             for host in bad:
@@ -208,7 +208,7 @@ def test_names_that_a_loopback_listener_is_called_by(
 @pytest.mark.parametrize(("allowed", "evil"), [((), 200), (("proxy.example",), 403)])
 def test_names_that_any_other_listener_is_called_by(allowed: tuple[str, ...], evil: int) -> None:
     async def scene() -> None:
-        async with running(FakeTextClient(), ServerConfig(allowed_hosts=allowed), host="0.0.0.0") as server:
+        async with running(FakeTextClient(), ListenConfig(allowed_hosts=allowed), host="0.0.0.0") as server:
             for host in ("proxy.example", "localhost", "10.0.0.5:99", "[::2]", "127.0.0.1"):
                 assert await status(server.port, host) == 200
             assert await status(server.port, "evil.example") == evil

@@ -62,7 +62,7 @@ CHANGES_NOTHING = {
 
 
 def config_of(*words: str) -> TextConfig:
-    config, _ = compose(parse(["-c", "256", "-b", "64", "-t", "1", "--no-warmup", *words], {}))
+    config, *_ = compose(parse(["-c", "256", "-b", "64", "-t", "1", "--no-warmup", *words], {}))
     return replace(config, model=str(ensure_demo_model(progress=False)))
 
 

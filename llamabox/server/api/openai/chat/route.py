@@ -22,7 +22,7 @@ from llamabox.server.fields.request import Dialect
 from llamabox.server.generation.media import read_media
 from llamabox.server.generation.reply import options_of
 from llamabox.server.hosted.exchange import BYTES_A_VALUE, Exchange, read_json
-from llamabox.server.hosted.services import TextServices
+from llamabox.server.hosted.text import HostedText
 from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.record import record_of
 from llamabox.server.http.request_body import Lease
@@ -37,42 +37,42 @@ MEDIA = re.compile(rb'"type"\s*:\s*"(?:%b)"' % "|".join(sorted(MEDIA_PARTS)).enc
 """A part of a message with a picture or sound: most of such a body is base64, which is read in no time."""
 
 
-async def read_fitting_chat(services: TextServices, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+async def read_fitting_chat(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
     """A body with messages. A large one is read where it is rendered, unless it is surely too long for that."""
-    info = services.model()
+    info = hosted.info
     try:
-        return await _read(services, raw, scope, lease, info.n_ctx * info.longest_piece)
+        return await _read(hosted, raw, scope, lease, info.n_ctx * info.longest_piece)
     except TooLong as exc:
         raise too_long(-(-exc.n_bytes // info.longest_piece), info) from exc
 
 
-async def read_any_chat(services: TextServices, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+async def read_any_chat(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
     """A body with messages, which need not fit into the context."""
-    return await _read(services, raw, scope, lease, None)
+    return await _read(hosted, raw, scope, lease, None)
 
 
-async def _read(services: TextServices, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None) -> Exchange:
+async def _read(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None) -> Exchange:
     if len(raw) < LARGE:
-        return await read_json(services, raw, scope, lease)
+        return await read_json(hosted, raw, scope, lease)
     if MEDIA.search(raw):
-        return await _read_media_chat(services, raw, scope, lease)
-    info = services.model()
-    source = services.templates.source(info)
+        return await _read_media_chat(hosted, raw, scope, lease)
+    info = hosted.info
+    source = hosted.templates.source(info)
     try:
-        body, chat = await services.templates.read(
+        body, chat = await hosted.templates.read(
             info, raw, wishes=lambda body: template_wishes(body, source), most_bytes=most_bytes
         )
     except HasMedia:  # the type's name was written with escapes
-        return await _read_media_chat(services, raw, scope, lease)
-    return Exchange(services, info, body, record_of(scope), scope, lease, chat)
+        return await _read_media_chat(hosted, raw, scope, lease)
+    return Exchange(hosted, info, body, record_of(scope), scope, lease, chat)
 
 
-async def _read_media_chat(services: TextServices, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+async def _read_media_chat(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
     """A large body with media, read in this process: a child would have to send the media back."""
-    info = services.model()
+    info = hosted.info
     body, conversation = await off_loop(len(raw) // BYTES_A_VALUE, read_chat, raw)
-    chat = await _render(services, body, conversation)
-    return Exchange(services, info, body, record_of(scope), scope, lease, chat)
+    chat = await _render(hosted, body, conversation)
+    return Exchange(hosted, info, body, record_of(scope), scope, lease, chat)
 
 
 async def chat_completion(exchange: Exchange) -> Response:
@@ -86,7 +86,7 @@ async def chat_completion(exchange: Exchange) -> Response:
 
 async def apply_template(exchange: Exchange) -> Response:
     """`{"prompt": …}`: the text that chat would generate from, with /completion's marker where media stand."""
-    marker = exchange.services.media_marker
+    marker = exchange.hosted.media_marker
     pieces = (await _rendered(exchange)).cut()
     return JsonResponse({"prompt": "".join(piece if isinstance(piece, str) else marker for piece in pieces)})
 
@@ -95,7 +95,7 @@ async def input_tokens(exchange: Exchange) -> Response:
     """`{"input_tokens": n}`: what a chat with this body would be charged."""
     raw = cut_prompt(await _rendered(exchange), exchange.info)
     [prompt] = await read_media(exchange, [raw])
-    answer = await exchange.services.client.ask(CountTokens(prompt))
+    answer = await exchange.hosted.client.ask(CountTokens(prompt))
     return JsonResponse({"input_tokens": answer.n_tokens, "object": "response.input_tokens"})
 
 
@@ -112,12 +112,12 @@ async def _rendered(exchange: Exchange, *, with_tools: bool = True) -> RenderedC
     conversation = exchange.chat.conversation if exchange.chat else parse_messages(exchange.body)
     if conversation.tools and not with_tools:
         raise wrong("tools", unsupported.NO_TOOLS)
-    return exchange.chat or await _render(exchange.services, exchange.body, conversation)
+    return exchange.chat or await _render(exchange.hosted, exchange.body, conversation)
 
 
-async def _render(services: TextServices, body: dict[str, Any], conversation: Conversation) -> RenderedChat:
+async def _render(hosted: HostedText, body: dict[str, Any], conversation: Conversation) -> RenderedChat:
     """The body's `chat_template_kwargs` count more than its other fields' wishes for the template."""
-    info = services.model()
-    wishes = template_wishes(body, services.templates.source(info))
+    info = hosted.info
+    wishes = template_wishes(body, hosted.templates.source(info))
     conversation = replace(conversation, template_kwargs=wishes | conversation.template_kwargs)
-    return RenderedChat(conversation, await services.templates.render(info, conversation))
+    return RenderedChat(conversation, await hosted.templates.render(info, conversation))

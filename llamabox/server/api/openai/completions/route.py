@@ -16,6 +16,6 @@ from llamabox.server.http.threads import n_values, off_loop
 async def openai_completion(exchange: Exchange) -> Response:
     """Several prompts give choices prompt * n + sequence, and one sum of usage."""
     n = n_values(exchange.body.get("prompt"))
-    raw, _ = await off_loop(n, parse_prompts, exchange.body, exchange.info, exchange.services.media_marker)
+    raw, _ = await off_loop(n, parse_prompts, exchange.body, exchange.info, exchange.hosted.media_marker)
     options = options_of(exchange, Dialect.COMPLETION)
     return await openai_reply(exchange, await read_media(exchange, raw), options, Dialect.COMPLETION)

@@ -1,0 +1,97 @@
+"""Every route: what it needs of the model, and who answers. One line an API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import request_response
+from starlette.types import ASGIApp
+
+from llamabox.server.api.about.health import health
+from llamabox.server.api.about.lora_adapters import LoraScales, lora_adapters
+from llamabox.server.api.about.metrics import metrics
+from llamabox.server.api.about.models import found, listed, models
+from llamabox.server.api.about.props import props, set_props
+from llamabox.server.api.about.slot_files import slot_action
+from llamabox.server.api.about.slots import slots
+from llamabox.server.api.about.tokens import detokenize, tokenize
+from llamabox.server.api.audio.route import TranscriptionRoute
+from llamabox.server.api.embeddings.route import embeddings, openai_embeddings
+from llamabox.server.api.images.info import image_models, image_props, image_slots
+from llamabox.server.api.images.route import EditRoute, GenerationRoute
+from llamabox.server.api.native.completion import completion
+from llamabox.server.api.native.infill import infill
+from llamabox.server.api.openai.chat.route import (
+    apply_template,
+    chat_completion,
+    input_tokens,
+    read_any_chat,
+    read_fitting_chat,
+)
+from llamabox.server.api.openai.completions.route import openai_completion
+from llamabox.server.api.rerank.route import rerank
+from llamabox.server.hosted.abilities import Ability
+from llamabox.server.hosted.exchange import JsonRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What answers a method at some paths, where the model meets the need."""
+
+    method: str  # GET answers HEAD as well
+    paths: tuple[str, ...]
+    needs: Ability | None
+    app: ASGIApp
+
+
+def get(paths: str, needs: Ability | None, view: Callable[[Request], Awaitable[Response]]) -> Route:
+    """`paths` have blanks between them."""
+    return Route("GET", tuple(paths.split()), needs, request_response(view))
+
+
+def post(paths: str, needs: Ability | None, app: ASGIApp) -> Route:
+    """`paths` have blanks between them."""
+    return Route("POST", tuple(paths.split()), needs, app)
+
+
+MODELS = "/v1/models /models"
+MODEL = "/v1/models/{model:path} /models/{model:path}"
+
+ROUTES = (
+    get("/health /v1/health", None, health),
+    get("/metrics", None, metrics),
+    get("/props", Ability.LANGUAGE, props),
+    get("/props", Ability.DRAW, image_props),
+    post("/props", None, request_response(set_props)),
+    get(MODELS, Ability.LANGUAGE, listed(models)),
+    get(MODELS, Ability.DRAW, listed(image_models)),
+    get(MODEL, Ability.LANGUAGE, found(models)),
+    get(MODEL, Ability.DRAW, found(image_models)),
+    get("/slots", Ability.SHOW_SLOTS, slots),
+    get("/slots", Ability.SHOW_JOBS, image_slots),
+    post("/slots/{id_slot}", Ability.KEEP_SLOTS, JsonRoute(slot_action, needs_body=False)),
+    get("/lora-adapters", Ability.LORA, lora_adapters),
+    post("/lora-adapters", Ability.LORA, LoraScales()),
+    post(
+        "/v1/chat/completions /chat/completions",
+        Ability.GENERATE,
+        JsonRoute(chat_completion, read=read_fitting_chat),
+    ),
+    post("/v1/chat/completions/input_tokens", Ability.LANGUAGE, JsonRoute(input_tokens, read=read_fitting_chat)),
+    post("/apply-template", Ability.LANGUAGE, JsonRoute(apply_template, read=read_any_chat)),
+    post("/v1/completions", Ability.GENERATE, JsonRoute(openai_completion)),
+    post("/completion /completions", Ability.GENERATE, JsonRoute(completion)),
+    post("/infill", Ability.INFILL, JsonRoute(infill)),
+    post("/v1/audio/transcriptions /audio/transcriptions", Ability.HEAR, TranscriptionRoute()),
+    post("/v1/embeddings", Ability.EMBED, JsonRoute(openai_embeddings)),
+    post("/embeddings /embedding", Ability.EMBED, JsonRoute(embeddings)),
+    post("/v1/rerank /v2/rerank /v1/reranking /rerank /reranking", Ability.RERANK, JsonRoute(rerank)),
+    post("/tokenize", Ability.TOKENS, JsonRoute(tokenize)),
+    post("/detokenize", Ability.TOKENS, JsonRoute(detokenize)),
+    post("/v1/images/generations", Ability.DRAW, GenerationRoute()),
+    post("/v1/images/edits", Ability.DRAW, EditRoute()),
+)
+"""A path and method may have a row for each kind of model: the first whose need is met answers."""
