@@ -801,7 +801,7 @@ class FakeDrafter:
         coming += [1] * (self._length - len(coming))
         tokens = coming[:n_right] + [token + 1 for token in coming[n_right:]]
         chances = [0.5] * len(tokens) if self._source is Source.MODEL else []
-        return Draft(tokens, self._source, n_match=wish.n_generated % 20, chances=chances)
+        return Draft(tokens, self._source, n_match=self._length + wish.n_generated % 20, chances=chances)
 
     def accepted(self, key: Key, draft: Draft, n_verified: int, n_accepted: int) -> None:
         assert self._open.pop(key) is draft, "nobody drafted that"

@@ -52,7 +52,8 @@ class Drafts:
                 }
         lengths: dict[Sequence, int] = {}
         for sequence, (drafter, draft) in found.items():
-            length = min(len(draft.tokens), wishes[sequence].n_most, room)
+            n_most = len(draft.tokens) if draft.chances else max(1, draft.n_match)  # a longer match promises more
+            length = min(len(draft.tokens), wishes[sequence].n_most, room, n_most)
             if length >= max(wishes[sequence].params.n_min, 1):
                 sequence.drafts = list(draft.tokens[:length])
                 self._open[sequence] = (drafter, draft)

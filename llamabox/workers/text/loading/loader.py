@@ -23,6 +23,7 @@ from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.wire.text_config import ModelInfo, TextConfig
 from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft_model
+from llamabox.workers.text.drafting.steadiness import is_steady
 from llamabox.workers.text.embedding.pooler import LlamaPooler
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
@@ -240,8 +241,12 @@ def make_engine(
     """The engine over the main context."""
     attention = contexts.attention
     rows_of = None if encoder is None else encoder.rows
+    must_be_steady = drafters and contexts.generate is not None and not attention.mixes
+    steady = bool(must_be_steady) and is_steady(contexts.main, tile=attention.tile)
     engine = Engine(
-        LlamaRunner(contexts.main, loras, tile=attention.tile, mixes=attention.mixes, rows_of=rows_of),
+        LlamaRunner(
+            contexts.main, loras, tile=attention.tile, mixes=attention.mixes, is_steady=steady, rows_of=rows_of
+        ),
         EngineConfig(
             n_slots=min(config.n_parallel, contexts.main.n_seq_max),  # less for a model that only embeds
             n_ctx=contexts.n_ctx,
