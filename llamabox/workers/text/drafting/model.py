@@ -11,6 +11,7 @@ from llamabox.engine.drafting.drafter import Draft, Key, Source, Wish
 from llamabox.workers.text.drafting.pace import Pace
 from llamabox.workers.text.drafting.places import Place, Places
 from llamabox.workers.text.drafting.seams import DraftContext, Guess
+from llamabox.workers.text.drafting.worth import Worth
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ class _Chain:
 class ModelDrafter:
     """Greedy drafts of a draft model, of all sequences together: one decode a token. Owned by the engine's thread.
 
-    A draft goes on while the chance that all of it comes is worth a further decode (see Pace).
+    A draft goes on while the chance that all of it comes is worth a further decode (see Pace). There are none where
+    they do not pay (see Worth).
 
     Before it drafts for a text its context must hold the text: a long prompt is caught up with over several steps, in
     chunks that take about as long as a step of the engine, so that no stream waits long. There are no drafts for it
@@ -73,6 +75,7 @@ class ModelDrafter:
         n_vocab: int,
         eog: frozenset[int],
         pace: Pace | None = None,
+        worth: Worth | None = None,
     ) -> None:
         """`n_vocab` and `eog` are the engine's model's: how many tokens it has, and those that end a text."""
         self._context = context
@@ -81,21 +84,24 @@ class ModelDrafter:
         self._n_vocab = min(n_vocab, context.n_vocab)
         self._eog = eog
         self.pace = pace or Pace()
+        self.worth = worth or Worth()
+        self._n_computed = 0  # batches
         self._n_failures = 0  # since a computation last succeeded
         self._said: set[type[errors.LlamaboxError]] = set()
 
     def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
         if self._n_failures >= MAX_FAILURES:
             return [None] * len(wishes)
-        chains: dict[Key, _Chain] = {}
         self.pace.enter()
-        try:
-            chains = self._draft(wishes)
-            self._n_failures = 0
-        except errors.DecodeError as error:
-            self._fail(error)
-        self.pace.leave(is_idle=not wishes)
-        return [self._result(chains.get(wish.key)) for wish in wishes]
+        drafts: dict[Key, Draft] = {}
+        has_computed = False
+        if self.worth.enter({wish.key: wish.n_generated for wish in wishes}):
+            n_before = self._n_computed
+            drafts = self._try(wishes)
+            has_computed = self._n_computed > n_before
+        self.worth.leave(has_drafted=True if drafts else None if has_computed else False)
+        self.pace.leave()
+        return [drafts.get(wish.key) for wish in wishes]
 
     def accepted(self, key: Key, draft: Draft, n_verified: int, n_accepted: int) -> None:
         """Nothing to do: what stays of a draft shows in the text."""
@@ -106,7 +112,18 @@ class ModelDrafter:
     def forget(self, key: Key, said: Seq[int]) -> None:
         self.places.forget(key)
 
-    def _draft(self, wishes: Seq[Wish]) -> dict[Key, _Chain]:
+    def _try(self, wishes: Seq[Wish]) -> dict[Key, Draft]:
+        """The drafts of the texts that have some; none where the context fails."""
+        try:
+            chains = self._draft(wishes)
+        except errors.DecodeError as error:
+            self._fail(error)
+            return {}
+        self._n_failures = 0
+        drafts = {chain.wish.key: self._result(chain) for chain in chains}
+        return {key: draft for key, draft in drafts.items() if draft is not None}
+
+    def _draft(self, wishes: Seq[Wish]) -> list[_Chain]:
         """The drafts of the texts that the context has caught up with. Raises a DecodeError."""
         chains = [chain for wish in wishes if (chain := self._begin(wish)) is not None]
         growing, guesses = self._catch_up(chains)
@@ -116,7 +133,7 @@ class ModelDrafter:
             growing = [chain for chain, guess in pairs if chain.take(guess, self._n_vocab, self._eog)]
             growing = [chain for chain in growing if chain.chance >= self.pace.least_chance]
             if not growing:
-                return {chain.wish.key: chain for chain in drafting}
+                return drafting
             begun = self.pace.now()
             guesses = self._compute([(chain.place, chain.tokens[-1:], True) for chain in growing])
             self.pace.drafted(begun)
@@ -141,6 +158,8 @@ class ModelDrafter:
         n_late = 0
         for chain in sorted(chains, key=_n_lacking):
             n_lacking = _n_lacking(chain)
+            if self.pace.seconds(n_lacking) > self.worth.budget:
+                continue
             n_cells = min(n_lacking, room, n_lacking if n_lacking <= FEW else budget)
             start = len(chain.place.tokens)
             tokens = chain.wish.cells.keys(start, start + n_cells)
@@ -163,6 +182,7 @@ class ModelDrafter:
 
     def _compute(self, parts: Seq[tuple[Place, Seq[int], bool]]) -> list[Guess | None]:
         """Compute; where there is no room, without what is kept of texts that have ended. Raises a DecodeError."""
+        self._n_computed += 1
         try:
             return self.places.compute(parts)
         except errors.NoRoom:
@@ -170,8 +190,8 @@ class ModelDrafter:
                 raise
             return self.places.compute(parts)
 
-    def _result(self, chain: _Chain | None) -> Draft | None:
-        if chain is None or len(chain.tokens) < max(1, self._lengths.n_min):
+    def _result(self, chain: _Chain) -> Draft | None:
+        if len(chain.tokens) < max(1, self._lengths.n_min):
             return None
         return Draft(chain.tokens, Source.MODEL, chances=chain.chances)
 

@@ -18,12 +18,12 @@ FORGETTING = 8
 class Pace:
     """The seconds of the engine's steps, of a round of drafting and of a cell of catching up. Owned by one thread.
 
-    A step is what lies between two calls of the drafter. Of a break between two texts it is as long as the ones before.
+    A step is what lies between two calls of the drafter. Of a break between two texts it is as long as two such steps.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._left: float | None = None  # when the last call ended; None: what follows is no step
+        self._left: float | None = None  # when the last call ended
         self._step = 0.0  # these are 0 as long as they are not known
         self._round = 0.0
         self._cell = 0.0
@@ -34,9 +34,9 @@ class Pace:
             seconds = self._clock() - self._left
             self._step = _mean(self._step, min(seconds, 2 * self._step) if self._step else seconds)
 
-    def leave(self, *, is_idle: bool) -> None:
-        """A call ends. `is_idle`: it was asked for nothing, and the next one may be long in coming."""
-        self._left = None if is_idle else self._clock()
+    def leave(self) -> None:
+        """A call ends."""
+        self._left = self._clock()
 
     def now(self) -> float:
         return self._clock()
@@ -48,6 +48,10 @@ class Pace:
     def drafted(self, begun: float) -> None:
         """A round of drafting, one token of each text, was computed since `begun`."""
         self._round = _mean(self._round, self._clock() - begun)
+
+    def seconds(self, n_cells: int) -> float:
+        """How long it takes to catch up with so many cells; 0 as long as that is not known."""
+        return n_cells * self._cell
 
     @property
     def chunk(self) -> int:

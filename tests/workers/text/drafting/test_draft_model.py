@@ -24,13 +24,14 @@ from llamabox.workers.text.loading.drafters import model_drafter
 from llamabox.workers.text.runner import LlamaRunner
 from tests.engine.driver import request
 from tests.models.drafts.variants import write_q4_0, write_renamed
+from tests.workers.text.drafting.fake_context import Trusted
 
-N_CTX = 128
+N_CTX = 64
 BEGINNINGS = (
-    ("Once upon a time there was a girl", 30),
-    ("Once upon a time there was a boy", 30),
-    ("def fib(n):", 40),
-    ("One two three four", 140),  # more than its context
+    ("Once upon a time there was a girl", 20),
+    ("Once upon a time there was a boy", 20),
+    ("def fib(n):", 25),
+    ("One two three four", 75),  # more than its context
 )
 
 
@@ -103,7 +104,7 @@ def write(
 def own_drafter(config: TextConfig, target: tuple[Model, Contexts], draft: DraftModel) -> ModelDrafter:
     """The drafter that the configuration makes, to which time costs nothing."""
     made = model_drafter(config, target[0], draft)
-    made.pace = Pace(lambda: 0.0)
+    made.pace, made.worth = Pace(lambda: 0.0), Trusted()
     return made
 
 
@@ -131,7 +132,8 @@ def test_drawn_texts_and_shifted_ones_are_those_without_a_draft_model(
     """A shift leaves cells that remember what was dropped, while the draft model computes what is left anew."""
     texts, _ = write(target, [], BEGINNINGS, temperature=0.8)
     assert [len(text) for text in texts] == [n_predict for _, n_predict in BEGINNINGS]
-    with draft_model(replace(config, model_draft=config.model), *target) as draft:
+    config = replace(config, model_draft=config.model, spec_n_max=3)
+    with draft_model(config, *target) as draft:
         assert draft is not None
         found, counts = write(target, [own_drafter(config, target, draft)], BEGINNINGS, temperature=0.8)
         assert found == texts

@@ -15,7 +15,7 @@ from llamabox.engine.kv.history import History
 from llamabox.engine.request import DraftingParams, Media, Words
 from llamabox.workers.text.drafting.model import FEW, MAX_FAILURES, Lengths, ModelDrafter
 from llamabox.workers.text.drafting.pace import LEAST_CHUNK, Pace
-from tests.workers.text.drafting.fake_context import FakeDraftContext, rule
+from tests.workers.text.drafting.fake_context import FakeDraftContext, Trusted, rule
 
 N_VOCAB = 7
 EOG = 0
@@ -32,7 +32,9 @@ class Texts:
         self.lengths = lengths
         self.step = step
         self.now = 0.0
-        self.drafter = ModelDrafter(context, lengths, n_vocab=N_VOCAB, eog=frozenset({EOG}), pace=Pace(self.clock))
+        self.drafter = ModelDrafter(
+            context, lengths, n_vocab=N_VOCAB, eog=frozenset({EOG}), pace=Pace(self.clock), worth=Trusted()
+        )
         self.cells: dict[Key, History] = {}
 
     def clock(self) -> float:
