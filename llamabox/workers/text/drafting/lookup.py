@@ -99,11 +99,12 @@ def read_static(path: Path, n_vocab: int) -> StaticCounts:
     return static
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write the file whole or not at all. Raises OSError."""
+def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write the file whole or not at all, for its owner alone unless `mode` says otherwise. Raises OSError."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".lookup-")
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
             file.write(content)
         os.replace(name, path)
     except BaseException:

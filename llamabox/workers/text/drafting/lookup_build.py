@@ -58,7 +58,7 @@ def build(model: str, out: Path, prefix: str, texts: Sequence[str]) -> str:
             f"there is nothing to count: {len(texts)} texts have {n_tokens} tokens, too few for a 2-gram"
         )
     try:
-        write_file(out, builder.file())
+        write_file(out, builder.file(), 0o644)
     except OSError as error:
         raise OptionsError(f"{out} cannot be written: {error.strerror}") from error
     return f"{n_grams} 2-grams of {n_tokens} tokens in {out}"
