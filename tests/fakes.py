@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count, takewhile
 from typing import TYPE_CHECKING
@@ -119,6 +119,9 @@ class FakeMemory:
     `partial_removal=False` is that of a hybrid model: beside its cells a sequence has a state of all that was computed,
     which cannot be cut. With `part_is_all` its cells go with the state, as where it has none. A window keeps only the
     last `n_window` positions of a sequence.
+
+    With `n_rollback` it keeps the states before the last cells of each sequence's last decode, and goes back to one of
+    them without a look at whether it is still there.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class FakeMemory:
         n_cells: int = 1 << 20,
         partial_removal: bool = True,
         part_is_all: bool = False,
+        n_rollback: int = 0,
         can_shift: bool = True,
         n_window: int = 0,
         unified: bool = True,
@@ -134,6 +138,7 @@ class FakeMemory:
         self.n_cells = n_cells
         self.partial_removal = partial_removal
         self.part_is_all = part_is_all
+        self.n_rollback = n_rollback
         self._can_shift = can_shift
         self._unified = unified
         self._n_window = n_window
@@ -141,6 +146,8 @@ class FakeMemory:
         self._streams: dict[int, dict[int, Content]] = {}  # what was written at each place, freed ones too
         self._copies: list[tuple[int, int]] = []  # source and target, in their order; the next decode carries them out
         self.states: dict[int, Folded] = {}  # by sequence, without partial removal
+        self._planes: dict[int, list[Folded]] = {}  # those before them, the latest first, as far as they were kept
+        self._before: dict[int, Folded] = {}  # the states of those that were taken back since they computed something
 
     @property
     def has_part(self) -> bool:
@@ -179,8 +186,10 @@ class FakeMemory:
         gone = [cell for cell in mine if max(p0, 0) <= cell.position and (p1 < 0 or cell.position < p1)]
         if gone and not self.partial_removal:
             if len(gone) == len(mine):
-                self.states.pop(seq_id, None)
-            elif self.states[seq_id].position >= gone[0].position or p1 >= 0:
+                self._forget_state(seq_id)
+            elif p1 >= 0 or (
+                self.states[seq_id].position >= gone[0].position and not self._roll_back(seq_id, len(gone))
+            ):
                 return False
         for cell in gone:
             cell.owners.discard(seq_id)
@@ -188,9 +197,10 @@ class FakeMemory:
         return True
 
     def seq_cp(self, source: int, target: int) -> None:
+        cells = self.of(source)
         assert not self.of(target), f"sequence {target} is not empty"
         if source in self.states:
-            self.states[target] = self.states[source]
+            self.states[target] = replace(self._before.get(source, self.states[source]), position=cells[-1].position)
         if self._unified:
             for cell in self.of(source):
                 cell.owners.add(target)
@@ -246,6 +256,7 @@ class FakeMemory:
         if not part or cells:
             self.seq_rm(seq_id, -1, -1)
         if folded:
+            self._forget_state(seq_id)
             self.states[seq_id] = Folded(*folded)
         if len(self.cells) + len(cells) > self.n_cells:
             self.states.pop(seq_id, None)
@@ -263,9 +274,28 @@ class FakeMemory:
 
     def clear(self) -> None:
         self.cells.clear()
-        self.states.clear()
+        for seq_id in list(self.states):
+            self._forget_state(seq_id)
         for stream in self._streams.values():
             stream.clear()
+
+    def begin(self) -> None:
+        """A decode begins. It may move any sequence's state, but none of those before it."""
+        self.carry_out()
+        self._planes.clear()
+
+    def _roll_back(self, seq_id: int, n_cells: int) -> bool:
+        planes = self._planes.get(seq_id, [])
+        if seq_id in self._before or n_cells > self.n_rollback:
+            return False
+        self._before[seq_id] = state = self.states[seq_id]
+        kept = planes[n_cells - 1] if n_cells <= len(planes) else Folded(404)
+        self.states[seq_id] = replace(kept, position=state.position - n_cells)
+        return True
+
+    def _forget_state(self, seq_id: int) -> None:
+        for states in (self.states, self._planes, self._before):
+            states.pop(seq_id, None)
 
     def compute(self, seq_id: int, said: Said, position: int, lora: LoraSet = ()) -> int:
         """Add one cell behind the sequence's last. Returns its value, from which the next token follows.
@@ -291,15 +321,17 @@ class FakeMemory:
         self._add(seq_id, said, stands, last.position if last else -1, (value, stands))
         if not self.partial_removal:
             self.states[seq_id] = state.after(value, stands)
+            self._before.pop(seq_id, None)
+            planes = self._planes.get(seq_id)
+            self._planes[seq_id] = [] if planes is None else [state, *planes][: self.n_rollback]
         return value
 
-    def forget_outside_window(self) -> None:
+    def make_place(self, seq_id: int, position: int) -> None:
+        """A ubatch begins with `position`: what a window does not reach from there is forgotten, and nothing later."""
         if self._n_window:
-            for seq_id in {owner for cell in self.cells for owner in cell.owners}:
-                last = self.seq_pos_max(seq_id)
-                for cell in self.of(seq_id):
-                    if cell.position <= last - self._n_window:
-                        cell.owners.discard(seq_id)
+            for cell in self.of(seq_id):
+                if cell.position <= position - self._n_window:
+                    cell.owners.discard(seq_id)
             self._sweep()
 
     def _stream(self, seq_id: int) -> dict[int, Content]:
@@ -612,7 +644,7 @@ class FakeRunner:
         assert seq_ids == sorted(set(seq_ids)), "a sequence has one run, and they come in the order of their ids"
         if not self.facts.mixes and not self.facts.is_steady:
             _check_kinds(batch, self.facts.n_ubatch)
-        self._memory.carry_out()
+        self._memory.begin()
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, errors.NoRoom):
             raise failure
@@ -625,10 +657,12 @@ class FakeRunner:
         for row, (run, i) in enumerate(rows_of(batch)):
             if failure is not None and row >= len(batch) // 2:
                 raise failure
-            value = self._memory.compute(run.seq_id, *said_in(run, i), batch.lora)
+            said, position = said_in(run, i)
+            if i % self.facts.n_ubatch == 0:
+                self._memory.make_place(run.seq_id, stands_at(said, position))
+            value = self._memory.compute(run.seq_id, said, position, batch.lora)
             if i >= len(run) - run.n_outputs:
                 self._values[row] = value
-        self._memory.forget_outside_window()
 
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         return [self._sample(ask) for ask in asks]

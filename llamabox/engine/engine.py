@@ -70,8 +70,8 @@ class Engine:
         self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget, CopyTime(clock))
         self.slots = Slots(self.cache, lambda: self.running)
         self.context_shift = config.context_shift and self.cache.can_shift
-        may_draft = self.cache.can_truncate and runner.facts.may_draft
-        self._drafts = Drafts(drafters if may_draft else (), self.cache)
+        self.may_draft = self.cache.n_draftable > 0 and runner.facts.may_draft
+        self._drafts = Drafts(drafters if self.may_draft else (), self.cache)
         self._scheduler = Scheduler(
             self.cache,
             self._pacing,

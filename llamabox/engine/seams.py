@@ -26,7 +26,10 @@ class Memory(Protocol):
     def seq_cp(self, source: int, target: int) -> None:
         """Let the empty `target` hold all that `source` holds; in a unified pool they share the cells from then on.
 
-        Without one the next decode copies all of the source's stream, as it is then, over all of the target's: until
+        Where the source had cells taken back by `n_rollback`, and computed none since, the target gets the part that it
+        had before.
+
+        Without a pool the next decode copies all of the source's stream, as it is then, over all of the target's: until
         then `state_get` gives what was there, and `state_set` would be copied along or overwritten.
         """
 
@@ -71,6 +74,14 @@ class Memory(Protocol):
     @property
     def can_truncate(self) -> bool:
         """Whether `seq_rm` can take back the newest cells of a sequence. Not where cells are folded into one state."""
+
+    @property
+    def n_rollback(self) -> int:
+        """How many cells `seq_rm` can take back where not `can_truncate`; 0: none.
+
+        Only of those that a sequence's last decode computed, but for the first one; once; and before any other decode.
+        Else it may say True and leave a state that is of other cells.
+        """
 
     @property
     def has_part(self) -> bool:

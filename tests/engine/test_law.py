@@ -190,6 +190,8 @@ def memories() -> st.SearchStrategy[dict[str, object]]:
             {"partial_removal": False, "can_shift": False},
             {"partial_removal": False, "can_shift": False, "unified": False},
             {"partial_removal": False, "part_is_all": True, "can_shift": False},
+            {"partial_removal": False, "n_rollback": 3, "can_shift": False},
+            {"partial_removal": False, "n_rollback": 3, "can_shift": False, "unified": False},
             {"n_window": 6, "can_shift": False},
             {"n_window": 6, "can_shift": False, "unified": False},
             {"can_shift": False},
@@ -394,7 +396,7 @@ def obeyed(case: Case) -> Counter[str]:
     if drafter is not None:
         assert drafter.is_empty()
         for key, transcript in driver.transcripts.items():
-            if transcript.finished is not None and runner.facts.may_draft and pool.can_truncate:
+            if transcript.finished is not None and driver.engine.may_draft:
                 assert drafter.said[key] == transcript.tokens
         driver.met["a draft that came"] += drafter.n_accepted
         driver.met["a draft that did not come"] += drafter.n_drafted - drafter.n_accepted

@@ -42,6 +42,8 @@ class Checkpoints:
         self._host = host
         self._put_off = put_off
         self._copy_time = copy_time
+        self._undoable: dict[int, int] = {}  # by slot: cells at its end that the memory can take back, until a decode
+        self._undone: set[int] = set()  # slots that it took some back of, and that computed nothing since
         self.is_on = memory.has_part and host.is_on
 
     def match(self, slots: Seq[Slot], prompt: History, limit: int) -> Match:
@@ -83,9 +85,8 @@ class Checkpoints:
 
     def may_cut(self, slot: Slot, n_cells: int) -> bool:
         """Whether the memory can remove what `slot` holds behind `n_cells` cells, without a checkpoint."""
-        if n_cells == len(slot.resident):
-            return True
-        return self._memory.can_truncate and self._has_window(slot, n_cells)
+        n_surplus = len(slot.resident) - n_cells
+        return not n_surplus or (self._takes_back(slot, n_surplus) and self._has_window(slot, n_cells))
 
     def cut(self, slot: Slot, n_cells: int) -> int:
         """Remove what the memory has of `slot` behind `n_cells` cells, or else behind the last checkpoint before.
@@ -94,9 +95,40 @@ class Checkpoints:
         is the caller's.
         """
         position = slot.resident.position(n_cells)
-        if self._memory.seq_rm(slot.slot_id, position, -1) and self._has_window(slot, n_cells):
-            return n_cells
+        if self._takes_back(slot, len(slot.resident) - n_cells):
+            is_undone = self._undoable.pop(slot.slot_id, 0) > 0
+            if self._memory.seq_rm(slot.slot_id, position, -1) and self._has_window(slot, n_cells):
+                if is_undone:
+                    self._undone.add(slot.slot_id)
+                return n_cells
         return self._put_back(slot, n_cells)
+
+    def carried_out(self) -> None:
+        """Note a decode, before `computed` says what is in it."""
+        self._undoable.clear()
+
+    def computed(self, slot: Slot, n_cells: int) -> None:
+        """Note that the decode had `n_cells` cells of `slot`, in one run."""
+        if self._memory.n_rollback:
+            self._undoable[slot.slot_id] = min(self._memory.n_rollback, n_cells - 1)
+            self._undone.discard(slot.slot_id)
+
+    def forget(self, slot: Slot) -> None:
+        """Note that the memory holds nothing of `slot`, or something else than it computed itself."""
+        self._undoable.pop(slot.slot_id, None)
+        self._undone.discard(slot.slot_id)
+
+    def copied(self, source: Slot, target: Slot) -> bool:
+        """Give `target`, a copy of all of `source`, its part as it should be. False where that cannot be."""
+        self.forget(target)
+        if source.slot_id not in self._undone:
+            return True
+        native = self._memory.state_get(source.slot_id, part=True)
+        return self._memory.state_set(target.slot_id, native, part=True)
+
+    def _takes_back(self, slot: Slot, n_cells: int) -> bool:
+        """Whether the memory can remove the last `n_cells` cells of `slot`, but for what a window forgot."""
+        return self._memory.can_truncate or 0 < n_cells <= self._undoable.get(slot.slot_id, 0)
 
     def _put_back(self, slot: Slot, n_most: int) -> int:
         found = self._find(slot.resident, min(n_most, slot.n_exact))
@@ -106,6 +138,7 @@ class Checkpoints:
         native = part.native
         if not self._copy_time.run(len(native), lambda: self._memory.state_set(slot.slot_id, native, part=True)):
             return 0
+        self.forget(slot)
         is_cut = self._memory.seq_rm(slot.slot_id, slot.resident.position(found.n_cells), -1)
         is_there = self._memory.seq_pos_max(slot.slot_id) in part.cells.last_positions
         return found.n_cells if is_cut and is_there else 0

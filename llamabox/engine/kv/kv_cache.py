@@ -5,6 +5,7 @@ The ledger and the native memory change in one method or not at all; `check_inte
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence as Seq
 
 from llamabox.engine.kv.checkpoints import Checkpoints
@@ -58,9 +59,12 @@ class KVCache:
         return self._memory.can_shift
 
     @property
-    def can_truncate(self) -> bool:
-        """Whether `truncate` can keep a part of a slot at all. Under a sliding window it may refuse all the same."""
-        return self._memory.can_truncate
+    def n_draftable(self) -> int:
+        """Most cells of a sequence's last decode that `truncate` can take back again; a sliding window may refuse.
+
+        0: none.
+        """
+        return sys.maxsize if self._memory.can_truncate else self._memory.n_rollback
 
     @property
     def is_unified(self) -> bool:
@@ -166,6 +170,8 @@ class KVCache:
         self._memory.seq_cp(source.slot_id, target.slot_id)
         target.resident.append_from(source.resident, 0, len(source.resident))
         target.n_exact = source.n_exact
+        if not self._checkpoints.copied(source, target):
+            return self.truncate(target, 0)
         n_kept = self.truncate(target, n_cells)
         if not self._memory.is_unified:
             self._put_off.copy(source.slot_id, target.slot_id)
@@ -187,6 +193,7 @@ class KVCache:
             n_cells = self._checkpoints.cut(slot, n_cells)
         if n_cells == 0:
             self._memory.seq_rm(slot.slot_id, -1, -1)
+            self._checkpoints.forget(slot)
         self._index.lost(slot, n_cells)
         slot.resident.truncate(n_cells)
         slot.n_exact = min(slot.n_exact, n_cells)
@@ -204,9 +211,11 @@ class KVCache:
     def carried_out(self) -> None:
         """Note that a decode went through: it has done everything that was put off."""
         self._put_off.carried_out()
+        self._checkpoints.carried_out()
 
     def computed(self, slot: Slot, history: History, stop: int, drafts: Seq[int] = ()) -> None:
         """Note that a decode has put cells up to `stop` of `history` and the `drafts` behind it into the memory."""
+        self._checkpoints.computed(slot, stop - len(slot.resident))
         was_exact = slot.n_exact == len(slot.resident)
         slot.resident.append_from(history, len(slot.resident), stop)
         if stop > len(history):
@@ -364,6 +373,7 @@ class KVCache:
 
     def _forget(self, slot: Slot) -> None:
         self._index.lost(slot, 0)
+        self._checkpoints.forget(slot)
         slot.resident = History()
         slot.n_exact = slot.n_shared = 0
 

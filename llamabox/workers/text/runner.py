@@ -50,6 +50,10 @@ class LlamaMemory:
         return self._can_truncate
 
     @property
+    def n_rollback(self) -> int:
+        return self._context.n_rs_seq
+
+    @property
     def has_part(self) -> bool:
         return self._has_part
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
-from llamabox.engine.request import Request
+from llamabox.engine.request import Request, prompt_tokens
 from tests.engine.driver import Driver, Transcript, alone, request
 from tests.fakes import FakeDrafter, FakeGrammar, FakeMemory, FakeRunner
 
@@ -115,9 +117,9 @@ def test_memory_that_takes_no_tail_back_gets_no_drafts() -> None:
 
 
 def test_a_sequence_whose_tail_was_refused_once_is_computed_again_and_drafts_no_more() -> None:
-    """A sliding window forgets, for the sake of drafts that do not come, what the next token would attend to."""
+    """A sliding window forgets, for rows behind the first ubatch that do not come, what the next token attends to."""
     config = {"n_window": 6, "can_shift": False}
-    runner = FakeRunner(memory=FakeMemory(**config))  # type: ignore[arg-type]
+    runner = FakeRunner(memory=FakeMemory(**config), n_ubatch=2)  # type: ignore[arg-type]
     asked = request(n_predict=30)
     solo = alone(asked, memory=FakeMemory(**config))  # type: ignore[arg-type]
     drafter = FakeDrafter({("r", 0): solo[0].tokens}, n_right=1)
@@ -126,6 +128,41 @@ def test_a_sequence_whose_tail_was_refused_once_is_computed_again_and_drafts_no_
     driver.run()
     assert driver.transcripts["r", 0].tokens == solo[0].tokens
     assert 0 < drafter.n_drafted <= 12
+
+
+@pytest.mark.parametrize("n_right", [0, 1, 4])
+@pytest.mark.parametrize("unified", [True, False])
+@pytest.mark.parametrize(
+    "memory", [{"n_window": 6}, {"partial_removal": False, "n_rollback": 3}], ids=["window", "recurrent"]
+)
+def test_memory_that_takes_the_last_rows_back_is_drafted_for(
+    memory: dict[str, Any], unified: bool, n_right: int
+) -> None:
+    """No draft is longer than it takes back; no state is that of tokens that did not come, nor that of a copy."""
+    config = {"can_shift": False, "unified": unified, **memory}
+    asked = [request(f"r{i}", (i + 1, *range(20, 60)), n_predict=30) for i in range(3)]
+    texts = {(one.request_id, 0): alone(one, memory=FakeMemory(**config), n_ctx=128)[0].tokens for one in asked}
+    drafter = FakeDrafter(texts, n_right=n_right)
+    runner = FakeRunner(memory=FakeMemory(**config))
+    driver = Driver(runner, [drafter], n_ctx=128, host_budget=1_000_000)
+    for one in asked:
+        driver.submit(one)
+    driver.run()
+    for one in asked:  # each goes on, in its slot and in a copy
+        said = texts[one.request_id, 0]
+        for n in (2, 1):
+            cells = (*prompt_tokens(one.prompt), *said, *range(70, 70 + n))
+            longer = request(f"{one.request_id}-{n}", cells, n=n, n_predict=4)
+            driver.submit(longer)
+            driver.run()
+            expected = alone(longer, memory=FakeMemory(**config), n_ctx=128)
+            for i in range(n):
+                assert driver.transcripts[longer.request_id, i].tokens == expected[i].tokens
+    for key, text in texts.items():
+        assert driver.transcripts[key].tokens == text
+    assert drafter.n_drafted > 60
+    longest = max(run.n_outputs for batch in runner.batches for run in batch.runs)
+    assert longest == (4 if "n_rollback" in memory else 5)
 
 
 def test_without_room_drafts_go_before_anybody_fails() -> None:

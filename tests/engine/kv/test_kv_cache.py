@@ -38,7 +38,7 @@ class Store:
 
     def compute(self, slot_id: int, tokens: list[int]) -> None:
         """What a decode does: what was put off, fill the memory, then the ledger."""
-        self.memory.carry_out()
+        self.memory.begin()
         self.cache.carried_out()
         slot = self.slot(slot_id)
         start = len(slot.resident)
@@ -47,7 +47,7 @@ class Store:
         for position, token in enumerate(tokens, start):
             value = self.memory.compute(slot_id, token, position)
             self.held[slot_id].append((token, position, value))
-        self.memory.forget_outside_window()
+        self.memory.make_place(slot_id, start + len(tokens) - 1)
         self.cache.computed(slot, history, start + len(tokens))
         if self.exact[slot_id] == start:
             self.exact[slot_id] = start + len(tokens)
