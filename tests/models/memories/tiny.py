@@ -12,10 +12,19 @@ import numpy as np
 from tests.models.gguf_edit import Contents, Entry, padded, read_contents
 from tests.models.gguf_file import Value, pair, uint32_array
 
-F32, F16 = 0, 1
+F32, Q4_0 = 0, 2
+Q4_0_BLOCK = np.dtype([("scale", "<f2"), ("numbers", "u1", 16)])
+"""32 numbers from -8 to 7, two a byte, and what they are multiplied with."""
+
+SPREAD = 4.6
+"""Standard deviation of numbers from -8 to 7."""
+
 N_EMBD, N_FF, N_HEAD, N_HEAD_ELEMENTS = 32, 64, 2, 16
 WINDOW = 64
 """Tokens that the sliding layers look back at."""
+
+SHARP = 2.0
+"""Of queries and keys: a row attends to few cells, and not to the mean of all, which is much the same in any text."""
 
 LOUD = 8.0
 """What layers add, against a token's own row: else each token says itself again."""
@@ -36,12 +45,21 @@ class Weights:
     def __init__(self, n_vocab: int) -> None:
         self._random = np.random.default_rng(0)
         self.tensors: dict[str, Entry] = {}
-        self.add("token_embd.weight", N_EMBD, n_vocab, kind=F16)
+        self.add("token_embd.weight", N_EMBD, n_vocab)
 
-    def add(self, name: str, *shape: int, kind: int = F32) -> None:
-        """`shape` in ggml's order. Rows keep the size of what they are multiplied with."""
-        numbers = self._random.standard_normal(shape[::-1], np.float32) * (shape[0] ** -0.5)
-        self.tensors[name] = Entry(shape, kind, padded(numbers.astype(np.float16 if kind == F16 else "<f4").tobytes()))
+    def add(self, name: str, n_columns: int, n_rows: int) -> None:
+        """A matrix that keeps the size of what it is multiplied with, of a kind for which there are kernels of ours.
+
+        They compute a row alike whatever is beside it.
+        """
+        blocks = np.empty(n_rows * n_columns // 32, Q4_0_BLOCK)
+        blocks["scale"] = n_columns**-0.5 / SPREAD
+        blocks["numbers"] = self._random.integers(0, 256, (len(blocks), 16), np.uint8)
+        self.tensors[name] = Entry((n_columns, n_rows), Q4_0, padded(blocks.tobytes()))
+
+    def convolution(self, name: str, n_tokens: int) -> None:
+        numbers = self._random.standard_normal((N_EMBD, n_tokens), np.float32) * n_tokens**-0.5
+        self.tensors[name] = Entry((n_tokens, N_EMBD), F32, padded(numbers.astype("<f4").tobytes()))
 
     def norm(self, name: str, size: int, scale: float = 1.0) -> None:
         self.tensors[name] = Entry((size,), F32, padded(np.full(size, scale, "<f4").tobytes()))
@@ -53,7 +71,7 @@ class Weights:
             self.add(f"{block}_{part}.weight", N_EMBD, n_head_kv * N_HEAD_ELEMENTS)
         self.add(f"{block}_output.weight", N_HEAD * N_HEAD_ELEMENTS, N_EMBD)
         for part in "qk":
-            self.norm(f"{block}_{part}_norm.weight", N_HEAD_ELEMENTS)
+            self.norm(f"{block}_{part}_norm.weight", N_HEAD_ELEMENTS, SHARP)
 
     def feed_forward(self, layer: int) -> None:
         self.norm(f"blk.{layer}.attn_norm.weight", N_EMBD)
@@ -73,7 +91,7 @@ def write_hybrid(path: Path, demo: Path) -> Path:
         if n_head_kv:
             weights.attention(layer, n_head_kv)
         else:
-            weights.add(f"blk.{layer}.shortconv.conv.weight", 3, N_EMBD)
+            weights.convolution(f"blk.{layer}.shortconv.conv.weight", 3)
             weights.add(f"blk.{layer}.shortconv.in_proj.weight", N_EMBD, 3 * N_EMBD)
             weights.add(f"blk.{layer}.shortconv.out_proj.weight", N_EMBD, N_EMBD)
     weights.norm("token_embd_norm.weight", N_EMBD)

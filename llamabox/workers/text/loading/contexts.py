@@ -27,6 +27,9 @@ N_SEQUENCES = 64
 N_STATES = 8
 """Passages in a batch at most, for models that keep a state for each passage, whatever its length."""
 
+MOST_STATES = 8
+"""Tokens of a draft for a recurrent model at most: each takes the memory of a further state, for each slot."""
+
 QUICK_ROWS = 128
 """Tokens from which on a CPU computes no faster per token: a MiniLM on two cores made 54 vectors a second of texts with
 62 tokens by ones, 74 by twos, 76 by eights. Smaller batches let others in sooner."""
@@ -96,7 +99,7 @@ def open_contexts(config: TextConfig, model: Model) -> Contexts:
             if config.lora:
                 logger.warning("embeddings are made by the model alone, without its LoRA adapters")
         if not config.rerank and model.has_decoder and (embed is None or embed.memory.exists):
-            generate = opened.enter_context(Context(model, params))
+            generate = opened.enter_context(Context(model, replace(params, n_rs_seq=n_states(config))))
             n_ctx = slot_context(config, model, generate.n_ctx_seq)
         if embed is None and (generate is None or not generate.memory.exists):
             raise errors.ModelLoadError(
@@ -181,6 +184,11 @@ def context_params(config: TextConfig, model: Model, flash: FlashAttention) -> C
             yarn_orig_ctx=config.yarn_orig_ctx,
         ),
     )
+
+
+def n_states(config: TextConfig) -> int:
+    """States to keep of each sequence's last tokens where the model is recurrent: to take drafts back."""
+    return 0 if config.spec == "off" else max(0, min(MOST_STATES, config.spec_n_max, config.n_ubatch - 2))
 
 
 def quick_rows(config: TextConfig, native: Native) -> int:
