@@ -240,15 +240,19 @@ class FakeMemory:
     def state_size(self, seq_id: int, *, part: bool = False) -> int:
         return len(self.state_get(seq_id, part=part))
 
-    def state_get(self, seq_id: int, *, part: bool = False) -> bytes:
-        state = self.states.get(seq_id)
-        cells = [] if part and state and not self.part_is_all else self.of(seq_id)
-        return repr(
+    def state_get(self, seq_id: int, into: memoryview | None = None, *, part: bool = False) -> bytes | memoryview:
+        folded = self.states.get(seq_id)
+        cells = [] if part and folded and not self.part_is_all else self.of(seq_id)
+        state = repr(
             (
                 [(plain(cell.said), cell.position, cell.behind, cell.stream.get(cell.place, STALE)) for cell in cells],
-                state and (state.value, state.position),
+                folded and (folded.value, folded.position),
             )
         ).encode()
+        if into is None:
+            return state
+        into[: len(state)] = state
+        return into[: len(state)]
 
     def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
         cells, folded = ast.literal_eval(bytes(state).decode())

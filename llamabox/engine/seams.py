@@ -48,8 +48,11 @@ class Memory(Protocol):
     def state_size(self, seq_id: int, *, part: bool = False) -> int:
         """Bytes that `state_get` would return."""
 
-    def state_get(self, seq_id: int, *, part: bool = False) -> bytes | memoryview:
-        """Everything the sequence holds, for `state_set`; or the part of it that cannot be cut, where `has_part`."""
+    def state_get(self, seq_id: int, into: memoryview | None = None, *, part: bool = False) -> bytes | memoryview:
+        """Everything the sequence holds, for `state_set`; or the part of it that cannot be cut, where `has_part`.
+
+        It stands at the beginning of `into`, which is large enough, or in memory of its own.
+        """
 
     def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
         """Replace what the sequence holds by a whole, undamaged state. False, and the sequence empty, without room.

@@ -41,7 +41,7 @@ class NullMemory:
     def seq_detach(self, seq_id: int) -> bool:
         return True
 
-    def state_get(self, seq_id: int) -> bytes:
+    def state_get(self, seq_id: int, into: memoryview | None = None) -> bytes:
         return b""
 
     def state_set(self, seq_id: int, state: bytes) -> bool:

@@ -129,6 +129,7 @@ def test_a_state_goes_to_another_sequence_and_continues_alike(context: Context) 
     tokens = tokens_of(context)
     prefill(context, tokens[:-1])
     state = context.memory.state_get(0)
+    assert context.memory.state_get(0, memoryview(bytearray(len(state) + 1))) == state
     row = prefill(context, tokens[-1:], pos0=len(tokens) - 1)
     expected = context.logits(row).copy()
     context.memory.clear()

@@ -226,9 +226,9 @@ class WatchedMemory(FakeMemory):
         self.met["a decode for the sake of what was put off"] += seq_id is not None
         super().carry_out(seq_id)
 
-    def state_get(self, seq_id: int, *, part: bool = False) -> bytes:
+    def state_get(self, seq_id: int, into: memoryview | None = None, *, part: bool = False) -> bytes | memoryview:
         self.met["a checkpoint" if part else "a state in host memory"] += 1
-        return super().state_get(seq_id, part=part)
+        return super().state_get(seq_id, into, part=part)
 
     def state_size(self, seq_id: int, *, part: bool = False) -> int:
         return len(FakeMemory.state_get(self, seq_id, part=part))

@@ -265,11 +265,16 @@ class KVCache:
         self._memory.seq_rm(slot.slot_id, -1, -1)
         self._forget(slot)
 
-    def state(self, slot: Slot) -> SlotState:
-        """A copy of all that `slot` holds. Changes nothing."""
+    def state_size(self, slot: Slot) -> int:
+        """Bytes of the native state that `state` would copy."""
+        return self._memory.state_size(slot.slot_id)
+
+    def state(self, slot: Slot, into: memoryview | None = None) -> SlotState:
+        """A copy of all that `slot` holds: in `into`, if that is large enough. Changes nothing."""
         assert self.may_save(slot) or not len(slot.resident)
-        n_bytes = self._memory.state_size(slot.slot_id)
-        native = self.copy_time.run(n_bytes, lambda: self._memory.state_get(slot.slot_id))
+        n_bytes = self.state_size(slot)
+        buffer = into if into is not None and len(into) >= n_bytes else None
+        native = self.copy_time.run(n_bytes, lambda: self._memory.state_get(slot.slot_id, buffer))
         return SlotState(slot.resident.copy(), slot.n_exact, native)
 
     def restore(self, slot: Slot, state: SlotState) -> bool:

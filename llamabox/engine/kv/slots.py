@@ -35,9 +35,13 @@ class Slots:
         """Whether a sequence holds it."""
         return self._cache.slots[id_slot].is_busy
 
-    def save(self, id_slot: int) -> SlotState:
-        """A copy of what it holds."""
-        return self._cache.state(self._cache.slots[id_slot])
+    def n_bytes(self, id_slot: int) -> int:
+        """Bytes of the native state of what it holds now."""
+        return self._cache.state_size(self._cache.slots[id_slot])
+
+    def save(self, id_slot: int, into: memoryview | None = None) -> SlotState:
+        """A copy of what it holds: in `into`, if that is large enough."""
+        return self._cache.state(self._cache.slots[id_slot], into)
 
     def restore(self, id_slot: int, state: SlotState) -> None:
         """Let it hold `state`, which must be from this model. Raises InvalidRequest where it cannot."""

@@ -98,8 +98,8 @@ class LlamaMemory:
     def state_size(self, seq_id: int, *, part: bool = False) -> int:
         return self._memory.state_size(seq_id, part=part)
 
-    def state_get(self, seq_id: int, *, part: bool = False) -> memoryview:
-        return self._memory.state_get(seq_id, part=part)
+    def state_get(self, seq_id: int, into: memoryview | None = None, *, part: bool = False) -> memoryview:
+        return self._memory.state_get(seq_id, into, part=part)
 
     def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
         return self._memory.state_set(seq_id, state, part=part)

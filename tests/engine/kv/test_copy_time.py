@@ -29,8 +29,8 @@ class SlowMemory(FakeMemory):
     def state_size(self, seq_id: int) -> int:
         return len(FakeMemory.state_get(self, seq_id))
 
-    def state_get(self, seq_id: int) -> bytes:
-        state = super().state_get(seq_id)
+    def state_get(self, seq_id: int, into: memoryview | None = None) -> bytes | memoryview:
+        state = super().state_get(seq_id, into)
         self._spend(len(state))
         return state
 

@@ -88,7 +88,7 @@ def read(path: Path, keys: Callable[[], Keys], n_vocab: int, adapters: Sequence[
         content = _read_file(path)
     except OSError as error:
         raise _unable(path, error.strerror or "it cannot be read") from error
-    if len(content) < HEAD.size + CHECKSUM or not content.startswith(MAGIC):
+    if len(content) < BODY or content[: len(MAGIC)] != MAGIC:
         raise _unable(path, "it is not a slot file of this server")
     _, version, n_cells, n_exact, n_loras, n_media, n_native, *digests = HEAD.unpack_from(content)
     if version != VERSION:
@@ -96,16 +96,15 @@ def read(path: Path, keys: Callable[[], Keys], n_vocab: int, adapters: Sequence[
     ends = list(accumulate((SCALED.size * n_loras, CHUNK.size * n_media, 4 * n_cells, n_native), initial=BODY))
     if len(content) != ends[-1]:
         raise _unable(path, f"it has {len(content)} bytes and should have {ends[-1]}")
-    view = memoryview(content)
-    loras, media, tokens, native = (view[start:stop] for start, stop in pairwise(ends))
-    if _checksum(view[: HEAD.size], view[BODY:]) != content[HEAD.size : BODY]:
+    loras, media, tokens, native = (content[start:stop] for start, stop in pairwise(ends))
+    if _checksum(content[: HEAD.size], content[BODY:]) != content[HEAD.size : BODY]:
         raise _unable(path, "its checksum is wrong")
     _check_digests(path, digests, keys(), has_media=n_media > 0)
     lora = _lora_set(path, SCALED.iter_unpack(loras), adapters)
     cells = _cells(path, tokens.cast("i").tolist(), CHUNK.iter_unpack(media), lora, n_vocab)
     if n_exact > n_cells:
         raise _unable(path, "its numbers contradict each other")
-    return SlotState(cells, n_exact, bytes(native)), len(content)
+    return SlotState(cells, n_exact, native), len(content)
 
 
 def _check_digests(path: Path, digests: Sequence[bytes], own: Keys, *, has_media: bool) -> None:
@@ -158,14 +157,23 @@ def _lora_set(path: Path, scaled: Iterable[tuple[bytes, float]], adapters: Seque
     return lora_set(scales)
 
 
-def _read_file(path: Path) -> bytes:
-    """Neither follows a link nor waits for somebody to write into a pipe."""
+def _read_file(path: Path) -> memoryview:
+    """Neither follows a link nor waits for somebody to write into a pipe.
+
+    The contents are copied nowhere: Python's lock would be held meanwhile, for which the engine's thread waits.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise _unable(path, "it is no file")
-        head = file.read(len(MAGIC))  # anybody's file may be larger than memory; only ours is read
-        return head + file.read() if head == MAGIC else head
+        # Anybody's file may be larger than memory; only ours is read.
+        is_ours = os.pread(descriptor, len(MAGIC), 0) == MAGIC
+        content = np.empty(status.st_size if is_ours else 0, np.uint8).data
+        n_read = 0
+        while n_bytes := file.readinto(content[n_read:]):
+            n_read += n_bytes
+        return content[:n_read]
 
 
 def _checksum(*parts: bytes | memoryview) -> bytes:

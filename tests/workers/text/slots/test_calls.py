@@ -14,7 +14,7 @@ from llamabox.wire.text import Call, Reply
 from llamabox.workers.text.slots import file as slot_file
 from llamabox.workers.text.slots.calls import MAX_WAITING, SlotCalls
 from llamabox.workers.text.slots.fingerprint import Keys
-from tests.engine.driver import Driver, request
+from tests.engine.driver import Driver, foreign_cells, request
 
 KEYS = Keys(bytes(32), bytes(32))
 
@@ -132,9 +132,60 @@ def test_saves_copy_one_state_at_a_time(desk: Desk) -> None:
     for call_id in (1, 2, 3):
         desk.ask(call_id, "save", 0, f"new{call_id}")
     assert len(desk.files.jobs) == 1
-    for _ in range(3):
+    for _ in range(6):  # each has its memory made ready, and then its file written
         desk.read_and_write()
     assert desk.answered() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "a longer text"])
+def test_a_state_is_copied_into_memory_that_was_made_ready_beside(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    copied: list[object] = []
+    copy = desk.driver.runner.memory.state_get
+
+    def state_get(seq_id: int, into: memoryview | None = None, *, part: bool = False) -> bytes | memoryview:
+        copied.append(into)
+        return copy(seq_id, into, part=part)
+
+    desk.ask(1, "save", 0, "new")
+    desk.ask(2, "erase", 0)
+    desk.files.run()
+    monkeypatch.setattr(desk.driver.runner.memory, "state_get", state_get)
+    n_cells = 19
+    if meanwhile == "a longer text":
+        desk.driver.submit(request("second", tuple(range(1, 30)), n_predict=2, id_slot=0))
+        desk.driver.step()
+        desk.read_and_write()
+        assert (copied, desk.answered()) == ([], []), "a busy slot is waited for"
+        desk.driver.run()
+        n_cells = len(desk.slots[0].resident)
+        desk.calls.retry()
+    else:
+        desk.read_and_write()
+    assert (copied[-1] is not None) == (meanwhile == "nothing"), "there was too little for a longer text"
+    assert desk.answered() == [2], "it waits for the copy, not for the file"
+    desk.read_and_write()
+    assert desk.answered() == [2, 1]
+    state, _ = slot_file.read(desk.folder / "new", lambda: KEYS, 1000)
+    assert len(state.cells) == n_cells
+    desk.ask(3, "restore", 1, "new")
+    desk.read_and_write()
+    assert foreign_cells(desk.driver.engine.cache, desk.driver.runner.memory) == []
+
+
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_a_save_of_a_client_that_went_away_before_the_copy_is_dropped(desk: Desk, is_ready: bool) -> None:
+    desk.ask(1, "save", 0, "new")
+    if is_ready:
+        desk.slots[0].is_busy = True
+        desk.read_and_write()
+    desk.calls.abort("call 1")
+    desk.slots[0].is_busy = False
+    desk.ask(2, "erase", 0)
+    for _ in range(3):
+        desk.read_and_write()
+    assert (desk.answered(), (desk.folder / "new").exists()) == ([2], False)
 
 
 def test_calls_for_one_slot_keep_their_order(desk: Desk) -> None:
@@ -143,7 +194,7 @@ def test_calls_for_one_slot_keep_their_order(desk: Desk) -> None:
     desk.ask(3, "erase", 1)
     desk.ask(4, "erase", 0)
     assert desk.answered() == [4], "another slot's does not wait"
-    for _ in range(3):
+    for _ in range(4):
         desk.read_and_write()
     assert desk.answered() == [4, 1, 2, 3]
     assert desk.replies[-1].answer == Erasure(19)
