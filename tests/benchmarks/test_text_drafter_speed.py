@@ -8,6 +8,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from llamabox.engine.drafting.drafter import Draft, Wish
+from llamabox.engine.drafting.lookup.counts import Counts
+from llamabox.engine.drafting.lookup.drafter import LookupDrafter
 from llamabox.engine.drafting.text.corpus import Corpus
 from llamabox.engine.drafting.text.drafter import TextDrafter
 from llamabox.engine.drafting.text.index import TextIndex
@@ -51,3 +53,23 @@ def test_a_prompt_of_a_hundred_thousand_tokens(benchmark: BenchmarkFixture) -> N
         return TextIndex(history.live_keys, 100_000).index(100_000, 100_000)
 
     assert benchmark.pedantic(index, rounds=10, warmup_rounds=1) == 100_000
+
+
+def test_lookup_of_each_of_many_sequences(benchmark: BenchmarkFixture) -> None:
+    chance = random.Random(7)
+    text = [chance.randrange(50_000) for _ in range(500)]
+    drafter = LookupDrafter(Counts(1))
+    histories = [History(text * 2) for _ in range(32)]
+    place = -1
+
+    def step() -> tuple[tuple[list[Wish]], dict[str, object]]:
+        nonlocal place
+        place += 1
+        for history in histories:
+            history.append(text[place])
+        return ([Wish((str(i), 0), history, 5, 8, PARAMS) for i, history in enumerate(histories)],), {}
+
+    for _ in range(200):
+        drafter.propose(*step()[0])
+    drafts = benchmark.pedantic(drafter.propose, setup=step, rounds=100)
+    assert all(draft is not None and len(draft.tokens) == 8 for draft in drafts)

@@ -51,7 +51,10 @@ class Follower:
         """Take in what the sequence has said, and index up to `n_bulk` tokens that are behind. Returns how many."""
         keys, n_read = self._keys, self._n_read
         n_new = len(keys) - n_read
-        if not 0 <= n_new <= N_APIECE or not n_read:
+        if not n_read:
+            self._restart()
+        elif not 0 <= n_new <= N_APIECE:
+            self._trails.clear()
             self._restart()
         elif n_new:
             self._read_on(keys[n_read:], n_read)

@@ -213,6 +213,37 @@ def test_whatever_happens_a_draft_is_a_real_place_in_a_text_that_the_sequence_ma
     speaker.end()  # unknown by now
 
 
+@settings(max_examples=60)
+@given(
+    prompt=st.lists(st.integers(0, 4), min_size=12, max_size=40),
+    said=words,
+    cut=st.tuples(st.integers(0, 11), st.integers(0, 11)),
+)
+def test_behind_a_context_shift_it_knows_the_sequence_as_one_that_sees_it_for_the_first_time(
+    prompt: list[int], said: list[int], cut: tuple[int, int]
+) -> None:
+    speaker = Speaker(TextDrafter(), prompt)
+    for token in said:
+        speaker.say(token)
+        speaker.draft()
+    speaker.shift(*sorted(cut))
+    fresh = Speaker(TextDrafter(), speaker.cells.keys())
+    for token in (0, *said[:5]):
+        speaker.say(token)
+        fresh.say(token)
+        assert speaker.draft() == fresh.draft()
+
+
+def test_tokens_that_came_while_nobody_asked_leave_no_wrong_place() -> None:
+    speaker = Speaker(TextDrafter(), [*range(100, 300), 1])
+    speaker.say(*range(100, 120))
+    assert speaker.draft(1) == Draft([120], Source.HISTORY, 20)
+    speaker.say(*range(1000, 1100))
+    assert speaker.draft() is None
+    speaker.say(150, 151)
+    assert speaker.draft(1) == Draft([152], Source.HISTORY, 2)
+
+
 @given(outputs=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(4, 60)), max_size=60))
 @settings(max_examples=40)
 def test_what_is_kept_is_bounded_in_all_and_for_each_audience(outputs: list[tuple[str, int]]) -> None:
