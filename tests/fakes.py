@@ -23,7 +23,7 @@ from llamabox.engine.drafting.drafter import Draft, Drafter, Key, Source, Wish
 from llamabox.engine.events import Activity
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
-from llamabox.engine.request import LoraSet, Media, Request, SamplingParams
+from llamabox.engine.request import LoraSet, Media, Prompt, SamplingParams
 from llamabox.engine.seams import Ask, Encoder, Memory, Pooler, Runner, RunnerFacts, Sampler, SamplerSource
 
 EOG = 0
@@ -549,9 +549,8 @@ class FakeEncoder:
         self._errors[media] = error
         self.harmed |= {key: error for key, chunks in self.wanted.items() if media in chunks}
 
-    def take(self, request: Request) -> None:
-        assert request.request_id not in self._chunks
-        self._chunks[request.request_id] = {part for part in request.prompt if isinstance(part, Media)}
+    def take(self, request_id: str, prompt: Prompt, contents: Mapping[Media, object]) -> None:
+        self._chunks.setdefault(request_id, set()).update(part for part in prompt if isinstance(part, Media))
 
     def want(self, key: tuple[str, int], chunks: Seq[Media]) -> None:
         assert set(chunks) <= self._chunks[key[0]], "chunks of somebody else"
@@ -877,11 +876,14 @@ class FakePooler:
         self.is_tiled = is_tiled
         self.fails: Callable[[Batch], bool] = lambda batch: False
         self.batches: list[list[int]] = []  # the lengths of what was in each
+        self.encoder: FakeEncoder | None = None  # whose rows it takes
         self._resident: dict[int, list[int]] = {}
         self._last: dict[int, list[int]] = {}  # sequence → rows of the last batch
+        self._shift = 0  # by how much the cells of the passage with media are more than their positions
 
     def execute(self, batch: Batch) -> None:
         assert 0 < len(batch) <= self.n_batch
+        check_media(batch, self.n_batch)
         if self.fails(batch):
             raise errors.DecodeFatal("it broke")
         self._last = {}
@@ -889,19 +891,45 @@ class FakePooler:
         for row, (run, i) in enumerate(rows_of(batch)):
             assert 0 <= run.seq_id < self.n_sequences + self.is_tiled, "of the filling there is one more"
             assert run.n_outputs == len(run), "libllama makes vectors of all rows or complains"
-            resident = self._resident.setdefault(run.seq_id, [])
-            assert run.position + i == len(resident), "a hole, or tokens of an earlier passage"
-            resident.append(run.tokens[i])
+            self._resident.setdefault(run.seq_id, []).append(self._cell(run, i))
             self._last.setdefault(run.seq_id, []).append(row)
-        assert self.splits or all(len(self._resident[seq_id]) == len(rows) for seq_id, rows in self._last.items())
+        assert (self.splits or self.encoder) or all(
+            len(self._resident[seq_id]) == len(rows) for seq_id, rows in self._last.items()
+        )
         self.batches.append([len(rows) for seq_id, rows in self._last.items() if seq_id < self.n_sequences])
+
+    def _cell(self, run: Run, i: int) -> int:
+        """What a row computes, which must be its sequence's next."""
+        n_resident = len(self._resident[run.seq_id])
+        content = run.content
+        if not isinstance(content, MediaRows):
+            shift = self._shift if run.seq_id == 0 else 0
+            assert run.position + i == n_resident - shift, "a hole, or tokens of an earlier passage"
+            return content[i]
+        media = content.media
+        assert self.encoder is not None
+        assert self.encoder.is_ready(media), "rows that are not there"
+        assert run.position + content.start + i == n_resident - self._shift, "a hole, or rows of an earlier chunk"
+        if content.start + i == media.n_cells - 1:
+            self._shift += media.n_cells - media.n_positions
+        return cell_of(media, content.start + i)
 
     def vector(self, seq_id: int, rows: range) -> bytes:
         assert list(rows) == self._last[seq_id]
         return vector_of(tuple(self._resident[seq_id]))
 
+    def joined(self, parts: Seq[tuple[int, bytes]]) -> bytes:
+        assert sum(n_rows for n_rows, _ in parts) == len(self._resident[0]), "a batch was left out"
+        return parts[-1][1]
+
     def forget(self) -> None:
         self._resident.clear()
+        self._shift = 0
+
+
+def cell_of(media: Media, row: int) -> int:
+    """What FakePooler computes in a row of a chunk."""
+    return digest(int.from_bytes(media.key, "big"), row)
 
 
 def vector_of(tokens: tuple[int, ...]) -> bytes:

@@ -5,6 +5,7 @@ Everything here is called on the engine's thread only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +14,7 @@ from llamabox.engine.batch import Batch
 from llamabox.engine.events import Activity
 from llamabox.engine.grammar import TokenMask
 from llamabox.engine.logprobs import Distribution
-from llamabox.engine.request import Media, Request, SamplingParams
+from llamabox.engine.request import Media, Prompt, SamplingParams
 from llamabox.errors import LlamaboxError
 
 
@@ -225,8 +226,8 @@ class Runner(Protocol):
 class Encoder(Protocol):
     """Makes the rows of media chunks, beside the engine. What it says of a chunk changes between two steps only."""
 
-    def take(self, request: Request) -> None:
-        """From now on, and until `forget`, chunks of this request may be wanted."""
+    def take(self, request_id: str, prompt: Prompt, contents: Mapping[Media, object]) -> None:
+        """From now on, and until `forget`, the chunks of this prompt may be wanted. A request may have several."""
 
     def want(self, key: tuple[str, int], chunks: Seq[Media]) -> None:
         """Make the rows of `chunks`, in this order, for the sequence (request_id, index).
@@ -248,7 +249,11 @@ class Encoder(Protocol):
 
 
 class Pooler(Protocol):
-    """One loaded model with a context that makes vectors instead of logits."""
+    """One loaded model with a context that makes vectors instead of logits.
+
+    Where an Encoder is beside it, a batch may be rows of one media chunk, in full where that is not causal. Then any
+    sequence may be computed in several batches, whose vectors are `joined`.
+    """
 
     @property
     def n_batch(self) -> int:
@@ -275,6 +280,9 @@ class Pooler(Protocol):
 
     def vector(self, seq_id: int, rows: range) -> bytes:
         """What the last batch made of a sequence, which stood in these rows: float32. A copy."""
+
+    def joined(self, parts: Seq[tuple[int, bytes]]) -> bytes:
+        """The vector of a passage that was computed in several batches: of how many rows each was, and its `vector`."""
 
     def forget(self) -> None:
         """Empty the memory, if there is one: the next batch begins new sequences."""

@@ -153,5 +153,6 @@ class ModelInfo:
     n_vector: int = 0  # floats of a vector; with pooling rank the classifier's outputs
     split: list[dict[str, Any]] = field(default_factory=list)  # of --rpc: device, server, n_layers, weights in bytes
     media: MediaInfo | None = None  # None: text alone
+    embeds_media: bool = False  # whether it makes vectors of pictures and sound too
     drafters: list[str] = field(default_factory=list)  # who guesses: text, lookup, model; none: no speculation here
     draft: DraftModelInfo | None = None  # None: no second model drafts

@@ -7,8 +7,20 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from llamabox.clients.state import WorkerState
-from llamabox.engine.events import Activity, Delta, Event, Finished, FinishReason, Started, StepTimes, StopType, Timings
-from llamabox.engine.request import PromptPart
+from llamabox.clients.text.embedding import Embedding
+from llamabox.engine.events import (
+    Activity,
+    Delta,
+    Event,
+    Finished,
+    FinishReason,
+    Started,
+    StepTimes,
+    StopType,
+    Timings,
+    Vector,
+)
+from llamabox.engine.request import PromptPart, PromptText
 from llamabox.errors import LlamaboxError, Unavailable
 from llamabox.server.hosted.seams import Stream, TextService, VectorStream
 from llamabox.wire.questions import (
@@ -23,7 +35,7 @@ from llamabox.wire.questions import (
     Tokenise,
     Tokens,
 )
-from llamabox.wire.text import Submit
+from llamabox.wire.text import Embed, Submit
 from llamabox.wire.text_config import ModelInfo
 
 Script = Callable[[Submit], list[list[Event]] | LlamaboxError]
@@ -156,6 +168,7 @@ class FakeTextClient:
         self.n_restarts = 0
         self.on_step: Callable[[StepTimes], None] = lambda times: None
         self.submits: list[Submit] = []
+        self.embedded: list[PromptText] = []
         self.generations: list[FakeGeneration] = []
         self.asked: list[Question[Any]] = []
         self.answers: dict[type[Question[Any]], Any] = {  # or an error
@@ -218,7 +231,17 @@ class FakeTextClient:
     def embed(
         self, prompts: Sequence[Sequence[PromptPart]], *, add_special: bool = True, parse_special: bool = True
     ) -> VectorStream:
-        raise AssertionError("this fake makes no vectors")
+        """Each prompt gets a vector of zeros at once."""
+        self.embedded += [list(prompt) for prompt in prompts]
+
+        def answer(part: Embed) -> None:
+            for i, prompt in enumerate(part.prompts):
+                embedding.push(Vector("embed", part.first + i, len(prompt), bytes(4 * n_vector)))
+
+        n_vector = self.info.n_vector if self.info is not None else 0
+        empty = Embed(request_id="embed", first=0, n_left=0, prompts=[])
+        embedding = Embedding(empty, prompts, answer, lambda embedding, ending: None, lambda part: None)
+        return embedding
 
     def rank(
         self, query: str, documents: Sequence[str], *, field: str, n_document: int | None, truncate: bool

@@ -10,10 +10,11 @@ from typing import Any
 
 from llamabox import errors
 from llamabox.engine.batch import Batch, Run
-from llamabox.engine.embedding.passages import Passage, Waiting
+from llamabox.engine.embedding.media_passages import MediaPassage, MediaPassages
+from llamabox.engine.embedding.passages import Passage, Waiting, too_long
 from llamabox.engine.embedding.rooms import PlainRoom, TiledRoom
 from llamabox.engine.events import Activity, Failed, Vector
-from llamabox.engine.seams import Pooler
+from llamabox.engine.seams import Encoder, Pooler
 
 BRIEF = 8
 """A brief batch has one in so many of the rows that are best, because a small request may have to wait for its end. A
@@ -65,9 +66,18 @@ class Embedder:
     """
 
     def __init__(
-        self, pooler: Pooler, *, n_ctx: int, n_rows: int, clock: Callable[[], float] = time.perf_counter
+        self,
+        pooler: Pooler,
+        *,
+        n_ctx: int,
+        n_rows: int,
+        encoder: Encoder | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`n_ctx`: most tokens of a passage. `n_rows`: rows beyond which a larger batch gains nothing."""
+        """`n_ctx`: most tokens of a passage. `n_rows`: rows beyond which a larger batch gains nothing.
+
+        Without an `encoder` no passage may have media. With one nobody else computes batches.
+        """
         assert n_ctx <= pooler.n_batch or pooler.splits, "a passage must fit into one batch"
         self._pooler = pooler
         self._n_ctx = n_ctx
@@ -77,12 +87,15 @@ class Embedder:
         self._waiting = Waiting()
         self._begun: tuple[Passage, int] | None = None  # a passage of several batches, and how much of it is computed
         self._begun_jobs: list[Job] = []  # that somebody else computes
+        self._media = MediaPassages(encoder)
+        self._is_media_next = False  # where both kinds can be computed they take turns
         self._seconds_per_row = 0.0
         self.done = Activity()
 
     @property
     def is_idle(self) -> bool:
-        return self._begun is None and not self.has_waiting and not self._begun_jobs
+        """Whether there is nothing to compute. Passages with media may wait for their rows."""
+        return not (self._begun is not None or self.has_waiting or self._begun_jobs or self._media.is_ready)
 
     @property
     def has_waiting(self) -> bool:
@@ -99,17 +112,18 @@ class Embedder:
         """Whether a small request is next, whose batch takes no longer than a brief one."""
         return 0 < self._waiting.n_next <= self._n_brief and not self.is_big_next
 
-    def submit(self, passages: Seq[Passage], n_left: int) -> list[Failed]:
+    def submit(self, passages: Seq[Passage], n_left: int, with_media: Seq[MediaPassage] = ()) -> list[Failed]:
         """Queue passages of one request, which has `n_left` yet to be embedded, with these.
 
         Where one of them cannot be embedded the request fails as a whole, and nothing of it stays here.
         """
-        for passage in passages:
+        everything: list[Passage | MediaPassage] = [*passages, *with_media]
+        for passage in everything:
             error = self._check(passage)
             if error is not None:
-                self.abort(passage.request_id)
-                return [Failed(passage.request_id, passage.index, errors.to_wire(error))]
+                return self._fail(passage, error)
         self._waiting.add(passages, n_left)
+        self._media.add(with_media)
         return []
 
     def abort(self, request_id: str) -> None:
@@ -120,13 +134,23 @@ class Embedder:
         if self._begun is not None and self._begun[0].request_id == request_id:
             self._begun = None
             self._pooler.forget()
+        if self._media.remove(request_id):
+            self._pooler.forget()
+
+    def _fail(self, passage: Passage | MediaPassage, error: errors.LlamaboxError) -> list[Failed]:
+        """A passage cannot be embedded: its request ends."""
+        self.abort(passage.request_id)
+        return [Failed(passage.request_id, passage.index, errors.to_wire(error))]
 
     def step(self, seconds: float | None = None) -> list[Vector | Failed]:
         """Compute one batch. It is as small as it must be to take `seconds` at most, but never empty."""
         n_rows = self._n_rows
         if seconds is not None and self._seconds_per_row:
             n_rows = max(1, min(n_rows, int(seconds / self._seconds_per_row)))
+        if self._begun is None and self._media.is_ready and (self._takes_media or not self.has_waiting):
+            return self._media_part(n_rows)
         if self._begun is None:
+            self._is_media_next = True
             room = TiledRoom(n_rows) if self._pooler.is_tiled else PlainRoom(n_rows)
             taken = self._waiting.take(room, n_rows, self._pooler.n_sequences)
             if not taken:
@@ -137,6 +161,11 @@ class Embedder:
                 return self.finish(job, compute(job, self._pooler, self._clock))
             self._begun = first, 0
         return self._part(*self._begun, n_rows)
+
+    @property
+    def _takes_media(self) -> bool:
+        """Whether media have their turn, before texts."""
+        return self._media.begun is not None or self._is_media_next
 
     def begin(self, *, brief: bool = False) -> Job | None:
         """Take out a batch for somebody else to compute; `finish` must follow. None where nothing waits.
@@ -174,21 +203,18 @@ class Embedder:
         """The engine's, with what was done here on top."""
         done = self.done.after(engine)
         begun = {one.request_id for job in self._begun_jobs for one, _ in job.taken} - self._waiting.requests
+        begun |= {one.passage.request_id for one in (self._media.begun,) if one is not None} - self._waiting.requests
         done.n_processing = engine.n_processing + (self._begun is not None) + len(begun)
-        done.n_waiting = engine.n_waiting + len(self._waiting.requests)
+        done.n_waiting = engine.n_waiting + len(self._waiting.requests | self._media.requests)
         done.n_resident = engine.n_resident
         return done
 
-    def _check(self, passage: Passage) -> errors.RequestError | None:
-        n_tokens = len(passage.tokens)
+    def _check(self, passage: Passage | MediaPassage) -> errors.RequestError | None:
+        n_tokens = len(passage.tokens) if isinstance(passage, Passage) else passage.n_cells
         if not n_tokens:
             return errors.InvalidRequest(f"{passage.name} has no tokens; it must not be empty")
         if n_tokens > self._n_ctx:
-            return errors.ContextExceeded(
-                f"{passage.name} is too large to process: it has {n_tokens} tokens, and at most {self._n_ctx} fit",
-                n_prompt_tokens=n_tokens,
-                n_ctx=self._n_ctx,
-            )
+            return too_long(passage.name, n_tokens, self._n_ctx)
         return None
 
     def _lay_out(self, taken: list[tuple[Passage, int]], n_rows: int) -> Job:
@@ -226,6 +252,28 @@ class Embedder:
             return [Vector(passage.request_id, passage.index, len(passage.tokens), data)]
         finally:
             self._pooler.forget()
+
+    def _media_part(self, n_rows: int) -> list[Vector | Failed]:
+        """Compute the next part of a passage with media, or tell of one whose rows will never come."""
+        for failed, reason in self._media.failed():
+            return [*self._fail(failed, reason)]
+        begun = self._media.begin()
+        assert begun is not None, "nothing is ready"
+        passage, batch = begun.passage, begun.next_batch(n_rows)
+        error = self._execute(batch, 1, len(batch))
+        if error is not None:
+            self._end_media()
+            return [Failed(passage.request_id, passage.index, error)]
+        if not begun.computed(len(batch), self._pooler.vector(0, range(len(batch)))):
+            return []
+        data = self._pooler.joined(begun.parts)
+        self._end_media()
+        return [Vector(passage.request_id, passage.index, passage.n_cells, data)]
+
+    def _end_media(self) -> None:
+        self._media.end()
+        self._pooler.forget()
+        self._is_media_next = False
 
     def _execute(self, batch: Batch, n_passages: int, n_tokens: int) -> dict[str, object] | None:
         """Run the batch; returns why it could not be computed."""

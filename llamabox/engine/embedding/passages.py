@@ -7,6 +7,7 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from llamabox.engine.embedding.rooms import Room
+from llamabox.errors import ContextExceeded
 
 MAX_PASSED = 16
 """Batches in a row that may leave a request out for the sake of shorter ones."""
@@ -30,7 +31,21 @@ class Passage:
     @property
     def name(self) -> str:
         """The beginning of an error about this passage."""
-        return f"Field '{self.field}': {self.field.removesuffix('s')} {self.index}"
+        return name_of(self.field, self.index)
+
+
+def too_long(name: str, n_tokens: int, n_ctx: int) -> ContextExceeded:
+    """The error for a passage of more tokens than fit."""
+    return ContextExceeded(
+        f"{name} is too large to process: it has {n_tokens} tokens, and at most {n_ctx} fit",
+        n_prompt_tokens=n_tokens,
+        n_ctx=n_ctx,
+    )
+
+
+def name_of(field: str, index: int) -> str:
+    """What errors call the passage at this place in a request's field."""
+    return f"Field '{field}': {field.removesuffix('s')} {index}"
 
 
 @dataclass(slots=True)

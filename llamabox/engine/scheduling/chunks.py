@@ -27,7 +27,7 @@ class Chunks:
     def take(self, request: Request) -> None:
         """A request was queued."""
         if self._encoder is not None and any(isinstance(segment, Media) for segment in request.prompt):
-            self._encoder.take(request)
+            self._encoder.take(request.request_id, request.prompt, request.contents)
 
     def let_go(self, request_id: str) -> None:
         """All sequences of a request have ended."""

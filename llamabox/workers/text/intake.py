@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 
 from llamabox.bindings.media.projector import Projector
 from llamabox.bindings.vocab import Vocab
+from llamabox.engine.embedding.media_passages import MediaPassage
 from llamabox.engine.embedding.passages import Passage
 from llamabox.engine.request import (
     MAX_BIASES,
@@ -40,6 +42,7 @@ class Passages:
 
     passages: list[Passage]
     n_left: int
+    with_media: Sequence[MediaPassage] = ()
 
 
 class Intake:
@@ -64,7 +67,7 @@ class Intake:
             params = replace(params, sampling=replace(params.sampling, logit_bias=biases))
         if submit.prediction:
             params = replace(params, drafting=replace(params.drafting, prediction=self._foreseen(submit.prediction)))
-        prompt, contents = self._taken_in(submit.prompt)
+        prompt, contents = self._taken_in(submit.prompt, self._n_ctx - 1)
         return Request(
             request_id=submit.request_id,
             prompt=prompt,
@@ -90,17 +93,21 @@ class Intake:
         """The embedder's passages for `embed`. Raises RequestError naming the field and the passage."""
         if embed.query is None:
             found = [self._passage(embed, embed.first + i, prompt) for i, prompt in enumerate(embed.prompts)]
-        else:
-            pairing = self._pairs.pairing(embed.query, n_document=embed.n_document, truncate=embed.truncate)
-            texts = ("".join(map(str, prompt)) for prompt in embed.prompts)
-            found = [
-                Passage(embed.request_id, embed.first + i, tuple(pairing(text)), embed.field)
-                for i, text in enumerate(texts)
-            ]
-        return Passages(found, embed.n_left)
+            texts = [one for one in found if isinstance(one, Passage)]
+            return Passages(texts, embed.n_left, [one for one in found if isinstance(one, MediaPassage)])
+        pairing = self._pairs.pairing(embed.query, n_document=embed.n_document, truncate=embed.truncate)
+        documents = ("".join(map(str, prompt)) for prompt in embed.prompts)
+        pairs = [
+            Passage(embed.request_id, embed.first + i, tuple(pairing(text)), embed.field)
+            for i, text in enumerate(documents)
+        ]
+        return Passages(pairs, embed.n_left)
 
-    def _passage(self, embed: Embed, index: int, prompt: PromptText) -> Passage:
+    def _passage(self, embed: Embed, index: int, prompt: PromptText) -> Passage | MediaPassage:
         try:
+            if has_media(prompt):
+                taken, contents = self._taken_in(prompt, self._n_ctx)
+                return MediaPassage(embed.request_id, index, taken, contents, embed.field)
             tokens = self.tokens(prompt, add_special=True, parse_special=True)
         except RequestError as error:
             raise InvalidRequest(f"Field 'input': input {index}: {error.message}", field="input") from error
@@ -147,12 +154,12 @@ class Intake:
         tokens = self.tokens(content, add_special=add_special, parse_special=parse_special)
         return (Words(tuple(tokens)),) if tokens else ()
 
-    def _taken_in(self, content: PromptText) -> tuple[Prompt, dict[Media, Content]]:
-        """A prompt to be computed, with the contents of its media: prepared only where all of it fits into a slot."""
+    def _taken_in(self, content: PromptText, n_most: int) -> tuple[Prompt, dict[Media, Content]]:
+        """A prompt to be computed, with the contents of its media: prepared where it has at most `n_most` cells."""
         prompt = self.prompt(content, add_special=True, parse_special=True)
         if not has_media(content):
             return prompt, {}
-        if n_cells(prompt) >= self._n_ctx:
+        if n_cells(prompt) > n_most:
             raise ContextExceeded(n_prompt_tokens=n_cells(prompt), n_ctx=self._n_ctx)
         return segments(self._media_model().tokenize(content, add_special=True), self.room)
 

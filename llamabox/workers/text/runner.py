@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import cast
 
 from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context
-from llamabox.bindings.media.batch import MediaBatch, MediaRun
-from llamabox.bindings.media.chunk import ChunkRows
 from llamabox.bindings.sampling.sampler import ChainBuilder, ChainTemplate, RowSampler, SamplerChain
 from llamabox.bindings.vocab import Vocab
 from llamabox.bindings.weights.adapters import Lora, apply_loras
-from llamabox.engine.batch import Batch, MediaRows, Run
+from llamabox.engine.batch import Batch
 from llamabox.engine.grammar import TokenMask
 from llamabox.engine.logprobs import Distribution, top_logprobs
-from llamabox.engine.request import LoraSet, Media, SamplingParams
+from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Ask, RunnerFacts, Sampler
 from llamabox.errors import NoRoom
-
-RowsOf = Callable[[Media], ChunkRows]
-"""The encoded rows of a chunk that a batch has rows of."""
+from llamabox.workers.text.media.rows import RowsOf, decode_media, has_media
 
 MAX_KEPT = 16
 """Sampling parameters whose chain stays made."""
@@ -217,29 +211,12 @@ class LlamaRunner:
         if batch.lora != self._applied:
             apply_loras(self._context, [(self._loras[adapter_id], scale) for adapter_id, scale in batch.lora])
             self._applied = batch.lora
-        if isinstance(batch.runs[0].content, MediaRows):
-            self._execute_media(batch.runs)
+        if has_media(batch):
+            assert self._rows_of is not None, "this runner takes no media"
+            decode_media(self._context, batch.runs, self._rows_of)
             return
         self._batch.lay(batch.runs)
         self._context.decode(self._batch)
-
-    def _execute_media(self, runs: Seq[Run]) -> None:
-        """Compute runs of media rows alone; one of a chunk that is not causal comes alone, and whole."""
-        assert self._rows_of is not None, "this runner takes no media"
-        is_causal, native_runs = True, []
-        for run in runs:
-            content = run.content
-            assert isinstance(content, MediaRows), "libllama computes tokens and media one after the other"
-            if not content.media.is_causal:
-                is_causal = False
-                assert len(runs) == 1
-                assert len(content) == content.media.n_cells <= self._facts.n_ubatch
-            rows = self._rows_of(content.media)
-            assert len(rows.embeddings) == content.media.n_cells
-            native_runs.append(MediaRun(run.seq_id, run.position, rows, content.start, content.stop, run.n_outputs))
-        batch = MediaBatch(self._context.native, native_runs)
-        with nullcontext() if is_causal else self._context.both_ways():
-            self._context.decode(batch)
 
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         if not asks:

@@ -25,7 +25,7 @@ def start(model: Path, mmproj: Path, slot_files: Path, tmp_path_factory: pytest.
     """Starts a server like the shared one."""
 
     def started() -> ServerProcess:
-        words = ("-m", str(model), "-mm", str(mmproj), "-c", "4096", "-np", "4", "--metrics", "--slots")
+        words = ("-m", str(model), "-mm", str(mmproj), "-c", "4096", "-np", "4", "--metrics", "--slots", "--embeddings")
         log = tmp_path_factory.mktemp("server") / "log"
         return ServerProcess(log, *DEMO, *words, "--slot-save-path", str(slot_files), "--media-url", "any")
 

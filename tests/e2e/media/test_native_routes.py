@@ -65,7 +65,7 @@ def test_a_prompt_shown_to_users_can_be_sent_as_it_is(server: ServerProcess, mar
     ("path", "body", "status", "words"),
     [
         ("/completion", {"prompt": {"prompt_string": "a", "multimodal_data": ["aGk="]}}, 400, "media markers"),
-        ("/v1/embeddings", {"input": {"prompt_string": "a", "multimodal_data": ["aGk="]}}, 501, "--embeddings"),
+        ("/v1/embeddings", {"input": {"prompt_string": "a", "multimodal_data": ["aGk="]}}, 400, "media markers"),
         ("/v1/rerank", {"query": "a", "documents": [{"image": "aGk="}]}, 501, "--rerank"),
         ("/v1/chat/completions", {"messages": [user({"type": "video_url", "video_url": {"url": "x"}})]}, 400, "video"),
     ],

@@ -10,20 +10,26 @@ import numpy as np
 from starlette.responses import Response
 
 from llamabox import checks
+from llamabox.chat.messages import parse_messages
+from llamabox.chat.template import RenderedChat
 from llamabox.checks import describe, wrong
 from llamabox.engine.events import Vector
 from llamabox.engine.request import PromptText
 from llamabox.errors import InvalidRequest, ServerFault
-from llamabox.server.api.embeddings.inputs import n_inputs, parse_inputs
+from llamabox.server.api.embeddings.inputs import NAMES, RANK, check_vectors, n_inputs, parse_inputs
 from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
 from llamabox.server.fields.body import parse_model
+from llamabox.server.fields.prompt import RawPrompt, check_fits
+from llamabox.server.generation.media import read_media
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.json import JsonPieces, dumps
-from llamabox.server.http.threads import off_loop
+from llamabox.server.http.threads import n_values, off_loop
 from llamabox.wire.text_config import ModelInfo
 
 UNPOOLED = "none"
-RANK = "rank"
+MESSAGES = "messages"
+"""What vLLM's clients send instead of an input."""
+
 MAX_NORM = 1000
 Write = Callable[[int, Rows], bytes]
 """An input's place and its vectors, as an item of the reply."""
@@ -38,7 +44,7 @@ async def openai_embeddings(exchange: Exchange) -> Response:
         )
     form = parse_format(exchange.body, exchange.info)
     model = parse_model(exchange.body, exchange.hosted.config, exchange.info)
-    inputs = await off_loop(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
+    inputs = await read_inputs(exchange)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
 
     def write(index: int, rows: Rows) -> bytes:
@@ -53,7 +59,7 @@ async def openai_embeddings(exchange: Exchange) -> Response:
 async def embeddings(exchange: Exchange) -> Response:
     """llama.cpp's array, with a list of vectors for each input: one, or without pooling one for each token."""
     form = parse_format(exchange.body, exchange.info)
-    inputs = await off_loop(n_inputs(exchange.body), parse_inputs, exchange.body, exchange.info)
+    inputs = await read_inputs(exchange)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
 
     def write(index: int, rows: Rows) -> bytes:
@@ -61,6 +67,32 @@ async def embeddings(exchange: Exchange) -> Response:
 
     items, _ = await embed(exchange, inputs, form, write)
     return JsonPieces([b"[", *items, b"]"])
+
+
+async def read_inputs(exchange: Exchange) -> list[PromptText]:
+    """The inputs with their media read. The request's body is empty afterwards where there are media."""
+    body, info, marker = exchange.body, exchange.info, exchange.hosted.media_marker
+    if MESSAGES in body:
+        if given := next((name for name in NAMES if name in body), None):
+            raise wrong(MESSAGES, f'is the conversation to embed, and so is "{given}"; send one of them')
+        raw = [await read_conversation(exchange)]
+    else:
+        raw = await off_loop(n_inputs(body), parse_inputs, body, info, marker)
+    return await read_media(exchange, raw)
+
+
+async def read_conversation(exchange: Exchange) -> RawPrompt:
+    """`messages` as one input, by the model's template. Nothing is to be answered, unless that is asked for.
+
+    Raises InvalidRequest; ContextExceeded for a prompt that cannot fit.
+    """
+    body = {"add_generation_prompt": False, "continue_final_message": False, **exchange.body}
+    conversation = await off_loop(n_values(body[MESSAGES]), parse_messages, body)
+    text = await exchange.hosted.templates.render(exchange.info, conversation)
+    prompt: RawPrompt = [*RenderedChat(conversation, text).cut()]
+    check_fits(prompt, exchange.info)
+    check_vectors(prompt, exchange.info)
+    return prompt
 
 
 def parse_format(body: dict[str, Any], info: ModelInfo) -> VectorFormat:

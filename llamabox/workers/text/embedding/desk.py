@@ -45,7 +45,7 @@ class EmbeddingDesk:
 
     def submit(self, part: Passages) -> None:
         """Take in passages, perhaps more of a request that is known already."""
-        self._send(self._embedder.submit(part.passages, part.n_left), None)
+        self._send(self._embedder.submit(part.passages, part.n_left, part.with_media), None)
 
     def abort(self, request_id: str) -> None:
         self._embedder.abort(request_id)

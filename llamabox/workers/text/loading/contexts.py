@@ -79,8 +79,11 @@ class Contexts:
         self.close()
 
 
-def open_contexts(config: TextConfig, model: Model) -> Contexts:
-    """Open what the configuration asks for and the model can. Raises ModelLoadError or ContextError."""
+def open_contexts(config: TextConfig, model: Model, n_whole: int = 0) -> Contexts:
+    """Open what the configuration asks for and the model can. Raises ModelLoadError or ContextError.
+
+    Passages may have media chunks of up to `n_whole` cells that are computed at once.
+    """
     native = model.native
     attention = choose_attention(config, model, has_gpu=has_gpu(native))
     params = context_params(config, model, attention.flash)
@@ -92,10 +95,12 @@ def open_contexts(config: TextConfig, model: Model) -> Contexts:
     lanes: list[Context] = []
     with ExitStack() as opened:
         if config.embeddings or config.rerank:
-            embed = opened.enter_context(_open_embedding(config, model, params, n_ctx))
+            embed = opened.enter_context(_open_embedding(config, model, params, n_ctx, n_whole))
             if not embed.memory.exists:
                 n_more = n_lanes(config, native, n_ctx) - 1
-                lanes = [opened.enter_context(_open_embedding(config, model, params, n_ctx)) for _ in range(n_more)]
+                lanes = [
+                    opened.enter_context(_open_embedding(config, model, params, n_ctx, n_whole)) for _ in range(n_more)
+                ]
             if config.lora:
                 logger.warning("embeddings are made by the model alone, without its LoRA adapters")
         if not config.rerank and model.has_decoder and (embed is None or embed.memory.exists):
@@ -109,8 +114,8 @@ def open_contexts(config: TextConfig, model: Model) -> Contexts:
     return Contexts(attention=attention, n_ctx=n_ctx, generate=generate, embed=embed, lanes=tuple(lanes))
 
 
-def _open_embedding(config: TextConfig, model: Model, params: ContextParams, n_ctx: int) -> Context:
-    rows = quick_rows(config, model.native)
+def _open_embedding(config: TextConfig, model: Model, params: ContextParams, n_ctx: int, n_whole: int) -> Context:
+    rows = max(quick_rows(config, model.native), n_whole)
     # Whole batches of passages have rows enough for what flash attention computes in tiles.
     params = replace(params, flash_attn=FlashAttention(config.flash_attn))
     return open_embedding(model, params, Pooling(config.pooling), n_ctx=n_ctx, quick_rows=rows)

@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 
 from llamabox.bindings import backend
-from llamabox.bindings.context import Pooling
+from llamabox.bindings.context import Context, Pooling
 from llamabox.bindings.ffi import Native, build_info
 from llamabox.bindings.files.gguf import Header
 from llamabox.bindings.media.projector import Projector
@@ -24,12 +24,18 @@ from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.wire.text_config import ModelInfo, TextConfig
 from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft_model
 from llamabox.workers.text.drafting.steadiness import is_steady
-from llamabox.workers.text.embedding.pooler import LlamaPooler
+from llamabox.workers.text.embedding.pooler import LlamaPooler, can_take_media
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
 from llamabox.workers.text.loading.devices import has_gpu, model_params, offloads
 from llamabox.workers.text.loading.drafters import drafter_names, make_drafters
-from llamabox.workers.text.loading.projector import load_projector, media_info, warm_up_projector, with_room
+from llamabox.workers.text.loading.projector import (
+    load_projector,
+    media_info,
+    warm_up_projector,
+    whole_cells,
+    with_room,
+)
 from llamabox.workers.text.loading.speed import measure
 from llamabox.workers.text.loading.steering import Steering, read_steering
 from llamabox.workers.text.loading.threads import thread_pools
@@ -100,7 +106,7 @@ class TextModel:
                     owned.callback(encoder.close)
                 config = with_room(config, projector)
             before = untouched(native)
-            contexts = owned.enter_context(open_contexts(config, model))
+            contexts = owned.enter_context(open_contexts(config, model, whole_cells(projector)))
             draft = owned.enter_context(draft_model(config, model, contexts))
             warn_if_scarce(untouched(native) - before)
             owned.enter_context(lend_threads(config, contexts, draft))
@@ -110,11 +116,11 @@ class TextModel:
                 logger.info("control vector on layers %d to %d", steering.first, steering.last)
             if config.warmup:
                 warm_up(contexts, loras)
-                warm_up_projector(config, projector, contexts.generate)
+                warm_up_projector(config, projector, media_contexts(contexts))
             tokens_per_second = token_rate(config, contexts)
             drafters = make_drafters(config, model, draft, owned)
             engine = make_engine(config, contexts, loras, encoder, drafters)
-            poolers = make_poolers(config, contexts)
+            poolers = make_poolers(config, contexts, encoder)
             n_rows = quick_rows(config, native)
             return cls(
                 model=model,
@@ -125,7 +131,9 @@ class TextModel:
                 contexts=contexts,
                 engine=engine,
                 drafters=drafter_names(config) if engine.is_drafting else [],
-                embedder=Embedder(poolers[0], n_ctx=contexts.n_ctx, n_rows=n_rows) if poolers else None,
+                embedder=Embedder(poolers[0], n_ctx=contexts.n_ctx, n_rows=n_rows, encoder=encoder)
+                if poolers
+                else None,
                 draft=draft,
                 poolers=poolers,
                 tokens_per_second=tokens_per_second,
@@ -179,6 +187,7 @@ class TextModel:
             generates=self.contexts.generate is not None,
             pooling=self.contexts.embed.pooling if self.contexts.embed else "",
             n_vector=self.n_vector,
+            embeds_media=self.projector is not None and self.contexts.embed in media_contexts(self.contexts),
             media=media_info(self.projector),
             drafters=self.drafters,
             draft=None if self.draft is None else self.draft.info(),
@@ -266,12 +275,19 @@ def make_engine(
     return engine
 
 
-def make_poolers(config: TextConfig, contexts: Contexts) -> list[LlamaPooler]:
+def media_contexts(contexts: Contexts) -> list[Context]:
+    """Those that can compute media."""
+    found = [] if contexts.generate is None else [contexts.generate]
+    return [*found, contexts.embed] if contexts.embed is not None and can_take_media(contexts.embed) else found
+
+
+def make_poolers(config: TextConfig, contexts: Contexts, encoder: EncodingDesk | None) -> list[LlamaPooler]:
     """One for each context that makes vectors."""
     if contexts.embed is None:
         return []
     is_tiled = not contexts.embed.memory.exists and config.flash_attn != "off" and not has_gpu(contexts.embed.native)
-    return [LlamaPooler(context, is_tiled=is_tiled) for context in contexts.poolers]
+    rows_of = encoder.rows if encoder is not None and can_take_media(contexts.embed) else None
+    return [LlamaPooler(context, is_tiled=is_tiled, rows_of=rows_of) for context in contexts.poolers]
 
 
 MAX_WIDENING = 256 << 20

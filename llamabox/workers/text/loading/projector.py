@@ -14,12 +14,12 @@ from llamabox.bindings.media.chunk import ChunkRows, MediaChunk
 from llamabox.bindings.media.projector import Projector, ProjectorParams
 from llamabox.bindings.model import Model
 from llamabox.bindings.rpc.devices import RPC
-from llamabox.engine.batch import Batch, MediaRows, Run
+from llamabox.engine.batch import MediaRows, Run
 from llamabox.engine.request import Media, Picture, Sound
 from llamabox.errors import DecodeError, EncodeError, ModelLoadError, OptionsError
 from llamabox.wire.text_config import MediaInfo, TextConfig
 from llamabox.workers.text.loading.threads import n_threads
-from llamabox.workers.text.runner import LlamaRunner
+from llamabox.workers.text.media.rows import decode_media
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,10 @@ def _device(config: TextConfig, native: Native) -> str | None:
     return chosen[min(config.main_gpu, len(chosen) - 1)] if chosen else None
 
 
-def warm_up_projector(config: TextConfig, projector: Projector | None, context: Context | None) -> None:
+def warm_up_projector(config: TextConfig, projector: Projector | None, contexts: Sequence[Context]) -> None:
     """Encode an image and a sound, and compute them: what cannot be done should end the load, not a request.
+
+    `contexts` are those that take media.
 
     On a GPU the image is large, so that its memory is there from now on. Raises ModelLoadError.
     """
@@ -90,7 +92,7 @@ def warm_up_projector(config: TextConfig, projector: Projector | None, context: 
             owned.enter_context(chunk)
         try:
             rows = dict(zip([chunk.key for chunk in chunks], projector.encode(chunks), strict=True))
-            if context is not None:
+            for context in contexts:
                 _compute(context, chunks, rows)
         except (EncodeError, DecodeError) as error:
             raise ModelLoadError(f"{projector.path} cannot be used: {error.message}") from error
@@ -98,14 +100,12 @@ def warm_up_projector(config: TextConfig, projector: Projector | None, context: 
 
 def _compute(context: Context, chunks: Sequence[MediaChunk], rows: dict[bytes, ChunkRows]) -> None:
     """Compute each chunk's first rows. Leaves the memory empty."""
-    runner = LlamaRunner(context, rows_of=lambda media: rows[media.key])
     for chunk in chunks:
         n_rows = min(chunk.n_cells, context.n_batch) if chunk.is_causal else chunk.n_cells
         if n_rows <= min(context.n_ctx_seq, context.n_batch):  # else no prompt may have it
-            batch = Batch()
             media = Media(chunk.key, chunk.n_cells, chunk.n_positions, chunk.is_causal)
-            batch.add(Run(0, 0, MediaRows(media, 0, n_rows), 1))
-            runner.execute(batch)
+            n_outputs = n_rows if context.params.embeddings else 1
+            decode_media(context, [Run(0, 0, MediaRows(media, 0, n_rows), n_outputs)], lambda one: rows[one.key])
             context.synchronize()
             context.memory.clear()
 
@@ -115,11 +115,18 @@ def with_room(config: TextConfig, projector: Projector | None) -> TextConfig:
 
     libllama ends the process where such a picture is not computed at once.
     """
-    if projector is None or projector.is_causal or projector.largest_picture <= config.n_ubatch:
+    n_cells = whole_cells(projector)
+    if n_cells <= config.n_ubatch:
         return config
-    n_cells = -(-projector.largest_picture // SPARE) * SPARE
     logger.info("--ubatch-size is %d: an image of this model has as many tokens, which are computed at once", n_cells)
     return replace(config, n_ubatch=n_cells, n_batch=max(config.n_batch, n_cells))
+
+
+def whole_cells(projector: Projector | None) -> int:
+    """Cells of the largest picture that must be computed at once, and some to spare; 0 where none must."""
+    if projector is None or projector.is_causal:
+        return 0
+    return -(-projector.largest_picture // SPARE) * SPARE
 
 
 def media_info(projector: Projector | None) -> MediaInfo | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llamabox.bindings.media.chunk import ChunkRows
 from llamabox.engine.events import Activity
-from llamabox.engine.request import Media, Request
+from llamabox.engine.request import Media, Prompt
 from llamabox.errors import LlamaboxError
 from llamabox.workers.text.media.content import Content
 from llamabox.workers.text.media.encoder import EncoderThread, Encoding, EncodingsDone
@@ -38,12 +38,11 @@ class EncodingDesk:
     def close(self) -> None:
         self._thread.close()
 
-    def take(self, request: Request) -> None:
-        contents: dict[Media, Content] = {}
-        for media, content in request.contents.items():
+    def take(self, request_id: str, prompt: Prompt, contents: Mapping[Media, object]) -> None:
+        taken = self._contents.setdefault(request_id, {})
+        for media, content in contents.items():
             assert isinstance(content, Content)
-            contents[media] = content
-        self._contents[request.request_id] = contents
+            taken[media] = content
 
     def want(self, key: Key, chunks: Sequence[Media]) -> None:
         before, now = self._wanted.pop(key, {}), dict.fromkeys(chunks)

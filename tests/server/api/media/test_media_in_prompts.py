@@ -154,12 +154,6 @@ def test_more_media_than_fit_are_refused_before_they_are_read() -> None:
     assert not seen.desk.read_sources
 
 
-def test_vectors_are_made_of_texts() -> None:
-    seen = Seen(enable_embeddings=True)
-    for one in ({"prompt_string": MARKER, "multimodal_data": ["1"]}, {"content": [image("1")]}):
-        assert "none of pictures or sound" in seen.refusal("/v1/embeddings", {"input": [one]})
-
-
 def test_the_desk_s_refusal_is_the_reply() -> None:
     seen = Seen()
     seen.desk.error = InvalidRequest("Field 'messages[0].content[0].image_url.url': is no picture", field="x")

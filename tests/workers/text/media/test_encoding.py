@@ -96,7 +96,7 @@ class Studio:
         """A request with these chunks. Returns what it may want."""
         self.chunks += chunks
         prompt, contents = segments(cast(list[MediaChunk], chunks))
-        self.desk.take(Request(request_id=request_id, prompt=prompt, contents=contents))
+        self.desk.take(request_id, prompt, contents)
         return [part for part in prompt if isinstance(part, Media)]
 
     def want(self, request_id: str, *chunks: Chunk) -> list[Media]:
