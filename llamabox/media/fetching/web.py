@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import h11
 
 import llamabox
+from llamabox.errors import QueueFull
 from llamabox.media.decoding.link import Unreadable
 from llamabox.media.desk import Room
 from llamabox.media.fetching.hosts import NAME, Address, AllowedHosts, as_address
@@ -31,6 +33,12 @@ SECONDS = 10.0
 
 CONNECT_SECONDS = 3.0
 """For each of a host's addresses."""
+
+N_AT_ONCE = 32
+"""Fetches of all requests that are on their way at a time: connections, and hosts that may be slow on purpose."""
+
+MAX_WAITING = 256
+"""Fetches that wait for their turn. One more is told to come back."""
 
 N_RESOLVERS = 4
 """Names that are looked up at a time. The threads are the fetcher's own: a name's server may take its time."""
@@ -64,15 +72,40 @@ class Fetcher:
         resolve: Resolve | None = None,
         tls: ssl.SSLContext | None = None,
         seconds: float = SECONDS,
+        n_at_once: int = N_AT_ONCE,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self._allowed = allowed
         self._threads = ThreadPoolExecutor(N_RESOLVERS, thread_name_prefix="media names")
         self._resolve = resolve or self._look_up
         self._tls = tls or (ssl.create_default_context() if allowed else None)
         self._seconds = seconds
+        self._turns = asyncio.Semaphore(n_at_once)
+        self._max_waiting = max_waiting
+        self._n_waiting = 0
 
     async def fetch(self, url: str, room: Room, limit: int) -> bytearray:
-        """The file, which `room` holds. Raises Unreadable, and what `room` raises."""
+        """The file, which `room` holds. Waits while as many are fetched as may be.
+
+        Raises Unreadable; QueueFull where too many wait; what `room` raises.
+        """
+        if self._n_waiting >= self._max_waiting:
+            raise QueueFull(
+                f"{self._n_waiting} files wait to be fetched already, as many as may; try again later or send the file "
+                "in base64",
+                retry_after=math.ceil(self._seconds),
+            )
+        self._n_waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._n_waiting -= 1
+        try:
+            return await self._fetch(url, room, limit)
+        finally:
+            self._turns.release()
+
+    async def _fetch(self, url: str, room: Room, limit: int) -> bytearray:
         data = bytearray()
         try:
             async with asyncio.timeout(self._seconds):

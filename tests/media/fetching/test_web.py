@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from llamabox.errors import Unavailable
+from llamabox.errors import QueueFull, Unavailable
 from llamabox.media.decoding.link import Unreadable
 from llamabox.media.fetching.hosts import allowed_hosts
 from llamabox.media.fetching.web import Fetcher
@@ -318,6 +318,32 @@ def test_a_fetch_that_is_cancelled_leaves_nothing() -> None:
             assert (fetching.cancelled(), room.n_bytes) == (True, 0)
             while not server.n_ended_early:
                 await asyncio.sleep(0.01)
+
+    run(work())
+
+
+def test_fetches_of_all_requests_are_bounded_and_wait_their_turn() -> None:
+    async def work() -> None:
+        async with serving() as server:
+            url = f"http://127.0.0.1:{server.port}"
+            server.bodies["/cat.png"] = b"cat"
+            made = Fetcher(allowed_hosts(f"127.0.0.1:{server.port}"), n_at_once=2, max_waiting=3)
+            slow = [asyncio.create_task(made.fetch(f"{url}/silence", CountedRoom(), LIMIT)) for _ in range(2)]
+            while len(server.heads) < 2:
+                await asyncio.sleep(0.01)
+            quick = [asyncio.create_task(made.fetch(f"{url}/cat.png", CountedRoom(), LIMIT)) for _ in range(3)]
+            await asyncio.sleep(0)
+            with pytest.raises(QueueFull, match="3 files wait to be fetched already") as refusal:
+                await made.fetch(f"{url}/cat.png", CountedRoom(), LIMIT)
+            assert refusal.value.retry_after == 10
+            assert len(server.heads) == 2, "a fetch that waits has begun"
+            quick[0].cancel()  # its client went away
+            slow[0].cancel()
+            assert await asyncio.gather(*quick[1:]) == [b"cat", b"cat"]
+            assert len(server.heads) == 4
+            slow[1].cancel()
+            assert await made.fetch(f"{url}/cat.png", CountedRoom(), LIMIT) == b"cat"
+            made.close()
 
     run(work())
 
