@@ -1,9 +1,11 @@
-"""How far a process stands back where processors are short."""
+"""How far a process, or a thread, stands back where processors are short."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import threading
 
 
 def be_nice(niceness: int) -> None:
@@ -17,3 +19,12 @@ def be_nice(niceness: int) -> None:
     os.nice(niceness)
     with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:  # a file of kernels with such groups
         file.write(str(niceness))
+
+
+def be_nice_in_process(niceness: int) -> None:
+    """Let the calling thread, and those that it starts, yield by `niceness` to the other threads of this process.
+
+    Only Linux knows that; elsewhere nothing happens.
+    """
+    if sys.platform == "linux":  # elsewhere this is a whole process' priority
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -82,13 +82,20 @@ class Company:
         return kinds
 
     def turn(self, lora: LoraSet, kinds: Collection[Kind]) -> Kind:
-        """The kind that the next batch with this LoRA set is of: of those that could go, the one that waits longest."""
+        """The kind that the next batch with this LoRA set is of: of those that could go, the one that waits longest.
+
+        What decodes stands back for one batch at a time, since each of the others may take as long as its pace allows.
+        """
         waits = self._waits.get(lora)
         if waits is None:
             if len(kinds) == 1:
                 return next(iter(kinds))
             waits = self._waits[lora] = {}
-        chosen = max(kinds, key=lambda kind: (waits.get(kind, 0), -kind))
+        first = min(kinds)
+        if first <= Kind.LONE and first in waits:
+            chosen = first
+        else:
+            chosen = max(kinds, key=lambda kind: (waits.get(kind, 0), -kind))
         waits.pop(chosen, None)
         for kind in kinds:
             if kind is not chosen:

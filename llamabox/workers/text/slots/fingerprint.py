@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llamabox.bindings.context import Context
 from llamabox.errors import ServerFault
+from llamabox.machine.niceness import be_nice_in_process
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class Fingerprint:
         """Raises ServerFault where the files are not what they were, or cannot be read."""
         with self._lock:
             if self._model is None:
-                with ThreadPoolExecutor(1, "fingerprint", initializer=_give_way) as pool:
+                give_way = partial(be_nice_in_process, LEAST_PRIORITY)
+                with ThreadPoolExecutor(1, "fingerprint", initializer=give_way) as pool:
                     self._model = pool.submit(self._digest).result()
             return Keys(self._model, self._settings, self._projector)
 
@@ -126,8 +128,3 @@ def settings_digest(
         sorted(overrides.items()),
     )
     return hashlib.blake2b(repr(facts).encode() + steering, digest_size=SIZE).digest()
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":  # elsewhere this is a whole process' priority
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_PRIORITY)
