@@ -121,7 +121,6 @@ class TextModel:
             drafters = make_drafters(config, model, draft, owned)
             engine = make_engine(config, contexts, loras, encoder, drafters)
             poolers = make_poolers(config, contexts, encoder)
-            n_rows = quick_rows(config, native)
             return cls(
                 model=model,
                 steering=steering,
@@ -131,9 +130,7 @@ class TextModel:
                 contexts=contexts,
                 engine=engine,
                 drafters=drafter_names(config) if engine.is_drafting else [],
-                embedder=Embedder(poolers[0], n_ctx=contexts.n_ctx, n_rows=n_rows, encoder=encoder)
-                if poolers
-                else None,
+                embedder=make_embedder(config, contexts, poolers, encoder),
                 draft=draft,
                 poolers=poolers,
                 tokens_per_second=tokens_per_second,
@@ -288,6 +285,16 @@ def make_poolers(config: TextConfig, contexts: Contexts, encoder: EncodingDesk |
     is_tiled = not contexts.embed.memory.exists and config.flash_attn != "off" and not has_gpu(contexts.embed.native)
     rows_of = encoder.rows if encoder is not None and can_take_media(contexts.embed) else None
     return [LlamaPooler(context, is_tiled=is_tiled, rows_of=rows_of) for context in contexts.poolers]
+
+
+def make_embedder(
+    config: TextConfig, contexts: Contexts, poolers: Sequence[LlamaPooler], encoder: EncodingDesk | None
+) -> Embedder | None:
+    """What plans the poolers' batches; None where nobody may ask for vectors."""
+    if not poolers:
+        return None
+    n_rows = quick_rows(config, contexts.main.native)
+    return Embedder(poolers[0], n_ctx=contexts.n_ctx, n_rows=n_rows, encoder=encoder)
 
 
 MAX_WIDENING = 256 << 20
