@@ -29,12 +29,10 @@ BARE = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
 class Seen:
     """A server whose model sees and hears, and what came of the requests to it."""
 
-    def __init__(
-        self, media: MediaInfo | None = SEES_AND_HEARS, n_ctx: int = INFO.n_ctx, *, enable_embeddings: bool = False
-    ) -> None:
+    def __init__(self, media: MediaInfo | None = SEES_AND_HEARS, n_ctx: int = INFO.n_ctx) -> None:
         self.client = FakeTextClient(saying("yes"), info=replace(INFO, media=media, n_ctx=n_ctx))
         self.desk = FakeMediaDesk()
-        config = ModelConfig(chat_template=BARE, media_marker=MARKER, enable_embeddings=enable_embeddings)
+        config = ModelConfig(chat_template=BARE, media_marker=MARKER)
         self.http = TestClient(text_app(self.client, config, media=self.desk))
 
     @property

@@ -9,12 +9,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from llamabox.engine.request import PromptText
-from llamabox.server.app import create_app
-from llamabox.server.config import ServerConfig
+from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text_config import ModelInfo
 from tests.server.api.media.test_media_in_prompts import BARE, MARKER, image, sound, user
 from tests.server.fake_client import INFO, FakeTextClient
 from tests.server.fake_media import SEES_AND_HEARS, SOUND_OF_TEN, FakeMediaDesk, picture
+from tests.server.harness import text_app
 
 EMBEDS = replace(INFO, media=SEES_AND_HEARS, embeds_media=True, pooling="last", n_vector=2)
 OPENAI, NATIVE = "/v1/embeddings", "/embeddings"
@@ -23,11 +23,11 @@ OPENAI, NATIVE = "/v1/embeddings", "/embeddings"
 class Server:
     """One that makes vectors, and what came of the requests to it."""
 
-    def __init__(self, info: ModelInfo = EMBEDS) -> None:
+    def __init__(self, info: ModelInfo = EMBEDS, template: str = BARE) -> None:
         self.client = FakeTextClient(info=info)
         self.desk = FakeMediaDesk()
-        config = ServerConfig(enable_embeddings=True, media_marker=MARKER, chat_template=BARE)
-        self.http = TestClient(create_app(config, self.client, self.desk))
+        config = ModelConfig(enable_embeddings=True, media_marker=MARKER, chat_template=template)
+        self.http = TestClient(text_app(self.client, config, media=self.desk))
 
     def prompts(self, path: str, body: dict[str, Any]) -> list[PromptText]:
         """What the worker was sent."""
@@ -75,10 +75,7 @@ def test_a_conversation_is_one_input_by_the_model_s_template() -> None:
 def test_a_conversation_s_answer_is_begun_only_where_that_is_asked_for() -> None:
     template = BARE + "{% if add_generation_prompt %}assistant:{% endif %}"
     for asked, end in (({}, ""), ({"add_generation_prompt": True}, "assistant:")):
-        server = Server()
-        config = ServerConfig(enable_embeddings=True, chat_template=template)
-        server.http = TestClient(create_app(config, server.client, server.desk))
-        assert server.prompts(OPENAI, {"messages": [user("a")], **asked}) == [["user:a;" + end]]
+        assert Server(template=template).prompts(OPENAI, {"messages": [user("a")], **asked}) == [["user:a;" + end]]
 
 
 @pytest.mark.parametrize(
