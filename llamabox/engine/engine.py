@@ -14,6 +14,7 @@ from llamabox.engine.drafting.drafts import Drafts
 from llamabox.engine.drafting.verification import sample
 from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
 from llamabox.engine.grammar import Constraint
+from llamabox.engine.kv.checkpoints import USUAL_LIMITS, CheckpointLimits
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.slots import Slots
@@ -38,6 +39,7 @@ class EngineConfig:
     slot_similarity: float  # see admission.Admission
     gap_factor: float  # see pacing.Pacing
     host_budget: int = 0  # bytes of host memory for what slots have to give up
+    checkpoints: CheckpointLimits = USUAL_LIMITS
 
 
 class Engine:
@@ -67,7 +69,9 @@ class Engine:
         self._resting_until: float | None = None  # when the first sequence is due
         self._reporter = Reporter()
         self._likelihoods = Likelihoods(runner)
-        self.cache = KVCache(runner.memory, config.n_slots, config.n_ctx, config.host_budget, CopyTime(clock))
+        self.cache = KVCache(
+            runner.memory, config.n_slots, config.n_ctx, config.host_budget, CopyTime(clock), config.checkpoints
+        )
         self.slots = Slots(self.cache, lambda: self.running)
         self.context_shift = config.context_shift and self.cache.can_shift
         self.may_draft = self.cache.n_draftable > 0 and runner.facts.may_draft

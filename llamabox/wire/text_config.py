@@ -69,6 +69,8 @@ class TextConfig:
     cont_batching: bool = True
     gap_factor: float = 2.0  # a gap of a running text beside prompts, in steps without; see engine Pacing
     cache_ram: int = 2048  # MiB of host memory for what slots have to give up; 0: none, -1: no limit
+    ctx_checkpoints: int = 32  # checkpoints of one text, for memories that cannot be cut; 0: none
+    checkpoint_min_step: int = 256  # tokens from a prompt's end to the first checkpoint far from it
     slot_similarity: float = 0.5  # the part of a free slot's cells that must be of use to take it over; 0: never
     warmup: bool = True
     embeddings: bool = False  # make vectors, and generate too where the model can

@@ -206,7 +206,6 @@ def small_scale() -> Iterator[None]:
         patch.setattr(kv_cache, "WORTH_KEEPING", 4)
         patch.setattr(admission, "WORTH_RESTORING", 1)
         patch.setattr(checkpoints, "LEAST_GAP", 2)
-        patch.setattr(checkpoints, "FIRST_DISTANCE", 4)
         patch.setattr(admission, "WORTH_WAITING", 4)
         yield
 
@@ -366,6 +365,7 @@ def obeyed(case: Case) -> Counter[str]:
         context_shift=case.context_shift,
         cont_batching=case.cont_batching,
         host_budget=case.host_budget,
+        checkpoints=checkpoints.CheckpointLimits(n_most=3, distance=4),
     )
     solos: dict[str, dict[int, Transcript]] = {}
     asked: list[Request] = []

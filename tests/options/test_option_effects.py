@@ -249,6 +249,8 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--json-schema": Shown(f"{FORM}::test_defaults_of_the_command_line"),
     "--max-waiting": Shown(f"{SERVER}::test_more_texts_than_may_wait"),
     "--gap-factor": Shown("workers/text/loading/test_loader.py::test_the_gap_that_prompts_may_open"),
+    "--ctx-checkpoints": Shown("workers/text/drafting/test_memories.py::test_the_options_limit_checkpoints"),
+    "--checkpoint-min-step": Shown("workers/text/drafting/test_memories.py::test_the_options_limit_checkpoints"),
     "--cache-ram": Shown("e2e/texts/test_host_tier.py::test_more_conversations_than_slots"),
     "--logit-bias": Shown(f"{SERVER}::test_a_bias_of_the_command_line_is_every_requests"),
     # images

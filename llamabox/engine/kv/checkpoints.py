@@ -6,9 +6,10 @@ that leaves the text of a slot before its end goes on from the last checkpoint b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.history import History
@@ -19,6 +20,8 @@ from llamabox.engine.kv.reuse import usable_prefix
 from llamabox.engine.kv.slot import Slot, SlotState
 from llamabox.engine.seams import Memory
 
+logger = logging.getLogger(__name__)
+
 LEAST_GAP = 16
 """Least number of cells between two checkpoints of a prompt, and before the first: fewer are soon computed."""
 
@@ -28,23 +31,42 @@ N_MESSAGES = 3
 MARKS_APART = 8
 """Most cells from one mark to the next where a message ends and the next one, or the answer, begins."""
 
-FIRST_DISTANCE = 256
 GROWTH = 4
-"""Checkpoints farther from a prompt's end: FIRST_DISTANCE cells, then each GROWTH times as far as the one before."""
+"""How many times as far from a prompt's end a checkpoint is as the one behind it, of those that are far from it."""
+
+N_LATEST = 4
+"""Checkpoints at the end of a text that stay whatever their distances."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointLimits:
+    """How many checkpoints are kept, and where. Defaults are those of the options."""
+
+    n_most: int = 32
+    """Of one text; 0: none."""
+
+    distance: int = 256
+    """Cells from a prompt's end to the next checkpoint farther back than its last messages."""
+
+
+USUAL_LIMITS = CheckpointLimits()
 
 
 class Checkpoints:
     """Knows where slots can be cut, takes checkpoints of them and puts them back. Owned by the engine's thread."""
 
-    def __init__(self, memory: Memory, host: HostCache, put_off: PutOff, copy_time: CopyTime) -> None:
+    def __init__(
+        self, memory: Memory, host: HostCache, put_off: PutOff, copy_time: CopyTime, limits: CheckpointLimits
+    ) -> None:
         """`host` is where they are kept."""
+        self.limits = limits
         self._memory = memory
         self._host = host
         self._put_off = put_off
         self._copy_time = copy_time
         self._undoable: dict[int, int] = {}  # by slot: cells at its end that the memory can take back, until a decode
         self._undone: set[int] = set()  # slots that it took some back of, and that computed nothing since
-        self.is_on = memory.has_part and host.is_on
+        self.is_on = memory.has_part and host.is_on and limits.n_most > 0
 
     def match(self, slots: Seq[Slot], prompt: History, limit: int) -> Match:
         """The slot from which a prompt can go on with most of its first `limit` cells; of equal ones a free one."""
@@ -82,6 +104,8 @@ class Checkpoints:
         elif self._host.make_room(size(n_cells, n_bytes)):
             native = self._copy_time.run(n_bytes, lambda: self._memory.state_get(slot.slot_id, part=True))
             self._host.put_part(SlotState(slot.resident.copy(), n_cells, native))
+            self._thin_out(slot.resident)
+            logger.debug("slot %d: a checkpoint after %d tokens, %d bytes", slot.slot_id, n_cells, n_bytes)
 
     def may_cut(self, slot: Slot, n_cells: int) -> bool:
         """Whether the memory can remove what `slot` holds behind `n_cells` cells, without a checkpoint."""
@@ -130,6 +154,15 @@ class Checkpoints:
         """Whether the memory can remove the last `n_cells` cells of `slot`, but for what a window forgot."""
         return self._memory.can_truncate or 0 < n_cells <= self._undoable.get(slot.slot_id, 0)
 
+    def _thin_out(self, text: History) -> None:
+        """Of too many of one text drop those that are missed least: where the two around one are closest together."""
+        parts = self._host.parts(text)
+        while len(parts) > self.limits.n_most:
+            ends = [0, *(part.n_cells for part in parts)]
+            early = range(max(1, len(parts) - N_LATEST))
+            least_missed = min(early, key=lambda i: ends[min(i + 2, len(parts))] - ends[i])
+            self._host.drop(parts.pop(least_missed).entry)
+
     def _put_back(self, slot: Slot, n_most: int) -> int:
         found = self._find(slot.resident, min(n_most, slot.n_exact))
         if not found.n_cells or not self._put_off.may_write(slot.slot_id):
@@ -141,7 +174,10 @@ class Checkpoints:
         self.forget(slot)
         is_cut = self._memory.seq_rm(slot.slot_id, slot.resident.position(found.n_cells), -1)
         is_there = self._memory.seq_pos_max(slot.slot_id) in part.cells.last_positions
-        return found.n_cells if is_cut and is_there else 0
+        if not is_cut or not is_there:
+            return 0
+        logger.debug("slot %d: back to the checkpoint after %d tokens", slot.slot_id, found.n_cells)
+        return found.n_cells
 
     def _find(self, prompt: History, limit: int) -> HostMatch:
         """The one behind most of the first `limit` cells of `prompt`."""
@@ -175,17 +211,17 @@ def places(
     return sorted(chosen)
 
 
-def likely_ends(prompt: History, limit: int, n_common: int, marks: frozenset[int]) -> list[int]:
+def likely_ends(prompt: History, limit: int, n_common: int, marks: frozenset[int], distance: int) -> list[int]:
     """Where other prompts are likely to leave the first `limit` cells of `prompt`, the likeliest first.
 
     Before its last message, which is edited. At `n_common`, where it leaves what is resident itself. At `limit`, when
-    it comes again. Before the messages before the last one; and ever farther from its end, before a message if there
-    are any. Messages begin and end with `marks`; the last mark may stand before the answer.
+    it comes again. Before the messages before the last one; and `distance` from its end and ever farther, before a
+    message if there are any. Messages begin and end with `marks`; the last mark may stand before the answer.
     """
     openings = [at for at in prompt.places(marks) if 0 < at < limit - MARKS_APART]
     starts = [at for i, at in enumerate(openings) if i == 0 or at - openings[i - 1] > MARKS_APART]
     found = [*starts[-1:], n_common, limit, *starts[-N_MESSAGES:-1][::-1]]
-    distance = FIRST_DISTANCE
+    distance = max(distance, LEAST_GAP)
     while distance < limit:
         before = [at for at in starts if limit - GROWTH * distance < at <= limit - distance]
         found.append(before[-1] if before else limit - distance)

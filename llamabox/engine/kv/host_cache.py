@@ -53,7 +53,7 @@ class HostCache:
         if n_bytes > self._budget:
             return False
         while self.n_bytes + n_bytes > self._budget:
-            self._drop(next(iter(self._states)))
+            self.drop(next(iter(self._states)))
         return True
 
     def put(self, state: SlotState) -> bool:
@@ -62,7 +62,7 @@ class HostCache:
         if not self.make_room(size(len(state.cells), len(state.native))):
             return False
         for entry in tree.beginnings(state.cells.key_array()) if tree else ():
-            self._drop(entry)
+            self.drop(entry)
         self._add(state, self._trees)
         return True
 
@@ -94,6 +94,25 @@ class HostCache:
         self._states.move_to_end(entry)
         return self._states[entry]
 
+    def parts(self, text: History) -> list[HostMatch]:
+        """All parts that are of a beginning of `text`, the shortest first."""
+        tree = self._part_trees.get(text.lora)
+        found = tree.beginnings(text.key_array()) if tree else set()
+        return sorted(
+            (HostMatch(entry, len(self._states[entry].cells)) for entry in found), key=lambda one: one.n_cells
+        )
+
+    def drop(self, entry: int) -> None:
+        """Forget an entry."""
+        state = self._states.pop(entry)
+        self.n_bytes -= size(len(state.cells), len(state.native))
+        lora = state.cells.lora
+        for trees in (self._trees, self._part_trees):
+            if (tree := trees.get(lora)) is not None:
+                tree.drop(entry)
+                if not len(tree):
+                    del trees[lora]
+
     def _add(self, state: SlotState, trees: dict[LoraSet, RadixTree]) -> None:
         assert state.n_exact == len(state.cells)
         entry, self._next = self._next, self._next + 1
@@ -105,16 +124,6 @@ class HostCache:
         found = tree.beginnings(prompt.key_array(0, limit)) if tree else set()
         matches = (HostMatch(entry, len(self._states[entry].cells)) for entry in found)
         return max(matches, key=lambda match: match.n_cells, default=HostMatch())
-
-    def _drop(self, entry: int) -> None:
-        state = self._states.pop(entry)
-        self.n_bytes -= size(len(state.cells), len(state.native))
-        lora = state.cells.lora
-        for trees in (self._trees, self._part_trees):
-            if (tree := trees.get(lora)) is not None:
-                tree.drop(entry)
-                if not len(tree):
-                    del trees[lora]
 
 
 def size(n_cells: int, n_native: int) -> int:

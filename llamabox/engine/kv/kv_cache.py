@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence as Seq
 
-from llamabox.engine.kv.checkpoints import Checkpoints
+from llamabox.engine.kv.checkpoints import USUAL_LIMITS, CheckpointLimits, Checkpoints
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.host_cache import HostCache, HostMatch, size
@@ -40,7 +40,13 @@ class KVCache:
     """All slots over one Memory. Owned by the engine's thread; every method that changes cells says so."""
 
     def __init__(
-        self, memory: Memory, n_slots: int, n_ctx: int, host_budget: int = 0, copy_time: CopyTime | None = None
+        self,
+        memory: Memory,
+        n_slots: int,
+        n_ctx: int,
+        host_budget: int = 0,
+        copy_time: CopyTime | None = None,
+        limits: CheckpointLimits = USUAL_LIMITS,
     ) -> None:
         """`host_budget`: bytes of host memory for states that slots have to give up."""
         self._memory = memory
@@ -52,7 +58,7 @@ class KVCache:
         self.n_ctx = n_ctx  # cells a slot may hold
         self.slots = [Slot(i) for i in range(n_slots)]
         self._index = PrefixIndex(self.slots)
-        self._checkpoints = Checkpoints(memory, self._host, self._put_off, self.copy_time)
+        self.checkpoints = Checkpoints(memory, self._host, self._put_off, self.copy_time, limits)
 
     @property
     def can_shift(self) -> bool:
@@ -69,10 +75,6 @@ class KVCache:
     @property
     def is_unified(self) -> bool:
         return self._memory.is_unified
-
-    @property
-    def keeps_checkpoints(self) -> bool:
-        return self._checkpoints.is_on
 
     def free_slots(self) -> list[Slot]:
         """Free slots in the order in which to give them up: empty ones first, then the least recently used.
@@ -102,7 +104,7 @@ class KVCache:
         found = self._index.match(prompt, limit)
         if not found.n_cells or not self._memory.has_part:
             return found
-        return self._checkpoints.match(self.slots, prompt, limit)
+        return self.checkpoints.match(self.slots, prompt, limit)
 
     def best_reuse(self, slots: list[Slot], prompt: History, limit: int, n_least: int) -> Reuse | None:
         """The pieces of a prompt worth moving together inside one of `slots`, or None. Changes nothing.
@@ -138,15 +140,11 @@ class KVCache:
 
     def match_host(self, prompt: History, limit: int) -> HostMatch:
         """The longest usable beginning of `prompt` in host memory, up to `limit` cells. Changes nothing."""
-        return self._checkpoints.match_host(prompt, limit)
+        return self.checkpoints.match_host(prompt, limit)
 
     def n_bytes(self, match: HostMatch) -> int:
         """Bytes of the state that would have to be copied from host memory."""
         return len(self._host.get(match.entry).native)
-
-    def checkpoint(self, slot: Slot) -> None:
-        """Keep what would be lost of `slot` if it computed on, where it cannot be cut. Changes no cell."""
-        self._checkpoints.take(slot)
 
     def take_from_host(self, slot: Slot, match: HostMatch) -> int:
         """Make the free `slot` busy with cells from host memory. Returns how many it really got."""
@@ -164,13 +162,13 @@ class KVCache:
         self.take(target, 0)
         if n_cells < self._worth_copying:
             return 0
-        if self._memory.n_window and not self._memory.is_unified and not self._checkpoints.may_cut(source, n_cells):
+        if self._memory.n_window and not self._memory.is_unified and not self.checkpoints.may_cut(source, n_cells):
             return self._copy_state(source, target, n_cells)
         # Whole sequences only: separate KV streams cannot copy a part, and a part costs the same in a unified pool.
         self._memory.seq_cp(source.slot_id, target.slot_id)
         target.resident.append_from(source.resident, 0, len(source.resident))
         target.n_exact = source.n_exact
-        if not self._checkpoints.copied(source, target):
+        if not self.checkpoints.copied(source, target):
             return self.truncate(target, 0)
         n_kept = self.truncate(target, n_cells)
         if not self._memory.is_unified:
@@ -190,10 +188,10 @@ class KVCache:
         """
         n_cells = slot.resident.whole(min(n_cells, len(slot.resident)))
         if n_cells < len(slot.resident):
-            n_cells = self._checkpoints.cut(slot, n_cells)
+            n_cells = self.checkpoints.cut(slot, n_cells)
         if n_cells == 0:
             self._memory.seq_rm(slot.slot_id, -1, -1)
-            self._checkpoints.forget(slot)
+            self.checkpoints.forget(slot)
         self._index.lost(slot, n_cells)
         slot.resident.truncate(n_cells)
         slot.n_exact = min(slot.n_exact, n_cells)
@@ -211,11 +209,11 @@ class KVCache:
     def carried_out(self) -> None:
         """Note that a decode went through: it has done everything that was put off."""
         self._put_off.carried_out()
-        self._checkpoints.carried_out()
+        self.checkpoints.carried_out()
 
     def computed(self, slot: Slot, history: History, stop: int, drafts: Seq[int] = ()) -> None:
         """Note that a decode has put cells up to `stop` of `history` and the `drafts` behind it into the memory."""
-        self._checkpoints.computed(slot, stop - len(slot.resident))
+        self.checkpoints.computed(slot, stop - len(slot.resident))
         was_exact = slot.n_exact == len(slot.resident)
         slot.resident.append_from(history, len(slot.resident), stop)
         if stop > len(history):
@@ -333,7 +331,7 @@ class KVCache:
         n_cells = len(slot.resident)
         if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells:
             return
-        self._checkpoints.take(slot)  # the state may give way to a longer one, which cannot be cut
+        self.checkpoints.take(slot)  # the state may give way to a longer one, which cannot be cut
         n_elsewhere = max(self._index.n_shared(slot), self.match_host(slot.resident, n_cells).n_cells)
         if n_cells - n_elsewhere < WORTH_KEEPING or not self.may_save(slot):
             return
@@ -378,7 +376,7 @@ class KVCache:
 
     def _forget(self, slot: Slot) -> None:
         self._index.lost(slot, 0)
-        self._checkpoints.forget(slot)
+        self.checkpoints.forget(slot)
         slot.resident = History()
         slot.n_exact = slot.n_shared = 0
 

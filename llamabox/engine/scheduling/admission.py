@@ -110,7 +110,7 @@ class Admission:
     def _halt(self, sequence: Sequence) -> None:
         assert sequence.slot is not None
         if sequence.n_computed in sequence.halts:
-            self._cache.checkpoint(sequence.slot)
+            self._cache.checkpoints.take(sequence.slot)
         sequence.halts = [at for at in sequence.halts if at > sequence.n_computed]
 
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
@@ -138,9 +138,10 @@ class Admission:
         else:
             slot, n_cached = self._place(sources.match, free)
         sequence.slot, sequence.n_cached, sequence.state = slot, n_cached, State.RUNNING
-        if self._cache.keeps_checkpoints and sequence.params.cache_prompt:
-            self._cache.checkpoint(slot)
-            wanted = likely_ends(sequence.cells, limit, sources.match.n_common, self._marks)
+        if self._cache.checkpoints.is_on and sequence.params.cache_prompt:
+            self._cache.checkpoints.take(slot)
+            n_common, distance = sources.match.n_common, self._cache.checkpoints.limits.distance
+            wanted = likely_ends(sequence.cells, limit, n_common, self._marks, distance)
             sequence.halts = places(sequence.cells, wanted, n_cached, limit, self._n_least)
         return True
 
@@ -189,7 +190,7 @@ class Admission:
             is_sibling = other.request_id == sequence.request_id
             if gain >= (1 if is_sibling else WORTH_WAITING):
                 best = max(best, common)
-                if self._cache.keeps_checkpoints:
+                if self._cache.checkpoints.is_on:
                     halts, start = other.halts, other.n_computed
                     other.halts = places(other.cells, [common], start, limit, self._n_least, beside=halts)
         return best

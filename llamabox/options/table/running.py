@@ -21,6 +21,18 @@ RUNNING_OPTIONS = (
         "-1 no limit",
     ),
     completion(
+        "-ctxcp --swa-checkpoints --ctx-checkpoints", "text.ctx_checkpoints", v.integer(0),
+        env="LLAMA_ARG_CTX_CHECKPOINTS",
+        help="of recurrent models and those with a sliding window: states kept of one text, as --cache-ram allows, so "
+        "that a prompt which leaves it before its end is not computed anew; 0: none",
+    ),
+    completion(
+        "-cms --checkpoint-min-step", "text.checkpoint_min_step", v.integer(0),
+        env="LLAMA_ARG_CHECKPOINT_MIN_SPACING_NT",
+        help="of these states: tokens from a prompt's end to the first one farther back than its last messages; the "
+        "next ones are four times as far each",
+    ),
+    completion(
         "-sps --slot-prompt-similarity", "text.slot_similarity", v.number(0, 1),
         help="a prompt takes over the slot that holds its start where at least this part of the slot is of use to it; "
         "else, and always with 0, the least recently used slot gets a copy",

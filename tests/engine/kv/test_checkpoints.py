@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamabox.engine.kv.checkpoints import LEAST_GAP, likely_ends, places
+from llamabox.engine.kv.checkpoints import LEAST_GAP, CheckpointLimits, likely_ends, places
 from llamabox.engine.kv.history import History
 from llamabox.engine.request import Media, Request
 from llamabox.engine.scheduling.admission import WORTH_WAITING
@@ -34,12 +34,12 @@ every_memory = pytest.mark.parametrize("memory", MEMORIES, ids=lambda one: "-".j
 class Chat:
     """A server over a memory, and chats with it: each answer must be the one that its prompt gets alone."""
 
-    def __init__(self, memory: dict[str, Any], n_slots: int = 1, host_budget: int = 10_000_000) -> None:
+    def __init__(self, memory: dict[str, Any], n_slots: int = 1, host_budget: int = 10_000_000, **config: Any) -> None:
         self._memory = memory
         self._n_slots = n_slots
         pool = FakeMemory(n_cells=n_slots * N_CTX, **memory)
         runner = FakeRunner(memory=pool, marks=frozenset({MARK}))
-        self.driver = Driver(runner, n_slots=n_slots, n_ctx=N_CTX, host_budget=host_budget)
+        self.driver = Driver(runner, n_slots=n_slots, n_ctx=N_CTX, host_budget=host_budget, **config)
         self._n_asked = 0
 
     def start(self, *parts: int | Media, **params: Any) -> Request:
@@ -157,6 +157,25 @@ def test_a_copy_that_streams_would_feel_is_not_made(memory: dict[str, Any]) -> N
     assert later == 0
 
 
+@every_memory
+def test_of_too_many_those_stay_that_are_missed_most(memory: dict[str, Any]) -> None:
+    """Of a chat of ten turns the last ones, and before them some all over it: half a chat is never computed anew."""
+    chat = Chat(memory, checkpoints=CheckpointLimits(n_most=8))
+    said: tuple[int, ...] = SYSTEM
+    for turn in range(10):
+        said += message(2000 + 100 * turn, 30)
+        chat.say(*said, n_predict=1)
+    assert chat.say(*said[:-20], *range(6000, 6010)) >= len(said) - 40
+    assert chat.say(*said[: len(said) // 2], *range(7000, 7010)) >= len(said) // 4
+
+
+@every_memory
+def test_with_a_limit_of_none_there_are_none(memory: dict[str, Any]) -> None:
+    chat = Chat(memory, checkpoints=CheckpointLimits(n_most=0))
+    chat.say(*SYSTEM, *message(2000))
+    assert chat.say(*SYSTEM, *message(3000)) == 0
+
+
 parts = st.lists(st.integers(1, 60) | st.just(PICTURE), min_size=1, max_size=6)
 
 
@@ -169,7 +188,7 @@ def test_no_checkpoint_leaves_a_short_run(parts: list[int | Media], start: int, 
     )
     start = prompt.start_for(min(start, len(prompt)), n_least)
     limit = prompt.start_for(len(prompt) - 1, n_least)
-    found = places(prompt, likely_ends(prompt, limit, n_common, frozenset({MARK})), start, limit, n_least)
+    found = places(prompt, likely_ends(prompt, limit, n_common, frozenset({MARK}), 64), start, limit, n_least)
     ends = sorted({start, *found, len(prompt), *(edge for span in prompt.spans for edge in (span.start, span.stop))})
     for before, after in pairwise(ends):
         is_whole_text = before in {0, *(span.stop for span in prompt.spans)} and after not in found

@@ -21,6 +21,7 @@ from llamabox.bindings.weights.pages import untouched
 from llamabox.engine.drafting.drafter import Drafter
 from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
+from llamabox.engine.kv.checkpoints import CheckpointLimits
 from llamabox.wire.text_config import ModelInfo, TextConfig
 from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft_model
 from llamabox.workers.text.drafting.steadiness import is_steady
@@ -260,6 +261,7 @@ def make_engine(
             cont_batching=config.cont_batching,
             slot_similarity=config.slot_similarity,
             gap_factor=config.gap_factor,
+            checkpoints=CheckpointLimits(config.ctx_checkpoints, config.checkpoint_min_step),
             host_budget=config.cache_ram << 20 if config.cache_ram >= 0 else sys.maxsize,
         ),
         drafters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from llamabox.bindings import ffi
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Started, TokenProbs
+from llamabox.engine.kv.checkpoints import CheckpointLimits
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading.loader import TextModel
 from llamabox.workers.text.runner import LlamaRunner
@@ -24,16 +26,24 @@ BEGINNINGS = ("Once upon a time there was " * 20, "The capital of France is", "O
 Said = tuple[dict[tuple[str, int], list[int]], list[TokenProbs]]
 
 
+def model_config(model: str) -> TextConfig:
+    return TextConfig(model=model, n_ctx=2048, n_parallel=4, n_batch=64, n_ubatch=64, n_threads=1, n_threads_batch=1)
+
+
 @pytest.fixture(scope="module", params=[write_hybrid, write_sliding], ids=["hybrid", "sliding window"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TextModel]:
     write: Callable[[Path, Path], Path] = request.param
     path = write(tmp_path_factory.mktemp("memories") / "model.gguf", ensure_demo_model(progress=False))
-    config = TextConfig(
-        model=str(path), n_ctx=2048, n_parallel=4, n_batch=64, n_ubatch=64, n_threads=1, n_threads_batch=1
-    )
-    with TextModel.load(ffi.load(), config, lambda _: None) as loaded:
+    with TextModel.load(ffi.load(), model_config(str(path)), lambda _: None) as loaded:
         yield loaded
     path.unlink()
+
+
+def test_the_options_limit_checkpoints(model: TextModel) -> None:
+    config = replace(model_config(str(model.model.path)), ctx_checkpoints=7, checkpoint_min_step=1000)
+    with TextModel.load(model.model.native, config, lambda _: None) as loaded:
+        assert loaded.engine.cache.checkpoints.is_on
+        assert loaded.engine.cache.checkpoints.limits == CheckpointLimits(7, 1000)
 
 
 class Talk:
