@@ -21,7 +21,7 @@ from llamabox.chat.parts import Part
 class AnswerParser:
     """Takes one answer apart while it arrives.
 
-    Control tokens stand in the text as marks (formats/feed.py); a format whose delimiters are control tokens has marks
+    Control tokens stand in the text as marks (llamabox.marks); a format whose delimiters are control tokens has marks
     in it too, so that no text of the model's can be taken for one.
     """
 

@@ -228,7 +228,9 @@ class GenerationParams:
     special: bool = False  # render special tokens in the text
     n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
     grammar: str = ""  # what the text must be, in GBNF
-    json_schema: str = ""  # or a JSON schema, as JSON; at most one of the two
+    json_schema: str = ""  # or a JSON schema, as JSON; at most one of the three
+    answer_grammar: str = ""  # or a grammar in llguidance's Lark, of a whole answer with its calls
+    marks: tuple[int, ...] = ()  # control tokens that stand in the text as marks (llamabox.marks)
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True
     n_cache_reuse: int = 0  # behind the common prefix, move resident runs of this many cells or more; 0: none

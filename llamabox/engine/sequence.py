@@ -50,7 +50,7 @@ class Sequence:
         self.slot: Slot | None = None
         self.sampler: Sampler | None = None
         self.constraint: Constraint | None = None
-        self.detokenizer = Detokenizer(request.stop, request.params.n_indent)
+        self.detokenizer = Detokenizer(request.stop, request.params.n_indent, request.params.marks)
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
         self.tells_distribution = request.params.post_sampling_probs and request.params.n_probs > 0
         self.distribution: Distribution | None = None  # of the token that this step draws, if it is to be told

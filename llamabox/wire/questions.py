@@ -67,6 +67,13 @@ class CountTokens(Question[TokenCount]):
 
 
 @dataclass(frozen=True, slots=True)
+class FindControlTokens(Question[Tokens]):
+    """The control token that each text is, -1 for what is none: such a token never shows in a text."""
+
+    texts: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Text(Answer):
     """Bytes that are no UTF-8 are U+FFFD."""
 

@@ -19,15 +19,6 @@ Reading = Generator[None, None, T]
 Emit = Callable[[str], None]
 """Takes a piece of what was read, which may be empty."""
 
-FIRST_MARK = 0xFDD0
-N_MARKS = 32
-"""Control tokens stand in texts as the characters from FIRST_MARK on: Unicode keeps these for a program's own use, and
-no text of a model has any."""
-
-
-def is_mark(character: str) -> bool:
-    return FIRST_MARK <= ord(character) < FIRST_MARK + N_MARKS
-
 
 class Feed:
     """The text that is not read yet."""

@@ -141,7 +141,7 @@ class Format:
         return cls(**{name: _value(value) for name, value in told.items()})
 
     def with_marks(self, marks: Mapping[str, str]) -> Format:
-        """The same, with each control token's text replaced by the character that stands for it (feed.py)."""
+        """The same, with each control token's text replaced by the character that stands for it (llamabox.marks)."""
         tokens = sorted(marks, key=len, reverse=True)
 
         def marked(value: Any) -> Any:

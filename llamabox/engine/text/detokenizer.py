@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from llamabox.engine.text.indentation import Indentation
 from llamabox.engine.text.stop_strings import StopStrings
+from llamabox.marks import REPLACED, mark
 
 
 @dataclass(slots=True)
@@ -29,9 +31,11 @@ class Detokenizer:
     be the beginning of a stop string waits until it is or is not.
     """
 
-    __slots__ = ("_decoder", "_held", "_indentation", "_state", "_stop", "_waiting", "has_new_line")
+    __slots__ = ("_decoder", "_held", "_indentation", "_marks", "_state", "_stop", "_waiting", "has_new_line")
 
-    def __init__(self, stop: StopStrings | None = None, n_indent: int = 0) -> None:
+    def __init__(self, stop: StopStrings | None = None, n_indent: int = 0, marks: Seq[int] = ()) -> None:
+        """`marks` are tokens that stand in the text as marks (llamabox.marks), whatever their bytes are."""
+        self._marks = {token: mark(i) for i, token in enumerate(marks)}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = stop or None
         self._state = 0  # of the automaton of stop strings, after the text so far
@@ -43,13 +47,21 @@ class Detokenizer:
     def push(self, token: int, piece: bytes) -> Piece | None:
         """Take the next token. None while its bytes end inside a character."""
         self._waiting.append(token)
-        text = self._decoder.decode(piece)
+        text = self._decoder.decode(piece) if token not in self._marks else self._mark(token)
         if not text and self._decoder.getstate()[0]:
             return None
+        if self._marks and token not in self._marks:
+            text = text.translate(REPLACED)
         tokens, self._waiting = self._waiting, []
         if self._stop is None:
             return self._say(text, tokens)
         return self._release(self._stop, text, tokens)
+
+    def _mark(self, token: int) -> str:
+        """A token's mark, behind what is left of a character that it cut off."""
+        cut = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return cut + self._marks[token]
 
     def flush(self) -> Piece:
         """The sequence has ended without a stop string: say all that was held back."""

@@ -11,6 +11,7 @@ from llamabox.wire.questions import (
     Answer,
     CountTokens,
     Detokenise,
+    FindControlTokens,
     Layout,
     LayOutInfill,
     LookAtSlots,
@@ -41,6 +42,8 @@ class QuickCalls:
         match question:
             case Tokenise(content, add_special, parse_special):
                 return Tokens(self._intake.tokens(content, add_special=add_special, parse_special=parse_special))
+            case FindControlTokens(texts):
+                return Tokens([self._control_token(text) for text in texts])
             case CountTokens(prompt):
                 return TokenCount(n_cells(self._intake.prompt(prompt, add_special=True, parse_special=True)))
             case Detokenise(tokens):
@@ -53,6 +56,10 @@ class QuickCalls:
             case LookAtSlots():
                 return SlotViews(self._slots.view())
         raise AssertionError(f"nobody answers {question}")
+
+    def _control_token(self, text: str) -> int:
+        found = self._vocab.tokenize(text, add_special=False, parse_special=True)
+        return found[0] if len(found) == 1 and self._vocab.is_control(found[0]) else -1
 
     def _infill_layout(self, wanted: LayOutInfill) -> Layout:
         tokens = self._infill.tokens(wanted.prefix, wanted.suffix, wanted.extra, wanted.prompt, wanted.n_predict)

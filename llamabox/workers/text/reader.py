@@ -16,7 +16,7 @@ from llamabox.wire.text import Abort, Call, Embed, Reply, Step, Submit, SubmitAl
 from llamabox.workers.body import Body, ChannelReader
 from llamabox.workers.text.calls import QuickCalls
 from llamabox.workers.text.embedding.lanes import LaneDone
-from llamabox.workers.text.grammars.desk import GrammarDesk
+from llamabox.workers.text.grammars.desk import GrammarDesk, has_grammar_text
 from llamabox.workers.text.intake import Intake, Passages
 from llamabox.workers.text.long_texts import LongTexts, Text, is_long
 from llamabox.workers.text.media.encoder import EncodingsDone
@@ -104,7 +104,7 @@ class TextReader(ChannelReader):
             request = self._intake.request(submit)
         except LlamaboxError as error:
             return partial(self.refuse, submit.request_id, error)
-        has_grammar = submit.params.grammar or submit.params.json_schema
+        has_grammar = has_grammar_text(submit.params)
         return partial(self._grammars.take if has_grammar else self.tasks.put, request)
 
     def _answer(self, call: Call) -> Callable[[], None]:

@@ -6,11 +6,12 @@ import json
 import re
 import string
 
-from llamabox.chat.formats.feed import Delimiters, Feed, Reading, blank, is_mark
+from llamabox.chat.formats.feed import Delimiters, Feed, Reading, blank
 from llamabox.chat.formats.form import BracedCalls
 from llamabox.chat.formats.reading.said import Said, Tools
 from llamabox.chat.formats.values.json_text import in_json
 from llamabox.chat.formats.values.python_text import WORDS, python_value
+from llamabox.marks import is_mark
 
 MAX_NAME = 256
 """Characters of a name; more are none."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 
-from llamabox.chat.formats.feed import Feed, Reading, blank, delimiters, is_mark
+from llamabox.chat.formats.feed import Feed, Reading, blank, delimiters
 from llamabox.chat.formats.form import Channels
 from llamabox.chat.formats.reading.said import Said, Tools
 from llamabox.chat.formats.reading.sections import Section
 from llamabox.chat.formats.values import json_text
+from llamabox.marks import is_mark
 
 MAX_HEADER = 512
 """Characters of a header; more are text."""

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from llamabox.chat.formats.feed import FIRST_MARK, N_MARKS
 from llamabox.chat.parts import Arguments, Call, Part, Reasoning, Text
-
-NO_MARKS = dict.fromkeys(range(FIRST_MARK, FIRST_MARK + N_MARKS))
-"""For str.translate: control tokens that mean nothing are no text, as in answers without parts."""
+from llamabox.marks import NO_MARKS
 
 
 class Said:

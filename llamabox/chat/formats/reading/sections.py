@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from llamabox.chat.formats.feed import Delimiters, Feed, Reading, blank, delimiters, is_mark
+from llamabox.chat.formats.feed import Delimiters, Feed, Reading, blank, delimiters
 from llamabox.chat.formats.form import ID, INDEX, BracedCalls, Calls, JsonCalls, NamedCalls, PythonCalls, TaggedCalls
 from llamabox.chat.formats.reading.calls_json import JsonCall
 from llamabox.chat.formats.reading.calls_named import NamedCall
 from llamabox.chat.formats.reading.calls_python import BracedCall, PythonCall
 from llamabox.chat.formats.reading.calls_tagged import TaggedCall
 from llamabox.chat.formats.reading.said import Said, Tools
+from llamabox.marks import is_mark
 
 BETWEEN_JSON = (";", "}")
 """What stands between calls at times, or behind one: a brace too many."""

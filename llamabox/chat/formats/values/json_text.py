@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llamabox.chat.formats.feed import Delimiters, Emit, Feed, Reading, is_mark
+from llamabox.chat.formats.feed import Delimiters, Emit, Feed, Reading
+from llamabox.marks import is_mark
 
 ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 CLOSERS = {"{": "}", "[": "]"}

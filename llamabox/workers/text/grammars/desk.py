@@ -13,7 +13,7 @@ from llguidance import LLTokenizer
 
 from llamabox.bindings.sampling.guidance import guidance_tokenizer
 from llamabox.bindings.vocab import Vocab
-from llamabox.engine.request import Request
+from llamabox.engine.request import GenerationParams, Request
 from llamabox.errors import InvalidRequest, LlamaboxError, ServerFault
 from llamabox.grammar import gbnf
 from llamabox.grammar.constraint import GuidedGrammar
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 MAX_KEPT = 8
 """Compiled grammars to keep, as clients send the same one again. One may take 60 MB (grammar.guidance.limits)."""
+
+GrammarTexts = tuple[str, str, str]
+"""The three texts of a request that make a grammar, of which at most one is not empty."""
 
 MAX_KEPT_TEXT = 4 << 20
 """Characters that the texts of compiled grammars may have in all."""
@@ -62,10 +65,13 @@ class GrammarCompiler:
         self._tokenizer: LLTokenizer | None = None
         self._trial = GrammarTrial()
 
-    def compile(self, grammar: str, json_schema: str) -> AheadGrammar:
-        """The one of the two texts that is not empty. Raises InvalidRequest naming the field."""
-        field = "json_schema" if json_schema else "grammar"
-        text = schema_grammar(json_schema) if json_schema else lark_grammar(to_lark(self._rules(grammar)))
+    def compile(self, grammar: str, json_schema: str, answer_grammar: str = "") -> AheadGrammar:
+        """The one of the three texts that is not empty. Raises InvalidRequest naming the field."""
+        field = "json_schema" if json_schema else "tools" if answer_grammar else "grammar"
+        if json_schema:
+            text = schema_grammar(json_schema)
+        else:
+            text = lark_grammar(answer_grammar or to_lark(self._rules(grammar)))
         if self._tokenizer is None:
             self._tokenizer = guidance_tokenizer(self._vocab)
         reason = self._trial.run(text)
@@ -107,7 +113,7 @@ class GrammarDesk:
         self._refuse = refuse
         self._lock = threading.Lock()
         self._pending: set[str] = set()
-        self._kept: OrderedDict[tuple[str, str], AheadGrammar] = OrderedDict()
+        self._kept: OrderedDict[GrammarTexts, AheadGrammar] = OrderedDict()
 
     def take(self, request: Request) -> None:
         """Deliver a request, now or once its grammar is compiled, or refuse it where the grammar cannot be."""
@@ -126,7 +132,7 @@ class GrammarDesk:
 
     def prepare(self, grammar: str, json_schema: str) -> None:
         """Compile and keep what requests are going to bring. Raises InvalidRequest."""
-        self._worker.submit(self._compiled, (grammar, json_schema)).result()
+        self._worker.submit(self._compiled, (grammar, json_schema, "")).result()
 
     def close(self) -> None:
         """End the trial process. The helpers' threads must have ended."""
@@ -153,26 +159,31 @@ class GrammarDesk:
         if error is not None:
             self._refuse(request.request_id, error)
 
-    def _compiled(self, key: tuple[str, str]) -> AheadGrammar:
+    def _compiled(self, key: GrammarTexts) -> AheadGrammar:
         grammar = self._find(key)
         if grammar is None:
             grammar = self._compiler.compile(*key)
             self._keep(key, grammar)
         return grammar
 
-    def _find(self, key: tuple[str, str]) -> AheadGrammar | None:
+    def _find(self, key: GrammarTexts) -> AheadGrammar | None:
         with self._lock:
             grammar = self._kept.get(key)
             if grammar is not None:
                 self._kept.move_to_end(key)
             return grammar
 
-    def _keep(self, key: tuple[str, str], grammar: AheadGrammar) -> None:
+    def _keep(self, key: GrammarTexts, grammar: AheadGrammar) -> None:
         with self._lock:
             self._kept[key] = grammar
             while len(self._kept) > MAX_KEPT or sum(sum(map(len, texts)) for texts in self._kept) > MAX_KEPT_TEXT:
                 self._kept.popitem(last=False)
 
 
-def _key(request: Request) -> tuple[str, str]:
-    return request.params.grammar, request.params.json_schema
+def _key(request: Request) -> GrammarTexts:
+    return request.params.grammar, request.params.json_schema, request.params.answer_grammar
+
+
+def has_grammar_text(params: GenerationParams) -> bool:
+    """Whether a request wants a grammar."""
+    return bool(params.grammar or params.json_schema or params.answer_grammar)
