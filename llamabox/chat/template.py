@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from llamabox.chat import builtin
+from llamabox.chat.formats.form import PLAIN, Format
 from llamabox.chat.markers import CutPrompt, cut_at_markers
 from llamabox.chat.messages import Conversation
 from llamabox.chat.rendering.link import CALL_MESSAGES, CPU_SECONDS, MEMORY, PROBE_SECONDS, seconds_for
@@ -104,6 +105,13 @@ class ChatTemplate:
         if "error" in answer:
             raise OptionsError(f"the chat template is not usable: {answer['message']}")
 
+    def form(self) -> Format:
+        """The form in which the template's model thinks and calls; PLAIN where the template cannot be used."""
+        if self._hello.form is None:
+            with self.quick.child() as child:
+                self._started(child)
+        return Format.from_wire(self._hello.form) if self._hello.form else PLAIN
+
     def warm(self) -> None:
         """Start a child, so that the first request does not wait for it. Failing is left to the requests."""
         with self.quick.child() as child:
@@ -182,6 +190,7 @@ class ChatTemplate:
         """The child's verdict on the template: `{"text": ""}` or an error."""
         answer = _decode(child.start())
         self._hello.can = answer.get("can") or self._hello.can
+        self._hello.form = answer.get("form") or self._hello.form
         return answer
 
 
@@ -191,9 +200,10 @@ class _Hello:
     def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
         self._call = {"source": source, "bos_token": bos_token, "eos_token": eos_token}
         self.can: list[dict[str, Any]] | None = None  # the first child's findings about the template
+        self.form: dict[str, Any] | None = None
 
     def __call__(self) -> bytes:
-        return _encode({**self._call, "can": self.can})
+        return _encode({**self._call, "can": self.can, "form": self.form})
 
 
 def _encode(call: dict[str, Any]) -> bytes:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llamabox.chat.formats.form import GENERIC, Format
+from llamabox.chat.formats.telling import calls_text, with_tools
 from llamabox.chat.rendering.capabilities import Capabilities, Message
 
 TURN_TAKERS = ("user", "assistant")
@@ -18,10 +20,17 @@ BRIDGE = "Go on."
 """The user's words where a template wants them between an assistant's text and its calls."""
 
 
-def adapt(messages: Sequence[Message], can: Capabilities) -> list[Message]:
-    """The conversation in words that the template understands. `messages` is not changed."""
+def adapt(
+    messages: Sequence[Message], can: Capabilities, *, tools: Sequence[dict[str, Any]] = (), form: Format = GENERIC
+) -> list[Message]:
+    """The conversation in words that the template understands. `messages` is not changed.
+
+    Tools that the template does not show are told; calls that it has no form for are told in `form`.
+    """
+    if tools and can.tools == "told":
+        messages = with_tools(messages, tools, form)
     adapted = list(_with_ids(messages, can))
-    adapted = [piece for message in adapted for piece in _call_forms(message, can)]
+    adapted = [piece for message in adapted for piece in _call_forms(message, can, form)]
     if can.parallel == "split":
         adapted = list(_one_call_each(adapted))
     adapted = [_result_form(message, can) for message in adapted]
@@ -98,7 +107,7 @@ def _in_words(message: Message, can: Capabilities) -> bool:
     return can.calls == "words" or (can.beside_calls == "words" and bool(text_of(message["content"])))
 
 
-def _call_forms(message: Message, can: Capabilities) -> list[Message]:
+def _call_forms(message: Message, can: Capabilities, form: Format) -> list[Message]:
     """A message of the assistant with its calls and thoughts in their forms: one message, or two."""
     if message["role"] == "developer" and can.developer == "system":
         message["role"] = "system"
@@ -106,7 +115,7 @@ def _call_forms(message: Message, can: Capabilities) -> list[Message]:
     pieces = [message]
     if message.get("tool_calls") and text_of(content):
         if _in_words(message, can):
-            _tell_calls(message)
+            _tell_calls(message, form)
         elif can.beside_calls in ("two", "bridged") or (
             can.thought_beside == "two" and message.get("reasoning_content")
         ):
@@ -115,19 +124,16 @@ def _call_forms(message: Message, can: Capabilities) -> list[Message]:
             if can.beside_calls == "bridged":
                 pieces.insert(1, {"role": "user", "content": BRIDGE})
     elif message.get("tool_calls") and can.calls == "words":
-        _tell_calls(message)
+        _tell_calls(message, form)
     for piece in pieces:
         _thought_form(piece, can)
     return pieces
 
 
-def _tell_calls(message: Message) -> None:
-    calls = [
-        {"name": call["function"]["name"], "arguments": call["function"]["arguments"]}
-        for call in message.pop("tool_calls")
-    ]
+def _tell_calls(message: Message, form: Format) -> None:
+    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.pop("tool_calls")]
     text = text_of(message["content"])
-    message["content"] = (text + "\n" if text else "") + json.dumps({"tool_calls": calls}, ensure_ascii=False)
+    message["content"] = (text + (form.before_calls or "\n") if text else "") + calls_text(form.calls, calls)
 
 
 def _thought_form(message: Message, can: Capabilities) -> None:

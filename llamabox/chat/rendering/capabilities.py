@@ -17,6 +17,7 @@ class Capabilities:
     one for those without: templates have a way for each."""
 
     shows_all: bool = False  # texts of system, user and tools are in the prompt, however long they are
+    tools: str = "shown"  # "told": the list of tools is told in a message of the system's
     no_tools: str = "none"  # `tools` is None where there are none; "absent", "empty"; "text": as text in `functions`
     user_content: str = "given"  # "given", "text" or "parts"; the same for the other roles
     assistant_content: str = "given"

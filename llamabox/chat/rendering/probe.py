@@ -24,7 +24,7 @@ NO_TOOLS: dict[str, dict[str, Any]] = {
     "empty": {"tools": []},
     "text": {"functions": ""},
 }
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "look_up",
@@ -43,6 +43,8 @@ def probe(render: Render, *, with_tools: bool) -> Capabilities:
     variables = tool_variables([TOOL], no_tools) if with_tools else NO_TOOLS[no_tools]
     trial = _Trial(render, variables, render(plain, variables) or "")
     can = Capabilities(no_tools=no_tools, developer="own" if _knows_developer(render, variables) else "system")
+    if with_tools and TOOL["function"]["name"] not in trial.plain:
+        can = replace(can, tools="told")
     for question in QUESTIONS:
         can = trial.settle(question, can)
     return replace(can, shows_all=all(trial.shows(words, can) for words in ("S U A U-long", "S-long U A-call T-long")))

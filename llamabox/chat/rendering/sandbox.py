@@ -8,7 +8,7 @@ A question is a line of JSON and the bytes behind it (quarantine/lines.py). The 
 an earlier process found out about it or null. All are answered in JSON, with `{"text": …}` or `{"error": kind,
 "message": …}`:
 
-    {"source", "bos_token", "eos_token", "can"}                            → {"text": "", "can": [without tools, with]}
+    {"source", "bos_token", "eos_token", "can", "form"}      → {"text": "", "can": [without tools, with], "form"}
     {"messages", "tools", "add_generation_prompt", "continues", "extra"}   → {"text": the prompt}
     {"most_bytes"} and a chat's body                                       → {"body": its other fields, "conversation"}
     {"wishes": further variables}                                          → {"text": the prompt of that chat}
@@ -28,6 +28,8 @@ import orjson
 from jinja2 import Template, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 
+from llamabox.chat.formats.detection.detect import detect
+from llamabox.chat.formats.form import GENERIC, Format
 from llamabox.chat.messages import Conversation
 from llamabox.chat.rendering.adapt import adapt
 from llamabox.chat.rendering.capabilities import Capabilities, Message
@@ -56,12 +58,21 @@ class Overflow(Exception):
 class Renderer:
     """One compiled template with what was found out about it."""
 
-    def __init__(self, source: str, bos_token: str, eos_token: str, can: Sequence[Mapping[str, Any]] | None) -> None:
+    def __init__(
+        self,
+        source: str,
+        bos_token: str,
+        eos_token: str,
+        can: Sequence[Mapping[str, Any]] | None,
+        form: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`can` and `form` are what an earlier process found out."""
         self._template: Template = compile_template(source)
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self.kept: Conversation | None = None  # a body that was read and is to be rendered
         self._until = time.process_time() + PROBE_SECONDS
         self.can = [Capabilities(**forms) for forms in can] if can else self._probe()
+        self.form = Format.from_wire(form) if form else detect(self._try_turn)
 
     def render(
         self,
@@ -76,7 +87,8 @@ class Renderer:
         variables = {**now(), **(tool_variables(tools, can.no_tools) if tools else NO_TOOLS[can.no_tools]), **extra}
 
         def told(messages: Sequence[Message], add_generation_prompt: bool) -> str:
-            return self._render(adapt(messages, can), {**variables, "add_generation_prompt": add_generation_prompt})
+            told = adapt(messages, can, tools=tools or (), form=self.form)
+            return self._render(told, {**variables, "add_generation_prompt": add_generation_prompt})
 
         return continued(messages, told) if continues else told(messages, add_generation_prompt)
 
@@ -88,6 +100,19 @@ class Renderer:
             return None
         try:
             return self._render(messages, {**now(), "add_generation_prompt": True, **variables})
+        except Exception:
+            return None
+
+    def _try_turn(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, add_generation_prompt: bool
+    ) -> str | None:
+        """What `detect` asks for."""
+        if time.process_time() > self._until:
+            return None
+        told = [dict(tool) for tool in tools] if tools else None
+        try:
+            self.form = GENERIC  # until it is known
+            return self.render(messages, told, add_generation_prompt, False, {})
         except Exception:
             return None
 
@@ -115,7 +140,8 @@ class Desk:
             call, body = unpack(question)
             if self._renderer is None:
                 self._renderer = Renderer(**call)
-                return orjson.dumps({"text": "", "can": self._renderer.can})
+                found = {"can": self._renderer.can, "form": self._renderer.form.to_wire()}
+                return orjson.dumps({"text": "", **found})
             return orjson.dumps(_answer(self._renderer, call, body))
         except Exception as error:
             return orjson.dumps(_describe(error))

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from llamabox.chat.formats.detection.detect import detect
 from llamabox.chat.formats.detection.edges import common_start
 from llamabox.chat.formats.detection.marks import USER
-from llamabox.chat.formats.form import GENERIC, Format
+from llamabox.chat.formats.form import Format
 from llamabox.chat.rendering.sandbox import Renderer
 from tests.chat.formats.reading import TOOLS, Gathered, read, read_in_all_ways
 
@@ -67,7 +66,6 @@ class Case:
     render: Callable[..., str | None]
     form: Format
     prompt: str  # what it writes behind the user's text before an answer
-    shows_calls: bool  # it has a form for calls in the history
 
     def turn(self, text: str | None, thought: str | None, calls: list[tuple[str, dict[str, Any]]]) -> str | None:
         """What it renders behind the user's text, or None where it refuses."""
@@ -102,8 +100,7 @@ def cases(renderers: dict[str, Renderer]) -> list[Case]:
     for name, renderer in renderers.items():
         told = partial(render, renderer)
         prompt = told([{"role": "user", "content": USER}], TOOLS, True) or ""
-        shows = renderer.can[1].calls != "words"
-        made.append(Case(name, told, detect(told), prompt.rpartition(USER)[2], shows))
+        made.append(Case(name, told, renderer.form, prompt.rpartition(USER)[2]))
     return made
 
 
@@ -151,8 +148,7 @@ def test_what_a_template_writes_is_read_as_what_was_told(cases: list[Case], turn
         if answer is None:
             continue
         body, prompt = answer
-        form = case.form if case.shows_calls or not calls else generic(case.form)
-        found = read(form, [body], tools=TOOLS, prompt=prompt)
+        found = read(case.form, [body], tools=TOOLS, prompt=prompt)
         expected = (text or "", thought or "" if thought and thought in body else "", calls)
         if seen(found) != expected and (case.name, turn) not in LOSSY:
             wrong[case.name] = (seen(found), body)
@@ -168,11 +164,6 @@ def as_value(arguments: str) -> Any:
         return json.loads(arguments)
     except ValueError:
         return arguments
-
-
-def generic(form: Format) -> Format:
-    """The form in which calls are told to a template that knows of none."""
-    return Format(name="generic", thought=form.thought, calls=GENERIC.calls, skipped=form.skipped, before_calls="\n")
 
 
 def answer_of(
