@@ -24,6 +24,8 @@ from tests.models.media.projectors import write_mmproj, write_noncausal_mmproj
 from tests.models.minilm import Encoder, as_reranker, load_encoder, write_encoder
 from tests.models.tiny_image import TinyImage, write_tiny_image
 
+pytest_plugins = ["tests.suite.two_at_a_time"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Where Python is told to leave no bytecode, the hundreds of processes of a run share a folder of it nevertheless.

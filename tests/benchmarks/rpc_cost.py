@@ -24,8 +24,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from llamabox.demo import ensure_demo_model
-from tests.e2e.server_process import ServerProcess, free_port
+from tests.e2e.server_process import ServerProcess
 from tests.lending.hosts import PORT, Host, Hosts
+from tests.suite.ports import free_port
 
 HALF_DELAY = 0.0005
 """Seconds, each way."""

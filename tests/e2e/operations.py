@@ -33,9 +33,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from tests.e2e.server_process import ServerProcess, children, free_port  # noqa: E402
+from tests.e2e.server_process import ServerProcess, children  # noqa: E402
 from tests.models.tiny_image import write_tiny_image  # noqa: E402
 from tests.server.listening.h2_client import H2Client  # noqa: E402
+from tests.suite.ports import free_port  # noqa: E402
 
 LLAMABOX = [sys.executable, "-m", "llamabox"]
 SECRET = "a-key-of-the-team"

@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.e2e.server_process import children, free_port
+from tests.e2e.server_process import children
 from tests.lending.protocol import Client
+from tests.suite.ports import free_port
 
 WITHIN = 60.0
 """Seconds; far more than anything here takes, so that only a hang fails."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from llamabox.demo import ensure_demo_model
-from tests.e2e.server_process import free_port
 from tests.lending.protocol import Client
 from tests.lending.server_process import WITHIN, RpcServer
+from tests.suite.ports import free_port
 
 Lend = Callable[..., RpcServer]
 

@@ -24,13 +24,7 @@ from llamabox.server.listening.config import ListenConfig
 from llamabox.server.run import run, serve
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
 from tests.server.harness import WITHIN, running, text_app
-
-
-def free_port() -> int:
-    (sock,) = bind_sockets(["127.0.0.1"], 0)
-    with sock:
-        port: int = sock.getsockname()[1]
-        return port
+from tests.suite.ports import free_port
 
 
 @contextlib.asynccontextmanager

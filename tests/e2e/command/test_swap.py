@@ -14,7 +14,8 @@ from llamabox.bindings import prefix as prefixes
 from native.build.cache import cache_folder
 from native.build.sources import fetch, read_versions, unpack
 from tests.e2e.conftest import DEMO
-from tests.e2e.server_process import ServerProcess, free_port
+from tests.e2e.server_process import ServerProcess
+from tests.suite.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 VERSION = "98.76.54"

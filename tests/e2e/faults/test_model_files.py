@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server_process import ServerProcess, free_port
+from tests.e2e.server_process import ServerProcess
 from tests.models.media.projectors import write_noncausal_mmproj
+from tests.suite.ports import free_port
 
 GGUF_V3 = b"GGUF" + struct.pack("<I", 3)
 

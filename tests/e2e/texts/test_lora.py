@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from tests.e2e.near_tie import TOLERANCE
-from tests.e2e.server_process import ServerProcess, free_port
+from tests.e2e.server_process import ServerProcess
 from tests.e2e.shapes import LAST_OF_PROMPT
 from tests.models.adapters import LORA, N_EMBD, drawn, make_control_vector, make_lora, pair
 from tests.models.gguf_file import write_gguf
+from tests.suite.ports import free_port
 
 PROMPT = "The lighthouse keeper wrote in his book every evening:"
 
