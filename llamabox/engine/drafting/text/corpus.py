@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence as Seq
 
 from llamabox.engine.drafting.text.index import TextIndex
@@ -52,6 +52,11 @@ class Shelf:
         self.young.tokens.extend(array("q", output[: self._n_half - 1]))
         self.young.tokens.append(SEPARATOR)
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether all of it can be found."""
+        return all(half.n_indexed == len(half.tokens) for half in (self.young, self.old) if half is not None)
+
     def index(self, n_most: int) -> int:
         """Index what was put in, `n_most` tokens at most. Returns how many."""
         n_done = self.young.index(len(self.young.tokens), n_most)
@@ -69,6 +74,7 @@ class Corpus:
     def __init__(self, n_tokens: int = N_TOKENS) -> None:
         self._n_tokens = n_tokens
         self._shelves: OrderedDict[Audience, Shelf] = OrderedDict()
+        self._behind: deque[Shelf] = deque()  # those with outputs that are not indexed yet
 
     def __len__(self) -> int:
         """Tokens that are kept."""
@@ -93,8 +99,20 @@ class Corpus:
         """Keep a finished output."""
         if len(output) < N_LEAST:
             return
-        self.shelf(audience).add(output)
+        shelf = self.shelf(audience)
+        shelf.add(output)
+        if shelf not in self._behind:
+            self._behind.append(shelf)
         n_tokens = len(self)
         while n_tokens > self._n_tokens:
             _, dropped = self._shelves.popitem(last=False)
             n_tokens -= len(dropped)
+
+    def index(self, n_most: int) -> int:
+        """Index what was kept since, `n_most` tokens at most. Returns how many."""
+        n_done = 0
+        while self._behind and n_done < n_most:
+            n_done += self._behind[0].index(n_most - n_done)
+            if self._behind[0].is_indexed:
+                self._behind.popleft()
+        return n_done

@@ -35,6 +35,8 @@ class TextDrafter:
     def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
         """For each sequence what followed the longest match."""
         budget = max(LEAST_BULK, BULK // len(wishes)) if wishes else 0
+        if self._corpus is not None:
+            budget -= self._corpus.index(budget)
         drafts: list[Draft | None] = []
         for wish in wishes:
             entry = self._followers.get(wish.key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from typing import TypeAlias
 
 from llamabox.engine.drafting.drafter import Draft, Source, Wish
 from llamabox.engine.drafting.text.corpus import Shelf
@@ -19,6 +19,9 @@ N_EXPECTED = 512
 
 FOLLOW = 8
 """What was copied from is lost from sight, and still looked for, until a match as long as this is found elsewhere."""
+
+Match: TypeAlias = "tuple[int, Source, array[int], int]"
+"""A place to copy from: how much speaks for it, whose it is, the text, and the place."""
 
 
 class Follower:
@@ -50,29 +53,33 @@ class Follower:
     def read(self, n_bulk: int) -> int:
         """Take in what the sequence has said, and index up to `n_bulk` tokens that are behind. Returns how many."""
         keys, n_read = self._keys, self._n_read
-        n_new = len(keys) - n_read
-        if not n_read:
+        n_keys = len(keys)
+        if n_read and 0 <= n_keys - n_read <= N_APIECE:
+            if n_keys > n_read:
+                self._read_on(keys[n_read:], n_read)
+        else:
+            if n_read:  # else the trail of a prediction is up to date
+                self._trails.clear()
             self._restart()
-        elif not 0 <= n_new <= N_APIECE:
-            self._trails.clear()
-            self._restart()
-        elif n_new:
-            self._read_on(keys[n_read:], n_read)
-        n_done = self._own.index(len(keys) - 1, n_bulk)
+        n_done = 0
+        if self._own.n_indexed < n_keys - 1:
+            n_done = self._own.index(n_keys - 1, n_bulk)
         if self._foreseen is not None:
             n_done += self._foreseen.index(len(self._foreseen.tokens), n_bulk - n_done)
-        if self._shelf is not None:
-            n_done += self._shelf.index(n_bulk - n_done)
         return n_done
 
     def propose(self, n_most: int) -> Draft | None:
         """What follows the longest match, of equal ones in the prediction, then in the sequence. None without one."""
         limit = MAX_MATCH if self._cells.is_text else self._n_text
-        found = list(self._matches(limit))
+        found = [self._match(Source.HISTORY, self._own, None, limit)]
+        if self._foreseen is not None:
+            found.insert(0, self._match(Source.PREDICTION, self._foreseen, None, limit))
+        if self._shelf is not None and self._shelf.young.n_indexed:
+            found.append(self._match(Source.CORPUS, self._shelf.young, self._shelf.old, limit))
         if len(found) > 1:
             found.sort(key=_n_match, reverse=True)  # equal ones stay in order
         for n_match, source, text, place in found:
-            if tokens := self._coming(source, text, place, n_most):
+            if n_match and (tokens := self._coming(source, text, place, n_most)):
                 return Draft(tokens, source, n_match)
         return None
 
@@ -99,35 +106,24 @@ class Follower:
             n_read += 1
         self._n_read = n_read
 
-    def _matches(self, limit: int) -> Iterator[tuple[int, Source, array[int], int]]:
-        """Places to copy from: how much speaks for each, whose it is, the text, and the place."""
-        if self._foreseen is not None:
-            yield from self._match(Source.PREDICTION, self._foreseen, None, limit)
-        yield from self._match(Source.HISTORY, self._own, None, limit)
-        if self._shelf:
-            yield from self._match(Source.CORPUS, self._shelf.young, self._shelf.old, limit)
-
-    def _match(
-        self, source: Source, index: TextIndex, older: TextIndex | None, limit: int
-    ) -> Iterator[tuple[int, Source, array[int], int]]:
-        """The trail in a text, unless the index knows of more."""
+    def _match(self, source: Source, index: TextIndex, older: TextIndex | None, limit: int) -> Match:
+        """The trail in a text, or what the index has if that is more."""
         trail = self._trails.get(source)
         n_trail = 0 if trail is None else trail.n_match
         if n_trail < MAX_MATCH:
-            place, n_match = index.find(self._grams, self._keys, limit)
             text = index.tokens
+            place, n_match = index.find(self._grams, self._keys, limit)
             if older is not None and n_match < MAX_MATCH:
                 old_place, n_old = older.find(self._grams, self._keys, limit)
                 if n_old > n_match:
                     place, n_match, text = old_place, n_old, older.tokens
-            is_better = n_match > n_trail or (n_match == n_trail and trail is not None and trail.is_exact)
-            if n_match and is_better:
+            if n_match > n_trail or (n_match and n_match == n_trail and trail is not None and trail.is_exact):
                 if trail is None or not trail.is_lost or n_match >= FOLLOW:
                     self._trails[source] = Trail(text, place, n_match)
-                yield n_match, source, text, place
-                return
-        if trail is not None and n_trail:
-            yield n_trail, source, trail.text, trail.place
+                return n_match, source, text, place
+        if trail is None:
+            return 0, source, index.tokens, 0
+        return n_trail, source, trail.text, trail.place
 
     def _coming(self, source: Source, text: array[int], place: int, n_most: int) -> list[int]:
         """Up to `n_most` tokens from `place` on. A sequence that repeats itself goes on to do so."""
@@ -142,5 +138,5 @@ class Follower:
         return coming[: next((i for i, token in enumerate(coming) if token < 0), len(coming))]
 
 
-def _n_match(match: tuple[int, Source, array[int], int]) -> int:
+def _n_match(match: Match) -> int:
     return match[0]

@@ -47,7 +47,7 @@ def test_what_is_foreseen_is_said_in_few_steps() -> None:
     assert driver.transcripts["r", 0].tokens == text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     asked=st.lists(
         st.tuples(
