@@ -31,6 +31,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+ALONE = ("benchmarks/test_a.py", "e2e/command/test_swap.py", "e2e/law/test_neighbours.py")
+
+
 def run(project: Path, files: tuple[str, ...], *words: str) -> tuple[int, str, list[list[str]]]:
     """The exit status, the closing line, and folder and worker of each test in the order in which they ran."""
     for file in files:
@@ -51,18 +54,16 @@ def run(project: Path, files: tuple[str, ...], *words: str) -> tuple[int, str, l
 
 
 def test_what_measures_runs_last_and_alone(project: Path) -> None:
-    files = ("benchmarks/test_a.py", "e2e/law/test_neighbours.py", "engine/test_b.py", "e2e/images/test_c.py")
-    code, closing, ran = run(project, files)
-    assert (code, closing.split(" in ")[0]) == (0, "4 passed")
+    code, closing, ran = run(project, (*ALONE, "engine/test_b.py", "e2e/images/test_c.py"))
+    assert (code, closing.split(" in ")[0]) == (0, "5 passed")
     shared = dict(ran[:2])
     assert (set(shared), set(shared.values())) == ({"engine", "images"}, {"gw0", "gw1"})
-    assert ran[2:] == [["benchmarks", "none"], ["law", "none"]]
+    assert ran[2:] == [["benchmarks", "none"], ["command", "none"], ["law", "none"]]
 
 
 def test_failures_of_both_halves_count(project: Path) -> None:
-    files = ("benchmarks/test_fails.py", "e2e/law/test_neighbours.py", "engine/test_b.py", "engine/test_fails.py")
-    code, closing, _ = run(project, files)
-    assert (code, closing.split(" in ")[0]) == (1, "2 failed, 2 passed")
+    code, closing, _ = run(project, (*ALONE, "benchmarks/test_fails.py", "engine/test_b.py", "engine/test_fails.py"))
+    assert (code, closing.split(" in ")[0]) == (1, "2 failed, 4 passed")
 
 
 def test_named_files_run_in_one_process(project: Path) -> None:

@@ -16,8 +16,8 @@ import pytest
 
 N_WORKERS = 2
 
-ALONE = ("tests/benchmarks", "tests/e2e/law/test_neighbours.py")
-"""What measures how fast a piece is, or for how long a request holds its neighbours up."""
+ALONE = ("tests/benchmarks", "tests/e2e/command/test_swap.py", "tests/e2e/law/test_neighbours.py")
+"""What measures how fast a piece is, or how long a request holds its neighbours up; and what compiles on all cores."""
 
 LONGEST = (
     "tests/e2e/images/",
