@@ -35,6 +35,8 @@ class Shelf:
         self._n_half = n_tokens // 2
         self.young = TextIndex(array("q"))
         self.old: TextIndex | None = None
+        self.latest: int | None = None
+        """Where the last output begins in the younger half, if there is one."""
 
     def __len__(self) -> int:
         """Its tokens."""
@@ -49,6 +51,7 @@ class Shelf:
         """Put in an output, or as much of its beginning as half of the shelf takes."""
         if len(self.young.tokens) + len(output) + 1 > self._n_half:
             self.old, self.young = self.young, TextIndex(array("q"))
+        self.latest = len(self.young.tokens)
         self.young.tokens.extend(array("q", output[: self._n_half - 1]))
         self.young.tokens.append(SEPARATOR)
 

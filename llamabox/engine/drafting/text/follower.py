@@ -14,6 +14,9 @@ from llamabox.engine.drafting.text.trail import Trail
 N_APIECE = 64
 """Up to so many new tokens are read one by one."""
 
+LIKE_THE_LAST = 2
+"""What it is worth, in tokens of a match, that an answer's first token is that of the last one: of JSON a lot."""
+
 N_EXPECTED = 512
 """Room in the index for what a sequence says, before it is made anew with more."""
 
@@ -40,9 +43,19 @@ class Follower:
         self._trails: dict[Source, Trail] = {}
         self._grams = Grams()
         self._n_read = 0
-        if self._foreseen is not None and wish.n_generated <= N_APIECE:
-            trail = self._trails[Source.PREDICTION] = Trail.from_start(self._foreseen.tokens)
-            trail.follow(self._keys[len(self._keys) - wish.n_generated :], len(self._foreseen.tokens))
+        if wish.n_generated <= N_APIECE:
+            self._begin(self._keys[len(self._keys) - wish.n_generated :])
+
+    def _begin(self, said: array[int]) -> None:
+        """Expect the prediction, and an answer that begins as the last one of the others did."""
+        if self._foreseen is not None:
+            self._trails[Source.PREDICTION] = Trail.from_start(self._foreseen.tokens)
+        if self._shelf is not None and self._shelf.latest is not None:
+            self._trails[Source.CORPUS] = Trail.from_start(self._shelf.young.tokens, self._shelf.latest, LIKE_THE_LAST)
+        for source, trail in list(self._trails.items()):
+            trail.follow(said, len(trail.text))
+            if trail.is_cold:
+                del self._trails[source]
 
     def truncated(self) -> None:
         """Cells were taken out of the middle: places in the sequence are others now."""

@@ -18,6 +18,10 @@ N_SURE = 3
 WORTH = 8
 """A match of fewer tokens is not looked for again once it is lost: nobody was copying."""
 
+N_TRIES = 2
+"""So often a lone token that agrees is taken for the place. Then two must, and they vouch for none before them: where
+much is put in, every comma seems to be the place."""
+
 VOUCH = 3
 """How many tokens of the match before an edit each token behind it vouches for."""
 
@@ -29,7 +33,7 @@ class Trail:
     in or left out: what comes next may be behind the replaced token, or anywhere in the next WINDOW tokens of the text.
     """
 
-    __slots__ = ("_base", "_before", "_n_lost", "_run", "place", "text")
+    __slots__ = ("_base", "_before", "_n_false", "_n_lost", "_run", "place", "text")
 
     def __init__(self, text: array[int], place: int, n_match: int) -> None:
         """The sequence's last `n_match` tokens stand before `place`."""
@@ -38,13 +42,17 @@ class Trail:
         self._run = n_match  # tokens that agree since the last difference
         self._before = 0  # those before it
         self._n_lost = 0  # tokens since they parted; 0: they agree
+        self._n_false = 0  # times since then that a token agreed by chance
         self._base = place  # where they parted
 
     @classmethod
-    def from_start(cls, text: array[int]) -> Trail:
-        """That of a sequence which is expected to say `text` from its first token on."""
-        trail = cls(text, 0, 0)
-        trail._before = MAX_MATCH
+    def from_start(cls, text: array[int], place: int = 0, n_worth: int = MAX_MATCH) -> Trail:
+        """That of a sequence that may say from its first token on what is at `place`.
+
+        The expectation is worth a match of `n_worth` tokens; below WORTH it is given up where the first one differs.
+        """
+        trail = cls(text, place, 0)
+        trail._before = n_worth
         return trail
 
     @property
@@ -66,11 +74,14 @@ class Trail:
     def n_match(self) -> int:
         """What speaks for the text from `place` on, in tokens of an exact match; 0: there is nothing to go on.
 
-        Without an edit, the number of tokens that agree. Behind one, each token vouches for VOUCH of those before it.
-        1 is the place alone, right behind a token that was replaced: no match of one token is ever followed.
+        Without an edit, the number of tokens that agree. Behind one, each token vouches for VOUCH of those before it,
+        unless others did so in vain. 1 is the place alone, right behind a token that was replaced: nothing else is ever
+        followed for one token.
         """
         if self._run:
-            return self._run + min(VOUCH * self._run, self._before)
+            if self._n_false < N_TRIES or not self._n_lost:
+                return self._run + min(VOUCH * self._run, self._before)
+            return self._run if self._run > 1 else 0
         return 1 if self._n_lost == 1 else 0
 
     def follow(self, tokens: array[int], end: int) -> None:
@@ -100,6 +111,9 @@ class Trail:
                 self._n_lost = N_LOST + 1
                 return
             self._base = place
+            self._n_false = 0
+        elif self._run:
+            self._n_false += 1
         self._n_lost += 1
         window = text[self._base : min(self._base + WINDOW, end)]
         try:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.engine.drafting.text.trail import N_LOST, VOUCH, WORTH, Trail
+from llamabox.engine.drafting.text.trail import N_LOST, N_TRIES, VOUCH, WORTH, Trail
 
 TEXT = array("q", range(100, 200))
 
@@ -50,6 +50,16 @@ def test_the_first_token_behind_an_edit_finds_the_place_again(said: list[int], m
 def test_a_word_that_is_elsewhere_in_the_text_does_not_lead_astray() -> None:
     trail = followed([130, 1, 121, 122, 123])
     assert (coming(trail), trail.is_lost) == (124, False)
+
+
+def test_where_words_agreed_by_chance_a_lone_one_is_believed_no_more() -> None:
+    strange = [130, 1] * N_TRIES
+    assert followed([*strange[:-1]]).n_match == 1 + VOUCH
+    assert followed([*strange, 125]).n_match == 0
+    trail = followed([*strange, 125, 126])
+    assert (coming(trail), trail.n_match, trail.is_lost) == (127, 2, True)
+    trail = followed([*strange, 125, 126, 127])
+    assert (coming(trail), trail.n_match, trail.is_lost) == (128, 3 + 3 * VOUCH, False)
 
 
 def test_a_short_match_is_not_looked_for_again() -> None:
