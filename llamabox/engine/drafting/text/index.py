@@ -41,7 +41,7 @@ class TextIndex:
     def add(self, grams: Grams) -> None:
         """Index the next token, whose grams these are."""
         if self.n_indexed == self._size // 2:
-            self._allot(self._size)
+            self._allot(self.n_indexed + 1)
             return  # `index` catches up
         place = self.n_indexed + 1
         self.n_indexed = place

@@ -103,6 +103,6 @@ def test_a_text_that_outgrows_its_index_is_indexed_anew() -> None:
         else:
             index.add(grams)
     index.index(len(tokens), len(tokens))
-    assert index.n_bytes <= 90 * len(tokens)
+    assert index.n_bytes <= 80 * len(tokens)
     tail = array("q", range(1000, 1040))
     assert index.find(Grams(tail), tail, MAX_MATCH) == (1040, 40)
