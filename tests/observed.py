@@ -23,7 +23,7 @@ from llamabox.demo import ensure_demo_model
 from llamabox.engine.sampling import plan
 from llamabox.errors import ContextError, ModelLoadError
 from llamabox.options.commandline import compose, compose_images, parse
-from llamabox.server.fields.request import Dialect, Options, parse_options
+from llamabox.server.fields.request import Options, parse_options
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
 from llamabox.server.listening.listener import Listener, hypercorn_config
@@ -153,7 +153,7 @@ def text_worker(*words: str) -> dict[str, Any]:
 def request(*words: str) -> Options:
     """What the engine is asked for a request that says nothing but its prompt."""
     config = composed(*words)[2]
-    return parse_options({}, config, config.defaults, INFO, Dialect.NATIVE)
+    return parse_options({}, config, config.defaults, INFO)
 
 
 def generation(*words: str) -> dict[str, Any]:

@@ -90,6 +90,23 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
 }
 
+SERVER_ROOMS: dict[str, tuple[str, ...]] = {
+    "server.listening": ("server.http.record",),
+    "server.http": ("server.listening.arrival",),
+    "server.fields": ("server.hosted.config", "server.hosted.seams"),
+    "server.metrics": ("server.http", "server.hosted.seams", "server.generation.timings"),
+    "server.hosted": ("server.http", "server.fields", "server.metrics", "server.listening.config"),
+    "server.generation": ("server.http", "server.fields", "server.hosted"),
+    "server.api": ("server.http", "server.fields", "server.hosted", "server.generation"),
+}
+"""What the server's rooms may import of each other."""
+
+API_TO_API = {
+    ("images", "about"),  # GET /v1/models has one form, whatever the model
+    ("openai", "native"),  # `verbose` shows the final object of /completion
+}
+"""Folders of server/api/ that know another. A new API is a folder that none of these needs to name."""
+
 FOR_THE_BUILDER = ("artifacts", "machine")
 """What build_native.py, which runs before anything is installed, may import of the package."""
 
@@ -246,6 +263,30 @@ def test_imports_run_one_way(name: str) -> None:
         if imported.is_ours and (reason := breach(module, imported.target))
     ]
     assert breaches == []
+
+
+@pytest.mark.parametrize("room", SERVER_ROOMS)
+def test_imports_between_rooms_of_the_server_run_one_way(room: str) -> None:
+    breaches = [
+        f"{name}:{imported.line} imports {imported.target}"
+        for name, module in modules().items()
+        if is_within(name, room)
+        for imported in imports_of(module)
+        if imported.is_ours and is_within(imported.target, "server") and not is_within(imported.target, room)
+        if not any(is_within(imported.target, part) for part in SERVER_ROOMS[room])
+    ]
+    assert breaches == []
+
+
+def test_an_api_knows_no_other() -> None:
+    known = {
+        (name.split(".")[2], imported.target.split(".")[2])
+        for name, module in modules().items()
+        if name.startswith("server.api.")
+        for imported in imports_of(module)
+        if imported.is_ours and imported.target.startswith("server.api.")
+    }
+    assert {(one, other) for one, other in known if one != other} == API_TO_API
 
 
 @pytest.mark.parametrize("part", NEEDS)

@@ -15,12 +15,16 @@ from starlette.routing import Route
 
 from llamabox.engine.request import RANDOM_SEED, SAMPLER_LETTERS, SAMPLER_NAMES, SamplingParams
 from llamabox.options import OPTIONS
+from llamabox.server.api.images import fields as images
 from llamabox.server.api.images.fields import LITERAL, NEGATIVE, QUALITIES, SAMPLER, SCHEDULE, SLG_LAYERS, STEPS, STYLES
 from llamabox.server.api.images.uploads import PARTS
+from llamabox.server.api.openai.chat import fields as chat
 from llamabox.server.api.openai.chat.template_wishes import EFFORT, VERBOSITY
-from llamabox.server.fields import unsupported
+from llamabox.server.api.openai.completions import fields as completions
+from llamabox.server.api.rerank import fields as rerank
 from llamabox.server.fields.generation import N_PREDICT_NAMES
 from llamabox.server.fields.sampling import RULES, Rule
+from llamabox.server.fields.unsupported import GENERATION
 from llamabox.server.hosted.site import Site
 from tests.server.fake_client import FakeTextClient
 from tests.server.fake_images import FakeImageClient
@@ -100,7 +104,7 @@ def fields_of_bodies() -> set[str]:
 
 
 TABLES = (
-    *(unsupported.GENERATION, unsupported.COMPLETION, unsupported.CHAT, unsupported.RERANK, unsupported.IMAGES),
+    *(GENERATION, completions.REFUSED, chat.REFUSED, rerank.REFUSED, images.REFUSED),
     *(N_PREDICT_NAMES, LITERAL, SAMPLER, SCHEDULE, STEPS, NEGATIVE, SLG_LAYERS, PARTS, QUALITIES, STYLES),
     *(SAMPLER_NAMES, SAMPLER_LETTERS, [rule.field for rule in RULES], [EFFORT, VERBOSITY]),
 )

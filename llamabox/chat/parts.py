@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made of each token, and that would take twice the time
 class Text:
     """More of what is said to the user; never empty."""
 

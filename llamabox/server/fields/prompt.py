@@ -13,6 +13,9 @@ from llamabox.wire.text_config import ModelInfo
 
 MAX_PROMPTS = 1024
 
+MAX_TEXT = 4 << 20
+"""Bytes of text to tokenise in one go: the worker's reader does it while streams run beside it."""
+
 NO_PROJECTOR = "this server has no multimodal projector; start it with `--mmproj FILE`"
 
 RawPrompt = list[str | int | MediaSource]

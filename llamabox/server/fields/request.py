@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
-from types import MappingProxyType
 from typing import Any
 
 from llamabox import checks
@@ -15,25 +13,8 @@ from llamabox.server.fields.body import parse_model, parse_ping
 from llamabox.server.fields.generation import parse_params, parse_prediction
 from llamabox.server.fields.grammar import parse_grammar
 from llamabox.server.fields.logit_bias import Biases, merged, parse_logit_bias
-from llamabox.server.fields.logprobs import chat_n_top, completion_n_top, native_n_top
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text_config import ModelInfo
-
-MAX_RESPONSE_FIELDS = 256
-
-ResponseField = tuple[str, tuple[str, ...]]
-"""A key of the reply, and the path to its value in the whole one."""
-
-
-class Dialect(Enum):
-    """The API whose defaults, field names and reply shapes a route has."""
-
-    NATIVE = "native"
-    COMPLETION = "completion"
-    CHAT = "chat"
-
-
-N_TOP = MappingProxyType({Dialect.NATIVE: native_n_top, Dialect.COMPLETION: completion_n_top, Dialect.CHAT: chat_n_top})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,34 +29,34 @@ class Options:
     timings_per_token: bool
     return_tokens: bool
     verbose: bool
-    response_fields: list[ResponseField]  # empty: all
     n_top: int | None  # likeliest tokens to show with each token; None: no log-probabilities
     prediction: str = ""  # what the client foresees of the answer
     warning: str = ""  # for the reply's header of that name
 
 
 def parse_options(
-    body: dict[str, Any], config: ModelConfig, defaults: GenerationParams, info: ModelInfo, dialect: Dialect
+    body: dict[str, Any],
+    config: ModelConfig,
+    defaults: GenerationParams,
+    info: ModelInfo,
+    *,
+    n_top: int | None = None,
+    shows_prompt: bool = False,
 ) -> Options:
-    """`body` is that of `present()`; `defaults` hold where it says nothing. InvalidRequest names what is wrong."""
+    """The fields that all APIs have. `body` is that of `present()`; `defaults` hold where it says nothing.
+
+    `n_top` comes of the API's own fields. `shows_prompt`: its replies show the prompt. Raises InvalidRequest.
+    """
     unsupported.refuse(body, unsupported.GENERATION)
-    if dialect is Dialect.COMPLETION:
-        unsupported.refuse(body, unsupported.COMPLETION)
-        unsupported.refuse_tools(body)
-    elif dialect is Dialect.CHAT:
-        unsupported.refuse(body, unsupported.CHAT)
     stream = checks.flag(body, "stream", False)
-    n_top = N_TOP[dialect](body, info.n_vocab)
     form = parse_grammar(body, defaults)
-    if dialect is not Dialect.NATIVE:
-        defaults = replace(defaults, sampling=_openai_defaults(defaults.sampling, config))
     params = parse_params(body, config, defaults, info, form)
     verbose = checks.flag(body, "verbose", False)
     return Options(
         params=replace(
             params,
             sampling=replace(params.sampling, logit_bias=_biases(body, params.sampling, info)),
-            return_prompt=dialect is Dialect.NATIVE or verbose,
+            return_prompt=shows_prompt or verbose,
             n_probs=0 if n_top is None else max(n_top, 1),  # the engine's 0 means none, not even the sampled token's
             post_sampling_probs=checks.flag(body, "post_sampling_probs", False),
             return_progress=checks.flag(body, "return_progress", False) and stream,
@@ -87,11 +68,20 @@ def parse_options(
         timings_per_token=checks.flag(body, "timings_per_token", False),
         return_tokens=checks.flag(body, "return_tokens", False),
         verbose=verbose,
-        response_fields=_parse_response_fields(body) if dialect is Dialect.NATIVE else [],
         n_top=n_top,
         prediction=parse_prediction(body, info),
         warning=form.warning,
     )
+
+
+def openai_defaults(defaults: GenerationParams, config: ModelConfig) -> GenerationParams:
+    """The defaults of OpenAI's routes: what the user set on the command line, else what OpenAI documents."""
+    sampling = replace(
+        defaults.sampling,
+        temperature=defaults.sampling.temperature if "temperature" in config.given else 1.0,
+        top_p=defaults.sampling.top_p if "top_p" in config.given else 1.0,
+    )
+    return replace(defaults, sampling=sampling)
 
 
 def _biases(body: dict[str, Any], sampling: SamplingParams, info: ModelInfo) -> Biases:
@@ -99,16 +89,8 @@ def _biases(body: dict[str, Any], sampling: SamplingParams, info: ModelInfo) -> 
     return merged(sampling.logit_bias, entries) if entries else sampling.logit_bias
 
 
-def _openai_defaults(sampling: SamplingParams, config: ModelConfig) -> SamplingParams:
-    """The defaults of OpenAI's routes: what the user set on the command line, else what OpenAI documents."""
-    return replace(
-        sampling,
-        temperature=sampling.temperature if "temperature" in config.given else 1.0,
-        top_p=sampling.top_p if "top_p" in config.given else 1.0,
-    )
-
-
 def _parse_include_usage(body: dict[str, Any]) -> bool | None:
+    """Of `stream_options`; None where it does not say."""
     if "stream_options" not in body:
         return None
     options = present(checks.mapping("stream_options", body["stream_options"]))
@@ -117,9 +99,3 @@ def _parse_include_usage(body: dict[str, Any]) -> bool | None:
     ):
         raise wrong("stream_options.include_obfuscation", "true is not supported by this server; leave it out")
     return checks.flag(options, "include_usage", False)
-
-
-def _parse_response_fields(body: dict[str, Any]) -> list[ResponseField]:
-    fields = body.get("response_fields", [])
-    fields = checks.strings("response_fields", fields, max_count=MAX_RESPONSE_FIELDS, max_length=256)
-    return [(field, tuple(field.split("/"))) for field in fields]

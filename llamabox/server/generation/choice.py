@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llamabox.chat.parts import Part, Text
 from llamabox.engine.events import Delta, Finished, Started, Timings, TokenProbs
 
 
@@ -29,10 +30,6 @@ class Choice:
         self.n_audio = event.n_audio
         self.prompt = event.prompt_text or ""
 
-    def count(self, event: Delta) -> None:
-        """More text, which goes out at once."""
-        self.timings = event.timings
-
     def add(self, event: Delta) -> None:
         """More text, which is kept."""
         self.timings = event.timings
@@ -53,8 +50,13 @@ class Choice:
 
     @property
     def text(self) -> str:
-        """All text so far."""
+        """All text so far, as the model said it."""
         return "".join(self.pieces)
+
+    @property
+    def parts(self) -> list[Part]:
+        """The whole answer."""
+        return [Text(text)] if (text := self.text) else []
 
     @property
     def finished(self) -> Finished:

@@ -1,17 +1,17 @@
-"""Log-probabilities as the routes show them: llama.cpp's entries, OpenAI's chat, OpenAI's legacy arrays."""
+"""Log-probabilities in replies: which tokens belong to what is said, and the entries that most APIs show."""
 
 from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from llamabox.engine.events import Delta, Likely, TokenProbs
-from llamabox.server.fields.request import Dialect, Options
+from llamabox.server.fields.request import Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.http.json import dump_line
 
@@ -22,6 +22,10 @@ class TokenEntry:
 
     offset: int
     probs: TokenProbs
+
+
+Show = Callable[[Sequence[TokenEntry], Options], dict[str, Any]]
+"""An API's form of a stretch of entries."""
 
 
 class EntryQueue:
@@ -71,51 +75,35 @@ def entries(probs: Sequence[TokenProbs], options: Options) -> list[orjson.Fragme
     ]
 
 
-def openai_logprobs(dialect: Dialect, found: Sequence[TokenEntry], options: Options) -> dict[str, Any]:
-    """A choice's `logprobs`."""
-    if dialect is Dialect.CHAT:
-        return {"content": entries([one.probs for one in found], options)}
-    return {
-        "tokens": [_text(one.probs.chosen) for one in found],
-        "token_logprobs": [one.probs.chosen.logprob for one in found],
-        "top_logprobs": [_by_text(one.probs, options.n_top) for one in found],
-        "text_offset": [one.offset for one in found],
-    }
-
-
-def whole_logprobs(dialect: Dialect, choice: Choice, options: Options) -> dict[str, Any] | None:
-    """The `logprobs` of a plain reply's choice; None where nobody asked."""
-    return None if options.n_top is None else openai_logprobs(dialect, entries_of(choice), options)
-
-
 class StreamedLogprobs:
-    """The `logprobs` of each chunk of a stream; None everywhere where nobody asked."""
+    """The `logprobs` of each chunk of a stream, as `show` writes them."""
 
-    def __init__(self, dialect: Dialect, options: Options) -> None:
-        self._dialect = dialect
+    def __init__(self, show: Show, options: Options) -> None:
+        self._show = show
         self._options = options
         self._queues: dict[int, EntryQueue] = {}  # by the choice's index
 
     def chunk(self, index: int, delta: Delta) -> dict[str, Any] | None:
         """The `logprobs` of the chunk with the delta's text. Call it for each delta, also one without text."""
-        if self._options.n_top is None:
-            return None
         said = self._queues.setdefault(index, EntryQueue()).say(delta.text, delta.probs or ())
-        return openai_logprobs(self._dialect, said, self._options) if said else None
+        return self._show(said, self._options) if said else None
 
     def end(self, choice: Choice) -> dict[str, Any] | None:
-        """The `logprobs` of a choice's last chunk."""
+        """The `logprobs` of a choice's last chunk; None where nobody asked."""
         queue = self._queues.get(choice.index)
-        if self._options.n_top is None or queue is None:
-            return None
-        rest = queue.rest()
-        return openai_logprobs(self._dialect, rest, self._options) if rest else None
+        rest = [] if queue is None else queue.rest()
+        return self._show(rest, self._options) if rest else None
+
+
+def whole_logprobs(show: Show, choice: Choice, options: Options) -> dict[str, Any] | None:
+    """The `logprobs` of a plain reply's choice; None where nobody asked."""
+    return None if options.n_top is None else show(entries_of(choice), options)
 
 
 def _token_object(likely: Likely) -> dict[str, Any]:
     return {
         "id": likely.token,
-        "token": _text(likely),
+        "token": token_text(likely),
         "bytes": list(likely.piece),
         "logprob": likely.logprob,
     }
@@ -124,20 +112,12 @@ def _token_object(likely: Likely) -> dict[str, Any]:
 def _prob_object(likely: Likely) -> dict[str, Any]:
     return {
         "id": likely.token,
-        "token": _text(likely),
+        "token": token_text(likely),
         "bytes": list(likely.piece),
         "prob": math.exp(likely.logprob),
     }
 
 
-def _by_text(probs: TokenProbs, n_top: int | None) -> dict[str, float]:
-    """The likeliest tokens by their text, and always the sampled one. Of two with the same text the likelier counts."""
-    found: dict[str, float] = {}
-    for likely in (*probs.top[:n_top], probs.chosen):
-        found.setdefault(_text(likely), likely.logprob)
-    return found
-
-
-def _text(likely: Likely) -> str:
+def token_text(likely: Likely) -> str:
     """Bytes that are no whole character show as U+FFFD."""
     return likely.piece.decode("utf-8", "replace")

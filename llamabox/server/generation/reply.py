@@ -7,19 +7,21 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 
+from llamabox.chat.parts import Text
 from llamabox.checks import wrong
 from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
 from llamabox.engine.request import PromptText
-from llamabox.server.fields.request import Dialect, Options, parse_options
+from llamabox.server.fields.request import Options
 from llamabox.server.fields.token_rate import asked_rate
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.running import events_of, make_submits
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import RATE_HEADER, rate_header
+from llamabox.server.generation.writer import Writer
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.sse import EventStream
 
@@ -31,23 +33,6 @@ MAX_LIKELY = 500_000
 
 
 Made = TypeVar("Made")
-
-
-class Shape(Protocol):
-    """How a dialect writes one sequence's events into a stream. Empty bytes: nothing to say."""
-
-    def progress(self, choice: Choice, event: Progress) -> bytes: ...
-    def started(self, choice: Choice, event: Started) -> bytes: ...
-    def text(self, choice: Choice, event: Delta) -> bytes: ...
-    def finished(self, choice: Choice, *, is_last: bool) -> bytes: ...
-    def closing(self) -> bytes:
-        """After the last sequence has finished."""
-
-
-def options_of(exchange: Exchange, dialect: Dialect) -> Options:
-    """The fields of the exchange's body but the prompt. Raises InvalidRequest."""
-    hosted = exchange.hosted
-    return parse_options(exchange.body, hosted.config, hosted.defaults, exchange.info, dialect)
 
 
 def audience(exchange: Exchange) -> str:
@@ -97,7 +82,8 @@ class TextReply:
                 for event in events:
                     match event:
                         case Delta():
-                            self._exchange.hosted.metrics.said(choice := self._choice(position, event), event)
+                            choice = self._choice(position, event)
+                            self._exchange.hosted.metrics.said(choice.timings, event.timings)
                             choice.add(event)
                             self._check_size(event)
                         case Started():
@@ -115,39 +101,45 @@ class TextReply:
             return await asyncio.to_thread(make)
         return make()
 
-    def stream(self, shape: Shape) -> Response:
-        """The reply as server-sent events, which `shape` writes."""
+    async def answer(self, writer: Writer) -> Response:
+        """The reply in the writer's words: server-sent events, or whole, as the request asks."""
+        if not self._options.stream:
+            return await writer.whole(await self.gather())
         return EventStream(
-            self._chunks(shape), ping_interval=self._options.ping_interval, trailer=RATE_HEADER, trailers=self._trailers
+            self._chunks(writer),
+            ping_interval=self._options.ping_interval,
+            trailer=RATE_HEADER,
+            trailers=self._trailers,
         )
 
     def _trailers(self) -> dict[str, str]:
         """The rate header; after an error the rate up to there: Hypercorn breaks at trailers without any field."""
         return rate_header(self.choices[0].timings)
 
-    async def _chunks(self, shape: Shape) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, writer: Writer) -> AsyncGenerator[bytes, None]:
         """The stream, a piece for each engine step. The piece is empty where a prompt begins to be computed."""
         async with aclosing(events_of(self._exchange.hosted.client, self._submits)) as batches:
-            n_running = len(self.choices)
+            n_running, n, metrics = len(self.choices), self._options.params.n, self._exchange.hosted.metrics
             async for position, events in batches:
-                parts: list[bytes] = []
+                written: list[bytes] = []
                 for event in events:
                     match event:
                         case Delta():
-                            choice = self._choice(position, event)
-                            self._exchange.hosted.metrics.said(choice, event)
-                            choice.count(event)
-                            parts.append(shape.text(choice, event))
+                            choice = self.choices[position * n + event.index]
+                            metrics.said(choice.timings, event.timings)
+                            choice.timings = event.timings  # its text goes out at once, and is not kept
+                            parts = (Text(event.text),) if event.text else ()
+                            written.append(writer.parts(choice, parts, event))
                         case Progress():
-                            parts.append(shape.progress(self._choice(position, event), event))
+                            written.append(writer.progress(self._choice(position, event), event))
                         case Started():
-                            parts.append(shape.started(self._start(position, event), event))
+                            written.append(writer.started(self._start(position, event), event))
                         case Finished():
                             n_running -= 1
-                            parts.append(shape.finished(self._finish(position, event), is_last=not n_running))
+                            written.append(writer.finished(self._finish(position, event), is_last=not n_running))
                 if not n_running:
-                    parts.append(shape.closing())
-                chunk = b"".join(parts)
+                    written.append(writer.closing())
+                chunk = b"".join(written)
                 if chunk or any(isinstance(event, PrefillStart) for event in events):
                     yield chunk
 

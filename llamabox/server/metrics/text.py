@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from llamabox.engine.events import Activity, Delta, Finished, StepTimes
-from llamabox.server.generation.choice import Choice
+from llamabox.engine.events import Activity, Finished, StepTimes, Timings
 from llamabox.server.generation.timings import rate
 from llamabox.server.hosted.seams import TextService
 from llamabox.server.http.record import RequestRecord
@@ -70,10 +69,9 @@ class TextMetrics:
         assert record.first_token is not None
         self._first_token.observe(record.first_token - record.started)
 
-    def said(self, choice: Choice, event: Delta) -> None:
-        """More text, before `choice` takes note of it. Tokens that come together had equal gaps."""
-        before, now = choice.timings, event.timings
-        n_gaps = now.predicted_n - max(before.predicted_n, 1)
+    def said(self, before: Timings, now: Timings) -> None:
+        """More tokens of a sequence: its times before them and with them. Tokens that come together had equal gaps."""
+        n_gaps = now.predicted_n - (before.predicted_n or 1)
         if n_gaps > 0:
             self._gap.observe((now.predicted_ms - before.predicted_ms) / n_gaps / 1e3, n_gaps)
 

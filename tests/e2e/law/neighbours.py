@@ -23,9 +23,9 @@ from typing import Any
 
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import MAX_BIASES
-from llamabox.server.api.about import tokens
 from llamabox.server.fields import generation as params
 from llamabox.server.fields import logprobs as logprob_fields
+from llamabox.server.fields import prompt as prompt_fields
 from llamabox.server.fields import sampling as sampling_fields
 from llamabox.server.generation import running
 from tests.e2e.server_process import ServerProcess
@@ -220,12 +220,12 @@ def unfinished_bodies(server: ServerProcess) -> Attack:
 
 
 def long_infill(server: ServerProcess) -> Attack:
-    half = words(tokens.MAX_TEXT // 2)
+    half = words(prompt_fields.MAX_TEXT // 2)
     return partial(at_once, server.port, "/infill", [encoded(input_prefix=half, input_suffix=half, n_predict=1)] * 2)
 
 
 def long_texts(server: ServerProcess) -> Attack:
-    return partial(at_once, server.port, "/tokenize", [encoded(content=words(tokens.MAX_TEXT))] * 4)
+    return partial(at_once, server.port, "/tokenize", [encoded(content=words(prompt_fields.MAX_TEXT))] * 4)
 
 
 def a_queue_for_one_slot(server: ServerProcess) -> Attack:

@@ -12,7 +12,7 @@ from llamabox.checks import present
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import InvalidRequest
 from llamabox.server.fields.grammar import MAX_TEXT, parse_grammar
-from llamabox.server.fields.request import Dialect, parse_options
+from llamabox.server.fields.request import parse_options
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.http.json import dumps
@@ -65,10 +65,9 @@ def deep(n_levels: int) -> dict[str, Any]:
         ),
     ],
 )
-@pytest.mark.parametrize("dialect", Dialect)
-def test_what_each_place_says(body: dict[str, Any], expected: tuple[str, str], dialect: Dialect) -> None:
+def test_what_each_place_says(body: dict[str, Any], expected: tuple[str, str]) -> None:
     assert parse(body) == expected
-    params = parse_options(present(body), ModelConfig(), GenerationParams(), INFO, dialect).params
+    params = parse_options(present(body), ModelConfig(), GenerationParams(), INFO).params
     assert (params.grammar, params.json_schema) == expected
 
 
@@ -122,7 +121,7 @@ def test_a_request_can_ask_for_plain_text_whatever_the_command_line_says(body: d
 
 
 def test_the_settings_show_the_grammar() -> None:
-    options = parse_options({"grammar": GBNF}, ModelConfig(), GenerationParams(), INFO, Dialect.NATIVE)
+    options = parse_options({"grammar": GBNF}, ModelConfig(), GenerationParams(), INFO)
     assert orjson.loads(dumps(settings_object(options, INFO)))["grammar"] == GBNF
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -15,10 +16,14 @@ from hypothesis import strategies as st
 from llamabox.checks import present
 from llamabox.engine.request import RANDOM_SEED, GenerationParams, SamplingParams
 from llamabox.errors import InvalidRequest
+from llamabox.server.api.native.fields import native_options
+from llamabox.server.api.openai.chat.fields import chat_options
+from llamabox.server.api.openai.completions.fields import completion_options
 from llamabox.server.fields.logprobs import MAX_PROBS
-from llamabox.server.fields.request import Dialect, Options, parse_options
+from llamabox.server.fields.request import Options
 from llamabox.server.fields.sampling import LARGE, RULES
 from llamabox.server.hosted.config import ModelConfig
+from llamabox.wire.text_config import ModelInfo
 from tests.server.fake_client import INFO
 
 FLOATS = {
@@ -34,14 +39,18 @@ INTEGERS = {
 FLAGS = {"stream", "cache_prompt", "ignore_eos", "penalize_nl", "timings_per_token", "return_tokens", "verbose"}
 
 
-def parse(body: dict[str, Any], config: ModelConfig | None = None, dialect: Dialect = Dialect.NATIVE) -> Options:
+Parser = Callable[[dict[str, Any], ModelConfig, GenerationParams, ModelInfo], Options]
+PARSERS: tuple[Parser, ...] = (native_options, completion_options, chat_options)
+
+
+def parse(body: dict[str, Any], config: ModelConfig | None = None, by: Parser = native_options) -> Options:
     config = config or ModelConfig()
-    return parse_options(present(orjson.loads(json.dumps(body))), config, config.defaults, INFO, dialect)
+    return by(present(orjson.loads(json.dumps(body))), config, config.defaults, INFO)
 
 
-def refused(field: str, value: Any, dialect: Dialect = Dialect.NATIVE) -> str:
+def refused(field: str, value: Any, by: Parser = native_options) -> str:
     with pytest.raises(InvalidRequest) as caught:
-        parse({field: value}, dialect=dialect)
+        parse({field: value}, by=by)
     assert caught.value.field == field
     assert caught.value.message.startswith(f"Field '{field}': ")
     return caught.value.message
@@ -255,32 +264,32 @@ class TestUnsupported:
         ],
     )  # fmt: skip
     def test_is_refused_by_name_on_every_route(self, field: str, value: object) -> None:
-        for dialect in Dialect:
-            assert "not supported" in refused(field, value, dialect)
+        for by in PARSERS:
+            assert "not supported" in refused(field, value, by)
 
     def test_post_sampling_probs_on_completions(self) -> None:
-        refused("post_sampling_probs", True, Dialect.COMPLETION)
+        refused("post_sampling_probs", True, completion_options)
 
     def test_top_logprobs_outside_chat(self) -> None:
-        for dialect in (Dialect.NATIVE, Dialect.COMPLETION):
-            assert "not supported" in refused("top_logprobs", 3, dialect)
+        for by in (native_options, completion_options):
+            assert "not supported" in refused("top_logprobs", 3, by)
 
     @pytest.mark.parametrize(
         ("field", "value"),
         [("echo", True), ("best_of", 2), ("suffix", "x"), ("tools", [{}]), ("tool_choice", "required")],
     )
     def test_on_completions(self, field: str, value: object) -> None:
-        refused(field, value, Dialect.COMPLETION)
+        refused(field, value, completion_options)
 
-    @pytest.mark.parametrize("dialect", [Dialect.COMPLETION, Dialect.CHAT])
-    def test_response_fields_are_the_native_routes_alone(self, dialect: Dialect) -> None:
-        assert "not supported" in refused("response_fields", ["content"], dialect)
-        assert parse({"response_fields": []}, dialect=dialect) == parse({}, dialect=dialect)
+    @pytest.mark.parametrize("by", [completion_options, chat_options])
+    def test_response_fields_are_the_native_routes_alone(self, by: Parser) -> None:
+        assert "not supported" in refused("response_fields", ["content"], by)
+        assert parse({"response_fields": []}, by=by) == parse({}, by=by)
 
     def test_tools_pass_on_completions_where_none_is_to_be_called(self) -> None:
         body = {"tools": [{"type": "function"}], "tool_choice": "none"}
-        assert parse(body, dialect=Dialect.COMPLETION) == parse({}, dialect=Dialect.COMPLETION)
-        assert '"tool_choice": "none"' in refused("tools", [{}], Dialect.COMPLETION)
+        assert parse(body, by=completion_options) == parse({}, by=completion_options)
+        assert '"tool_choice": "none"' in refused("tools", [{}], completion_options)
 
     def test_neutral_values_and_unknown_fields_pass(self) -> None:
         body = {
@@ -288,50 +297,50 @@ class TestUnsupported:
             "t_max_predict_ms": -1, "adaptive_target": -1.0, "echo": False, "best_of": 1, "user": "me", "what": [1, 2],
             "json_schema": None, "tools": [], "tool_choice": "none",
         }  # fmt: skip
-        for dialect in Dialect:
-            assert parse(body, dialect=dialect) == parse({}, dialect=dialect)
+        for by in PARSERS:
+            assert parse(body, by=by) == parse({}, by=by)
 
 
 class TestLogprobs:
     @pytest.mark.parametrize(
-        ("dialect", "body", "n_top", "n_probs"),
+        ("by", "body", "n_top", "n_probs"),
         [
-            (Dialect.NATIVE, {"n_probs": 10}, 10, 10),
-            (Dialect.NATIVE, {"logprobs": 3}, 3, 3),
-            (Dialect.NATIVE, {"n_probs": 0, "logprobs": 3}, None, 0),
-            (Dialect.NATIVE, {"n_probs": MAX_PROBS}, MAX_PROBS, MAX_PROBS),
-            (Dialect.COMPLETION, {"logprobs": 0}, 0, 1),
-            (Dialect.COMPLETION, {"logprobs": 5}, 5, 5),
-            (Dialect.COMPLETION, {"logprobs": 50}, 5, 5),
-            (Dialect.COMPLETION, {"n_probs": 7}, 7, 7),
-            (Dialect.CHAT, {"logprobs": True}, 1, 1),
-            (Dialect.CHAT, {"logprobs": True, "top_logprobs": 20}, 20, 20),
-            (Dialect.CHAT, {"logprobs": True, "top_logprobs": 0}, 0, 1),
-            (Dialect.CHAT, {"logprobs": False, "top_logprobs": 0}, None, 0),
-            (Dialect.CHAT, {"n_probs": 4}, 4, 4),
+            (native_options, {"n_probs": 10}, 10, 10),
+            (native_options, {"logprobs": 3}, 3, 3),
+            (native_options, {"n_probs": 0, "logprobs": 3}, None, 0),
+            (native_options, {"n_probs": MAX_PROBS}, MAX_PROBS, MAX_PROBS),
+            (completion_options, {"logprobs": 0}, 0, 1),
+            (completion_options, {"logprobs": 5}, 5, 5),
+            (completion_options, {"logprobs": 50}, 5, 5),
+            (completion_options, {"n_probs": 7}, 7, 7),
+            (chat_options, {"logprobs": True}, 1, 1),
+            (chat_options, {"logprobs": True, "top_logprobs": 20}, 20, 20),
+            (chat_options, {"logprobs": True, "top_logprobs": 0}, 0, 1),
+            (chat_options, {"logprobs": False, "top_logprobs": 0}, None, 0),
+            (chat_options, {"n_probs": 4}, 4, 4),
         ],
     )
-    def test_how_many(self, dialect: Dialect, body: dict[str, Any], n_top: int | None, n_probs: int) -> None:
-        options = parse(body, dialect=dialect)
+    def test_how_many(self, by: Parser, body: dict[str, Any], n_top: int | None, n_probs: int) -> None:
+        options = parse(body, by=by)
         assert (options.n_top, options.params.n_probs) == (n_top, n_probs)
 
-    @pytest.mark.parametrize("dialect", Dialect)
-    def test_no_request_sees_the_whole_vocabulary(self, dialect: Dialect) -> None:
-        refused("n_probs", MAX_PROBS + 1, dialect)
+    @pytest.mark.parametrize("by", PARSERS)
+    def test_no_request_sees_the_whole_vocabulary(self, by: Parser) -> None:
+        refused("n_probs", MAX_PROBS + 1, by)
 
     @pytest.mark.parametrize("value", [-1, 1.5, True, "3", [3]], ids=str)
     def test_counts_are_whole_numbers(self, value: object) -> None:
-        refused("n_probs", value, Dialect.NATIVE)
-        refused("n_probs", value, Dialect.CHAT)
-        refused("logprobs", value, Dialect.NATIVE)
-        refused("logprobs", value, Dialect.COMPLETION)
-        refused("top_logprobs", value, Dialect.CHAT)
+        refused("n_probs", value, native_options)
+        refused("n_probs", value, chat_options)
+        refused("logprobs", value, native_options)
+        refused("logprobs", value, completion_options)
+        refused("top_logprobs", value, chat_options)
 
     def test_chat_wants_a_flag_and_a_count_beside_it(self) -> None:
-        refused("logprobs", 3, Dialect.CHAT)
-        refused("top_logprobs", 2, Dialect.CHAT)
+        refused("logprobs", 3, chat_options)
+        refused("top_logprobs", 2, chat_options)
         with pytest.raises(InvalidRequest, match="between 0 and 20"):
-            parse({"logprobs": True, "top_logprobs": 21}, dialect=Dialect.CHAT)
+            parse({"logprobs": True, "top_logprobs": 21}, by=chat_options)
 
 
 def test_openai_routes_default_to_what_the_user_set_else_to_one() -> None:
@@ -339,10 +348,10 @@ def test_openai_routes_default_to_what_the_user_set_else_to_one() -> None:
         defaults=GenerationParams(sampling=SamplingParams(temperature=0.3, top_p=0.5)), given=frozenset({"top_p"})
     )
     assert parse({}, config).params.sampling.temperature == 0.3
-    for dialect in (Dialect.CHAT, Dialect.COMPLETION):
-        sampling = parse({}, config, dialect).params.sampling
+    for by in (chat_options, completion_options):
+        sampling = parse({}, config, by).params.sampling
         assert (sampling.temperature, sampling.top_p) == (1.0, 0.5)
-        assert parse({"temperature": 0.9}, config, dialect).params.sampling.temperature == 0.9
+        assert parse({"temperature": 0.9}, config, by).params.sampling.temperature == 0.9
 
 
 def test_stream_options_must_be_an_object() -> None:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from llamabox.errors import NotSupported
 from llamabox.server.api.about.models import draft_model
 from llamabox.server.fields.body import model_name
-from llamabox.server.fields.request import Dialect, parse_options
+from llamabox.server.fields.request import parse_options
 from llamabox.server.generation.settings import settings_object
 from llamabox.server.hosted.site import site_of
 from llamabox.server.hosted.text import HostedText
@@ -21,7 +21,7 @@ async def props(request: Request) -> Response:
     site = site_of(request)
     hosted = site.serving(HostedText)
     info = hosted.info
-    settings = settings_object(parse_options({}, hosted.config, hosted.defaults, info, Dialect.NATIVE), info)
+    settings = settings_object(parse_options({}, hosted.config, hosted.defaults, info), info)
     embeds = {"pooling": info.pooling} if hosted.config.enable_embeddings else {}
     return JsonResponse(
         {

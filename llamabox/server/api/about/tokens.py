@@ -11,15 +11,12 @@ from llamabox import checks
 from llamabox.checks import wrong
 from llamabox.engine.request import PromptText
 from llamabox.errors import BodyTooLarge
-from llamabox.server.fields.prompt import check_token, check_tokens
+from llamabox.server.fields.prompt import MAX_TEXT, check_token, check_tokens
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.hosted.seams import TextService
 from llamabox.server.http.json import JsonArray, JsonResponse, dumps
 from llamabox.server.http.threads import n_values, off_loop
 from llamabox.wire.questions import Detokenise, Spell, Tokenise
-
-MAX_TEXT = 4 << 20
-"""Bytes of text to tokenise in one go: the worker's reader does it while streams run beside it."""
 
 MAX_TOKENS = 1 << 20
 

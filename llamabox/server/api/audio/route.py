@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llamabox.chat.template import RenderedChat
 from llamabox.errors import InvalidRequest
 from llamabox.server.api.audio.fields import Transcription, parse_transcription
-from llamabox.server.api.audio.writer import TranscriptEvents, whole_transcript
-from llamabox.server.api.openai.chat.route import cut_prompt
-from llamabox.server.fields.request import Dialect
-from llamabox.server.generation.media import read_media
-from llamabox.server.generation.reply import TextReply, options_of
-from llamabox.server.generation.timings import rate_header
+from llamabox.server.api.audio.writer import TranscriptWriter
+from llamabox.server.fields.request import openai_defaults, parse_options
+from llamabox.server.generation.prompts import cut_prompt, read_media
+from llamabox.server.generation.reply import TextReply
 from llamabox.server.hosted.exchange import Exchange, serve_body
 from llamabox.server.hosted.site import site_of
 from llamabox.server.hosted.text import HostedText
-from llamabox.server.http.json import JsonResponse
 from llamabox.server.http.multipart import FORM, content_type, read_parts
 from llamabox.server.http.record import record_of
 from llamabox.server.http.request_body import Lease
@@ -45,14 +42,10 @@ class TranscriptionRoute:
 
 async def transcribe(exchange: Exchange, asked: Transcription) -> Response:
     """A chat with the recording in its one message, answered in OpenAI's form of a transcript."""
-    options = options_of(exchange, Dialect.CHAT)
-    text = await exchange.hosted.templates.render(exchange.info, asked.conversation)
+    hosted = exchange.hosted
+    defaults = openai_defaults(hosted.defaults, hosted.config)
+    options = parse_options(exchange.body, hosted.config, defaults, exchange.info)
+    text = await hosted.templates.render(exchange.info, asked.conversation)
     prompts = await read_media(exchange, [cut_prompt(RenderedChat(asked.conversation, text), exchange.info)])
     reply = TextReply(exchange, prompts, options)
-    if options.stream:
-        return reply.stream(TranscriptEvents())
-    [choice] = await reply.gather()
-    headers = rate_header(choice.finished.timings)
-    if asked.as_text:
-        return PlainTextResponse(choice.text, headers=headers)
-    return JsonResponse(whole_transcript(choice), headers=headers)
+    return await reply.answer(TranscriptWriter(as_text=asked.as_text))

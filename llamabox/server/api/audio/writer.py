@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from starlette.responses import PlainTextResponse, Response
+
+from llamabox.chat.parts import Part
 from llamabox.engine.events import Delta, Progress, Started
 from llamabox.server.generation.choice import Choice
-from llamabox.server.http.json import dump_line
+from llamabox.server.generation.timings import rate_header
+from llamabox.server.generation.writer import text_of
+from llamabox.server.http.json import JsonResponse, dump_line
 
 DONE = b"data: [DONE]\n\n"
-
-
-def whole_transcript(choice: Choice) -> dict[str, Any]:
-    """The plain reply."""
-    return {"text": choice.text, "usage": usage_object(choice)}
 
 
 def usage_object(choice: Choice) -> dict[str, Any]:
@@ -27,10 +28,12 @@ def usage_object(choice: Choice) -> dict[str, Any]:
     }
 
 
-class TranscriptEvents:
-    """A delta for each piece of text, and the whole text at the end."""
+class TranscriptWriter:
+    """In a stream a delta for each piece of text, and the whole text at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_text: bool) -> None:
+        """`as_text`: the plain reply is the bare text."""
+        self._as_text = as_text
         self._pieces: list[str] = []
 
     def progress(self, choice: Choice, event: Progress) -> bytes:
@@ -39,11 +42,12 @@ class TranscriptEvents:
     def started(self, choice: Choice, event: Started) -> bytes:
         return b""
 
-    def text(self, choice: Choice, event: Delta) -> bytes:
-        if not event.text:
+    def parts(self, choice: Choice, parts: Sequence[Part], event: Delta) -> bytes:
+        text = text_of(parts)
+        if not text:
             return b""
-        self._pieces.append(event.text)
-        return _event({"type": "transcript.text.delta", "delta": event.text})
+        self._pieces.append(text)
+        return _event({"type": "transcript.text.delta", "delta": text})
 
     def finished(self, choice: Choice, *, is_last: bool) -> bytes:
         return _event(
@@ -52,6 +56,13 @@ class TranscriptEvents:
 
     def closing(self) -> bytes:
         return DONE
+
+    async def whole(self, choices: Sequence[Choice]) -> Response:
+        (choice,) = choices
+        text, headers = text_of(choice.parts), rate_header(choice.finished.timings)
+        if self._as_text:
+            return PlainTextResponse(text, headers=headers)
+        return JsonResponse({"text": text, "usage": usage_object(choice)}, headers=headers)
 
 
 def _event(value: dict[str, Any]) -> bytes:

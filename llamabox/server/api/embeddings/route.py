@@ -20,7 +20,7 @@ from llamabox.server.api.embeddings.inputs import NAMES, RANK, check_vectors, n_
 from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
 from llamabox.server.fields.body import parse_model
 from llamabox.server.fields.prompt import RawPrompt, check_fits
-from llamabox.server.generation.media import read_media
+from llamabox.server.generation.prompts import read_media
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.json import JsonPieces, dumps
 from llamabox.server.http.threads import n_values, off_loop

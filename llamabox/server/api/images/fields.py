@@ -15,10 +15,10 @@ from llamabox.checks import describe, first_present, present, wrong
 from llamabox.engine.request import RANDOM_SEED
 from llamabox.imaging.config import ImageModelInfo
 from llamabox.imaging.job import ImageJob
-from llamabox.server.fields import unsupported
 from llamabox.server.fields.body import parse_model, parse_ping
 from llamabox.server.fields.lora import parse_lora
 from llamabox.server.fields.sampling import parse_seed
+from llamabox.server.fields.unsupported import Neutral, is_empty, never, only, refuse
 from llamabox.server.hosted.images import HostedImages
 
 SAMPLER = ("sampler", "sample_method")
@@ -63,6 +63,20 @@ STYLES = {"vivid": "not vivid", "natural": "unnatural"}
 """Values of `quality` and `style`, and the words that each adds to the negative prompt."""
 
 
+REFUSED: dict[str, Neutral] = {
+    "response_format": only("b64_json"),
+    "output_format": only("png"),
+    "background": only("auto", "opaque"),
+    "input_fidelity": only("low"),
+    "output_compression": only(100),
+    "frame_count": only(1),
+    "frame_duration_ms": never,
+    "complexity": never,
+    "markup": is_empty,
+    "svg": is_empty,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
     """A parsed request without its pictures."""
@@ -99,7 +113,7 @@ def from_form(form: Mapping[str, str]) -> dict[str, Any]:
 
 def parse_image_options(body: dict[str, Any], hosted: HostedImages) -> ImageOptions:
     """`body` is without nulls. Raises InvalidRequest naming the first field that is wrong."""
-    unsupported.refuse(body, unsupported.IMAGES)
+    refuse(body, REFUSED)
     if "prompt" not in body:
         raise wrong("prompt", '"prompt" must be provided')
     options = present(checks.mapping(OPTIONS, body.get(OPTIONS, {})))

@@ -10,10 +10,10 @@ from starlette.responses import Response
 from llamabox import checks
 from llamabox.checks import present, wrong
 from llamabox.errors import BodyTooLarge
-from llamabox.server.api.about.tokens import MAX_TEXT
-from llamabox.server.api.native.completion import answer
-from llamabox.server.fields.request import Dialect
-from llamabox.server.generation.reply import options_of
+from llamabox.server.api.native.fields import native_options, parse_response_fields
+from llamabox.server.api.native.writer import NativeWriter
+from llamabox.server.fields.prompt import MAX_TEXT
+from llamabox.server.generation.reply import TextReply
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.wire.questions import LayOutInfill
 
@@ -32,11 +32,14 @@ async def infill(exchange: Exchange) -> Response:
     extra = _parse_extra(body)
     if sum(len(text.encode("utf-8", "replace")) for pair in (texts.values(), *extra) for text in pair) > MAX_TEXT:
         raise BodyTooLarge(f"prefix, suffix, prompt and extra may have {MAX_TEXT} bytes of text together")
-    options = options_of(exchange, Dialect.NATIVE)
+    hosted = exchange.hosted
+    options = native_options(body, hosted.config, hosted.defaults, exchange.info)
     options = replace(options, params=replace(options.params, return_prompt=False))  # it is known here
+    fields = parse_response_fields(body)
     question = LayOutInfill(**texts, extra=extra, n_predict=options.params.n_predict)
-    made = await exchange.hosted.client.ask(question)
-    return await answer(exchange, [[*made.tokens]], options, is_list=False, shown=made.text)
+    made = await hosted.client.ask(question)
+    reply = TextReply(exchange, [[*made.tokens]], options)
+    return await reply.answer(NativeWriter(options, reply, fields, shown=made.text))
 
 
 def _text(body: dict[str, Any], field: str, default: str | None = None) -> str:

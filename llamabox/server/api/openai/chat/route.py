@@ -14,13 +14,12 @@ from llamabox.chat.messages import Conversation, parse_messages
 from llamabox.chat.rendering.reading import read_chat
 from llamabox.chat.template import HasMedia, RenderedChat, TooLong
 from llamabox.checks import wrong
+from llamabox.server.api.openai.chat.fields import NO_TOOLS, chat_options
 from llamabox.server.api.openai.chat.template_wishes import template_wishes
-from llamabox.server.api.openai.reply import openai_reply
-from llamabox.server.fields import unsupported
-from llamabox.server.fields.prompt import RawPrompt, check_fits, check_media, too_long
-from llamabox.server.fields.request import Dialect
-from llamabox.server.generation.media import read_media
-from llamabox.server.generation.reply import options_of
+from llamabox.server.api.openai.chat.writer import ChatWriter
+from llamabox.server.fields.prompt import too_long
+from llamabox.server.generation.prompts import cut_prompt, read_media
+from llamabox.server.generation.reply import TextReply
 from llamabox.server.hosted.exchange import BYTES_A_VALUE, Exchange, read_json
 from llamabox.server.hosted.text import HostedText
 from llamabox.server.http.json import JsonResponse
@@ -28,7 +27,6 @@ from llamabox.server.http.record import record_of
 from llamabox.server.http.request_body import Lease
 from llamabox.server.http.threads import off_loop
 from llamabox.wire.questions import CountTokens
-from llamabox.wire.text_config import ModelInfo
 
 LARGE = 64 << 10
 """Bytes of a body. A smaller one is read and rendered in a millisecond or two."""
@@ -77,11 +75,13 @@ async def _read_media_chat(hosted: HostedText, raw: bytearray, scope: Scope, lea
 
 async def chat_completion(exchange: Exchange) -> Response:
     """The messages through the model's template, then as any prompt."""
-    options = options_of(exchange, Dialect.CHAT)
+    hosted = exchange.hosted
+    options = chat_options(exchange.body, hosted.config, hosted.defaults, exchange.info)
     raw = cut_prompt(await _rendered(exchange, with_tools=False), exchange.info)
     prompts = await read_media(exchange, [raw])
     exchange = replace(exchange, chat=None)  # a stream, which has the exchange to its end, need not hold base64
-    return await openai_reply(exchange, prompts, options, Dialect.CHAT)
+    reply = TextReply(exchange, prompts, options)
+    return await reply.answer(ChatWriter(options, reply, exchange.info))
 
 
 async def apply_template(exchange: Exchange) -> Response:
@@ -99,19 +99,11 @@ async def input_tokens(exchange: Exchange) -> Response:
     return JsonResponse({"input_tokens": answer.n_tokens, "object": "response.input_tokens"})
 
 
-def cut_prompt(chat: RenderedChat, info: ModelInfo) -> RawPrompt:
-    """The prompt with its media. Raises InvalidRequest or ContextExceeded where it cannot be computed."""
-    check_media(chat.conversation.media, info)
-    prompt: RawPrompt = [*chat.cut()]
-    check_fits(prompt, info)
-    return prompt
-
-
 async def _rendered(exchange: Exchange, *, with_tools: bool = True) -> RenderedChat:
     """The conversation and its prompt. Without `with_tools`, tools are refused."""
     conversation = exchange.chat.conversation if exchange.chat else parse_messages(exchange.body)
     if conversation.tools and not with_tools:
-        raise wrong("tools", unsupported.NO_TOOLS)
+        raise wrong("tools", NO_TOOLS)
     return exchange.chat or await _render(exchange.hosted, exchange.body, conversation)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from llamabox.server.api.openai.reply import openai_reply
+from llamabox.server.api.openai.completions.fields import completion_options
+from llamabox.server.api.openai.completions.writer import CompletionWriter
 from llamabox.server.fields.prompt import parse_prompts
-from llamabox.server.fields.request import Dialect
-from llamabox.server.generation.media import read_media
-from llamabox.server.generation.reply import options_of
+from llamabox.server.generation.prompts import read_media
+from llamabox.server.generation.reply import TextReply
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.threads import n_values, off_loop
 
@@ -17,5 +17,7 @@ async def openai_completion(exchange: Exchange) -> Response:
     """Several prompts give choices prompt * n + sequence, and one sum of usage."""
     n = n_values(exchange.body.get("prompt"))
     raw, _ = await off_loop(n, parse_prompts, exchange.body, exchange.info, exchange.hosted.media_marker)
-    options = options_of(exchange, Dialect.COMPLETION)
-    return await openai_reply(exchange, await read_media(exchange, raw), options, Dialect.COMPLETION)
+    hosted = exchange.hosted
+    options = completion_options(exchange.body, hosted.config, hosted.defaults, exchange.info)
+    reply = TextReply(exchange, await read_media(exchange, raw), options)
+    return await reply.answer(CompletionWriter(options, reply, exchange.info))

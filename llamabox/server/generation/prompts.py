@@ -1,14 +1,24 @@
-"""The media of a request's prompts: read and decoded before the prompts go to the worker."""
+"""From what a request says to the prompts that the worker gets: conversations are cut, media read and decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import cast
 
+from llamabox.chat.template import RenderedChat
 from llamabox.engine.request import PromptText
 from llamabox.media.source import MediaSource
-from llamabox.server.fields.prompt import RawPrompt
+from llamabox.server.fields.prompt import RawPrompt, check_fits, check_media
 from llamabox.server.hosted.exchange import Exchange
+from llamabox.wire.text_config import ModelInfo
+
+
+def cut_prompt(chat: RenderedChat, info: ModelInfo) -> RawPrompt:
+    """The prompt with its media. Raises InvalidRequest or ContextExceeded where it cannot be computed."""
+    check_media(chat.conversation.media, info)
+    prompt: RawPrompt = [*chat.cut()]
+    check_fits(prompt, info)
+    return prompt
 
 
 async def read_media(exchange: Exchange, prompts: Sequence[RawPrompt]) -> list[PromptText]:
