@@ -568,6 +568,10 @@ class FakeEncoder:
             for media in self.outstanding:
                 self.make(media)
 
+    @property
+    def is_idle(self) -> bool:
+        return not self.outstanding
+
     def is_ready(self, media: Media) -> bool:
         return media in self._made
 

@@ -235,6 +235,10 @@ class Encoder(Protocol):
         What it wanted before and does not name now it wants no longer. Rows stay while any sequence wants them.
         """
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to encode."""
+
     def is_ready(self, media: Media) -> bool:
         """Whether the rows of a chunk that is wanted are there."""
 

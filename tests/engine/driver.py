@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
@@ -83,6 +83,7 @@ class Driver:
         self.aborted: set[str] = set()
         self.n_steps = 0
         self.met: Counter[str] = Counter()
+        self.asked_early: defaultdict[tuple[str, int], set[Media]] = defaultdict(set)  # while it waited for a slot
 
     def submit(self, request: Request) -> None:
         self.engine.submit(request)
@@ -119,6 +120,7 @@ class Driver:
             self.encoder.make(self.encoder.outstanding[0])
         has_room = self.engine.n_waiting <= len(self.engine.cache.slots) - len(self.engine.running)
         events = self.engine.step().events
+        self._note_asked_early()
         for event in events:
             self._take(event)
         self.met["a step while somebody waits for the encoder"] += bool(self.encoder.outstanding and events)
@@ -146,6 +148,13 @@ class Driver:
         """Step until idle, if the engine is to go on afterwards."""
         while not self.engine.is_idle:
             self.step()
+
+    def _note_asked_early(self) -> None:
+        running = {(sequence.request_id, sequence.index) for sequence in self.engine.running}
+        for key, chunks in self.encoder.wanted.items():
+            if key not in running:
+                self.asked_early[key] |= set(chunks)
+                self.met["a chunk that was asked for while its text waited for a slot"] += 1
 
     def _check_rest(self) -> None:
         """Nothing was computed: each that runs waits for a chunk or keeps to a speed limit."""
@@ -187,7 +196,8 @@ class Driver:
                 self.met["a media chunk that was resident"] += bool(cached)
                 asked = self.encoder.asked.get((event.request_id, event.index), [])
                 again = {media for media in cached if said_by(prompt, len(prompt)).count((media, 0)) > 1}
-                assert not (cached - again) & set(asked), "a resident chunk was asked for"
+                early = self.asked_early[event.request_id, event.index]  # and became resident while it waited
+                assert not (cached - again) & (set(asked) - early), "a resident chunk was asked for"
             case Delta():
                 assert transcript.started is not None
                 transcript.tokens += event.tokens

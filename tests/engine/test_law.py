@@ -338,6 +338,7 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "a chunk that was made before one that was asked for earlier",
         "a chunk that could not be made",
         "an abort of one that waits for the encoder",
+        "a chunk that was asked for while its text waited for a slot",
     ):
         assert seen[situation] >= 5, (situation, seen)
 

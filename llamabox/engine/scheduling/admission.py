@@ -87,6 +87,19 @@ class Admission:
     def remove(self, sequence: Sequence) -> None:
         self._waiting.remove(sequence)
 
+    @property
+    def next_in_line(self) -> list[Sequence]:
+        """The first of those that wait for any slot. Where one is free, they wait for another's prefix instead."""
+        if not self._waiting or any(not slot.is_busy for slot in self._cache.slots):
+            return []
+        return [sequence for sequence in self._waiting.first if not sequence.index]  # the others get their sibling's
+
+    def n_resident(self, sequence: Sequence) -> int:
+        """Leading cells of a waiting sequence that need not be computed, as things are."""
+        if not sequence.params.cache_prompt:
+            return 0
+        return self._find(sequence, [], max(sequence.n_prompt - 1, 0)).n_cells
+
     def admit(self, running: list[Sequence]) -> list[Sequence]:
         """Give free slots to waiting sequences. `running` is extended by those admitted, which are also returned.
 

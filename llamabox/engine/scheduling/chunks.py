@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamabox.engine.events import Activity
 from llamabox.engine.request import Media, Request
+from llamabox.engine.scheduling.admission import Admission
 from llamabox.engine.seams import Encoder
 from llamabox.engine.sequence import Sequence
 from llamabox.errors import LlamaboxError
@@ -13,7 +14,7 @@ AHEAD = 2048
 
 
 class Chunks:
-    """Asks the encoder for the chunks that running sequences come to. Owned by the engine's thread.
+    """Asks the encoder for the chunks that sequences come to. Owned by the engine's thread.
 
     A chunk that is resident is never asked for, since a sequence begins behind it. Without an encoder nobody may have
     media.
@@ -23,6 +24,7 @@ class Chunks:
         self._encoder = encoder
         self._wanted: dict[Sequence, tuple[Media, ...]] = {}
         self._failed: set[Sequence] = set()
+        self._ahead: set[Sequence] = set()  # that were looked at while they waited for a slot
 
     def take(self, request: Request) -> None:
         """A request was queued."""
@@ -48,7 +50,7 @@ class Chunks:
         for sequence in running:
             if sequence.cells.is_text or self._encoder is None:
                 continue
-            chunks = _next_chunks(sequence)
+            chunks = _next_chunks(sequence, sequence.n_computed)
             if chunks != self._wanted.get(sequence, ()):
                 self._want(sequence, chunks)
             error = next((found for media in chunks if (found := self._encoder.error(media))), None)
@@ -56,6 +58,18 @@ class Chunks:
                 self._failed.add(sequence)
                 failed.append((sequence, error))
         return failed
+
+    def ask_ahead(self, admission: Admission) -> None:
+        """Where the encoder has nothing to do, have the first chunks made of a sequence that waits for a slot."""
+        if self._encoder is None or not self._encoder.is_idle:
+            return
+        for sequence in admission.next_in_line:
+            if sequence.cells.is_text or sequence in self._ahead:
+                continue
+            self._ahead.add(sequence)
+            if chunks := _next_chunks(sequence, admission.n_resident(sequence)):
+                self._want(sequence, chunks)
+                return
 
     def holds(self, sequence: Sequence) -> bool:
         """Whether the next cell of `sequence` is of a chunk whose rows are not there."""
@@ -68,6 +82,7 @@ class Chunks:
     def forget(self, sequence: Sequence) -> None:
         """It has ended."""
         self._failed.discard(sequence)
+        self._ahead.discard(sequence)
         if sequence in self._wanted:
             self._want(sequence, ())
 
@@ -80,10 +95,10 @@ class Chunks:
             del self._wanted[sequence]
 
 
-def _next_chunks(sequence: Sequence) -> tuple[Media, ...]:
-    """The chunks of its cells that are not computed, up to AHEAD cells of media, but one at least."""
+def _next_chunks(sequence: Sequence, start: int) -> tuple[Media, ...]:
+    """The chunks of its cells from `start` on, up to AHEAD cells of media, but one at least."""
     n_ahead, chunks = 0, []
-    for media in sequence.cells.media_from(sequence.n_computed):
+    for media in sequence.cells.media_from(start):
         chunks.append(media)
         n_ahead += media.n_cells
         if n_ahead >= AHEAD:

@@ -41,6 +41,11 @@ class Line:
         if not waiting:
             del self._places[sequence.id_slot]
 
+    @property
+    def first(self) -> list[Sequence]:
+        """Those that have waited longest for any slot: a few."""
+        return list(islice(self._places.get(-1, {}), N_FIRST))
+
     def candidates(self, free: Iterable[int]) -> list[Sequence]:
         """Sequences that one of the `free` slots may be given to, first come first: all, or some if there are many."""
         found: list[tuple[Sequence, int]] = []

@@ -137,6 +137,7 @@ class Scheduler:
         """
         self._cache.copy_time.begin_step()
         work = Work(stuck=self.chunks.ask(self.running))
+        self.chunks.ask_ahead(self._admission)
         able = [sequence for sequence in self.running if not self.chunks.holds(sequence)]
         due = [(sequence.due(now), sequence) for sequence in able]
         next_due = min((time for time, _ in due if time > now), default=None)

@@ -59,6 +59,10 @@ class EncodingDesk:
                 self._drop(media)
         self._trim()
 
+    @property
+    def is_idle(self) -> bool:
+        return not self._encodings
+
     def is_ready(self, media: Media) -> bool:
         return media in self._rows
 
