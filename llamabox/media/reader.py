@@ -11,6 +11,7 @@ import logging
 import weakref
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from llamabox.checks import wrong
@@ -50,6 +51,9 @@ MAX_KEPT = 64 << 20
 N_AT_ONCE = 4
 """Media of one request that are worked on at a time, so that others get their turns."""
 
+N_WARM = 2
+"""Children that start with the model. To start one takes half a second of a processor, which streams would feel."""
+
 GREETING = b"GIF89a\1\0\1\0\x80\0\0\xff\xff\xff\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
 """A picture of one pixel: a child that decoded it is ready."""
 
@@ -83,8 +87,11 @@ class MediaReader:
         self._is_closed = False
 
     async def warm(self) -> None:
-        """Start a child, so that the first picture does not wait for it. Failing is left to the requests."""
-        await asyncio.wrap_future(self._threads.submit(self._start))
+        """Start children, so that the first pictures do not wait for them, nor streams beside these.
+
+        Failing is left to the requests.
+        """
+        await asyncio.wrap_future(self._threads.submit(self._start, N_WARM))
 
     async def read(self, sources: Sequence[MediaSource], info: MediaInfo, room: Room) -> list[Picture | Sound]:
         """As MediaDesk has it."""
@@ -203,11 +210,12 @@ class MediaReader:
         self._kept.keep(key, decoded)
         return decoded
 
-    def _start(self) -> None:
-        """Have a child that is ready. Blocks."""
+    def _start(self, n: int = 1) -> None:
+        """Have so many children that are ready. Blocks."""
         if not self._is_closed:
-            with self.lane.child() as child:
-                child.start()
+            with ExitStack() as taken:
+                for child in [taken.enter_context(self.lane.child()) for _ in range(n)]:
+                    child.start()
 
 
 class _Held:
