@@ -10,7 +10,7 @@ from itertools import groupby
 from llamabox.bindings.media.projector import Projector
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.embedding.media_passages import MediaPassage
-from llamabox.engine.embedding.passages import Passage
+from llamabox.engine.embedding.passages import Passage, name_of, too_long
 from llamabox.engine.request import (
     MAX_BIASES,
     NO_MEDIA,
@@ -109,6 +109,9 @@ class Intake:
                 taken, contents = self._taken_in(prompt, self._n_ctx)
                 return MediaPassage(embed.request_id, index, taken, contents, embed.field)
             tokens = self.tokens(prompt, add_special=True, parse_special=True)
+        except ContextExceeded as error:
+            name, n_tokens = name_of(embed.field, index), error.details["n_prompt_tokens"]
+            raise too_long(name, n_tokens, self._n_ctx) from error
         except RequestError as error:
             raise InvalidRequest(f"Field 'input': input {index}: {error.message}", field="input") from error
         return Passage(embed.request_id, index, tuple(tokens), embed.field)

@@ -11,7 +11,7 @@ import pytest
 from llamabox.bindings.media.projector import Projector, ProjectorParams
 from llamabox.engine.request import GenerationParams, Media, Picture, PromptText, Request, Sound, Words, n_cells
 from llamabox.errors import ContextExceeded, InvalidRequest, Unavailable
-from llamabox.wire.text import Submit
+from llamabox.wire.text import Embed, Submit
 from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.media.content import Content, PreparedBytes
 from tests.models.media import tones
@@ -77,6 +77,19 @@ def test_what_cannot_fit_is_refused_with_the_numbers_before_it_is_prepared(intak
     with pytest.raises(ContextExceeded) as refusal:
         taken(intake, *prompt)
     assert (refusal.value.details["n_prompt_tokens"], refusal.value.details["n_ctx"]) == (n_prompt, N_CTX)
+
+
+def test_a_passage_that_cannot_fit_is_named_with_the_numbers_and_one_that_just_fits_is_taken(intake: Intake) -> None:
+    n_picture = n_cells(intake.prompt([RED], add_special=True, parse_special=True))
+    fitting = [RED, *[5] * (N_CTX - n_picture)]
+    taken = intake.passages(Embed(request_id="r", first=4, n_left=2, prompts=[fitting, ["text"]]))
+    assert [(one.index, one.n_cells) for one in taken.with_media] == [(4, N_CTX)]
+    assert [one.index for one in taken.passages] == [5]
+    with pytest.raises(ContextExceeded, match="input 4 is too large to process") as refusal:
+        intake.passages(Embed(request_id="r", first=4, n_left=1, prompts=[[*fitting, 5]]))
+    assert (refusal.value.details["n_prompt_tokens"], refusal.value.details["n_ctx"]) == (N_CTX + 1, N_CTX)
+    with pytest.raises(InvalidRequest, match=r"input 7: .*3 a pixel"):
+        intake.passages(Embed(request_id="r", first=7, n_left=1, prompts=[[Picture(10, 10, b"too few")]]))
 
 
 def test_a_broken_medium_is_refused_and_nothing_of_the_others_stays(intake: Intake) -> None:
