@@ -7,6 +7,9 @@ import os
 import sys
 import threading
 
+MOST = 19
+"""The lowest priority."""
+
 
 def be_nice(niceness: int) -> None:
     """Let this process, which must lead a session of its own, yield to others by `niceness`, 0 to 19.
@@ -27,4 +30,6 @@ def be_nice_in_process(niceness: int) -> None:
     Only Linux knows that; elsewhere nothing happens.
     """
     if sys.platform == "linux":  # elsewhere this is a whole process' priority
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        thread = threading.get_native_id()
+        before = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(before + niceness, MOST))

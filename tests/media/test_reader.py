@@ -218,6 +218,11 @@ def test_a_large_request_lets_others_have_their_turn(reader: MediaReader) -> Non
     run(work())
 
 
+def test_two_children_are_ready_from_the_start(own: MediaReader) -> None:
+    asyncio.run(own.warm())
+    assert sum(child.pid is not None for child in own.lane.children) == 2
+
+
 def test_a_reader_that_was_closed_has_no_children(own: MediaReader) -> None:
     assert isinstance(read(own, SMALL), Picture)
     pids = [child.pid for child in own.lane.children if child.pid is not None]

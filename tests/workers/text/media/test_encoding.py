@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -17,10 +18,11 @@ from llamabox.bindings.media.chunk import ChunkRows, MediaChunk
 from llamabox.engine.events import Activity
 from llamabox.engine.request import Media, Request
 from llamabox.errors import EncodeError, ServerFault
+from llamabox.machine.niceness import MOST
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.media.content import Content, PreparedBytes, segments
 from llamabox.workers.text.media.desk import EncodingDesk
-from llamabox.workers.text.media.encoder import MOST_CELLS, EncoderThread, EncodingsDone
+from llamabox.workers.text.media.encoder import MOST_CELLS, NICENESS, EncoderThread, EncodingsDone
 
 WITHIN = 10.0
 """Seconds after which a test that waits for an event has failed."""
@@ -61,11 +63,13 @@ class Projector:
     may_go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     begun: queue.SimpleQueue[list[str]] = field(default_factory=queue.SimpleQueue)
     broken: set[str] = field(default_factory=set)
+    niceness: int | None = None  # of the thread that encoded last
 
     def encode(self, chunks: Sequence[MediaChunk]) -> list[ChunkRows]:
         names = [cast(Any, chunk).name for chunk in chunks]
         assert all(cast(Any, chunk).is_open for chunk in chunks), "its pixels are gone"
         self.calls.append(names)
+        self.niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         self.begun.put(names)
         assert self.may_go.acquire(timeout=WITHIN)
         if self.broken & set(names):
@@ -276,6 +280,14 @@ def test_a_long_encoding_is_no_hang() -> None:
         time.sleep(0.001)
     assert pulse.stuck() is None
     studio.desk.close()
+
+
+def test_encoding_yields_to_decoding(studio: Studio) -> None:
+    studio.want("r", Chunk("cat"))
+    studio.begun()
+    studio.finish()
+    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert studio.projector.niceness == min(mine + NICENESS, MOST)
 
 
 def test_closing_drops_what_waits(studio: Studio) -> None:
