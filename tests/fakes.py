@@ -20,6 +20,7 @@ import numpy as np
 from llamabox import errors
 from llamabox.engine.batch import Batch, MediaRows, Run
 from llamabox.engine.drafting.drafter import Draft, Drafter, Key, Source, Wish
+from llamabox.engine.drafting.price import Offer, Price, Step
 from llamabox.engine.events import Activity
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
 from llamabox.engine.logprobs import Distribution
@@ -842,7 +843,7 @@ class FakeDrafter:
         coming += [1] * (self._length - len(coming))
         tokens = coming[:n_right] + [token + 1 for token in coming[n_right:]]
         chances = [0.5] * len(tokens) if self._source is Source.MODEL else []
-        return Draft(tokens, self._source, n_match=self._length + wish.n_generated % 20, chances=chances)
+        return Draft(tokens, self._source, n_match=wish.n_generated % 20, chances=chances)
 
     def accepted(self, key: Key, draft: Draft, n_verified: int, n_accepted: int) -> None:
         assert self._open.pop(key) is draft, "nobody drafted that"
@@ -864,6 +865,60 @@ class FakeDrafter:
     def is_empty(self) -> bool:
         """Whether it holds nothing of anybody."""
         return not (self._open or self._seen)
+
+
+class FreePrice:
+    """A Price at which rows cost nothing: all of a draft is verified, as far as there is room."""
+
+    def lengths(self, step: Step, offers: Seq[Offer], room: int) -> list[int]:
+        assert len({offer.index for offer in offers}) == len(offers)
+        assert [slot for slot, _ in step.rows] == sorted({slot for slot, _ in step.rows})
+        lengths = []
+        for offer in offers:
+            assert step.rows[offer.index][1] >= 1
+            lengths.append(self.length(offer, room))
+            room -= lengths[-1]
+        return lengths
+
+    def length(self, offer: Offer, room: int) -> int:
+        return min(len(offer.draft.tokens), offer.n_most, room)
+
+    def promises(self, draft: Draft) -> float:
+        return len(draft.tokens)
+
+    def seconds(self, step: Step) -> float:
+        return 0.0
+
+    def pays(self, step: Step, n_drafts: int, length: float, promise: float, seconds: float) -> bool:
+        return True
+
+    def verified(self, draft: Draft, n_verified: int, n_came: int) -> None:
+        assert 0 <= n_came <= n_verified <= len(draft.tokens)
+        assert n_verified > 0
+
+    def computed(self, rows: Seq[tuple[int, int]], n_context: int, seconds: float) -> None:
+        assert seconds > 0
+
+
+class RandomPrice(FreePrice):
+    """A Price that knows nothing and says so."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._n_asked = 0
+
+    def _draw(self, n: int) -> int:
+        self._n_asked += 1
+        return digest(self._seed, self._n_asked) % n
+
+    def length(self, offer: Offer, room: int) -> int:
+        return self._draw(super().length(offer, room) + 1)
+
+    def promises(self, draft: Draft) -> float:
+        return float(self._draw(5))
+
+    def pays(self, step: Step, n_drafts: int, length: float, promise: float, seconds: float) -> bool:
+        return bool(self._draw(2))
 
 
 class FakePooler:
@@ -951,3 +1006,4 @@ if TYPE_CHECKING:  # mypy holds each fake to the seam that it stands for
     _encoder: type[Encoder] = FakeEncoder
     _pooler: type[Pooler] = FakePooler
     _drafter: type[Drafter] = FakeDrafter
+    _price: type[Price] = FreePrice

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from llamabox import errors
 from llamabox.engine.drafting.drafter import Drafter
 from llamabox.engine.drafting.drafts import Drafts
+from llamabox.engine.drafting.price import LearntPrice, Price
 from llamabox.engine.drafting.verification import sample
 from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
 from llamabox.engine.grammar import Constraint
@@ -55,9 +56,13 @@ class Engine:
         drafters: Seq[Drafter] = (),
         encoder: Encoder | None = None,
         *,
+        price: Price | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """The first of the `drafters` goes first. Without an `encoder` the runner must take no media."""
+        """The first of the `drafters` is asked first. The `price` of drafts is learnt where none is given.
+
+        Without an `encoder` the runner must take no media.
+        """
         assert runner.facts.n_batch >= config.n_slots, "every slot may decode in one step"
         assert encoder is not None or not runner.facts.takes_media
         self._runner = runner
@@ -75,7 +80,8 @@ class Engine:
         self.slots = Slots(self.cache, lambda: self.running)
         self.context_shift = config.context_shift and self.cache.can_shift
         self.may_draft = self.cache.n_draftable > 0 and runner.facts.may_draft
-        self._drafts = Drafts(drafters if self.may_draft else (), self.cache)
+        price = price or LearntPrice(runner.facts, is_unified=self.cache.is_unified)
+        self._drafts = Drafts(drafters if self.may_draft else (), self.cache, price, clock)
         self._scheduler = Scheduler(
             self.cache,
             self._pacing,
@@ -159,9 +165,12 @@ class Engine:
         updated = self._clock()
         if work.shares:  # else it could not be computed
             # Taking the tokens that grammars force is part of every stream's gap, too.
+            seconds = updated - planned
             self._pacing.observe(
-                n_decode=work.n_decode, n_prefill=work.n_prefill, n_forced=work.n_forced, seconds=updated - planned
+                n_decode=work.n_decode, n_prefill=work.n_prefill, n_forced=work.n_forced, seconds=seconds
             )
+            if work.n_decode and not work.n_prefill and not work.n_forced:
+                self._drafts.took(work.batch.runs, work.n_context, seconds)
         return StepTimes(planned - begun, computed - planned, sampled - computed, updated - sampled)
 
     def rest(self) -> float:
@@ -285,7 +294,7 @@ class Engine:
         if sequence.n_generated == 0:
             self._start(sequence, now)
         if sequence.drafts:
-            self._drafts.verified(sequence, len(tokens) - 1)
+            self._drafts.verified(sequence, len(rows) - 1, len(tokens) - 1)
         try:
             for token, row in zip(tokens, rows, strict=False):
                 if token < 0:

@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from llamabox.engine.batch import MediaRows
+from llamabox.engine.drafting.price import Price
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart, Progress, Started, TokenProbs
 from llamabox.engine.grammar import Grammar
@@ -18,7 +19,7 @@ from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import GenerationParams, Media, Prompt, Request, SamplingParams, Segment, Words
 from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest
-from tests.fakes import FakeDrafter, FakeEncoder, FakeMemory, FakeRunner, Said, fresh_contents
+from tests.fakes import FakeDrafter, FakeEncoder, FakeMemory, FakeRunner, FreePrice, Said, fresh_contents
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""
@@ -70,14 +71,20 @@ class Driver:
         runner: FakeRunner | None = None,
         drafters: Seq[FakeDrafter] = (),
         encoder: FakeEncoder | None = None,
+        price: Price | None = None,
         **config: object,
     ) -> None:
-        """An `encoder` that has nothing to do but for what the test says makes a chunk once all wait for it."""
+        """Drafts cost nothing unless there is a `price`.
+
+        An `encoder` that has nothing to do but for what the test says makes a chunk once all wait for it.
+        """
         self.runner = runner or FakeRunner()
         self.encoder = self.runner.encoder = encoder or FakeEncoder()
         self.clock = Clock()
         settings = engine_config(**{"n_slots": 4, "n_ctx": 64, **config})
-        self.engine = Engine(self.runner, settings, drafters, self.encoder, clock=self.clock)
+        self.engine = Engine(
+            self.runner, settings, drafters, self.encoder, price=price or FreePrice(), clock=self.clock
+        )
         self.transcripts: dict[tuple[str, int], Transcript] = {}
         self.requests: dict[str, Request] = {}
         self.aborted: set[str] = set()
@@ -277,7 +284,7 @@ def segments_of(parts: Iterable[int | Media]) -> Prompt:
 
 def alone(asked: Request, *, memory: FakeMemory | None = None, **config: object) -> dict[int, Transcript]:
     """What `asked` gets from an engine of its own, by index."""
-    driver = Driver(FakeRunner(memory=memory), (), None, **config)
+    driver = Driver(FakeRunner(memory=memory), (), None, None, **config)
     driver.submit(asked)
     driver.run()
     return {index: driver.transcripts[asked.request_id, index] for index in range(asked.params.n)}

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 
+from llamabox.engine.batch import Run
+from llamabox.engine.drafting.asking import Asking
 from llamabox.engine.drafting.drafter import Draft, Drafter, Wish
+from llamabox.engine.drafting.journal import Journal
+from llamabox.engine.drafting.price import Offer, Price, Step
 from llamabox.engine.drafting.tally import Tally
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.sequence import Sequence
+
+LOOK_BACK = 8
+"""Tokens of a draft that was not verified which are compared with what came."""
 
 
 class Drafts:
@@ -17,12 +24,16 @@ class Drafts:
     Drafts are made for one step and are gone behind it. Without drafters there are none. Owned by the engine's thread.
     """
 
-    def __init__(self, drafters: Seq[Drafter], cache: KVCache) -> None:
-        """For a sequence the first of the `drafters` counts that has a draft."""
+    def __init__(self, drafters: Seq[Drafter], cache: KVCache, price: Price, clock: Callable[[], float]) -> None:
+        """The first of the `drafters` is asked first. The `price` chooses the lengths."""
         self._drafters = drafters
         self._cache = cache
+        self._price = price
+        self._asking = Asking(drafters, price, clock)
         self._open: dict[Sequence, tuple[Drafter, Draft]] = {}  # drafts that are being verified, and whose they are
+        self._unproven: dict[Sequence, tuple[Draft, int]] = {}  # did not pay, and when they were made, in tokens said
         self._has_room = True  # nothing was given up since a batch was last computed
+        self._journal = Journal()
         self.tally = Tally()
 
     @property
@@ -30,40 +41,65 @@ class Drafts:
         """Whether anything is ever drafted."""
         return bool(self._drafters)
 
-    def plan(self, sequences: Iterable[Sequence], room: int) -> dict[Sequence, int]:
-        """Give drafts to those of `sequences` that can use some, `room` tokens in all. Returns how many each got.
+    def plan(self, parts: Mapping[Sequence, int], room: int) -> dict[Sequence, int]:
+        """Give drafts to sequences that can use some, `room` tokens in all. Returns how many each got.
 
-        Each of the sequences has all its cells in the step.
+        `parts` are the cells of each sequence in the step. Only behind the last of all a draft may come.
         """
         if not self._drafters or not self._has_room or room <= 0:
             return {}
-        wishes = {
-            sequence: self._wish(sequence, n_most) for sequence in sequences if (n_most := self._n_most(sequence))
-        }
-        found: dict[Sequence, tuple[Drafter, Draft]] = {}
-        for drafter in self._drafters:
-            asking = [sequence for sequence in wishes if sequence not in found]
-            if asking:
-                drafts = drafter.propose([wishes[sequence] for sequence in asking])
-                found |= {
-                    sequence: (drafter, draft)
-                    for sequence, draft in zip(asking, drafts, strict=True)
-                    if draft is not None
-                }
-        lengths: dict[Sequence, int] = {}
-        for sequence, (drafter, draft) in found.items():
-            n_most = len(draft.tokens) if draft.chances else max(1, draft.n_match)  # a longer match promises more
-            length = min(len(draft.tokens), wishes[sequence].n_most, room, n_most)
-            if length >= max(wishes[sequence].params.n_min, 1):
+        yielding = [one for one, n_cells in parts.items() if n_cells == one.n_owed]
+        able = {one: n_most for one in yielding if (n_most := self._n_most(one)) > 0}
+        if not able:
+            return {}
+        for sequence in able.keys() & self._unproven.keys():
+            self._look_back(sequence)
+        order = sorted(parts, key=_slot_id)
+        step = Step(
+            [(_slot_id(one), parts[one]) for one in order],
+            len(yielding),
+            sum(len(one.cells) for one in order) // len(order),
+        )
+        found = self._asking.ask({one: _wish(one, n_most) for one, n_most in able.items()}, step)
+        if self._journal.is_read:
+            self._journal.note([one for one in able if one not in found], "no guess")
+        return self._choose(found, able, order, step, room) if found else {}
+
+    def _choose(
+        self,
+        found: Mapping[Sequence, tuple[Drafter, Draft]],
+        n_most: Mapping[Sequence, int],
+        order: list[Sequence],
+        step: Step,
+        room: int,
+    ) -> dict[Sequence, int]:
+        """Let the price choose the lengths."""
+        places = {sequence: i for i, sequence in enumerate(order)}
+        offers = [Offer(places[one], draft, n_most[one]) for one, (_, draft) in found.items()]
+        chosen: dict[Sequence, int] = {}
+        for sequence, length in zip(found, self._price.lengths(step, offers, room), strict=True):
+            drafter, draft = found[sequence]
+            if length >= max(sequence.params.drafting.n_min, 1):
                 sequence.drafts = list(draft.tokens[:length])
                 self._open[sequence] = (drafter, draft)
-                lengths[sequence] = length
-                room -= length
-        return lengths
+                self._unproven.pop(sequence, None)
+                chosen[sequence] = length
+            elif sequence not in self._unproven:
+                self._unproven[sequence] = (draft, sequence.n_generated)
+        if self._journal.is_read:
+            self._journal.note(chosen, "drafted")
+            self._journal.note([one for one in found if one not in chosen], "does not pay")
+        return chosen
 
     def computed(self) -> None:
         """Note that there was room for a batch."""
         self._has_room = True
+
+    def took(self, runs: Seq[Run], n_context: int, seconds: float) -> None:
+        """Note how long a step of these runs took, which were tokens that decode and drafts alone."""
+        if self._drafters:
+            self._price.computed([(run.seq_id, len(run)) for run in runs], n_context, seconds)
+            self._asking.computed(seconds)
 
     def give_up(self, sequences: Iterable[Sequence]) -> bool:
         """Drop their drafts for lack of room, until a batch was computed. False if there are none to drop."""
@@ -74,11 +110,11 @@ class Drafts:
         self._has_room = not drafting
         return bool(drafting)
 
-    def verified(self, sequence: Sequence, n_accepted: int) -> None:
-        """Note that the first `n_accepted` of a sequence's drafts came, and no others."""
+    def verified(self, sequence: Sequence, n_verified: int, n_accepted: int) -> None:
+        """Note that of the first `n_verified` of a sequence's drafts the first `n_accepted` came."""
         drafter, draft = self._open.pop(sequence)
-        n_verified = len(sequence.drafts)
         self.tally.verified(sequence.timings, draft.source, n_verified, n_accepted)
+        self._price.verified(draft, n_verified, n_accepted)
         drafter.accepted(sequence.key, draft, n_verified, n_accepted)
 
     def take_back(self, sequence: Sequence) -> None:
@@ -101,13 +137,21 @@ class Drafts:
     def forget(self, sequence: Sequence, *, has_failed: bool) -> None:
         """The sequence has ended."""
         self._open.pop(sequence, None)
+        self._unproven.pop(sequence, None)
         if self._drafters:
+            self._journal.end(sequence)
             said = [] if has_failed else sequence.said
             for drafter in self._drafters:
                 drafter.forget(sequence.key, said)
 
-    def _wish(self, sequence: Sequence, n_most: int) -> Wish:
-        return Wish(sequence.key, sequence.cells, sequence.n_generated, n_most, sequence.params.drafting)
+    def _look_back(self, sequence: Sequence) -> None:
+        """Learn from a draft that was not verified: at its place the sequence has gone on meanwhile."""
+        draft, start = self._unproven[sequence]
+        n_known = min(sequence.n_generated - start, len(draft.tokens), LOOK_BACK)
+        n_came = n_common(draft.tokens, sequence.said[start : start + n_known])
+        if n_came < n_known or n_known == min(len(draft.tokens), LOOK_BACK):
+            del self._unproven[sequence]
+            self._price.verified(draft, n_known, n_came)
 
     def _n_most(self, sequence: Sequence) -> int:
         """Most drafted tokens that the next step might accept; 0: none.
@@ -127,4 +171,18 @@ class Drafts:
             n_most = min(n_most, sequence.rate_limit.n_at_once - 1)
         if params.drafting.n_max > 0:
             n_most = min(n_most, params.drafting.n_max)
-        return max(n_most, 0)
+        return n_most
+
+
+def n_common(draft: Seq[int], said: Seq[int]) -> int:
+    """How many of the first tokens of both are the same."""
+    return next((i for i, (one, other) in enumerate(zip(draft, said, strict=False)) if one != other), len(said))
+
+
+def _wish(sequence: Sequence, n_most: int) -> Wish:
+    return Wish(sequence.key, sequence.cells, sequence.n_generated, n_most, sequence.params.drafting)
+
+
+def _slot_id(sequence: Sequence) -> int:
+    assert sequence.slot is not None
+    return sequence.slot.slot_id

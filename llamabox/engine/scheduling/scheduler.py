@@ -51,6 +51,11 @@ class Work:
     n_forced: int = 0  # cells that grammars force
     n_prefill: int = 0
 
+    @property
+    def n_context(self) -> int:
+        """Mean of its sequences' cells."""
+        return sum(share.stop for share in self.shares) // len(self.shares)
+
 
 class Scheduler:
     """Decides; computes nothing. Owned by the engine's thread.
@@ -74,7 +79,7 @@ class Scheduler:
         self._cache = cache
         self._pacing = pacing
         self._company = Company(facts)
-        self._drafts = drafts or Drafts((), cache)
+        self._drafts = drafts
         self._adds_bos = facts.adds_bos
         self._cont_batching = cont_batching
         self._admission = Admission(cache, slot_similarity, self._company.n_least, on_start, marks=facts.marks)
@@ -263,9 +268,9 @@ class Scheduler:
 
     def _add_drafts(self, parts: dict[Sequence, int], room: int) -> int:
         """Add drafts in the `room` that everything else leaves. Returns how many were added."""
-        if not self._drafts.is_on:
+        if self._drafts is None:
             return 0
-        lengths = self._drafts.plan([one for one, n_cells in parts.items() if n_cells == one.n_owed], room)
+        lengths = self._drafts.plan(parts, room)
         for sequence, n_drafts in lengths.items():
             parts[sequence] += n_drafts
         return sum(lengths.values())
@@ -315,7 +320,8 @@ class Scheduler:
             return False
         sequence.cells.discard(dropped.start, dropped.stop)
         sequence.truncated = True
-        self._drafts.truncated(sequence)
+        if self._drafts is not None:
+            self._drafts.truncated(sequence)
         return True
 
     def _prefill(

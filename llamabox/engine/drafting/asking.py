@@ -1,0 +1,107 @@
+"""Which drafters are asked for which sequences: one that takes its time is asked where that pays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
+
+from llamabox.engine.drafting.drafter import Draft, Drafter, Wish
+from llamabox.engine.drafting.price import Price, Step
+from llamabox.engine.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+WEIGHT = 0.1
+"""Of the newest measurement."""
+
+CHEAP = 0.01
+"""Part of a step that a drafter may always take."""
+
+TRIED = 8
+"""Rounds in which a drafter is asked whatever it takes, to learn what it is worth."""
+
+PROBING = 0.005
+"""Part of the time that goes into asking a drafter of which it is known that it does not pay."""
+
+HOPE = 2.0
+"""Tokens that a draft of a drafter is taken to bring before it has made one."""
+
+Found = dict[Sequence, tuple[Drafter, Draft]]
+
+
+class _Worth:
+    """What a drafter takes and brings: means of its latest rounds."""
+
+    def __init__(self) -> None:
+        self.n_rounds = 0  # in which it drafted
+        self.seconds = 0.0  # of a round
+        self.promise = HOPE  # tokens of a draft that come
+        self.length = HOPE  # of a draft
+        self.credit = 0.0  # seconds that may go into asking it in vain
+        self.is_told = False
+
+    def asked(self, seconds: float, drafts: Seq[Draft], promises: Seq[float]) -> None:
+        self.credit = max(self.credit - seconds, -10 * max(seconds, self.seconds))
+        if not drafts:
+            return
+        weight = max(WEIGHT, 1 / (self.n_rounds + 1))
+        self.n_rounds += 1
+        self.seconds += weight * (seconds - self.seconds)
+        self.promise += weight * (sum(promises) / len(promises) - self.promise)
+        self.length += weight * (sum(len(draft.tokens) for draft in drafts) / len(drafts) - self.length)
+
+
+class Asking:
+    """Asks drafters one after the other, later ones for what the earlier ones have no better draft of. Engine's thread.
+
+    The time that a drafter takes is measured. One that takes long is asked if the tokens that it brings are worth that,
+    as far as is known, and seldom otherwise, to see whether that is still so.
+    """
+
+    def __init__(self, drafters: Seq[Drafter], price: Price, clock: Callable[[], float]) -> None:
+        self._drafters = drafters
+        self._price = price
+        self._clock = clock
+        self._worths = [_Worth() for _ in drafters]
+
+    def ask(self, wishes: Mapping[Sequence, Wish], step: Step) -> Found:
+        """The most promising draft of each sequence, of those that have one. `step` is the step without drafts."""
+        found: Found = {}
+        promises: dict[Sequence, float] = {}
+        for drafter, worth in zip(self._drafters, self._worths, strict=True):
+            asking = [one for one in wishes if promises.get(one, 0.0) < worth.promise]
+            if not asking or not self._is_worth_it(worth, len(asking), step):
+                continue
+            begun = self._clock()
+            drafts = drafter.propose([wishes[one] for one in asking])
+            seconds = self._clock() - begun
+            made = [(one, draft) for one, draft in zip(asking, drafts, strict=True) if draft is not None]
+            promised = [self._price.promises(draft) for _, draft in made]
+            worth.asked(seconds, [draft for _, draft in made], promised)
+            for (sequence, draft), promise in zip(made, promised, strict=True):
+                if promise > promises.get(sequence, -1.0):
+                    found[sequence], promises[sequence] = (drafter, draft), promise
+        return found
+
+    def computed(self, seconds: float) -> None:
+        """A step took so many seconds."""
+        for worth in self._worths:
+            worth.credit = min(worth.credit + PROBING * seconds, 2 * worth.seconds)
+
+    def _is_worth_it(self, worth: _Worth, n_asking: int, step: Step) -> bool:
+        if worth.n_rounds < TRIED:
+            return True
+        seconds = self._price.seconds(step)
+        if worth.seconds <= CHEAP * seconds:
+            return True
+        if self._price.pays(step, n_asking, worth.length, worth.promise, worth.seconds):
+            return True
+        if not worth.is_told:
+            worth.is_told = True
+            logger.info(
+                "a draft of %.1f tokens takes %.1f ms and brings %.1f, which does not pay beside steps of %.1f ms: "
+                "it is made now and then, to see whether it does",
+                *(worth.length, 1e3 * worth.seconds, worth.promise, 1e3 * seconds),
+            )
+        return worth.credit >= worth.seconds
