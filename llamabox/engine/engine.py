@@ -24,7 +24,8 @@ from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells,
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduling.misses import explainer
 from llamabox.engine.scheduling.pacing import Pacing
-from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler, Work
+from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler
+from llamabox.engine.scheduling.work import Work
 from llamabox.engine.seams import Encoder, Runner, Sampler
 from llamabox.engine.sequence import Sequence, State
 

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from llamabox import errors
 from llamabox.engine.batch import MediaRows
+from llamabox.engine.drafting.price import Price
 from llamabox.engine.kv import checkpoints, kv_cache
 from llamabox.engine.request import Media, Request, n_cells
 from llamabox.engine.scheduling import admission
 from tests.engine.driver import Driver, Transcript, alone, request
-from tests.fakes import FakeDrafter, FakeEncoder, FakeGrammar, FakeMemory, FakeRunner
+from tests.fakes import FakeDrafter, FakeEncoder, FakeGrammar, FakeMemory, FakeRunner, RandomPrice
 
 EXAMPLES = int(os.environ.get("LLAMABOX_LAW_EXAMPLES", "400"))
 N_CTX = 48
@@ -257,6 +258,7 @@ class Case:
     is_steady: bool
     at_once: bool  # whether the encoder needs no time
     n_right: int | None  # tokens of each draft that will come, see FakeDrafter; None: nothing is drafted
+    price: Price | None = None  # of drafts; None: they cost nothing
 
 
 settled = st.builds(
@@ -274,6 +276,7 @@ settled = st.builds(
     is_steady=st.booleans(),
     at_once=st.booleans(),
     n_right=st.sampled_from([None, 4, 0, -1]),
+    price=st.none() | st.builds(RandomPrice, st.integers(0, 9)),
 )
 
 crossing = st.builds(
@@ -361,6 +364,7 @@ def obeyed(case: Case) -> Counter[str]:
         runner,
         [] if drafter is None else [drafter],
         FakeEncoder(at_once=case.at_once),
+        case.price,
         n_slots=case.n_slots,
         n_ctx=N_CTX,
         context_shift=case.context_shift,

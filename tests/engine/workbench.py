@@ -6,7 +6,8 @@ from typing import Any
 
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.scheduling.pacing import Pacing
-from llamabox.engine.scheduling.scheduler import Scheduler, Work
+from llamabox.engine.scheduling.scheduler import Scheduler
+from llamabox.engine.scheduling.work import Work
 from llamabox.engine.seams import RunnerFacts
 from llamabox.engine.sequence import Sequence
 from tests.engine.driver import request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamabox import errors
-from llamabox.engine.scheduling.scheduler import Share
+from llamabox.engine.scheduling.work import Share
 from llamabox.engine.seams import Ask, Runner
 from llamabox.engine.sequence import Sequence
 

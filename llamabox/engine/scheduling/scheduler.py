@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import inf
 
 from llamabox.engine.batch import Batch, Run
@@ -15,9 +14,10 @@ from llamabox.engine.scheduling.chunks import Chunks
 from llamabox.engine.scheduling.company import Company, Kind
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.turns import Turns
+from llamabox.engine.scheduling.work import Share, Work
 from llamabox.engine.seams import Encoder, RunnerFacts
 from llamabox.engine.sequence import Sequence
-from llamabox.errors import LlamaboxError, ServerFault
+from llamabox.errors import ServerFault
 
 MAX_FORCED = 64
 """Most tokens that a grammar forces on one sequence in one step: the other sequences would notice more."""
@@ -27,34 +27,6 @@ FEW_FORCED = 16
 
 MAX_OVERTAKEN = 8
 """Steps in which shorter prompts may be served before a longer one that came earlier."""
-
-
-@dataclass(slots=True)
-class Share:
-    """One sequence's part of a step: its cells up to `stop` are computed, and `rows` of the batch yield logits."""
-
-    sequence: Sequence
-    stop: int
-    rows: range
-
-
-@dataclass(slots=True)
-class Work:
-    """One step: the batch and each sequence's share of it."""
-
-    batch: Batch = field(default_factory=Batch)
-    shares: list[Share] = field(default_factory=list)
-    stuck: list[tuple[Sequence, LlamaboxError]] = field(default_factory=list)  # cannot go on, and why
-    most_forced: dict[Sequence, int] = field(default_factory=dict)  # cells of each on which a grammar forces some
-    next_due: float | None = None  # when the first is due of those left out; inf: once the encoder has made a chunk
-    n_decode: int = 0  # rows that cost what decoding rows cost, drafts among them
-    n_forced: int = 0  # cells that grammars force
-    n_prefill: int = 0
-
-    @property
-    def n_context(self) -> int:
-        """Mean of its sequences' cells."""
-        return sum(share.stop for share in self.shares) // len(self.shares)
 
 
 class Scheduler:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from llamabox.engine.batch import Batch
 from llamabox.engine.scheduling.pacing import MIN_CHUNK, Pacing
-from llamabox.engine.scheduling.scheduler import MAX_OVERTAKEN, Work
+from llamabox.engine.scheduling.scheduler import MAX_OVERTAKEN
+from llamabox.engine.scheduling.work import Work
 from llamabox.engine.sequence import Sequence
 from tests.engine.workbench import Workbench
 from tests.fakes import check_runs, rows_of

@@ -8,7 +8,7 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamabox.engine.scheduling.scheduler import Work
+from llamabox.engine.scheduling.work import Work
 from llamabox.engine.sequence import Sequence
 from tests.engine.workbench import Workbench
 from tests.fakes import ubatches
