@@ -75,7 +75,9 @@ class Drafts:
     ) -> dict[Sequence, int]:
         """Let the price choose the lengths."""
         places = {sequence: i for i, sequence in enumerate(order)}
-        offers = [Offer(places[one], draft, n_most[one]) for one, (_, draft) in found.items()]
+        offers = [
+            Offer(places[one], draft, n_most[one], one.params.drafting.p_min) for one, (_, draft) in found.items()
+        ]
         chosen: dict[Sequence, int] = {}
         for sequence, length in zip(found, self._price.lengths(step, offers, room), strict=True):
             drafter, draft = found[sequence]

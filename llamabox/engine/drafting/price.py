@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from llamabox.engine.drafting.costs import StepCosts
@@ -39,11 +40,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A draft for the sequence whose rows are the `index`-th of a step. Up to `n_most` tokens may be verified."""
+    """A draft for the sequence whose rows are the `index`-th of a step. Up to `n_most` tokens may be verified.
+
+    None from the first on that is less likely than `p_min` to come behind those before it. A model's own guess of that
+    has ended its draft already.
+    """
 
     index: int
     draft: Draft
     n_most: int
+    p_min: float = 0.0
 
 
 class Price(Protocol):
@@ -140,7 +146,7 @@ class _Plans:
         self._curves = curves
         self._offers = offers
         self._most = [
-            min(offer.n_most, len(offer.draft.tokens), len(curve.falling))
+            min(offer.n_most, len(offer.draft.tokens), _n_likely(offer, curve))
             for offer, curve in zip(offers, curves, strict=True)
         ]
 
@@ -181,3 +187,12 @@ class _Plans:
             seq_id, n_rows = rows[offer.index]
             rows[offer.index] = (seq_id, n_rows + length)
         return rows
+
+
+def _n_likely(offer: Offer, curve: Curve) -> int:
+    """How many tokens of a draft have chances, and none below its p_min."""
+    if offer.p_min <= 0 or offer.draft.chances:
+        return len(curve.falling)
+    before = chain([-1.0], curve.falling)
+    behind = enumerate(zip(before, curve.falling, strict=False))
+    return next((i for i, (all_before, all_come) in behind if all_come > offer.p_min * all_before), len(curve.falling))

@@ -114,6 +114,16 @@ def test_beside_many_sequences_a_row_must_be_surer() -> None:
     assert sum(crowd.n_drafted[-100:]) / 16 < sum(alone.n_drafted[-100:]) / 2
 
 
+def test_tokens_less_likely_than_the_request_wants_are_not_drafted() -> None:
+    """Whatever they cost: behind a match of 5 tokens the first is less likely than the fourth."""
+    price = LearntPrice(RunnerFacts(n_batch=512, n_ubatch=512, mixes=True), is_unified=True)
+    step = Step([(0, 1)], 1, 100)
+    price.computed([(0, 1)], 100, ALONE)
+    [chance, *_] = [-one for one in Survival().curve(text(5)).falling]
+    found = [price.lengths(step, [Offer(0, text(5), 64, p_min)], 64) for p_min in (0.0, chance - 0.01, chance + 0.01)]
+    assert found[0] == found[1] > [0] == found[2]
+
+
 def test_where_rows_cost_next_to_nothing_more_is_drafted() -> None:
     dear, cheap = Market(cpu), Market(gpu, is_unified=True)
     for i in range(300):
