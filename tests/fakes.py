@@ -792,6 +792,8 @@ class FakeDrafter:
     not what was said, words about drafts that nobody made, ends that were not told.
     """
 
+    computes = True
+
     def __init__(
         self,
         texts: Mapping[Key, Seq[int]],

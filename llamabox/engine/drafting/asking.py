@@ -55,8 +55,9 @@ class _Worth:
 class Asking:
     """Asks drafters one after the other, later ones for what the earlier ones have no better draft of. Engine's thread.
 
-    The time that a drafter takes is measured. One that takes long is asked if the tokens that it brings are worth that,
-    as far as is known, and seldom otherwise, to see whether that is still so.
+    Of a drafter that computes its guesses the time is measured. It is asked if the tokens that it brings are worth that,
+    as far as is known, and seldom otherwise, to see whether that is still so. Others take microseconds but for what is
+    new to them: a measured mean of those would speak against them for long.
     """
 
     def __init__(self, drafters: Seq[Drafter], price: Price, clock: Callable[[], float]) -> None:
@@ -71,7 +72,7 @@ class Asking:
         promises: dict[Sequence, float] = {}
         for drafter, worth in zip(self._drafters, self._worths, strict=True):
             asking = [one for one in wishes if promises.get(one, 0.0) < worth.promise]
-            if not asking or not self._is_worth_it(worth, len(asking), step):
+            if not asking or (drafter.computes and not self._is_worth_it(worth, len(asking), step)):
                 continue
             begun = self._clock()
             drafts = drafter.propose([wishes[one] for one in asking])

@@ -55,6 +55,10 @@ class Drafter(Protocol):
     that differs ends it.
     """
 
+    @property
+    def computes(self) -> bool:
+        """Whether its guesses take computing: time that is weighed against what they bring. Others are always asked."""
+
     def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
         """A draft for each sequence, None where there is no good guess. May be asked again before one is verified."""
 

@@ -58,6 +58,8 @@ class LookupDrafter:
     by the engine's thread.
     """
 
+    computes = False
+
     def __init__(
         self,
         dynamic: Counts,

@@ -21,6 +21,8 @@ class TextDrafter:
     A long prompt is indexed by a slice a step, so that no step takes long for it. Owned by the engine's thread.
     """
 
+    computes = False
+
     def __init__(self, corpus: Corpus | None = None, n_max: int = 64) -> None:
         """No draft has more than `n_max` tokens. Without a `corpus` nobody's output helps another."""
         self._corpus = corpus

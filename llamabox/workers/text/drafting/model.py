@@ -67,6 +67,8 @@ class ModelDrafter:
     meanwhile, none behind media, which the draft model knows nothing of, and none where its context ends.
     """
 
+    computes = True
+
     def __init__(
         self,
         context: DraftContext,
