@@ -147,6 +147,7 @@ class FakeMemory:
         self._streams: dict[int, dict[int, Content]] = {}  # what was written at each place, freed ones too
         self._copies: list[tuple[int, int]] = []  # source and target, in their order; the next decode carries them out
         self.states: dict[int, Folded] = {}  # by sequence, without partial removal
+        self._n_kept = n_rollback  # states that the last decode kept of each of its sequences
         self._planes: dict[int, list[Folded]] = {}  # those before them, the latest first, as far as they were kept
         self._before: dict[int, Folded] = {}  # the states of those that were taken back since they computed something
 
@@ -284,10 +285,15 @@ class FakeMemory:
         for stream in self._streams.values():
             stream.clear()
 
-    def begin(self) -> None:
-        """A decode begins. It may move any sequence's state, but none of those before it."""
+    def begin(self, n_sequences: int = 1) -> None:
+        """A decode with rows of so many sequences begins.
+
+        It may move the state of any that is not computed last, or side by side with others, and leave behind those
+        that are kept of before.
+        """
         self.carry_out()
         self._planes.clear()
+        self._n_kept = self.n_rollback if n_sequences <= 2 else 0
 
     def _roll_back(self, seq_id: int, n_cells: int) -> bool:
         planes = self._planes.get(seq_id, [])
@@ -328,7 +334,7 @@ class FakeMemory:
             self.states[seq_id] = state.after(value, stands)
             self._before.pop(seq_id, None)
             planes = self._planes.get(seq_id)
-            self._planes[seq_id] = [] if planes is None else [state, *planes][: self.n_rollback]
+            self._planes[seq_id] = [] if planes is None else [state, *planes][: self._n_kept]
         return value
 
     def make_place(self, seq_id: int, position: int) -> None:
@@ -652,7 +658,7 @@ class FakeRunner:
         assert seq_ids == sorted(set(seq_ids)), "a sequence has one run, and they come in the order of their ids"
         if not self.facts.mixes and not self.facts.is_steady:
             _check_kinds(batch, self.facts.n_ubatch)
-        self._memory.begin()
+        self._memory.begin(len(batch.runs))
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, errors.NoRoom):
             raise failure

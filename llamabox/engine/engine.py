@@ -80,7 +80,7 @@ class Engine:
         )
         self.slots = Slots(self.cache, lambda: self.running)
         self.context_shift = config.context_shift and self.cache.can_shift
-        self.may_draft = self.cache.n_draftable > 0 and runner.facts.may_draft
+        self.may_draft = self.cache.n_draftable() > 0 and runner.facts.may_draft
         price = price or LearntPrice(runner.facts, is_unified=self.cache.is_unified)
         self._drafts = Drafts(drafters if self.may_draft else (), self.cache, price, clock)
         self._scheduler = Scheduler(
@@ -250,7 +250,7 @@ class Engine:
             self._lose(work, error)
             return
         self._drafts.computed()
-        self.cache.carried_out()
+        self.cache.carried_out(len(work.shares))
         self._reporter.done.n_decode += 1
         self._reporter.done.n_busy += len(work.shares)
         for share in work.shares:

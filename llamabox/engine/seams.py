@@ -83,8 +83,9 @@ class Memory(Protocol):
     def n_rollback(self) -> int:
         """How many cells `seq_rm` can take back where not `can_truncate`; 0: none.
 
-        Only of those that a sequence's last decode computed, but for the first one; once; and before any other decode.
-        Else it may say True and leave a state that is of other cells.
+        Only of those that a sequence's last decode computed, but for the first one; once; before any other decode; and
+        where there were no more than two sequences in it: libllama moves the states of others as it computes several
+        side by side, and leaves behind those that it keeps for this. Else it may say True and leave a wrong state.
         """
 
     @property

@@ -166,7 +166,7 @@ class Drafts:
             return 0
         if sequence.constraint is not None or sequence.tells_distribution:
             return 0
-        n_most = min(self._cache.n_ctx - 1 - len(sequence.cells), self._cache.n_draftable)
+        n_most = min(self._cache.n_ctx - 1 - len(sequence.cells), self._cache.n_draftable())
         if params.n_predict > 0:
             n_most = min(n_most, params.n_predict - sequence.n_generated - 1)
         if sequence.rate_limit is not None:

@@ -34,6 +34,9 @@ MARKS_APART = 8
 GROWTH = 4
 """How many times as far from a prompt's end a checkpoint is as the one behind it, of those that are far from it."""
 
+MOST_UNDOING = 2
+"""Sequences in a decode that can be taken back by Memory.n_rollback."""
+
 N_LATEST = 4
 """Checkpoints at the end of a text that stay whatever their distances."""
 
@@ -65,6 +68,7 @@ class Checkpoints:
         self._put_off = put_off
         self._copy_time = copy_time
         self._undoable: dict[int, int] = {}  # by slot: cells at its end that the memory can take back, until a decode
+        self._n_rollback = 0  # cells that may be taken back of each sequence of the last decode
         self._undone: set[int] = set()  # slots that it took some back of, and that computed nothing since
         self.is_on = memory.has_part and host.is_on and limits.n_most > 0
 
@@ -127,15 +131,16 @@ class Checkpoints:
                 return n_cells
         return self._put_back(slot, n_cells)
 
-    def carried_out(self) -> None:
-        """Note a decode, before `computed` says what is in it."""
+    def carried_out(self, n_sequences: int) -> None:
+        """Note a decode of so many sequences, before `computed` says what is in it."""
         self._undoable.clear()
+        self._n_rollback = self._memory.n_rollback if n_sequences <= MOST_UNDOING else 0
 
     def computed(self, slot: Slot, n_cells: int) -> None:
         """Note that the decode had `n_cells` cells of `slot`, in one run."""
-        if self._memory.n_rollback:
-            self._undoable[slot.slot_id] = min(self._memory.n_rollback, n_cells - 1)
-            self._undone.discard(slot.slot_id)
+        self._undone.discard(slot.slot_id)
+        if self._n_rollback:
+            self._undoable[slot.slot_id] = min(self._n_rollback, n_cells - 1)
 
     def forget(self, slot: Slot) -> None:
         """Note that the memory holds nothing of `slot`, or something else than it computed itself."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence as Seq
 
-from llamabox.engine.kv.checkpoints import USUAL_LIMITS, CheckpointLimits, Checkpoints
+from llamabox.engine.kv.checkpoints import MOST_UNDOING, USUAL_LIMITS, CheckpointLimits, Checkpoints
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.host_cache import HostCache, HostMatch, size
@@ -64,13 +64,14 @@ class KVCache:
     def can_shift(self) -> bool:
         return self._memory.can_shift
 
-    @property
-    def n_draftable(self) -> int:
-        """Most cells of a sequence's last decode that `truncate` can take back again; a sliding window may refuse.
+    def n_draftable(self, n_sequences: int = 1) -> int:
+        """Most cells of a sequence that `truncate` can take back after a decode of `n_sequences`; 0: none.
 
-        0: none.
+        A sliding window may refuse.
         """
-        return sys.maxsize if self._memory.can_truncate else self._memory.n_rollback
+        if self._memory.can_truncate:
+            return sys.maxsize
+        return self._memory.n_rollback if n_sequences <= MOST_UNDOING else 0
 
     @property
     def is_unified(self) -> bool:
@@ -206,10 +207,10 @@ class KVCache:
         """Whether a state may be put into `slot` before the next decode, which has yet to copy from it or to it."""
         return self._put_off.may_write(slot.slot_id)
 
-    def carried_out(self) -> None:
-        """Note that a decode went through: it has done everything that was put off."""
+    def carried_out(self, n_sequences: int = 1) -> None:
+        """Note that a decode with rows of so many went through: it has done everything that was put off."""
         self._put_off.carried_out()
-        self.checkpoints.carried_out()
+        self.checkpoints.carried_out(n_sequences)
 
     def computed(self, slot: Slot, history: History, stop: int, drafts: Seq[int] = ()) -> None:
         """Note that a decode has put cells up to `stop` of `history` and the `drafts` behind it into the memory."""

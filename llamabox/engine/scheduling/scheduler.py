@@ -240,7 +240,7 @@ class Scheduler:
 
     def _add_drafts(self, parts: dict[Sequence, int], room: int) -> int:
         """Add drafts in the `room` that everything else leaves. Returns how many were added."""
-        if self._drafts is None:
+        if self._drafts is None or not self._cache.n_draftable(len(parts)):
             return 0
         lengths = self._drafts.plan(parts, room)
         for sequence, n_drafts in lengths.items():

@@ -267,7 +267,7 @@ def make_engine(
         drafters,
         encoder=encoder,
     )
-    if drafters and not engine.cache.n_draftable:
+    if drafters and not engine.cache.n_draftable():
         logger.info("drafting is off: this model's memory cannot take back tokens that did not come")
     if config.context_shift and not engine.context_shift and contexts.generate is not None:
         logger.info("this model's memory cannot shift: generations end at the context's end")
