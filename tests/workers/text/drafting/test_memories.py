@@ -17,7 +17,7 @@ from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading.loader import TextModel
 from llamabox.workers.text.runner import LlamaRunner
 from tests.engine.driver import request
-from tests.fakes import FakeDrafter
+from tests.fakes import FakeDrafter, FreePrice
 from tests.models.memories.tiny import write_hybrid, write_sliding
 
 N_PREDICT = 20
@@ -63,7 +63,7 @@ class Talk:
             host_budget=1 << 24,
         )
         self._vocab = model.model.vocab
-        self.engine = Engine(runner, config, [] if drafter is None else [drafter])
+        self.engine = Engine(runner, config, [] if drafter is None else [drafter], price=FreePrice())
         self.texts: dict[tuple[str, int], list[int]] = {}
         self.probs: dict[tuple[str, int], list[TokenProbs]] = {}
         self.n_cached: dict[tuple[str, int], int] = {}
