@@ -21,6 +21,9 @@ class NullMemory:
 
     can_shift = True
     can_truncate = True
+    n_rollback = 0
+    has_part = False
+    part_is_all = False
     is_unified = False
     n_window = 0
 
