@@ -22,7 +22,7 @@ from llamabox.engine.batch import Batch, MediaRows, Run
 from llamabox.engine.drafting.drafter import Draft, Drafter, Key, Source, Wish
 from llamabox.engine.drafting.price import Offer, Price, Step
 from llamabox.engine.events import Activity
-from llamabox.engine.grammar import Constraint, Grammar, TokenMask
+from llamabox.engine.grammar import Constraint, Grammar, TokenMask, walk
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.request import LoraSet, Media, Prompt, SamplingParams
 from llamabox.engine.seams import Ask, Encoder, Memory, Pooler, Runner, RunnerFacts, Sampler, SamplerSource
@@ -722,6 +722,8 @@ class FakeConstraint:
         self._n_accepted = 0
         self._state = 0
         self._prepared = False
+        self._masks: list[TokenMask | None] = []
+        self.is_ahead = False  # a copy that looks what comes
         self.n_masks = 0  # computed so far
 
     @property
@@ -755,7 +757,7 @@ class FakeConstraint:
         assert token != EOG
         assert token in self.allowed(), "a token that the grammar forbids"
         self._move(token)
-        self._prepared = False
+        self._prepared = self.is_ahead
 
     def prepare(self) -> None:
         self.n_masks += not self._prepared
@@ -767,6 +769,23 @@ class FakeConstraint:
         for token in self.allowed():
             mask[token >> 5] |= np.uint32(1 << (token & 31))
         return mask
+
+    def n_allowed(self, tokens: Seq[int]) -> int:
+        ahead = copy.copy(self)
+        for i, token in enumerate(tokens):
+            if token == EOG or token not in ahead.allowed():
+                return i
+            ahead._move(token)
+        return len(tokens)
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+        assert self.n_allowed(draft) == len(draft), "a draft that the grammar forbids"
+        ahead = copy.copy(self)
+        ahead.is_ahead = ahead._prepared = True
+        self._masks = walk(ahead, draft, forces=forces)
+
+    def masks_ahead(self) -> list[TokenMask | None]:
+        return self._masks
 
     def _move(self, token: int) -> None:
         self._n_accepted += 1
@@ -818,6 +837,7 @@ class FakeDrafter:
         self._seen: dict[Key, list[int]] = {}  # cells at the last wish, of sequences that run
         self.n_drafted = 0
         self.n_accepted = 0
+        self.came: Counter[Key] = Counter()  # accepted tokens of each sequence
         self.n_truncated = 0
         self.said: dict[Key, list[int]] = {}  # of the sequences that ended
 
@@ -859,6 +879,7 @@ class FakeDrafter:
         assert 0 <= n_accepted <= n_verified
         self.n_drafted += n_verified
         self.n_accepted += n_accepted
+        self.came[key] += n_accepted
 
     def truncated(self, key: Key) -> None:
         self._seen.pop(key, None)

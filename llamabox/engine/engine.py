@@ -12,7 +12,7 @@ from llamabox import errors
 from llamabox.engine.drafting.drafter import Drafter
 from llamabox.engine.drafting.drafts import Drafts
 from llamabox.engine.drafting.price import LearntPrice, Price
-from llamabox.engine.drafting.verification import sample
+from llamabox.engine.drafting.verification import Verification, sample
 from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
 from llamabox.engine.grammar import Constraint
 from llamabox.engine.kv.checkpoints import USUAL_LIMITS, CheckpointLimits
@@ -158,11 +158,11 @@ class Engine:
         planned = self._clock()
         self._execute(work)
         computed = self._clock()
-        tokens, failed = sample(work.shares, self._runner)
+        verified, failed = sample(work.shares, self._runner)
         for sequence, error in failed:
             self._fail(sequence, error)
         sampled = self._clock()
-        self._update(work, tokens, sampled)
+        self._update(work, verified, sampled)
         updated = self._clock()
         if work.shares:  # else it could not be computed
             # Taking the tokens that grammars force is part of every stream's gap, too.
@@ -272,7 +272,7 @@ class Engine:
             self._fail(share.sequence, errors.ServerFault(f"decode failed: {error.message}"), forget=True)
         work.shares.clear()
 
-    def _update(self, work: Work, tokens: dict[Sequence, list[int]], now: float) -> None:
+    def _update(self, work: Work, verified: dict[Sequence, Verification], now: float) -> None:
         """Move every sequence of the batch on by what was computed."""
         for share in work.shares:
             sequence = share.sequence
@@ -281,7 +281,7 @@ class Engine:
             if sequence.is_prefilling:
                 self._reporter.progress(sequence, now)
             if share.rows:
-                self._advance(sequence, tokens.get(sequence, []), share.rows, now)
+                self._advance(sequence, verified.get(sequence), share.rows, now)
             elif share.stop == len(sequence.cells):
                 self._start(sequence, now)
                 self._finish(sequence, StopType.LIMIT)
@@ -290,12 +290,13 @@ class Engine:
         sequence.first_token = now
         self._reporter.started(sequence, now)
 
-    def _advance(self, sequence: Sequence, tokens: list[int], rows: range, now: float) -> None:
+    def _advance(self, sequence: Sequence, verified: Verification | None, rows: range, now: float) -> None:
         """Take the tokens that were sampled from `rows`, if any, and then the tokens that the grammar forces."""
+        tokens = [] if verified is None else verified.tokens
         if sequence.n_generated == 0:
             self._start(sequence, now)
-        if sequence.drafts:
-            self._drafts.verified(sequence, len(rows) - 1, len(tokens) - 1)
+        if verified is not None and verified.draft:
+            self._drafts.verified(sequence, len(verified.draft), len(tokens) - 1)
         try:
             for token, row in zip(tokens, rows, strict=False):
                 if token < 0:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from llamabox.errors import RequestError
 
 TokenMask = NDArray[np.uint32]
 """Bit t & 31 of word t >> 5 says whether token t may come; shape [ceil(n_vocab / 32)]."""
@@ -38,9 +41,46 @@ class Constraint(Protocol):
     def mask(self) -> TokenMask:
         """The tokens that may come next: valid until the next `accept`, not to be written to."""
 
+    def n_allowed(self, tokens: Seq[int]) -> int:
+        """How many of `tokens` may come one after the other, none that ends the text among them. Changes nothing."""
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+        """Begin to compute the masks of a `draft` that it allows, beside the caller: those that `walk` finds."""
+
+    def masks_ahead(self) -> list[TokenMask | None]:
+        """What `look_ahead` has computed. Valid until the next `look_ahead`, not to be written to."""
+
 
 class Grammar(Protocol):
     """A compiled grammar. Sequences share it."""
 
     def start(self) -> Constraint:
         """The constraint of one sequence, at its beginning."""
+
+
+def walk(ahead: Constraint, draft: Seq[int], *, forces: bool) -> list[TokenMask | None]:
+    """The mask of the next token, and of those behind each token of `draft`, as far as tokens are sampled there.
+
+    None where the grammar forces the draft's token, which comes without being sampled; only if it `forces` at all. The
+    list ends with a mask. It is shorter than the draft where the text may be complete, where another token than the
+    draft's is forced, and where the grammar cannot be followed. Moves `ahead` on.
+    """
+    masks: list[TokenMask | None] = []
+    try:
+        for token in (*draft, None):
+            if forces and (forced := ahead.forced(1)):
+                if forced[0] != token:
+                    break
+                masks.append(None)
+            else:
+                mask = ahead.mask().copy()
+                if ahead.is_complete:
+                    break
+                masks.append(mask)
+            if token is not None:
+                ahead.accept(token)
+    except RequestError:
+        pass  # whoever comes to that place is told then
+    while masks and masks[-1] is None:
+        masks.pop()
+    return masks

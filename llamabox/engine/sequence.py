@@ -126,12 +126,17 @@ class Sequence:
         self.cells.append(token)
         self.said.append(token)
 
+    @property
+    def may_be_forced(self) -> bool:
+        """Whether tokens that its grammar forces come without being sampled."""
+        return not self.params.n_probs
+
     def forced(self, n_most: int) -> list[int]:
         """Up to `n_most` tokens that its grammar forces.
 
         None where log-probabilities are asked for: only a computed row tells them.
         """
-        if self.constraint is None or self.params.n_probs:
+        if self.constraint is None or not self.may_be_forced:
             return []
         return self.constraint.forced(n_most)
 

@@ -5,10 +5,12 @@ llguidance needs nothing of libllama but the vocabulary, which comes in ready ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
-from llamabox.engine.grammar import TokenMask
+from llamabox.engine.grammar import TokenMask, walk
 from llamabox.errors import InvalidRequest
 from llamabox.grammar.guidance import complaint, limits
 
@@ -27,6 +29,7 @@ class GuidedConstraint:
         self._forced: list[int] | None = None  # in an earlier state; since then `_n_taken` of them were accepted
         self._n_taken = 0
         self._is_complete = False
+        self._ahead: list[TokenMask | None] = []
 
     @property
     def is_complete(self) -> bool:
@@ -65,6 +68,23 @@ class GuidedConstraint:
                 raise InvalidRequest("the grammar leaves nothing to say")
             self._is_complete = True
         return self._mask
+
+    def n_allowed(self, tokens: Seq[int]) -> int:
+        ends = self._ends
+        n_text = next((i for i, token in enumerate(tokens) if ends[token >> 5] >> (token & 31) & 1), len(tokens))
+        return int(self._matcher.validate_tokens(list(tokens[:n_text])))
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+        self._ahead = walk(self._copy(), draft, forces=forces)
+
+    def masks_ahead(self) -> list[TokenMask | None]:
+        return self._ahead
+
+    def _copy(self) -> GuidedConstraint:
+        copied = GuidedConstraint(self._matcher.deep_copy(), self._ends)
+        copied._mask, copied._has_mask = self._mask.copy(), self._has_mask
+        copied._forced, copied._n_taken, copied._is_complete = self._forced, self._n_taken, self._is_complete
+        return copied
 
     def _check(self) -> None:
         reason = complaint(self._matcher)

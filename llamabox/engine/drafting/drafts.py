@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
 
+from llamabox import errors
 from llamabox.engine.batch import Run
 from llamabox.engine.drafting.asking import Asking
 from llamabox.engine.drafting.drafter import Draft, Drafter, Wish
 from llamabox.engine.drafting.journal import Journal
 from llamabox.engine.drafting.price import Offer, Price, Step
 from llamabox.engine.drafting.tally import Tally
+from llamabox.engine.grammar import Constraint
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.sequence import Sequence
 
@@ -61,6 +63,11 @@ class Drafts:
             sum(len(one.cells) for one in order) // len(order),
         )
         found = self._asking.ask({one: _wish(one, n_most) for one, n_most in able.items()}, step)
+        for sequence in list(found):
+            if sequence.constraint is not None:
+                able[sequence] = _n_allowed(sequence, sequence.constraint, found[sequence][1].tokens[: able[sequence]])
+                if not able[sequence]:
+                    del found[sequence]
         if self._journal.is_read:
             self._journal.note([one for one in able if one not in found], "no guess")
         return self._choose(found, able, order, step, room) if found else {}
@@ -86,6 +93,8 @@ class Drafts:
                 self._open[sequence] = (drafter, draft)
                 self._unproven.pop(sequence, None)
                 chosen[sequence] = length
+                if sequence.constraint is not None:
+                    sequence.constraint.look_ahead(sequence.drafts, forces=sequence.may_be_forced)
             elif sequence not in self._unproven:
                 self._unproven[sequence] = (draft, sequence.n_generated)
         if self._journal.is_read:
@@ -158,13 +167,13 @@ class Drafts:
     def _n_most(self, sequence: Sequence) -> int:
         """Most drafted tokens that the next step might accept; 0: none.
 
-        None under a grammar, and none where the probabilities that the samplers leave are told: both would have to be
-        known behind each drafted token before the step.
+        None where the probabilities that the samplers leave are told: they would have to be known behind each drafted
+        token before the step.
         """
         params = sequence.params
         if sequence.is_prefilling or not sequence.may_draft or params.drafting.n_max == 0:
             return 0
-        if sequence.constraint is not None or sequence.tells_distribution:
+        if sequence.tells_distribution:
             return 0
         n_most = min(self._cache.n_ctx - 1 - len(sequence.cells), self._cache.n_draftable())
         if params.n_predict > 0:
@@ -174,6 +183,14 @@ class Drafts:
         if params.drafting.n_max > 0:
             n_most = min(n_most, params.drafting.n_max)
         return n_most
+
+
+def _n_allowed(sequence: Sequence, constraint: Constraint, tokens: Seq[int]) -> int:
+    """How many of `tokens` the grammar allows; none where it forces the next one, which comes without a draft."""
+    try:
+        return 0 if sequence.forced(1) else constraint.n_allowed(tokens)
+    except errors.RequestError:
+        return 0  # it is told when the step is sampled
 
 
 def n_common(draft: Seq[int], said: Seq[int]) -> int:

@@ -2,41 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+
 from llamabox import errors
+from llamabox.engine.grammar import TokenMask
 from llamabox.engine.scheduling.work import Share
-from llamabox.engine.seams import Ask, Runner
+from llamabox.engine.seams import Ask, Runner, Sampler
 from llamabox.engine.sequence import Sequence
+
+
+class Verification:
+    """A token of one sequence and, as long as its draft has the same, the next ones.
+
+    Without `masks` all tokens may come. Else there is one for each row, or None where the grammar forces the draft's
+    token: as without a draft, that comes without being sampled.
+    """
+
+    __slots__ = ("_at", "_masks", "_rows", "_sampler", "draft", "tokens")
+
+    def __init__(self, rows: range, sampler: Sampler, draft: Seq[int], masks: Seq[TokenMask | None] = ()) -> None:
+        """There is a row for each token of the `draft`, and one behind it, with a mask."""
+        self._rows = rows
+        self._sampler = sampler
+        self._masks = masks
+        self._at = 0  # the next row
+        self.draft = draft
+        self.tokens: list[int] = []
+
+    def ask(self) -> Ask:
+        """The rows up to a token that is forced."""
+        stop = len(self._rows)
+        masks: list[TokenMask] = []
+        if self._masks:
+            for mask in self._masks[self._at :]:
+                if mask is None:
+                    break
+                masks.append(mask)
+            stop = self._at + len(masks)
+        return Ask(self._rows[self._at : stop], self._sampler, masks, self.draft[self._at : stop - 1])
+
+    def take(self, ask: Ask, tokens: list[int]) -> bool:
+        """Take the tokens of an ask, and those that are forced behind it. Whether there is more to ask."""
+        self.tokens += tokens
+        stop = self._at + len(ask.rows)
+        if stop == len(self._rows) or len(tokens) < len(ask.rows) or tokens[-1] != self.draft[stop - 1]:
+            return False
+        while self._masks[stop] is None:
+            self._sampler.accept(self.draft[stop])
+            self.tokens.append(self.draft[stop])
+            stop += 1
+        self._at = stop
+        return True
 
 
 def sample(
     shares: list[Share], runner: Runner
-) -> tuple[dict[Sequence, list[int]], list[tuple[Sequence, errors.RequestError]]]:
+) -> tuple[dict[Sequence, Verification], list[tuple[Sequence, errors.RequestError]]]:
     """Sample each sequence whose cells are all computed, unless its grammar leaves no choice.
 
-    Returns the tokens of each, and the sequences whose grammar cannot go on, and why.
+    Returns the sequences whose grammar cannot go on as well, and why.
     """
-    asks: dict[Sequence, Ask] = {}
+    found: dict[Sequence, Verification] = {}
     failed: list[tuple[Sequence, errors.RequestError]] = []
     for share in shares:
-        sequence = share.sequence
-        if not share.rows or sequence.sampler is None:
-            continue
-        ask = Ask(share.rows, sequence.sampler)
-        if sequence.constraint is not None:
+        if share.rows and share.sequence.sampler is not None:
             try:
-                if sequence.forced(1):
-                    continue
-                mask = sequence.constraint.mask()
-                if sequence.constraint.is_complete:
-                    continue
+                verification = _begin(share, share.sequence.sampler, runner)
             except errors.RequestError as error:
-                failed.append((sequence, error))
-                continue
-            ask.masks = (mask,)
-        if sequence.drafts:
-            ask.draft = sequence.drafts
-        if sequence.tells_distribution:
-            [row], mask_or_none = share.rows, ask.masks[0] if ask.masks else None
-            sequence.distribution = runner.distribution(row, sequence.sampler, mask_or_none)
-        asks[sequence] = ask
-    return dict(zip(asks, runner.sample(list(asks.values())), strict=True)), failed
+                failed.append((share.sequence, error))
+            else:
+                if verification is not None:
+                    found[share.sequence] = verification
+    going = list(found.values())
+    while going:
+        asks = [one.ask() for one in going]
+        answers = runner.sample(asks)
+        going = [one for one, ask, tokens in zip(going, asks, answers, strict=True) if one.take(ask, tokens)]
+    return found, failed
+
+
+def _begin(share: Share, sampler: Sampler, runner: Runner) -> Verification | None:
+    """What is to be sampled of a sequence; None where its grammar leaves no choice. Raises a RequestError."""
+    sequence = share.sequence
+    constraint = sequence.constraint
+    mask = None
+    if constraint is not None:
+        if sequence.drafts and (masks := constraint.masks_ahead()):
+            n_rows = len(masks)
+            return Verification(share.rows[:n_rows], sampler, sequence.drafts[: n_rows - 1], masks)
+        if sequence.forced(1):
+            return None
+        mask = constraint.mask()
+        if constraint.is_complete:
+            return None
+    if sequence.tells_distribution:
+        sequence.distribution = runner.distribution(share.rows[0], sampler, mask)
+    if mask is not None:
+        return Verification(share.rows[:1], sampler, (), (mask,))
+    return Verification(share.rows, sampler, sequence.drafts)

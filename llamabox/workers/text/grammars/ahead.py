@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
 from concurrent.futures import Executor, Future
 
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
@@ -40,6 +41,18 @@ class AheadConstraint:
         self.prepare()
         self._settle()
         return self._inner.mask()
+
+    def n_allowed(self, tokens: Seq[int]) -> int:
+        self._settle()
+        return self._inner.n_allowed(tokens)
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+        self._settle()
+        self._coming = self._helper.submit(self._inner.look_ahead, draft, forces=forces)
+
+    def masks_ahead(self) -> list[TokenMask | None]:
+        self._settle()
+        return self._inner.masks_ahead()
 
     def _settle(self) -> None:
         if self._coming is not None:
