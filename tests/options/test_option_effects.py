@@ -183,7 +183,8 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--cont-batching": row(observed.text_model, "-cb", "-nocb", cont_batching=True),
     "--no-cont-batching": row(observed.text_model, "-nocb", cont_batching=False),
     "--spm-infill": Shown("e2e/texts/test_infill.py::test_suffix_first"),
-    "--no-warmup": row(observed.text_model, "--no-warmup", n_decodes=0),
+    # Where texts may be drafted for, a trial decodes whether that would change them.
+    "--no-warmup": row(observed.text_model, "--no-warmup --spec off", n_decodes=0),
     # speculation
     "--spec": row(told, "--spec off", spec="off", spec_types=()),
     "--spec-type": row(told, "--spec-type ngram-mod,ngram-cache", spec_types=("text", "lookup"), lookup_ngram_min=1),
