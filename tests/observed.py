@@ -161,6 +161,16 @@ def generation(*words: str) -> dict[str, Any]:
     return asdict(request(*words).params)
 
 
+def sampling(*words: str) -> dict[str, Any]:
+    """The SamplingParams of such a request."""
+    return asdict(request(*words).params.sampling)
+
+
+def reply(*words: str) -> dict[str, Any]:
+    """What the reply to such a request goes by."""
+    return {"ping_interval": request(*words).ping_interval}
+
+
 def samplers(*words: str) -> dict[str, Any]:
     """Each call that makes a sampler for such a request, by its name without libllama's prefix.
 

@@ -79,6 +79,11 @@ def seconds(text: str) -> float:
     return number(above=0, high=10**9)(text)
 
 
+def interval(text: str) -> float:
+    """Seconds between two deeds; 0, and whatever is less, means never."""
+    return float(at_least_zero(text))
+
+
 def mebibytes(text: str) -> int:
     """Bytes from a count of MiB."""
     return integer(1, 1 << 20)(text) << 20

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import request_response
 from starlette.types import ASGIApp
 
-from llamabox.server.api.about.health import health
+from llamabox.server.api.about.health import health, root
 from llamabox.server.api.about.lora_adapters import LoraScales, lora_adapters
 from llamabox.server.api.about.metrics import metrics
 from llamabox.server.api.about.models import found, listed, models
@@ -61,6 +61,7 @@ MODELS = "/v1/models /models"
 MODEL = "/v1/models/{model:path} /models/{model:path}"
 
 ROUTES = (
+    get("/", None, root),
     get("/health /v1/health", None, health),
     get("/metrics", None, metrics),
     get("/props", Ability.LANGUAGE, props),

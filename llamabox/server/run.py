@@ -62,7 +62,7 @@ async def serve(config: ListenConfig, app: Starlette) -> int:
     """
     _size_thread_pool(config)
     tls = tls_context(config)
-    sockets = bind_sockets(config.hosts, config.port)
+    sockets = bind_sockets(config.hosts, config.port, reuse_port=config.reuse_port)
     paths = unix_paths(sockets)
     _raise_file_limit()
     site: Site = app.state.site

@@ -48,6 +48,7 @@ class TextConfig:
     image_max_tokens: int = -1
     mmproj_cache: int = 256  # MiB of encoded pictures and sounds that are kept; 0: none
     mmap: bool = True
+    check_tensors: bool = False  # look for invalid numbers while the model loads
     mlock: bool = False
     repack: bool = True  # weights in the layouts that the CPU computes fastest with
     numa: str = "disabled"  # disabled, distribute, isolate, numactl

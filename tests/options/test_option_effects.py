@@ -68,6 +68,8 @@ EFFECTS: dict[str, Shown | Reaches] = {
     # server
     "--host": Shown(f"{SERVER}::test_a_key_a_template_and_a_socket_from_files"),
     "--port": Shown("e2e/command/test_process.py::test_a_taken_port_is_named"),
+    "--reuse-port": Shown("server/test_run.py::test_a_port_that_is_shared_by_those_that_want_it"),
+    "--sse-ping-interval": row(observed.reply, "--sse-ping-interval 3", ping_interval=3),
     "--timeout": row(listener, "-to 3", stall_timeout=3),
     "--threads-http": Shown("server/test_run.py::test_blocking_work_has_as_many_threads_as_were_asked_for"),
     "--conn-idle": Shown("e2e/command/test_process.py::test_a_silent_clients_next_probe_is_due_within_conn_idle"),
@@ -89,6 +91,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--slots": Shown("server/http/test_errors.py::test_features_that_are_off_name_their_flag"),
     "--metrics": Shown(f"{METRICS}::test_counters_are_the_sums_over_the_timings_and_outlive_the_worker"),
     "--embeddings": Shown("e2e/embeddings/test_embeddings.py::test_without_pooling_each_token_has_its_vector"),
+    "--embd-normalize": Shown("server/api/embeddings/test_format.py::test_how_vectors_are_scaled"),
     "--rerank": Shown("options/test_commandline.py::test_reranking_opens_the_vectors_too_and_decides_the_pooling"),
     "--pooling": Shown("e2e/embeddings/test_embeddings.py::test_without_pooling_each_token_has_its_vector"),
     "--infill": Shown("e2e/texts/test_infill.py::test_layouts"),
@@ -107,6 +110,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--control-vector-scaled": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
     "--control-vector-layer-range": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
     "--mlock": row(model_file, "--mlock", load_mode="LLAMA_LOAD_MODE_MMAP_MLOCK"),
+    "--check-tensors": row(model_file, "--check-tensors", check_tensors=True),
     "--no-repack": row(model_file, "--no-repack", use_extra_bufts=False),
     "--no-mmap": row(model_file, "--no-mmap", load_mode="LLAMA_LOAD_MODE_NONE"),
     "--numa": Shown(f"{LOADER}::test_memory_nodes"),
@@ -253,6 +257,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--ctx-checkpoints": Shown("workers/text/drafting/test_memories.py::test_the_options_limit_checkpoints"),
     "--checkpoint-min-step": Shown("workers/text/drafting/test_memories.py::test_the_options_limit_checkpoints"),
     "--cache-ram": Shown("e2e/texts/test_host_tier.py::test_more_conversations_than_slots"),
+    "--ignore-eos": row(observed.sampling, "--ignore-eos", ignore_eos=True),
     "--logit-bias": Shown(f"{SERVER}::test_a_bias_of_the_command_line_is_every_requests"),
     # images
     "--images": Shown("options/test_commandline.py::test_a_server_that_draws_needs_a_model"),

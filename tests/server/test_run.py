@@ -200,6 +200,16 @@ def test_hosts_that_are_none() -> None:
             bind_sockets([host], 0)
 
 
+def test_a_port_that_is_shared_by_those_that_want_it() -> None:
+    with contextlib.ExitStack() as stack:
+        (first,) = bind_sockets(["127.0.0.1"], 0, reuse_port=True)
+        stack.enter_context(first)
+        port = first.getsockname()[1]
+        stack.enter_context(bind_sockets(["127.0.0.1"], port, reuse_port=True)[0])
+        with pytest.raises(ListenError, match="in use"):  # who does not ask for it wants the port alone
+            bind_sockets(["127.0.0.1"], port)
+
+
 def test_several_hosts_and_a_unix_socket() -> None:
     async def scene(path: str) -> None:
         client = FakeTextClient()

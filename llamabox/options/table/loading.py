@@ -46,6 +46,10 @@ LOADING_OPTIONS = (
     switch(COMPLETION, "--mlock", "text.mlock", "lock the model in memory"),
     switch(COMPLETION, "--no-mmap", "text.mmap", "read the model instead of mapping its file", const=False),
     switch(
+        COMPLETION, "--check-tensors", "text.check_tensors",
+        help="look for invalid numbers in the file's weights while it loads, which takes longer",
+    ),
+    switch(
         COMPLETION, "-nr --no-repack", "text.repack", const=False,
         help="leave the weights as they lie in the file, instead of as the CPU computes fastest with them",
     ),

@@ -71,6 +71,10 @@ SAMPLING_OPTIONS = (
         "--adaptive-decay", "sampling.adaptive_decay", v.number(0, 0.99),
         help="how slowly adaptive_p forgets what it chose, over 1/(1-N) tokens",
     ),
+    switch(
+        COMPLETION, "--ignore-eos", "sampling.ignore_eos",
+        "never choose a token that ends the text, so that it goes on to its limit",
+    ),
     completion(
         "-l --logit-bias", "sampling.logit_bias", v.logit_bias, metavar="ID±BIAS", accumulates=True, default="",
         help="change a token's logit, as 15043+1 or 15043-1; several times for several",

@@ -17,6 +17,10 @@ SERVER_OPTIONS = (
     valued(
         SERVER, "--port", "listen.port", v.integer(1, 65535), "port to listen on", metavar="PORT", env="LLAMA_ARG_PORT",
     ),
+    switch(
+        SERVER, "--reuse-port", "listen.reuse_port", env="LLAMA_ARG_REUSE_PORT",
+        help="let other processes listen on the port too, which then share its connections: for a change of servers",
+    ),
     valued(SERVER, "-to --timeout", "listen.timeout", v.seconds, "seconds a client may be silent, or a body may take"),
     valued(
         SERVER, "--threads-http", "listen.n_threads_http", v.integer(-1, 1024), env="LLAMA_ARG_THREADS_HTTP",
@@ -27,6 +31,10 @@ SERVER_OPTIONS = (
         help="seconds of silence after which TCP asks for a sign of life; 4 such without an answer end a connection",
     ),
     valued(SERVER, "--conn-keepalive", "listen.keep_alive", v.seconds, "seconds that an idle connection is kept"),
+    valued(
+        SERVER, "--sse-ping-interval", "hosted.ping_interval", v.interval, env="LLAMA_ARG_SSE_PING_INTERVAL",
+        help="seconds of silence after which a stream gets a comment, a sign of life; 0 or less: never",
+    ),
     valued(
         SERVER, "--max-body", "listen.max_body", v.mebibytes, metavar="MIB", default=defaults.mebibytes,
         help="largest request body, MiB",
@@ -95,6 +103,12 @@ SERVER_OPTIONS = (
     switch(
         SERVER, "--embeddings", "text.embeddings", hidden="--embedding", env="LLAMA_ARG_EMBEDDINGS",
         help="serve POST /v1/embeddings, beside texts where the model can generate",
+    ),
+    valued(
+        SERVER, "--embd-normalize", "hosted.embd_normalize", v.integer(-1, 1000),
+        help="how vectors are scaled where a request does not say: -1 not at all, 0 the largest number to 32760, "
+        "1 taxicab, 2 Euclidean, more: that norm",
+        default="2; -1 with --pooling none or rank",
     ),
     switch(
         SERVER, "--rerank", "text.rerank", hidden="--reranking",

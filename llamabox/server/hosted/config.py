@@ -30,3 +30,4 @@ class ModelConfig:
     enable_infill: bool = False
     enable_embeddings: bool = False
     enable_rerank: bool = False
+    embd_normalize: int | None = None  # of vectors; None: 2, or -1 where they are of tokens or are scores

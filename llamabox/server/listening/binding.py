@@ -23,12 +23,13 @@ class NotHere(ListenError):
     """The address is not of this machine, or of a kind that this machine does not have."""
 
 
-def bind_sockets(hosts: Iterable[str], port: int) -> list[socket.socket]:
+def bind_sockets(hosts: Iterable[str], port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """The listening sockets for hosts: addresses, names, the paths of unix sockets ending in .sock, or `*` for all.
 
     A name is listened on at all of its addresses that are this machine's. `::` takes IPv4 as well, unless an IPv4
-    address is named beside it. Port 0 is chosen once and shared by all. Raises ListenError naming the address, and
-    leaves none open.
+    address is named beside it. Port 0 is chosen once and shared by all. With `reuse_port` other processes
+    of this user that ask for it too may listen on the same port. Raises ListenError naming the address, and leaves none
+    open.
     """
     named: dict[Address | str, str] = {}  # each address once, as of localhost beside 127.0.0.1
     for host in hosts:
@@ -41,7 +42,10 @@ def bind_sockets(hosts: Iterable[str], port: int) -> list[socket.socket]:
         sockets: list[socket.socket] = []
         for address, host in named.items():
             try:
-                sock = _bind_unix(host) if isinstance(address, str) else _bind_tcp(host, *address, port, takes_ipv4)
+                if isinstance(address, str):
+                    sock = _bind_unix(host)
+                else:
+                    sock = _bind_tcp(host, *address, port, takes_ipv4=takes_ipv4, reuse_port=reuse_port)
             except NotHere as error:
                 missing[host] = error
                 continue
@@ -71,7 +75,9 @@ def unix_paths(sockets: Iterable[socket.socket]) -> list[str]:
     return [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
 
 
-def _bind_tcp(host: str, family: socket.AddressFamily, bare: str, port: int, takes_ipv4: bool) -> socket.socket:
+def _bind_tcp(
+    host: str, family: socket.AddressFamily, bare: str, port: int, *, takes_ipv4: bool, reuse_port: bool
+) -> socket.socket:
     where = f"{host}:{port}"
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -79,6 +85,8 @@ def _bind_tcp(host: str, family: socket.AddressFamily, bare: str, port: int, tak
         raise NotHere(_refused(where, exc).message) from exc
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not takes_ipv4)

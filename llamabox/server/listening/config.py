@@ -11,6 +11,7 @@ class ListenConfig:
 
     hosts: tuple[str, ...] = ("127.0.0.1",)  # addresses, or paths ending in .sock
     port: int = 8080
+    reuse_port: bool = False  # others may listen on it too
     timeout: float = 600.0  # seconds a request may be silent, or its body take
     n_threads_http: int = -1  # for work that blocks; below 1: Python's own number
     conn_idle: int = 60  # seconds of silence after which TCP probes a connection

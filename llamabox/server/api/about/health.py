@@ -1,9 +1,9 @@
-"""GET /health and /v1/health: public, and answered by this process alone, also while a worker is busy."""
+"""GET / and the public /health and /v1/health: answered by this process alone, also while a worker is busy."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from llamabox.server.http.json import JsonResponse
 
@@ -11,3 +11,8 @@ from llamabox.server.http.json import JsonResponse
 async def health(request: Request) -> Response:
     """200. Called only when the model is ready: Gate answers 503 before."""
     return JsonResponse({"status": "ok"})
+
+
+async def root(request: Request) -> Response:
+    """200 for clients that look whether anybody is there before they ask. There is no web page."""
+    return PlainTextResponse("llamabox is running\n")

@@ -42,7 +42,7 @@ async def openai_embeddings(exchange: Exchange) -> Response:
             "this server makes a vector for each token (--pooling none), which this route has no form for; "
             "POST /embeddings has, or start it with another pooling"
         )
-    form = parse_format(exchange.body, exchange.info)
+    form = parse_format(exchange.body, exchange.hosted.config.embd_normalize, exchange.info)
     model = parse_model(exchange.body, exchange.hosted.config, exchange.info)
     inputs = await read_inputs(exchange)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
@@ -58,7 +58,7 @@ async def openai_embeddings(exchange: Exchange) -> Response:
 
 async def embeddings(exchange: Exchange) -> Response:
     """llama.cpp's array, with a list of vectors for each input: one, or without pooling one for each token."""
-    form = parse_format(exchange.body, exchange.info)
+    form = parse_format(exchange.body, exchange.hosted.config.embd_normalize, exchange.info)
     inputs = await read_inputs(exchange)
     tail = b',"encoding_format":"base64"}' if form.as_base64 else b"}"
 
@@ -95,13 +95,14 @@ async def read_conversation(exchange: Exchange) -> RawPrompt:
     return prompt
 
 
-def parse_format(body: dict[str, Any], info: ModelInfo) -> VectorFormat:
-    """`encoding_format`, `dimensions` and `embd_normalize`; tokens' vectors and scores stay as they are by default."""
+def parse_format(body: dict[str, Any], default: int | None, info: ModelInfo) -> VectorFormat:
+    """`encoding_format`, `dimensions` and `embd_normalize`, of which the server may have a `default`."""
     encoding = body.get("encoding_format", "float")
     if encoding not in ("float", "base64"):
         raise wrong("encoding_format", f'must be "float" or "base64", not {describe(encoding)}')
-    norm = -1 if info.pooling in (UNPOOLED, RANK) else 2  # a reranker's score would become 1 or -1
-    norm = checks.whole(body, "embd_normalize", -1, MAX_NORM, norm)
+    if default is None:
+        default = -1 if info.pooling in (UNPOOLED, RANK) else 2  # a reranker's score would become 1 or -1
+    norm = checks.whole(body, "embd_normalize", -1, MAX_NORM, default)
     n_floats = checks.whole(body, "dimensions", 1, info.n_vector, info.n_vector)
     return VectorFormat(norm, n_floats, encoding == "base64")
 

@@ -71,6 +71,7 @@ def model_params(config: TextConfig, native: Native, *, devices_option: str = "-
         n_gpu_layers=config.n_gpu_layers,
         load_mode=LOAD_MODES[config.mmap, config.mlock],
         repack=config.repack,
+        check_tensors=config.check_tensors,
         kv_overrides=tuple(dict(config.kv_overrides).items()),  # libllama would take the first of two
     )
     split = replace(

@@ -30,6 +30,13 @@ def browser(client: FakeTextClient | None = None, config: ModelConfig | None = N
     return TestClient(text_app(client or FakeTextClient(saying("a")), config))
 
 
+def test_a_client_finds_somebody_at_the_root() -> None:
+    with browser() as http:
+        reply = http.get("/")
+        assert (reply.status_code, reply.text) == (200, "llamabox is running\n")
+        assert http.head("/").status_code == 200
+
+
 def test_health_and_head() -> None:
     with browser() as http:
         for path in ("/health", "/v1/health"):
