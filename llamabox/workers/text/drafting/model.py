@@ -40,6 +40,7 @@ class _Chain:
 
     wish: Wish
     place: Place
+    n_least: int
     n_most: int
     p_min: float
     tokens: list[int] = field(default_factory=list)
@@ -145,12 +146,13 @@ class ModelDrafter:
         params, lengths = wish.params, self._lengths
         n_most = min(wish.n_most, lengths.n_max if params.n_max < 0 else params.n_max)
         n_most = min(n_most, self._context.n_ctx - len(wish.cells))
-        if n_most < max(1, lengths.n_min) or not wish.cells.is_text:
+        n_least = max(1, lengths.n_min, params.n_min)
+        if n_most < n_least or not wish.cells.is_text:
             return None
         place = self.places.follow(wish.key, wish.cells)
         if place is None:
             return None
-        return _Chain(wish, place, n_most, lengths.p_min if params.p_min < 0 else params.p_min)
+        return _Chain(wish, place, n_least, n_most, lengths.p_min if params.p_min < 0 else params.p_min)
 
     def _catch_up(self, chains: list[_Chain]) -> tuple[list[_Chain], list[Guess | None]]:
         """Compute what the context lacks of the texts, or a part of it. Those it has all of, each with its guess."""
@@ -193,7 +195,7 @@ class ModelDrafter:
             return self.places.compute(parts)
 
     def _result(self, chain: _Chain) -> Draft | None:
-        if len(chain.tokens) < max(1, self._lengths.n_min):
+        if len(chain.tokens) < chain.n_least:
             return None
         return Draft(chain.tokens, Source.MODEL, chances=chain.chances)
 

@@ -194,7 +194,7 @@ def test_media_and_unknown_tokens_get_no_drafts() -> None:
     assert texts.settle()["media", 0] is not None, "a shift took the picture away"
 
 
-def test_a_request_may_want_shorter_drafts_or_surer_ones() -> None:
+def test_a_request_may_want_shorter_drafts_longer_ones_or_surer_ones() -> None:
     texts = Texts(FakeDraftContext(1, 1000), Lengths(n_max=5))
     texts.begin(("r", 0), [1, 2, 3])
     assert texts.propose(params=DraftingParams(n_max=0))["r", 0] is None
@@ -203,6 +203,7 @@ def test_a_request_may_want_shorter_drafts_or_surer_ones() -> None:
     assert draft is not None
     assert len(draft.tokens) == 1
     assert texts.propose(params=DraftingParams(p_min=1.0))["r", 0] is None
+    assert texts.propose(params=DraftingParams(n_max=2, n_min=3))["r", 0] is None
 
 
 def test_a_context_that_fails_costs_drafts_alone_and_is_given_up_when_it_goes_on(
