@@ -88,6 +88,7 @@ class ModelDrafter:
         self._eog = eog
         self.pace = pace or Pace()
         self.worth = worth or Worth()
+        self._texts: dict[Key, int] = {}  # tokens of each at the last call, and those accepted since
         self._n_computed = 0  # batches
         self._n_failures = 0  # since a computation last succeeded
         self._said: set[type[errors.LlamaboxError]] = set()
@@ -95,10 +96,11 @@ class ModelDrafter:
     def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
         if self._n_failures >= MAX_FAILURES:
             return [None] * len(wishes)
-        self.pace.enter()
+        texts = {wish.key: wish.n_generated for wish in wishes}
+        self.pace.enter(self._n_steps(texts))
         drafts: dict[Key, Draft] = {}
         has_computed = False
-        if self.worth.enter({wish.key: wish.n_generated for wish in wishes}):
+        if self.worth.enter(texts):
             n_before = self._n_computed
             drafts = self._try(wishes)
             has_computed = self._n_computed > n_before
@@ -107,13 +109,21 @@ class ModelDrafter:
         return [drafts.get(wish.key) for wish in wishes]
 
     def accepted(self, key: Key, draft: Draft, n_verified: int, n_accepted: int) -> None:
-        """Nothing to do: what stays of a draft shows in the text."""
+        """What stays of a draft shows in the text. Tokens that were not drafted tell how many steps there were."""
+        if key in self._texts:
+            self._texts[key] += n_accepted
 
     def truncated(self, key: Key) -> None:
         self.places.truncated(key)
 
     def forget(self, key: Key, said: Seq[int]) -> None:
         self.places.forget(key)
+
+    def _n_steps(self, texts: dict[Key, int]) -> int:
+        """Steps since the last call: at most as many as each text went on by. 0 where all texts are new."""
+        steps = [n_tokens - self._texts[key] for key, n_tokens in texts.items() if key in self._texts]
+        self._texts = dict(texts)
+        return max(0, min(steps, default=0))
 
     def _try(self, wishes: Seq[Wish]) -> dict[Key, Draft]:
         """The drafts of the texts that have some; none where the context fails."""

@@ -18,21 +18,21 @@ FORGETTING = 8
 class Pace:
     """The seconds of the engine's steps, of a round of drafting and of a cell of catching up. Owned by one thread.
 
-    A step is what lies between two calls of the drafter. Of a break between two texts it is as long as two such steps.
+    Steps are what lies between two calls of the drafter.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._left: float | None = None  # when the last call ended
+        self._left = 0.0  # when the last call ended
         self._step = 0.0  # these are 0 as long as they are not known
         self._round = 0.0
         self._cell = 0.0
 
-    def enter(self) -> None:
-        """A call begins."""
-        if self._left is not None:
-            seconds = self._clock() - self._left
-            self._step = _mean(self._step, min(seconds, 2 * self._step) if self._step else seconds)
+    def enter(self, n_steps: int) -> None:
+        """A call begins, so many steps after the last one; 0: it is not known how many."""
+        if n_steps:
+            seconds = (self._clock() - self._left) / n_steps
+            self._step = _mean(self._step, min(seconds, 4 * self._step) if self._step else seconds)
 
     def leave(self) -> None:
         """A call ends."""

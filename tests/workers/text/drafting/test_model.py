@@ -32,6 +32,7 @@ class Texts:
         self.lengths = lengths
         self.step = step
         self.now = 0.0
+        self.n_steps = 0
         self.drafter = ModelDrafter(
             context, lengths, n_vocab=N_VOCAB, eog=frozenset({EOG}), pace=Pace(self.clock), worth=Trusted()
         )
@@ -46,7 +47,9 @@ class Texts:
 
     def propose(self, n_most: int = 5, params: DraftingParams | None = None) -> dict[Key, Draft | None]:
         self.now += self.step
-        wishes = [Wish(key, cells, 1, n_most, params or DraftingParams()) for key, cells in self.cells.items()]
+        self.n_steps += 1
+        params = params or DraftingParams()
+        wishes = [Wish(key, cells, self.n_steps, n_most, params) for key, cells in self.cells.items()]
         drafts = dict(zip(self.cells, self.drafter.propose(wishes), strict=True))
         for key, draft in drafts.items():
             if draft is not None:
@@ -231,12 +234,12 @@ def test_a_draft_goes_on_while_the_chance_of_all_of_it_is_worth_a_decode() -> No
     for step in (1e6, 3.5):
         texts = Texts(FakeDraftContext(1, 1000), Lengths(n_max=8), step)
         drafts = []
+        texts.begin(("r", 0), [1, 2, 3])
         for i in range(40):
-            texts.begin(("r", i), [1, 2, i % 6 + 1, i // 6 + 1])
             texts.now += step
-            [draft] = texts.drafter.propose([Wish(("r", i), texts.cells["r", i], 1, 8, DraftingParams())])
+            [draft] = texts.drafter.propose([Wish(("r", 0), texts.cells["r", 0], i, 8, DraftingParams())])
             drafts += [draft] if draft else []
-            texts.end(("r", i))
+            texts.cells["r", 0].append(i % 6 + 1)
         found.append(min(prod(draft.chances[:-1]) for draft in drafts[10:]))
     unlimited, limited = found
     assert unlimited < 0.01
