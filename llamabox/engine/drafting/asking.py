@@ -55,9 +55,9 @@ class _Worth:
 class Asking:
     """Asks drafters one after the other, later ones for what the earlier ones have no better draft of. Engine's thread.
 
-    Of a drafter that computes its guesses the time is measured. It is asked if the tokens that it brings are worth that,
-    as far as is known, and seldom otherwise, to see whether that is still so. Others take microseconds but for what is
-    new to them: a measured mean of those would speak against them for long.
+    The time of a drafter that computes is measured. It is asked if the tokens that it brings are worth that, as far as
+    is known, and seldom otherwise, to see whether that is still so. Others take microseconds but for what is new to
+    them: a measured mean of those would speak against them for long.
     """
 
     def __init__(self, drafters: Seq[Drafter], price: Price, clock: Callable[[], float]) -> None:
