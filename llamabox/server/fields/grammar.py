@@ -19,6 +19,9 @@ from llamabox.schemas.relax import relax
 MAX_TEXT = 256 << 10
 """Characters of a grammar and of a schema: some tenfold of the largest ones that people write."""
 
+TYPES = "text, json_object, json_schema or grammar"
+"""Of a response_format."""
+
 MAX_NOTES = 8
 MAX_WARNING = 2000
 
@@ -55,20 +58,20 @@ def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> AnswerFor
     schema = _from_response_format(body["response_format"]) if "response_format" in body else None
     if "json_schema" in body:
         if schema is not None:
-            raise wrong("json_schema", "cannot stand beside a response_format that asks for JSON; leave out one")
+            raise wrong("json_schema", "cannot stand beside a response_format that asks for a form; leave out one")
         schema = _schema("json_schema", body["json_schema"])
     grammar = checks.string("grammar", body["grammar"]) if "grammar" in body else None
     if grammar and schema is not None:
         raise wrong("grammar", "cannot stand beside a JSON schema or response_format; leave out one")
-    if grammar and len(grammar) > MAX_TEXT:
-        raise wrong("grammar", f"must have at most {MAX_TEXT} characters, not {len(grammar)}")
+    if grammar:
+        _check_length("grammar", grammar)
     if schema is None and grammar is None and "response_format" not in body:
         return AnswerForm(defaults.grammar, defaults.json_schema)
     return schema or AnswerForm(grammar or "")
 
 
 def _from_response_format(value: Any) -> AnswerForm | None:
-    """The schema of a response_format; None for type text."""
+    """The schema or grammar of a response_format; None for type text."""
     match mapping("response_format", value).get("type"):
         case "text":
             return None
@@ -77,10 +80,27 @@ def _from_response_format(value: Any) -> AnswerForm | None:
             return _schema("response_format.schema", {"type": "object"} if schema is None else schema)
         case "json_schema":
             return _named_schema(value)
+        case "grammar":
+            return _named_grammar(value)
         case None:
-            raise wrong("response_format.type", "is required: text, json_object or json_schema")
+            raise wrong("response_format.type", f"is required: {TYPES}")
         case other:
-            raise wrong("response_format.type", f"must be text, json_object or json_schema, not {describe(other)}")
+            raise wrong("response_format.type", f"must be {TYPES}, not {describe(other)}")
+
+
+def _named_grammar(value: dict[str, Any]) -> AnswerForm:
+    """GBNF in `grammar`."""
+    field = "response_format.grammar"
+    grammar = checks.string(field, value.get("grammar"))
+    if not grammar:
+        raise wrong(field, "must not be empty: a grammar in GBNF")
+    _check_length(field, grammar)
+    return AnswerForm(grammar)
+
+
+def _check_length(field: str, grammar: str) -> None:
+    if len(grammar) > MAX_TEXT:
+        raise wrong(field, f"must have at most {MAX_TEXT} characters, not {len(grammar)}")
 
 
 def _named_schema(value: dict[str, Any]) -> AnswerForm:
