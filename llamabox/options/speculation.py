@@ -104,7 +104,7 @@ def idle_options(values: Mapping[str, Any]) -> list[str]:
     warnings = [f"{flag} has no effect without -md" for flag in found]
     if off := _off(values):
         flags = [flag for dest, flag in OF_DRAFTS.items() if dest in values and flag not in off]
-        warnings += [f"{flag} has no effect with {off}" for flag in flags if values.get("text.spec_n_max") != 0]
+        warnings += [f"{flag} has no effect with {off}" for flag in flags]
     return warnings
 
 

@@ -98,3 +98,6 @@ def test_what_changes_nothing_is_warned_about() -> None:
         "--spec-corpus has no effect with --spec off",
     )
     assert parse(["--draft", "0"], {}).warnings == ()
+    assert parse(["--draft", "0", "--spec-draft-p-min", "0.5"], {}).warnings == (
+        "--spec-draft-p-min has no effect with --spec-draft-n-max 0",
+    )
