@@ -11,7 +11,6 @@ from llamabox.engine.drafting.drafter import Draft, Key, Source, Wish
 from llamabox.workers.text.drafting.pace import Pace
 from llamabox.workers.text.drafting.places import Place, Places
 from llamabox.workers.text.drafting.seams import DraftContext, Guess
-from llamabox.workers.text.drafting.worth import Worth
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +59,8 @@ class _Chain:
 class ModelDrafter:
     """Greedy drafts of a draft model, of all sequences together: one decode a token. Owned by the engine's thread.
 
-    A draft goes on while the chance that all of it comes is worth a further decode (see Pace). There are none where
-    they do not pay (see Worth).
+    A draft goes on while the chance that all of it comes is worth a further decode (see Pace). Whether it is asked at
+    all is for the price to say, which measures what it takes.
 
     Before it drafts for a text its context must hold the text: a long prompt is caught up with over several steps, in
     chunks that take about as long as a step of the engine, so that no stream waits long. There are no drafts for it
@@ -78,7 +77,6 @@ class ModelDrafter:
         n_vocab: int,
         eog: frozenset[int],
         pace: Pace | None = None,
-        worth: Worth | None = None,
     ) -> None:
         """`n_vocab` and `eog` are the engine's model's: how many tokens it has, and those that end a text."""
         self._context = context
@@ -87,9 +85,7 @@ class ModelDrafter:
         self._n_vocab = min(n_vocab, context.n_vocab)
         self._eog = eog
         self.pace = pace or Pace()
-        self.worth = worth or Worth()
         self._texts: dict[Key, int] = {}  # tokens of each at the last call, and those accepted since
-        self._n_computed = 0  # batches
         self._n_failures = 0  # since a computation last succeeded
         self._said: set[type[errors.LlamaboxError]] = set()
 
@@ -98,13 +94,7 @@ class ModelDrafter:
             return [None] * len(wishes)
         texts = {wish.key: wish.n_generated for wish in wishes}
         self.pace.enter(self._n_steps(texts))
-        drafts: dict[Key, Draft] = {}
-        has_computed = False
-        if self.worth.enter(texts):
-            n_before = self._n_computed
-            drafts = self._try(wishes)
-            has_computed = self._n_computed > n_before
-        self.worth.leave(has_drafted=True if drafts else None if has_computed else False)
+        drafts = self._try(wishes)
         self.pace.leave()
         return [drafts.get(wish.key) for wish in wishes]
 
@@ -172,8 +162,6 @@ class ModelDrafter:
         n_late = 0
         for chain in sorted(chains, key=_n_lacking):
             n_lacking = _n_lacking(chain)
-            if self.pace.seconds(n_lacking) > self.worth.budget:
-                continue
             n_cells = min(n_lacking, room, n_lacking if n_lacking <= FEW else budget)
             start = len(chain.place.tokens)
             tokens = chain.wish.cells.keys(start, start + n_cells)
@@ -196,7 +184,6 @@ class ModelDrafter:
 
     def _compute(self, parts: Seq[tuple[Place, Seq[int], bool]]) -> list[Guess | None]:
         """Compute; where there is no room, without what is kept of texts that have ended. Raises a DecodeError."""
-        self._n_computed += 1
         try:
             return self.places.compute(parts)
         except errors.NoRoom:

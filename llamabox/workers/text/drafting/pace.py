@@ -11,6 +11,9 @@ LEAST_CHUNK = 32
 LONGEST_PAUSE = 0.05
 """Seconds that a step may catch up for at most, however long the steps themselves take."""
 
+LEAST_CHANCE = 0.5
+"""A draft goes on while it is as likely as that to come, as long as nothing is known of what a round costs."""
+
 FORGETTING = 8
 """A mean follows what is measured by this part of the difference."""
 
@@ -49,10 +52,6 @@ class Pace:
         """A round of drafting, one token of each text, was computed since `begun`."""
         self._round = _mean(self._round, self._clock() - begun)
 
-    def seconds(self, n_cells: int) -> float:
-        """How long it takes to catch up with so many cells; 0 as long as that is not known."""
-        return n_cells * self._cell
-
     @property
     def chunk(self) -> int:
         """Cells that a step may catch up with: as many as take as long as a step."""
@@ -61,7 +60,7 @@ class Pace:
     @property
     def least_chance(self) -> float:
         """What a round costs, in steps: the chance below which a further token costs more than it can ever save."""
-        return self._round / self._step if self._step else 0.0
+        return self._round / self._step if self._round and self._step else LEAST_CHANCE
 
 
 def _mean(known: float, seconds: float) -> float:

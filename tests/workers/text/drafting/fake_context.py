@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from math import inf
 
 from llamabox.engine.batch import Run
-from llamabox.engine.drafting.drafter import Key
 from llamabox.errors import DecodeFatal, NoRoom
+from llamabox.workers.text.drafting.pace import Pace
 from llamabox.workers.text.drafting.seams import DraftContext, Guess
-from llamabox.workers.text.drafting.worth import Worth
 from tests.fakes import digest
 
 
@@ -20,18 +17,12 @@ def rule(tokens: Seq[int], n_vocab: int) -> Guess:
     return Guess(number % n_vocab, (number // n_vocab % 1000) / 1000)
 
 
-class Trusted(Worth):
-    """What always drafts, whether it pays or not."""
+class CostlessPace(Pace):
+    """To which a round of drafting costs nothing."""
 
     @property
-    def budget(self) -> float:
-        return inf
-
-    def enter(self, texts: Mapping[Key, int]) -> bool:
-        return True
-
-    def leave(self, *, has_drafted: bool | None) -> None:
-        """Nothing is learnt."""
+    def least_chance(self) -> float:
+        return 0.0
 
 
 class FakeDraftContext:

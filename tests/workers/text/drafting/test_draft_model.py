@@ -18,13 +18,13 @@ from llamabox.errors import LlamaboxError
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.drafting.model import ModelDrafter
 from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft_model
-from llamabox.workers.text.drafting.pace import Pace
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts
 from llamabox.workers.text.loading.drafters import model_drafter
 from llamabox.workers.text.runner import LlamaRunner
 from tests.engine.driver import request
+from tests.fakes import FreePrice
 from tests.models.drafts.variants import write_q4_0, write_renamed
-from tests.workers.text.drafting.fake_context import Trusted
+from tests.workers.text.drafting.fake_context import CostlessPace
 
 N_CTX = 64
 BEGINNINGS = (
@@ -84,7 +84,7 @@ def write(
     shape = EngineConfig(
         n_slots=4, n_ctx=N_CTX, context_shift=True, cont_batching=True, slot_similarity=0.5, gap_factor=2.0
     )
-    engine = Engine(runner, shape, drafters)
+    engine = Engine(runner, shape, drafters, price=FreePrice())
     texts: dict[str, list[int]] = {}
     for i, (beginning, n_predict) in enumerate(beginnings):
         tokens = model.vocab.tokenize(beginning, add_special=True, parse_special=True)
@@ -104,7 +104,7 @@ def write(
 def own_drafter(config: TextConfig, target: tuple[Model, Contexts], draft: DraftModel) -> ModelDrafter:
     """The drafter that the configuration makes, to which time costs nothing."""
     made = model_drafter(config, target[0], draft)
-    made.pace, made.worth = Pace(lambda: 0.0), Trusted()
+    made.pace = CostlessPace()
     return made
 
 

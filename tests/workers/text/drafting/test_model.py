@@ -15,7 +15,7 @@ from llamabox.engine.kv.history import History
 from llamabox.engine.request import DraftingParams, Media, Words
 from llamabox.workers.text.drafting.model import FEW, MAX_FAILURES, Lengths, ModelDrafter
 from llamabox.workers.text.drafting.pace import LEAST_CHUNK, Pace
-from tests.workers.text.drafting.fake_context import FakeDraftContext, Trusted, rule
+from tests.workers.text.drafting.fake_context import CostlessPace, FakeDraftContext, rule
 
 N_VOCAB = 7
 EOG = 0
@@ -24,18 +24,17 @@ EOG = 0
 class Texts:
     """Texts that grow as an engine's do, and the drafter that is asked about them.
 
-    All that is computed takes a second, and the engine's steps take `step` seconds between them.
+    Steps take `step` seconds, and half a second goes by whenever the clock is read; 0: no time counts.
     """
 
-    def __init__(self, context: FakeDraftContext, lengths: Lengths, step: float = 1e6) -> None:
+    def __init__(self, context: FakeDraftContext, lengths: Lengths, step: float = 0.0) -> None:
         self.context = context
         self.lengths = lengths
         self.step = step
         self.now = 0.0
         self.n_steps = 0
-        self.drafter = ModelDrafter(
-            context, lengths, n_vocab=N_VOCAB, eog=frozenset({EOG}), pace=Pace(self.clock), worth=Trusted()
-        )
+        pace = Pace(self.clock) if step else CostlessPace(self.clock)
+        self.drafter = ModelDrafter(context, lengths, n_vocab=N_VOCAB, eog=frozenset({EOG}), pace=pace)
         self.cells: dict[Key, History] = {}
 
     def clock(self) -> float:
