@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence as Seq
 
+import numpy as np
+
 NODES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Numbers of rows whose costs are learnt; those between are read off the line."""
 
@@ -95,19 +97,15 @@ class PassCosts:
         values = [self._nodes[rows].seconds for rows in known]
         for i in range(1, len(values)):  # more rows never take less
             values[i] = max(values[i], values[i - 1])
-        table = [0.0]
-        at = 0
-        for rows in range(1, self._n_most + 1):
-            while at + 1 < len(known) and known[at + 1] <= rows:
-                at += 1
-            if rows < known[0]:
-                table.append(values[0] * self._shape(rows) / self._shape(known[0]))
-            elif at + 1 == len(known):
-                table.append(values[at] * self._shape(rows) / self._shape(known[at]))
-            else:
-                part = (rows - known[at]) / (known[at + 1] - known[at])
-                table.append(values[at] + part * (values[at + 1] - values[at]))
-        return table
+        rows = np.arange(self._n_most + 1)
+        table = np.interp(rows, known, values)
+        shape = 1 + self._slope * (rows - 1)
+        outside = ((0, known[0]), (known[-1], self._n_most + 1))
+        for (start, stop), at, value in zip(outside, (known[0], known[-1]), (values[0], values[-1]), strict=True):
+            table[start:stop] = value * shape[start:stop] / self._shape(at)
+        table[0] = 0.0
+        found: list[float] = table.tolist()
+        return found
 
 
 class StepCosts:

@@ -16,6 +16,9 @@ from llamabox.engine.grammar import Constraint
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.sequence import Sequence
 
+AT_ONCE = 8
+"""About as many sequences without a draft are looked at in one step: of more each has its turn every few steps."""
+
 LOOK_BACK = 8
 """Tokens of a draft that was not verified which are compared with what came."""
 
@@ -34,6 +37,7 @@ class Drafts:
         self._asking = Asking(drafters, price, clock)
         self._open: dict[Sequence, tuple[Drafter, Draft]] = {}  # drafts that are being verified, and whose they are
         self._unproven: dict[Sequence, tuple[Draft, int]] = {}  # did not pay, and when they were made, in tokens said
+        self._drafting: dict[Sequence, int] = {}  # those that got a draft when any did last
         self._has_room = True  # nothing was given up since a batch was last computed
         self._journal = Journal()
         self.tally = Tally()
@@ -52,6 +56,8 @@ class Drafts:
             return {}
         yielding = [one for one, n_cells in parts.items() if n_cells == one.n_owed]
         able = {one: n_most for one in yielding if (n_most := self._n_most(one)) > 0}
+        if len(able) > AT_ONCE:
+            able = self._in_turn(able)
         if not able:
             return {}
         for sequence in able.keys() & self._unproven.keys():
@@ -70,7 +76,8 @@ class Drafts:
                     del found[sequence]
         if self._journal.is_read:
             self._journal.note([one for one in able if one not in found], "no guess")
-        return self._choose(found, able, order, step, room) if found else {}
+        self._drafting = self._choose(found, able, order, step, room) if found else {}
+        return self._drafting
 
     def _choose(
         self,
@@ -149,11 +156,21 @@ class Drafts:
         """The sequence has ended."""
         self._open.pop(sequence, None)
         self._unproven.pop(sequence, None)
+        self._drafting.pop(sequence, None)
         if self._drafters:
             self._journal.end(sequence)
             said = [] if has_failed else sequence.said
             for drafter in self._drafters:
                 drafter.forget(sequence.key, said)
+
+    def _in_turn(self, able: dict[Sequence, int]) -> dict[Sequence, int]:
+        """Those that have drafts, and of the others every few ones."""
+        stride = -(-len(able) // AT_ONCE)
+        return {
+            one: n_most
+            for one, n_most in able.items()
+            if one in self._drafting or (one.n_generated + _slot_id(one)) % stride == 0
+        }
 
     def _look_back(self, sequence: Sequence) -> None:
         """Learn from a draft that was not verified: at its place the sequence has gone on meanwhile."""

@@ -112,12 +112,14 @@ class LearntPrice:
     def lengths(self, step: Step, offers: Seq[Offer], room: int) -> list[int]:
         best = [0] * len(offers)
         costs = self._costs.of(step.n_context)
-        if costs is None:  # the first step ever shows what a row costs
+        if costs is None or not offers:  # the first step ever shows what a row costs
             return best
         table = costs.table()
         plans = _Plans(step.rows, [self._survival.curve(offer.draft) for offer in offers], offers)
         best_rate = WORTHWHILE * step.n_tokens / self._seconds(step.rows, table)
         n_rows = sum(n for _, n in step.rows)
+        if plans.surest <= best_rate * _least_slope(table, n_rows):  # not even the surest token of all
+            return best
         for lengths in plans.alike() if not self._is_unified and len(offers) > 1 else plans.candidates():
             n_drafted = sum(lengths)
             if not 0 < n_drafted <= room or n_rows + n_drafted >= len(table):
@@ -150,6 +152,11 @@ class _Plans:
             for offer, curve in zip(offers, curves, strict=True)
         ]
 
+    @property
+    def surest(self) -> float:
+        """The chance of the likeliest token."""
+        return max(-curve.falling[0] for curve in self._curves)
+
     def candidates(self) -> Iterator[list[int]]:
         """Of one draft several lengths; of more all tokens that are as likely to come."""
         if len(self._offers) == 1:
@@ -159,6 +166,8 @@ class _Plans:
             return
         last: list[int] = []
         for rung in RUNGS:
+            if rung > self.surest:
+                continue
             lengths = [
                 min(bisect_right(curve.falling, -rung), most)
                 for curve, most in zip(self._curves, self._most, strict=True)
@@ -187,6 +196,12 @@ class _Plans:
             seq_id, n_rows = rows[offer.index]
             rows[offer.index] = (seq_id, n_rows + length)
         return rows
+
+
+def _least_slope(table: list[float], n_rows: int) -> float:
+    """Seconds that a further row costs at the least beside `n_rows`, however many there are."""
+    at = min(n_rows, len(table) - 2)
+    return min((table[at + n] - table[at]) / n for n in LENGTHS if at + n < len(table))
 
 
 def _n_likely(offer: Offer, curve: Curve) -> int:

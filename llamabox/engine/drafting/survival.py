@@ -25,11 +25,12 @@ CHANCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 FAITH = 6.0
 """Tokens that it takes to believe what was seen as much as what was expected."""
 
-MEMORY = 400.0
+MEMORY = 128.0
 """Tokens of a kind after which older ones count half."""
 
-FRESH = 8
-"""Drafts of a kind for which its curve stays as it is."""
+FRESH = 4
+MATURE = 64
+"""Drafts of a kind for which its curve stays as it is: the fewest, when little is known, and the most."""
 
 _MATCH_OF = tuple(bisect_right(MATCHES, n) for n in range(2 * LONGEST + 1))
 _PLACE_OF = tuple(bisect_right(PLACES, n) - 1 for n in range(LONGEST))
@@ -57,9 +58,9 @@ class _Count:
 class Curve:
     """Of drafts of one kind: the chance that each token and all before it come, and how many come of the first k."""
 
-    __slots__ = ("falling", "gains", "n_used")
+    __slots__ = ("falling", "gains", "n_left")
 
-    def __init__(self, chances: Seq[float]) -> None:
+    def __init__(self, chances: Seq[float], n_left: int = 0) -> None:
         """`chances` of each token, provided that those before it came."""
         all_come, gain = 1.0, 0.0
         self.gains = [0.0]
@@ -69,7 +70,7 @@ class Curve:
             gain += all_come
             self.falling.append(-all_come)
             self.gains.append(gain)
-        self.n_used = 0
+        self.n_left = n_left  # drafts for which it stays
 
 
 class Survival:
@@ -91,8 +92,10 @@ class Survival:
         n_match = min(draft.n_match, LONGEST)
         key = (draft.source, _MATCH_OF[n_match])
         curve = self._curves.get(key)
-        if curve is None or curve.n_used >= FRESH:
-            curve = self._curves[key] = Curve(self._chances(draft.source, n_match))
+        if curve is None or curve.n_left <= 0:
+            first = self._places.get((*key, 0))
+            n_left = FRESH if first is None else int(min(max(FRESH, first.n_seen / 4), MATURE))
+            curve = self._curves[key] = Curve(self._chances(draft.source, n_match), n_left)
         return curve
 
     def observe(self, draft: Draft, n_verified: int, n_came: int) -> None:
@@ -111,7 +114,7 @@ class Survival:
             self._count_match(draft.source, n_match + place).add(came=came)
         curve = self._curves.get((draft.source, _MATCH_OF[min(draft.n_match, LONGEST)]))
         if curve is not None:
-            curve.n_used += 1
+            curve.n_left -= 1
 
     def _chances(self, source: Source, n_match: int) -> list[float]:
         match = _MATCH_OF[n_match]
@@ -127,10 +130,16 @@ class Survival:
         return chances
 
     def _count_match(self, source: Source, n_match: int) -> _Count:
-        return self._matches.setdefault((source, _MATCH_OF[min(n_match, 2 * LONGEST)]), _Count())
+        return self._count(source, _MATCH_OF[min(n_match, 2 * LONGEST)])
 
     def _count_chance(self, source: Source, chance: float) -> _Count:
-        return self._matches.setdefault((source, bisect_right(CHANCES, chance)), _Count())
+        return self._count(source, bisect_right(CHANCES, chance))
+
+    def _count(self, source: Source, kind: int) -> _Count:
+        count = self._matches.get((source, kind))
+        if count is None:
+            count = self._matches[source, kind] = _Count()
+        return count
 
     def _model_chance(self, source: Source, chance: float) -> float:
         return self._count_chance(source, chance).chance(chance)
