@@ -18,6 +18,9 @@ from llamabox.engine.seams import RunnerFacts
 WORTHWHILE = 1.03
 """Drafts must bring so many times the tokens a second: what is measured and learnt is never quite right."""
 
+PATIENCE = 2.0
+"""Beside sequences that get no drafts a step may take so many times as long as without: as beside prompts."""
+
 SLOPES = {True: 0.03, False: 0.2}
 """What a further row is taken to cost before it was measured, in passes of one row, by whether rows mix: on GPUs."""
 
@@ -116,7 +119,8 @@ class LearntPrice:
             return best
         table = costs.table()
         plans = _Plans(step.rows, [self._survival.curve(offer.draft) for offer in offers], offers)
-        best_rate = WORTHWHILE * step.n_tokens / self._seconds(step.rows, table)
+        base = self._seconds(step.rows, table)
+        best_rate, longest = WORTHWHILE * step.n_tokens / base, PATIENCE * base
         n_rows = sum(n for _, n in step.rows)
         if plans.surest <= best_rate * _least_slope(table, n_rows):  # not even the surest token of all
             return best
@@ -127,9 +131,10 @@ class LearntPrice:
             expected = step.n_tokens + plans.gain(lengths)
             if expected <= best_rate * table[n_rows + n_drafted]:  # not even as one pass
                 continue
-            rate = expected / self._seconds(plans.rows(lengths), table)
-            if rate > best_rate:
-                best, best_rate = lengths, rate
+            seconds = self._seconds(plans.rows(lengths), table)
+            all_gain = len(lengths) - lengths.count(0) == step.n_tokens
+            if expected / seconds > best_rate and (all_gain or seconds <= longest):
+                best, best_rate = lengths, expected / seconds
         return best
 
     def _passes(self, rows: Seq[Length]) -> list[int]:

@@ -142,6 +142,16 @@ def test_a_lone_draft_beside_others_pays_its_own_pass() -> None:
     assert sum(streams.n_drafted[-50:]) <= 10
 
 
+def test_who_gets_no_draft_waits_for_others_at_most_as_long_again() -> None:
+    for is_unified in (False, True):
+        market = Market(is_unified=is_unified)
+        for _ in range(200):
+            lengths = market.step([text(50), None, text(50), None], [64] * 4)
+        rows = [(0, 1 + lengths[0]), (1, 1), (2, 1 + lengths[1]), (3, 1)]
+        assert (min(lengths) > 0) == is_unified  # with streams each draft would be a pass of its own
+        assert sum(cpu(n) for n in passes(rows, 512, is_unified=is_unified)) < 2.2 * cpu(4)
+
+
 def test_equal_lengths_share_a_pass() -> None:
     market = Market()
     lengths: Counter[tuple[int, ...]] = Counter()
