@@ -104,7 +104,9 @@ def open_contexts(config: TextConfig, model: Model, n_whole: int = 0) -> Context
             if config.lora:
                 logger.warning("embeddings are made by the model alone, without its LoRA adapters")
         if not config.rerank and model.has_decoder and (embed is None or embed.memory.exists):
-            generate = opened.enter_context(Context(model, replace(params, n_rs_seq=n_states(config))))
+            generate = opened.enter_context(
+                Context(model, replace(params, n_rs_seq=n_states(config, model.size, state_size(model))))
+            )
             n_ctx = slot_context(config, model, generate.n_ctx_seq)
         if embed is None and (generate is None or not generate.memory.exists):
             raise errors.ModelLoadError(
@@ -191,9 +193,22 @@ def context_params(config: TextConfig, model: Model, flash: FlashAttention) -> C
     )
 
 
-def n_states(config: TextConfig) -> int:
-    """States to keep of each sequence's last tokens where the model is recurrent: to take drafts back."""
-    return 0 if config.spec == "off" else max(0, min(MOST_STATES, config.spec_n_max, config.n_ubatch - 2))
+def n_states(config: TextConfig, model_size: int, n_bytes: int) -> int:
+    """States to keep of each sequence's last tokens where the model is recurrent, to take drafts back.
+
+    As many as take a quarter of the model's size for all slots, MOST_STATES at most. `n_bytes`: what one takes.
+    """
+    if config.spec == "off":
+        return 0
+    n_most = max(0, min(MOST_STATES, config.spec_n_max, config.n_ubatch - 2))
+    return min(n_most, model_size // 4 // (n_bytes * config.n_parallel)) if n_bytes else n_most
+
+
+def state_size(model: Model) -> int:
+    """Most bytes of a sequence's recurrent state, of models that tell its sizes; 0: others, whose state is small."""
+    name = model.meta("general.architecture")
+    inner, state = (int(model.meta(f"{name}.ssm.{key}") or 0) for key in ("inner_size", "state_size"))
+    return 4 * model.n_layer * inner * state
 
 
 def quick_rows(config: TextConfig, native: Native) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.events import Delta, Started, TokenProbs
 from llamabox.engine.kv.checkpoints import CheckpointLimits
 from llamabox.wire.text_config import TextConfig
+from llamabox.workers.text.loading.contexts import n_states
 from llamabox.workers.text.loading.loader import TextModel
 from llamabox.workers.text.runner import LlamaRunner
 from tests.engine.driver import request
@@ -45,6 +47,24 @@ def test_the_options_limit_checkpoints(model: TextModel) -> None:
     with TextModel.load(model.model.native, config, lambda _: None) as loaded:
         assert loaded.engine.cache.checkpoints.is_on
         assert loaded.engine.cache.checkpoints.limits == CheckpointLimits(7, 1000)
+
+
+@pytest.mark.parametrize(
+    ("words", "n_bytes", "expected"),
+    [
+        ({}, 0, 8),
+        ({"spec": "off"}, 0, 0),
+        ({"spec_n_max": 3}, 0, 3),
+        ({"n_ubatch": 8}, 0, 6),
+        ({}, 10 << 20, 6),
+        ({"n_parallel": 8}, 10 << 20, 3),
+        ({}, 1 << 30, 0),
+    ],
+)
+def test_states_for_drafts_take_a_quarter_of_the_models_size_at_most(
+    words: dict[str, Any], n_bytes: int, expected: int
+) -> None:
+    assert n_states(replace(model_config("m"), **words), 1000 << 20, n_bytes) == expected
 
 
 class Talk:
