@@ -19,6 +19,9 @@ from llamabox.engine.sequence import Sequence
 AT_ONCE = 8
 """About as many sequences without a draft are looked at in one step: of more each has its turn every few steps."""
 
+ALL_EVERY = 16
+"""Steps of which all sequences are looked at in one."""
+
 LOOK_BACK = 8
 """Tokens of a draft that was not verified which are compared with what came."""
 
@@ -38,6 +41,7 @@ class Drafts:
         self._open: dict[Sequence, tuple[Drafter, Draft]] = {}  # drafts that are being verified, and whose they are
         self._unproven: dict[Sequence, tuple[Draft, int]] = {}  # did not pay, and when they were made, in tokens said
         self._drafting: dict[Sequence, int] = {}  # those that got a draft when any did last
+        self._n_turns = 0
         self._has_room = True  # nothing was given up since a batch was last computed
         self._journal = Journal()
         self.tally = Tally()
@@ -164,12 +168,19 @@ class Drafts:
                 drafter.forget(sequence.key, said)
 
     def _in_turn(self, able: dict[Sequence, int]) -> dict[Sequence, int]:
-        """Those that have drafts, and of the others every few ones."""
-        stride = -(-len(able) // AT_ONCE)
+        """Those that have drafts, and of the others some with slots side by side, whose rows may share a pass.
+
+        Now and then all: where a few drafts would cost a pass of their own, those of all may pay.
+        """
+        self._n_turns += 1
+        if self._n_turns % ALL_EVERY == 0:
+            return able
+        n_blocks = -(-len(able) // AT_ONCE)
+        turn = self._n_turns % n_blocks
         return {
             one: n_most
             for one, n_most in able.items()
-            if one in self._drafting or (one.n_generated + _slot_id(one)) % stride == 0
+            if one in self._drafting or _slot_id(one) // AT_ONCE % n_blocks == turn
         }
 
     def _look_back(self, sequence: Sequence) -> None:

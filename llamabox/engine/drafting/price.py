@@ -29,6 +29,7 @@ RUNGS = (0.9, 0.75, 0.6, 0.45, 0.32, 0.22, 0.14, 0.08, 0.04)
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 """Of a lone draft: one of them is near enough the best."""
+
 CAPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 """Of the surest drafts together: so long at the most."""
 
