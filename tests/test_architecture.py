@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "server": (
         "errors",
         "log",
+        "marks",
         "background",
         "machine",
         "checks",

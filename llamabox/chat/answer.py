@@ -51,6 +51,11 @@ class AnswerParser:
         self._reading = channels.read(self._feed, self._said) if channels else self._read()
         self._has_ended = False
 
+    @property
+    def is_thinking(self) -> bool:
+        """Whether a thought has begun and not ended. In channels a thought is told by its parts alone."""
+        return self._is_thinking
+
     def push(self, text: str) -> list[Part]:
         """Read on. Returns the parts that this text settled."""
         self._feed.add(text)
@@ -92,6 +97,7 @@ class AnswerParser:
 
     def _think(self) -> Reading[None]:
         """Read a thought up to its end, which may be a call."""
+        self._is_thinking = True
         while True:
             end = yield from self._ends_thought.until(self._feed, self._said.reasoning)
             if end is None or end in self._thought_end.texts:
@@ -101,6 +107,7 @@ class AnswerParser:
             if not no_call:
                 break
             self._said.reasoning(no_call)
+        self._is_thinking = False
         self._said.pause()
 
     def _stray_end(self) -> Reading[None]:

@@ -47,6 +47,7 @@ class Conversation:
     add_generation_prompt: bool = True
     tools: tuple[dict[str, Any], ...] | None = None  # None also where tool_choice is "none"
     tool_choice: str | dict[str, Any] = "auto"
+    has_functions: bool = False  # tools and choice were given in OpenAI's old words: `functions`, `function_call`
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     media: tuple[MediaSource, ...] = ()  # by the numbers of their markers
     marker: str = ""  # the random part of the markers, where there are media
@@ -72,6 +73,9 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
     add_generation_prompt, continues = _continuation(body, messages)
     if continues:
         messages[-1]["content"] = _start_of_answer(messages[-1]["content"])
+    has_functions = "tools" not in body and not {"functions", "function_call"}.isdisjoint(body)
+    if has_functions:
+        body = in_new_words(body)
     tool_choice = _tool_choice(body)
     tools = _tools(body)
     return Conversation(
@@ -80,6 +84,7 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
         add_generation_prompt=add_generation_prompt,
         tools=None if tool_choice == "none" else tools,
         tool_choice=tool_choice,
+        has_functions=has_functions,
         template_kwargs=_template_kwargs(body),
         media=tuple(markers.sources),
         marker=markers.random,
@@ -205,6 +210,21 @@ def _arguments(value: object) -> object:
     return value
 
 
+def in_new_words(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A body with `functions` and `function_call`, in the words of today: `tools` and `tool_choice`."""
+    functions = body.get("functions", [])
+    if not isinstance(functions, list):
+        raise wrong("functions", f"must be an array, not {describe(functions)}")
+    choice = body.get("function_call", "auto")
+    if isinstance(choice, dict):
+        string("function_call.name", choice.get("name"))
+        choice = {"type": "function", "function": choice}
+    elif choice not in ("auto", "none"):
+        raise wrong("function_call", f"must be auto, none or an object with a name, not {describe(choice)}")
+    tools = [{"type": "function", "function": function} for function in functions]
+    return {**body, "tools": tools, "tool_choice": choice}
+
+
 def _tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...] | None:
     value = body.get("tools")
     if value is None:
@@ -214,6 +234,8 @@ def _tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...] | None:
     for i, tool in enumerate(value):
         if not isinstance(tool, dict):
             raise wrong(f"tools[{i}]", f"must be an object with type and function, not {describe(tool)}")
+        if tool.get("type", "function") != "function":
+            raise wrong(f"tools[{i}].type", f'must be "function", not {describe(tool["type"])}')
         function = tool.get("function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise wrong(f"tools[{i}].function", 'must be an object with "name", a string')

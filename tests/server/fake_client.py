@@ -27,6 +27,7 @@ from llamabox.wire.questions import (
     A,
     CountTokens,
     Detokenise,
+    FindControlTokens,
     Layout,
     LayOutInfill,
     Question,
@@ -173,6 +174,7 @@ class FakeTextClient:
         self.asked: list[Question[Any]] = []
         self.answers: dict[type[Question[Any]], Any] = {  # or an error
             Tokenise: Tokens([5, 6, 7]),
+            FindControlTokens: Tokens([]),
             CountTokens: TokenCount(3),
             Detokenise: Text("five six"),
             LayOutInfill: Layout([1, 2, 3], "five"),

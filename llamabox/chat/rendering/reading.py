@@ -9,7 +9,7 @@ from llamabox.chat.messages import Conversation, parse_messages
 from llamabox.chat.rendering.capabilities import Capabilities
 from llamabox.checks import parse_body
 
-IN_THE_PROMPT = ("messages", "tools", "chat_template_kwargs")
+IN_THE_PROMPT = ("messages", "tools", "functions", "chat_template_kwargs")
 """Fields that are done with once there is a prompt."""
 
 ALWAYS_SHOWN = ("system", "developer", "user", "tool")
@@ -44,5 +44,6 @@ def summary(conversation: Conversation) -> dict[str, Any]:
         "add_generation_prompt": conversation.add_generation_prompt,
         "tools": conversation.tools,
         "tool_choice": conversation.tool_choice,
+        "has_functions": conversation.has_functions,
         "template_kwargs": conversation.template_kwargs,
     }

@@ -5,6 +5,7 @@ The worker compiles the grammar, and finds out whether it can be followed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +41,18 @@ class AnswerForm:
     @property
     def warning(self) -> str:
         """A value for the header Warning; empty where there is nothing to say."""
-        if not self.notes:
-            return ""
-        more = len(self.notes) - MAX_NOTES
-        said = "; ".join(self.notes[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
-        text = f"the answer may differ from the JSON schema: {said}"[:MAX_WARNING]
-        plain = text.encode("ascii", "backslashreplace").decode().translate(UNQUOTED)
-        return f'299 llamabox "{plain}"'
+        return warning_of(self.notes)
+
+
+def warning_of(notes: Sequence[str], other: str = "") -> str:
+    """A value for the header Warning that names what was left out of schemas, or `other` where nothing was."""
+    if not notes:
+        return other
+    more = len(notes) - MAX_NOTES
+    said = "; ".join(notes[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
+    text = f"the answer may differ from the JSON schema: {said}"[:MAX_WARNING]
+    plain = text.encode("ascii", "backslashreplace").decode().translate(UNQUOTED)
+    return f'299 llamabox "{plain}"'
 
 
 def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> AnswerForm:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llamabox.chat.parts import Part, Text
+from llamabox.chat.answer import AnswerParser
+from llamabox.chat.parts import Call, Part, Reasoning, Text
 from llamabox.engine.events import Delta, Finished, Started, Timings, TokenProbs
 
 
@@ -22,6 +24,10 @@ class Choice:
     tokens: list[int] = field(default_factory=list)
     probs: list[TokenProbs] = field(default_factory=list)
     end: Finished | None = None
+    parser: AnswerParser | None = None  # None: all of the answer is text
+    n_calls: int = 0
+    n_thought: int = 0  # tokens of thoughts
+    _said: list[Part] = field(default_factory=list)
 
     def start(self, event: Started) -> None:
         """The prompt is computed."""
@@ -30,10 +36,30 @@ class Choice:
         self.n_audio = event.n_audio
         self.prompt = event.prompt_text or ""
 
+    def read(self, event: Delta) -> Sequence[Part]:
+        """The parts that more text settles."""
+        if self.parser is None:
+            return (Text(event.text),) if event.text else ()
+        parts = self.parser.push(event.text)
+        if self.parser.is_thinking or any(isinstance(part, Reasoning) for part in parts):
+            self.n_thought += len(event.tokens)
+        self.n_calls += sum(isinstance(part, Call) for part in parts)
+        return parts
+
+    def read_rest(self) -> Sequence[Part]:
+        """The parts that were held back until the answer was over."""
+        if self.parser is None:
+            return ()
+        parts = self.parser.finish()
+        self.n_calls += sum(isinstance(part, Call) for part in parts)
+        return parts
+
     def add(self, event: Delta) -> None:
         """More text, which is kept."""
         self.timings = event.timings
         self.pieces.append(event.text)
+        if self.parser is not None:
+            self._said += self.read(event)
         self.tokens += event.tokens
         self.probs += event.probs or ()
 
@@ -42,6 +68,10 @@ class Choice:
         self.n_prompt = event.n_prompt
         self.timings = event.timings
         self.end = event
+
+    def close(self) -> None:
+        """Take what was held back of an answer that is kept."""
+        self._said += self.read_rest()
 
     @property
     def n_predicted(self) -> int:
@@ -56,6 +86,8 @@ class Choice:
     @property
     def parts(self) -> list[Part]:
         """The whole answer."""
+        if self.parser is not None:
+            return self._said
         return [Text(text)] if (text := self.text) else []
 
     @property

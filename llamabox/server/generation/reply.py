@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from starlette.responses import Response
 
-from llamabox.chat.parts import Text
+from llamabox.chat.answer import AnswerParser
 from llamabox.checks import wrong
 from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
 from llamabox.engine.request import PromptText
@@ -49,14 +49,24 @@ def with_biases(options: Options, biases: tuple[tuple[int, float], ...]) -> Opti
 class TextReply:
     """Runs `prompts` with `options`. The choices stand in the reply's order: prompt * n + sequence."""
 
-    def __init__(self, exchange: Exchange, prompts: list[PromptText], options: Options) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        prompts: list[PromptText],
+        options: Options,
+        new_parser: Callable[[], AnswerParser] | None = None,
+    ) -> None:
+        """`new_parser` makes a reader of one answer; None: all of an answer is text."""
         self._exchange = exchange
         self._options = options
         rate = asked_rate(exchange.scope, exchange.info.tokens_per_second)
         drafting = replace(options.params.drafting, audience=audience(exchange))
         options = replace(options, params=replace(options.params, tokens_per_second=rate, drafting=drafting))
         self._submits = make_submits(exchange.hosted, prompts, options)
-        self.choices = [Choice(index) for index in range(len(prompts) * options.params.n)]
+        self.choices = [
+            Choice(index, parser=new_parser() if new_parser else None)
+            for index in range(len(prompts) * options.params.n)
+        ]
         self._n_likely = 0  # log-probabilities that are kept for a plain reply
         self._settings: dict[str, Any] | None = None
         self._biases: tuple[tuple[int, float], ...] | None = None  # what the texts of a logit_bias became
@@ -89,7 +99,7 @@ class TextReply:
                         case Started():
                             self._start(position, event)
                         case Finished():
-                            self._finish(position, event)
+                            self._finish(position, event).close()
         return self.choices
 
     async def build(self, make: Callable[[], Made]) -> Made:
@@ -128,14 +138,17 @@ class TextReply:
                             choice = self.choices[position * n + event.index]
                             metrics.said(choice.timings, event.timings)
                             choice.timings = event.timings  # its text goes out at once, and is not kept
-                            parts = (Text(event.text),) if event.text else ()
-                            written.append(writer.parts(choice, parts, event))
+                            written.append(writer.parts(choice, choice.read(event), event))
                         case Progress():
                             written.append(writer.progress(self._choice(position, event), event))
                         case Started():
                             written.append(writer.started(self._start(position, event), event))
                         case Finished():
                             n_running -= 1
+                            choice = self.choices[position * n + event.index]
+                            if rest := choice.read_rest():
+                                nothing = Delta(event.request_id, event.index, "", [], event.timings)
+                                written.append(writer.parts(choice, rest, nothing))
                             written.append(writer.finished(self._finish(position, event), is_last=not n_running))
                 if not n_running:
                     written.append(writer.closing())

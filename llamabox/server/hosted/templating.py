@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from llamabox.chat.formats.form import Format
 from llamabox.chat.messages import Conversation
 from llamabox.chat.template import (
     N_LONG,
@@ -39,6 +40,10 @@ class Templates:
     def source(self, info: ModelInfo) -> str:
         """The template's text."""
         return resolve_template(self._option, info.chat_template)
+
+    async def form(self, info: ModelInfo) -> Format:
+        """The form in which the model thinks and calls."""
+        return await asyncio.wrap_future(self._quick.submit(self._get(info).form))
 
     async def warm(self, info: ModelInfo) -> None:
         """Start the template's process, so that the first chat need not wait for it. Never raises."""

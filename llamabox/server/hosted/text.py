@@ -8,6 +8,7 @@ from typing import Final
 from llamabox.media.desk import MediaDesk
 from llamabox.media.reader import MediaReader
 from llamabox.server.hosted.abilities import Ability
+from llamabox.server.hosted.answer_form import AnswerForm, with_tokens
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.hosted.model import Hosted, not_loaded
 from llamabox.server.hosted.seams import TextService
@@ -31,6 +32,7 @@ class HostedText(Hosted):
         self.media: Final = media or media_reader(config)
         self.media_marker: Final = config.media_marker or f"<__media_{secrets.token_hex(16)}__>"
         self.slots: Final = SlotBook()
+        self._answer_form: tuple[str, AnswerForm] | None = None  # by the template's text
 
     @property
     def client(self) -> TextService:
@@ -66,6 +68,14 @@ class HostedText(Hosted):
     @property
     def ruled_out(self) -> frozenset[Ability]:
         return frozenset() if self.info.generates else GENERATING
+
+    async def answer_form(self) -> AnswerForm:
+        """The form in which the model thinks and calls tools."""
+        source = self.templates.source(self.info)
+        if self._answer_form is None or self._answer_form[0] != source:
+            form = await self.templates.form(self.info)
+            self._answer_form = source, await with_tokens(form, self._client)
+        return self._answer_form[1]
 
     def describe(self) -> str:
         return f"{self.info.path}, {self.info.n_slots} slots of {self.info.n_ctx} tokens"

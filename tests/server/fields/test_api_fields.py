@@ -95,6 +95,7 @@ USUAL: dict[str, list[Any]] = {
     "size": ["512x512"],
     "response_format": [{"type": "text"}, {"type": "json_object"}],
     "mask": [PICTURE],
+    "function_call": ["auto", "none", None],
 }
 """Lawful values of fields whose types do not say which there are."""
 
@@ -228,8 +229,14 @@ def status(http: TestClient, row: Row, value: Any) -> tuple[int, str]:
     return reply.status_code, "" if reply.status_code == 200 else reply.json()["error"]["message"]
 
 
+WITH_MORE = {("tool_choice", "required")}
+"""What is lawful beside another field alone."""
+
+
 def lawful(row: Row) -> list[Any]:
     found = [value for hint in hints(row.route)[row.field] for value in literals(hint)]
+    if row.fate == "done":
+        found = [value for value in found if (row.field, value) not in WITH_MORE]
     if row.field not in ("messages", "model", "prompt", "input", "image"):
         found += USUAL.get(row.field, [])
     return found

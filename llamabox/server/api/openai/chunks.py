@@ -62,6 +62,14 @@ class Chunks:
         timings = b',"timings":' + dumps(timings_object(event.timings))
         return head + dump_text(text) + self._text_tail + timings + b"}\n\n"
 
+    def delta(self, index: int, delta: dict[str, Any], event: Delta | None) -> bytes:
+        """A chunk with a delta of another kind than text. Without an event it has no log-probabilities."""
+        logprobs = self._logprobs.chunk(index, event) if event is not None and event.probs is not None else None
+        extra: dict[str, Any] = {}
+        if self._with_timings and event is not None:
+            extra["timings"] = timings_object(event.timings)
+        return self._event([{"index": index, "finish_reason": None, "logprobs": logprobs, "delta": delta}], extra)
+
     def first(self, index: int, content: dict[str, Any], progress: Progress | None = None) -> bytes:
         """A chunk without text, whose choice has `content`; with the prompt's progress as llama-server sends it."""
         extra: dict[str, Any] = {}
@@ -71,7 +79,7 @@ class Chunks:
                 extra["timings"] = timings_object(progress.timings)
         return self._event([{"index": index, "finish_reason": None, "logprobs": None, **content}], extra)
 
-    def end(self, choice: Choice, content: dict[str, Any], *, is_last: bool) -> bytes:
+    def end(self, choice: Choice, content: dict[str, Any], reason: str, *, is_last: bool) -> bytes:
         """The chunk with the finish_reason, and what rides on it."""
         extra: dict[str, Any] = {}
         if is_last and not self._options.include_usage:
@@ -80,7 +88,7 @@ class Chunks:
             extra["__verbose"] = final_object(choice, self._options, self._reply.settings, streamed=True)
         value = {
             "index": choice.index,
-            "finish_reason": choice.finished.reason,
+            "finish_reason": reason,
             "logprobs": self._logprobs.end(choice),
             **content,
         }

@@ -20,6 +20,9 @@ def usage_object(choices: Sequence[Choice], options: Options) -> dict[str, Any]:
     n_predicted = sum(one.predicted_n for one in timings)
     n_audio = sum(choice.n_audio for choice in prompts)
     n_drafted = sum(one.n_drafted for one in timings)
+    details = _foreseen(timings) if foresees else {}
+    if any(choice.parser is not None for choice in choices):
+        details["reasoning_tokens"] = sum(choice.n_thought for choice in choices)
     rates = [predicted_per_second(one) for one in timings if one.predicted_n > 1]
     return {
         "completion_tokens": n_predicted,
@@ -35,7 +38,7 @@ def usage_object(choices: Sequence[Choice], options: Options) -> dict[str, Any]:
         ),
         "tokens_per_second": sum(rates) / len(rates) if rates else 0.0,
         **(_drafted(n_drafted, sum(one.n_accepted for one in timings)) if n_drafted else {}),
-        **(_foreseen(timings) if foresees else {}),
+        **({"completion_tokens_details": details} if details else {}),
     }
 
 
@@ -48,5 +51,4 @@ def _foreseen(timings: Sequence[Timings]) -> dict[str, Any]:
     """OpenAI's words for the tokens of a prediction that were tried."""
     n_accepted = sum(one.n_foreseen_accepted for one in timings)
     n_rejected = sum(one.n_foreseen for one in timings) - n_accepted
-    details = {"accepted_prediction_tokens": n_accepted, "rejected_prediction_tokens": n_rejected}
-    return {"completion_tokens_details": details}
+    return {"accepted_prediction_tokens": n_accepted, "rejected_prediction_tokens": n_rejected}

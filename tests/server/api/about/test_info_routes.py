@@ -225,9 +225,9 @@ def test_the_prompt_of_a_chat_can_be_asked_for() -> None:
     [
         {}, {"messages": "a"}, {"messages": [5]}, {"messages": [{}]}, {"messages": []},
         {"messages": [{"role": "user", "content": 5}]},
-        {"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function", "function": {"name": ""}}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-        {"messages": [{"role": "user", "content": "a"}], "functions": [{"name": "f"}]},
+        {"messages": [{"role": "user", "content": "a"}], "functions": {"name": "f"}},
     ],
     ids=range(9),
 )  # fmt: skip

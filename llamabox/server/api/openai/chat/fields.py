@@ -16,12 +16,9 @@ from llamabox.wire.text_config import ModelInfo
 MAX_TOP = 20
 """OpenAI's own bound of `top_logprobs`."""
 
-NO_TOOLS = 'tools are not supported by this server; leave them out or say "tool_choice": "none"'
+REASONING_FORMATS = ("auto", "deepseek", "none")
 
 REFUSED: dict[str, Neutral] = {
-    "tool_choice": only("none", "auto"),
-    "functions": is_empty,
-    "function_call": only("none", "auto"),
     "modalities": only(["text"]),
     "audio": never,
     "web_search_options": never,
@@ -29,7 +26,12 @@ REFUSED: dict[str, Neutral] = {
     "service_tier": only("auto", "default", "flex"),  # the others buy speed
     "response_fields": is_empty,
 }
-"""So are `tools`, once the messages are parsed."""
+"""Fields that this API cannot honour, and the values with which they ask for nothing."""
+
+
+def reads_thoughts(body: dict[str, Any]) -> bool:
+    """Whether thoughts are told apart from the answer's text, as `reasoning_format` says."""
+    return checks.one_of("reasoning_format", body.get("reasoning_format", "auto"), REASONING_FORMATS) != "none"
 
 
 def chat_options(body: dict[str, Any], config: ModelConfig, defaults: GenerationParams, info: ModelInfo) -> Options:

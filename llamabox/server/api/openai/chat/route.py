@@ -13,8 +13,8 @@ from llamabox.chat.media_parts import MEDIA_PARTS
 from llamabox.chat.messages import Conversation, parse_messages
 from llamabox.chat.rendering.reading import read_chat
 from llamabox.chat.template import HasMedia, RenderedChat, TooLong
-from llamabox.checks import wrong
-from llamabox.server.api.openai.chat.fields import NO_TOOLS, chat_options
+from llamabox.server.api.openai.chat.fields import chat_options
+from llamabox.server.api.openai.chat.planning import plan_chat
 from llamabox.server.api.openai.chat.template_wishes import template_wishes
 from llamabox.server.api.openai.chat.writer import ChatWriter
 from llamabox.server.fields.prompt import too_long
@@ -77,11 +77,13 @@ async def chat_completion(exchange: Exchange) -> Response:
     """The messages through the model's template, then as any prompt."""
     hosted = exchange.hosted
     options = chat_options(exchange.body, hosted.config, hosted.defaults, exchange.info)
-    raw = cut_prompt(await _rendered(exchange, with_tools=False), exchange.info)
-    prompts = await read_media(exchange, [raw])
+    chat = await _rendered(exchange)
+    options, plan = await plan_chat(hosted, exchange.body, options, chat)
+    prompts = await read_media(exchange, [cut_prompt(chat, exchange.info)])
+    has_functions = chat.conversation.has_functions
     exchange = replace(exchange, chat=None)  # a stream, which has the exchange to its end, need not hold base64
-    reply = TextReply(exchange, prompts, options)
-    return await reply.answer(ChatWriter(options, reply, exchange.info))
+    reply = TextReply(exchange, prompts, options, plan.parser if plan else None)
+    return await reply.answer(ChatWriter(options, reply, exchange.info, has_functions=has_functions))
 
 
 async def apply_template(exchange: Exchange) -> Response:
@@ -99,12 +101,9 @@ async def input_tokens(exchange: Exchange) -> Response:
     return JsonResponse({"input_tokens": answer.n_tokens, "object": "response.input_tokens"})
 
 
-async def _rendered(exchange: Exchange, *, with_tools: bool = True) -> RenderedChat:
-    """The conversation and its prompt. Without `with_tools`, tools are refused."""
-    conversation = exchange.chat.conversation if exchange.chat else parse_messages(exchange.body)
-    if conversation.tools and not with_tools:
-        raise wrong("tools", NO_TOOLS)
-    return exchange.chat or await _render(exchange.hosted, exchange.body, conversation)
+async def _rendered(exchange: Exchange) -> RenderedChat:
+    """The conversation and its prompt."""
+    return exchange.chat or await _render(exchange.hosted, exchange.body, parse_messages(exchange.body))
 
 
 async def _render(hosted: HostedText, body: dict[str, Any], conversation: Conversation) -> RenderedChat:

@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from llamabox.chat.parts import Part
-from llamabox.engine.events import Delta, Progress, Started
+from llamabox.chat.parts import Arguments, Call, Part, Reasoning, Text
+from llamabox.engine.events import Delta, FinishReason, Progress, Started
 from llamabox.server.api.openai.chunks import Chunks
 from llamabox.server.api.openai.envelope import Envelope, whole_response
 from llamabox.server.fields.request import Options
@@ -25,7 +25,9 @@ EMPTY = {"delta": {"role": "assistant", "content": None}}
 class ChatWriter:
     """Choices with messages, or with deltas of them."""
 
-    def __init__(self, options: Options, reply: TextReply, info: ModelInfo) -> None:
+    def __init__(self, options: Options, reply: TextReply, info: ModelInfo, *, has_functions: bool = False) -> None:
+        """`has_functions`: a call is told in OpenAI's old words, as the request was."""
+        self._has_functions = has_functions
         envelope = Envelope.new("chatcmpl-", options.model, info)
         self._options = options
         self._reply = reply
@@ -45,10 +47,13 @@ class ChatWriter:
         return self._chunks.first(choice.index, EMPTY)
 
     def parts(self, choice: Choice, parts: Sequence[Part], event: Delta) -> bytes:
-        return self._chunks.text(choice.index, text_of(parts), event)
+        if all(isinstance(part, Text) for part in parts):
+            return self._chunks.text(choice.index, text_of(parts), event)
+        deltas = [self._delta(part) for part in parts]
+        return b"".join(self._chunks.delta(choice.index, delta, None if i else event) for i, delta in enumerate(deltas))
 
     def finished(self, choice: Choice, *, is_last: bool) -> bytes:
-        return self._chunks.end(choice, {"delta": {}}, is_last=is_last)
+        return self._chunks.end(choice, {"delta": {}}, self._reason(choice), is_last=is_last)
 
     def closing(self) -> bytes:
         return self._chunks.closing()
@@ -63,10 +68,55 @@ class ChatWriter:
     def _choice(self, choice: Choice) -> dict[str, Any]:
         return {
             "index": choice.index,
-            "finish_reason": choice.finished.reason,
+            "finish_reason": self._reason(choice),
             "logprobs": whole_logprobs(token_objects, choice, self._options),
-            "message": {"role": "assistant", "content": text_of(choice.parts)},
+            "message": self._message(choice.parts),
         }
+
+    def _message(self, parts: Sequence[Part]) -> dict[str, Any]:
+        text, calls = text_of(parts), calls_of(parts)
+        message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
+        if thought := "".join(part.text for part in parts if isinstance(part, Reasoning)):
+            message["reasoning_content"] = thought
+        if calls and self._has_functions:
+            message["function_call"] = calls[0]["function"]
+        elif calls:
+            message["tool_calls"] = calls
+        return message
+
+    def _delta(self, part: Part) -> dict[str, Any]:
+        match part:
+            case Text(text):
+                return {"content": text}
+            case Reasoning(text):
+                return {"reasoning_content": text}
+            case Call(index, call_id, name):
+                function = {"name": name, "arguments": ""}
+                if self._has_functions:
+                    return {"function_call": function}
+                return {"tool_calls": [{"index": index, "id": call_id, "type": "function", "function": function}]}
+            case Arguments(index, text):
+                if self._has_functions:
+                    return {"function_call": {"arguments": text}}
+                return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+
+    def _reason(self, choice: Choice) -> str:
+        """An answer that was cut off is cut off, whatever it has called by then."""
+        reason = choice.finished.reason
+        if reason is not FinishReason.STOP or not choice.n_calls:
+            return reason
+        return "function_call" if self._has_functions else "tool_calls"
+
+
+def calls_of(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """The calls of a whole answer."""
+    calls: list[dict[str, Any]] = []
+    for part in parts:
+        if isinstance(part, Call):
+            calls.append({"id": part.id, "type": "function", "function": {"name": part.name, "arguments": ""}})
+        elif isinstance(part, Arguments):
+            calls[part.index]["function"]["arguments"] += part.text
+    return calls
 
 
 def token_objects(found: Sequence[TokenEntry], options: Options) -> dict[str, Any]:

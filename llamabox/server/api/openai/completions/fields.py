@@ -7,7 +7,6 @@ from typing import Any
 from llamabox import checks
 from llamabox.checks import INT32_MAX, wrong
 from llamabox.engine.request import GenerationParams
-from llamabox.server.api.openai.chat.fields import NO_TOOLS
 from llamabox.server.fields.logprobs import n_probs, refuse_top_logprobs
 from llamabox.server.fields.request import Options, openai_defaults, parse_options
 from llamabox.server.fields.unsupported import Neutral, is_empty, only, refuse
@@ -34,7 +33,7 @@ def completion_options(
     """`body` is without nulls. Raises InvalidRequest naming the first field that is wrong."""
     refuse(body, REFUSED)
     if not is_empty(body.get("tools", [])) and body.get("tool_choice") != "none":
-        raise wrong("tools", NO_TOOLS)
+        raise wrong("tools", "belong to /v1/chat/completions; leave them out here")
     n_top = _n_top(body, info.n_vocab)
     return parse_options(body, config, openai_defaults(defaults, config), info, n_top=n_top)
 

@@ -42,7 +42,7 @@ class CompletionWriter:
         return self._chunks.text(choice.index, text_of(parts), event)
 
     def finished(self, choice: Choice, *, is_last: bool) -> bytes:
-        return self._chunks.end(choice, NO_TEXT, is_last=is_last)
+        return self._chunks.end(choice, NO_TEXT, choice.finished.reason, is_last=is_last)
 
     def closing(self) -> bytes:
         return self._chunks.closing()

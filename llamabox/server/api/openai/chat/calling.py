@@ -1,0 +1,116 @@
+"""Which tools a chat may call, and whether it must: `tools`, `tool_choice`, `parallel_tool_calls`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llamabox import checks
+from llamabox.chat.formats.grammar.tool import Tool
+from llamabox.chat.messages import Conversation
+from llamabox.checks import describe, mapping, wrong
+from llamabox.errors import InvalidRequest
+from llamabox.schemas.relax import relax
+
+MAX_TOOLS = 512
+NAME = re.compile(r"[\w.:/\-]{1,256}")
+"""Names that every form can hold. OpenAI's own are of letters, digits, _ and -, up to 64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """The tools that an answer may call. `notes` say what was left out of their schemas."""
+
+    tools: tuple[Tool, ...]
+    must_call: bool
+    parallel: bool
+    notes: tuple[str, ...] = ()
+
+
+def parse_calling(body: dict[str, Any], conversation: Conversation) -> Calling | None:
+    """None where there are no tools. Raises InvalidRequest naming the field."""
+    given = conversation.tools or ()
+    parallel = checks.flag(body, "parallel_tool_calls", True) and not conversation.has_functions
+    if not given:
+        if conversation.tool_choice == "required" or isinstance(conversation.tool_choice, dict):
+            field = "function_call" if conversation.has_functions else "tool_choice"
+            raise wrong(field, "needs tools to choose from")
+        return None
+    if len(given) > MAX_TOOLS:
+        raise wrong("tools", f"must be at most {MAX_TOOLS}, not {len(given)}")
+    notes: list[str] = []
+    tools = {}
+    for i, tool in enumerate(given):
+        made = _tool(tool["function"], f"tools[{i}].function", notes)
+        if made.name in tools:
+            raise wrong(f"tools[{i}].function.name", f"{made.name!r} is the name of another tool, too")
+        tools[made.name] = made
+    names, must_call = _chosen(conversation.tool_choice, list(tools))
+    return Calling(tuple(tools[name] for name in names), must_call, parallel, tuple(notes))
+
+
+def _tool(function: Mapping[str, Any], where: str, notes: list[str]) -> Tool:
+    name = function["name"]
+    if NAME.fullmatch(name) is None:
+        raise wrong(f"{where}.name", "must have 1 to 256 letters, digits, or any of _ - . : /")
+    strict = function.get("strict")
+    if not isinstance(strict, bool | None):
+        raise wrong(f"{where}.strict", f"must be true or false, not {describe(strict)}")
+    parameters = function.get("parameters")
+    schema = {} if parameters is None else mapping(f"{where}.parameters", parameters)
+    if schema.get("type", "object") != "object":
+        raise wrong(f"{where}.parameters.type", f'must be "object", not {describe(schema["type"])}')
+    try:
+        relaxed = relax(schema, strict=strict is True)
+    except InvalidRequest as error:
+        raise wrong(f"{where}.parameters", error.message) from error
+    if strict and relaxed.notes:
+        raise wrong(f"{where}.parameters", f"cannot be kept to the letter, as `strict` asks: {relaxed.notes[0]}")
+    notes += [f"tool {name}: {note}" for note in relaxed.notes]
+    return Tool(name, _closed(relaxed.schema))
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an object: other arguments than those that it names are taken only where it says so."""
+    closed = {"type": "object", "properties": {}, **schema}
+    if closed["properties"] is None:
+        closed["properties"] = {}
+    closed.setdefault("additionalProperties", False)
+    return closed
+
+
+def _chosen(choice: str | dict[str, Any], names: list[str]) -> tuple[list[str], bool]:
+    """The names of the tools that may be called, and whether one must be."""
+    if isinstance(choice, str):
+        return names, choice == "required"
+    match choice.get("type", "function"):
+        case "function":
+            return [
+                _known("tool_choice.function.name", mapping("tool_choice.function", choice.get("function")), names)
+            ], True
+        case "allowed_tools":
+            allowed = mapping("tool_choice.allowed_tools", choice.get("allowed_tools", choice))
+            mode = checks.one_of("tool_choice.allowed_tools.mode", allowed.get("mode", "auto"), ("auto", "required"))
+            listed = allowed.get("tools")
+            if not isinstance(listed, list) or not listed:
+                raise wrong("tool_choice.allowed_tools.tools", "must be an array of tools")
+            return _allowed(listed, names), mode == "required"
+    raise wrong("tool_choice.type", f"must be function or allowed_tools, not {describe(choice.get('type'))}")
+
+
+def _allowed(listed: Sequence[Any], names: list[str]) -> list[str]:
+    found = []
+    for i, tool in enumerate(listed):
+        where = f"tool_choice.allowed_tools.tools[{i}]"
+        one = mapping(where, tool)
+        found.append(_known(f"{where}.name", mapping(where, one.get("function", one)), names))
+    return list(dict.fromkeys(found))
+
+
+def _known(field: str, value: Mapping[str, Any], names: list[str]) -> str:
+    name = checks.string(field, value.get("name"))
+    if name not in names:
+        raise wrong(field, f"{name!r} is none of the tools: {', '.join(names)[:500]}")
+    return name

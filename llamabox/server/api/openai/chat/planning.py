@@ -1,0 +1,56 @@
+"""What a chat's answer is to be: calls of its tools, thoughts apart from text, a value that fits a schema."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from llamabox.chat.formats.grammar.answer import Demand
+from llamabox.chat.template import RenderedChat
+from llamabox.checks import wrong
+from llamabox.server.api.openai.chat.calling import Calling, parse_calling
+from llamabox.server.api.openai.chat.fields import reads_thoughts
+from llamabox.server.fields.grammar import warning_of
+from llamabox.server.fields.request import Options
+from llamabox.server.generation.answers import AnswerPlan, may_think, plan_answer
+from llamabox.server.hosted.text import HostedText
+
+
+async def plan_chat(
+    hosted: HostedText, body: dict[str, Any], options: Options, chat: RenderedChat
+) -> tuple[Options, AnswerPlan | None]:
+    """The options with what the answer's form asks of the worker; no plan where all of an answer is text.
+
+    Raises InvalidRequest for tools that cannot be called.
+    """
+    calling = parse_calling(body, chat.conversation)
+    with_thoughts = reads_thoughts(body)
+    known = await hosted.answer_form()
+    if calling is None and not (with_thoughts and (known.form.thought or known.form.channels)):
+        return options, None
+    if calling is not None and body.get("grammar"):
+        raise wrong("grammar", "cannot stand beside tools; leave out one")
+    prompt = chat.prompt
+    demand = None
+    if not options.params.grammar:  # the server's own, which holds for all requests
+        demand = _demand(options, calling, thinks=with_thoughts and may_think(known.form, prompt))
+    tools = chat.conversation.tools or () if calling is not None else ()
+    plan = plan_answer(known, prompt, tools=tools, demand=demand, reads_thoughts=with_thoughts)
+    params = replace(options.params, marks=plan.marks)
+    if plan.grammar:
+        params = replace(params, answer_grammar=plan.grammar, json_schema="")
+    notes = calling.notes if calling is not None else ()
+    return replace(options, params=params, warning=warning_of(notes, options.warning)), plan
+
+
+def _demand(options: Options, calling: Calling | None, *, thinks: bool) -> Demand | None:
+    """What is to be enforced beyond the options' own grammar; None: nothing."""
+    schema = options.params.json_schema
+    if calling is None and not (schema and thinks):
+        return None
+    final = orjson.loads(schema) if schema else None
+    if calling is None:
+        return Demand(tools=(), final=final)
+    return Demand(tools=calling.tools, must_call=calling.must_call, parallel=calling.parallel, final=final)

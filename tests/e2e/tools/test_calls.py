@@ -1,0 +1,250 @@
+"""Calls of tools and thoughts through the unmodified openai client.
+
+The demo model is too small to call by itself. Where it must call, the grammar makes it; where an answer's text matters,
+a grammar of the server's makes the model say it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonschema
+import openai
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.e2e.server_process import ServerProcess
+
+USER = {"role": "user", "content": "What is the weather in Paris?"}
+
+
+def tool(name: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return {"type": "function", "function": {"name": name, "description": f"The {name}.", "parameters": parameters}}
+
+
+WEATHER = tool("get_weather", {"city": {"type": "string"}, "days": {"type": "integer"}}, ["city"])
+TIME = tool("get_time", {"zone": {"enum": ["CET", "UTC"]}}, ["zone"])
+TOOLS = [WEATHER, TIME]
+
+
+@pytest.fixture(scope="module")
+def client(serve: Callable[..., ServerProcess]) -> Iterator[openai.OpenAI]:
+    yield from clients(serve("-c", "8192", "-np", "4"))
+
+
+@pytest.fixture(scope="module")
+def scripted(serve: Callable[..., ServerProcess]) -> Callable[..., openai.OpenAI]:
+    """A client of a server that says one text, under a template."""
+
+    def start(text: str, template: str) -> openai.OpenAI:
+        server = serve(
+            "-c", "4096", "-np", "2", "--grammar", f"root ::= {json.dumps(text)}", "--chat-template", template
+        )
+        return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+    return start
+
+
+def clients(server: ServerProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+def ask(client: openai.OpenAI, **asked: Any) -> Any:
+    """A plain reply, which the streamed one must equal."""
+    asked = {"model": "m", "messages": [USER], "tools": TOOLS, "max_tokens": 128, "temperature": 0, **asked}
+    plain = client.chat.completions.create(**asked).choices[0]
+    with client.chat.completions.stream(**asked) as stream:
+        streamed = stream.get_final_completion().choices[0] if plain.finish_reason != "length" else None
+    if streamed is not None:
+        assert streamed.finish_reason == plain.finish_reason
+        assert (streamed.message.content or "") == (plain.message.content or "")
+        assert told(streamed.message) == told(plain.message)
+    return plain
+
+
+def told(message: Any) -> list[tuple[str, str]]:
+    return [(call.function.name, call.function.arguments) for call in message.tool_calls or ()]
+
+
+def test_a_call_that_is_required(client: openai.OpenAI) -> None:
+    choice = ask(client, tool_choice="required", parallel_tool_calls=False)
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content is None
+    [(name, arguments)] = told(choice.message)
+    assert name in ("get_weather", "get_time")
+    assert isinstance(json.loads(arguments), dict)
+    assert len({call.id for call in choice.message.tool_calls}) == 1
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"type": "function", "function": {"name": "get_time"}},
+        {
+            "type": "allowed_tools",
+            "allowed_tools": {
+                "mode": "required",
+                "tools": [{"type": "function", "function": {"name": "get_time"}}],
+            },
+        },
+    ],
+    ids=["named", "allowed"],
+)
+def test_the_tool_that_is_chosen(client: openai.OpenAI, choice: dict[str, Any]) -> None:
+    found = ask(client, tool_choice=choice, parallel_tool_calls=False)
+    [(name, arguments)] = told(found.message)
+    assert name == "get_time"
+    assert json.loads(arguments)["zone"] in ("CET", "UTC")
+
+
+def test_a_conversation_of_two_turns(client: openai.OpenAI) -> None:
+    first = ask(client, tool_choice="required", parallel_tool_calls=False)
+    call = first.message.tool_calls[0]
+    messages = [
+        USER,
+        first.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "It rains."},
+    ]
+    second = ask(client, messages=messages, tool_choice="none", max_tokens=24)
+    assert second.message.tool_calls is None
+    assert second.message.content
+
+
+def test_the_prompt_of_the_next_turn_begins_with_what_was_said(client: openai.OpenAI) -> None:
+    """What a model called is rendered to what it wrote, so that its cells are there already."""
+    first = client.chat.completions.create(
+        model="m",
+        messages=[USER],
+        tools=TOOLS,
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_tokens=128,
+        temperature=0,
+    )
+    message = first.choices[0].message
+    messages = [
+        USER,
+        message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "It rains."},
+    ]
+    second = client.chat.completions.create(model="m", messages=messages, tools=TOOLS, tool_choice="auto", max_tokens=1)
+    said = first.usage.prompt_tokens + first.usage.completion_tokens
+    assert second.usage.prompt_tokens_details.cached_tokens >= said - 3
+
+
+def test_the_old_words(client: openai.OpenAI) -> None:
+    function = TIME["function"]
+    asked = {"model": "m", "messages": [USER], "functions": [function], "function_call": {"name": "get_time"}}
+    choice = client.chat.completions.create(**asked, max_tokens=64, temperature=0).choices[0]
+    assert choice.finish_reason == "function_call"
+    assert choice.message.function_call.name == "get_time"
+    assert json.loads(choice.message.function_call.arguments)["zone"] in ("CET", "UTC")
+    chunks = list(client.chat.completions.create(**asked, max_tokens=64, temperature=0, stream=True))
+    told = [chunk.choices[0].delta.function_call for chunk in chunks if chunk.choices]
+    assert "".join(one.arguments or "" for one in told if one) == choice.message.function_call.arguments
+
+
+def test_a_call_that_is_cut_off_says_so(client: openai.OpenAI) -> None:
+    choice = ask(client, tool_choice="required", max_tokens=14)
+    assert choice.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"tools": [WEATHER, WEATHER]}, "tools[1].function.name"),
+        ({"tool_choice": {"type": "function", "function": {"name": "nobody"}}}, "tool_choice.function.name"),
+        ({"tools": [], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [tool("a b", {}, [])]}, "tools[0].function.name"),
+        ({"tools": [{"type": "retrieval"}]}, "tools[0].type"),
+        ({"extra_body": {"grammar": 'root ::= "a"'}}, "grammar"),
+    ],
+)
+def test_what_cannot_be_called_is_refused_by_name(client: openai.OpenAI, asked: dict[str, Any], field: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**{"model": "m", "messages": [USER], "tools": TOOLS, "max_tokens": 8, **asked})
+    assert field in refused.value.message
+
+
+def test_a_schema_that_is_not_kept_to_the_letter_is_told_or_refused(client: openai.OpenAI) -> None:
+    mail = tool("mail", {"to": {"type": "string", "pattern": "^(?!x).*$"}}, ["to"])
+    asked: dict[str, Any] = {"model": "m", "messages": [USER], "max_tokens": 8}
+    reply = client.chat.completions.with_raw_response.create(**asked, tools=[WEATHER, mail])
+    assert "tool mail" in reply.headers["warning"]
+    mail["function"]["strict"] = True
+    with pytest.raises(openai.BadRequestError, match="strict"):
+        client.chat.completions.create(**asked, tools=[WEATHER, mail])
+
+
+THOUGHT = "<think>\nIt is two and two.\n</think>\n\nFour."
+CALL = 'I look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+HERMES = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n"
+    "</think>\n\n{% endif %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\n<tool_call>\n"
+    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
+    "<|im_end|>\n{% endfor %}{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_thoughts_are_told_apart(scripted: Callable[..., openai.OpenAI]) -> None:
+    client = scripted(THOUGHT, HERMES)
+    plain = client.chat.completions.create(model="m", messages=[USER], max_tokens=64)
+    message = plain.choices[0].message
+    assert (message.content, message.reasoning_content) == ("Four.", "It is two and two.")
+    assert 0 < plain.usage.completion_tokens_details.reasoning_tokens < plain.usage.completion_tokens
+    deltas = [
+        chunk.choices[0].delta
+        for chunk in client.chat.completions.create(model="m", messages=[USER], max_tokens=64, stream=True)
+        if chunk.choices
+    ]
+    assert "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas) == message.reasoning_content
+    assert "".join(delta.content or "" for delta in deltas) == "Four."
+    whole = client.chat.completions.create(
+        model="m", messages=[USER], max_tokens=64, extra_body={"reasoning_format": "none"}
+    )
+    assert whole.choices[0].message.content == THOUGHT
+
+
+def test_text_and_a_call_in_the_models_own_form(scripted: Callable[..., openai.OpenAI]) -> None:
+    choice = ask(scripted(CALL, HERMES), tools=[WEATHER])
+    assert choice.message.content == "I look."
+    assert told(choice.message) == [("get_weather", '{"city": "Paris"}')]
+    assert choice.finish_reason == "tool_calls"
+
+
+kinds = st.sampled_from(
+    [{"type": "string", "maxLength": 8}, {"type": "integer"}, {"type": "boolean"}, {"enum": ["a", "b"]}]
+)
+schemas = st.dictionaries(st.text(alphabet="abc_", min_size=1, max_size=6), kinds, min_size=1, max_size=4)
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_required_calls_fit_random_schemas(client: openai.OpenAI, data: st.DataObject) -> None:
+    tools = []
+    for i in range(data.draw(st.integers(1, 3))):
+        properties = data.draw(schemas)
+        required = data.draw(st.lists(st.sampled_from(sorted(properties)), unique=True))
+        tools.append(tool(f"tool_{i}", properties, required))
+    reply = client.chat.completions.create(
+        model="m",
+        messages=[USER],
+        tools=tools,
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_tokens=300,
+        temperature=data.draw(st.sampled_from([0.0, 1.0])),
+        seed=data.draw(st.integers(0, 1000)),
+    )
+    choice = reply.choices[0]
+    if choice.finish_reason == "length":
+        return
+    [(name, arguments)] = told(choice.message)
+    [schema] = [one["function"]["parameters"] for one in tools if one["function"]["name"] == name]
+    jsonschema.validate(json.loads(arguments), schema)
