@@ -18,6 +18,7 @@ Only what the model wrote counts. A token that a grammar forces is one without a
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
@@ -194,6 +195,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--options", default="", help="further words of the server's command line")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped with us
     model = given.model or str(ensure_demo_model())
     options = ["-m", model, "-c", "32768", "-np", str(max(STREAMS)), "--api-key", f"{AUTHOR},{CLIENT}"]
     options += ["--chat-template", "chatml", *given.options.split()]
