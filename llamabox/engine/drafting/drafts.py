@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
+from math import inf
 
 from llamabox import errors
 from llamabox.engine.batch import Run
@@ -51,10 +52,11 @@ class Drafts:
         """Whether anything is ever drafted."""
         return bool(self._drafters)
 
-    def plan(self, parts: Mapping[Sequence, int], room: int) -> dict[Sequence, int]:
+    def plan(self, parts: Mapping[Sequence, int], room: int, seconds_left: float = inf) -> dict[Sequence, int]:
         """Give drafts to sequences that can use some, `room` tokens in all. Returns how many each got.
 
-        `parts` are the cells of each sequence in the step. Only behind the last of all a draft may come.
+        `parts` are the cells of each sequence in the step. Only behind the last of all a draft may come. Drafts make
+        the step last no longer than `seconds_left`.
         """
         if not self._drafters or not self._has_room or room <= 0:
             return {}
@@ -71,6 +73,7 @@ class Drafts:
             [(_slot_id(one), parts[one]) for one in order],
             len(yielding),
             sum(len(one.cells) for one in order) // len(order),
+            seconds_left,
         )
         found = self._asking.ask({one: _wish(one, n_most) for one, n_most in able.items()}, step)
         for sequence in list(found):

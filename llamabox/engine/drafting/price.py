@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 from typing import Protocol
 
 from llamabox.engine.drafting.costs import StepCosts
@@ -27,6 +28,9 @@ SLOPES = {True: 0.03, False: 0.2}
 RUNGS = (0.9, 0.75, 0.6, 0.45, 0.32, 0.22, 0.14, 0.08, 0.04)
 """Chances that the last token of each draft must have: one of these rungs is the best."""
 
+LONG_STEP = 0.1
+"""Seconds that a step with drafts may take, or as long as with PATIENCE: who comes meanwhile waits for its end."""
+
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 """Of a lone draft: one of them is near enough the best."""
 
@@ -42,6 +46,9 @@ class Step:
     n_tokens: int
     n_context: int
     """The mean of its sequences' cells."""
+
+    seconds_left: float = inf
+    """Until a stream that keeps to a speed limit, and is not in this step, is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,8 @@ class LearntPrice:
         table = costs.table()
         plans = _Plans(step.rows, [self._survival.curve(offer.draft) for offer in offers], offers)
         base = self._seconds(step.rows, table)
-        best_rate, longest = WORTHWHILE * step.n_tokens / base, PATIENCE * base
+        best_rate = WORTHWHILE * step.n_tokens / base
+        longest, beside_others = _bounds(step, base)
         n_rows = sum(n for _, n in step.rows)
         if plans.surest <= best_rate * _least_slope(table, n_rows):  # not even the surest token of all
             return best
@@ -136,7 +144,7 @@ class LearntPrice:
                 continue
             seconds = self._seconds(plans.rows(lengths), table)
             all_gain = len(lengths) - lengths.count(0) == step.n_tokens
-            if expected / seconds > best_rate and (all_gain or seconds <= longest):
+            if expected / seconds > best_rate and seconds <= (longest if all_gain else beside_others):
                 best, best_rate = lengths, expected / seconds
         return best
 
@@ -206,6 +214,15 @@ class _Plans:
             seq_id, n_rows = rows[offer.index]
             rows[offer.index] = (seq_id, n_rows + length)
         return rows
+
+
+def _bounds(step: Step, base: float) -> tuple[float, float]:
+    """The most seconds of a step in which all sequences have drafts, and of one in which some have none.
+
+    `base` are its seconds without drafts.
+    """
+    until_due = max(base, step.seconds_left)
+    return min(until_due, max(LONG_STEP, PATIENCE * base)), min(until_due, PATIENCE * base)
 
 
 def _least_slope(table: list[float], n_rows: int) -> float:

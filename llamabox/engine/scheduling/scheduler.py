@@ -119,6 +119,7 @@ class Scheduler:
         due = [(sequence.due(now), sequence) for sequence in able]
         next_due = min((time for time, _ in due if time > now), default=None)
         work.next_due = inf if next_due is None and len(able) < len(self.running) else next_due
+        work.seconds_left = inf if next_due is None else next_due - now
         ready = [sequence for time, sequence in due if time <= now]
         mine = self._whose_turn(ready, work.batch)
         rows = self._rows(mine, work)
@@ -208,7 +209,7 @@ class Scheduler:
             room -= work.n_prefill
             parts |= prefill
         if turn is not Kind.RUN:
-            work.n_decode += self._add_drafts(parts, room)
+            work.n_decode += self._add_drafts(parts, room, work.seconds_left)
         return parts
 
     def _add_exclusive(self, work: Work, exclusive: list[Sequence]) -> dict[Sequence, int]:
@@ -238,11 +239,11 @@ class Scheduler:
             room -= parts[sequence] - 1
         return room
 
-    def _add_drafts(self, parts: dict[Sequence, int], room: int) -> int:
+    def _add_drafts(self, parts: dict[Sequence, int], room: int, seconds_left: float) -> int:
         """Add drafts in the `room` that everything else leaves. Returns how many were added."""
         if self._drafts is None or not self._cache.n_draftable(len(parts)):
             return 0
-        lengths = self._drafts.plan(parts, room)
+        lengths = self._drafts.plan(parts, room, seconds_left)
         for sequence, n_drafts in lengths.items():
             parts[sequence] += n_drafts
         return sum(lengths.values())

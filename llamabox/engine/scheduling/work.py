@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from llamabox.engine.batch import Batch
 from llamabox.engine.sequence import Sequence
@@ -27,6 +28,7 @@ class Work:
     stuck: list[tuple[Sequence, LlamaboxError]] = field(default_factory=list)  # cannot go on, and why
     most_forced: dict[Sequence, int] = field(default_factory=dict)  # cells of each on which a grammar forces some
     next_due: float | None = None  # when the first is due of those left out; inf: once the encoder has made a chunk
+    seconds_left: float = inf  # until the first is due of those that a speed limit leaves out
     n_decode: int = 0  # rows that cost what decoding rows cost, drafts among them
     n_forced: int = 0  # cells that grammars force
     n_prefill: int = 0

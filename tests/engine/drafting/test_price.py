@@ -193,6 +193,28 @@ def test_drafts_keep_within_the_room(drafts: list[Draft | None], room: int, is_u
         assert 0 <= length <= min(len(offer.draft.tokens), offer.n_most)
 
 
+@pytest.mark.parametrize("n_sequences", [1, 4])
+def test_who_comes_meanwhile_does_not_wait_long_for_the_end_of_a_step(n_sequences: int) -> None:
+    """0.1 s, where a step without drafts takes less than half of that."""
+    market = Market()
+    for _ in range(200):
+        before = market.seconds
+        market.step([text(64)] * n_sequences, [64] * n_sequences)
+        assert market.seconds - before <= 0.11  # what was measured is not quite what is
+    assert market.n_drafted[-1] >= 16
+
+
+def test_drafts_end_where_a_stream_with_a_speed_limit_is_due() -> None:
+    market = Market()
+    for _ in range(100):
+        market.step([text(64)], [64])
+    offer = Offer(0, text(64), 64)
+    for left, most in ((0.001, 0.010), (0.030, 0.030), (0.060, 0.060)):
+        [length] = market.price.lengths(Step([(0, 1)], 1, 100, left), [offer], 400)
+        assert cpu(1 + length) <= most * 1.1
+    assert length > 8
+
+
 def test_survival_is_learnt_by_source_match_and_place() -> None:
     survival = Survival()
     for _ in range(200):
