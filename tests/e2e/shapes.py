@@ -21,7 +21,8 @@ SETTINGS: dict[str, Any] = {
     "n_discard": int, "ignore_eos": bool, "stream": bool, "logit_bias": [{"bias": (*NUMBER, type(None)), "token": int}],
     "n_probs": int, "min_keep": int, "grammar": str, "grammar_lazy": bool, "grammar_triggers": list,
     "preserved_tokens": list, "chat_format": str, "reasoning_format": str, "reasoning_in_content": bool,
-    "generation_prompt": str, "samplers": [str], "speculative.types": str, "timings_per_token": bool,
+    "generation_prompt": str, "samplers": [str], "speculative.types": str, "speculative.n_max": int,
+    "speculative.n_min": int, "speculative.p_min": NUMBER, "timings_per_token": bool,
     "post_sampling_probs": bool, "backend_sampling": bool, "lora": [{"id": int, "scale": NUMBER}],
 }  # fmt: skip
 TIMINGS = {

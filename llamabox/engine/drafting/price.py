@@ -28,7 +28,7 @@ SLOPES = {True: 0.03, False: 0.2}
 RUNGS = (0.9, 0.75, 0.6, 0.45, 0.32, 0.22, 0.14, 0.08, 0.04)
 """Chances that the last token of each draft must have: one of these rungs is the best."""
 
-LONG_STEP = 0.1
+LONG_STEP = 0.06
 """Seconds that a step with drafts may take, or as long as with PATIENCE: who comes meanwhile waits for its end."""
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llamabox.server.app import GET, IMAGE_GET, IMAGE_POST, TEXT_GET, TEXT_POST
+from llamabox.server.hosted.abilities import Ability
+from llamabox.server.routes import ROUTES
 from tests.e2e.conftest import DEMO
 from tests.e2e.server_process import ServerProcess
 from tests.models.tiny_image import TinyImage
@@ -37,6 +38,21 @@ OFF = {"/infill": 501, "/v1/rerank": 501, "/v2/rerank": 501, "/v1/reranking": 50
 """Routes that this model does not serve, and what they answer."""
 
 
+def paths(method: str, *needs: Ability | None) -> list[str]:
+    """Of the routes that need one of these abilities, but for those of one model or slot."""
+    rows = [row for row in ROUTES if row.method == method and row.needs in needs]
+    return list(dict.fromkeys(path for row in rows for path in row.paths if "{" not in path))
+
+
+TEXT_GET = paths("GET", None, Ability.LANGUAGE, Ability.SHOW_SLOTS)
+TEXT_POST = paths(
+    "POST",
+    *(Ability.GENERATE, Ability.LANGUAGE, Ability.INFILL, Ability.EMBED, Ability.RERANK, Ability.TOKENS),
+)
+IMAGE_GET = paths("GET", None, Ability.DRAW, Ability.SHOW_JOBS)
+IMAGE_POST = paths("POST", Ability.DRAW)
+
+
 def before() -> tuple[str, ...]:
     return READ_ONLY if os.geteuid() else tuple(word for word in READ_ONLY if word not in ("--user", "--map-root-user"))
 
@@ -60,7 +76,7 @@ def images(tiny_image: TinyImage, tmp_path_factory: pytest.TempPathFactory) -> I
         assert "Traceback" not in running.log
 
 
-@pytest.mark.parametrize("path", [*GET, *TEXT_GET, "/props"])
+@pytest.mark.parametrize("path", TEXT_GET)
 def test_questions_to_texts(texts: ServerProcess, path: str) -> None:
     assert texts.http.get(path).status_code == 200
 
@@ -96,7 +112,7 @@ def test_a_slot_that_cannot_be_saved_says_why(texts: ServerProcess) -> None:
     assert texts.health() == 200
 
 
-@pytest.mark.parametrize("path", [*GET, *IMAGE_GET, "/props"])
+@pytest.mark.parametrize("path", IMAGE_GET)
 def test_questions_to_images(images: ServerProcess, path: str) -> None:
     assert images.http.get(path).status_code == 200
 

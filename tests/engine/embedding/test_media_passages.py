@@ -12,7 +12,7 @@ from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.embedding.media_passages import AHEAD, MediaPassage
 from llamabox.engine.embedding.passages import Passage
 from llamabox.engine.events import Activity, Failed, Vector
-from llamabox.engine.request import Media, Prompt, Words
+from llamabox.engine.request import Media, Prompt, Words, n_cells
 from tests.fakes import FakeEncoder, FakePooler, cell_of, digest, vector_of
 
 N_CTX = 24
@@ -25,8 +25,12 @@ chunks = st.builds(
     st.integers(0, 3),
     st.booleans(),
 )
-prompts = st.lists(st.one_of(words, chunks), min_size=1, max_size=3).map(
-    lambda found: (*found, Media(b"\0", 2, 1)) if not any(isinstance(one, Media) for one in found) else tuple(found)
+prompts = (
+    st.lists(st.one_of(words, chunks), min_size=1, max_size=3)
+    .map(
+        lambda found: (*found, Media(b"\0", 2, 1)) if not any(isinstance(one, Media) for one in found) else tuple(found)
+    )
+    .filter(lambda found: n_cells(found) <= N_CTX)
 )
 
 

@@ -289,7 +289,7 @@ class TestUnsupported:
     def test_tools_pass_on_completions_where_none_is_to_be_called(self) -> None:
         body = {"tools": [{"type": "function"}], "tool_choice": "none"}
         assert parse(body, by=completion_options) == parse({}, by=completion_options)
-        assert '"tool_choice": "none"' in refused("tools", [{}], completion_options)
+        assert "/v1/chat/completions" in refused("tools", [{}], completion_options)
 
     def test_neutral_values_and_unknown_fields_pass(self) -> None:
         body = {

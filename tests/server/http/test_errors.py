@@ -75,7 +75,7 @@ def same(reply: Any, status: int, kind: str) -> None:
 
 def test_unknown_paths_and_wrong_methods() -> None:
     with browser() as http:
-        for path in ("/", "/v1", "/nothing", "/v1/completions/x"):
+        for path in ("/v1", "/nothing", "/v1/completions/x"):
             same(http.get(path), 404, "not_found_error")
             same(http.post(path), 404, "not_found_error")
         same(http.get("/v1/models/"), 404, "not_found_error")
