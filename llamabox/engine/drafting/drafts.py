@@ -97,7 +97,8 @@ class Drafts:
         """Let the price choose the lengths."""
         places = {sequence: i for i, sequence in enumerate(order)}
         offers = [
-            Offer(places[one], draft, n_most[one], one.params.drafting.p_min) for one, (_, draft) in found.items()
+            Offer(places[one], draft, n_most[one], one.params.drafting.p_min, has_masks=one.constraint is not None)
+            for one, (_, draft) in found.items()
         ]
         chosen: dict[Sequence, int] = {}
         for sequence, length in zip(found, self._price.lengths(step, offers, room), strict=True):
