@@ -1,8 +1,7 @@
-"""The whole suite runs two files at a time: most of its tests wait for one process, and leave a core idle.
+"""With `-n 2` the whole suite runs two files at a time: most of its tests wait for one process, and leave a core idle.
 
-`python -m pytest` without paths shares its files out to two workers of pytest-xdist, what takes longest first. What
-measures the machine runs afterwards, by itself, in the process that was called. Files that are named run in that
-process, too, and so does everything with `-n 0`.
+Its files are shared out to two workers of pytest-xdist, what takes longest first. What measures the machine runs
+afterwards, by itself, in the process that was called. Without `-n 2` all tests run one after the other.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return
     option = config.option
-    wishes_nothing = getattr(option, "numprocesses", 0) is None  # 0: without pytest-xdist (-p no:xdist)
-    if wishes_nothing and not option.collectonly and not option.usepdb:
+    wishes_pairs = getattr(option, "numprocesses", None) == N_WORKERS
+    if wishes_pairs and not option.collectonly and not option.usepdb:
         option.numprocesses = N_WORKERS
         option.tx = ["popen"] * N_WORKERS
         option.dist = "loadfile"

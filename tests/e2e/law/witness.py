@@ -19,6 +19,7 @@ STREAM = {
     "stream": True,
     "seed": 7,
     "id_slot": 0,
+    "speculative.n_max": 0,  # else its own drafts would be among its gaps
 }
 PROBE = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 PAUSE = 0.05
