@@ -32,11 +32,6 @@ class Tool:
         found = self.parameters.get("required")
         return [key for key in found if key in self.properties] if isinstance(found, list) else []
 
-    @property
-    def takes_others(self) -> bool:
-        """Whether arguments of other names are allowed, and there is nothing else to call it with."""
-        return not self.properties and self.parameters.get("additionalProperties") not in (None, False)
-
     def is_text(self, key: str) -> bool:
         """Whether an argument is a string, or may be one."""
         schemas = ToolSchemas([{"function": {"name": self.name, "parameters": dict(self.parameters)}}])

@@ -110,11 +110,6 @@ class _Span:
         return "".join(reversed(self._open))
 
 
-def is_json(text: str) -> bool:
-    """Whether it is one value."""
-    return parsed(text) is not None
-
-
 def parsed(text: str) -> tuple[Any] | None:
     """The value of a text in JSON, which may be None; None where it is no JSON."""
     try:

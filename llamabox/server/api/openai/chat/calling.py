@@ -19,6 +19,10 @@ NAME = re.compile(r"[\w.:/\-]{1,256}")
 """Names that every form can hold. OpenAI's own are of letters, digits, _ and -, up to 64."""
 
 
+ELSEWHERE = frozenset({"$ref", "allOf", "anyOf", "oneOf", "patternProperties"})
+"""Keys of a schema that allow properties beside those of `properties`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Calling:
     """The tools that an answer may call. `notes` say what was left out of their schemas."""
@@ -73,7 +77,12 @@ def _tool(function: Mapping[str, Any], where: str, notes: list[str]) -> Tool:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an object: other arguments than those that it names are taken only where it says so."""
+    """The schema of an object: other arguments than those that it names are taken only where it says so.
+
+    One that names them elsewhere, by a reference or in alternatives, stays as it is.
+    """
+    if not ELSEWHERE.isdisjoint(schema):
+        return {"type": "object", **schema}
     closed = {"type": "object", "properties": {}, **schema}
     if closed["properties"] is None:
         closed["properties"] = {}
