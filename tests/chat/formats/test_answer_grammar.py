@@ -188,6 +188,15 @@ def test_a_value_that_fits_a_schema_or_calls() -> None:
         assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == fits
 
 
+def test_what_a_schema_refers_to_is_within_it() -> None:
+    parameters = {"type": "object", "properties": {"a": {"$ref": "#/properties/b"}, "b": {"type": "integer"}}}
+    words = vocabulary(HERMES)
+    for value, fits in (("4", True), ('"x"', False)):
+        made = matcher(HERMES, Demand(tools=[Tool("f", {**parameters, "required": ["a"]})], must_call=True), words)
+        tokens = words.tokens_of(f'<tool_call>\n{{"name": "f", "arguments": {{"a": {value}}}}}\n</tool_call>')
+        assert (made.try_consume_tokens(tokens) == len(tokens)) == fits
+
+
 def test_required_arguments_are_enforced_in_any_order() -> None:
     tool = Tool(
         "f",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -37,7 +38,7 @@ def tool_rule(rules: Rules, form: Calls, i: int, tool: Tool) -> str:
     """The name of the rule for a call of one tool."""
     match form:
         case JsonCalls():
-            return rules.add(f"call_{i}", json_rule(_call_schema(form, tool)))
+            return rules.add(f"call_{i}", _json_call(form, tool))
         case NamedCalls():
             before = _placed(rules, form.open[_first_place(form.open) :])
             words = [before, quoted(tool.name), _placed(rules, form.name_close), json_rule(tool.parameters)]
@@ -50,28 +51,16 @@ def tool_rule(rules: Rules, form: Calls, i: int, tool: Tool) -> str:
             return _listed(rules, i, tool, quoted(tool.name + "{"), _braced(form), '"}"', comma='","')
 
 
-def _call_schema(form: JsonCalls, tool: Tool) -> Schema:
+def _json_call(form: JsonCalls, tool: Tool) -> str:
+    """The words for an object. Arguments have a schema of their own: what it refers to by `#/…` is within it."""
+    name = json.dumps(tool.name, ensure_ascii=False)
     if not form.arguments_key:
-        return _object({tool.name: dict(tool.parameters)})
-    properties: dict[str, Any] = {form.name_key: {"const": tool.name}, form.arguments_key: dict(tool.parameters)}
+        return f"{quoted('{' + name + ': ')} {json_rule(tool.parameters)} {quoted('}')}"
+    opening = f'{{"{form.name_key}": {name}, "{form.arguments_key}": '
+    words = [quoted(opening), json_rule(tool.parameters)]
     if form.id_key:
-        properties[form.id_key] = {"type": "string", "pattern": "^[a-zA-Z0-9]{9}$"}
-    return _object(properties)
-
-
-def _object(properties: dict[str, Any]) -> Schema:
-    """An object of just these; what their schemas refer to by `#/$defs` comes along."""
-    shared: dict[str, Any] = {}
-    for schema in properties.values():
-        for key in ("$defs", "definitions"):
-            shared.setdefault(key, {}).update(schema.pop(key, {}) if isinstance(schema, dict) else {})
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-        **{key: value for key, value in shared.items() if value},
-    }
+        words += [quoted(f', "{form.id_key}": "'), CALL_ID, quoted('"')]
+    return " ".join([*words, quoted("}")])
 
 
 def _first_place(text: str) -> int:
