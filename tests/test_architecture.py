@@ -98,7 +98,8 @@ SERVER_ROOMS: dict[str, tuple[str, ...]] = {
     "server.metrics": ("server.http", "server.hosted.seams", "server.generation.timings"),
     "server.hosted": ("server.http", "server.fields", "server.metrics", "server.listening.config"),
     "server.generation": ("server.http", "server.fields", "server.hosted"),
-    "server.api": ("server.http", "server.fields", "server.hosted", "server.generation"),
+    "server.conversation": ("server.http", "server.fields", "server.hosted", "server.generation"),
+    "server.api": ("server.http", "server.fields", "server.hosted", "server.generation", "server.conversation"),
 }
 """What the server's rooms may import of each other."""
 

@@ -19,9 +19,9 @@ from llamabox.server.api.images import fields as images
 from llamabox.server.api.images.fields import LITERAL, NEGATIVE, QUALITIES, SAMPLER, SCHEDULE, SLG_LAYERS, STEPS, STYLES
 from llamabox.server.api.images.uploads import PARTS
 from llamabox.server.api.openai.chat import fields as chat
-from llamabox.server.api.openai.chat.template_wishes import EFFORT, VERBOSITY
 from llamabox.server.api.openai.completions import fields as completions
 from llamabox.server.api.rerank import fields as rerank
+from llamabox.server.conversation.template_wishes import EFFORT, VERBOSITY
 from llamabox.server.fields.generation import N_PREDICT_NAMES
 from llamabox.server.fields.sampling import RULES, Rule
 from llamabox.server.fields.unsupported import GENERATION

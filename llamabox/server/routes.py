@@ -24,15 +24,10 @@ from llamabox.server.api.images.info import image_models, image_props, image_slo
 from llamabox.server.api.images.route import EditRoute, GenerationRoute
 from llamabox.server.api.native.completion import completion
 from llamabox.server.api.native.infill import infill
-from llamabox.server.api.openai.chat.route import (
-    apply_template,
-    chat_completion,
-    input_tokens,
-    read_any_chat,
-    read_fitting_chat,
-)
+from llamabox.server.api.openai.chat.route import apply_template, chat_completion, input_tokens
 from llamabox.server.api.openai.completions.route import openai_completion
 from llamabox.server.api.rerank.route import rerank
+from llamabox.server.conversation.rendering import read_any_chat, read_fitting_chat
 from llamabox.server.hosted.abilities import Ability
 from llamabox.server.hosted.exchange import JsonRoute
 

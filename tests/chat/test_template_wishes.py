@@ -7,7 +7,7 @@ import pytest
 from llamabox.chat.messages import parse_messages
 from llamabox.chat.rendering.sandbox import Renderer
 from llamabox.errors import InvalidRequest
-from llamabox.server.api.openai.chat.template_wishes import EFFORTS, template_wishes
+from llamabox.server.conversation.template_wishes import EFFORTS, template_wishes
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llamabox.chat.messages import parse_messages
-from llamabox.server.api.openai.chat.calling import parse_calling
+from llamabox.server.conversation.calling import parse_calling
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 

@@ -16,8 +16,6 @@ from llamabox.wire.text_config import ModelInfo
 MAX_TOP = 20
 """OpenAI's own bound of `top_logprobs`."""
 
-REASONING_FORMATS = ("auto", "deepseek", "none")
-
 REFUSED: dict[str, Neutral] = {
     "modalities": only(["text"]),
     "audio": never,
@@ -27,11 +25,6 @@ REFUSED: dict[str, Neutral] = {
     "response_fields": is_empty,
 }
 """Fields that this API cannot honour, and the values with which they ask for nothing."""
-
-
-def reads_thoughts(body: dict[str, Any]) -> bool:
-    """Whether thoughts are told apart from the answer's text, as `reasoning_format` says."""
-    return checks.one_of("reasoning_format", body.get("reasoning_format", "auto"), REASONING_FORMATS) != "none"
 
 
 def chat_options(body: dict[str, Any], config: ModelConfig, defaults: GenerationParams, info: ModelInfo) -> Options:

@@ -7,15 +7,22 @@ from typing import Any
 
 import orjson
 
+from llamabox import checks
 from llamabox.chat.formats.grammar.answer import Demand
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import wrong
-from llamabox.server.api.openai.chat.calling import Calling, parse_calling
-from llamabox.server.api.openai.chat.fields import reads_thoughts
+from llamabox.server.conversation.calling import Calling, parse_calling
 from llamabox.server.fields.grammar import warning_of
 from llamabox.server.fields.request import Options
 from llamabox.server.generation.answers import AnswerPlan, may_think, plan_answer
 from llamabox.server.hosted.text import HostedText
+
+REASONING_FORMATS = ("auto", "deepseek", "none")
+
+
+def reads_thoughts(body: dict[str, Any]) -> bool:
+    """Whether thoughts are told apart from the answer's text, as `reasoning_format` says."""
+    return checks.one_of("reasoning_format", body.get("reasoning_format", "auto"), REASONING_FORMATS) != "none"
 
 
 async def plan_chat(

@@ -1,0 +1,78 @@
+"""A body's messages through the model's template."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from starlette.types import Scope
+
+from llamabox.chat.media_parts import MEDIA_PARTS
+from llamabox.chat.messages import Conversation, parse_messages
+from llamabox.chat.rendering.reading import read_chat
+from llamabox.chat.template import HasMedia, RenderedChat, TooLong
+from llamabox.server.conversation.template_wishes import template_wishes
+from llamabox.server.fields.prompt import too_long
+from llamabox.server.hosted.exchange import BYTES_A_VALUE, Exchange, read_json
+from llamabox.server.hosted.text import HostedText
+from llamabox.server.http.record import record_of
+from llamabox.server.http.request_body import Lease
+from llamabox.server.http.threads import off_loop
+
+LARGE = 64 << 10
+"""Bytes of a body. A smaller one is read and rendered in a millisecond or two."""
+
+MEDIA = re.compile(rb'"type"\s*:\s*"(?:%b)"' % "|".join(sorted(MEDIA_PARTS)).encode())
+"""A part of a message with a picture or sound: most of such a body is base64, which is read in no time."""
+
+
+async def read_fitting_chat(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+    """A body with messages. A large one is read where it is rendered, unless it is surely too long for that."""
+    info = hosted.info
+    try:
+        return await _read(hosted, raw, scope, lease, info.n_ctx * info.longest_piece)
+    except TooLong as exc:
+        raise too_long(-(-exc.n_bytes // info.longest_piece), info) from exc
+
+
+async def read_any_chat(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+    """A body with messages, which need not fit into the context."""
+    return await _read(hosted, raw, scope, lease, None)
+
+
+async def _read(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None) -> Exchange:
+    if len(raw) < LARGE:
+        return await read_json(hosted, raw, scope, lease)
+    if MEDIA.search(raw):
+        return await _read_media_chat(hosted, raw, scope, lease)
+    info = hosted.info
+    source = hosted.templates.source(info)
+    try:
+        body, chat = await hosted.templates.read(
+            info, raw, wishes=lambda body: template_wishes(body, source), most_bytes=most_bytes
+        )
+    except HasMedia:  # the type's name was written with escapes
+        return await _read_media_chat(hosted, raw, scope, lease)
+    return Exchange(hosted, info, body, record_of(scope), scope, lease, chat)
+
+
+async def _read_media_chat(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+    """A large body with media, read in this process: a child would have to send the media back."""
+    info = hosted.info
+    body, conversation = await off_loop(len(raw) // BYTES_A_VALUE, read_chat, raw)
+    chat = await render(hosted, body, conversation)
+    return Exchange(hosted, info, body, record_of(scope), scope, lease, chat)
+
+
+async def rendered(exchange: Exchange) -> RenderedChat:
+    """The conversation and its prompt."""
+    return exchange.chat or await render(exchange.hosted, exchange.body, parse_messages(exchange.body))
+
+
+async def render(hosted: HostedText, body: dict[str, Any], conversation: Conversation) -> RenderedChat:
+    """The body's `chat_template_kwargs` count more than its other fields' wishes for the template."""
+    info = hosted.info
+    wishes = template_wishes(body, hosted.templates.source(info))
+    conversation = replace(conversation, template_kwargs=wishes | conversation.template_kwargs)
+    return RenderedChat(conversation, await hosted.templates.render(info, conversation))
