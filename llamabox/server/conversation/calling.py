@@ -42,17 +42,26 @@ def parse_calling(body: dict[str, Any], conversation: Conversation) -> Calling |
             field = "function_call" if conversation.has_functions else "tool_choice"
             raise wrong(field, "needs tools to choose from")
         return None
+    tools, notes = make_tools([(f"tools[{i}].function", tool["function"]) for i, tool in enumerate(given)])
+    names, must_call = _chosen(conversation.tool_choice, list(tools))
+    return Calling(tuple(tools[name] for name in names), must_call, parallel, notes)
+
+
+def make_tools(given: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[dict[str, Tool], tuple[str, ...]]:
+    """The tools by their names, and what was left out of their schemas.
+
+    `given` has the field of each, and its object with `name`, `parameters` and `strict`. Raises InvalidRequest.
+    """
     if len(given) > MAX_TOOLS:
         raise wrong("tools", f"must be at most {MAX_TOOLS}, not {len(given)}")
     notes: list[str] = []
-    tools = {}
-    for i, tool in enumerate(given):
-        made = _tool(tool["function"], f"tools[{i}].function", notes)
+    tools: dict[str, Tool] = {}
+    for where, function in given:
+        made = _tool(function, where, notes)
         if made.name in tools:
-            raise wrong(f"tools[{i}].function.name", f"{made.name!r} is the name of another tool, too")
+            raise wrong(f"{where}.name", f"{made.name!r} is the name of another tool, too")
         tools[made.name] = made
-    names, must_call = _chosen(conversation.tool_choice, list(tools))
-    return Calling(tuple(tools[name] for name in names), must_call, parallel, tuple(notes))
+    return tools, tuple(notes)
 
 
 def _tool(function: Mapping[str, Any], where: str, notes: list[str]) -> Tool:

@@ -11,7 +11,7 @@ from llamabox import checks
 from llamabox.chat.formats.grammar.answer import Demand
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import wrong
-from llamabox.server.conversation.calling import Calling, parse_calling
+from llamabox.server.conversation.calling import Calling
 from llamabox.server.fields.grammar import warning_of
 from llamabox.server.fields.request import Options
 from llamabox.server.generation.answers import AnswerPlan, may_think, plan_answer
@@ -26,13 +26,12 @@ def reads_thoughts(body: dict[str, Any]) -> bool:
 
 
 async def plan_chat(
-    hosted: HostedText, body: dict[str, Any], options: Options, chat: RenderedChat
+    hosted: HostedText, body: dict[str, Any], options: Options, chat: RenderedChat, calling: Calling | None
 ) -> tuple[Options, AnswerPlan | None]:
     """The options with what the answer's form asks of the worker; no plan where all of an answer is text.
 
-    Raises InvalidRequest for tools that cannot be called.
+    Raises InvalidRequest for tools beside a grammar of the body's own.
     """
-    calling = parse_calling(body, chat.conversation)
     with_thoughts = reads_thoughts(body)
     known = await hosted.answer_form()
     if calling is None and not (with_thoughts and (known.form.thought or known.form.channels)):

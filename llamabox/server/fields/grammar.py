@@ -65,7 +65,7 @@ def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> AnswerFor
     if "json_schema" in body:
         if schema is not None:
             raise wrong("json_schema", "cannot stand beside a response_format that asks for a form; leave out one")
-        schema = _schema("json_schema", body["json_schema"])
+        schema = schema_form("json_schema", body["json_schema"])
     grammar = checks.string("grammar", body["grammar"]) if "grammar" in body else None
     if grammar and schema is not None:
         raise wrong("grammar", "cannot stand beside a JSON schema or response_format; leave out one")
@@ -83,7 +83,7 @@ def _from_response_format(value: Any) -> AnswerForm | None:
             return None
         case "json_object":
             schema = value.get("schema")
-            return _schema("response_format.schema", {"type": "object"} if schema is None else schema)
+            return schema_form("response_format.schema", {"type": "object"} if schema is None else schema)
         case "json_schema":
             return _named_schema(value)
         case "grammar":
@@ -113,17 +113,17 @@ def _named_schema(value: dict[str, Any]) -> AnswerForm:
     """OpenAI's place for it, `json_schema.schema`, or the one that other servers take, `schema`."""
     named = value.get("json_schema")
     if named is None and value.get("schema") is not None:
-        return _schema("response_format.schema", value["schema"])
+        return schema_form("response_format.schema", value["schema"])
     named = mapping("response_format.json_schema", named)
     if named.get("schema") is None:
         raise wrong("response_format.json_schema.schema", "is required: an object with the JSON schema")
     strict = named.get("strict")
     if not isinstance(strict, bool | None):
         raise wrong("response_format.json_schema.strict", f"must be true or false, not {describe(strict)}")
-    return _schema("response_format.json_schema.schema", named["schema"], strict=strict is True)
+    return schema_form("response_format.json_schema.schema", named["schema"], strict=strict is True)
 
 
-def _schema(field: str, value: Any, *, strict: bool = False) -> AnswerForm:
+def schema_form(field: str, value: Any, *, strict: bool = False) -> AnswerForm:
     """The form for a schema. With `strict`, one that cannot be kept to the letter is refused."""
     try:
         text = orjson.dumps(mapping(field, value)).decode()

@@ -11,7 +11,7 @@ from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.server.fields import unsupported
 from llamabox.server.fields.body import parse_model, parse_ping
 from llamabox.server.fields.generation import parse_params, parse_prediction
-from llamabox.server.fields.grammar import parse_grammar
+from llamabox.server.fields.grammar import AnswerForm, parse_grammar
 from llamabox.server.fields.logit_bias import Biases, merged, parse_logit_bias
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text_config import ModelInfo
@@ -42,14 +42,16 @@ def parse_options(
     *,
     n_top: int | None = None,
     shows_prompt: bool = False,
+    form: AnswerForm | None = None,
 ) -> Options:
     """The fields that all APIs have. `body` is that of `present()`; `defaults` hold where it says nothing.
 
-    `n_top` comes of the API's own fields. `shows_prompt`: its replies show the prompt. Raises InvalidRequest.
+    `n_top` and `form` come of the API's own fields; None: the form is that of `parse_grammar`. `shows_prompt`: its
+    replies show the prompt. Raises InvalidRequest.
     """
     unsupported.refuse(body, unsupported.GENERATION)
     stream = checks.flag(body, "stream", False)
-    form = parse_grammar(body, defaults)
+    form = form or parse_grammar(body, defaults)
     params = parse_params(body, config, defaults, info, form)
     verbose = checks.flag(body, "verbose", False)
     return Options(

@@ -15,6 +15,7 @@ from llamabox.chat.answer import AnswerParser
 from llamabox.checks import wrong
 from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
 from llamabox.engine.request import PromptText
+from llamabox.errors import LlamaboxError
 from llamabox.server.fields.request import Options
 from llamabox.server.fields.token_rate import asked_rate
 from llamabox.server.generation.choice import Choice
@@ -23,6 +24,7 @@ from llamabox.server.generation.settings import settings_object
 from llamabox.server.generation.timings import RATE_HEADER, rate_header
 from llamabox.server.generation.writer import Writer
 from llamabox.server.hosted.exchange import Exchange
+from llamabox.server.http.errors import error_event
 from llamabox.server.http.sse import EventStream
 
 logger = logging.getLogger(__name__)
@@ -111,12 +113,16 @@ class TextReply:
             return await asyncio.to_thread(make)
         return make()
 
-    async def answer(self, writer: Writer) -> Response:
-        """The reply in the writer's words: server-sent events, or whole, as the request asks."""
+    async def answer(self, writer: Writer, *, failed: Callable[[LlamaboxError], bytes] = error_event) -> Response:
+        """The reply in the writer's words: server-sent events, or whole, as the request asks.
+
+        `failed` makes the last event of a stream that an error ended.
+        """
         if not self._options.stream:
             return await writer.whole(await self.gather())
         return EventStream(
-            self._chunks(writer),
+            self.chunks(writer),
+            failed=failed,
             ping_interval=self._options.ping_interval,
             trailer=RATE_HEADER,
             trailers=self._trailers,
@@ -126,7 +132,7 @@ class TextReply:
         """The rate header; after an error the rate up to there: Hypercorn breaks at trailers without any field."""
         return rate_header(self.choices[0].timings)
 
-    async def _chunks(self, writer: Writer) -> AsyncGenerator[bytes, None]:
+    async def chunks(self, writer: Writer) -> AsyncGenerator[bytes, None]:
         """The stream, a piece for each engine step. The piece is empty where a prompt begins to be computed."""
         async with aclosing(events_of(self._exchange.hosted.client, self._submits)) as batches:
             n_running, n, metrics = len(self.choices), self._options.params.n, self._exchange.hosted.metrics
@@ -139,6 +145,8 @@ class TextReply:
                             metrics.said(choice.timings, event.timings)
                             choice.timings = event.timings  # its text goes out at once, and is not kept
                             written.append(writer.parts(choice, choice.read(event), event))
+                        case PrefillStart():
+                            written.append(writer.begun())
                         case Progress():
                             written.append(writer.progress(self._choice(position, event), event))
                         case Started():

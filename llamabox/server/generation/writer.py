@@ -15,6 +15,9 @@ from llamabox.server.generation.choice import Choice
 class Writer(Protocol):
     """Writes one request's answer, as a stream or whole. Empty bytes: nothing to say."""
 
+    def begun(self) -> bytes:
+        """The prompt begins to be computed, which takes more than a step. Not told where progress is."""
+
     def progress(self, choice: Choice, event: Progress) -> bytes:
         """A stretch of the prompt is computed."""
 

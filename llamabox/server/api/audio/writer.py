@@ -36,6 +36,9 @@ class TranscriptWriter:
         self._as_text = as_text
         self._pieces: list[str] = []
 
+    def begun(self) -> bytes:
+        return b""
+
     def progress(self, choice: Choice, event: Progress) -> bytes:
         return b""
 

@@ -137,6 +137,9 @@ class NativeWriter:
         self._shown = shown
         self._partial: dict[int, PartialChunks] = {}
 
+    def begun(self) -> bytes:
+        return b""
+
     def progress(self, choice: Choice, event: Progress) -> bytes:
         return progress_chunk(choice.index, event, self._options)
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from llamabox.server.api.openai.chat.fields import chat_options
 from llamabox.server.api.openai.chat.writer import ChatWriter
+from llamabox.server.conversation.calling import parse_calling
 from llamabox.server.conversation.planning import plan_chat
 from llamabox.server.conversation.rendering import rendered
 from llamabox.server.generation.prompts import cut_prompt, read_media
@@ -22,7 +23,8 @@ async def chat_completion(exchange: Exchange) -> Response:
     hosted = exchange.hosted
     options = chat_options(exchange.body, hosted.config, hosted.defaults, exchange.info)
     chat = await rendered(exchange)
-    options, plan = await plan_chat(hosted, exchange.body, options, chat)
+    calling = parse_calling(exchange.body, chat.conversation)
+    options, plan = await plan_chat(hosted, exchange.body, options, chat, calling)
     prompts = await read_media(exchange, [cut_prompt(chat, exchange.info)])
     has_functions = chat.conversation.has_functions
     exchange = replace(exchange, chat=None)  # a stream, which has the exchange to its end, need not hold base64

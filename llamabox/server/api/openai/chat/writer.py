@@ -40,6 +40,9 @@ class ChatWriter:
             show=token_objects,
         )
 
+    def begun(self) -> bytes:
+        return b""
+
     def progress(self, choice: Choice, event: Progress) -> bytes:
         return self._chunks.first(choice.index, EMPTY, event)
 

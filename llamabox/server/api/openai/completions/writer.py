@@ -32,6 +32,9 @@ class CompletionWriter:
         self._head = envelope.fields(KIND)
         self._chunks = Chunks(envelope.fields(KIND), options, reply, around=(b'"text":', b""), show=arrays)
 
+    def begun(self) -> bytes:
+        return b""
+
     def progress(self, choice: Choice, event: Progress) -> bytes:
         return self._chunks.first(choice.index, NO_TEXT, event)
 
