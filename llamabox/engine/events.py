@@ -183,6 +183,8 @@ class PrefillStart:
 
     request_id: str
     index: int
+    n_prompt: int
+    n_cached: int
 
 
 @dataclass(slots=True)

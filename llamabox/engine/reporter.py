@@ -50,7 +50,8 @@ class Reporter:
         if sequence.params.return_progress:
             self.progress(sequence, now)
         elif sequence.n_pending > n_step and not sequence.index:
-            self._events.append(PrefillStart(sequence.request_id, sequence.index))
+            told = PrefillStart(sequence.request_id, sequence.index, sequence.n_prompt, sequence.n_cached)
+            self._events.append(told)
 
     def progress(self, sequence: Sequence, now: float) -> None:
         """Where the request wants to know: this much of the prompt is computed."""

@@ -187,7 +187,7 @@ class Worker:
                 self.channel.send(Step(events))
             case "later":
                 if self.life == 1:
-                    self.channel.send(Step([PrefillStart(key, 0)]))
+                    self.channel.send(Step([PrefillStart(key, 0, 8, 0)]))
                 else:
                     self.channel.send(Step([started(key), *(delta(key, word) for word in words), finished(key)]))
             case "hold":

@@ -515,7 +515,7 @@ def test_how_much_is_cached_is_told_before_the_first_batch_of_the_prompt() -> No
 def test_a_prompt_of_several_steps_is_told_of_before_the_first() -> None:
     driver = Driver(FakeRunner(n_ubatch=8))
     driver.submit(request("long", prompt=tuple(range(1, 10)), n=2))
-    assert driver.step() == [PrefillStart("long", 0)]
+    assert driver.step() == [PrefillStart("long", 0, 9, 0)]
     assert driver.runner.batches == []
     driver.submit(request("short", prompt=tuple(range(21, 29))))
     driver.run()

@@ -25,7 +25,7 @@ from llamabox.server.generation.timings import RATE_HEADER, rate_header
 from llamabox.server.generation.writer import Writer
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.errors import error_event
-from llamabox.server.http.sse import EventStream
+from llamabox.server.http.sse import PING, EventStream
 
 logger = logging.getLogger(__name__)
 
@@ -113,17 +113,24 @@ class TextReply:
             return await asyncio.to_thread(make)
         return make()
 
-    async def answer(self, writer: Writer, *, failed: Callable[[LlamaboxError], bytes] = error_event) -> Response:
+    async def answer(
+        self,
+        writer: Writer,
+        *,
+        ping: Callable[[], bytes] = lambda: PING,
+        failed: Callable[[LlamaboxError], bytes] = error_event,
+    ) -> Response:
         """The reply in the writer's words: server-sent events, or whole, as the request asks.
 
-        `failed` makes the last event of a stream that an error ended.
+        `ping` and `failed` are what EventStream has of these names, where an API has words of its own for them.
         """
         if not self._options.stream:
             return await writer.whole(await self.gather())
         return EventStream(
             self.chunks(writer),
-            failed=failed,
             ping_interval=self._options.ping_interval,
+            ping=ping,
+            failed=failed,
             trailer=RATE_HEADER,
             trailers=self._trailers,
         )
@@ -138,6 +145,7 @@ class TextReply:
             n_running, n, metrics = len(self.choices), self._options.params.n, self._exchange.hosted.metrics
             async for position, events in batches:
                 written: list[bytes] = []
+                is_silent = True
                 for event in events:
                     match event:
                         case Delta():
@@ -146,7 +154,8 @@ class TextReply:
                             choice.timings = event.timings  # its text goes out at once, and is not kept
                             written.append(writer.parts(choice, choice.read(event), event))
                         case PrefillStart():
-                            written.append(writer.begun())
+                            is_silent = False
+                            written.append(writer.begun(self._choice(position, event), event))
                         case Progress():
                             written.append(writer.progress(self._choice(position, event), event))
                         case Started():
@@ -161,7 +170,7 @@ class TextReply:
                 if not n_running:
                     written.append(writer.closing())
                 chunk = b"".join(written)
-                if chunk or any(isinstance(event, PrefillStart) for event in events):
+                if chunk or not is_silent:
                     yield chunk
 
     def _check_size(self, event: Delta) -> None:
@@ -170,7 +179,7 @@ class TextReply:
         if self._n_likely > MAX_LIKELY:
             raise wrong("n_probs", f"over {MAX_LIKELY} log-probabilities came together; ask for fewer or stream them")
 
-    def _choice(self, position: int, event: Progress | Started | Delta | Finished) -> Choice:
+    def _choice(self, position: int, event: PrefillStart | Progress | Started | Delta | Finished) -> Choice:
         return self.choices[position * self._options.params.n + event.index]
 
     def _start(self, position: int, event: Started) -> Choice:

@@ -8,15 +8,15 @@ from typing import Protocol
 from starlette.responses import Response
 
 from llamabox.chat.parts import Part, Text
-from llamabox.engine.events import Delta, Progress, Started
+from llamabox.engine.events import Delta, PrefillStart, Progress, Started
 from llamabox.server.generation.choice import Choice
 
 
 class Writer(Protocol):
     """Writes one request's answer, as a stream or whole. Empty bytes: nothing to say."""
 
-    def begun(self) -> bytes:
-        """The prompt begins to be computed, which takes more than a step. Not told where progress is."""
+    def begun(self, choice: Choice, event: PrefillStart) -> bytes:
+        """The prompt is about to be computed, which takes more than a step. Not told where `progress` is."""
 
     def progress(self, choice: Choice, event: Progress) -> bytes:
         """A stretch of the prompt is computed."""

@@ -44,7 +44,7 @@ async def asking(
 
 
 def starts(generation: FakeGeneration) -> PrefillStart:
-    return PrefillStart(generation.submit.request_id, 0)
+    return PrefillStart(generation.submit.request_id, 0, 8, 0)
 
 
 async def opened(http: httpx.AsyncClient, path: str, **fields: object) -> httpx.Response:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse, Response
 
 from llamabox.chat.parts import Part
-from llamabox.engine.events import Delta, Progress, Started
+from llamabox.engine.events import Delta, PrefillStart, Progress, Started
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.timings import rate_header
 from llamabox.server.generation.writer import text_of
@@ -36,7 +36,7 @@ class TranscriptWriter:
         self._as_text = as_text
         self._pieces: list[str] = []
 
-    def begun(self) -> bytes:
+    def begun(self, choice: Choice, event: PrefillStart) -> bytes:
         return b""
 
     def progress(self, choice: Choice, event: Progress) -> bytes:

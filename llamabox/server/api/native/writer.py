@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from llamabox.chat.parts import Part
-from llamabox.engine.events import Delta, Progress, Started, StopType
+from llamabox.engine.events import Delta, PrefillStart, Progress, Started, StopType
 from llamabox.server.api.native.fields import ResponseField
 from llamabox.server.fields.request import Options
 from llamabox.server.generation.choice import Choice
@@ -137,7 +137,7 @@ class NativeWriter:
         self._shown = shown
         self._partial: dict[int, PartialChunks] = {}
 
-    def begun(self) -> bytes:
+    def begun(self, choice: Choice, event: PrefillStart) -> bytes:
         return b""
 
     def progress(self, choice: Choice, event: Progress) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from llamabox.chat.parts import Arguments, Call, Part, Reasoning, Text
-from llamabox.engine.events import Delta, FinishReason, Progress, Started
+from llamabox.engine.events import Delta, FinishReason, PrefillStart, Progress, Started
 from llamabox.server.api.openai.chunks import Chunks
 from llamabox.server.api.openai.envelope import Envelope, whole_response
 from llamabox.server.fields.request import Options
@@ -40,7 +40,7 @@ class ChatWriter:
             show=token_objects,
         )
 
-    def begun(self) -> bytes:
+    def begun(self, choice: Choice, event: PrefillStart) -> bytes:
         return b""
 
     def progress(self, choice: Choice, event: Progress) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from llamabox.chat.parts import Part
-from llamabox.engine.events import Delta, Progress, Started, TokenProbs
+from llamabox.engine.events import Delta, PrefillStart, Progress, Started, TokenProbs
 from llamabox.server.api.openai.chunks import Chunks
 from llamabox.server.api.openai.envelope import Envelope, whole_response
 from llamabox.server.fields.request import Options
@@ -32,7 +32,7 @@ class CompletionWriter:
         self._head = envelope.fields(KIND)
         self._chunks = Chunks(envelope.fields(KIND), options, reply, around=(b'"text":', b""), show=arrays)
 
-    def begun(self) -> bytes:
+    def begun(self, choice: Choice, event: PrefillStart) -> bytes:
         return b""
 
     def progress(self, choice: Choice, event: Progress) -> bytes:
