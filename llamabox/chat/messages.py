@@ -85,7 +85,7 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
         tools=None if tool_choice == "none" else tools,
         tool_choice=tool_choice,
         has_functions=has_functions,
-        template_kwargs=_template_kwargs(body),
+        template_kwargs=template_kwargs(body),
         media=tuple(markers.sources),
         marker=markers.random,
     )
@@ -249,7 +249,8 @@ def _tool_choice(body: Mapping[str, Any]) -> str | dict[str, Any]:
     raise wrong("tool_choice", f"must be auto, none, required or an object, not {describe(value)}")
 
 
-def _template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:
+def template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The further variables for the template. Raises InvalidRequest for names that it gets from elsewhere."""
     value = mapping("chat_template_kwargs", body.get("chat_template_kwargs", {}))
     taken = sorted(RESERVED.intersection(value))
     if taken:

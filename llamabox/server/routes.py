@@ -26,6 +26,7 @@ from llamabox.server.api.native.completion import completion
 from llamabox.server.api.native.infill import infill
 from llamabox.server.api.openai.chat.route import apply_template, chat_completion, input_tokens
 from llamabox.server.api.openai.completions.route import openai_completion
+from llamabox.server.api.openai.responses.route import count_input, create_response
 from llamabox.server.api.rerank.route import rerank
 from llamabox.server.conversation.rendering import read_any_chat, read_fitting_chat
 from llamabox.server.hosted.abilities import Ability
@@ -78,6 +79,8 @@ ROUTES = (
     ),
     post("/v1/chat/completions/input_tokens", Ability.LANGUAGE, JsonRoute(input_tokens, read=read_fitting_chat)),
     post("/apply-template", Ability.LANGUAGE, JsonRoute(apply_template, read=read_any_chat)),
+    post("/v1/responses /responses", Ability.GENERATE, JsonRoute(create_response)),
+    post("/v1/responses/input_tokens", Ability.LANGUAGE, JsonRoute(count_input)),
     post("/v1/completions", Ability.GENERATE, JsonRoute(openai_completion)),
     post("/completion /completions", Ability.GENERATE, JsonRoute(completion)),
     post("/infill", Ability.INFILL, JsonRoute(infill)),

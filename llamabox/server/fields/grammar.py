@@ -50,8 +50,12 @@ def warning_of(notes: Sequence[str], other: str = "") -> str:
         return other
     more = len(notes) - MAX_NOTES
     said = "; ".join(notes[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
-    text = f"the answer may differ from the JSON schema: {said}"[:MAX_WARNING]
-    plain = text.encode("ascii", "backslashreplace").decode().translate(UNQUOTED)
+    return header_warning(f"the answer may differ from the JSON schema: {said}")
+
+
+def header_warning(text: str) -> str:
+    """A value for the header Warning that says the text."""
+    plain = text[:MAX_WARNING].encode("ascii", "backslashreplace").decode().translate(UNQUOTED)
     return f'299 llamabox "{plain}"'
 
 

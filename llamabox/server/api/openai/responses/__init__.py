@@ -1,0 +1,1 @@
+"""OpenAI's Responses: a conversation as items in, items out."""
