@@ -20,6 +20,7 @@ from llamabox.server.api.images.fields import LITERAL, NEGATIVE, QUALITIES, SAMP
 from llamabox.server.api.images.uploads import PARTS
 from llamabox.server.api.openai.chat import fields as chat
 from llamabox.server.api.openai.completions import fields as completions
+from llamabox.server.api.openai.responses import fields as responses
 from llamabox.server.api.rerank import fields as rerank
 from llamabox.server.conversation.template_wishes import EFFORT, VERBOSITY
 from llamabox.server.fields.generation import N_PREDICT_NAMES
@@ -104,7 +105,7 @@ def fields_of_bodies() -> set[str]:
 
 
 TABLES = (
-    *(GENERATION, completions.REFUSED, chat.REFUSED, rerank.REFUSED, images.REFUSED),
+    *(GENERATION, completions.REFUSED, chat.REFUSED, responses.REFUSED, rerank.REFUSED, images.REFUSED),
     *(N_PREDICT_NAMES, LITERAL, SAMPLER, SCHEDULE, STEPS, NEGATIVE, SLG_LAYERS, PARTS, QUALITIES, STYLES),
     *(SAMPLER_NAMES, SAMPLER_LETTERS, [rule.field for rule in RULES], [EFFORT, VERBOSITY]),
 )

@@ -21,6 +21,7 @@ from openai.types import image_edit_params as edit
 from openai.types import image_generate_params as generate
 from openai.types.audio import transcription_create_params as transcription
 from openai.types.chat import completion_create_params as chat
+from openai.types.responses import response_create_params as responses
 from starlette.testclient import TestClient
 
 from llamabox.engine.events import Vector
@@ -49,6 +50,10 @@ ROUTES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "/v1/completions": (
         [completion.CompletionCreateParamsNonStreaming, completion.CompletionCreateParamsStreaming],
         {"prompt": "Hi", "model": "m"},
+    ),
+    "/v1/responses": (
+        [responses.ResponseCreateParamsNonStreaming, responses.ResponseCreateParamsStreaming],
+        {"input": "Hi", "model": "m"},
     ),
     "/v1/embeddings": ([embedding.EmbeddingCreateParams], {"input": "Hi", "model": "m"}),
     "/v1/images/generations": (
@@ -96,6 +101,10 @@ USUAL: dict[str, list[Any]] = {
     "response_format": [{"type": "text"}, {"type": "json_object"}],
     "mask": [PICTURE],
     "function_call": ["auto", "none", None],
+    "instructions": ["Be brief."],
+    "max_output_tokens": [3],
+    "reasoning": [{"effort": "low", "summary": "auto"}, {}],
+    "text": [{"format": {"type": "text"}, "verbosity": "low"}, {"format": {"type": "json_object"}}],
 }
 """Lawful values of fields whose types do not say which there are."""
 
@@ -107,6 +116,10 @@ ASKING: dict[str, list[Any]] = {
     "tools": [[{"type": "function", "function": {"name": "f"}}]],
     "tool_choice": ["required", {"type": "function", "function": {"name": "f"}}],
     "web_search_options": [{}],
+    "conversation": ["conv_1"],
+    "context_management": [[{"type": "compaction"}]],
+    "previous_response_id": ["resp_1"],
+    "prompt": [{"id": "pmpt_1"}],
     "best_of": [2],
     "echo": [True],
     "suffix": ["end"],
@@ -119,7 +132,15 @@ ASKING: dict[str, list[Any]] = {
 }
 """Values of refused fields that ask for something."""
 
-WRONG: dict[str, list[Any]] = {"messages": [5], "stream_options": [5], "model": [5], "logprobs": ["x"], "n": [0, "x"]}
+WRONG: dict[str, list[Any]] = {
+    "messages": [5],
+    "stream_options": [5],
+    "model": [5],
+    "logprobs": ["x"],
+    "n": [0, "x"],
+    "reasoning": [5, {"effort": "x"}],
+    "text": [5, {"format": {"type": "x"}}, {"verbosity": 5}],
+}
 """Of fields for which an object with an array in it is not enough of a mistake."""
 
 
@@ -229,7 +250,7 @@ def status(http: TestClient, row: Row, value: Any) -> tuple[int, str]:
     return reply.status_code, "" if reply.status_code == 200 else reply.json()["error"]["message"]
 
 
-WITH_MORE = {("tool_choice", "required")}
+WITH_MORE = [("tool_choice", "required")]
 """What is lawful beside another field alone."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamabox import checks
-from llamabox.checks import INT32_MAX, describe, first_present, mapping, one_of, present, wrong
+from llamabox.checks import INT32_MAX, describe, first_present, mapping, one_of, present, string, wrong
 from llamabox.engine.request import GenerationParams
 from llamabox.server.conversation.template_wishes import EFFORT, EFFORTS, VERBOSITIES, VERBOSITY
 from llamabox.server.fields.grammar import AnswerForm, schema_form
@@ -56,7 +56,7 @@ class Wanted:
     summary: str | None  # of thoughts, whose texts are then their own summaries
     wishes: dict[str, Any]  # for the template, by chat's names: reasoning_effort, verbosity
     text: dict[str, Any]  # as the reply repeats it
-    metadata: dict[str, str]
+    repeated: dict[str, Any]  # fields without effect, which the reply repeats
 
 
 def parse_fields(body: dict[str, Any], config: ModelConfig, defaults: GenerationParams, info: ModelInfo) -> Wanted:
@@ -84,7 +84,7 @@ def parse_fields(body: dict[str, Any], config: ModelConfig, defaults: Generation
         summary=_summary(reasoning),
         wishes=_wishes(reasoning, text),
         text={"format": {"type": "text"}, **text},
-        metadata=_metadata(body),
+        repeated=_repeated(body),
     )
 
 
@@ -121,6 +121,16 @@ def _summary(reasoning: Mapping[str, Any]) -> str | None:
         if name in reasoning:
             return one_of(f"reasoning.{name}", reasoning[name], SUMMARIES)
     return None
+
+
+def _repeated(body: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("prompt_cache_key", "safety_identifier", "user")
+    return {
+        "metadata": _metadata(body),
+        "max_output_tokens": body.get("max_output_tokens"),
+        "max_tool_calls": checks.whole(body, "max_tool_calls", 1, INT32_MAX, None),
+        **{name: string(name, body[name]) if name in body else None for name in names},
+    }
 
 
 def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
