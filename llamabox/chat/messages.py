@@ -47,8 +47,10 @@ class Conversation:
     add_generation_prompt: bool = True
     tools: tuple[dict[str, Any], ...] | None = None  # None also where tool_choice is "none"
     tool_choice: str | dict[str, Any] = "auto"
+    tool_fields: tuple[str, ...] = ()  # where each tool stands in the request; empty: in `tools[i].function`
     has_functions: bool = False  # tools and choice were given in OpenAI's old words: `functions`, `function_call`
     template_kwargs: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what of the request was left out
     media: tuple[MediaSource, ...] = ()  # by the numbers of their markers
     marker: str = ""  # the random part of the markers, where there are media
 

@@ -145,16 +145,17 @@ class ChatTemplate:
             return self._without_bos(self._answer(child, seconds, call)["text"])
 
     def read(
-        self, raw: bytes | bytearray, *, wishes: Wishes, most_bytes: int | None
+        self, raw: bytes | bytearray, *, wishes: Wishes, most_bytes: int | None, api: str = "openai"
     ) -> tuple[dict[str, Any], RenderedChat]:
         """A chat's whole body, read in the child like its template: its other fields, its conversation and prompt.
 
         `wishes` makes further variables of the other fields. `most_bytes` bounds the text, TooLong is raised beyond.
-        Raises HasMedia; as `render` and `wishes` do; BodyTooLarge or InvalidRequest for a wrong body.
+        `api` says in whose words the body is (rendering/reading.py). Raises HasMedia; as `render` and
+        `wishes` do; BodyTooLarge or InvalidRequest for a wrong body.
         """
         seconds = seconds_for(raw.count(b'"role"'), self._cpu_seconds)
         with self.long.child() as child:
-            answer = self._answer(child, seconds, _encode({"most_bytes": most_bytes}), raw)
+            answer = self._answer(child, seconds, _encode({"most_bytes": most_bytes, "api": api}), raw)
             body = answer["body"]
             text = self._answer(child, seconds, _encode({"wishes": wishes(body)}))["text"]
         return body, RenderedChat(Conversation(**answer["conversation"]), self._without_bos(text))

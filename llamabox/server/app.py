@@ -20,7 +20,7 @@ from llamabox.server.http.errors import on_fault, on_http_exception, on_llamabox
 from llamabox.server.http.middleware.chain import Auth, Gate, RequestId
 from llamabox.server.http.middleware.pages import Cors, HostCheck
 from llamabox.server.listening.config import ListenConfig
-from llamabox.server.routes import ROUTES, Route
+from llamabox.server.routes import ROUTES, Route, error_words
 
 
 def create_app(listen: ListenConfig, hosted: Hosted) -> Starlette:
@@ -33,7 +33,7 @@ def create_app(listen: ListenConfig, hosted: Hosted) -> Starlette:
             for path, rows in by_path().items()
         ],
         middleware=[
-            Middleware(RequestId, server=f"llamabox/{llamabox.__version__}", prefix=prefix),
+            Middleware(RequestId, server=f"llamabox/{llamabox.__version__}", prefix=prefix, words=error_words),
             Middleware(HostCheck, allowed=listen.allowed_hosts),
             Middleware(Cors, origins=listen.cors_origins, prefix=prefix, has_keys=bool(listen.api_keys)),
             Middleware(Auth, keys=listen.api_keys, prefix=prefix),

@@ -18,6 +18,8 @@ from llamabox.server.api.about.props import props, set_props
 from llamabox.server.api.about.slot_files import slot_action
 from llamabox.server.api.about.slots import slots
 from llamabox.server.api.about.tokens import detokenize, tokenize
+from llamabox.server.api.anthropic.errors import words_at
+from llamabox.server.api.anthropic.route import ANTHROPIC, count_tokens, create_message
 from llamabox.server.api.audio.route import TranscriptionRoute
 from llamabox.server.api.embeddings.route import embeddings, openai_embeddings
 from llamabox.server.api.images.info import image_models, image_props, image_slots
@@ -28,9 +30,10 @@ from llamabox.server.api.openai.chat.route import apply_template, chat_completio
 from llamabox.server.api.openai.completions.route import openai_completion
 from llamabox.server.api.openai.responses.route import count_input, create_response
 from llamabox.server.api.rerank.route import rerank
-from llamabox.server.conversation.rendering import read_any_chat, read_fitting_chat
+from llamabox.server.conversation.rendering import OPENAI
 from llamabox.server.hosted.abilities import Ability
 from llamabox.server.hosted.exchange import JsonRoute
+from llamabox.server.http.errors import ErrorWords
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,14 @@ ROUTES = (
     post(
         "/v1/chat/completions /chat/completions",
         Ability.GENERATE,
-        JsonRoute(chat_completion, read=read_fitting_chat),
+        JsonRoute(chat_completion, read=OPENAI.read_fitting),
     ),
-    post("/v1/chat/completions/input_tokens", Ability.LANGUAGE, JsonRoute(input_tokens, read=read_fitting_chat)),
-    post("/apply-template", Ability.LANGUAGE, JsonRoute(apply_template, read=read_any_chat)),
     post("/v1/responses /responses", Ability.GENERATE, JsonRoute(create_response)),
     post("/v1/responses/input_tokens", Ability.LANGUAGE, JsonRoute(count_input)),
+    post("/v1/chat/completions/input_tokens", Ability.LANGUAGE, JsonRoute(input_tokens, read=OPENAI.read_fitting)),
+    post("/apply-template", Ability.LANGUAGE, JsonRoute(apply_template, read=OPENAI.read_any)),
+    post("/v1/messages", Ability.GENERATE, JsonRoute(create_message, read=ANTHROPIC.read_fitting)),
+    post("/v1/messages/count_tokens", Ability.LANGUAGE, JsonRoute(count_tokens, read=ANTHROPIC.read_any)),
     post("/v1/completions", Ability.GENERATE, JsonRoute(openai_completion)),
     post("/completion /completions", Ability.GENERATE, JsonRoute(completion)),
     post("/infill", Ability.INFILL, JsonRoute(infill)),
@@ -94,3 +99,8 @@ ROUTES = (
     post("/v1/images/edits", Ability.DRAW, EditRoute()),
 )
 """A path and method may have a row for each kind of model: the first whose need is met answers."""
+
+
+def error_words(path: str) -> ErrorWords | None:
+    """How errors are told at a path, without the prefix; None: in OpenAI's words."""
+    return words_at(path)

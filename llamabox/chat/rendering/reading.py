@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llamabox.chat.anthropic.messages import read_conversation
 from llamabox.chat.messages import Conversation, parse_messages
 from llamabox.chat.rendering.capabilities import Capabilities
 from llamabox.checks import parse_body
 
-IN_THE_PROMPT = ("messages", "tools", "functions", "chat_template_kwargs")
+READERS: Mapping[str, Callable[[Mapping[str, Any]], Conversation]] = {
+    "openai": parse_messages,
+    "anthropic": read_conversation,
+}
+"""What makes a conversation of a body, by the API whose words it is in."""
+
+IN_THE_PROMPT = ("messages", "system", "tools", "functions", "chat_template_kwargs")
 """Fields that are done with once there is a prompt."""
 
 ALWAYS_SHOWN = ("system", "developer", "user", "tool")
 """Roles whose text is in the prompt. An assistant's may hold a thought that is left out."""
 
 
-def read_chat(raw: bytes | bytearray) -> tuple[dict[str, Any], Conversation]:
-    """The other fields and the conversation. Raises BodyTooLarge or InvalidRequest."""
+def read_chat(raw: bytes | bytearray, api: str) -> tuple[dict[str, Any], Conversation]:
+    """The other fields and the conversation; `api` is one of READERS. Raises BodyTooLarge or InvalidRequest."""
     body = parse_body(raw)
-    conversation = parse_messages(body)
+    conversation = READERS[api](body)
     return {name: value for name, value in body.items() if name not in IN_THE_PROMPT}, conversation
 
 
@@ -44,6 +51,8 @@ def summary(conversation: Conversation) -> dict[str, Any]:
         "add_generation_prompt": conversation.add_generation_prompt,
         "tools": conversation.tools,
         "tool_choice": conversation.tool_choice,
+        "tool_fields": conversation.tool_fields,
         "has_functions": conversation.has_functions,
         "template_kwargs": conversation.template_kwargs,
+        "notes": conversation.notes,
     }

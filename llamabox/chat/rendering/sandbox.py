@@ -10,7 +10,7 @@ an earlier process found out about it or null. All are answered in JSON, with `{
 
     {"source", "bos_token", "eos_token", "can", "form"}      → {"text": "", "can": [without tools, with], "form"}
     {"messages", "tools", "add_generation_prompt", "continues", "extra"}   → {"text": the prompt}
-    {"most_bytes"} and a chat's body                                       → {"body": its other fields, "conversation"}
+    {"most_bytes", "api"} and a chat's body                                → {"body": its other fields, "conversation"}
     {"wishes": further variables}                                          → {"text": the prompt of that chat}
 
 `continues`: the last message is the assistant's, and the prompt ends with its text.
@@ -158,7 +158,7 @@ def _answer(renderer: Renderer, call: dict[str, Any], raw: bytearray) -> dict[st
         return {"text": _sendable(renderer.render(**call))}
     del kept
     try:
-        body, conversation = read_chat(raw)
+        body, conversation = read_chat(raw, call["api"])
     except LlamaboxError as error:
         return {"error": "request", "reason": to_wire(error)}
     if conversation.media:

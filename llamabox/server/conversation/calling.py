@@ -43,44 +43,47 @@ def parse_calling(body: dict[str, Any], conversation: Conversation) -> Calling |
             raise wrong(field, "needs tools to choose from")
         return None
     tools, notes = make_tools([(f"tools[{i}].function", tool["function"]) for i, tool in enumerate(given)])
-    names, must_call = _chosen(conversation.tool_choice, list(tools))
+    names, must_call = chosen(conversation.tool_choice, list(tools))
     return Calling(tuple(tools[name] for name in names), must_call, parallel, notes)
 
 
-def make_tools(given: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[dict[str, Tool], tuple[str, ...]]:
+def make_tools(
+    given: Sequence[tuple[str, Mapping[str, Any]]], *, schema: str = "parameters"
+) -> tuple[dict[str, Tool], tuple[str, ...]]:
     """The tools by their names, and what was left out of their schemas.
 
-    `given` has the field of each, and its object with `name`, `parameters` and `strict`. Raises InvalidRequest.
+    `given` has the field of each, and its object with `name`, `parameters` and `strict`. `schema` is what the request
+    calls the parameters. Raises InvalidRequest.
     """
     if len(given) > MAX_TOOLS:
         raise wrong("tools", f"must be at most {MAX_TOOLS}, not {len(given)}")
     notes: list[str] = []
     tools: dict[str, Tool] = {}
     for where, function in given:
-        made = _tool(function, where, notes)
+        made = _tool(function, where, notes, schema)
         if made.name in tools:
             raise wrong(f"{where}.name", f"{made.name!r} is the name of another tool, too")
         tools[made.name] = made
     return tools, tuple(notes)
 
 
-def _tool(function: Mapping[str, Any], where: str, notes: list[str]) -> Tool:
+def _tool(function: Mapping[str, Any], where: str, notes: list[str], schema_name: str) -> Tool:
     name = function["name"]
     if NAME.fullmatch(name) is None:
         raise wrong(f"{where}.name", "must have 1 to 256 letters, digits, or any of _ - . : /")
     strict = function.get("strict")
     if not isinstance(strict, bool | None):
         raise wrong(f"{where}.strict", f"must be true or false, not {describe(strict)}")
-    parameters = function.get("parameters")
-    schema = {} if parameters is None else mapping(f"{where}.parameters", parameters)
+    parameters, field = function.get("parameters"), f"{where}.{schema_name}"
+    schema = {} if parameters is None else mapping(field, parameters)
     if schema.get("type", "object") != "object":
-        raise wrong(f"{where}.parameters.type", f'must be "object", not {describe(schema["type"])}')
+        raise wrong(f"{field}.type", f'must be "object", not {describe(schema["type"])}')
     try:
         relaxed = relax(schema, strict=strict is True)
     except InvalidRequest as error:
-        raise wrong(f"{where}.parameters", error.message) from error
+        raise wrong(field, error.message) from error
     if strict and relaxed.notes:
-        raise wrong(f"{where}.parameters", f"cannot be kept to the letter, as `strict` asks: {relaxed.notes[0]}")
+        raise wrong(field, f"cannot be kept to the letter, as `strict` asks: {relaxed.notes[0]}")
     notes += [f"tool {name}: {note}" for note in relaxed.notes]
     return Tool(name, _closed(relaxed.schema))
 
@@ -99,7 +102,7 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     return closed
 
 
-def _chosen(choice: str | dict[str, Any], names: list[str]) -> tuple[list[str], bool]:
+def chosen(choice: str | dict[str, Any], names: list[str]) -> tuple[list[str], bool]:
     """The names of the tools that may be called, and whether one must be."""
     if isinstance(choice, str):
         return names, choice == "required"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.types import Scope
 
 from llamabox.chat.media_parts import MEDIA_PARTS
-from llamabox.chat.messages import Conversation, parse_messages
-from llamabox.chat.rendering.reading import read_chat
+from llamabox.chat.messages import Conversation
+from llamabox.chat.rendering.reading import READERS, read_chat
 from llamabox.chat.template import HasMedia, RenderedChat, TooLong
 from llamabox.server.conversation.template_wishes import template_wishes
 from llamabox.server.fields.prompt import too_long
@@ -27,52 +28,69 @@ MEDIA = re.compile(rb'"type"\s*:\s*"(?:%b)"' % "|".join(sorted(MEDIA_PARTS)).enc
 """A part of a message with a picture or sound: most of such a body is base64, which is read in no time."""
 
 
-async def read_fitting_chat(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
-    """A body with messages. A large one is read where it is rendered, unless it is surely too long for that."""
-    info = hosted.info
-    try:
-        return await _read(hosted, raw, scope, lease, info.n_ctx * info.longest_piece)
-    except TooLong as exc:
-        raise too_long(-(-exc.n_bytes // info.longest_piece), info) from exc
+Wishes = Callable[[dict[str, Any], str], dict[str, Any]]
+"""Variables for a template, of a body and the template's text."""
 
 
-async def read_any_chat(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
-    """A body with messages, which need not fit into the context."""
-    return await _read(hosted, raw, scope, lease, None)
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How an API's bodies become prompts."""
+
+    api: str  # of READERS
+    wishes: Wishes
+
+    async def read_fitting(self, hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+        """A body with messages. A large one is read where it is rendered, unless it is surely too long for that."""
+        info = hosted.info
+        try:
+            return await self._read(hosted, raw, scope, lease, info.n_ctx * info.longest_piece)
+        except TooLong as exc:
+            raise too_long(-(-exc.n_bytes // info.longest_piece), info) from exc
+
+    async def read_any(self, hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+        """A body with messages, which need not fit into the context."""
+        return await self._read(hosted, raw, scope, lease, None)
+
+    async def rendered(self, exchange: Exchange) -> RenderedChat:
+        """The conversation and its prompt."""
+        return exchange.chat or await self._render(exchange.hosted, exchange.body, READERS[self.api](exchange.body))
+
+    async def _read(
+        self, hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None
+    ) -> Exchange:
+        if len(raw) < LARGE:
+            return await read_json(hosted, raw, scope, lease)
+        if MEDIA.search(raw):
+            return await self._read_media_chat(hosted, raw, scope, lease)
+        info = hosted.info
+        source = hosted.templates.source(info)
+        try:
+            body, chat = await hosted.templates.read(
+                info, raw, api=self.api, wishes=lambda body: self.wishes(body, source), most_bytes=most_bytes
+            )
+        except HasMedia:  # the type's name was written with escapes
+            return await self._read_media_chat(hosted, raw, scope, lease)
+        return Exchange(hosted, info, body, record_of(scope), scope, lease, chat)
+
+    async def _read_media_chat(self, hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
+        """A large body with media, read in this process: a child would have to send the media back."""
+        info = hosted.info
+        body, conversation = await off_loop(len(raw) // BYTES_A_VALUE, read_chat, raw, self.api)
+        chat = await self._render(hosted, body, conversation)
+        return Exchange(hosted, info, body, record_of(scope), scope, lease, chat)
+
+    async def _render(self, hosted: HostedText, body: dict[str, Any], conversation: Conversation) -> RenderedChat:
+        return await render(hosted, body, conversation, self.wishes)
 
 
-async def _read(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None) -> Exchange:
-    if len(raw) < LARGE:
-        return await read_json(hosted, raw, scope, lease)
-    if MEDIA.search(raw):
-        return await _read_media_chat(hosted, raw, scope, lease)
-    info = hosted.info
-    source = hosted.templates.source(info)
-    try:
-        body, chat = await hosted.templates.read(
-            info, raw, wishes=lambda body: template_wishes(body, source), most_bytes=most_bytes
-        )
-    except HasMedia:  # the type's name was written with escapes
-        return await _read_media_chat(hosted, raw, scope, lease)
-    return Exchange(hosted, info, body, record_of(scope), scope, lease, chat)
+OPENAI = Dialect("openai", template_wishes)
 
 
-async def _read_media_chat(hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
-    """A large body with media, read in this process: a child would have to send the media back."""
-    info = hosted.info
-    body, conversation = await off_loop(len(raw) // BYTES_A_VALUE, read_chat, raw)
-    chat = await render(hosted, body, conversation)
-    return Exchange(hosted, info, body, record_of(scope), scope, lease, chat)
-
-
-async def rendered(exchange: Exchange) -> RenderedChat:
-    """The conversation and its prompt."""
-    return exchange.chat or await render(exchange.hosted, exchange.body, parse_messages(exchange.body))
-
-
-async def render(hosted: HostedText, body: dict[str, Any], conversation: Conversation) -> RenderedChat:
+async def render(
+    hosted: HostedText, body: dict[str, Any], conversation: Conversation, wishes: Wishes = template_wishes
+) -> RenderedChat:
     """The body's `chat_template_kwargs` count more than its other fields' wishes for the template."""
     info = hosted.info
-    wishes = template_wishes(body, hosted.templates.source(info))
-    conversation = replace(conversation, template_kwargs=wishes | conversation.template_kwargs)
+    wanted = wishes(body, hosted.templates.source(info))
+    conversation = replace(conversation, template_kwargs=wanted | conversation.template_kwargs)
     return RenderedChat(conversation, await hosted.templates.render(info, conversation))

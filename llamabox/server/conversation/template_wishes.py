@@ -29,9 +29,7 @@ def template_wishes(body: dict[str, Any], source: str) -> dict[str, Any]:
     known = _variables(source)
     if EFFORT in body:
         effort = checks.one_of(EFFORT, body[EFFORT], EFFORTS)
-        wishes |= {name: effort != "none" for name in SWITCHES if name in known}
-        if EFFORT in known:
-            wishes[EFFORT] = effort
+        wishes |= thinking_wishes(effort != "none", source) | effort_wishes(effort, source)
         if not wishes and effort != "none":
             raise _unread(EFFORT)
     if VERBOSITY in body:
@@ -41,6 +39,16 @@ def template_wishes(body: dict[str, Any], source: str) -> dict[str, Any]:
         elif verbosity != "medium":
             raise _unread(VERBOSITY)
     return wishes
+
+
+def thinking_wishes(enabled: bool, source: str) -> dict[str, Any]:
+    """The variables by which the template turns thinking on or off; empty where it has none."""
+    return {name: enabled for name in SWITCHES if name in _variables(source)}
+
+
+def effort_wishes(effort: str, source: str) -> dict[str, Any]:
+    """The template's variable for how much is thought; empty where it has none."""
+    return {EFFORT: effort} if EFFORT in _variables(source) else {}
 
 
 @lru_cache(4)

@@ -131,9 +131,13 @@ def _parse_n_predict(body: dict[str, Any], cap: int, default: int) -> int:
 
 def _parse_stop(body: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ...]:
     value = body.get("stop", [])
-    words = checks.strings(
-        "stop", [value] if isinstance(value, str) else value, max_count=MAX_STOPS, max_length=MAX_STOP_LENGTH
-    )
-    if (n_characters := sum(map(len, words))) > MAX_STOPS_LENGTH:
-        raise wrong("stop", f"all entries together may have {MAX_STOPS_LENGTH} characters, not {n_characters}")
+    words = check_stops("stop", [value] if isinstance(value, str) else value)
     return tuple(word for word in words if word) or default
+
+
+def check_stops(field: str, value: Any) -> list[str]:
+    """Stop strings, as many and as long as the engine takes them."""
+    words = checks.strings(field, value, max_count=MAX_STOPS, max_length=MAX_STOP_LENGTH)
+    if (n_characters := sum(map(len, words))) > MAX_STOPS_LENGTH:
+        raise wrong(field, f"all entries together may have {MAX_STOPS_LENGTH} characters, not {n_characters}")
+    return words

@@ -56,11 +56,11 @@ class Templates:
             return await asyncio.wrap_future(threads.submit(render_chat, self._get(info), conversation))
 
     async def read(
-        self, info: ModelInfo, raw: bytearray, *, wishes: Wishes, most_bytes: int | None
+        self, info: ModelInfo, raw: bytearray, *, api: str, wishes: Wishes, most_bytes: int | None
     ) -> tuple[dict[str, Any], RenderedChat]:
         """Read and render a large chat from its body; see `ChatTemplate.read`."""
         with _usable():
-            work = self._long.submit(self._get(info).read, raw, wishes=wishes, most_bytes=most_bytes)
+            work = self._long.submit(self._get(info).read, raw, api=api, wishes=wishes, most_bytes=most_bytes)
             return await asyncio.wrap_future(work)
 
     async def close(self) -> None:

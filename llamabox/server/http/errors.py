@@ -1,19 +1,24 @@
 """Errors as HTTP: one table from the exception tree to status and type, and the bodies made of it.
 
-Body: `{"error": {"code", "message", "type", …}, "detail": message}` (docs/api.md, Errors).
+Body: `{"error": {"code", "message", "type", …}, "detail": message}` (docs/api.md, Errors), but for the paths of an API
+that has words of its own.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import Scope
 
 from llamabox import errors
 from llamabox.server.http.json import JsonResponse, dumps
+from llamabox.server.http.record import record_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,19 @@ HTTP_TYPES = {404: "not_found_error", 405: "invalid_request_error", 413: "invali
 """Types of the errors that Starlette itself raises."""
 
 
+WORDS = "llamabox.error_words"
+"""Key of a scope whose path has ErrorWords."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorWords:
+    """How an API tells errors, where it does not do so in ours."""
+
+    told: Callable[[errors.LlamaboxError], tuple[int, str]]  # status and message of an error
+    body: Callable[[int, str, str], dict[str, Any]]  # of a status, a message and the request's id
+    id_header: bytes  # the name under which replies also have the request's id
+
+
 def status_of(kind: type[errors.LlamaboxError]) -> tuple[int, str]:
     """HTTP status and error type of a class of the tree."""
     return next(STATUS[cls] for cls in kind.__mro__ if cls in STATUS)
@@ -55,16 +73,22 @@ def error_object(error: errors.LlamaboxError) -> dict[str, Any]:
     return {"code": status, "message": error.message, "type": kind, **extra}
 
 
-def error_response(error: errors.LlamaboxError) -> Response:
-    """The whole reply. A 503 asks to come back, in a second unless the error knows better."""
-    value = error_object(error)
-    if isinstance(error, errors.RateTooHigh | errors.WrongModel):  # plain text, as llama-box has it
-        return PlainTextResponse(error.message, value["code"])
+def error_response(error: errors.LlamaboxError, scope: Scope) -> Response:
+    """The whole reply, in the words of the scope's API. Unavailable asks to come back, in a second unless the error
+    knows better.
+    """
     headers: dict[str, str] = {}
-    if value["code"] == 503:
+    if isinstance(error, errors.Unavailable):
         headers["retry-after"] = str(error.details.get("retry_after", 1))
     if isinstance(error, errors.AuthenticationFailed):
         headers["www-authenticate"] = "Bearer"
+    words: ErrorWords | None = scope.get(WORDS)
+    if words is not None:
+        status, message = words.told(error)
+        return JsonResponse(words.body(status, message, record_of(scope).request_id), status, headers)
+    value = error_object(error)
+    if isinstance(error, errors.RateTooHigh | errors.WrongModel):  # plain text, as llama-box has it
+        return PlainTextResponse(error.message, value["code"])
     return JsonResponse({"error": value, "detail": error.message}, value["code"], headers)
 
 
@@ -81,7 +105,7 @@ def image_error_event(error: errors.LlamaboxError) -> bytes:
 async def on_llamabox_error(request: Request, error: Exception) -> Response:
     """Starlette's handler for every class of the tree."""
     assert isinstance(error, errors.LlamaboxError)
-    response = error_response(error)
+    response = error_response(error, request.scope)
     if response.status_code >= 500 and not isinstance(error, errors.NotSupported | errors.Unavailable):
         logger.error("%s %s: %s", request.method, request.url.path, error.message)
     return response
@@ -96,6 +120,10 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{request.method} is not allowed on {request.url.path}; it takes {allowed}"
+    words: ErrorWords | None = request.scope.get(WORDS)
+    if words is not None:
+        value = words.body(error.status_code, message, record_of(request.scope).request_id)
+        return JsonResponse(value, error.status_code, dict(error.headers or {}))
     kind = HTTP_TYPES.get(error.status_code, "invalid_request_error")
     value = {"code": error.status_code, "message": message, "type": kind}
     return JsonResponse({"error": value, "detail": message}, error.status_code, dict(error.headers or {}))
@@ -103,4 +131,5 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_fault(request: Request, error: Exception) -> Response:
     """A bug of ours outside a handler; Starlette re-raises it to the server's log after this reply."""
-    return error_response(errors.ServerFault(f"{request.url.path} failed with an error that is not the request's"))
+    fault = errors.ServerFault(f"{request.url.path} failed with an error that is not the request's")
+    return error_response(fault, request.scope)

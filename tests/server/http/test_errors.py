@@ -42,7 +42,7 @@ def test_every_row_is_of_the_tree() -> None:
 
 
 def test_body_has_error_and_detail() -> None:
-    response = error_response(errors.InvalidRequest("Field 'x': no", field="x"))
+    response = error_response(errors.InvalidRequest("Field 'x': no", field="x"), {})
     message = "Field 'x': no"
     assert response.status_code == 400
     assert response.headers["content-type"] == "application/json; charset=utf-8"

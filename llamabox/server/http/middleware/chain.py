@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llamabox.errors import AuthenticationFailed, Unavailable
 from llamabox.log import entries as log
 from llamabox.server.http.disconnect import ClientGone
-from llamabox.server.http.errors import error_response
+from llamabox.server.http.errors import WORDS, ErrorWords, error_response
 from llamabox.server.http.lifecycle import Lifecycle
 from llamabox.server.http.record import KEY, RUNNING, RequestRecord, line, record_of
 from llamabox.server.listening.arrival import arrival_of
@@ -61,8 +61,17 @@ class RequestId:
     The last place that ClientGone reaches: Hypercorn then finds no reply and closes the connection.
     """
 
-    def __init__(self, app: ASGIApp, server: str, prefix: str = "") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        server: str,
+        prefix: str = "",
+        words: Callable[[str], ErrorWords | None] = lambda path: None,
+    ) -> None:
+        """`words` knows how errors are told at a path, without the prefix; None: in ours."""
         self._app = app
+        self._words = words
+        self._prefix = prefix
         self._health = health_paths(prefix)
         self._by_the_clock = self._health | {prefix + METRICS}
         self._server = server.encode("latin-1")
@@ -82,6 +91,10 @@ class RequestId:
         if not is_health:
             extra.append((b"x-request-id", record.request_id.encode("latin-1")))
             extra.append((b"x-request-accepted-at", b"%d" % now_us))
+        words = self._words(scope["path"].removeprefix(self._prefix))
+        if words is not None:
+            scope[WORDS] = words
+            extra.append((words.id_header, record.request_id.encode("latin-1")))
         try:
             await self._app(scope, receive, with_headers(send, extra, record))
         except ClientGone:
@@ -111,7 +124,7 @@ class Auth:
             return
         asker = self._asker(Headers(scope=scope))
         if asker is None:
-            await error_response(AuthenticationFailed("Invalid API Key"))(scope, receive, send)
+            await error_response(AuthenticationFailed("Invalid API Key"), scope)(scope, receive, send)
             return
         record_of(scope).asker = asker
         await self._app(scope, receive, send)
@@ -145,14 +158,14 @@ class Gate:
             await self._app(scope, receive, send)
             return
         if arrival_of(scope).is_over() and scope["path"] not in self._health:
-            response = error_response(Unavailable(FULL, retry_after=2))
+            response = error_response(Unavailable(FULL, retry_after=2), scope)
             if scope["http_version"] != "2":
                 response.headers["connection"] = "close"
             await response(scope, receive, send)
             return
         refusal = self._refusal(scope["path"].removeprefix(self._prefix))
         if refusal is not None:
-            await error_response(refusal)(scope, receive, send)
+            await error_response(refusal, scope)(scope, receive, send)
             return
         with self._lifecycle:
             await self._app(scope, receive, send)

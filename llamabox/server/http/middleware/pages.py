@@ -50,7 +50,7 @@ class HostCheck:
                     message = (
                         f"This server is not called {shown!r}; start it with `--allowed-hosts` to let that name in"
                     )
-                    await error_response(Forbidden(message))(scope, receive, send)
+                    await error_response(Forbidden(message), scope)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 
@@ -77,7 +77,7 @@ class Cors:
         if origin is not None:
             refusal = self._refusal(scope, headers, origin)
             if refusal is not None:
-                await error_response(refusal)(scope, receive, with_headers(send, extra))
+                await error_response(refusal, scope)(scope, receive, with_headers(send, extra))
                 return
             extra += self._allowing(origin, headers.get("host", ""))
         if scope["method"] == "OPTIONS":

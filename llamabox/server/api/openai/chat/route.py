@@ -10,7 +10,7 @@ from llamabox.server.api.openai.chat.fields import chat_options
 from llamabox.server.api.openai.chat.writer import ChatWriter
 from llamabox.server.conversation.calling import parse_calling
 from llamabox.server.conversation.planning import plan_chat
-from llamabox.server.conversation.rendering import rendered
+from llamabox.server.conversation.rendering import OPENAI
 from llamabox.server.generation.prompts import cut_prompt, read_media
 from llamabox.server.generation.reply import TextReply
 from llamabox.server.hosted.exchange import Exchange
@@ -22,7 +22,7 @@ async def chat_completion(exchange: Exchange) -> Response:
     """The messages through the model's template, then as any prompt."""
     hosted = exchange.hosted
     options = chat_options(exchange.body, hosted.config, hosted.defaults, exchange.info)
-    chat = await rendered(exchange)
+    chat = await OPENAI.rendered(exchange)
     calling = parse_calling(exchange.body, chat.conversation)
     options, plan = await plan_chat(hosted, exchange.body, options, chat, calling)
     prompts = await read_media(exchange, [cut_prompt(chat, exchange.info)])
@@ -35,13 +35,13 @@ async def chat_completion(exchange: Exchange) -> Response:
 async def apply_template(exchange: Exchange) -> Response:
     """`{"prompt": …}`: the text that chat would generate from, with /completion's marker where media stand."""
     marker = exchange.hosted.media_marker
-    pieces = (await rendered(exchange)).cut()
+    pieces = (await OPENAI.rendered(exchange)).cut()
     return JsonResponse({"prompt": "".join(piece if isinstance(piece, str) else marker for piece in pieces)})
 
 
 async def input_tokens(exchange: Exchange) -> Response:
     """`{"input_tokens": n}`: what a chat with this body would be charged."""
-    raw = cut_prompt(await rendered(exchange), exchange.info)
+    raw = cut_prompt(await OPENAI.rendered(exchange), exchange.info)
     [prompt] = await read_media(exchange, [raw])
     answer = await exchange.hosted.client.ask(CountTokens(prompt))
     return JsonResponse({"input_tokens": answer.n_tokens, "object": "response.input_tokens"})

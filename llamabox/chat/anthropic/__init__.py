@@ -1,0 +1,1 @@
+"""Conversations in the words of Anthropic's Messages API, brought into the form of chat/messages.py. Pure."""
