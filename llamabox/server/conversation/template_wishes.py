@@ -51,6 +51,11 @@ def effort_wishes(effort: str, source: str) -> dict[str, Any]:
     return {EFFORT: effort} if EFFORT in _variables(source) else {}
 
 
+def reads_wish(field: str, source: str) -> bool:
+    """Whether the template can fulfil a wish of `reasoning_effort` or `verbosity`."""
+    return not _variables(source).isdisjoint((field, *SWITCHES) if field == EFFORT else (field,))
+
+
 @lru_cache(4)
 def _variables(source: str) -> frozenset[str]:
     """The names above that the template reads as variables, not as attributes or in texts.

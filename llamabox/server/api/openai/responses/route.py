@@ -11,7 +11,6 @@ from starlette.responses import Response
 from llamabox.chat.messages import Conversation, template_kwargs
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import string, wrong
-from llamabox.errors import InvalidRequest
 from llamabox.server.api.openai.responses.fields import Wanted, parse_fields
 from llamabox.server.api.openai.responses.items import Transcript
 from llamabox.server.api.openai.responses.output import new_id
@@ -19,7 +18,7 @@ from llamabox.server.api.openai.responses.tools import Toolbox, parse_tools
 from llamabox.server.api.openai.responses.writer import ResponseWriter
 from llamabox.server.conversation.planning import plan_chat
 from llamabox.server.conversation.rendering import render
-from llamabox.server.conversation.template_wishes import EFFORT, template_wishes
+from llamabox.server.conversation.template_wishes import EFFORT, reads_wish
 from llamabox.server.fields.grammar import header_warning
 from llamabox.server.generation.prompts import cut_prompt, read_media
 from llamabox.server.generation.reply import TextReply
@@ -103,10 +102,9 @@ def known_wishes(exchange: Exchange, wishes: dict[str, Any]) -> dict[str, Any]:
     source = exchange.hosted.templates.source(exchange.info)
     known = {}
     for name, value in wishes.items():
-        try:
-            template_wishes({name: value}, source)
+        if reads_wish(name, source):
             known[name] = value
-        except InvalidRequest:
+        else:
             told = f"the template of this model has no variable for {name}, so it changes nothing"
             exchange.record.warnings.append(header_warning(told))
     return known
