@@ -188,7 +188,11 @@ def _result_form(message: Message, can: Capabilities) -> Message:
 
 
 def _system_forms(messages: list[Message], can: Capabilities) -> list[Message]:
-    """Put system texts where the template shows them, else before the next text of the user."""
+    """Put system texts where the template shows them, else before the next text of the user.
+
+    One that the assistant speaks next to, or nobody, stays where it is: what stood before it must not change when the
+    conversation goes on, for its cells are resident.
+    """
     if can.system == "anywhere":
         return messages
     n_leading = next((i for i, message in enumerate(messages) if message["role"] != "system"), len(messages))
@@ -199,24 +203,28 @@ def _system_forms(messages: list[Message], can: Capabilities) -> list[Message]:
     kept: list[Message] = leading
     pending: list[str] = []
     for message in messages[0 if can.system == "nowhere" else n_leading :]:
-        if message["role"] == "system":
+        role = message["role"]
+        if role == "system":
             pending.append(text_of(message["content"]))
             continue
-        if pending and message["role"] == "user":
+        if pending and role == "user":
             message = {**message, "content": "\n".join([*pending, text_of(message["content"])])}
+        elif pending and role == "assistant":
+            _say_here(kept, "\n".join(pending))
+        if role != "tool":  # a call and its result are not torn apart
             pending = []
         kept.append(message)
     if pending:
-        _say_at_the_end(kept, "\n".join(pending), can)
+        _say_here(kept, "\n".join(pending))
     return kept
 
 
-def _say_at_the_end(messages: list[Message], text: str, can: Capabilities) -> None:
-    """A further message of the user; where turns alternate and it is not the user's, in the user's last one."""
-    mine = [i for i, message in enumerate(messages) if message["role"] == "user"]
-    if can.turns == "merged" and mine:
-        last = messages[mine[-1]]
-        messages[mine[-1]] = {**last, "content": "\n\n".join(filter(None, (text_of(last["content"]), text)))}
+def _say_here(messages: list[Message], text: str) -> None:
+    """At the end of the last message, where it is the user's or a tool's; else in a further one of the user's."""
+    last = messages[-1] if messages else {}
+    if last.get("role") in ("user", "tool"):
+        told = f"<system-reminder>\n{text}\n</system-reminder>"
+        messages[-1] = {**last, "content": "\n\n".join(filter(None, (text_of(last["content"]), told)))}
     else:
         messages.append({"role": "user", "content": text})
 

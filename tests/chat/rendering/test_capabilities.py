@@ -72,6 +72,34 @@ def test_system_text_goes_before_the_next_user_where_the_role_is_unknown() -> No
     assert shown(TEXT_ONLY, messages) == "system:rule;system:more;user:q;assistant:a;"
 
 
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ m.role }}:"
+    "{{ m.content or '' }}{% for c in m.tool_calls or [] %}[{{ c.function | tojson }}]{% endfor %};{% endfor %}"
+)
+FIRST = NO_SYSTEM.replace("m.role == 'system'", "m.role == 'system' and not loop.first")
+
+
+@pytest.mark.parametrize("source", [NO_SYSTEM, FIRST, STRICT])
+@pytest.mark.parametrize("leads", [False, True])
+def test_what_is_told_stays_when_a_conversation_with_system_texts_goes_on(source: str, leads: bool) -> None:
+    """Agents add such a text behind what each tool answers: the prompt of the next turn begins as the last one did."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "s"}] if leads else []
+    messages.append({"role": "user", "content": "q"})
+    before = ""
+    for turn in "abc":
+        call = {"id": turn, "type": "function", "function": {"name": "f", "arguments": {"k": turn}}}
+        messages += [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": turn, "content": f"result {turn}"},
+            {"role": "system", "content": f"left {turn}"},
+        ]
+        told = shown(source, messages)
+        assert told is not None
+        assert told.startswith(before[:-1])
+        assert all(f"left {one}" in told for one in "abc"[: "abc".index(turn) + 1])
+        before = told
+
+
 @pytest.mark.parametrize(
     ("printed", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -21,7 +22,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 Describe = Callable[[Request], dict[str, Any]]
-"""OpenAI's list of models, with their facts in `meta`, and Ollama's."""
+"""OpenAI's and Anthropic's list of models, with their facts in `meta`, and Ollama's."""
 
 
 def listed(describe: Describe) -> Endpoint:
@@ -64,8 +65,14 @@ def models(request: Request) -> dict[str, Any]:
         **({"draft": draft_model(info.draft)} if info.draft else {}),
     }
     shown = as_ollama(name, capabilities(hosted.config, info), info.ftype)
-    entry = as_openai(hosted, name, facts) | {"architecture": architecture(info)}
-    return {"object": "list", "data": [entry], "models": [shown]}
+    entry = as_openai(hosted, name, facts) | {"architecture": architecture(info), "max_input_tokens": info.n_ctx}
+    return listing(entry, shown)
+
+
+def listing(entry: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
+    """A list of one model in the words of OpenAI, Anthropic and Ollama together."""
+    ends = {"first_id": entry["id"], "last_id": entry["id"], "has_more": False}
+    return {"object": "list", "data": [entry], **ends, "models": [shown]}
 
 
 def draft_model(draft: DraftModelInfo) -> dict[str, Any]:
@@ -74,11 +81,15 @@ def draft_model(draft: DraftModelInfo) -> dict[str, Any]:
 
 
 def as_openai(hosted: Hosted, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """One model as OpenAI lists it, with the model's facts in `meta`."""
+    """One model as OpenAI and Anthropic list it, with the model's facts in `meta`."""
     return {
         "id": name,
         "object": "model",
+        "type": "model",
+        "display_name": name,
         "created": hosted.created,
+        "created_at": datetime.fromtimestamp(hosted.created, UTC).isoformat(),
+        "lifecycle": "active",
         "owned_by": "llama-box",
         "aliases": aliases(hosted.config),
         "tags": [],

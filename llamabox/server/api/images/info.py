@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from llamabox.clients.image.client import JobState
 from llamabox.errors import Unavailable
-from llamabox.server.api.about.models import as_ollama, as_openai
+from llamabox.server.api.about.models import as_ollama, as_openai, listing
 from llamabox.server.fields.body import model_name
 from llamabox.server.hosted.images import HostedImages
 from llamabox.server.hosted.site import site_of
@@ -32,7 +32,7 @@ def image_models(request: Request) -> dict[str, Any]:
         "schedules": info.schedules,
         **_settings(hosted),
     }
-    return {"object": "list", "data": [as_openai(hosted, name, facts)], "models": [as_ollama(name, ["image"], "")]}
+    return listing(as_openai(hosted, name, facts), as_ollama(name, ["image"], ""))
 
 
 async def image_props(request: Request) -> Response:

@@ -210,3 +210,13 @@ def test_tokens_are_counted_of_the_prompt_that_would_be_charged() -> None:
         assert counted.prompt == client.submits[0].prompt  # type: ignore[attr-defined]
 
     play(scene, client)
+
+
+def test_the_list_of_models_is_anthropics_too() -> None:
+    async def scene(server: Running[FakeTextClient], asking: anthropic.AsyncAnthropic) -> None:
+        [model] = [model async for model in asking.models.list()]
+        assert model == await asking.models.retrieve("tiny.gguf")
+        anthropic.types.ModelInfo.model_validate(model.to_dict(mode="python"))
+        assert (model.id, model.display_name, model.max_input_tokens) == ("tiny.gguf", "tiny.gguf", 256)
+
+    play(scene, FakeTextClient(saying("a")))
