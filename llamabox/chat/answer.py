@@ -30,14 +30,18 @@ class AnswerParser:
         form: Format,
         *,
         tools: Sequence[Mapping[str, Any]] = (),
+        inputs: Mapping[str, Mapping[str, str]] | None = None,
         prompt: str = "",
         new_id: Callable[[int], str] = "call_{}".format,
     ) -> None:
-        """`prompt` is the end of the prompt: it may have opened a thought. `new_id` makes ids of calls, by index."""
+        """`prompt` is the end of the prompt: it may have opened a thought. `new_id` makes ids of calls, by index.
+
+        `inputs` are the formats of those of the `tools` that are custom (chat.custom).
+        """
         self._form = form
         self._feed = Feed()
-        self._said = Said(new_id, form.before_calls)
-        known = ToolSchemas(tools)
+        known = ToolSchemas(tools, inputs)
+        self._said = Said(new_id, form.before_calls, known.is_custom)
         self._thought = delimiters(form.thought.open) if form.thought else delimiters()
         self._thought_end = delimiters(form.thought.close) if form.thought else delimiters()
         self._section = Section(form.calls, known, others=self._thought.texts) if form.calls else None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llamabox.chat.custom import InputFormat, as_function_call, parse_custom
 from llamabox.chat.markers import Markers, joined
 from llamabox.chat.media_parts import MEDIA_PARTS, parse_media
 from llamabox.checks import describe, flag, mapping, present, string, wrong
@@ -45,7 +46,8 @@ class Conversation:
     messages: tuple[dict[str, Any], ...]
     continues: bool = False  # the last message is the start of the answer
     add_generation_prompt: bool = True
-    tools: tuple[dict[str, Any], ...] | None = None  # None also where tool_choice is "none"
+    tools: tuple[dict[str, Any], ...] | None = None  # functions; None also where tool_choice is "none"
+    inputs: dict[str, InputFormat] = field(default_factory=dict)  # of those that are custom tools, by name
     tool_choice: str | dict[str, Any] = "auto"
     tool_fields: tuple[str, ...] = ()  # where each tool stands in the request; empty: in `tools[i].function`
     has_functions: bool = False  # tools and choice were given in OpenAI's old words: `functions`, `function_call`
@@ -79,12 +81,13 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
     if has_functions:
         body = in_new_words(body)
     tool_choice = _tool_choice(body)
-    tools = _tools(body)
+    tools, inputs = _tools(body)
     return Conversation(
         messages=tuple(messages),
         continues=continues,
         add_generation_prompt=add_generation_prompt,
         tools=None if tool_choice == "none" else tools,
+        inputs=inputs,
         tool_choice=tool_choice,
         has_functions=has_functions,
         template_kwargs=template_kwargs(body),
@@ -196,11 +199,13 @@ def _tool_calls(message: dict[str, Any], where: str) -> list[dict[str, Any]]:
 def _tool_call(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise wrong(where, f"must be an object with function, not {describe(value)}")
+    call_id = string(f"{where}.id", "" if value.get("id") is None else value["id"])
+    if value.get("type") == "custom":
+        return {"type": "function", "id": call_id, "function": as_function_call(value.get("custom"), f"{where}.custom")}
     function = value.get("function")
     if not isinstance(function, dict):
         raise wrong(f"{where}.function", f"must be an object with name and arguments, not {describe(function)}")
     name = string(f"{where}.function.name", function.get("name"))
-    call_id = string(f"{where}.id", "" if value.get("id") is None else value["id"])
     arguments = _arguments(function.get("arguments"))
     return {"type": "function", "id": call_id, "function": {"name": name, "arguments": arguments}}
 
@@ -227,21 +232,32 @@ def in_new_words(body: Mapping[str, Any]) -> dict[str, Any]:
     return {**body, "tools": tools, "tool_choice": choice}
 
 
-def _tools(body: Mapping[str, Any]) -> tuple[dict[str, Any], ...] | None:
+def _tools(body: Mapping[str, Any]) -> tuple[tuple[dict[str, Any], ...] | None, dict[str, InputFormat]]:
+    """The tools as functions, and the formats of the inputs of those that are custom."""
     value = body.get("tools")
     if value is None:
-        return None
+        return None, {}
     if not isinstance(value, list):
         raise wrong("tools", f"must be an array, not {describe(value)}")
+    tools: list[dict[str, Any]] = []
+    inputs: dict[str, InputFormat] = {}
     for i, tool in enumerate(value):
         if not isinstance(tool, dict):
             raise wrong(f"tools[{i}]", f"must be an object with type and function, not {describe(tool)}")
-        if tool.get("type", "function") != "function":
-            raise wrong(f"tools[{i}].type", f'must be "function", not {describe(tool["type"])}')
+        kind = tool.get("type", "function")
+        if kind == "custom":
+            where = f"tools[{i}].custom"
+            shown, told = parse_custom(mapping(where, tool.get("custom")), where)
+            inputs[shown["function"]["name"]] = told
+            tools.append(shown)
+            continue
+        if kind != "function":
+            raise wrong(f"tools[{i}].type", f'must be "function" or "custom", not {describe(kind)}')
         function = tool.get("function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise wrong(f"tools[{i}].function", 'must be an object with "name", a string')
-    return tuple(value) or None
+        tools.append(tool)
+    return tuple(tools) or None, inputs
 
 
 def _tool_choice(body: Mapping[str, Any]) -> str | dict[str, Any]:

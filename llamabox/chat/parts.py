@@ -26,6 +26,7 @@ class Call:
     index: int
     id: str
     name: str
+    is_custom: bool = False  # its input is a text of the tool's own, which Input parts tell; else Arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +37,12 @@ class Arguments:
     text: str
 
 
-Part = Text | Reasoning | Call | Arguments
+@dataclass(frozen=True, slots=True)
+class Input:
+    """More of the input of a custom tool's call, as the tool is to get it; never empty. There may be none."""
+
+    index: int
+    text: str
+
+
+Part = Text | Reasoning | Call | Arguments | Input

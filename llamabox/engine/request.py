@@ -213,6 +213,17 @@ class DraftingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputGrammar:
+    """A client's grammar for the input of a custom tool, to which an answer's grammar refers."""
+
+    name: str  # in the answer's grammar
+    tool: str
+    syntax: str  # "lark" or "regex"
+    definition: str
+    is_escaped: bool  # the input stands in a JSON string
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationParams:
     """What is to be generated from a prompt, and when it ends."""
 
@@ -230,6 +241,7 @@ class GenerationParams:
     grammar: str = ""  # what the text must be, in GBNF
     json_schema: str = ""  # or a JSON schema, as JSON; at most one of the three
     answer_grammar: str = ""  # or a grammar in llguidance's Lark, of a whole answer with its calls
+    input_grammars: tuple[InputGrammar, ...] = ()  # those that it refers to
     marks: tuple[int, ...] = ()  # control tokens that stand in the text as marks (llamabox.marks)
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True

@@ -5,6 +5,8 @@ Without numpy, for the process that only tries grammars out (workers.text.gramma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 from llguidance import LLMatcher, LLParserLimits
 
@@ -42,6 +44,12 @@ def lark_grammar(text: str) -> str:
     """llguidance's grammar for a Lark text."""
     grammar: str = LLMatcher.grammar_from_lark(text)
     return grammar
+
+
+def answer_grammar(text: str, inner: Mapping[str, str]) -> str:
+    """llguidance's grammar for a Lark text that refers to others by @name."""
+    others = [{"name": name, "lark_grammar": other} for name, other in inner.items()]
+    return orjson.dumps({"grammars": [{"lark_grammar": text}, *others]}).decode()
 
 
 def complaint(matcher: LLMatcher) -> str | None:

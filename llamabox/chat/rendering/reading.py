@@ -50,6 +50,7 @@ def summary(conversation: Conversation) -> dict[str, Any]:
         "continues": conversation.continues,
         "add_generation_prompt": conversation.add_generation_prompt,
         "tools": conversation.tools,
+        "inputs": conversation.inputs,
         "tool_choice": conversation.tool_choice,
         "tool_fields": conversation.tool_fields,
         "has_functions": conversation.has_functions,

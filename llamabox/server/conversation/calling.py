@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamabox import checks
+from llamabox.chat.custom import InputFormat, input_schema
 from llamabox.chat.formats.grammar.tool import Tool
 from llamabox.chat.messages import Conversation
 from llamabox.checks import describe, mapping, wrong
@@ -42,18 +43,26 @@ def parse_calling(body: dict[str, Any], conversation: Conversation) -> Calling |
             field = "function_call" if conversation.has_functions else "tool_choice"
             raise wrong(field, "needs tools to choose from")
         return None
-    tools, notes = make_tools([(f"tools[{i}].function", tool["function"]) for i, tool in enumerate(given)])
+    inputs = conversation.inputs
+    named = []
+    for i, tool in enumerate(given):
+        function = tool["function"]
+        named.append((f"tools[{i}].{'custom' if function['name'] in inputs else 'function'}", function))
+    tools, notes = make_tools(named, inputs=inputs)
     names, must_call = chosen(conversation.tool_choice, list(tools))
     return Calling(tuple(tools[name] for name in names), must_call, parallel, notes)
 
 
 def make_tools(
-    given: Sequence[tuple[str, Mapping[str, Any]]], *, schema: str = "parameters"
+    given: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    schema: str = "parameters",
+    inputs: Mapping[str, InputFormat] | None = None,
 ) -> tuple[dict[str, Tool], tuple[str, ...]]:
     """The tools by their names, and what was left out of their schemas.
 
     `given` has the field of each, and its object with `name`, `parameters` and `strict`. `schema` is what the request
-    calls the parameters. Raises InvalidRequest.
+    calls the parameters. `inputs` are the formats of those that are custom, by name. Raises InvalidRequest.
     """
     if len(given) > MAX_TOOLS:
         raise wrong("tools", f"must be at most {MAX_TOOLS}, not {len(given)}")
@@ -61,6 +70,8 @@ def make_tools(
     tools: dict[str, Tool] = {}
     for where, function in given:
         made = _tool(function, where, notes, schema)
+        if (told := (inputs or {}).get(made.name)) is not None:
+            made = Tool(made.name, input_schema(), has_grammar=bool(told))
         if made.name in tools:
             raise wrong(f"{where}.name", f"{made.name!r} is the name of another tool, too")
         tools[made.name] = made
@@ -107,10 +118,9 @@ def chosen(choice: str | dict[str, Any], names: list[str]) -> tuple[list[str], b
     if isinstance(choice, str):
         return names, choice == "required"
     match choice.get("type", "function"):
-        case "function":
-            return [
-                _known("tool_choice.function.name", mapping("tool_choice.function", choice.get("function")), names)
-            ], True
+        case "function" | "custom" as kind:
+            named = mapping(f"tool_choice.{kind}", choice.get(kind))
+            return [_known(f"tool_choice.{kind}.name", named, names)], True
         case "allowed_tools":
             allowed = mapping("tool_choice.allowed_tools", choice.get("allowed_tools", choice))
             mode = checks.one_of("tool_choice.allowed_tools.mode", allowed.get("mode", "auto"), ("auto", "required"))
@@ -118,7 +128,7 @@ def chosen(choice: str | dict[str, Any], names: list[str]) -> tuple[list[str], b
             if not isinstance(listed, list) or not listed:
                 raise wrong("tool_choice.allowed_tools.tools", "must be an array of tools")
             return _allowed(listed, names), mode == "required"
-    raise wrong("tool_choice.type", f"must be function or allowed_tools, not {describe(choice.get('type'))}")
+    raise wrong("tool_choice.type", f"must be function, custom or allowed_tools, not {describe(choice.get('type'))}")
 
 
 def _allowed(listed: Sequence[Any], names: list[str]) -> list[str]:
@@ -126,7 +136,7 @@ def _allowed(listed: Sequence[Any], names: list[str]) -> list[str]:
     for i, tool in enumerate(listed):
         where = f"tool_choice.allowed_tools.tools[{i}]"
         one = mapping(where, tool)
-        found.append(_known(f"{where}.name", mapping(where, one.get("function", one)), names))
+        found.append(_known(f"{where}.name", mapping(where, one.get("function", one.get("custom", one))), names))
     return list(dict.fromkeys(found))
 
 

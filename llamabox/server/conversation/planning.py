@@ -43,10 +43,17 @@ async def plan_chat(
     if not options.params.grammar:  # the server's own, which holds for all requests
         demand = _demand(options, calling, thinks=with_thoughts and may_think(known.form, prompt))
     tools = chat.conversation.tools or () if calling is not None else ()
-    plan = plan_answer(known, prompt, tools=tools, demand=demand, reads_thoughts=with_thoughts)
+    plan = plan_answer(
+        known,
+        prompt,
+        tools=tools,
+        inputs=chat.conversation.inputs,
+        demand=demand,
+        reads_thoughts=with_thoughts,
+    )
     params = replace(options.params, marks=plan.marks)
     if plan.grammar:
-        params = replace(params, answer_grammar=plan.grammar, json_schema="")
+        params = replace(params, answer_grammar=plan.grammar, input_grammars=plan.input_grammars, json_schema="")
     notes = calling.notes if calling is not None else ()
     return replace(options, params=params, warning=warning_of(notes, options.warning)), plan
 

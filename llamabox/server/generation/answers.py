@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llamabox.chat.answer import AnswerParser, opens_thought
+from llamabox.chat.custom import InputFormat
 from llamabox.chat.formats.form import Format
-from llamabox.chat.formats.grammar.answer import Demand, Thinking, answer_grammar
+from llamabox.chat.formats.grammar.answer import AnswerGrammar, Demand, Thinking, answer_grammar
+from llamabox.engine.request import InputGrammar
 from llamabox.marks import mark
 from llamabox.server.hosted.answer_form import AnswerForm
 
@@ -25,11 +27,13 @@ class AnswerPlan:
     marks: tuple[int, ...]  # the control tokens, in the order of their marks
     prompt: str  # its end, likewise with marks
     tools: tuple[dict[str, Any], ...] = ()
+    inputs: Mapping[str, InputFormat] = field(default_factory=dict)  # of custom tools
     grammar: str = ""  # empty: nothing is enforced
+    input_grammars: tuple[InputGrammar, ...] = ()  # those that it refers to
 
     def parser(self) -> AnswerParser:
         """A reader of one answer."""
-        return AnswerParser(self.form, tools=self.tools, prompt=self.prompt, new_id=new_id)
+        return AnswerParser(self.form, tools=self.tools, inputs=self.inputs, prompt=self.prompt, new_id=new_id)
 
 
 def plan_answer(
@@ -37,14 +41,19 @@ def plan_answer(
     prompt: str,
     *,
     tools: Sequence[dict[str, Any]] = (),
+    inputs: Mapping[str, InputFormat] | None = None,
     demand: Demand | None = None,
     reads_thoughts: bool = True,
 ) -> AnswerPlan:
-    """`demand` is without `thinking`, which the end of the prompt tells. None: nothing is enforced."""
+    """`inputs` are the formats of those of the `tools` that are custom.
+
+    `demand` is without `thinking`, which the end of the prompt tells. None: nothing is enforced.
+    """
     marks = {text: mark(i) for i, text in enumerate(known.tokens)}
     form = known.form if reads_thoughts else replace(known.form, thought=None)
     tail = prompt[-TAIL:]
-    grammar = ""
+    grammar = AnswerGrammar("")
+    inputs = inputs or {}
     if demand is not None:
         grammar = answer_grammar(form, replace(demand, thinking=thinking(form, tail)), known.tokens)
     for text, character in marks.items():
@@ -54,7 +63,12 @@ def plan_answer(
         marks=tuple(known.tokens.values()),
         prompt=tail,
         tools=tuple(tools),
-        grammar=grammar,
+        inputs=inputs,
+        grammar=grammar.text,
+        input_grammars=tuple(
+            InputGrammar(name=inner.name, tool=inner.tool, is_escaped=inner.is_escaped, **inputs[inner.tool])
+            for inner in grammar.inner
+        ),
     )
 
 

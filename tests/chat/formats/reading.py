@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from llamabox.chat.answer import AnswerParser
+from llamabox.chat.custom import InputFormat
 from llamabox.chat.formats.form import Format
-from llamabox.chat.parts import Arguments, Call, Part, Reasoning, Text
+from llamabox.chat.parts import Arguments, Call, Input, Part, Reasoning, Text
 
 
 @dataclass
 class Gathered:
-    """An answer's parts, put together: `calls` are (id, name, arguments)."""
+    """An answer's parts, put together: `calls` are (id, name, arguments or input)."""
 
     text: str = ""
     thought: str = ""
@@ -33,7 +34,7 @@ def gather(parts: Iterable[Part]) -> Gathered:
             case Call(index, call_id, name):
                 assert index == len(found.calls), "calls are numbered from 0"
                 found.calls.append((call_id, name, ""))
-            case Arguments(index, text):
+            case Arguments(index, text) | Input(index, text):
                 assert index == len(found.calls) - 1, "arguments follow their call"
                 assert text
                 call_id, name, before = found.calls[index]
@@ -41,9 +42,16 @@ def gather(parts: Iterable[Part]) -> Gathered:
     return found
 
 
-def read(form: Format, pieces: Sequence[str], *, tools: Sequence[Any] = (), prompt: str = "") -> Gathered:
+def read(
+    form: Format,
+    pieces: Sequence[str],
+    *,
+    tools: Sequence[Any] = (),
+    inputs: Mapping[str, InputFormat] | None = None,
+    prompt: str = "",
+) -> Gathered:
     """The parts of an answer that arrives in these pieces."""
-    parser = AnswerParser(form, tools=tools, prompt=prompt)
+    parser = AnswerParser(form, tools=tools, inputs=inputs, prompt=prompt)
     parts = [part for piece in pieces for part in parser.push(piece)]
     return gather([*parts, *parser.finish()])
 

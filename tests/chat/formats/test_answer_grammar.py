@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jsonschema
@@ -12,10 +12,13 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 from llguidance._tokenizer import TokenizerWrapper
 
+from llamabox.chat.custom import InputFormat
 from llamabox.chat.formats.detection.edges import TAG
 from llamabox.chat.formats.form import Format
 from llamabox.chat.formats.grammar.answer import Demand, Thinking, answer_grammar
 from llamabox.chat.formats.grammar.tool import Tool
+from llamabox.grammar import guidance
+from llamabox.grammar.inputs.inner import input_grammar
 from tests.chat.formats.reading import TOOLS, read
 from tests.chat.formats.test_failures import GEMMA, GENERIC, HARMONY, HERMES, KIMI, LLAMA, MISTRAL, PYTHON, QWEN
 
@@ -58,9 +61,11 @@ def vocabulary(form: Format) -> Bytes:
     return Bytes([tag for text in form.delimiters() for tag in TAG.findall(text) if "|" in tag or tag.startswith("[")])
 
 
-def matcher(form: Format, demand: Demand, words: Bytes) -> LLMatcher:
+def matcher(form: Format, demand: Demand, words: Bytes, inputs: Mapping[str, InputFormat] | None = None) -> LLMatcher:
+    """What follows the grammar of an answer. `inputs` are those of its custom tools."""
     grammar = answer_grammar(form, demand, words.ids)
-    made = LLMatcher(LLTokenizer(TokenizerWrapper(words)), grammar)
+    inner = {one.name: input_grammar(**(inputs or {})[one.tool], is_escaped=one.is_escaped) for one in grammar.inner}
+    made = LLMatcher(LLTokenizer(TokenizerWrapper(words)), guidance.answer_grammar(grammar.text, inner))
     assert not made.is_error(), f"{made.get_error()}\n{grammar}"
     return made
 
@@ -78,9 +83,11 @@ FORMS = {
 }
 
 
-def written(form: Format, words: Bytes, demand: Demand, seed: int) -> str:
+def written(
+    form: Format, words: Bytes, demand: Demand, seed: int, inputs: Mapping[str, InputFormat] | None = None
+) -> str:
     """An answer by chance: what is forced, and else any allowed token, of text rarely."""
-    chance, made, found = random.Random(seed), matcher(form, demand, words), []
+    chance, made, found = random.Random(seed), matcher(form, demand, words, inputs), []
     for step in range(3000):
         if made.is_stopped():
             break

@@ -7,6 +7,7 @@ a grammar of the server's makes the model say it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -149,6 +150,51 @@ def test_the_old_words(client: openai.OpenAI) -> None:
     assert "".join(one.arguments or "" for one in told if one) == choice.message.function_call.arguments
 
 
+def custom(name: str, syntax: str = "", definition: str = "") -> dict[str, Any]:
+    given: dict[str, Any] = {"type": "text"}
+    if syntax:
+        given = {"type": "grammar", "grammar": {"syntax": syntax, "definition": definition}}
+    return {"type": "custom", "custom": {"name": name, "description": f"The {name}.", "format": given}}
+
+
+LINES = custom("lines", "lark", 'start: line ~ 2..3\nline: ("+" | "-") WORD "\\n"\nWORD: /[a-z"]{1,6}/')
+CODE = custom("code", "regex", r'"[a-f]{2,6}"\n[\d\\]')
+
+
+@pytest.mark.parametrize(
+    ("tool", "fits"), [(LINES, r'([+-][a-z"]{1,6}\n){2,3}'), (CODE, r'"[a-f]{2,6}"\n[\d\\]')], ids=["lark", "regex"]
+)
+def test_the_input_of_a_custom_tool_fits_its_grammar(client: openai.OpenAI, tool: dict[str, Any], fits: str) -> None:
+    name = tool["custom"]["name"]
+    named = {"type": "custom", "custom": {"name": name}}
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
+    for choice in (named, allowed):
+        asked: dict[str, Any] = {"model": "m", "messages": [USER], "tools": [WEATHER, tool], "tool_choice": choice}
+        asked |= {"parallel_tool_calls": False, "max_tokens": 96, "temperature": 0}
+        plain = client.chat.completions.create(**asked).choices[0]
+        [call] = plain.message.tool_calls
+        assert (plain.finish_reason, call.type, call.custom.name) == ("tool_calls", "custom", name)
+        assert re.fullmatch(fits, call.custom.input)
+        chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True) if chunk.choices]
+        deltas = [delta.to_dict() for chunk in chunks for delta in chunk.delta.tool_calls or ()]
+        assert [delta["type"] for delta in deltas if "type" in delta] == ["custom"]
+        assert "".join(delta["custom"].get("name", "") for delta in deltas) == name
+        assert "".join(delta["custom"].get("input", "") for delta in deltas) == call.custom.input
+    messages = [USER, plain.message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "Done."}]
+    again = client.chat.completions.create(**{**asked, "messages": messages, "tool_choice": "none", "max_tokens": 1})
+    assert again.usage.prompt_tokens > len(call.custom.input) / 8
+
+
+def test_a_custom_tool_takes_any_text(client: openai.OpenAI) -> None:
+    asked = {"tools": [custom("say")], "tool_choice": "required", "parallel_tool_calls": False}
+    choice = client.chat.completions.create(model="m", messages=[USER], max_tokens=256, temperature=0, **asked).choices[
+        0
+    ]
+    [call] = choice.message.tool_calls
+    assert call.type == "custom"
+    assert call.custom.input
+
+
 def test_a_call_that_is_cut_off_says_so(client: openai.OpenAI) -> None:
     choice = ask(client, tool_choice="required", max_tokens=14)
     assert choice.finish_reason == "length"
@@ -163,6 +209,13 @@ def test_a_call_that_is_cut_off_says_so(client: openai.OpenAI) -> None:
         ({"tools": [tool("a b", {}, [])]}, "tools[0].function.name"),
         ({"tools": [{"type": "retrieval"}]}, "tools[0].type"),
         ({"extra_body": {"grammar": 'root ::= "a"'}}, "grammar"),
+        ({"tools": [WEATHER, custom("get_weather")]}, "tools[1].custom.name"),
+        ({"tools": [custom("c", "latin", "a")]}, "tools[0].custom.format.grammar.syntax"),
+        ({"tools": [custom("c", "regex", " ")]}, "tools[0].custom.format.grammar.definition"),
+        ({"tools": [WEATHER, custom("fault", "lark", "start: nobody")]}, "'fault'"),
+        ({"tools": [WEATHER, custom("fault", "regex", "(?=a)b")]}, "'fault'"),
+        ({"tools": [custom("fine", "regex", "a"), custom("fault", "lark", "start: %json {}")]}, "'fault'"),
+        ({"tool_choice": {"type": "custom", "custom": {"name": "nobody"}}}, "tool_choice.custom.name"),
     ],
 )
 def test_what_cannot_be_called_is_refused_by_name(client: openai.OpenAI, asked: dict[str, Any], field: str) -> None:

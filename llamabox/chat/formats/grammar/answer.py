@@ -8,9 +8,9 @@ from enum import Enum
 from typing import Any
 
 from llamabox.chat.formats.form import ID, INDEX, Calls, Channels, Format, JsonCalls, PythonCalls, TaggedCalls
-from llamabox.chat.formats.grammar.calls import call_rule, tagged_close, tool_rule
+from llamabox.chat.formats.grammar.calls import arguments_rule, call_rule, tagged_close, tool_rule
 from llamabox.chat.formats.grammar.tool import Tool
-from llamabox.chat.formats.grammar.words import Rules, json_rule, one_of, quoted
+from llamabox.chat.formats.grammar.words import Inner, Rules, json_rule, one_of, quoted
 
 MAX_BEFORE = 8
 """Thoughts, and words to the user, before the last message of an answer in channels."""
@@ -37,11 +37,19 @@ class Demand:
     final: Mapping[str, Any] | None = None  # the schema of what is not a call; None: any text
 
 
-def answer_grammar(form: Format, demand: Demand, tokens: Mapping[str, int]) -> str:
-    """The grammar, in Lark. `tokens` are the ids of the control tokens that stand in the form, by their texts."""
+@dataclass(frozen=True, slots=True)
+class AnswerGrammar:
+    """A grammar in Lark, and those of custom tools that it refers to."""
+
+    text: str
+    inner: tuple[Inner, ...] = ()
+
+
+def answer_grammar(form: Format, demand: Demand, tokens: Mapping[str, int]) -> AnswerGrammar:
+    """The grammar. `tokens` are the ids of the control tokens that stand in the form, by their texts."""
     rules = Rules(tokens)
     start = _channels(rules, form, form.channels, demand) if form.channels else _answer(rules, form, demand)
-    return f"%llguidance {{}}\nstart: {start}\n{rules}"
+    return AnswerGrammar(f"%llguidance {{}}\nstart: {start}\n{rules}", rules.inner)
 
 
 def _answer(rules: Rules, form: Format, demand: Demand) -> str:
@@ -196,4 +204,4 @@ def _channel_call(rules: Rules, form: Format, channels: Channels, i: int, tool: 
         kind = f'(" " {constrain})? "json"' if constrain else '" json"'
         channel = rules.text(channels.channel)
         headers = [f'{recipient} {channel} "commentary json"', f'{channel} "commentary" {recipient} {kind}']
-    return rules.add(f"told_{i}", f"{one_of(headers)} {close} {json_rule(tool.parameters)}")
+    return rules.add(f"told_{i}", f"{one_of(headers)} {close} {arguments_rule(rules, tool)}")

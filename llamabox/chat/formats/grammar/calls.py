@@ -19,6 +19,7 @@ from llamabox.chat.formats.form import (
 )
 from llamabox.chat.formats.grammar.tool import Schema, Tool
 from llamabox.chat.formats.grammar.words import Rules, json_rule, one_of, quoted
+from llamabox.chat.formats.values.input_text import INPUT
 
 MAX_COUNTED = 60
 """Parameters that are counted one by one, a bit each; llguidance has 64. Beyond, none is enforced."""
@@ -38,10 +39,10 @@ def tool_rule(rules: Rules, form: Calls, i: int, tool: Tool) -> str:
     """The name of the rule for a call of one tool."""
     match form:
         case JsonCalls():
-            return rules.add(f"call_{i}", _json_call(form, tool))
+            return rules.add(f"call_{i}", _json_call(rules, form, tool))
         case NamedCalls():
             before = _placed(rules, form.open[_first_place(form.open) :])
-            words = [before, quoted(tool.name), _placed(rules, form.name_close), json_rule(tool.parameters)]
+            words = [before, quoted(tool.name), _placed(rules, form.name_close), arguments_rule(rules, tool)]
             return rules.add(f"call_{i}", " ".join(filter(None, words)))
         case TaggedCalls():
             return _tagged(rules, form, i, tool)
@@ -51,13 +52,21 @@ def tool_rule(rules: Rules, form: Calls, i: int, tool: Tool) -> str:
             return _listed(rules, i, tool, quoted(tool.name + "{"), _braced(form), '"}"', comma='","')
 
 
-def _json_call(form: JsonCalls, tool: Tool) -> str:
-    """The words for an object. Arguments have a schema of their own: what it refers to by `#/…` is within it."""
+def arguments_rule(rules: Rules, tool: Tool) -> str:
+    """The words for arguments in JSON. They have a schema of their own: what it refers to by `#/…` is within it."""
+    if tool.has_grammar:
+        opening = f'{{"{INPUT}": '
+        return f"{quoted(opening)} {rules.input_string(tool.name)} {quoted('}')}"
+    return json_rule(tool.parameters)
+
+
+def _json_call(rules: Rules, form: JsonCalls, tool: Tool) -> str:
+    """The words for an object."""
     name = json.dumps(tool.name, ensure_ascii=False)
     if not form.arguments_key:
-        return f"{quoted('{' + name + ': ')} {json_rule(tool.parameters)} {quoted('}')}"
+        return f"{quoted('{' + name + ': ')} {arguments_rule(rules, tool)} {quoted('}')}"
     opening = f'{{"{form.name_key}": {name}, "{form.arguments_key}": '
-    words = [quoted(opening), json_rule(tool.parameters)]
+    words = [quoted(opening), arguments_rule(rules, tool)]
     if form.id_key:
         words += [quoted(f', "{form.id_key}": "'), CALL_ID, quoted('"')]
     return " ".join([*words, quoted("}")])
@@ -78,7 +87,7 @@ def _placed(rules: Rules, text: str) -> str:
 def _tagged(rules: Rules, form: TaggedCalls, i: int, tool: Tool) -> str:
     arguments = []
     for k, key in enumerate(tool.properties):
-        is_text = tool.is_text(key)
+        is_text = tool.is_text(key) and not (tool.has_grammar and not rules.begins_with_token(form.value_close))
         kind = form.string_type if is_text else _kind(form, tool.properties[key])
         words = [
             rules.text(form.key_open),
@@ -108,6 +117,9 @@ def _kind(form: TaggedCalls, schema: Schema) -> str:
 def _tagged_value(rules: Rules, form: TaggedCalls, name: str, tool: Tool, key: str, *, is_text: bool) -> str:
     """A value and what stands behind it."""
     close = form.value_close.replace(ID, key) + form.value_separator
+    if tool.has_grammar:  # a control token ends any text; other ends might stand in it, so it becomes a JSON string
+        value = rules.input(tool.name, is_escaped=False) if is_text else rules.input_string(tool.name)
+        return f"{value} {rules.text(close)}"
     if choices := tool.choices(key):
         return f"{one_of([quoted(choice) for choice in choices])} {rules.text(close)}"
     if is_text:
@@ -149,7 +161,9 @@ def _listed(rules: Rules, i: int, tool: Tool, opening: str, argument: Any, close
 
 def _python_argument(rules: Rules, tool: Tool, key: str, name: str) -> str:
     schema = tool.properties[key]
-    if choices := tool.choices(key):
+    if tool.has_grammar:
+        value = rules.input_string(tool.name)
+    elif choices := tool.choices(key):
         value = one_of([quoted(quoted(choice)) for choice in choices])
     elif tool.is_text(key):
         value = rules.add("PYTHON_STRING", PYTHON_STRING)
@@ -163,7 +177,12 @@ def _python_argument(rules: Rules, tool: Tool, key: str, name: str) -> str:
 def _braced(form: BracedCalls) -> Any:
     def argument(rules: Rules, tool: Tool, key: str, name: str) -> str:
         schema = tool.properties[key]
-        if choices := tool.choices(key):
+        quote = rules.text(form.quote)
+        if tool.has_grammar and rules.begins_with_token(form.quote):
+            value = f"{quote} {rules.input(tool.name, is_escaped=False)} {quote}"
+        elif tool.has_grammar:
+            value = rules.input_string(tool.name)
+        elif choices := tool.choices(key):
             value = one_of([f"{rules.text(form.quote)} {quoted(one)} {rules.text(form.quote)}" for one in choices])
         elif tool.is_text(key):
             value = _braced_string(rules, form)

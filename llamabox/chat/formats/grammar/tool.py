@@ -17,6 +17,7 @@ class Tool:
 
     name: str
     parameters: Schema
+    has_grammar: bool = False  # a custom tool, whose only parameter is a text of its own grammar
 
     @property
     def properties(self) -> dict[str, Schema]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 SPACING = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
@@ -12,6 +13,15 @@ SPACING = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator
 
 ANYTHING = r"/(.|\n)*/"
 SOMETHING = r"/(.|\n)+/"
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """The place of a custom tool's own grammar in that of the answer."""
+
+    name: str  # by which the answer's grammar refers to it
+    tool: str
+    is_escaped: bool  # its texts stand in a JSON string
 
 
 class Rules:
@@ -22,11 +32,26 @@ class Rules:
         self._tokens = dict(tokens)
         self._split = re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'})")
         self._rules: dict[str, str] = {}
+        self._inner: dict[tuple[str, bool], Inner] = {}
 
     def add(self, name: str, body: str, attributes: str = "") -> str:
         """Add a rule, or a terminal where the name is in capitals. Returns its name."""
         self._rules.setdefault(name + attributes, body)
         return name
+
+    @property
+    def inner(self) -> tuple[Inner, ...]:
+        """The grammars that the rules refer to."""
+        return tuple(self._inner.values())
+
+    def input(self, tool: str, *, is_escaped: bool) -> str:
+        """The word for the input of a custom tool."""
+        inner = Inner(f"input_{len(self._inner)}", tool, is_escaped)
+        return f"@{self._inner.setdefault((tool, is_escaped), inner).name}"
+
+    def input_string(self, tool: str) -> str:
+        """The words for the same as a JSON string."""
+        return f"{quoted(chr(34))} {self.input(tool, is_escaped=True)} {quoted(chr(34))}"
 
     def text(self, text: str) -> str:
         """The words for a text that is to be written as it is; empty for none."""

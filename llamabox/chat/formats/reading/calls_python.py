@@ -9,6 +9,7 @@ import string
 from llamabox.chat.formats.feed import Delimiters, Feed, Reading, blank
 from llamabox.chat.formats.form import BracedCalls
 from llamabox.chat.formats.reading.said import Said, Tools
+from llamabox.chat.formats.values import json_text
 from llamabox.chat.formats.values.json_text import in_json
 from llamabox.chat.formats.values.python_text import WORDS, python_value
 from llamabox.marks import is_mark
@@ -141,6 +142,8 @@ class BracedCall:
                 said.arguments(index, still_open.pop())
                 if not still_open:
                     return True
+            elif character == '"':
+                yield from json_text.value(feed, lambda piece: said.arguments(index, piece), self._ends)
             elif character in ",:":
                 said.arguments(index, feed.take(1) + " ")
             else:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from llamabox.chat.formats.feed import Delimiters, Feed, Reading, blank, delimiters
 from llamabox.chat.formats.form import ID, INDEX, TYPE, TaggedCalls
 from llamabox.chat.formats.reading.said import Said, Tools
+from llamabox.chat.formats.values import json_text
 from llamabox.chat.formats.values.json_text import in_json, parsed
 from llamabox.chat.formats.values.nested_tags import nested_value
 from llamabox.chat.formats.values.python_text import python_value
 from llamabox.chat.formats.values.tools import kind_of
+from llamabox.marks import is_mark
 
 MAX_NAME = 256
 """Characters of a name or a key; more are none."""
@@ -99,6 +101,10 @@ class TaggedCall:
 
     def _value(self, feed: Feed, emit: Callable[[str], None], name: str, key: str, told: str) -> Reading[bool]:
         """Emit a value as JSON. False: it is cut off."""
+        if self._tools.has_grammar(name) and not is_mark(self._form.value_close[0]):
+            yield from blank(feed)
+            if len(feed) and feed.text[feed.at] == '"':
+                return (yield from json_text.value(feed, emit, self._ends))
         kinds = self._tools.kinds(name, key)
         if self._form.string_type and told:
             kinds = frozenset({"string"}) if told == self._form.string_type else kinds - {"string"}

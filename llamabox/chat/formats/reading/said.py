@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from llamabox.chat.parts import Arguments, Call, Part, Reasoning, Text
+from llamabox.chat.formats.values.input_text import InputText
+from llamabox.chat.parts import Arguments, Call, Input, Part, Reasoning, Text
 from llamabox.marks import NO_MARKS
 
 
 class Said:
     """Collects parts. Blanks around thoughts and calls belong to the form; those within a text are the text's."""
 
-    def __init__(self, new_id: Callable[[int], str], before_calls: str = "") -> None:
+    def __init__(
+        self,
+        new_id: Callable[[int], str],
+        before_calls: str = "",
+        is_custom: Callable[[str], bool] = lambda name: False,
+    ) -> None:
         """`new_id` makes the id of the call with an index, where the model writes none.
 
-        `before_calls` are blanks that the form has between a text and a call.
+        `before_calls` are blanks that the form has between a text and a call. `is_custom` says of a tool's name whether
+        its calls have an input instead of arguments.
         """
         self._new_id = new_id
+        self._is_custom = is_custom
+        self._input: InputText | None = None  # of the last call
         self._before_calls = before_calls
         self._parts: list[Part] = []
         self._kind: type[Text] | type[Reasoning] = Text
@@ -60,6 +69,7 @@ class Said:
 
     def end(self) -> None:
         """The answer ends here."""
+        self._end_input()
         if self._blank and self._kind is Text and (self._has_begun or self._keeps_first):
             self._parts.append(Text(self._blank))
         self._blank = ""
@@ -67,14 +77,26 @@ class Said:
     def call(self, name: str, call_id: str = "") -> int:
         """A call begins. Returns its index."""
         self.pause(self._before_calls)
+        self._end_input()
         index = self.n_calls
         self.n_calls += 1
-        self._parts.append(Call(index, call_id or self._new_id(index), name))
+        is_custom = self._is_custom(name)
+        self._input = InputText() if is_custom else None
+        self._parts.append(Call(index, call_id or self._new_id(index), name, is_custom))
         return index
 
     def arguments(self, index: int, piece: str) -> None:
-        if piece:
-            self._parts.append(Arguments(index, piece))
+        """More of the JSON text of a call's arguments."""
+        if self._input is None:
+            if piece:
+                self._parts.append(Arguments(index, piece))
+        elif text := self._input.push(piece):
+            self._parts.append(Input(index, text))
+
+    def _end_input(self) -> None:
+        if self._input is not None and (text := self._input.end()):
+            self._parts.append(Input(self.n_calls - 1, text))
+        self._input = None
 
 
 class Tools(Protocol):
@@ -82,6 +104,9 @@ class Tools(Protocol):
 
     def __contains__(self, name: str) -> bool:
         """Whether there is one of that name."""
+
+    def has_grammar(self, name: str) -> bool:
+        """Whether it takes a text of a grammar, which stands in JSON wherever strings have no control token behind."""
 
     def kinds(self, name: str, key: str) -> frozenset[str]:
         """The types of JSON that an argument may have; empty: any."""

@@ -13,13 +13,25 @@ MAX_DEPTH = 16
 class ToolSchemas:
     """The schemas of a request's tools, by name."""
 
-    def __init__(self, tools: Sequence[Mapping[str, Any]] = ()) -> None:
-        """`tools` as in a request: {"type": "function", "function": {"name", "parameters"}}."""
+    def __init__(
+        self, tools: Sequence[Mapping[str, Any]] = (), inputs: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        """`tools` as in a request: {"type": "function", "function": {"name", "parameters"}}. `inputs` are the formats
+        of those that are custom tools (chat.custom)."""
+        self._inputs = inputs or {}
         functions = [tool["function"] for tool in tools if isinstance(tool.get("function"), Mapping)]
         self._parameters = {function["name"]: function.get("parameters") for function in functions}
 
     def __contains__(self, name: str) -> bool:
         return name in self._parameters
+
+    def is_custom(self, name: str) -> bool:
+        """Whether a tool takes a text of its own instead of arguments."""
+        return name in self._inputs
+
+    def has_grammar(self, name: str) -> bool:
+        """Whether that text is one of a grammar."""
+        return bool(self._inputs.get(name))
 
     def kinds(self, name: str, key: str) -> frozenset[str]:
         """The types of JSON that an argument may have; empty: any."""

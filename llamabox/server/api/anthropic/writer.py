@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from llamabox.chat.anthropic.messages import CALL_PREFIX
 from llamabox.chat.anthropic.signatures import SHOWN, sign
-from llamabox.chat.parts import Arguments, Call, Part, Reasoning, Text
+from llamabox.chat.parts import Arguments, Call, Input, Part, Reasoning, Text
 from llamabox.engine.events import Delta, FinishReason, PrefillStart, Progress, Started, StopType
 from llamabox.server.api.anthropic.partial import partial_object
 from llamabox.server.fields.request import Options
@@ -20,6 +20,8 @@ from llamabox.server.http.json import JsonResponse, dump_line, dump_text
 from llamabox.wire.text_config import ModelInfo
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+
+NONE_IS_CUSTOM = "no tool of this API takes a text instead of arguments"
 
 
 class MessageWriter:
@@ -99,6 +101,8 @@ class MessageWriter:
                 return self._start(Call, call_block(part))
             case Arguments(_, text):
                 return self._delta(b'"input_json_delta","partial_json":', text)
+            case Input():
+                raise AssertionError(NONE_IS_CUSTOM)
 
     def _start(self, kind: type[Part], block: dict[str, Any]) -> bytes:
         closing = self._close()
@@ -180,6 +184,8 @@ def blocks_of(parts: Sequence[Part], *, shows_thoughts: bool) -> list[dict[str, 
                 blocks.append(call_block(part) | {"input": ""})
             case Arguments(_, text):
                 blocks[-1]["input"] += text
+            case Input():
+                raise AssertionError(NONE_IS_CUSTOM)
         before = type(part)
     for block in blocks:
         if block["type"] == "tool_use":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,11 +13,12 @@ from llguidance import LLTokenizer
 
 from llamabox.bindings.sampling.guidance import guidance_tokenizer
 from llamabox.bindings.vocab import Vocab
-from llamabox.engine.request import GenerationParams, Request
+from llamabox.engine.request import GenerationParams, InputGrammar, Request
 from llamabox.errors import InvalidRequest, LlamaboxError, ServerFault
 from llamabox.grammar import gbnf
 from llamabox.grammar.constraint import GuidedGrammar
-from llamabox.grammar.guidance import lark_grammar, schema_grammar
+from llamabox.grammar.guidance import answer_grammar, lark_grammar, schema_grammar
+from llamabox.grammar.inputs.inner import input_grammar
 from llamabox.grammar.lark import to_lark
 from llamabox.quarantine.trial import Cause, Death, Limits, Trial
 from llamabox.workers.text.grammars.ahead import AheadGrammar
@@ -29,8 +30,8 @@ logger = logging.getLogger(__name__)
 MAX_KEPT = 8
 """Compiled grammars to keep, as clients send the same one again. One may take 60 MB (grammar.guidance.limits)."""
 
-GrammarTexts = tuple[str, str, str]
-"""The three texts of a request that make a grammar, of which at most one is not empty."""
+GrammarTexts = tuple[str, str, str, tuple[InputGrammar, ...]]
+"""The three texts of a request that make a grammar, of which at most one is not empty, and what the last refers to."""
 
 MAX_KEPT_TEXT = 4 << 20
 """Characters that the texts of compiled grammars may have in all."""
@@ -65,17 +66,22 @@ class GrammarCompiler:
         self._tokenizer: LLTokenizer | None = None
         self._trial = GrammarTrial()
 
-    def compile(self, grammar: str, json_schema: str, answer_grammar: str = "") -> AheadGrammar:
+    def compile(
+        self, grammar: str, json_schema: str, of_answer: str = "", inputs: Sequence[InputGrammar] = ()
+    ) -> AheadGrammar:
         """The one of the three texts that is not empty. Raises InvalidRequest naming the field."""
-        field = "json_schema" if json_schema else "tools" if answer_grammar else "grammar"
+        field = "json_schema" if json_schema else "tools" if of_answer else "grammar"
         if json_schema:
             text = schema_grammar(json_schema)
+        elif of_answer:
+            text = answer_grammar(of_answer, {one.name: _input_text(one) for one in inputs})
         else:
-            text = lark_grammar(answer_grammar or to_lark(self._rules(grammar)))
+            text = lark_grammar(to_lark(self._rules(grammar)))
         if self._tokenizer is None:
             self._tokenizer = guidance_tokenizer(self._vocab)
         reason = self._trial.run(text)
         if reason is not None:
+            self._check_inputs(inputs)
             raise InvalidRequest(f"Field '{field}': {reason}", field=field)
         try:
             return AheadGrammar(GuidedGrammar(text, self._tokenizer), self._helper)
@@ -84,6 +90,14 @@ class GrammarCompiler:
 
     def close(self) -> None:
         self._trial.close()
+
+    def _check_inputs(self, inputs: Sequence[InputGrammar]) -> None:
+        """Raise InvalidRequest naming the tool, for the first that cannot be used by itself."""
+        for one in inputs:
+            reason = self._trial.run(lark_grammar(_input_text(replace(one, is_escaped=False))))
+            reason = reason or self._trial.run(lark_grammar(_input_text(one)))
+            if reason is not None:
+                raise _wrong_input(one, reason)
 
     def _rules(self, grammar: str) -> dict[str, gbnf.Alternatives]:
         return gbnf.parse(grammar, self._find_token, self._vocab.n_tokens)
@@ -132,7 +146,7 @@ class GrammarDesk:
 
     def prepare(self, grammar: str, json_schema: str) -> None:
         """Compile and keep what requests are going to bring. Raises InvalidRequest."""
-        self._worker.submit(self._compiled, (grammar, json_schema, "")).result()
+        self._worker.submit(self._compiled, (grammar, json_schema, "", ())).result()
 
     def close(self) -> None:
         """End the trial process. The helpers' threads must have ended."""
@@ -176,12 +190,30 @@ class GrammarDesk:
     def _keep(self, key: GrammarTexts, grammar: AheadGrammar) -> None:
         with self._lock:
             self._kept[key] = grammar
-            while len(self._kept) > MAX_KEPT or sum(sum(map(len, texts)) for texts in self._kept) > MAX_KEPT_TEXT:
+            while len(self._kept) > MAX_KEPT or sum(map(_n_characters, self._kept)) > MAX_KEPT_TEXT:
                 self._kept.popitem(last=False)
 
 
 def _key(request: Request) -> GrammarTexts:
-    return request.params.grammar, request.params.json_schema, request.params.answer_grammar
+    params = request.params
+    return params.grammar, params.json_schema, params.answer_grammar, params.input_grammars
+
+
+def _n_characters(texts: GrammarTexts) -> int:
+    return sum(map(len, texts[:3])) + sum(len(one.definition) for one in texts[3])
+
+
+def _input_text(one: InputGrammar) -> str:
+    try:
+        return input_grammar(one.syntax, one.definition, is_escaped=one.is_escaped)
+    except InvalidRequest as error:
+        raise _wrong_input(one, error.message) from error
+
+
+def _wrong_input(one: InputGrammar, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Field 'tools': the grammar of the tool {one.tool!r} cannot be used: {reason}", field="tools"
+    )
 
 
 def has_grammar_text(params: GenerationParams) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from llamabox.chat.parts import Arguments, Call, Part, Reasoning, Text
+from llamabox.chat.parts import Arguments, Call, Input, Part, Reasoning, Text
 from llamabox.engine.events import Delta, FinishReason, PrefillStart, Progress, Started
 from llamabox.server.api.openai.chunks import Chunks
 from llamabox.server.api.openai.envelope import Envelope, whole_response
@@ -93,6 +93,10 @@ class ChatWriter:
                 return {"content": text}
             case Reasoning(text):
                 return {"reasoning_content": text}
+            case Call(index, call_id, name, is_custom=True):
+                return {"tool_calls": [{"index": index, **_custom_call(call_id, name)}]}
+            case Input(index, text):
+                return {"tool_calls": [{"index": index, "custom": {"input": text}}]}
             case Call(index, call_id, name):
                 function = {"name": name, "arguments": ""}
                 if self._has_functions:
@@ -115,11 +119,19 @@ def calls_of(parts: Sequence[Part]) -> list[dict[str, Any]]:
     """The calls of a whole answer."""
     calls: list[dict[str, Any]] = []
     for part in parts:
-        if isinstance(part, Call):
+        if isinstance(part, Call) and part.is_custom:
+            calls.append(_custom_call(part.id, part.name))
+        elif isinstance(part, Input):
+            calls[part.index]["custom"]["input"] += part.text
+        elif isinstance(part, Call):
             calls.append({"id": part.id, "type": "function", "function": {"name": part.name, "arguments": ""}})
         elif isinstance(part, Arguments):
             calls[part.index]["function"]["arguments"] += part.text
     return calls
+
+
+def _custom_call(call_id: str, name: str) -> dict[str, Any]:
+    return {"id": call_id, "type": "custom", "custom": {"name": name, "input": ""}}
 
 
 def token_objects(found: Sequence[TokenEntry], options: Options) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from llamabox.chat.parts import Arguments, Call, Part, Reasoning, Text
+from llamabox.chat.parts import Arguments, Call, Input, Part, Reasoning, Text
 from llamabox.checks import wrong
 from llamabox.engine.events import Delta, FinishReason, PrefillStart, Progress, Started
 from llamabox.errors import ContextExceeded, LlamaboxError, QueueFull, RequestError
@@ -109,7 +109,7 @@ class ResponseWriter:
                 return opening + self._delta(text, tail)
             case Call(_, call_id, name):
                 return self._open(FunctionCall(call_id, self._toolbox.named(name)))
-            case Arguments(_, text):
+            case Arguments(_, text) | Input(_, text):
                 return self._delta(text, tail)
 
     def _open(self, item: OutputItem) -> bytes:

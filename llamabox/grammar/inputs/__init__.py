@@ -1,0 +1,1 @@
+"""Grammars that clients give for the inputs of their tools, and the same over the text of a JSON string."""
