@@ -115,6 +115,7 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Queue a request. Raises ContextExceeded or InvalidRequest, and then nothing was queued."""
         assert request.request_id not in self._requests
+        assert not (request.params.n_prompt_probs and request.contents), "media have no log-probabilities"
         self._scheduler.check(request)
         if not n_cells(request.prompt):
             self._reporter.nothing(request)
@@ -280,6 +281,8 @@ class Engine:
                 continue
             if sequence.is_prefilling:
                 self._reporter.progress(sequence, now)
+            if share.prompt_rows:
+                self._reporter.prompt_probs(sequence, self._likelihoods.of_prompt(share))
             if share.rows:
                 self._advance(sequence, verified.get(sequence), share.rows, now)
             elif share.stop == len(sequence.cells):

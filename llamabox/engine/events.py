@@ -1,7 +1,8 @@
 """What the engine tells about a request, in the order in which it happens.
 
-For each (request_id, index): PrefillStart, or Progress where it was asked for, then Started, then Deltas, then exactly
-one of Finished or Failed. A Failed may also come first. An aborted request gets no further event.
+For each (request_id, index): PrefillStart, or Progress where it was asked for, and PromptProbs where they were, then
+Started, then Deltas, then exactly one of Finished or Failed. A Failed may also come first. An aborted request gets no
+further event.
 """
 
 from __future__ import annotations
@@ -244,6 +245,19 @@ class TokenProbs:
 
 
 @dataclass(slots=True)
+class PromptProbs:
+    """The next tokens of the prompt among the likeliest ones in their places, from the model's logits.
+
+    Told of each token where the request asked for it, those of one batch at a time, before Started. Nothing stands
+    before the first token: its logprob is 0, and its `top` is empty.
+    """
+
+    request_id: str
+    index: int
+    probs: list[TokenProbs]
+
+
+@dataclass(slots=True)
 class Delta:
     """More text. `tokens` are the ids behind it; `text` may be empty while a possible stop string is held back.
 
@@ -307,7 +321,7 @@ class Vector:
     data: bytes
 
 
-Event = PrefillStart | Progress | Started | Delta | Finished | Failed
+Event = PrefillStart | Progress | PromptProbs | Started | Delta | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+
 from llamabox import errors
 from llamabox.engine.events import (
     Activity,
@@ -13,6 +15,7 @@ from llamabox.engine.events import (
     Likely,
     PrefillStart,
     Progress,
+    PromptProbs,
     Started,
     StopType,
     Timings,
@@ -20,6 +23,7 @@ from llamabox.engine.events import (
 )
 from llamabox.engine.logprobs import log
 from llamabox.engine.request import Request
+from llamabox.engine.scheduling.work import Share
 from llamabox.engine.seams import Runner
 from llamabox.engine.sequence import Sequence
 from llamabox.engine.text.detokenizer import Piece
@@ -63,6 +67,10 @@ class Reporter:
         self._events.append(
             Progress(sequence.request_id, sequence.index, sequence.slot.slot_id, sequence.n_prompt, timings)
         )
+
+    def prompt_probs(self, sequence: Sequence, probs: list[TokenProbs]) -> None:
+        """So likely were the tokens of a part of the prompt."""
+        self._events.append(PromptProbs(sequence.request_id, sequence.index, probs))
 
     def started(self, sequence: Sequence, now: float) -> None:
         """The prompt is computed."""
@@ -169,7 +177,23 @@ class Likelihoods:
             logprob, top = log(left.of(token)), [(each, log(p)) for each, p in left.top(params.n_probs)]
         else:
             logprob, top = self._runner.logprobs(row, token, params.n_probs)
+        return self._entry(token, logprob, top, special=params.special)
+
+    def of_prompt(self, share: Share) -> list[TokenProbs]:
+        """The tokens behind the prompt cells of a share, and the prompt's first one where that is among these cells.
+
+        Special tokens have their text, whatever the answer shows of them: they are what was asked.
+        """
+        sequence, start = share.sequence, share.stop - len(share.prompt_rows)
+        keys = sequence.cells.keys(start, min(share.stop + 1, sequence.n_prompt))
+        found = [] if start else [self._entry(keys[0], 0.0, [], special=True)]
+        for token, row in zip(keys[1:], share.prompt_rows, strict=False):
+            logprob, top = self._runner.logprobs(row, token, sequence.params.n_prompt_probs)
+            found.append(self._entry(token, logprob, top, special=True))
+        return found
+
+    def _entry(self, token: int, logprob: float, top: Seq[tuple[int, float]], *, special: bool) -> TokenProbs:
         chosen, *rest = (
-            Likely(each, self._runner.piece(each, params.special), value) for each, value in [(token, logprob), *top]
+            Likely(each, self._runner.piece(each, special), value) for each, value in [(token, logprob), *top]
         )
         return TokenProbs(chosen, rest)

@@ -80,6 +80,16 @@ class Sequence:
         return self.params.id_slot if self.index == 0 else -1
 
     @property
+    def tells_prompt(self) -> bool:
+        """Whether each token of its prompt is told with its log-probability."""
+        return self.params.n_prompt_probs > 0
+
+    @property
+    def may_reuse(self) -> bool:
+        """Whether it may start from resident cells. Only a row that is computed tells how likely the next token was."""
+        return self.params.cache_prompt and not self.tells_prompt
+
+    @property
     def n_generated(self) -> int:
         return len(self.said)
 

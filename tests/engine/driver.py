@@ -12,7 +12,17 @@ from typing import Any
 from llamabox.engine.batch import MediaRows
 from llamabox.engine.drafting.price import Price
 from llamabox.engine.engine import Engine, EngineConfig
-from llamabox.engine.events import Delta, Event, Failed, Finished, PrefillStart, Progress, Started, TokenProbs
+from llamabox.engine.events import (
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    PrefillStart,
+    Progress,
+    PromptProbs,
+    Started,
+    TokenProbs,
+)
 from llamabox.engine.grammar import Grammar
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.kv_cache import KVCache
@@ -31,6 +41,7 @@ class Transcript:
 
     prefill: PrefillStart | None = None
     progress: list[Progress] = field(default_factory=list)
+    prompt_probs: list[TokenProbs] = field(default_factory=list)
     started: Started | None = None
     tokens: list[int] = field(default_factory=list)
     probs: list[TokenProbs] = field(default_factory=list)
@@ -193,9 +204,14 @@ class Driver:
             case Progress():
                 assert transcript.started is None
                 transcript.progress.append(event)
+            case PromptProbs():
+                assert transcript.started is None
+                transcript.prompt_probs += event.probs
             case Started():
                 assert transcript.started is None
                 transcript.started = event
+                params = self.requests[event.request_id].params
+                assert len(transcript.prompt_probs) == (event.n_prompt if params.n_prompt_probs else 0)
                 self.met["a prefix that was resident"] += event.n_cached > 0
                 prompt = History.of(self.requests[event.request_id].prompt)
                 resident = said_by(prompt, event.n_cached)

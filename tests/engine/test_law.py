@@ -74,13 +74,16 @@ grammars = st.builds(
 @st.composite
 def asks(draw: st.DrawFn) -> dict[str, object]:
     """One request's parameters."""
+    prompt = draw(heads) + draw(tails)
+    has_media = any(isinstance(part, Media) for part in prompt)
     return {
-        "prompt": draw(heads) + draw(tails),
+        "prompt": prompt,
         "n": draw(st.sampled_from([1, 1, 1, 2, 3])),
         "n_predict": draw(st.sampled_from([0, 1, 5, 20, 100])),
         "n_keep": draw(st.sampled_from([-1, 0, 3])),
         "n_discard": draw(st.sampled_from([0, 0, 2])),
         "n_probs": draw(st.sampled_from([0, 0, 3])),
+        "n_prompt_probs": 0 if has_media else draw(st.sampled_from([0, 0, 0, 2])),
         "return_progress": draw(st.booleans()),
         "post_sampling_probs": draw(st.booleans()),
         "cache_prompt": draw(st.booleans()),
@@ -441,6 +444,7 @@ def _check_alike(driver: Driver, one: Request, solo: dict[int, Transcript] | Non
         assert got.tokens == expected.tokens
         assert got.text == expected.text
         assert got.probs == expected.probs
+        assert got.prompt_probs == expected.prompt_probs
         _check_progress(got, one, index)
         assert len(got.probs) == (len(got.tokens) if one.params.n_probs else 0)
         if got.failed is not None:

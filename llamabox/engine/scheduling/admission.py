@@ -96,7 +96,7 @@ class Admission:
 
     def n_resident(self, sequence: Sequence) -> int:
         """Leading cells of a waiting sequence that need not be computed, as things are."""
-        if not sequence.params.cache_prompt:
+        if not sequence.may_reuse:
             return 0
         return self._find(sequence, [], max(sequence.n_prompt - 1, 0)).n_cells
 
@@ -131,7 +131,7 @@ class Admission:
         sources = Sources()
         # The last prompt cell is always computed: its logits choose the first token.
         limit = sequence.cells.start_for(max(sequence.n_prompt - 1, 0), self._n_least)
-        if sequence.params.cache_prompt:
+        if sequence.may_reuse:
             sources = self._find(sequence, free, limit)
             if self._coming(sequence, running, limit) > sources.n_cells:
                 return False

@@ -31,6 +31,8 @@ def explain(sequence: Sequence, slots: Iterable[Slot], piece: Callable[[int], by
     """
     if not sequence.params.cache_prompt:
         return "nothing is reused: cache_prompt is false"
+    if not sequence.may_reuse:
+        return "nothing is reused: the log-probability of each prompt token is asked for"
     full = [slot for slot in slots if len(slot.resident)]
     if not full:
         return "nothing is cached: all slots are empty"

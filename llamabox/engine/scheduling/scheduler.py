@@ -25,6 +25,9 @@ MAX_FORCED = 64
 FEW_FORCED = 16
 """Cells that a grammar forces which go into one step, however slow the machine: names and punctuation of JSON."""
 
+MAX_TOLD = 128
+"""Rows of prompts that tell their logits in one step. With 150,000 tokens in the vocabulary these take 77 MB."""
+
 MAX_OVERTAKEN = 8
 """Steps in which shorter prompts may be served before a longer one that came earlier."""
 
@@ -306,6 +309,7 @@ class Scheduler:
         candidates = sorted(prompts, key=_urgency)
         fair = budget = min(room, chunk)
         n_behind = sum(sequence.n_pending for sequence in candidates)
+        n_told = MAX_TOLD
         lengths = set(beside.values())
         parts: dict[Sequence, int] = {}
         for sequence in candidates:
@@ -314,7 +318,12 @@ class Scheduler:
             n_behind -= sequence.n_pending
             # A prompt that was overtaken too often goes first, but leaves the others half of the step.
             share = max((budget + 1) // 2, budget - n_behind) if _is_overdue(sequence) else budget
-            n_cells = self._company.chunk_length(sequence.n_stretch, sequence.n_computed, share, room, lengths)
+            most = min(room, n_told) if sequence.tells_prompt else room
+            n_cells = self._company.chunk_length(
+                sequence.n_stretch, sequence.n_computed, min(share, most), most, lengths
+            )
+            if sequence.tells_prompt:
+                n_told -= n_cells
             if n_cells:
                 parts[sequence] = n_cells
                 lengths.add(n_cells)
@@ -335,8 +344,9 @@ class Scheduler:
                 assert isinstance(content, list), "nothing is drafted behind media"
                 content += sequence.drafts
                 n_outputs = 1 + n_drafts
-            last = work.batch.add(Run(_slot_id(sequence), position, content, n_outputs))
-            work.shares.append(Share(sequence, stop, range(last - n_outputs, last)))
+            n_told = len(content) if sequence.tells_prompt and sequence.is_prefilling else 0
+            last = work.batch.add(Run(_slot_id(sequence), position, content, max(n_outputs, n_told)))
+            work.shares.append(Share(sequence, stop, range(last - n_outputs, last), range(last - n_told, last)))
 
 
 def _has_prompt(sequence: Sequence) -> bool:

@@ -12,11 +12,15 @@ from llamabox.errors import LlamaboxError
 
 @dataclass(slots=True)
 class Share:
-    """One sequence's part of a step: its cells up to `stop` are computed, and `rows` of the batch yield logits."""
+    """One sequence's part of a step: its cells up to `stop` are computed, and `rows` of the batch choose its tokens.
+
+    `prompt_rows` are those of all these cells, where they tell how likely the prompt's next tokens were.
+    """
 
     sequence: Sequence
     stop: int
     rows: range
+    prompt_rows: range = range(0)
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ class Choice:
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     probs: list[TokenProbs] = field(default_factory=list)
+    prompt_probs: list[TokenProbs] = field(default_factory=list)
     end: Finished | None = None
     parser: AnswerParser | None = None  # None: all of the answer is text
     n_calls: int = 0

@@ -22,6 +22,7 @@ class TokenEntry:
 
     offset: int
     probs: TokenProbs
+    follows: bool = True  # else nothing stands before it, and it has no log-probability
 
 
 Show = Callable[[Sequence[TokenEntry], Options], dict[str, Any]]
@@ -35,10 +36,10 @@ class EntryQueue:
     word are never shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: int = 0) -> None:
+        """Its text begins `start` characters behind the beginning."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # as the engine makes text of pieces
-        self._n_decoded = 0
-        self._n_said = 0
+        self._n_decoded = self._n_said = start
         self._waiting: list[TokenEntry] = []
 
     def say(self, text: str, probs: Sequence[TokenProbs]) -> list[TokenEntry]:
@@ -56,9 +57,9 @@ class EntryQueue:
         return [] if self._n_said < self._n_decoded else self._waiting
 
 
-def entries_of(choice: Choice) -> list[TokenEntry]:
-    """The entries of a whole text."""
-    queue = EntryQueue()
+def entries_of(choice: Choice, start: int = 0) -> list[TokenEntry]:
+    """The entries of a whole answer, which begins `start` characters behind the beginning."""
+    queue = EntryQueue(start)
     return queue.say(choice.text, choice.probs) + queue.rest()
 
 
@@ -78,14 +79,19 @@ def entries(probs: Sequence[TokenProbs], options: Options) -> list[orjson.Fragme
 class StreamedLogprobs:
     """The `logprobs` of each chunk of a stream, as `show` writes them."""
 
-    def __init__(self, show: Show, options: Options) -> None:
+    def __init__(self, show: Show, options: Options, starts: Sequence[int] = ()) -> None:
+        """`starts`: where the answer of each choice begins, in characters, if not at the beginning."""
         self._show = show
         self._options = options
+        self._starts = starts
         self._queues: dict[int, EntryQueue] = {}  # by the choice's index
 
     def chunk(self, index: int, delta: Delta) -> dict[str, Any] | None:
         """The `logprobs` of the chunk with the delta's text. Call it for each delta, also one without text."""
-        said = self._queues.setdefault(index, EntryQueue()).say(delta.text, delta.probs or ())
+        queue = self._queues.get(index)
+        if queue is None:
+            queue = self._queues[index] = EntryQueue(self._starts[index] if self._starts else 0)
+        said = queue.say(delta.text, delta.probs or ())
         return self._show(said, self._options) if said else None
 
     def end(self, choice: Choice) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from llamabox.chat.answer import AnswerParser
 from llamabox.checks import wrong
-from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, Started
+from llamabox.engine.events import Delta, Finished, PrefillStart, Progress, PromptProbs, Started
 from llamabox.engine.request import PromptText
 from llamabox.errors import LlamaboxError
 from llamabox.server.fields.request import Options
@@ -35,6 +35,9 @@ MAX_LIKELY = 500_000
 
 
 Made = TypeVar("Made")
+
+TellPrompt = Callable[[Choice, PromptProbs], bytes]
+"""Writes the next tokens of a prompt that a stream repeats."""
 
 
 def audience(exchange: Exchange) -> str:
@@ -98,6 +101,9 @@ class TextReply:
                             self._exchange.hosted.metrics.said(choice.timings, event.timings)
                             choice.add(event)
                             self._check_size(event)
+                        case PromptProbs():
+                            self._choice(position, event).prompt_probs += event.probs
+                            self._check_size(event)
                         case Started():
                             self._start(position, event)
                         case Finished():
@@ -117,17 +123,19 @@ class TextReply:
         self,
         writer: Writer,
         *,
+        tell_prompt: TellPrompt | None = None,
         ping: Callable[[], bytes] = lambda: PING,
         failed: Callable[[LlamaboxError], bytes] = error_event,
     ) -> Response:
         """The reply in the writer's words: server-sent events, or whole, as the request asks.
 
+        `tell_prompt` is needed where the request asks for its prompt's log-probabilities.
         `ping` and `failed` are what EventStream has of these names, where an API has words of its own for them.
         """
         if not self._options.stream:
             return await writer.whole(await self.gather())
         return EventStream(
-            self.chunks(writer),
+            self.chunks(writer, tell_prompt),
             ping_interval=self._options.ping_interval,
             ping=ping,
             failed=failed,
@@ -139,7 +147,7 @@ class TextReply:
         """The rate header; after an error the rate up to there: Hypercorn breaks at trailers without any field."""
         return rate_header(self.choices[0].timings)
 
-    async def chunks(self, writer: Writer) -> AsyncGenerator[bytes, None]:
+    async def chunks(self, writer: Writer, tell_prompt: TellPrompt | None = None) -> AsyncGenerator[bytes, None]:
         """The stream, a piece for each engine step. The piece is empty where a prompt begins to be computed."""
         async with aclosing(events_of(self._exchange.hosted.client, self._submits)) as batches:
             n_running, n, metrics = len(self.choices), self._options.params.n, self._exchange.hosted.metrics
@@ -158,6 +166,8 @@ class TextReply:
                             written.append(writer.begun(self._choice(position, event), event))
                         case Progress():
                             written.append(writer.progress(self._choice(position, event), event))
+                        case PromptProbs() if tell_prompt is not None:
+                            written.append(tell_prompt(self._choice(position, event), event))
                         case Started():
                             written.append(writer.started(self._start(position, event), event))
                         case Finished():
@@ -173,13 +183,15 @@ class TextReply:
                 if chunk or not is_silent:
                     yield chunk
 
-    def _check_size(self, event: Delta) -> None:
+    def _check_size(self, event: Delta | PromptProbs) -> None:
         """InvalidRequest: log-probabilities add up to gigabytes before the first byte of a plain reply goes out."""
         self._n_likely += sum(len(one.top) for one in event.probs or ())
         if self._n_likely > MAX_LIKELY:
             raise wrong("n_probs", f"over {MAX_LIKELY} log-probabilities came together; ask for fewer or stream them")
 
-    def _choice(self, position: int, event: PrefillStart | Progress | Started | Delta | Finished) -> Choice:
+    def _choice(
+        self, position: int, event: PrefillStart | Progress | PromptProbs | Started | Delta | Finished
+    ) -> Choice:
         return self.choices[position * self._options.params.n + event.index]
 
     def _start(self, position: int, event: Started) -> Choice:

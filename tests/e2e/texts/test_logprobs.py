@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openai
@@ -123,3 +124,87 @@ def test_probabilities_after_the_samplers(server: ServerProcess, temperature: fl
         assert len(values) == 10 or sum(values) == pytest.approx(1.0)
         if temperature == 0:
             assert values == [entry["prob"]] == [1.0]
+
+
+class TestEcho:
+    """Answers that begin with their prompts."""
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_prompts_are_as_likely_as_they_were_when_they_were_generated(
+        self, server: ServerProcess, client: openai.OpenAI, stream: bool
+    ) -> None:
+        """As lm-evaluation-harness asks; several steps long, and cached, which must not matter."""
+        head = server.ok("/tokenize", {"content": PROMPT})["tokens"]
+        said = server.ok(
+            "/completion",
+            {"prompt": head, "n_predict": 200, "n_probs": 1, "temperature": 0, "ignore_eos": True},
+        )["completion_probabilities"]
+        prompts = [head, head + [one["id"] for one in said]]
+        asked = {"model": "m", "prompt": prompts, "max_tokens": 1, "temperature": 0, "logprobs": 1, "seed": 1234}
+        texts, found = ["", ""], [Arrays(), Arrays()]
+        if stream:
+            for chunk in client.completions.create(**asked, echo=True, stream=True):
+                for choice in chunk.choices:
+                    texts[choice.index] += choice.text
+                    found[choice.index].add(choice.logprobs)
+        else:
+            for choice in client.completions.create(**asked, echo=True).choices:
+                texts[choice.index] = choice.text
+                found[choice.index].add(choice.logprobs)
+        assert [len(one.values) for one in found] == [len(prompt) + 1 for prompt in prompts]
+        short, long = found
+        assert (long.values[0], long.top[0]) == (None, None)
+        assert short.values[1:-1] == pytest.approx(long.values[1 : len(head)], abs=TOLERANCE)
+        assert long.values[len(head) : -1] == pytest.approx([one["logprob"] for one in said], abs=TOLERANCE)
+        for token, value, top, offset in list(zip(*long.rows(), strict=True))[len(head) :]:
+            assert top[token] == value
+            assert value == pytest.approx(max(top.values()), abs=TOLERANCE)  # greedy
+            assert "\ufffd" in token or texts[1][offset:].startswith(token)
+        assert texts[0].startswith(PROMPT)
+
+    def test_without_an_answer(self, server: ServerProcess, model: Path) -> None:
+        """Of what the bindings say of the same tokens; the text comes without log-probabilities as well."""
+        text = f"<|im_start|>user\n{PROMPT} 🌍"
+        body = {"prompt": text, "max_tokens": 0, "echo": True}
+        (choice,) = server.ok("/v1/completions", {**body, "logprobs": 5, "n": 1})["choices"]
+        tokens = server.ok("/tokenize", {"content": text})["tokens"]
+        with Oracle(model, N_CTX) as oracle:
+            rows = oracle.logits([], tokens[:-1])
+        expected = [
+            row[token] - np.logaddexp.reduce(row.astype(np.float64))
+            for row, token in zip(rows, tokens[1:], strict=True)
+        ]
+        assert choice["logprobs"]["token_logprobs"] == [
+            None,
+            *(pytest.approx(one, abs=TOLERANCE) for one in expected),
+        ]
+        assert (choice["text"], choice["finish_reason"]) == (text, "length")
+        assert server.ok("/v1/completions", body)["choices"] == [{**choice, "logprobs": None}]
+
+    def test_each_of_several_choices(self, server: ServerProcess) -> None:
+        body = {"prompt": PROMPT, "n": 2, "echo": True, "logprobs": 1, "max_tokens": 2, "seed": 1}
+        first, second = server.ok("/v1/completions", body)["choices"]
+        values = [one["logprobs"]["token_logprobs"][:-2] for one in (first, second)]
+        assert values[0][1:] == pytest.approx(values[1][1:], abs=TOLERANCE)
+        assert all(one["text"].startswith(PROMPT) for one in (first, second))
+
+
+class Arrays:
+    """The legacy arrays of one choice, joined."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        self.values: list[float | None] = []
+        self.top: list[dict[str, float] | None] = []
+        self.offsets: list[int] = []
+
+    def rows(self) -> tuple[list[Any], ...]:
+        return self.tokens, self.values, self.top, self.offsets
+
+    def add(self, found: openai.types.completion_choice.Logprobs | None) -> None:
+        """Those of a chunk."""
+        if found is not None:
+            self.tokens += found.tokens or []
+            self.values += found.token_logprobs or []
+            self.top += found.top_logprobs or []
+            self.offsets += found.text_offset or []

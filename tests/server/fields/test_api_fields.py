@@ -121,7 +121,6 @@ ASKING: dict[str, list[Any]] = {
     "previous_response_id": ["resp_1"],
     "prompt": [{"id": "pmpt_1"}],
     "best_of": [2],
-    "echo": [True],
     "suffix": ["end"],
     "stream_options.include_obfuscation": [True],
     "frame_count": [9],

@@ -276,7 +276,7 @@ class TestUnsupported:
 
     @pytest.mark.parametrize(
         ("field", "value"),
-        [("echo", True), ("best_of", 2), ("suffix", "x"), ("tools", [{}]), ("tool_choice", "required")],
+        [("echo", 1), ("best_of", 2), ("suffix", "x"), ("tools", [{}]), ("tool_choice", "required")],
     )
     def test_on_completions(self, field: str, value: object) -> None:
         refused(field, value, completion_options)

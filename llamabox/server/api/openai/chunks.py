@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llamabox.engine.events import Delta, Progress
@@ -31,15 +32,19 @@ class Chunks:
         *,
         around: tuple[bytes, bytes],
         show: Show,
+        starts: Sequence[int] = (),
     ) -> None:
-        """`around` stands before and behind the text in a choice, `show` writes its log-probabilities."""
+        """`around` stands before and behind the text in a choice, `show` writes its log-probabilities.
+
+        `starts`: where each choice's answer begins in its text, if not at the beginning.
+        """
         opening, closing = around
         self._options = options
         self._reply = reply
         self._null_usage = options.include_usage is True  # null on all chunks but the last
         self._with_timings = options.timings_per_token
         self._head = b"data: " + dumps(head)[:-1]  # without the closing brace
-        self._logprobs = StreamedLogprobs(show, options)
+        self._logprobs = StreamedLogprobs(show, options, starts)
         self._choice_heads = [
             self._head + b',"choices":[{"index":%d,"finish_reason":null,"logprobs":' % choice.index
             for choice in reply.choices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from llamabox import checks
@@ -18,7 +19,6 @@ MAX_TOP = 5
 
 REFUSED: dict[str, Neutral] = {
     "post_sampling_probs": only(False),  # its arrays are true log-probabilities
-    "echo": only(False),
     "best_of": only(1),
     "suffix": only(""),
     "tool_choice": only("none", "auto"),
@@ -35,7 +35,15 @@ def completion_options(
     if not is_empty(body.get("tools", [])) and body.get("tool_choice") != "none":
         raise wrong("tools", "belong to /v1/chat/completions; leave them out here")
     n_top = _n_top(body, info.n_vocab)
-    return parse_options(body, config, openai_defaults(defaults, config), info, n_top=n_top)
+    options = parse_options(body, config, openai_defaults(defaults, config), info, n_top=n_top)
+    if not wants_echo(body):
+        return options
+    return replace(options, params=replace(options.params, n_prompt_probs=options.params.n_probs))
+
+
+def wants_echo(body: dict[str, Any]) -> bool:
+    """Whether the text is to begin with the prompt."""
+    return checks.flag(body, "echo", False)
 
 
 def _n_top(body: dict[str, Any], n_vocab: int) -> int | None:

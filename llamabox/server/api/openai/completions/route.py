@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from llamabox.server.api.openai.completions.fields import completion_options
+from llamabox.server.api.openai.completions.echo import check_echo, echo_text
+from llamabox.server.api.openai.completions.fields import completion_options, wants_echo
 from llamabox.server.api.openai.completions.writer import CompletionWriter
 from llamabox.server.fields.prompt import parse_prompts
 from llamabox.server.generation.prompts import read_media
@@ -19,5 +20,11 @@ async def openai_completion(exchange: Exchange) -> Response:
     raw, _ = await off_loop(n, parse_prompts, exchange.body, exchange.info, exchange.hosted.media_marker)
     hosted = exchange.hosted
     options = completion_options(exchange.body, hosted.config, hosted.defaults, exchange.info)
-    reply = TextReply(exchange, await read_media(exchange, raw), options)
-    return await reply.answer(CompletionWriter(options, reply, exchange.info))
+    has_echo = wants_echo(exchange.body)
+    if has_echo:
+        check_echo(raw)
+    prompts = await read_media(exchange, raw)
+    reply = TextReply(exchange, prompts, options)
+    echoes = [await echo_text(hosted.client, prompt) for prompt in prompts] if has_echo else []
+    writer = CompletionWriter(options, reply, exchange.info, echoes)
+    return await reply.answer(writer, tell_prompt=writer.prompt)
