@@ -115,7 +115,6 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Queue a request. Raises ContextExceeded or InvalidRequest, and then nothing was queued."""
         assert request.request_id not in self._requests
-        assert not (request.params.n_prompt_probs and request.contents), "media have no log-probabilities"
         self._scheduler.check(request)
         if not n_cells(request.prompt):
             self._reporter.nothing(request)
@@ -343,6 +342,10 @@ class Engine:
         self._reporter.generated(sequence, now)
         if sequence.params.n_probs:
             sequence.probs.append(self._likelihoods.of(sequence, token, row))
+        if sequence.is_stopped_by(token):
+            self._reporter.said(sequence, sequence.detokenizer.flush(token))
+            self._finish(sequence, StopType.WORD, self._runner.piece(token, True).decode("utf-8", "replace"))
+            return
         said = self._runner.piece(token, sequence.params.special)
         piece = sequence.detokenizer.push(token, said)
         if piece is not None:

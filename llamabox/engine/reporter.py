@@ -187,6 +187,7 @@ class Likelihoods:
         sequence, start = share.sequence, share.stop - len(share.prompt_rows)
         keys = sequence.cells.keys(start, min(share.stop + 1, sequence.n_prompt))
         found = [] if start else [self._entry(keys[0], 0.0, [], special=True)]
+        assert all(key >= 0 for key in keys), "media have no log-probabilities"
         for token, row in zip(keys[1:], share.prompt_rows, strict=False):
             logprob, top = self._runner.logprobs(row, token, sequence.params.n_prompt_probs)
             found.append(self._entry(token, logprob, top, special=True))

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:
-    from llamabox.engine.grammar import Grammar
+    from llamabox.engine.grammar import Grammar, TokenMask
     from llamabox.engine.seams import SamplerSource
     from llamabox.engine.text.stop_strings import StopStrings
 
@@ -231,7 +231,9 @@ class GenerationParams:
     n_predict: int = -1  # -1: to the end of the text, or of a context that cannot shift; 0: none
     n_keep: int = 0  # tokens kept at a context shift; -1: the whole prompt
     n_discard: int = 0  # tokens dropped at a context shift; 0: half of what is not kept
+    n_least: int = 0  # so many tokens come before a token or a stop string may end the text; a grammar's end may
     stop: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()  # tokens that end the text, and are not in it
     n_indent: int = 0  # end where a line after the first begins with fewer blanks than this
     t_max_predict_ms: int = -1  # end with the first line that ends this long after the first token; 0 or less: never
     return_progress: bool = False  # tell how far the prompt is
@@ -263,6 +265,7 @@ class Request:
     params: GenerationParams = field(default_factory=GenerationParams)
     grammar: Grammar | None = None  # what `params` say of it, compiled
     stop: StopStrings | None = None  # those of `params`, compiled; None: there are none
+    early: TokenMask | None = None  # what may come before `params.n_least` tokens are there; None: that is 0
     logit_bias: tuple[tuple[int, Bias], ...] | None = None  # what its texts became, to be told; None: it has none
     prompt_text: str | None = None  # where `params` want it
     n_audio: int = 0  # cells of sound in the prompt, to be told

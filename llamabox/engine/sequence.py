@@ -50,7 +50,8 @@ class Sequence:
         self.slot: Slot | None = None
         self.sampler: Sampler | None = None
         self.constraint: Constraint | None = None
-        self.detokenizer = Detokenizer(request.stop, request.params.n_indent, request.params.marks)
+        params = request.params
+        self.detokenizer = Detokenizer(request.stop, params.n_indent, params.marks, n_least=params.n_least)
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
         self.tells_distribution = request.params.post_sampling_probs and request.params.n_probs > 0
         self.distribution: Distribution | None = None  # of the token that this step draws, if it is to be told
@@ -130,6 +131,15 @@ class Sequence:
     def is_prefilling(self) -> bool:
         """Running, with nothing generated yet."""
         return self.n_generated == 0 and self.slot is not None
+
+    @property
+    def n_early(self) -> int:
+        """How many of its next tokens may not end it."""
+        return max(0, self.params.n_least - self.n_generated)
+
+    def is_stopped_by(self, token: int) -> bool:
+        """Whether the `token` that it said last is one that the request wants to end at."""
+        return token in self.params.stop_tokens and self.n_generated > self.params.n_least
 
     def say(self, token: int) -> None:
         """Append a generated token."""

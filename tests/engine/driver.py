@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+import numpy as np
+
 from llamabox.engine.batch import MediaRows
 from llamabox.engine.drafting.price import Price
 from llamabox.engine.engine import Engine, EngineConfig
@@ -23,13 +25,13 @@ from llamabox.engine.events import (
     Started,
     TokenProbs,
 )
-from llamabox.engine.grammar import Grammar
+from llamabox.engine.grammar import Grammar, TokenMask
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import GenerationParams, Media, Prompt, Request, SamplingParams, Segment, Words
 from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest
-from tests.fakes import FakeDrafter, FakeEncoder, FakeMemory, FakeRunner, FreePrice, Said, fresh_contents
+from tests.fakes import EOG, FakeDrafter, FakeEncoder, FakeMemory, FakeRunner, FreePrice, Said, fresh_contents
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""
@@ -282,7 +284,15 @@ def request(
     generation = GenerationParams(sampling=chosen, **values)  # type: ignore[arg-type]
     stop = StopStrings(generation.stop)
     segments = segments_of(prompt)
-    return Request(request_id=request_id, prompt=segments, params=generation, grammar=grammar, stop=stop)
+    early = early_mask(generation.stop_tokens) if generation.n_least else None
+    return Request(request_id=request_id, prompt=segments, params=generation, grammar=grammar, stop=stop, early=early)
+
+
+def early_mask(stop_tokens: Iterable[int]) -> TokenMask:
+    """All of the fake vocabulary's tokens but those that end a text."""
+    may_come = np.ones(288, np.uint8)
+    may_come[[EOG, *stop_tokens]] = 0
+    return np.packbits(may_come, bitorder="little").view(np.uint32)
 
 
 def segments_of(parts: Iterable[int | Media]) -> Prompt:

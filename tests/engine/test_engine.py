@@ -14,7 +14,7 @@ from llamabox.engine.events import Delta, Failed, Finished, FinishReason, Prefil
 from llamabox.engine.request import RANDOM_SEED, Media, Request
 from llamabox.engine.seams import Ask
 from tests.engine.driver import Driver, Transcript, alone, request
-from tests.fakes import EOG, FakeMemory, FakeRunner, ours
+from tests.fakes import EOG, FakeGrammar, FakeMemory, FakeRunner, ours
 
 N_CTX = 64
 ASCII = 100
@@ -210,6 +210,41 @@ def test_ignore_eos_goes_on_to_the_limit() -> None:
     assert len(got.tokens) == 50
     assert EOG not in got.tokens
     assert ended(got).stop_type is StopType.LIMIT
+
+
+@pytest.mark.parametrize("n_least", [0, 1, 6, 30])
+@pytest.mark.parametrize("ignore_eos", [False, True])
+@pytest.mark.parametrize("n_probs", [0, 2])
+def test_no_token_ends_a_text_before_its_least_length(n_least: int, ignore_eos: bool, n_probs: int) -> None:
+    """The token at which it stops has no text, and counts."""
+    asked = request(
+        n_predict=200, n_least=n_least, stop_tokens=(3, 5), n_probs=n_probs, sampling={"ignore_eos": ignore_eos}
+    )
+    runner = FakeRunner(n_vocab=7)
+    got = answer(asked, runner=runner)
+    ends = {3, 5} if ignore_eos else {EOG, 3, 5}
+    assert len(got.tokens) > n_least
+    assert [token in ends for token in got.tokens] == [False] * (len(got.tokens) - 1) + [True]
+    assert got.text == b"".join(runner.piece(token, False) for token in got.tokens[:-1]).decode()
+    assert len(got.probs) == (len(got.tokens) if n_probs else 0)
+    end, last = ended(got), got.tokens[-1]
+    assert end.timings.predicted_n == len(got.tokens)
+    assert end.stop_type is (StopType.EOS if last == EOG else StopType.WORD)
+    assert end.stopping_word == ("" if last == EOG else chr(last))
+
+
+def test_a_stop_string_that_begins_in_the_least_length_is_text() -> None:
+    for n_least in range(12):
+        text = answer(request(n_predict=20, n_least=n_least), runner=FakeRunner(n_vocab=ASCII)).text
+        got = answer(request(n_predict=20, n_least=n_least, stop=(text[5:8],)), runner=FakeRunner(n_vocab=ASCII))
+        assert got.text == (text[:5] if n_least <= 5 else text)
+
+
+def test_a_complete_grammar_ends_a_text_before_its_least_length() -> None:
+    asked = request(n_predict=50, n_least=20, grammar=FakeGrammar(n_tokens=4), sampling={"ignore_eos": False})
+    got = answer(asked)
+    assert ended(got).stop_type is StopType.EOS
+    assert len(got.tokens) < 20
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])

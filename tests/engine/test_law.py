@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from llamabox import errors
 from llamabox.engine.batch import MediaRows
 from llamabox.engine.drafting.price import Price
+from llamabox.engine.events import StopType
 from llamabox.engine.kv import checkpoints, kv_cache
 from llamabox.engine.request import Media, Request, n_cells
 from llamabox.engine.scheduling import admission
 from tests.engine.driver import Driver, Transcript, alone, request
-from tests.fakes import FakeDrafter, FakeEncoder, FakeGrammar, FakeMemory, FakeRunner, RandomPrice
+from tests.fakes import EOG, FakeDrafter, FakeEncoder, FakeGrammar, FakeMemory, FakeRunner, RandomPrice
 
 EXAMPLES = int(os.environ.get("LLAMABOX_LAW_EXAMPLES", "400"))
 N_CTX = 48
@@ -82,6 +83,8 @@ def asks(draw: st.DrawFn) -> dict[str, object]:
         "n_predict": draw(st.sampled_from([0, 1, 5, 20, 100])),
         "n_keep": draw(st.sampled_from([-1, 0, 3])),
         "n_discard": draw(st.sampled_from([0, 0, 2])),
+        "n_least": draw(st.sampled_from([0, 0, 1, 4])),
+        "stop_tokens": draw(st.sampled_from([(), (), (1, 7), tuple(range(30, 80))])),
         "n_probs": draw(st.sampled_from([0, 0, 3])),
         "n_prompt_probs": 0 if has_media else draw(st.sampled_from([0, 0, 0, 2])),
         "return_progress": draw(st.booleans()),
@@ -446,6 +449,7 @@ def _check_alike(driver: Driver, one: Request, solo: dict[int, Transcript] | Non
         assert got.probs == expected.probs
         assert got.prompt_probs == expected.prompt_probs
         _check_progress(got, one, index)
+        _check_end(got, one)
         assert len(got.probs) == (len(got.tokens) if one.params.n_probs else 0)
         if got.failed is not None:
             assert one.grammar is not None
@@ -454,6 +458,17 @@ def _check_alike(driver: Driver, one: Request, solo: dict[int, Transcript] | Non
         assert expected.finished is not None
         assert got.finished.stop_type == expected.finished.stop_type
         assert got.finished.truncated == expected.finished.truncated
+
+
+def _check_end(got: Transcript, asked: Request) -> None:
+    """No token ends it too early, but where its grammar wants that, or goes on behind one that is to end it."""
+    stops, n_least = set(asked.params.stop_tokens), asked.params.n_least
+    assert stops.isdisjoint(got.tokens[n_least:-1])
+    if asked.grammar is None:
+        assert stops.isdisjoint(got.tokens[:n_least])
+        assert EOG not in got.tokens[:n_least]
+    if got.finished is not None and got.finished.stop_type is StopType.WORD:
+        assert got.tokens[-1] in stops
 
 
 def _check_harmed(got: Transcript, expected: Transcript, harm: errors.LlamaboxError) -> None:

@@ -88,15 +88,29 @@ def _begin(share: Share, sampler: Sampler, runner: Runner) -> Verification | Non
     mask = None
     if constraint is not None:
         if sequence.drafts and (masks := constraint.masks_ahead()):
-            n_rows = len(masks)
+            n_rows, n_early = len(masks), sequence.n_early
+            masks = [mask if mask is None else _early(sequence, mask) for mask in masks[:n_early]] + masks[n_early:]
             return Verification(share.rows[:n_rows], sampler, sequence.drafts[: n_rows - 1], masks)
         if sequence.forced(1):
             return None
         mask = constraint.mask()
         if constraint.is_complete:
             return None
+    if n_early := sequence.n_early:
+        mask = _early(sequence, mask)
     if sequence.tells_distribution:
         sequence.distribution = runner.distribution(share.rows[0], sampler, mask)
     if mask is not None:
-        return Verification(share.rows[:1], sampler, (), (mask,))
+        n_rows = min(n_early, len(share.rows)) if constraint is None else 1
+        return Verification(share.rows[:n_rows], sampler, sequence.drafts[: n_rows - 1], [mask] * n_rows)
     return Verification(share.rows, sampler, sequence.drafts)
+
+
+def _early(sequence: Sequence, mask: TokenMask | None) -> TokenMask:
+    """The tokens of a mask that do not end the text; all of them where the grammar leaves it nothing but its end."""
+    early = sequence.request.early
+    assert early is not None
+    if mask is None:
+        return early
+    both = mask & early
+    return both if both.any() else mask

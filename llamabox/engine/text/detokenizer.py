@@ -31,10 +31,26 @@ class Detokenizer:
     be the beginning of a stop string waits until it is or is not.
     """
 
-    __slots__ = ("_decoder", "_held", "_indentation", "_marks", "_state", "_stop", "_waiting", "has_new_line")
+    __slots__ = (
+        "_decoder",
+        "_held",
+        "_indentation",
+        "_marks",
+        "_n_least",
+        "_state",
+        "_stop",
+        "_waiting",
+        "has_new_line",
+    )
 
-    def __init__(self, stop: StopStrings | None = None, n_indent: int = 0, marks: Seq[int] = ()) -> None:
-        """`marks` are tokens that stand in the text as marks (llamabox.marks), whatever their bytes are."""
+    def __init__(
+        self, stop: StopStrings | None = None, n_indent: int = 0, marks: Seq[int] = (), *, n_least: int = 0
+    ) -> None:
+        """`marks` are tokens that stand in the text as marks (llamabox.marks), whatever their bytes are.
+
+        In the text of the first `n_least` tokens no stop string begins.
+        """
+        self._n_least = n_least
         self._marks = {token: mark(i) for i, token in enumerate(marks)}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = stop or None
@@ -47,13 +63,14 @@ class Detokenizer:
     def push(self, token: int, piece: bytes) -> Piece | None:
         """Take the next token. None while its bytes end inside a character."""
         self._waiting.append(token)
+        self._n_least -= 1
         text = self._decoder.decode(piece) if token not in self._marks else self._mark(token)
         if not text and self._decoder.getstate()[0]:
             return None
         if self._marks and token not in self._marks:
             text = text.translate(REPLACED)
         tokens, self._waiting = self._waiting, []
-        if self._stop is None:
+        if self._stop is None or self._n_least >= 0:
             return self._say(text, tokens)
         return self._release(self._stop, text, tokens)
 
@@ -63,8 +80,13 @@ class Detokenizer:
         self._decoder.reset()
         return cut + self._marks[token]
 
-    def flush(self) -> Piece:
-        """The sequence has ended without a stop string: say all that was held back."""
+    def flush(self, last: int | None = None) -> Piece:
+        """The sequence has ended without a stop string: say all that was held back.
+
+        A `last` token counts, and has no text.
+        """
+        if last is not None:
+            self._waiting.append(last)
         text = self._held + self._decoder.decode(b"", final=True)
         tokens, self._waiting = self._waiting, []
         self._held = ""

@@ -10,6 +10,7 @@ from llamabox.checks import INT32_MAX, first_present, present, wrong
 from llamabox.engine.request import FILL_CONTEXT, DraftingParams, GenerationParams
 from llamabox.server.fields.grammar import AnswerForm
 from llamabox.server.fields.lora import parse_lora
+from llamabox.server.fields.prompt import check_token
 from llamabox.server.fields.sampling import parse_sampling
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text_config import ModelInfo
@@ -33,13 +34,16 @@ def parse_params(
 
     Log-probabilities and progress, which belong to the reply too, keep their defaults. Raises InvalidRequest.
     """
+    n_predict = _parse_n_predict(body, config.n_predict, defaults.n_predict)
     return replace(
         defaults,
         n=_parse_n(body, info),
-        n_predict=_parse_n_predict(body, config.n_predict, defaults.n_predict),
+        n_predict=n_predict,
+        n_least=_parse_n_least(body, n_predict),
         n_keep=checks.whole(body, "n_keep", -1, INT32_MAX, defaults.n_keep),
         n_discard=checks.whole(body, "n_discard", 0, INT32_MAX, defaults.n_discard),
         stop=_parse_stop(body, defaults.stop),
+        stop_tokens=_parse_stop_tokens(body, info),
         n_indent=checks.whole(body, "n_indent", 0, INT32_MAX, defaults.n_indent),
         t_max_predict_ms=checks.whole(body, "t_max_predict_ms", -INT32_MAX - 1, INT32_MAX, defaults.t_max_predict_ms),
         cache_prompt=checks.flag(body, "cache_prompt", defaults.cache_prompt),
@@ -141,3 +145,21 @@ def check_stops(field: str, value: Any) -> list[str]:
     if (n_characters := sum(map(len, words))) > MAX_STOPS_LENGTH:
         raise wrong(field, f"all entries together may have {MAX_STOPS_LENGTH} characters, not {n_characters}")
     return words
+
+
+def _parse_n_least(body: dict[str, Any], n_predict: int) -> int:
+    n_least = checks.whole(body, "min_tokens", 0, INT32_MAX, 0)
+    if 0 <= n_predict < n_least:
+        raise wrong("min_tokens", f"must be at most the {n_predict} tokens that are generated, not {n_least}")
+    return n_least
+
+
+def _parse_stop_tokens(body: dict[str, Any], info: ModelInfo) -> tuple[int, ...]:
+    tokens = body.get("stop_token_ids", [])
+    if not isinstance(tokens, list):
+        raise wrong("stop_token_ids", f"must be an array of token ids, not {checks.describe(tokens)}")
+    if len(tokens) > MAX_STOPS:
+        raise wrong("stop_token_ids", f"must have at most {MAX_STOPS} entries, not {len(tokens)}")
+    for token in tokens:
+        check_token("stop_token_ids", token, info.n_vocab)
+    return tuple(tokens)

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from llamabox.engine.request import DraftingParams
+from llamabox.engine.request import DraftingParams, GenerationParams
 from llamabox.server.fields.lora import lora_object
 from llamabox.server.fields.request import Options
 from llamabox.server.http.json import dump_line
@@ -49,9 +49,7 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "adaptive_target": sampling.adaptive_target,
         "adaptive_decay": sampling.adaptive_decay,
         "penalize_nl": sampling.penalize_nl,
-        "stop": _json(list(params.stop)),
-        "max_tokens": params.n_predict,
-        "n_predict": params.n_predict,
+        **_ends(params),
         "n_keep": params.n_keep,
         "n_discard": params.n_discard,
         "ignore_eos": sampling.ignore_eos,
@@ -73,6 +71,17 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "post_sampling_probs": params.post_sampling_probs,
         "backend_sampling": False,
         "lora": lora_object(params.lora),
+    }
+
+
+def _ends(params: GenerationParams) -> dict[str, Any]:
+    """Where texts end."""
+    return {
+        "stop": _json(list(params.stop)),
+        "stop_token_ids": list(params.stop_tokens),
+        "min_tokens": params.n_least,
+        "max_tokens": params.n_predict,
+        "n_predict": params.n_predict,
     }
 
 

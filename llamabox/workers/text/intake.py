@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 
+import numpy as np
+
 from llamabox.bindings.media.projector import Projector
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.embedding.media_passages import MediaPassage
 from llamabox.engine.embedding.passages import Passage, name_of, too_long
+from llamabox.engine.grammar import TokenMask
 from llamabox.engine.request import (
     MAX_BIASES,
     NO_MEDIA,
@@ -58,6 +61,7 @@ class Intake:
         self._samplers = SamplerMaker(vocab, n_ctx)
         self._stop = lru_cache(KEPT_STOPS)(StopStrings)  # all prompts of a request bring the same ones
         self._biases = lru_cache(1)(self._by_token)
+        self._early = lru_cache(KEPT_STOPS)(self._without_ends)
 
     def request(self, submit: Submit) -> Request:
         """The engine's request for `submit`. Raises InvalidRequest naming the field, ContextExceeded for much media."""
@@ -73,6 +77,7 @@ class Intake:
             prompt=prompt,
             params=params,
             stop=self._stop(params.stop),
+            early=self._early(params.stop_tokens) if params.n_least else None,
             logit_bias=biases,
             prompt_text=self._text(submit.prompt) if params.return_prompt else None,
             samplers=self._samplers.source(params.sampling, prompt_tokens(prompt)),
@@ -126,6 +131,12 @@ class Intake:
                 what = f"Field 'logit_bias': its texts become more than {MAX_BIASES} tokens"
                 raise InvalidRequest(what, field="logit_bias")
         return tuple(found.items())
+
+    def _without_ends(self, stop_tokens: tuple[int, ...]) -> TokenMask:
+        """All tokens but those that end a text, `stop_tokens` among them."""
+        may_come = np.ones(-(-self._vocab.n_tokens // 32) * 32, np.uint8)
+        may_come[[*self._vocab.eog_tokens, *map(self._vocab.check, stop_tokens)]] = 0
+        return np.packbits(may_come, bitorder="little").view(np.uint32)
 
     def _foreseen(self, text: str) -> tuple[int, ...]:
         """The tokens of a prediction, as an answer has them: what looks like a special token is text."""

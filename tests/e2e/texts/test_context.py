@@ -1,4 +1,4 @@
-"""To the wall of the context and beyond it."""
+"""Where texts end: at the wall of the context or beyond it, at tokens that a request names, and never too early."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.e2e.server_process import ServerProcess
 
 N_CTX = 256
 PROMPT = "I believe the meaning of life is"
+COUNTING = "one two three one two three one two three one two"
+CHAT = [{"role": "user", "content": "Answer with one word: is water wet?"}]
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,46 @@ def test_shifts_of_neighbours_that_share_their_prompt_do_not_disturb_each_other(
     assert both[0]["tokens"][:56] == alone[:56]
     shifting.wait_idle()
     assert "KV ledger" not in shifting.log
+
+
+def ended(walled: ServerProcess, **fields: Any) -> Any:
+    body = {"prompt": COUNTING, "n_predict": 40, "temperature": 0, "return_tokens": True, **fields}
+    return walled.ok("/completion", body)
+
+
+@pytest.mark.parametrize("drafts", [{}, {"speculative.n_max": 0}])
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_a_text_ends_before_the_first_stop_token(
+    walled: ServerProcess, drafts: dict[str, int], ignore_eos: bool
+) -> None:
+    fields = {**drafts, "ignore_eos": ignore_eos}
+    whole = ended(walled, **fields)
+    token = whole["tokens"][9]
+    n = whole["tokens"].index(token) + 1
+    got = ended(walled, stop_token_ids=[token], **fields)
+    assert got["tokens"] == whole["tokens"][:n]
+    assert (got["stop_type"], got["tokens_predicted"]) == ("word", n)
+    assert got["content"] + got["stopping_word"] == ended(walled, **{**fields, "n_predict": n})["content"]
+    later = ended(walled, stop_token_ids=[token], min_tokens=n, **fields)
+    assert token not in later["tokens"][:n]
+    assert later["tokens"][: n - 1] == whole["tokens"][: n - 1]
+    assert len(later["tokens"]) > n
+
+
+def test_no_end_comes_before_min_tokens(walled: ServerProcess) -> None:
+    """In chats, of each of several choices."""
+    body = {"messages": CHAT, "temperature": 0, "max_tokens": 100, "seed": 1}
+    usual = walled.ok("/v1/chat/completions", body)["usage"]["completion_tokens"]
+    assert usual < 60
+    body |= {"min_tokens": usual + 20, "n": 2}
+    reply = walled.ok("/v1/chat/completions", body)
+    assert reply["usage"]["completion_tokens"] > 2 * (usual + 20)
+    refused = walled.post("/v1/chat/completions", {**body, "min_tokens": 101})
+    assert refused.status_code == 400
+    assert "min_tokens" in refused.json()["error"]["message"]
+
+
+def test_a_grammar_says_when_a_text_may_end(walled: ServerProcess) -> None:
+    letters = ended(walled, grammar='root ::= "a" [a-z ]*', min_tokens=12)
+    assert letters["tokens_predicted"] > 12
+    assert ended(walled, grammar='root ::= "yes"', min_tokens=12)["content"] == "yes"

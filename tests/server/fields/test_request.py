@@ -301,6 +301,19 @@ class TestUnsupported:
             assert parse(body, by=by) == parse({}, by=by)
 
 
+class TestEnds:
+    def test_least_length_and_stop_tokens(self) -> None:
+        for by in PARSERS:
+            params = parse({"min_tokens": 3, "stop_token_ids": [5, 2], "max_tokens": 3}, by=by).params
+            assert (params.n_least, params.stop_tokens) == (3, (5, 2))
+            with pytest.raises(InvalidRequest, match="Field 'min_tokens': must be at most the 2 tokens"):
+                parse({"min_tokens": 3, "max_tokens": 2}, by=by)
+            refused("min_tokens", -1, by)
+            refused("min_tokens", 1.5, by)
+            for wrong in (5, "x", [True], ["x"], [-1], [10**9], [1] * 257):
+                refused("stop_token_ids", wrong, by)
+
+
 class TestLogprobs:
     @pytest.mark.parametrize(
         ("by", "body", "n_top", "n_probs"),
