@@ -34,114 +34,113 @@ def refused(response: httpx.Response, named: str) -> None:
     assert response.json()["detail"] == error["message"]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("temperature", "hot"),
-        ("temperature", True),
-        ("temperature", [1]),
-        ("top_p", "0.9"),
-        ("repeat_penalty", 0),
-        ("repeat_penalty", -1),
-        ("seed", 2**64),
-        ("seed", 1.5),
-        ("n_predict", -2),
-        ("n_predict", 10**30),
-        ("n_predict", 1.5),
-        ("n_predict", True),
-        ("n_keep", -2),
-        ("n_discard", -1),
-        ("n", 10**6),
-        ("n", 0),
-        ("n", 3),
-        ("id_slot", 2),
-        ("top_k", 0.5),
-        ("top_k", 2**40),
-        ("dry_allowed_length", -1),
-        ("min_keep", -1),
-        ("frequency_penalty", "high"),
-        ("stream", "yes"),
-        ("cache_prompt", 1),
-        ("stop", 5),
-        ("stop", [5]),
-        ("samplers", 5),
-        ("logit_bias", 5),
-    ],
-)
-def test_a_wrong_number_is_named(server: ServerProcess, field: str, value: Any) -> None:
-    refused(server.post("/completion", {"prompt": "Hi", "n_predict": 2, field: value}), field)
+WRONG_NUMBERS: list[tuple[str, Any]] = [
+    ("temperature", "hot"),
+    ("temperature", True),
+    ("temperature", [1]),
+    ("top_p", "0.9"),
+    ("repeat_penalty", 0),
+    ("repeat_penalty", -1),
+    ("seed", 2**64),
+    ("seed", 1.5),
+    ("n_predict", -2),
+    ("n_predict", 10**30),
+    ("n_predict", 1.5),
+    ("n_predict", True),
+    ("n_keep", -2),
+    ("n_discard", -1),
+    ("n", 10**6),
+    ("n", 0),
+    ("n", 3),
+    ("id_slot", 2),
+    ("top_k", 0.5),
+    ("top_k", 2**40),
+    ("dry_allowed_length", -1),
+    ("min_keep", -1),
+    ("frequency_penalty", "high"),
+    ("stream", "yes"),
+    ("cache_prompt", 1),
+    ("stop", 5),
+    ("stop", [5]),
+    ("samplers", 5),
+    ("logit_bias", 5),
+]
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"temperature": 999999},
-        {"temperature": -1},
-        {"top_k": -1},
-        {"top_p": 5},
-        {"min_p": -1},
-        {"repeat_last_n": -1, "repeat_penalty": 1.1},
-        {"dry_multiplier": 0.8, "dry_penalty_last_n": -1},
-        {"seed": -1},
-        {"seed": 2**32 - 1},
-        {"seed": 2**53 - 1},
-        {"seed": -(2**31)},
-        {"n_predict": 0},
-        {"temperature": None, "seed": None, "stop": None, "max_tokens": None},
-        {"mirostat": 1},
-        {"mirostat": 2},
-        {"dynatemp_range": 0.5, "temperature": 0.7},
-        {"xtc_probability": 0.5, "xtc_threshold": 0.1},
-        {"typical_p": 0.5},
-        {"top_n_sigma": 1.0},
-        {"samplers": []},
-        {"samplers": ["top_k", "nonsense", "temp"]},
-        {"logit_bias": [[5, False], ["Hello", -3.5]]},
-        {"presence_penalty": 1.5, "frequency_penalty": -1.5},
-        {"unknown_field": {"a": 1}},
-    ],
-)
-def test_a_documented_clamp_or_value_is_served(server: ServerProcess, fields: dict[str, Any]) -> None:
-    answer = server.ok("/completion", {"prompt": "Hello there", "n_predict": 3, **fields})
-    assert answer["tokens_predicted"] <= 4096
+def test_a_wrong_number_is_named(server: ServerProcess) -> None:
+    for field, value in WRONG_NUMBERS:
+        refused(server.post("/completion", {"prompt": "Hi", "n_predict": 2, field: value}), field)
 
 
-@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e400"])
-def test_no_number_that_is_none(server: ServerProcess, literal: str) -> None:
-    body = f'{{"prompt": "Hi", "n_predict": 2, "top_p": {literal}}}'
-    response = server.http.post("/completion", content=body)
-    assert response.status_code == 400
+CLAMPED_OR_SERVED: list[dict[str, Any]] = [
+    {"temperature": 999999},
+    {"temperature": -1},
+    {"top_k": -1},
+    {"top_p": 5},
+    {"min_p": -1},
+    {"repeat_last_n": -1, "repeat_penalty": 1.1},
+    {"dry_multiplier": 0.8, "dry_penalty_last_n": -1},
+    {"seed": -1},
+    {"seed": 2**32 - 1},
+    {"seed": 2**53 - 1},
+    {"seed": -(2**31)},
+    {"n_predict": 0},
+    {"temperature": None, "seed": None, "stop": None, "max_tokens": None},
+    {"mirostat": 1},
+    {"mirostat": 2},
+    {"dynatemp_range": 0.5, "temperature": 0.7},
+    {"xtc_probability": 0.5, "xtc_threshold": 0.1},
+    {"typical_p": 0.5},
+    {"top_n_sigma": 1.0},
+    {"samplers": []},
+    {"samplers": ["top_k", "nonsense", "temp"]},
+    {"logit_bias": [[5, False], ["Hello", -3.5]]},
+    {"presence_penalty": 1.5, "frequency_penalty": -1.5},
+    {"unknown_field": {"a": 1}},
+]
 
 
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        [-1],
-        [N_VOCAB],
-        [1, 2, 3.5],
-        [1, True],
-        [[1], [N_VOCAB]],
-        ["text", -1],
-        [],
-        [[]],
-        {},
-        5,
-        None,
-        {"prompt_string": 5},
-    ],
-)
-def test_a_prompt_that_is_none(server: ServerProcess, prompt: Any) -> None:
-    assert server.post("/completion", {"prompt": prompt, "n_predict": 2}).status_code == 400
+def test_a_documented_clamp_or_value_is_served(server: ServerProcess) -> None:
+    for fields in CLAMPED_OR_SERVED:
+        answer = server.ok("/completion", {"prompt": "Hello there", "n_predict": 3, **fields})
+        assert answer["tokens_predicted"] <= 4096, fields
 
 
-@pytest.mark.parametrize("bias", [[[N_VOCAB, 1]], [[-1, 1]], {str(N_VOCAB): 1}, [[1.5, 1]], [[1]], [[1, "x"]]])
-def test_a_bias_on_no_token(server: ServerProcess, bias: Any) -> None:
-    refused(server.post("/completion", {"prompt": "Hi", "n_predict": 2, "logit_bias": bias}), "logit_bias")
+def test_no_number_that_is_none(server: ServerProcess) -> None:
+    for literal in ("NaN", "Infinity", "-Infinity", "1e400"):
+        body = f'{{"prompt": "Hi", "n_predict": 2, "top_p": {literal}}}'
+        assert server.http.post("/completion", content=body).status_code == 400, literal
 
 
-@pytest.mark.parametrize("tokens", [[-1], [N_VOCAB], ["x"], "x", None])
-def test_detokenize_of_no_tokens(server: ServerProcess, tokens: Any) -> None:
-    assert server.post("/detokenize", {"tokens": tokens}).status_code == 400
+NO_PROMPTS: list[Any] = [
+    [-1],
+    [N_VOCAB],
+    [1, 2, 3.5],
+    [1, True],
+    [[1], [N_VOCAB]],
+    ["text", -1],
+    [],
+    [[]],
+    {},
+    5,
+    None,
+    {"prompt_string": 5},
+]
+
+
+def test_a_prompt_that_is_none(server: ServerProcess) -> None:
+    for prompt in NO_PROMPTS:
+        assert server.post("/completion", {"prompt": prompt, "n_predict": 2}).status_code == 400, prompt
+
+
+def test_a_bias_on_no_token(server: ServerProcess) -> None:
+    for bias in ([[N_VOCAB, 1]], [[-1, 1]], {str(N_VOCAB): 1}, [[1.5, 1]], [[1]], [[1, "x"]]):
+        refused(server.post("/completion", {"prompt": "Hi", "n_predict": 2, "logit_bias": bias}), "logit_bias")
+
+
+def test_detokenize_of_no_tokens(server: ServerProcess) -> None:
+    for tokens in ([-1], [N_VOCAB], ["x"], "x", None):
+        assert server.post("/detokenize", {"tokens": tokens}).status_code == 400, tokens
 
 
 def test_a_body_over_the_limit_is_cut_off(server: ServerProcess) -> None:
@@ -160,61 +159,58 @@ def test_a_prompt_of_megabytes_is_refused_while_a_stream_runs_on(server: ServerP
     assert list(stream)[-1]["tokens_predicted"] == 40
 
 
-@pytest.mark.parametrize("opener", ["[", '{"a":'])
-def test_deeply_nested_json(server: ServerProcess, opener: str) -> None:
-    closer = "]" if opener == "[" else "}"
-    body = '{"prompt": ' + opener * 100_000 + "1" + closer * 100_000 + "}"
-    assert server.http.post("/completion", content=body).status_code == 400
+def test_deeply_nested_json(server: ServerProcess) -> None:
+    for opener, closer in (("[", "]"), ('{"a":', "}")):
+        body = '{"prompt": ' + opener * 100_000 + "1" + closer * 100_000 + "}"
+        assert server.http.post("/completion", content=body).status_code == 400, opener
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"null", b"[]", b"5", b'"x"', b"\xff\xfe", b'{"prompt": "\xff"}', b"{'a': 1}"]
-)
-def test_a_body_that_is_no_json_object(server: ServerProcess, content: bytes) -> None:
-    for path in ("/completion", "/v1/completions", "/v1/chat/completions", "/tokenize"):
-        assert server.http.post(path, content=content).status_code == 400
+def test_a_body_that_is_no_json_object(server: ServerProcess) -> None:
+    for content in (b"", b"{", b"null", b"[]", b"5", b'"x"', b"\xff\xfe", b'{"prompt": "\xff"}', b"{'a': 1}"):
+        for path in ("/completion", "/v1/completions", "/v1/chat/completions", "/tokenize"):
+            assert server.http.post(path, content=content).status_code == 400, (path, content)
 
 
-@pytest.mark.parametrize(
-    "messages",
+STRANGE_HISTORIES: list[list[dict[str, Any]]] = [
     [
-        [
-            {"role": "user", "content": "Hi"},
-            {
-                "role": "assistant",
-                "content": None,
-                "tool_calls": [{"id": None, "type": "function", "function": {"name": "f", "arguments": "{broken"}}],
-            },
-            {"role": "tool", "tool_call_id": "x", "content": "42"},
-        ],
-        [{"role": "tool", "content": "42"}, {"role": "user", "content": "And?"}],
-        [{"role": "user", "content": ""}],
-        [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
-        [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
-        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel"}],
+        {"role": "user", "content": "Hi"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": None, "type": "function", "function": {"name": "f", "arguments": "{broken"}}],
+        },
+        {"role": "tool", "tool_call_id": "x", "content": "42"},
     ],
-)
-def test_a_strange_history_is_answered(server: ServerProcess, messages: list[dict[str, Any]]) -> None:
-    server.ok("/v1/chat/completions", {"messages": messages, "max_tokens": 4})
+    [{"role": "tool", "content": "42"}, {"role": "user", "content": "And?"}],
+    [{"role": "user", "content": ""}],
+    [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
+    [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel"}],
+]
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        None,
-        "string",
-        [123],
-        [{}],
-        [{"role": 123, "content": "x"}],
-        [{"role": "user", "content": 123}],
-        [{"role": "user", "content": [{"type": "nonsense"}]}],
-        [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}],
-    ],
-)
-def test_messages_that_are_none(server: ServerProcess, messages: Any) -> None:
-    response = server.post("/v1/chat/completions", {"messages": messages, "max_tokens": 4})
-    assert response.status_code == 400
-    assert "message" in response.json()["error"]
+def test_a_strange_history_is_answered(server: ServerProcess) -> None:
+    for messages in STRANGE_HISTORIES:
+        server.ok("/v1/chat/completions", {"messages": messages, "max_tokens": 4})
+
+
+NO_MESSAGES: list[Any] = [
+    None,
+    "string",
+    [123],
+    [{}],
+    [{"role": 123, "content": "x"}],
+    [{"role": "user", "content": 123}],
+    [{"role": "user", "content": [{"type": "nonsense"}]}],
+    [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}],
+]
+
+
+def test_messages_that_are_none(server: ServerProcess) -> None:
+    for messages in NO_MESSAGES:
+        response = server.post("/v1/chat/completions", {"messages": messages, "max_tokens": 4})
+        assert response.status_code == 400, messages
+        assert "message" in response.json()["error"]
 
 
 def test_broken_characters_give_valid_json_and_streamed_equals_plain(server: ServerProcess) -> None:

@@ -28,10 +28,8 @@ from tests.tools.test_scripts import run
 GENERATE, EDIT = "/v1/images/generations", "/v1/images/edits"
 SIZE = {"size": "256x256", "sample_steps": 1}
 PROMPTS = (
-    ("red", "circle", "blue"), ("green", "square", "white"), ("blue", "triangle", "yellow"),
-    ("yellow", "diamond", "black"), ("orange", "circle", "purple"), ("purple", "square", "green"),
-    ("pink", "circle", "black"), ("brown", "square", "cyan"), ("black", "diamond", "red"),
-    ("white", "circle", "red"), ("gray", "square", "yellow"), ("cyan", "diamond", "brown"),
+    ("green", "square", "white"), ("blue", "triangle", "yellow"), ("orange", "circle", "purple"),
+    ("pink", "circle", "black"), ("gray", "square", "yellow"), ("cyan", "diamond", "brown"),
 )  # fmt: skip
 
 CHOSEN = re.compile("job [0-9]+ is cancelled|the worker is restarted: the client of job [0-9]+ left")
@@ -42,7 +40,7 @@ CHOSEN = re.compile("job [0-9]+ is cancelled|the worker is restarted: the client
 def server(tiny_image: TinyImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("images") / "log"
     files = ("-m", str(tiny_image.model), "--image-taesd-model", str(tiny_image.taesd))
-    with ServerProcess(log, "--images", *files, "--slots", "--metrics", "-np", "3", "-t", "1") as running:
+    with ServerProcess(log, "--images", *files, "--slots", "--metrics", "-np", "3") as running:
         yield running
         assert running.health() == 200
         assert "Traceback" not in running.log
@@ -264,7 +262,7 @@ def test_a_worker_that_is_killed_costs_its_own_job_only(server: ServerProcess) -
 def test_the_scales_of_adapters_are_the_servers_and_outlive_a_worker(tiny_image: TinyImage, tmp_path: Path) -> None:
     adapter = str(write_lora(tmp_path / "green.safetensors"))
     words = ("-m", str(tiny_image.model), "--image-taesd-model", str(tiny_image.taesd), "--lora", adapter)
-    with ServerProcess(tmp_path / "log", "--images", *words, "--metrics", "-t", "1") as server:
+    with ServerProcess(tmp_path / "log", "--images", *words, "--metrics") as server:
 
         def assert_draws(colour: str, **fields: Any) -> None:
             reply = server.ok(GENERATE, {"prompt": "red", **SIZE, **fields})
