@@ -197,7 +197,7 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped with us
     model = given.model or str(ensure_demo_model())
-    options = ["-m", model, "-c", "32768", "-np", str(max(STREAMS)), "--api-key", f"{AUTHOR},{CLIENT}"]
+    options = ["-m", model, "-t", "-1", "-c", "32768", "-np", str(max(STREAMS)), "--api-key", f"{AUTHOR},{CLIENT}"]
     options += ["--chat-template", "chatml", *given.options.split()]
     with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "log", *options) as server:
         Talk(server, drafts=True).write("One, two, three,", 8)

@@ -22,18 +22,14 @@ def model() -> Path:
 
 @pytest.fixture(scope="module")
 def serve(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts servers, one per distinct command line, and stops them when the test module is over.
-
-    One thread computes unless the words say otherwise: two that share their cores with server and client spin for each
-    other most of the time.
-    """
+    """Starts servers, one per distinct command line, and stops them when the test module is over."""
     servers: dict[tuple[str, ...], ServerProcess] = {}
 
     def start(*arguments: str) -> ServerProcess:
         running = servers.get(arguments)
         if running is None or running.process.poll() is not None:
             log = tmp_path_factory.mktemp("server") / "log"
-            servers[arguments] = running = ServerProcess(log, *DEMO, "-m", str(model), "--slots", "-t", "1", *arguments)
+            servers[arguments] = running = ServerProcess(log, *DEMO, "-m", str(model), "--slots", *arguments)
         return running
 
     yield start

@@ -17,14 +17,19 @@ import httpx
 
 from tests.suite.ports import free_port
 
-READY_WITHIN = 120.0
-"""Seconds; far more than a load takes, so that only a hang fails."""
+PATIENCE = 120.0
+"""Seconds; far more than a load or an answer takes on a busy machine, so that only a hang fails."""
+
+
+ONE_THREAD = ("-t", "1")
+"""Two that share their cores with server, client and other tests spin for each other most of the time."""
 
 
 class ServerProcess:
     """`python -m llamabox …` with its log in a file. Ends with the `with` block.
 
-    `before` are words to put before the command. Signals go to the process that they start.
+    One thread computes unless the words say otherwise. `before` are words to put before the command. Signals go to the
+    process that they start.
     """
 
     def __init__(
@@ -40,13 +45,17 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [*before, sys.executable, "-m", "llamabox", "--port", str(self.port), *arguments],
+                [*before, sys.executable, "-m", "llamabox", "--port", str(self.port), *ONE_THREAD, *arguments],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )
-        self.http = httpx.Client(base_url=self.url, timeout=120)
+        # Where the server soon ends connections that are idle, one that is used again may end in that very moment.
+        kept = 0 if "--conn-keepalive" in arguments else None
+        limits = httpx.Limits(max_keepalive_connections=kept)
+        # Unverified: plain HTTP needs none of the certificates that would be read first.
+        self.http = httpx.Client(base_url=self.url, timeout=PATIENCE, limits=limits, verify=False)
         if wait:
             self.wait_ready()
 
@@ -55,7 +64,7 @@ class ServerProcess:
         return self.log_path.read_text(errors="replace")
 
     def wait_ready(self) -> None:
-        deadline = time.monotonic() + READY_WITHIN
+        deadline = time.monotonic() + PATIENCE
         while self.health() != 200:
             assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log}"
             assert time.monotonic() < deadline, f"not ready:\n{self.log}"

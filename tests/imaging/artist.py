@@ -60,8 +60,9 @@ class Artist:
         self._pool.shutdown()
 
     def config(self, **options: Any) -> ImageConfig:
-        """One step and the fast autoencoder, unless `options` say otherwise."""
-        usual: dict[str, Any] = {"model": str(self._tiny.model), "taesd_model": str(self._tiny.taesd), "steps": 1}
+        """One step, the fast autoencoder and one thread, unless `options` say otherwise."""
+        files = {"model": str(self._tiny.model), "taesd_model": str(self._tiny.taesd)}
+        usual: dict[str, Any] = {**files, "steps": 1, "n_threads": 1}
         return ImageConfig(**(usual | options))
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:

@@ -218,9 +218,11 @@ def test_several_hosts_and_a_unix_socket() -> None:
         config = ListenConfig(port=port, hosts=("127.0.0.1", "::1", path))
         async with serving(client, config) as task:
             for url in (f"http://127.0.0.1:{port}", f"http://[::1]:{port}"):
-                async with httpx.AsyncClient(base_url=url) as http:
+                async with httpx.AsyncClient(base_url=url, timeout=WITHIN) as http:
                     assert (await http.get("/health")).status_code == 200
-            async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path), base_url="http://x") as http:
+            async with httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(uds=path), base_url="http://x", timeout=WITHIN
+            ) as http:
                 assert (await http.get("/health")).status_code == 200
             with pytest.raises(ListenError, match=r"box\.sock: .*in use"):
                 bind_sockets([path], 0)

@@ -79,6 +79,8 @@ class Ggml:
         device = self.ggml_backend_dev_by_type(0)
         self.registry = self.ggml_backend_dev_backend_reg(device)
         self.cpu = self.ggml_backend_dev_init(device, None)
+        # Its four threads would wait for each other on a busy machine.
+        self.function("ggml_backend_set_n_threads", None, c_void_p, c_int)(self.cpu, 1)
         listed = self.function("ggml_backend_dev_get_extra_bufts", POINTER(c_void_p), c_void_p)(device)
         names = itertools.takewhile(bool, (listed[i] for i in itertools.count()))
         self.types = {self.ggml_backend_buft_name(one).decode(): one for one in names}

@@ -13,6 +13,7 @@ from llamabox.engine.events import Vector
 from llamabox.engine.request import PromptPart
 from llamabox.errors import ServerFault, Unavailable
 from llamabox.wire.text import Embed
+from tests.clients.harness import DEADLINE
 
 EMPTY = Embed(request_id="r", first=0, n_left=0, prompts=[], query="why?", field="documents")
 
@@ -48,7 +49,7 @@ async def taken(embedding: Embedding) -> list[int]:
 
 
 def run(coroutine: Any) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 10))
+    asyncio.run(asyncio.wait_for(coroutine, DEADLINE))
 
 
 def test_vectors_come_in_any_order_and_all_sorts_them() -> None:

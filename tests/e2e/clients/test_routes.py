@@ -61,7 +61,7 @@ def equipped(serve: Callable[..., ServerProcess], folder: Path) -> ServerProcess
 @pytest.fixture(scope="module")
 def judge(reranker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A reranker."""
-    with ServerProcess(tmp_path_factory.mktemp("judge") / "log", "-m", str(reranker), "--rerank", "-t", "1") as server:
+    with ServerProcess(tmp_path_factory.mktemp("judge") / "log", "-m", str(reranker), "--rerank") as server:
         yield server
 
 
@@ -69,7 +69,7 @@ def judge(reranker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def bare(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Every gate closed."""
     log = tmp_path_factory.mktemp("bare") / "log"
-    with ServerProcess(log, "-m", str(model), "-c", "64", "-t", "1", "--no-warmup") as server:
+    with ServerProcess(log, "-m", str(model), "-c", "64", "--no-warmup") as server:
         yield server
 
 

@@ -66,7 +66,7 @@ def test_version_shows_it_and_chat_works(own_prefix: Path, tmp_path: Path, model
     assert VERSION in run("-m", "llamabox", "--version", LLAMABOX_NATIVE=str(own_prefix)).stderr
     assert VERSION not in run("-m", "llamabox", "--version").stderr
     env = {"LLAMABOX_NATIVE": str(own_prefix)}
-    with ServerProcess(tmp_path / "log", *DEMO, "-m", str(model), env=env) as server:
+    with ServerProcess(tmp_path / "log", *DEMO, "-m", str(model), "-t", "-1", env=env) as server:
         body = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
         answer = server.ok("/v1/chat/completions", {**body, "max_tokens": 24})
         assert "Paris" in answer["choices"][0]["message"]["content"]

@@ -32,7 +32,8 @@ Vector = NDArray[np.float32]
 @pytest.fixture(scope="module")
 def server(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("embeddings") / "log"
-    with ServerProcess(log, "-m", str(minilm), "-c", str(2 * N_CTX), "-np", "2", "--embeddings", "--metrics") as one:
+    words = ("-m", str(minilm), "-c", str(2 * N_CTX), "-np", "2", "--embeddings", "--metrics")
+    with ServerProcess(log, *words, "-t", "2") as one:  # so that two batches are computed side by side
         yield one
 
 
@@ -246,7 +247,9 @@ def test_what_it_tells_of_itself(server: ServerProcess) -> None:
     assert props["pooling"] == "mean"
 
 
-@pytest.mark.parametrize("options", ["-np 256 -c 65536", "-t 1", "-fa off", "-c 0", "-ub 32 -b 64", "-np 4 -c 400"])
+@pytest.mark.parametrize(
+    "options", ["-np 256 -c 65536 -t 2", "-t 1", "-fa off", "-c 0", "-ub 32 -b 64", "-np 4 -c 400"]
+)
 def test_whatever_the_sizes_every_passage_up_to_a_slots_context_fits(
     minilm: Path, tmp_path: Path, options: str
 ) -> None:

@@ -24,7 +24,7 @@ LONG = {"query": "Why?", "documents": ["word " * 400] * 500}
 
 @pytest.fixture
 def server(reranker: Path, tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path / "log", "-m", str(reranker), "--rerank", "--metrics", "-t", "1") as started:
+    with ServerProcess(tmp_path / "log", "-m", str(reranker), "--rerank", "--metrics") as started:
         yield started
 
 

@@ -18,7 +18,7 @@ from tests.e2e.server_process import ServerProcess, children
 from tests.e2e.survival import CANARY, wait_for
 
 LIMIT = 1.5
-SLACK = 3.0
+SLACK = 10.0
 """Seconds that a busy machine may take to tell of it."""
 
 SLOW_READ = r"""
@@ -68,7 +68,7 @@ def test_stopped_while_streams_run_and_while_idle(server: ServerProcess) -> None
     os.kill(server.worker_pid(), signal.SIGSTOP)
     found(server, time.monotonic())
     for stream in streams:
-        stream.join(10)
+        stream.join(60)
         assert stream.status == 200
         assert stream.last["error"]["code"] == 503  # type: ignore[index]
     os.kill(server.worker_pid(), signal.SIGSTOP)

@@ -79,7 +79,7 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     """Its model's own template does what the first message names, or else is ChatML."""
     folder = tmp_path_factory.mktemp("hostile")
     file = with_strings(model, folder / "hostile.gguf", {"tokenizer.chat_template": PROGRAM})
-    with ServerProcess(folder / "log", "-m", str(file), "-c", "2048", "-np", "2", "-t", "1", "--slots") as server:
+    with ServerProcess(folder / "log", "-m", str(file), "-c", "2048", "-np", "2", "--slots") as server:
         assert "Paris" in server.ok("/v1/chat/completions", SANE)["choices"][0]["message"]["content"]
         yield server
         assert "Paris" in server.ok("/v1/chat/completions", SANE)["choices"][0]["message"]["content"]
@@ -142,7 +142,7 @@ def test_endless_ones_end_while_a_stream_runs_on(server: ServerProcess, tmp_path
 def test_a_template_that_is_rotten_from_the_start(model: Path, tmp_path: Path, text: str) -> None:
     """The server starts all the same: prompts without a template are as good as ever."""
     file = with_strings(model, tmp_path / "rotten.gguf", {"tokenizer.chat_template": text})
-    with ServerProcess(tmp_path / "log", "-m", str(file), "-c", "512", "-t", "1", "--no-warmup") as server:
+    with ServerProcess(tmp_path / "log", "-m", str(file), "-c", "512", "--no-warmup") as server:
         response = server.post("/v1/chat/completions", SANE)
         if text.isprintable():
             assert response.status_code in (400, 500), response.text

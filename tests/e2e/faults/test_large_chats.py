@@ -46,7 +46,7 @@ SLOW = (
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("large")
     file = with_strings(model, folder / "slow.gguf", {"tokenizer.chat_template": SLOW})
-    with ServerProcess(folder / "log", "-m", str(file), "-c", "4096", "-np", "2", "-t", "1", "--slots") as server:
+    with ServerProcess(folder / "log", "-m", str(file), "-c", "4096", "-np", "2", "--slots") as server:
         yield server
         assert "Traceback" not in server.log
     file.unlink()

@@ -62,7 +62,7 @@ def before() -> tuple[str, ...]:
 def texts(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("texts") / "log"
     saves = tmp_path_factory.mktemp("saves")
-    words = (*DEMO, "-m", str(model), "-c", "512", "-t", "1", "--slots", "--metrics", "--embeddings")
+    words = (*DEMO, "-m", str(model), "-c", "512", "--slots", "--metrics", "--embeddings")
     with ServerProcess(log, *words, "--slot-save-path", str(saves), before=before()) as running:
         yield running
         assert "Traceback" not in running.log

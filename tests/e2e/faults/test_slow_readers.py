@@ -125,7 +125,7 @@ def test_thousands_that_say_nothing(server: ServerProcess) -> None:
 
 def test_more_connections_than_descriptors(model: Path, tmp_path: Path) -> None:
     """Who came first is served on; those over the limit wait or are turned away; afterwards all is as before."""
-    arguments = (*DEMO, "-m", str(model), "-c", "512", "-t", "1", "--conn-keepalive", str(LIMIT), "--slots")
+    arguments = (*DEMO, "-m", str(model), "-c", "512", "--conn-keepalive", str(LIMIT), "--slots")
     with ServerProcess(tmp_path / "log", *arguments, before=("prlimit", "--nofile=200:200")) as server:
         body = {"prompt": "Once upon a time", "n_predict": 40, "ignore_eos": True, "stream": True}
         with RawClient(server.port) as first, ExitStack() as stack:

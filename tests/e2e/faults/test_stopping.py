@@ -13,14 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.server_process import ServerProcess, children
+from tests.e2e.server_process import PATIENCE, ServerProcess, children
 from tests.e2e.survival import wait_for
 
 COUNTING = {"prompt": "Count: 1 2 3", "ignore_eos": True}
 
 
 def assert_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     for pid in pids:
         while Path(f"/proc/{pid}").exists():
             assert time.monotonic() < deadline, f"process {pid} is left behind"
@@ -49,11 +49,11 @@ def prefilling(server: ServerProcess) -> Iterator[None]:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    with httpx.Client(base_url=server.url) as http:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as http:
         while not http.get("/slots").json()[0]["is_processing"]:
             time.sleep(0.01)
     yield
-    thread.join(10)
+    thread.join(60)
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.server_process import ServerProcess
+from tests.e2e.server_process import PATIENCE, ServerProcess
 
 MAX_WRONG = 100
 """Answers of /health that a death may be behind: a tenth of a second of them, or more where each takes its time."""
@@ -65,7 +65,7 @@ def test_killed_while_four_streams_run(server: ServerProcess, with_signal: signa
         n_wrong += 1
         assert n_wrong < MAX_WRONG, "/health still says 200"
     for stream in streams:
-        stream.join(10)
+        stream.join(60)
         assert stream.status == 200
         assert stream.last["error"]["code"] == 503  # type: ignore[index]
     server.wait_ready()
@@ -92,11 +92,11 @@ def test_killed_while_idle_and_in_prefill(server: ServerProcess) -> None:
     body = {"prompt": "word " * 900, "n_predict": 4}
     thread = threading.Thread(target=lambda: result.append(server.post("/completion", body)))
     thread.start()
-    with httpx.Client(base_url=server.url) as http:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as http:
         while not any(slot["is_processing"] for slot in http.get("/slots").json()):
             time.sleep(0.01)
     os.kill(server.worker_pid(), signal.SIGKILL)
-    thread.join(10)
+    thread.join(60)
     assert result[0].status_code == 503
     assert result[0].json()["error"]["type"] == "unavailable_error"
     server.wait_ready()

@@ -344,7 +344,21 @@ def arguments(model: Path, folder: Path) -> tuple[str, ...]:
     demo = ("-m", str(model), "--chat-template", "chatml", "--slots", "--slot-save-path", str(folder))
     markers = [f"tokenizer.ggml.fim_{name}_token_id=int:{token}" for name, token in FILL_IN.items()]
     infill = [word for marker in markers for word in ("--override-kv", marker)]
-    return (*demo, *infill, "-c", "32768", "-np", "4", "--infill", "--cache-ram", "2048", "--max-body", "128")
+    return (
+        *demo,
+        *infill,
+        "-t",
+        "-1",
+        "-c",
+        "32768",
+        "-np",
+        "4",
+        "--infill",
+        "--cache-ram",
+        "2048",
+        "--max-body",
+        "128",
+    )
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def shared(serve: Callable[..., ServerProcess], tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
-    sizes = ("-c", str(N_SLOTS * N_CTX), "-np", str(N_SLOTS), "-t", "2", "--cache-ram", str(HOST_MIB))
+    sizes = ("-c", str(N_SLOTS * N_CTX), "-np", str(N_SLOTS), "--cache-ram", str(HOST_MIB))
     return serve(*sizes, "--slot-save-path", str(tmp_path_factory.mktemp("slots")))
 
 

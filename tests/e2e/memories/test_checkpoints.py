@@ -27,7 +27,7 @@ def server(
     """Two slots; ubatches so short that a window forgets what is behind it."""
     folder = tmp_path_factory.mktemp("memories")
     path = request.param(folder / "model.gguf", model)
-    words = ("--chat-template", "chatml", "-t", "1", "-c", "4096", "-np", "2", "-ub", "32", "--slots")
+    words = ("--chat-template", "chatml", "-c", "4096", "-np", "2", "-ub", "32", "--slots")
     running = ServerProcess(folder / "log", "-m", str(path), *words)
     yield running
     assert running.stop() == 0

@@ -95,7 +95,7 @@ def test_a_dynamic_lookup_cache_is_written_at_the_end_and_a_damaged_one_refused_
     model: Path, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    words = ("-m", str(model), "-t", "1", "--spec-type", "ngram-cache", "-lcd", str(cache))
+    words = ("-m", str(model), "--spec-type", "ngram-cache", "-lcd", str(cache))
     with ServerProcess(tmp_path / "log", *words) as server:
         first, _, third = [complete(server, STORY) for _ in range(3)]  # what was said once proves nothing
         assert server.stop() == 0

@@ -147,8 +147,6 @@ def test_a_saved_slot_is_gone_on_from_under_its_own_set_only(tmp_path: Path, mod
         str(model),
         "-c",
         "1024",
-        "-t",
-        "1",
         "--slots",
         "--slot-save-path",
         str(tmp_path / "slots"),

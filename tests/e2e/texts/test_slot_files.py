@@ -37,8 +37,6 @@ def start(tmp_path: Path, model: Path, *arguments: str) -> ServerProcess:
         "2048",
         "-np",
         "2",
-        "-t",
-        "1",
         "--slots",
         "--slot-save-path",
         str(tmp_path / "slots"),

@@ -73,7 +73,7 @@ class Work:
 
     def prepare(self, message: Submit | Call) -> Callable[[], None]:
         self.begun.put(message)
-        assert self.go.acquire(timeout=10)
+        assert self.go.acquire(timeout=60)
         return lambda: self.handed_on.put(message)
 
 
@@ -84,18 +84,18 @@ def test_one_after_the_other_in_order() -> None:
         work.lane.put(message)
     for message in messages:
         work.go.release()
-        assert work.handed_on.get(timeout=10) is message
+        assert work.handed_on.get(timeout=60) is message
 
 
 def test_an_aborted_one_never_arrives_whether_it_has_begun_or_not() -> None:
     work = Work()
     for name in ("begun", "waiting", "last"):
         work.lane.put(submit(name))
-    assert work.begun.get(timeout=10) == submit("begun")
+    assert work.begun.get(timeout=60) == submit("begun")
     work.lane.abort("begun")
     work.lane.abort("waiting")
     work.lane.abort("never heard of")
     work.go.release(2)
-    assert work.handed_on.get(timeout=10) == submit("last")
-    assert work.begun.get(timeout=10) == submit("last")
+    assert work.handed_on.get(timeout=60) == submit("last")
+    assert work.begun.get(timeout=60) == submit("last")
     assert work.begun.empty()

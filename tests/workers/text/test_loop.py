@@ -17,7 +17,7 @@ from llamabox.wire.text import Abort
 from llamabox.workers.text.loop import TextLoop
 from llamabox.workers.text.media.encoder import EncodingsDone
 
-WITHIN = 10.0
+WITHIN = 60.0
 """Seconds after which a test that waits for an event has failed."""
 
 

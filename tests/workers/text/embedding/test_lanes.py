@@ -17,7 +17,7 @@ from llamabox.workers.text.embedding.lanes import EXPECTING, LaneDone, Lanes
 from tests.fakes import FakePooler, vector_of
 
 N_ROWS = 16
-WITHIN = 10.0
+WITHIN = 60.0
 """Seconds after which a test that waits for an event has failed."""
 
 
