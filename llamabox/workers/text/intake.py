@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
@@ -32,7 +32,14 @@ from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import ContextExceeded, InvalidRequest, RequestError
 from llamabox.wire.text import Embed, Submit
 from llamabox.workers.text.layouts.pairs import PairFormat
-from llamabox.workers.text.media.content import Content, PreparedBytes, segments
+from llamabox.workers.text.media.content import (
+    Content,
+    PreparedBytes,
+    as_prompt,
+    close_chunks,
+    prepared_later,
+    segments,
+)
 from llamabox.workers.text.runner import SamplerMaker
 
 KEPT_STOPS = 16
@@ -51,8 +58,20 @@ class Passages:
 class Intake:
     """Tokenises what clients send. Thread-safe, as llama_tokenize is."""
 
-    def __init__(self, vocab: Vocab, pairs: PairFormat, n_ctx: int, projector: Projector | None = None) -> None:
-        """`n_ctx` is a slot's. Without a projector prompts with media are refused."""
+    def __init__(
+        self,
+        vocab: Vocab,
+        pairs: PairFormat,
+        n_ctx: int,
+        projector: Projector | None = None,
+        has_rows: Callable[[Media], bool] | None = None,
+    ) -> None:
+        """`n_ctx` is a slot's. Without a projector prompts with media are refused.
+
+        `has_rows` tells whether the rows of a chunk are there already. Then its content is only prepared if they go
+        before they are used.
+        """
+        self._has_rows = has_rows or (lambda media: False)
         self._vocab = vocab
         self._n_ctx = n_ctx
         self._projector = projector
@@ -81,9 +100,7 @@ class Intake:
             logit_bias=biases,
             prompt_text=self._text(submit.prompt) if params.return_prompt else None,
             samplers=self._samplers.source(params.sampling, prompt_tokens(prompt)),
-            n_audio=sum(
-                piece.n_cells for piece in prompt if isinstance(piece, Media) and contents[piece].chunk.is_sound
-            ),
+            n_audio=sum(piece.n_cells for piece in prompt if isinstance(piece, Media) and contents[piece].is_sound),
             contents=contents,
         )
 
@@ -161,21 +178,24 @@ class Intake:
         """
         if has_media(content):
             pieces = self._media_model().tokenize(content, add_special=add_special, counts_only=True)
-            prompt, contents = segments(pieces)
-            for one in contents.values():
-                one.close()
-            return prompt
+            close_chunks(pieces)
+            return as_prompt(pieces)
         tokens = self.tokens(content, add_special=add_special, parse_special=parse_special)
         return (Words(tuple(tokens)),) if tokens else ()
 
     def _taken_in(self, content: PromptText, n_most: int) -> tuple[Prompt, dict[Media, Content]]:
         """A prompt to be computed, with the contents of its media: prepared where it has at most `n_most` cells."""
-        prompt = self.prompt(content, add_special=True, parse_special=True)
         if not has_media(content):
-            return prompt, {}
+            return self.prompt(content, add_special=True, parse_special=True), {}
+        projector = self._media_model()
+        counted = projector.tokenize(content, add_special=True, counts_only=True)
+        prompt = as_prompt(counted)
+        if n_cells(prompt) <= n_most and all(self._has_rows(part) for part in prompt if isinstance(part, Media)):
+            return segments(counted, self.room, prepared_later(projector, prompt, content))
+        close_chunks(counted)
         if n_cells(prompt) > n_most:
             raise ContextExceeded(n_prompt_tokens=n_cells(prompt), n_ctx=self._n_ctx)
-        return segments(self._media_model().tokenize(content, add_special=True), self.room)
+        return segments(projector.tokenize(content, add_special=True), self.room)
 
     def _media_model(self) -> Projector:
         if self._projector is None:

@@ -76,7 +76,8 @@ def serve(body: Body, config: TextConfig) -> None:
         owned.callback(text.close)
         pulse.watch(lambda: n_nodes(native), has_device=has_gpu(native) or bool(config.rpc_servers))
         vocab, n_ctx = text.model.vocab, text.contexts.n_ctx
-        intake = Intake(vocab, pair_format(text), n_ctx, text.projector)
+        has_rows = None if text.encoder is None else text.encoder.has_rows
+        intake = Intake(vocab, pair_format(text), n_ctx, text.projector, has_rows)
         grammars = GrammarDesk(vocab, helpers, reader.tasks.put, reader.refuse)
         owned.callback(grammars.close)
         prepare_default(grammars, config)

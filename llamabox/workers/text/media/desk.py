@@ -66,6 +66,10 @@ class EncodingDesk:
     def is_ready(self, media: Media) -> bool:
         return media in self._rows
 
+    def has_rows(self, media: Media) -> bool:
+        """Whether the rows of any chunk are there at this moment. For all threads."""
+        return media in self._rows
+
     def error(self, media: Media) -> LlamaboxError | None:
         return self._errors.get(media)
 

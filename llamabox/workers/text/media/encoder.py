@@ -132,7 +132,7 @@ class EncoderThread:
 
     def _encode(self, encodings: list[Encoding]) -> list[ChunkRows] | LlamaboxError:
         try:
-            return self._projector.encode([one.content.chunk for one in encodings])
+            return self._projector.encode([one.content.prepared() for one in encodings])
         except LlamaboxError as error:
             logger.error("encoding failed: %s", error.message)
             return ServerFault(error.message)
@@ -142,4 +142,4 @@ class EncoderThread:
 
 def _is_alike(one: Encoding, other: Encoding) -> bool:
     """Whether two chunks may be encoded together: sounds never are."""
-    return not one.content.chunk.is_sound and one.content.chunk.shape == other.content.chunk.shape
+    return not one.content.is_sound and one.content.shape == other.content.shape

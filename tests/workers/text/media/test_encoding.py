@@ -24,7 +24,7 @@ from llamabox.workers.text.media.content import Content, PreparedBytes, segments
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.media.encoder import MOST_CELLS, NICENESS, EncoderThread, EncodingsDone
 
-WITHIN = 10.0
+WITHIN = 60.0
 """Seconds after which a test that waits for an event has failed."""
 
 N_EMBD = 2
@@ -99,7 +99,7 @@ class Studio:
     def take(self, request_id: str, *chunks: Chunk) -> list[Media]:
         """A request with these chunks. Returns what it may want."""
         self.chunks += chunks
-        prompt, contents = segments(cast(list[MediaChunk], chunks))
+        prompt, contents = segments(cast(list[MediaChunk], chunks), PreparedBytes())
         self.desk.take(request_id, prompt, contents)
         return [part for part in prompt if isinstance(part, Media)]
 
@@ -235,7 +235,7 @@ def test_rows_are_bounded_but_for_those_that_somebody_wants() -> None:
 
 def test_a_request_that_nobody_takes_leaves_nothing_open() -> None:
     chunks = [Chunk("cat"), Chunk("cat"), Chunk("dog")]
-    prompt, contents = segments(cast(list[MediaChunk], chunks))
+    prompt, contents = segments(cast(list[MediaChunk], chunks), PreparedBytes())
     assert [chunk.is_open for chunk in chunks] == [True, False, True]
     request = Request(request_id="a", prompt=prompt, contents=contents)
     del contents

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from llamabox.bindings.media.projector import Projector, ProjectorParams
@@ -101,9 +102,47 @@ def test_a_request_that_is_dropped_frees_its_content(intake: Intake) -> None:
     request = taken(intake, RED)
     [content] = request.contents.values()
     assert isinstance(content, Content)
-    chunk = content.chunk
+    chunk = content.prepared()
     del content, request
     assert not chunk.is_open
+
+
+def test_what_has_its_rows_already_is_prepared_only_if_they_go(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is the chunk that it would have been; and until it is dropped it takes its room."""
+    prompt: PromptText = ["a", RED, 5, GREEN, "b", RED, SECRET]
+    prepared = taken(intake, *prompt)
+    known = set(prepared.contents)
+    n_prepared: list[int] = []
+    monkeypatch.setattr(intake, "room", PreparedBytes())
+    monkeypatch.setattr(intake, "_has_rows", known.__contains__)
+    tokenize = Projector.tokenize
+
+    def counted(self: Projector, parts: Any, *, add_special: bool, counts_only: bool = False) -> Any:
+        n_prepared.append(not counts_only)
+        return tokenize(self, parts, add_special=add_special, counts_only=counts_only)
+
+    monkeypatch.setattr(Projector, "tokenize", counted)
+    put_off = taken(intake, *prompt)
+    assert (put_off.prompt, set(put_off.contents), put_off.n_audio) == (prepared.prompt, known, prepared.n_audio)
+    assert sum(n_prepared) == 0
+    assert intake.room.n_held >= sum(part.n_bytes for part in (RED, GREEN, RED, SECRET))
+    chunks = []
+    for media in known:
+        now, then = put_off.contents[media], prepared.contents[media]
+        assert isinstance(now, Content)
+        assert isinstance(then, Content)
+        assert (now.is_sound, now.shape) == (then.is_sound, then.shape)
+        chunks.append(now.prepared())
+        assert now.prepared() is chunks[-1]
+        [mine], [other] = (intake._projector.encode([one]) for one in (chunks[-1], then.prepared()))  # type: ignore[union-attr]
+        assert np.array_equal(mine.embeddings, other.embeddings)
+    del now, then, put_off
+    assert intake.room.n_held == 0
+    assert not any(chunk.is_open for chunk in chunks)
+    monkeypatch.setattr(intake, "_has_rows", {*[*known][1:]}.__contains__)
+    n_prepared.clear()
+    taken(intake, *prompt)
+    assert sum(n_prepared) == 1, "one that has no rows yet needs all of the prompt"
 
 
 def test_tiny_pictures_of_those_who_wait_take_no_more_than_their_room(
