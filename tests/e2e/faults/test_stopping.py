@@ -45,7 +45,7 @@ def prefilling(server: ServerProcess) -> Iterator[None]:
 
     def ask() -> None:
         with contextlib.suppress(httpx.TransportError):  # the server may go before it has answered
-            server.post("/completion", {"prompt": "word " * 1000, "n_predict": 1})
+            server.post("/completion", {"prompt": "word " * 500, "n_predict": 1})
 
     thread = threading.Thread(target=ask)
     thread.start()
