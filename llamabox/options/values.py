@@ -89,6 +89,11 @@ def mebibytes(text: str) -> int:
     return integer(1, 1 << 20)(text) << 20
 
 
+def mebibytes_or_none(text: str) -> int:
+    """The same, with 0 for none at all."""
+    return integer(0, 1 << 20)(text) << 20
+
+
 def seed(text: str) -> int:
     """A seed as in a request's body; -1 draws one for each request."""
     return fold_seed(integer(LOWEST_SEED, HIGHEST_SEED)(text))

@@ -29,6 +29,12 @@ from llamabox.server.api.native.infill import infill
 from llamabox.server.api.openai.chat.route import apply_template, chat_completion, input_tokens
 from llamabox.server.api.openai.completions.route import openai_completion
 from llamabox.server.api.openai.responses.route import count_input, create_response
+from llamabox.server.api.openai.responses.storage.retrieval import (
+    RetrieveRoute,
+    cancel_response,
+    delete_response,
+    input_items,
+)
 from llamabox.server.api.rerank.route import rerank
 from llamabox.server.conversation.rendering import OPENAI
 from llamabox.server.hosted.abilities import Ability
@@ -81,6 +87,10 @@ ROUTES = (
         JsonRoute(chat_completion, read=OPENAI.read_fitting),
     ),
     post("/v1/responses /responses", Ability.GENERATE, JsonRoute(create_response)),
+    Route("GET", ("/v1/responses/{id}", "/responses/{id}"), Ability.GENERATE, RetrieveRoute()),
+    Route("DELETE", ("/v1/responses/{id}", "/responses/{id}"), Ability.GENERATE, request_response(delete_response)),
+    post("/v1/responses/{id}/cancel", Ability.GENERATE, request_response(cancel_response)),
+    get("/v1/responses/{id}/input_items", Ability.GENERATE, input_items),
     post("/v1/responses/input_tokens", Ability.LANGUAGE, JsonRoute(count_input)),
     post("/v1/chat/completions/input_tokens", Ability.LANGUAGE, JsonRoute(input_tokens, read=OPENAI.read_fitting)),
     post("/apply-template", Ability.LANGUAGE, JsonRoute(apply_template, read=OPENAI.read_any)),

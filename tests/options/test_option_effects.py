@@ -70,6 +70,9 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--port": Shown("e2e/command/test_process.py::test_a_taken_port_is_named"),
     "--reuse-port": Shown("server/test_run.py::test_a_port_that_is_shared_by_those_that_want_it"),
     "--sse-ping-interval": row(observed.reply, "--sse-ping-interval 3", ping_interval=3),
+    "--responses-store": Shown(
+        "server/api/responses/test_store.py::test_each_key_has_responses_of_its_own_and_without_a_store_there_are_none"
+    ),
     "--timeout": row(listener, "-to 3", stall_timeout=3),
     "--threads-http": Shown("server/test_run.py::test_blocking_work_has_as_many_threads_as_were_asked_for"),
     "--conn-idle": Shown("e2e/command/test_process.py::test_a_silent_clients_next_probe_is_due_within_conn_idle"),

@@ -36,6 +36,12 @@ SERVER_OPTIONS = (
         help="seconds of silence after which a stream gets a comment, a sign of life; 0 or less: never",
     ),
     valued(
+        SERVER, "--responses-store", "hosted.responses_store", v.mebibytes_or_none, metavar="MIB",
+        default=defaults.mebibytes, env="LLAMABOX_RESPONSES_STORE",
+        help="answers of /v1/responses that are kept for later requests, MiB; those unused for longest go first; 0: "
+        "none",
+    ),
+    valued(
         SERVER, "--max-body", "listen.max_body", v.mebibytes, metavar="MIB", default=defaults.mebibytes,
         help="largest request body, MiB",
     ),

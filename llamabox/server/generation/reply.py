@@ -134,8 +134,18 @@ class TextReply:
         """
         if not self._options.stream:
             return await writer.whole(await self.gather())
+        return self.stream(self.chunks(writer, tell_prompt), ping=ping, failed=failed)
+
+    def stream(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        ping: Callable[[], bytes] = lambda: PING,
+        failed: Callable[[LlamaboxError], bytes] = error_event,
+    ) -> EventStream:
+        """The reply as server-sent events: `chunks` of this reply, or what was made of them."""
         return EventStream(
-            self.chunks(writer, tell_prompt),
+            chunks,
             ping_interval=self._options.ping_interval,
             ping=ping,
             failed=failed,

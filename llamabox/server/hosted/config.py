@@ -20,6 +20,7 @@ class ModelConfig:
     spec_corpus: str = "key"  # whose finished texts help to guess whose: off, key, all
     given: frozenset[str] = frozenset()  # names of the sampling options the user set
     ping_interval: float = 30.0  # seconds of silence after which a stream gets a comment line
+    responses_store: int = 64 << 20  # bytes of responses that are kept for later requests; 0: none are
     max_waiting: int = MAX_WAITING  # texts that may wait for a slot
     media_path: str | None = None  # an existing folder, whose files requests may name
     media_hosts: AllowedHosts = field(default_factory=AllowedHosts)  # from which pictures and sound may be fetched

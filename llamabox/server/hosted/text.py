@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Final
 
@@ -14,6 +15,7 @@ from llamabox.server.hosted.model import Hosted, not_loaded
 from llamabox.server.hosted.seams import TextService
 from llamabox.server.hosted.slot_book import SlotBook
 from llamabox.server.hosted.templating import Templates
+from llamabox.server.http.shelf import Shelf
 from llamabox.server.metrics.text import TextMetrics
 from llamabox.wire.text_config import ModelInfo
 
@@ -32,6 +34,8 @@ class HostedText(Hosted):
         self.media: Final = media or media_reader(config)
         self.media_marker: Final = config.media_marker or f"<__media_{secrets.token_hex(16)}__>"
         self.slots: Final = SlotBook()
+        self.responses: Final = Shelf[object](config.responses_store)
+        self.background: Final = set[asyncio.Task[None]]()  # generations that no connection waits for
         self._answer_form: tuple[str, AnswerForm] | None = None  # by the template's text
 
     @property
@@ -86,6 +90,8 @@ class HostedText(Hosted):
             await self.media.warm()
 
     async def close(self) -> None:
+        for task in self.background:
+            task.cancel()
         await self.templates.close()
         await self.media.close()
 

@@ -67,6 +67,14 @@ class Lease:
         self._budget.n_held -= n_bytes
         self.n_bytes -= n_bytes
 
+    def take_over(self) -> Lease:
+        """A lease of its own for the bytes that `release_body` leaves, for work that outlives the request."""
+        other = Lease(self._budget)
+        other.n_bytes = other.n_kept = self.n_kept
+        self.n_bytes -= self.n_kept
+        self.n_kept = 0
+        return other
+
     def release_body(self) -> None:
         """Give back all bytes but n_kept. Idempotent."""
         self.shrink(self.n_bytes - self.n_kept)

@@ -118,7 +118,6 @@ ASKING: dict[str, list[Any]] = {
     "web_search_options": [{}],
     "conversation": ["conv_1"],
     "context_management": [[{"type": "compaction"}]],
-    "previous_response_id": ["resp_1"],
     "prompt": [{"id": "pmpt_1"}],
     "best_of": [2],
     "suffix": ["end"],

@@ -27,13 +27,11 @@ MAX_VALUE = 512
 
 LOGPROBS = "message.output_text.logprobs"
 SEALED = "reasoning.encrypted_content"
+TRUNCATIONS = ("auto", "disabled")
 SUMMARIES = ("auto", "concise", "detailed")
 
 REFUSED: dict[str, Neutral] = {
-    "background": only(False),
     "conversation": never,
-    "previous_response_id": never,
-    "truncation": only("disabled"),
     "prompt": never,
     "moderation": never,
     "context_management": is_empty,
@@ -56,6 +54,8 @@ class Wanted:
     summary: str | None  # of thoughts, whose texts are then their own summaries
     wishes: dict[str, Any]  # for the template, by chat's names: reasoning_effort, verbosity
     text: dict[str, Any]  # as the reply repeats it
+    may_truncate: bool  # the oldest turns of a conversation that does not fit
+    n_dropped: int = 0  # of them, once that is known
     repeated: dict[str, Any]  # fields without effect, which the reply repeats
 
 
@@ -84,6 +84,7 @@ def parse_fields(body: dict[str, Any], config: ModelConfig, defaults: Generation
         summary=_summary(reasoning),
         wishes=_wishes(reasoning, text),
         text={"format": {"type": "text"}, **text},
+        may_truncate=one_of("truncation", body.get("truncation", "disabled"), TRUNCATIONS) == "auto",
         repeated=_repeated(body),
     )
 

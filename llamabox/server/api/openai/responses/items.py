@@ -15,6 +15,10 @@ from llamabox.checks import describe, mapping, one_of, present, string, wrong
 from llamabox.server.api.openai.responses.parts import content_of
 from llamabox.server.api.openai.responses.thoughts import unsealed
 
+Item = Mapping[str, Any]
+
+REFERENCE = "item_reference"
+
 ROLES = ("user", "assistant", "system", "developer")
 
 HOSTED = re.compile(
@@ -35,8 +39,11 @@ def visible_name(name: str, namespace: str | None) -> str:
 class Transcript:
     """Collects the messages of one conversation, item by item. `dropped` has the types of those left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, find: Callable[[str], Item | None] = lambda item_id: None) -> None:
+        """`find` has the items that others may refer to, by id."""
+        self._find = find
         self.messages: list[dict[str, Any]] = []
+        self.items: list[Item] = []  # those that were read, in the place of references what these refer to
         self.markers = Markers()
         self.dropped: set[str] = set()
         self._turn: dict[str, Any] | None = None  # the assistant's message that further items may belong to
@@ -48,25 +55,33 @@ class Transcript:
     def read(self, value: Any, where: str) -> None:
         """Add `input`: a text of the user's, or items. Raises InvalidRequest naming the item's field."""
         if isinstance(value, str):
-            self.say("user", value)
-            return
+            value = [{"type": "message", "role": "user", "content": value}]
         if not isinstance(value, list):
             raise wrong(where, f"must be a string or an array of items, not {describe(value)}")
         for i, item in enumerate(value):
-            self._item(present(mapping(f"{where}[{i}]", item)), f"{where}[{i}]")
+            self.add(present(mapping(f"{where}[{i}]", item)), f"{where}[{i}]")
 
-    def _item(self, item: Mapping[str, Any], where: str) -> None:
-        kind = item.get("type", "message" if "role" in item else None)
+    def add(self, item: Item, where: str = "") -> None:
+        """Add an item, which has no nulls. Raises InvalidRequest naming its field."""
+        kind = item.get("type", "message" if "role" in item else REFERENCE if "id" in item else None)
+        if kind == REFERENCE:
+            item_id = string(f"{where}.id", item.get("id"))
+            found = self._find(item_id)
+            if found is None:
+                raise wrong(f"{where}.id", f"there is no item {item_id[:80]!r} in any response that is stored")
+            self.add(found, where)
+            return
+        self.items.append(item)
         read = READERS.get(kind) if isinstance(kind, str) else None
         if read is not None:
             read(self, item, where)
         elif isinstance(kind, str) and HOSTED.fullmatch(kind):
             self.dropped.add(kind)
         else:
-            known = ", ".join(READERS)
+            known = ", ".join([*READERS, REFERENCE])
             raise wrong(f"{where}.type", f"must be one of {known}, not {describe(kind)}")
 
-    def _message(self, item: Mapping[str, Any], where: str) -> None:
+    def _message(self, item: Item, where: str) -> None:
         role = one_of(f"{where}.role", item.get("role"), ROLES)
         content = content_of(item.get("content"), f"{where}.content", self.markers)
         if role != "assistant":
@@ -76,14 +91,14 @@ class Transcript:
         else:
             self._begin_turn(content)
 
-    def _function_call(self, item: Mapping[str, Any], where: str) -> None:
+    def _function_call(self, item: Item, where: str) -> None:
         arguments = string(f"{where}.arguments", item.get("arguments", ""))
         self._call(item, where, arguments if arguments.strip() else {})
 
-    def _custom_call(self, item: Mapping[str, Any], where: str) -> None:
+    def _custom_call(self, item: Item, where: str) -> None:
         self._call(item, where, {"input": string(f"{where}.input", item.get("input", ""))})
 
-    def _call(self, item: Mapping[str, Any], where: str, arguments: object) -> None:
+    def _call(self, item: Item, where: str, arguments: object) -> None:
         name = string(f"{where}.name", item.get("name"))
         namespace = item.get("namespace")
         if namespace is not None:
@@ -93,12 +108,12 @@ class Transcript:
         function = {"name": name, "arguments": arguments}
         turn.setdefault("tool_calls", []).append({"type": "function", "id": call_id, "function": function})
 
-    def _output(self, item: Mapping[str, Any], where: str) -> None:
+    def _output(self, item: Item, where: str) -> None:
         call_id = string(f"{where}.call_id", item.get("call_id", ""))
         content = content_of(item.get("output"), f"{where}.output", self.markers)
         self._add({"role": "tool", "tool_call_id": call_id, "content": content})
 
-    def _reasoning(self, item: Mapping[str, Any], where: str) -> None:
+    def _reasoning(self, item: Item, where: str) -> None:
         thought = thought_of(item, where)
         if not thought:
             return
@@ -118,7 +133,7 @@ class Transcript:
         self.messages.append(message)
 
 
-def thought_of(item: Mapping[str, Any], where: str) -> str:
+def thought_of(item: Item, where: str) -> str:
     """The text of a reasoning item: its content, what this server sealed, or its summary; empty where none is there."""
     content = _texts(item.get("content", []), f"{where}.content")
     if content:
@@ -132,11 +147,11 @@ def thought_of(item: Mapping[str, Any], where: str) -> str:
 def _texts(value: object, where: str) -> str:
     if not isinstance(value, list):
         raise wrong(where, f"must be an array of parts with text, not {describe(value)}")
-    parts: Sequence[Mapping[str, Any]] = [mapping(f"{where}[{i}]", part) for i, part in enumerate(value)]
+    parts: Sequence[Item] = [mapping(f"{where}[{i}]", part) for i, part in enumerate(value)]
     return "\n\n".join(string(f"{where}[{i}].text", part.get("text")) for i, part in enumerate(parts))
 
 
-READERS: dict[str, Callable[[Transcript, Mapping[str, Any], str], None]] = {
+READERS: dict[str, Callable[[Transcript, Item, str], None]] = {
     "message": Transcript._message,
     "function_call": Transcript._function_call,
     "function_call_output": Transcript._output,

@@ -46,7 +46,7 @@ class ResponseWriter:
         return self._created()
 
     def progress(self, choice: Choice, event: Progress) -> bytes:
-        told = {"type": "response.in_progress", "response": self._object(), "prompt_progress": progress_object(event)}
+        told = {"type": "response.in_progress", "response": self.object(), "prompt_progress": progress_object(event)}
         return self._created() + self._event(told)
 
     def started(self, choice: Choice, event: Started) -> bytes:
@@ -69,7 +69,7 @@ class ResponseWriter:
             self._end["incomplete_details"] = {"reason": "max_output_tokens"}
         else:
             self._end["completed_at"] = int(time.time())
-        told = {"type": f"response.{self._end['status']}", "response": self._object()}
+        told = {"type": f"response.{self._end['status']}", "response": self.object()}
         if self._wanted.options.timings_per_token:
             told["timings"] = timings_object(choice.finished.timings)
         return written + self._event(told)
@@ -81,17 +81,17 @@ class ResponseWriter:
         """The end of a stream that an error ended."""
         written = self._created() + self._close("incomplete")
         self._end = {"status": "failed", "error": {"code": error_code(error), "message": error.message}}
-        return written + self._event({"type": "response.failed", "response": self._object()})
+        return written + self._event({"type": "response.failed", "response": self.object()})
 
     async def whole(self, choices: Sequence[Choice]) -> Response:
         headers = rate_header(choices[0].finished.timings)
-        return JsonResponse(self._object(), headers=headers)
+        return JsonResponse(self.object(), headers=headers)
 
     def _created(self) -> bytes:
         """The first two events, unless they are out."""
         if self._n_events:
             return b""
-        response = self._object()
+        response = self.object()
         return self._event({"type": "response.created", "response": response}) + self._event(
             {"type": "response.in_progress", "response": response}
         )
@@ -158,7 +158,19 @@ class ResponseWriter:
         data = dump_line({**event, "sequence_number": number})
         return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), data)
 
-    def _object(self) -> dict[str, Any]:
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be written."""
+        return self._end is not None
+
+    def cancel(self) -> None:
+        """End the response where it is, unless it is over. No event tells so."""
+        if self._end is None:
+            self._close("incomplete")
+            self._end = {"status": "cancelled"}
+
+    def object(self) -> dict[str, Any]:
+        """The response as it is now; items are in it once it is over."""
         end = self._end or {}
         output = [item.object() for item in self._items] if self._end is not None else []
         return {**self._head, "output": output, **end}
