@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cache
+from itertools import count, takewhile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
 from llamabox.server.listening.listener import Listener, hypercorn_config
 from llamabox.wire.text_config import TextConfig
+from llamabox.workers.text.drafting.opening import draft_config
 from llamabox.workers.text.loading import devices
 from llamabox.workers.text.loading.attention import choose_attention
 from llamabox.workers.text.loading.contexts import context_params
@@ -125,7 +127,16 @@ def context(*words: str) -> dict[str, Any]:
 
 def model_file(*words: str) -> dict[str, Any]:
     """The llama_model_params that llama_model_load_from_file is given, as on a machine with GPUs."""
+    return _model_file(composed(*words)[0])
+
+
+def draft_model(*words: str) -> dict[str, Any]:
+    """The same of the draft model."""
     text, *_ = composed(*words)
+    return _model_file(draft_config(text, text.model))
+
+
+def _model_file(text: TextConfig) -> dict[str, Any]:
     recorded, lib = recording("llama_model_load_from_file")
     has_gpu, devices.has_gpu = devices.has_gpu, lambda native: True
     try:
@@ -137,7 +148,18 @@ def model_file(*words: str) -> dict[str, Any]:
     null = native().ffi.NULL
     shares = () if params.tensor_split == null else tuple(params.tensor_split[0:2])
     overridden = "" if params.kv_overrides == null else native().ffi.string(params.kv_overrides[0].key).decode()
-    return {**fields(params), "tensor_split": shares, "kv_overrides": overridden}
+    buffers = [] if params.tensor_buft_overrides == null else _tensor_buffers(params.tensor_buft_overrides)
+    return {**fields(params), "tensor_split": shares, "kv_overrides": overridden, "tensor_buffers": " ".join(buffers)}
+
+
+def _tensor_buffers(array: Any) -> list[str]:
+    """Patterns and names of buffer types as on the command line, up to the empty pattern."""
+    ffi, lib = native().ffi, native().lib
+    entries = takewhile(lambda entry: entry.pattern != ffi.NULL, (array[i] for i in count()))
+    return [
+        f"{ffi.string(entry.pattern).decode()}={ffi.string(lib.ggml_backend_buft_name(entry.buft)).decode()}"
+        for entry in entries
+    ]
 
 
 def projector(*words: str) -> dict[str, Any]:
@@ -148,6 +170,11 @@ def projector(*words: str) -> dict[str, Any]:
 def text_worker(*words: str) -> dict[str, Any]:
     """What the text worker is told."""
     return asdict(composed(*words)[0])
+
+
+def hosted(*words: str) -> dict[str, Any]:
+    """What the model behind the port goes by."""
+    return asdict(composed(*words)[2])
 
 
 def request(*words: str) -> Options:

@@ -92,6 +92,17 @@ def device_handle(native: Native, name: str) -> Any:
     return handle
 
 
+def buffer_types(native: Native) -> dict[str, Any]:
+    """ggml's buffer types by their names, one a device: where weights may be kept."""
+    lib = native.lib
+    found: dict[str, Any] = {}
+    for index in range(lib.ggml_backend_dev_count()):
+        kind = lib.ggml_backend_dev_buffer_type(lib.ggml_backend_dev_get(index))
+        if kind != native.ffi.NULL:
+            found[native.text(lib.ggml_backend_buft_name(kind)) or ""] = kind
+    return found
+
+
 def proc_address(native: Native, backend: str, function: str, ctype: str) -> Any:
     """A function that a backend offers by name, as the C function pointer type `ctype`; None where it has none."""
     registry = native.lib.ggml_backend_reg_by_name(backend.encode())

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from llamabox.bindings.backend import device_handle, kernels
+from llamabox.bindings.backend import buffer_types, device_handle, kernels
 from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.files import gguf
 from llamabox.bindings.vocab import Vocab
@@ -52,6 +52,7 @@ class ModelParams:
     tensor_split: tuple[float, ...] = ()
     devices: tuple[str, ...] | None = None  # None: all GPUs and RPC servers; (): the CPU alone
     kv_overrides: tuple[tuple[str, int | float | bool | str], ...] = ()
+    tensor_buffers: tuple[tuple[str, str], ...] = ()  # of tensors whose names have a pattern: it, and a buffer type
     repack: bool = True  # keep weights in the layouts that the CPU computes fastest with
     check_tensors: bool = False
     vocab_only: bool = False
@@ -243,9 +244,22 @@ class _Load:
         if params.devices is not None:
             handles = [device_handle(native, name) for name in params.devices]
             c.devices = self._keep(ffi.new("ggml_backend_dev_t[]", [*handles, ffi.NULL]))
+        if params.tensor_buffers:
+            c.tensor_buft_overrides = self._tensor_buffers(params.tensor_buffers)
         if params.kv_overrides:
             c.kv_overrides = self._keep(_kv_overrides(native, params.kv_overrides))
         return c
+
+    def _tensor_buffers(self, chosen: tuple[tuple[str, str], ...]) -> Any:
+        """The C array, ended by an empty pattern. Raises ModelLoadError for a buffer type that is not there."""
+        kinds = buffer_types(self._native)
+        array = self._keep(self._native.ffi.new("struct llama_model_tensor_buft_override[]", len(chosen) + 1))
+        for entry, (pattern, name) in zip(array, chosen, strict=False):
+            if name not in kinds:
+                raise ModelLoadError(f"no buffer type {name!r} for {pattern}: there are {', '.join(kinds)}")
+            entry.pattern = self._keep(self._native.ffi.new("char[]", pattern.encode()))
+            entry.buft = kinds[name]
+        return array
 
     def _keep(self, value: Any) -> Any:
         self._alive.append(value)

@@ -23,6 +23,7 @@ from llamabox.options import OPTIONS, Option
 from llamabox.options.argv import Use, check_variables, read_words, shown
 from llamabox.options.speculation import check_speculation, drafting_of, idle_options, with_speculation
 from llamabox.options.values import QUANTISED, unescape, unknown_samplers
+from llamabox.options.weight_values import with_cpu_weights
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
 from llamabox.wire.text_config import TextConfig
@@ -170,7 +171,7 @@ def compose(parsed: OptionValues) -> tuple[TextConfig, ListenConfig, ModelConfig
         sampling = replace(sampling, dry_sequence_breakers=tuple(map(unescape, sampling.dry_sequence_breakers)))
     text = replace(TextConfig(model=""), **_of(parsed, "text"))
     text = replace(text, n_ubatch=min(text.n_ubatch, text.n_batch), **_placement(parsed, text))
-    text = with_speculation(text, parsed.values)
+    text = with_cpu_weights(with_speculation(text, parsed.values), parsed.values)
     if text.rerank:
         text = replace(text, pooling="rank")
     defaults = GenerationParams(sampling=sampling, drafting=drafting_of(text))

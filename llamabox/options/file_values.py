@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from llamabox.options.values import json_schema
+
 MAX_TEXT = 16 << 20
 """Bytes of a text file. The largest chat templates have 60 thousand; /dev/zero has no end."""
 
@@ -42,3 +44,8 @@ def api_keys_of_file(path: str) -> frozenset[str]:
     if not found:
         raise ValueError("the file holds no key")
     return found
+
+
+def json_schema_of_file(path: str) -> str:
+    """A JSON schema."""
+    return json_schema(file_text(path))

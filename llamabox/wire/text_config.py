@@ -11,6 +11,12 @@ FileName = Annotated[str, "path"]
 KvValue = int | float | bool | str
 """What a value of a model file's metadata can be overridden with."""
 
+TensorBuffers = tuple[tuple[str, str], ...]
+"""Regular expressions, each with ggml's name of a buffer type for tensors in whose names it is found.
+
+The first that is found counts.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
@@ -38,6 +44,7 @@ class TextConfig:
     devices: tuple[str, ...] = ()  # what to compute on, by name: ("none",) the CPU alone; (): all there are
     rpc_servers: tuple[str, ...] = ()  # host:port of machines whose devices are used beside this one's
     kv_overrides: tuple[tuple[str, KvValue], ...] = ()
+    tensor_buffers: TensorBuffers = ()
     lora: tuple[tuple[FileName, float], ...] = ()  # adapter files and the scales to begin with; the index is the id
     control_vectors: tuple[tuple[FileName, float], ...] = ()  # files and strengths
     control_vector_layers: tuple[int, int] = (0, 0)  # first and last; 0: the first or the last that there is
@@ -86,9 +93,10 @@ class TextConfig:
     lookup_ngram_min: int = 0  # counted n-grams of so many to 4 tokens; 0: none are counted
     lookup_cache_static: FileName | None = None  # counts that are read alone
     lookup_cache_dynamic: FileName | None = None  # counts that are read, if they are there, and written
-    model_draft: FileName | None = None  # a smaller model that drafts; these six are as those of the model
+    model_draft: FileName | None = None  # a smaller model that drafts; these seven are as those of the model
     n_gpu_layers_draft: int = -1
     devices_draft: tuple[str, ...] = ()  # (): those of the model
+    tensor_buffers_draft: TensorBuffers = ()
     type_k_draft: str = "f16"
     type_v_draft: str = "f16"
     n_threads_draft: int = -1  # 0 or less: as many as the model's

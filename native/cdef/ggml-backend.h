@@ -12,11 +12,14 @@ enum ggml_backend_dev_type {
     ...
 };
 
+const char * ggml_backend_buft_name(ggml_backend_buffer_type_t buft);
+
 const char *               ggml_backend_dev_name(ggml_backend_dev_t device);
 const char *               ggml_backend_dev_description(ggml_backend_dev_t device);
 void                       ggml_backend_dev_memory(ggml_backend_dev_t device, size_t * free, size_t * total);
 enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t device);
 ggml_backend_reg_t         ggml_backend_dev_backend_reg(ggml_backend_dev_t device);
+ggml_backend_buffer_type_t ggml_backend_dev_buffer_type(ggml_backend_dev_t device);
 
 const char *       ggml_backend_reg_name(ggml_backend_reg_t reg);
 size_t             ggml_backend_reg_dev_count(ggml_backend_reg_t reg);

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.server_process import ServerProcess
 from tests.e2e.survival import metric, wait_for
 from tests.lending.hosts import WITHIN, Host, Hosts
+from tests.models.experts import with_experts
 
 PROMPTS = ("Once upon a time", "def add(a, b):\n")
 LAYERS = 20
@@ -127,6 +128,22 @@ def test_shares_and_devices_are_the_users_to_choose(tmp_path: Path, model: Path,
         with box(tmp_path / "box.log", model, hosts, *words) as server:
             split = server.http.get("/v1/models").json()["data"][0]["meta"]["split"]
             assert {part["device"]: part["n_layers"] for part in split} == expected, words
+
+
+def test_the_weights_of_experts_stay_where_the_user_wants(tmp_path: Path, model: Path, hosts: Hosts) -> None:
+    """Of a mixture whose experts are three quarters of its weights."""
+    mixture = with_experts(model, tmp_path / "mixture.gguf", n_experts=4, n_used=2)
+    hosts.serve()
+    sizes = []
+    for words in ((), ("-cmoe",), ("-ncmoe", "20"), ("-ot", r"_exps\.=CPU")):
+        with box(tmp_path / "box.log", mixture, hosts, "-ngl", "all", *words) as server:
+            split = server.http.get("/v1/models").json()["data"][0]["meta"]["split"]
+            assert sum(part["n_layers"] for part in split if part["server"]) == 31, words
+            sizes.append(sum(part["size"] for part in split if part["server"]))
+            assert server.ok("/completion", {"prompt": PROMPTS[0], "n_predict": 8})["content"]
+    whole, none, third, chosen = sizes
+    assert none == chosen < 0.4 * whole
+    assert none < third < whole
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,8 @@ def test_a_variable_that_could_be_meant_to_protect_ends_the_start(name: str) -> 
 
 def test_other_programs_variables_are_theirs() -> None:
     names = (
-        "MMPROJ_URL HF_FILE HF_REPO MODEL_URL MODELS_DIR LOG_FILE NO_MMAP KV_OFFLOAD CPU_MOE PORTT HOSTS JINJA THINK "
-        "ENDPOINT_PROPS STATIC_PATH WEBUI OVERRIDE_TENSOR SPEC_DRAFT_HF_REPO CACHE_IDLE_SLOTS OFFLINE"
+        "MMPROJ_URL HF_FILE HF_REPO MODEL_URL MODELS_DIR LOG_FILE NO_MMAP KV_OFFLOAD CPU_MOES PORTT HOSTS JINJA THINK "
+        "ENDPOINT_PROPS STATIC_PATH WEBUI OVERRIDE_TENSORS SPEC_DRAFT_HF_REPO CACHE_IDLE_SLOTS OFFLINE"
     )
     environ = {f"LLAMA_ARG_{name}": "1" for name in names.split()}
     environ |= {"LLAMA_CACHE": "x", "LLAMA_LOG_FILE": "x", "LLAMA_OFFLINE": "1", "API_KEYS": "x", "OPENAI_API_KEY": "x"}

@@ -18,7 +18,7 @@ from llamabox.lending.config import RpcConfig
 from llamabox.machine import processors
 from llamabox.options import OPTIONS, Option
 from llamabox.options.commandline import compose, compose_images, compose_rpc, echo, parse
-from llamabox.options.file_values import api_keys_of_file, file_text, folder
+from llamabox.options.file_values import api_keys_of_file, file_text, folder, json_schema_of_file
 from llamabox.options.usage import document, help_text
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
@@ -49,6 +49,7 @@ VALUES = {
     "--rpc-server-host": "127.0.0.1", "--rpc-server-allow": "10.1.0.0/16",
     "--spec": "off", "--spec-type": "ngram-mod", "--spec-corpus": "all", "--cache-type-k-draft": "q8_0",
     "--cache-type-v-draft": "q8_0",
+    "--override-tensor": "a=CPU", "--override-tensor-draft": "a=CPU",
     "--rpc": "host:50052", "--visual-max-image-size": "448",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""
@@ -71,9 +72,9 @@ def example(option: Option, tmp_path: Path) -> str:
     flag = option.flags[-1]
     if flag in VALUES:
         return VALUES[flag]
-    if option.parse in (file_text, api_keys_of_file):
+    if option.parse in (file_text, api_keys_of_file, json_schema_of_file):
         path = tmp_path / "file"
-        path.write_text("from the file")
+        path.write_text("{}" if option.parse is json_schema_of_file else "from the file")
         return str(path)
     if option.parse is folder:
         return str(tmp_path)
@@ -105,6 +106,7 @@ def test_every_option_writes_to_a_field_that_exists() -> None:
         "defrag_thold",
         "escape",
         "lora_init_without_apply",
+        *("cpu_moe", "n_cpu_moe", "n_cpu_ffn", "cpu_moe_draft", "n_cpu_moe_draft"),
     }
     for option in OPTIONS:
         owner, _, name = option.dest.partition(".")

@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from llamabox.options import OPTIONS
-from llamabox.options.file_values import MAX_TEXT
+from llamabox.options.file_values import MAX_TEXT, json_schema_of_file
 from tests.options.test_commandline import made, refused
 
-TEXT_FILES = [o for o in OPTIONS if o.parse and o.parse.__module__.endswith(".file_values") and o.metavar == "FILE"]
+TEXT_FILES = [
+    o
+    for o in OPTIONS
+    if o.parse not in (None, json_schema_of_file)
+    and o.parse.__module__.endswith(".file_values")
+    and o.metavar == "FILE"
+]
 
 ENCODINGS = {
     "plain": ("utf-8", "\n"),
@@ -35,6 +41,17 @@ def test_a_key_file_with_comments_alone_holds_no_key(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("\ufeff# one\n#two\n", encoding="utf-8")
     assert "holds no key" in refused("--api-key-file", str(file))
+
+
+@pytest.mark.parametrize("how", ENCODINGS)
+def test_a_json_schema_in_a_file(how: str, tmp_path: Path) -> None:
+    encoding, end = ENCODINGS[how]
+    file = tmp_path / "schema"
+    schema = ["{", '"enum": ["é"]', "}"]
+    file.write_bytes(end.join(schema).encode(encoding))
+    assert made("-jf", str(file)) == made("-j", "".join(schema))
+    file.write_text("{")
+    assert "--json-schema-file" in refused("--json-schema-file", str(file))
 
 
 def test_the_text_files_are_those_that_options_name() -> None:

@@ -13,6 +13,7 @@ import pytest
 from llamabox.machine import processors
 from llamabox.options import OPTIONS, Option
 from llamabox.options.commandline import parse
+from llamabox.options.weight_values import DENSE, EXPERTS
 from tests import observed
 from tests.observed import Observer
 from tests.options.test_commandline import FIRST_CPU, values_of
@@ -91,6 +92,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--lora": Shown(f"{LORA}::test_the_command_lines_scales_hold_until_others_are_posted"),
     "--lora-scaled": Shown(f"{LORA}::test_the_command_lines_scales_hold_until_others_are_posted"),
     "--lora-init-without-apply": Shown(f"{LORA}::test_posted_scales_outlive_a_worker_that_dies"),
+    "--no-slots": row(observed.hosted, "--slots --no-slots", "--slots", enable_slots=False),
     "--slots": Shown("server/http/test_errors.py::test_features_that_are_off_name_their_flag"),
     "--metrics": Shown(f"{METRICS}::test_counters_are_the_sums_over_the_timings_and_outlive_the_worker"),
     "--embeddings": Shown("e2e/embeddings/test_embeddings.py::test_without_pooling_each_token_has_its_vector"),
@@ -108,12 +110,17 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--device": Shown("lending/test_split.py::test_shares_and_devices_are_the_users_to_choose"),
     "--rpc": Shown("lending/test_split.py::test_a_model_over_three_machines_says_what_it_says_on_one"),
     "--main-gpu": row(model_file, "-mg 1", main_gpu=1),
+    "--override-tensor": row(model_file, "-ot a=CPU,b.c=CPU", tensor_buffers="a=CPU b.c=CPU"),
+    "--cpu-moe": row(model_file, "-ot a=CPU -cmoe", tensor_buffers=f"a=CPU {EXPERTS}=CPU"),
+    "--n-cpu-moe": row(model_file, "-ncmoe 2", tensor_buffers=rf"blk\.0{EXPERTS}=CPU blk\.1{EXPERTS}=CPU"),
+    "--n-cpu-ffn": row(model_file, "-ncffn 1", tensor_buffers=rf"blk\.0{DENSE}=CPU"),
     "--override-kv": row(model_file, "--override-kv a.b=int:3", kv_overrides="a.b"),
     "--control-vector": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
     "--control-vector-scaled": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
     "--control-vector-layer-range": Shown(f"{LORA}::test_a_control_vector_changes_the_answer_and_at_scale_0_does_not"),
     "--mlock": row(model_file, "--mlock", load_mode="LLAMA_LOAD_MODE_MMAP_MLOCK"),
     "--check-tensors": row(model_file, "--check-tensors", check_tensors=True),
+    "--repack": row(model_file, "--no-repack --repack", "--no-repack", use_extra_bufts=True),
     "--no-repack": row(model_file, "--no-repack", use_extra_bufts=False),
     "--no-mmap": row(model_file, "--no-mmap", load_mode="LLAMA_LOAD_MODE_NONE"),
     "--numa": Shown(f"{LOADER}::test_memory_nodes"),
@@ -146,6 +153,9 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--poll-batch": Shown(f"{THREADS}::test_how_long_openmp_spins"),
     # the context
     "--ctx-size": row(context, "-c 512", n_ctx=512),
+    "--context-shift": row(
+        observed.text_model, "--no-context-shift --context-shift", "--no-context-shift", context_shift=True
+    ),
     "--no-context-shift": row(observed.text_model, "--no-context-shift", context_shift=False),
     "--batch-size": row(context, "-b 100", n_batch=100),
     "--ubatch-size": row(context, "-ub 100", n_ubatch=100),
@@ -158,6 +168,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--parallel": row(context, "-np 3", n_seq_max=3),
     "--kv-unified": row(context, "--kv-unified", kv_unified=True),
     "--no-kv-unified": row(context, "--no-kv-unified", "--kv-unified", kv_unified=False),
+    "--kv-offload": row(context, "-nkvo -kvo", "-nkvo", offload_kqv=True),
     "--no-kv-offload": row(context, "-nkvo", offload_kqv=False),
     "--cache-type-k": row(context, "-ctk q8_0", type_k="GGML_TYPE_Q8_0"),
     "--cache-type-v": row(context, "-ctv q5_1", type_v="GGML_TYPE_Q5_1"),
@@ -190,6 +201,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--cont-batching": row(observed.text_model, "-cb", "-nocb", cont_batching=True),
     "--no-cont-batching": row(observed.text_model, "-nocb", cont_batching=False),
     "--spm-infill": Shown("e2e/texts/test_infill.py::test_suffix_first"),
+    "--warmup": row(told, "--no-warmup --warmup", "--no-warmup", warmup=True),
     # Where texts may be drafted for, a trial decodes whether that would change them.
     "--no-warmup": row(observed.text_model, "--no-warmup --spec off", n_decodes=0),
     # speculation
@@ -208,6 +220,9 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--spec-draft-model": row(told, "--spec-draft-model f", model_draft="f"),
     "--gpu-layers-draft": row(told, "-ngld 3", n_gpu_layers_draft=3),
     "--device-draft": row(told, "-devd GPU1", devices_draft=("GPU1",)),
+    "--override-tensor-draft": row(observed.draft_model, "-otd a=CPU", tensor_buffers="a=CPU"),
+    "--cpu-moe-draft": row(observed.draft_model, "-cmoed", tensor_buffers=f"{EXPERTS}=CPU"),
+    "--n-cpu-moe-draft": row(observed.draft_model, "-ncmoed 1", tensor_buffers=rf"blk\.0{EXPERTS}=CPU"),
     "--cache-type-k-draft": row(told, "-ctkd q8_0", type_k_draft="q8_0"),
     "--cache-type-v-draft": row(told, "-ctvd q5_1", type_v_draft="q5_1"),
     "--threads-draft": row(told, "-td 3", n_threads_draft=3),
@@ -254,6 +269,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     ),
     "--grammar": Shown(f"{FORM}::test_a_bad_default_keeps_the_server_from_starting"),
     "--grammar-file": Shown(f"{FORM}::test_defaults_of_the_command_line"),
+    "--json-schema-file": Shown("options/test_file_values.py::test_a_json_schema_in_a_file"),
     "--json-schema": Shown(f"{FORM}::test_defaults_of_the_command_line"),
     "--max-waiting": Shown(f"{SERVER}::test_more_texts_than_may_wait"),
     "--gap-factor": Shown("workers/text/loading/test_loader.py::test_the_gap_that_prompts_may_open"),

@@ -6,6 +6,7 @@ from llamabox.options import values as v
 from llamabox.options.device_values import names
 from llamabox.options.file_values import file_text
 from llamabox.options.option import COMPLETION, Option, completion, switch
+from llamabox.options.weight_values import MAX_LAYERS, tensor_buffers
 
 LOADING_OPTIONS = (
     completion(
@@ -26,6 +27,24 @@ LOADING_OPTIONS = (
     completion(
         "-dev --device", "text.devices", names, metavar="NAME,…", default="all GPUs and RPC servers",
         help="GPUs to use, in this order, as --list-devices calls them; none for the CPU alone",
+    ),
+    completion(
+        "-ot --override-tensor", "text.tensor_buffers", tensor_buffers, metavar="PATTERN=TYPE,…", accumulates=True,
+        default="", env="LLAMA_ARG_OVERRIDE_TENSOR",
+        help=r"keep tensors in whose names the regular expression is found in buffers of this type, a device's name as "
+        r"a rule: \.ffn_.*_exps=CPU; the first that fits counts",
+    ),
+    switch(
+        COMPLETION, "-cmoe --cpu-moe", "cpu_moe", env="LLAMA_ARG_CPU_MOE",
+        help="keep the weights of all experts on the CPU",
+    ),
+    completion(
+        "-ncmoe --n-cpu-moe", "n_cpu_moe", v.integer(0, MAX_LAYERS), default="", env="LLAMA_ARG_N_CPU_MOE",
+        help="the same in the first N layers",
+    ),
+    completion(
+        "-ncffn --n-cpu-ffn", "n_cpu_ffn", v.integer(0, MAX_LAYERS), default="", env="LLAMA_ARG_N_CPU_FFN",
+        help="keep the feed-forward weights of the first N layers on the CPU, those of experts not",
     ),
     completion(
         "--override-kv", "text.kv_overrides", v.kv_override, metavar="KEY=TYPE:VALUE", accumulates=True, default="",
@@ -50,8 +69,12 @@ LOADING_OPTIONS = (
         help="look for invalid numbers in the file's weights while it loads, which takes longer",
     ),
     switch(
+        COMPLETION, "--repack", "text.repack",
+        help="lay the weights out as the CPU computes fastest with them (default)",
+    ),
+    switch(
         COMPLETION, "-nr --no-repack", "text.repack", const=False,
-        help="leave the weights as they lie in the file, instead of as the CPU computes fastest with them",
+        help="leave the weights as they lie in the file",
     ),
     completion(
         "--numa", "text.numa", v.one_of(v.NUMA), metavar="distribute|isolate|numactl",
@@ -76,6 +99,10 @@ LOADING_OPTIONS = (
     completion(
         "-c --ctx-size", "text.n_ctx", v.integer(0), env="LLAMA_ARG_CTX_SIZE",
         help="tokens of context over all slots; 0 takes what the model was trained for",
+    ),
+    switch(
+        COMPLETION, "--context-shift", "text.context_shift",
+        "drop the older half of a full context and go on (default)",
     ),
     switch(
         COMPLETION, "--no-context-shift", "text.context_shift", "end a text at the context's limit instead of shifting",

@@ -6,7 +6,8 @@ from llamabox.options import values as v
 from llamabox.options.option import COMPLETION, completion, switch
 
 MEMORY_OPTIONS = (
-    switch(COMPLETION, "-nkvo --no-kv-offload", "text.offload_kqv", "keep the KV memory off the GPU", const=False),
+    switch(COMPLETION, "-kvo --kv-offload", "text.offload_kqv", "keep the KV memory on the GPU (default)"),
+    switch(COMPLETION, "-nkvo --no-kv-offload", "text.offload_kqv", "keep it off the GPU", const=False),
     completion(
         "-ctk --cache-type-k", "text.type_k", v.one_of(v.CACHE_TYPES), metavar="TYPE",
         help=f"type of the keys in the KV memory: {' '.join(v.CACHE_TYPES)}",

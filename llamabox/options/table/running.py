@@ -65,16 +65,18 @@ RUNNING_OPTIONS = (
         "many times what they take without",
     ),
     switch(
-        COMPLETION, "--kv-unified", "text.kv_unified",
+        COMPLETION, "-kvu --kv-unified", "text.kv_unified",
         "one KV memory for all slots: less to copy, but an answer may depend in its low bits on its neighbours",
     ),
     switch(
-        COMPLETION, "--no-kv-unified", "text.kv_unified", "a KV memory of its own for each slot (default)", const=False,
+        COMPLETION, "-no-kvu --no-kv-unified", "text.kv_unified", const=False,
+        help="a KV memory of its own for each slot (default)",
     ),
     completion(
         "--pooling", "text.pooling", v.one_of(v.POOLINGS), metavar="none|mean|cls|last|rank",
         help="what a text's embedding is made of", default="the model's; last, or mean for encoders, if it has none",
     ),
     switch(COMPLETION, "--spm-infill", "text.spm_infill", "infill: the suffix goes before the prefix"),
+    switch(COMPLETION, "--warmup", "text.warmup", "run the model once before serving (default)"),
     switch(COMPLETION, "--no-warmup", "text.warmup", "do not run the model once before serving", const=False),
 )  # fmt: skip

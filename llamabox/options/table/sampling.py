@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llamabox.options import defaults
 from llamabox.options import values as v
-from llamabox.options.file_values import file_text
+from llamabox.options.file_values import file_text, json_schema_of_file
 from llamabox.options.option import COMPLETION, completion, switch
 
 SAMPLING_OPTIONS = (
@@ -13,10 +13,14 @@ SAMPLING_OPTIONS = (
     ),
     completion(
         "--sampling-seq", "sampling.samplers", v.sampling_seq, metavar="LETTERS", default=defaults.sampler_letters,
+        hidden="--sampler-seq",
         help="the same, a letter each: e penalties, d dry, s top_n_sigma, k top_k, y typ_p, p top_p, m min_p, x xtc, "
         "t temperature, i infill, a adaptive_p",
     ),
-    completion("--temp", "sampling.temperature", v.number(0, clamp=True), "temperature; 0 takes the likeliest"),
+    completion(
+        "--temp", "sampling.temperature", v.number(0, clamp=True), "temperature; 0 takes the likeliest",
+        hidden="--temperature", env="LLAMA_ARG_TEMPERATURE",
+    ),
     completion("--top-k", "sampling.top_k", v.at_least_zero, "keep the N likeliest tokens; 0 is off"),
     completion("--top-p", "sampling.top_p", v.number(0, 1, clamp=True), "keep the likeliest with this sum; 1 is off"),
     completion(
@@ -26,7 +30,10 @@ SAMPLING_OPTIONS = (
     completion(
         "--xtc-threshold", "sampling.xtc_threshold", v.number(0, 1, clamp=True), "XTC threshold; above 0.5 is off"
     ),
-    completion("--typical", "sampling.typical_p", v.number(0, 1, clamp=True), "locally typical sampling; 1 is off"),
+    completion(
+        "--typical", "sampling.typical_p", v.number(0, 1, clamp=True), "locally typical sampling; 1 is off",
+        hidden="--typical-p",
+    ),
     completion(
         "--top-nsigma", "sampling.top_n_sigma", v.number(), hidden="--top-n-sigma",
         help="keep within N standard deviations of the largest logit; negative is off",
@@ -87,5 +94,9 @@ SAMPLING_OPTIONS = (
     completion(
         "-j --json-schema", "generation.json_schema", v.json_schema, metavar="JSON", default="",
         help="JSON schema of the answers to requests that bring none; {} is any object",
+    ),
+    completion(
+        "-jf --json-schema-file", "generation.json_schema", json_schema_of_file, "the same from a file",
+        metavar="FILE", default="",
     ),
 )  # fmt: skip

@@ -105,6 +105,7 @@ SERVER_OPTIONS = (
         SERVER, "-s --seed", "sampling.seed", v.seed, default=defaults.seed, help="seed; -1 draws one for each request",
     ),
     switch(SERVER, "--slots", "hosted.enable_slots", "serve GET /slots", env="LLAMA_ARG_SLOTS"),
+    switch(SERVER, "--no-slots", "hosted.enable_slots", "do not serve it (default)", const=False),
     switch(SERVER, "--metrics", "listen.enable_metrics", "serve GET /metrics", env="LLAMA_ARG_METRICS"),
     switch(
         SERVER, "--embeddings", "text.embeddings", hidden="--embedding", env="LLAMA_ARG_EMBEDDINGS",

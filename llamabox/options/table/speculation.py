@@ -5,7 +5,8 @@ from __future__ import annotations
 from llamabox.options import speculation as s
 from llamabox.options import values as v
 from llamabox.options.device_values import names
-from llamabox.options.option import COMPLETION, Option, completion
+from llamabox.options.option import COMPLETION, Option, completion, switch
+from llamabox.options.weight_values import MAX_LAYERS, tensor_buffers
 
 SPECULATION_OPTIONS = (
     completion(
@@ -74,6 +75,19 @@ SPECULATION_OPTIONS = (
     completion(
         "-devd --device-draft", "text.devices_draft", names, metavar="NAME,…", hidden="--spec-draft-device",
         default="as -dev", help="-dev of the draft model",
+    ),
+    completion(
+        "-otd --override-tensor-draft", "text.tensor_buffers_draft", tensor_buffers, metavar="PATTERN=TYPE,…",
+        accumulates=True, default="", hidden="--spec-draft-override-tensor", help="-ot of the draft model",
+    ),
+    switch(
+        COMPLETION, "-cmoed --cpu-moe-draft", "cpu_moe_draft", hidden="--spec-draft-cpu-moe",
+        env="LLAMA_ARG_SPEC_DRAFT_CPU_MOE", help="-cmoe of the draft model",
+    ),
+    completion(
+        "-ncmoed --n-cpu-moe-draft", "n_cpu_moe_draft", v.integer(0, MAX_LAYERS), default="",
+        hidden="--spec-draft-n-cpu-moe --spec-draft-ncmoe", env="LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE",
+        help="-ncmoe of the draft model",
     ),
     completion(
         "-ctkd --cache-type-k-draft", "text.type_k_draft", v.one_of(v.CACHE_TYPES), metavar="TYPE",

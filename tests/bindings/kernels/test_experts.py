@@ -12,6 +12,8 @@ from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model, ModelParams
+from llamabox.errors import ModelLoadError
+from llamabox.options.weight_values import EXPERTS
 from tests.models.experts import with_experts
 
 TEXT = (
@@ -36,6 +38,16 @@ def logits(model: Model, n_batch: int) -> NDArray[np.float32]:
             batch.logits[rows[-1]] = 1
             context.decode(batch)
         return context.logits(rows[-1]).copy()
+
+
+def test_a_buffer_type_for_experts(native: Native, mixture: Path) -> None:
+    """The CPU's is the one that they have here anyway; others are refused, and those that there are named."""
+    with Model.load(native, mixture) as loaded:
+        expected = logits(loaded, 7)
+    with Model.load(native, mixture, ModelParams(tensor_buffers=((EXPERTS, "CPU"),))) as loaded:
+        assert np.array_equal(logits(loaded, 7), expected)
+    with pytest.raises(ModelLoadError, match=r"no buffer type 'GPU7' for .*: there are CPU"):
+        Model.load(native, mixture, ModelParams(tensor_buffers=((EXPERTS, "GPU7"),)))
 
 
 @pytest.mark.parametrize("n_batch", [1, 7, 40])

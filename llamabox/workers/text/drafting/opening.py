@@ -95,6 +95,7 @@ def draft_config(config: TextConfig, path: str) -> TextConfig:
         model=path,
         n_gpu_layers=config.n_gpu_layers_draft,
         devices=config.devices_draft,
+        tensor_buffers=config.tensor_buffers_draft,
         type_k=config.type_k_draft,
         type_v=config.type_v_draft,
         n_threads=threads,

@@ -28,7 +28,7 @@ def start_backends(config: TextConfig, native: Native) -> Placement | None:
         for endpoint in config.rpc_servers
         for index, name in enumerate(rpc_devices.add_server(native, endpoint))
     ]
-    return Placement(remote) if remote else None
+    return Placement(remote, config.tensor_buffers) if remote else None
 
 
 def chosen_devices(config: TextConfig, native: Native, option: str = "--device") -> tuple[str, ...] | None:
@@ -72,8 +72,11 @@ def model_params(config: TextConfig, native: Native, *, devices_option: str = "-
         load_mode=LOAD_MODES[config.mmap, config.mlock],
         repack=config.repack,
         check_tensors=config.check_tensors,
+        tensor_buffers=config.tensor_buffers,
         kv_overrides=tuple(dict(config.kv_overrides).items()),  # libllama would take the first of two
     )
+    if config.tensor_buffers and not offloads(config, native):
+        logger.warning("-ot, -cmoe, -ncmoe and -ncffn change nothing: all weights are the CPU's without a GPU")
     split = replace(
         plain,
         split_mode=SplitMode(config.split_mode),

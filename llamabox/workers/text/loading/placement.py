@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from llamabox.wire.text_config import TensorBuffers
+
 logger = logging.getLogger(__name__)
 
 LAYER = re.compile(r"load_tensors: layer +(\d+) assigned to device ([^,]+),")
@@ -28,8 +30,12 @@ REPORT_SECONDS = 5.0
 class Placement:
     """Hears the lines of a load, on the thread that reads the native log."""
 
-    def __init__(self, remote: Sequence[tuple[str, str, int]]) -> None:
-        """`remote` are the RPC devices: ggml's name, endpoint, number on that server."""
+    def __init__(self, remote: Sequence[tuple[str, str, int]], tensor_buffers: TensorBuffers = ()) -> None:
+        """`remote` are the RPC devices: ggml's name, endpoint, number on that server.
+
+        `tensor_buffers` say where some tensors are kept, whatever the device of their layer is.
+        """
+        self._chosen = [(re.compile(pattern), kind) for pattern, kind in tensor_buffers]
         self._names = {(endpoint, index): name for name, endpoint, index in remote}
         self._endpoints = {name: endpoint for name, endpoint, _ in remote}
         self._layers: dict[int, str] = {}  # the device of each; the output comes after the last layer
@@ -87,7 +93,9 @@ class Placement:
         for name, size in sizes.items():
             block = BLOCK.match(name)
             at = int(block[1]) if block else max(self._layers) if name.startswith("output") else None
-            if at is None or self._layers.get(at, CPU) == CPU:
+            device = CPU if at is None else self._layers.get(at, CPU)
+            device = next((kind for pattern, kind in self._chosen if pattern.search(name)), device)
+            if device == CPU:
                 here += size
         return here
 
