@@ -65,6 +65,17 @@ def parse_thinking(body: dict[str, Any]) -> Thinking:
     return Thinking(kind in ("enabled", "adaptive"), budget, display != "omitted")
 
 
+def neutral_thinking(body: dict[str, Any]) -> dict[str, Any]:
+    """The fields of chat for how an answer's thoughts are told, and how many tokens they may have."""
+    thinking = parse_thinking(body)
+    neutral: dict[str, Any] = {"reasoning_format": "auto"}  # a block of their own, whatever chats are told
+    if thinking.enabled is False:
+        neutral["reasoning_budget_tokens"] = 0
+    elif thinking.budget is not None:
+        neutral["reasoning_budget_tokens"] = thinking.budget
+    return neutral | {name: body[name] for name in ("grammar", *neutral) if name in body}
+
+
 def wishes(body: dict[str, Any], source: str) -> dict[str, Any]:
     """The variables of the template, whose text is `source`, that fulfil `thinking` and `output_config.effort`.
 

@@ -10,7 +10,13 @@ from starlette.responses import Response
 from llamabox.chat.anthropic.tools import in_parallel
 from llamabox.chat.messages import Conversation
 from llamabox.server.api.anthropic import errors
-from llamabox.server.api.anthropic.fields import check_shared, message_options, parse_thinking, wishes
+from llamabox.server.api.anthropic.fields import (
+    check_shared,
+    message_options,
+    neutral_thinking,
+    parse_thinking,
+    wishes,
+)
 from llamabox.server.api.anthropic.writer import PING, MessageWriter
 from llamabox.server.conversation.calling import Calling, chosen, make_tools
 from llamabox.server.conversation.planning import plan_chat
@@ -31,7 +37,8 @@ async def create_message(exchange: Exchange) -> Response:
     options = message_options(body, hosted.config, hosted.defaults, exchange.info)
     thinking = parse_thinking(body)
     chat = await ANTHROPIC.rendered(exchange)
-    options, plan = await plan_chat(hosted, body, options, chat, calling_of(body, chat.conversation))
+    calling = calling_of(body, chat.conversation)
+    options, plan = await plan_chat(hosted, neutral_thinking(body), options, chat, calling)
     if chat.conversation.notes:
         record.warnings.append(header_warning("; ".join(chat.conversation.notes)))
     prompts = await read_media(exchange, [cut_prompt(chat, exchange.info)])

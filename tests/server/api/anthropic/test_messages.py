@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import anthropic
 import httpx
 import pytest
+from anthropic import types
 
 from llamabox.engine.events import FinishReason, PrefillStart, StopType
 from llamabox.errors import ContextExceeded, LlamaboxError, QueueFull, ServerFault, Unavailable
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
-from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
+from tests.server.fake_client import INFO, FakeTextClient, delta, finished, saying, started
 from tests.server.harness import Running, running
 
 HI: list[Any] = [{"role": "user", "content": "Hi"}]
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 10, "messages": HI}
+
+ROOMY = replace(INFO, n_ctx=100_000)
 
 Scene = Callable[[Running[FakeTextClient], anthropic.AsyncAnthropic], Awaitable[None]]
 
@@ -38,7 +44,7 @@ def play(scene: Scene, client: FakeTextClient, *configs: ListenConfig | ModelCon
 
 def prompts(bodies: list[dict[str, Any]], *configs: ModelConfig) -> list[str]:
     """What the model is given for each body."""
-    client = FakeTextClient(saying("a"))
+    client = FakeTextClient(saying("a"), info=ROOMY)
 
     async def scene(server: Running[FakeTextClient], asking: anthropic.AsyncAnthropic) -> None:
         for body in bodies:
@@ -59,7 +65,7 @@ def refusals(bodies: list[dict[str, Any]], *configs: ModelConfig) -> list[str]:
             assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error"), reply.text
             found.append(reply.json()["error"]["message"])
 
-    play(scene, FakeTextClient(saying("a")), *configs)
+    play(scene, FakeTextClient(saying("a"), info=ROOMY), *configs)
     return found
 
 
@@ -218,5 +224,89 @@ def test_the_list_of_models_is_anthropics_too() -> None:
         assert model == await asking.models.retrieve("tiny.gguf")
         anthropic.types.ModelInfo.model_validate(model.to_dict(mode="python"))
         assert (model.id, model.display_name, model.max_input_tokens) == ("tiny.gguf", "tiny.gguf", 256)
+
+    play(scene, FakeTextClient(saying("a")))
+
+
+def test_the_document_names_every_field_of_the_client() -> None:
+    document = (Path(__file__).parents[4] / "docs" / "api.md").read_text(encoding="utf-8")
+    section = document.partition("\n## Messages of Anthropic's API\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", section))
+    params = (types.message_create_params.MessageCreateParamsStreaming, types.MessageCountTokensParams)
+    fields = {name for one in params for name in get_type_hints(one)}
+    assert {"max_tokens", "thinking"} <= fields
+    assert fields - named == set()
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"max_tokens": None}, "max_tokens"),
+    ({"max_tokens": -1}, "max_tokens"),
+    ({"stop_sequences": "END"}, "stop_sequences"),
+    ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+    ({"thinking": {"type": "deep"}}, "thinking.type"),
+    ({"thinking": {"type": "adaptive", "display": "all"}}, "thinking.display"),
+    ({"output_config": {"effort": "none"}}, "output_config.effort"),
+    ({"output_config": {"format": {"type": "text"}}}, "output_config.format.type"),
+    ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+    ({"output_format": {"type": "json_schema", "schema": 3}}, "output_format.schema"),
+    ({"metadata": "me"}, "metadata"),
+    ({"service_tier": "priority"}, "service_tier"),
+    ({"speed": "faster"}, "speed"),
+    ({"mcp_servers": [{"url": "u"}]}, "mcp_servers"),
+    ({"container": "c"}, "container"),
+    ({"n": 2}, "n"),
+    ({"top_p": "x"}, "top_p"),
+    ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools[0].name"),
+    (
+        {"tools": [{"name": "w", "type": "web_search_1"}, {"name": "a", "input_schema": {"type": "array"}}]},
+        "tools[1].input_schema.type",
+    ),
+    ({"tools": [{"name": "a", "input_schema": {}}] * 2}, "tools[1].name"),
+    (
+        {"tool_choice": {"type": "auto", "disable_parallel_tool_use": 1}, "tools": [{"name": "a", "input_schema": {}}]},
+        "tool_choice.disable_parallel_tool_use",
+    ),
+]
+
+
+def test_wrong_fields_are_named_as_the_client_wrote_them() -> None:
+    messages = refusals([body for body, _ in WRONG])
+    assert [message.partition("'")[2].partition("'")[0] for message in messages] == [field for _, field in WRONG]
+
+
+THINKER = "{{ enable_thinking }} {{ reasoning_effort }} {% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+def test_thinking_and_effort_are_variables_of_the_template() -> None:
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"thinking": {"type": "adaptive"}},
+        {"thinking": {"type": "enabled", "budget_tokens": 50}},
+        {"thinking": {"type": "disabled"}},
+        {"thinking": {"type": "between_tools"}, "output_config": {"effort": "max"}},
+    ]
+    told = prompts(bodies, ModelConfig(chat_template=THINKER))
+    assert [text.removesuffix(" Hi") for text in told] == [" ", "True ", "True ", "False ", "False max"]
+    assert prompts([{"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}])  # ChatML has neither
+
+
+def test_a_large_body_is_read_as_a_small_one_is() -> None:
+    """Beside its template, in another process: pictures aside, which come back to this one."""
+    tools: list[Any] = [{"type": "web_search_20250305", "name": "web_search"}, {"name": "look", "input_schema": {}}]
+    filler = {"name": "filler", "input_schema": {"type": "object", "description": "x" * 70_000}}
+    small, large = prompts([{"tools": tools, "system": "s"}, {"tools": [*tools, filler], "system": "s"}])
+    assert small.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    assert large.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    assert "x" * 70_000 in large
+    wrong = {"tools": [*tools, {**filler, "input_schema": {"type": "array", "description": "x" * 70_000}}]}
+    assert refusals([wrong])[0].startswith("Field 'tools[2].input_schema.type'")
+
+
+def test_what_is_left_out_is_told() -> None:
+    async def scene(server: Running[FakeTextClient], asking: anthropic.AsyncAnthropic) -> None:
+        tools = [{"type": "web_search_20250305", "name": "web_search"}]
+        reply = await server.http.post("/v1/messages", json={**ASKED, "tools": tools})
+        assert reply.status_code == 200
+        assert "web_search (web_search_20250305)" in reply.headers["warning"]
 
     play(scene, FakeTextClient(saying("a")))
