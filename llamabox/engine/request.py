@@ -213,14 +213,15 @@ class DraftingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputGrammar:
-    """A client's grammar for the input of a custom tool, to which an answer's grammar refers."""
+class InnerGrammar:
+    """A grammar to which an answer's grammar refers: for a custom tool's input, or a text of the answer."""
 
     name: str  # in the answer's grammar
-    tool: str
-    syntax: str  # "lark" or "regex"
+    field: str  # of the request, where it stands
+    tool: str = ""  # whose input it is for; empty: it is for no tool's
+    syntax: str  # "lark" or "regex", as clients write them; "own": Lark that this server wrote
     definition: str
-    is_escaped: bool  # the input stands in a JSON string
+    is_escaped: bool = False  # its texts stand in a JSON string
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +245,7 @@ class GenerationParams:
     grammar: str = ""  # what the text must be, in GBNF
     json_schema: str = ""  # or a JSON schema, as JSON; at most one of the three
     answer_grammar: str = ""  # or a grammar in llguidance's Lark, of a whole answer with its calls
-    input_grammars: tuple[InputGrammar, ...] = ()  # those that it refers to
+    inner_grammars: tuple[InnerGrammar, ...] = ()  # those that it refers to
     marks: tuple[int, ...] = ()  # control tokens that stand in the text as marks (llamabox.marks)
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True

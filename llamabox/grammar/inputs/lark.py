@@ -53,6 +53,9 @@ MAX_IMPORT = 256
 
 IGNORE, IMPORTS = "%ignore", "%import"
 
+IN_SLASHES = {"/": "\\/", "\n": "\\n", "\\\n": "\\n"}
+"""What stands between slashes for a slash and for a line break."""
+
 NOT_FOLLOWED = frozenset({"stop", "stop_capture", "max_tokens", "temperature"})
 """Attributes of rules that would change or cut what was said."""
 
@@ -312,7 +315,7 @@ def _value(word: Word) -> str:
 
 def _regex_literal(pattern: str, flags: str = "") -> str:
     """A regular expression between slashes."""
-    pattern = re.sub(r"\\.|/", lambda found: "\\/" if found[0] == "/" else found[0], pattern, flags=re.DOTALL)
+    pattern = re.sub(r"\\.|[/\n]", lambda found: IN_SLASHES.get(found[0], found[0]), pattern, flags=re.DOTALL)
     return f"/{pattern}/{'i' if 'i' in flags else ''}"
 
 

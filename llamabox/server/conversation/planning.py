@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -53,17 +54,20 @@ async def plan_chat(
     )
     params = replace(options.params, marks=plan.marks)
     if plan.grammar:
-        params = replace(params, answer_grammar=plan.grammar, input_grammars=plan.input_grammars, json_schema="")
+        inner = (*params.inner_grammars, *plan.inner_grammars)
+        params = replace(params, answer_grammar=plan.grammar, inner_grammars=inner, json_schema="")
     notes = calling.notes if calling is not None else ()
     return replace(options, params=params, warning=warning_of(notes, options.warning)), plan
 
 
 def _demand(options: Options, calling: Calling | None, *, thinks: bool) -> Demand | None:
     """What is to be enforced beyond the options' own grammar; None: nothing."""
-    schema = options.params.json_schema
-    if calling is None and not (schema and thinks):
+    params = options.params
+    final: Mapping[str, Any] | str | None = orjson.loads(params.json_schema) if params.json_schema else None
+    if params.inner_grammars:
+        final = f"@{params.inner_grammars[0].name}"
+    if calling is None and not (final is not None and thinks):
         return None
-    final = orjson.loads(schema) if schema else None
     if calling is None:
         return Demand(tools=(), final=final)
     return Demand(tools=calling.tools, must_call=calling.must_call, parallel=calling.parallel, final=final)

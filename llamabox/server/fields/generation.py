@@ -49,6 +49,8 @@ def parse_params(
         cache_prompt=checks.flag(body, "cache_prompt", defaults.cache_prompt),
         grammar=form.grammar,
         json_schema=form.json_schema,
+        answer_grammar=f"start: @{form.inner[0].name}\n" if form.inner else "",
+        inner_grammars=form.inner,
         n_cache_reuse=checks.whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),
         id_slot=checks.whole(body, "id_slot", -1, info.n_slots - 1, defaults.id_slot),
         lora=parse_lora("lora", body["lora"], len(info.lora)) if "lora" in body else defaults.lora,

@@ -12,7 +12,7 @@ from llamabox.chat.answer import AnswerParser, opens_thought
 from llamabox.chat.custom import InputFormat
 from llamabox.chat.formats.form import Format
 from llamabox.chat.formats.grammar.answer import AnswerGrammar, Demand, Thinking, answer_grammar
-from llamabox.engine.request import InputGrammar
+from llamabox.engine.request import InnerGrammar
 from llamabox.marks import mark
 from llamabox.server.hosted.answer_form import AnswerForm
 
@@ -29,7 +29,7 @@ class AnswerPlan:
     tools: tuple[dict[str, Any], ...] = ()
     inputs: Mapping[str, InputFormat] = field(default_factory=dict)  # of custom tools
     grammar: str = ""  # empty: nothing is enforced
-    input_grammars: tuple[InputGrammar, ...] = ()  # those that it refers to
+    inner_grammars: tuple[InnerGrammar, ...] = ()  # those that it refers to
 
     def parser(self) -> AnswerParser:
         """A reader of one answer."""
@@ -65,8 +65,10 @@ def plan_answer(
         tools=tuple(tools),
         inputs=inputs,
         grammar=grammar.text,
-        input_grammars=tuple(
-            InputGrammar(name=inner.name, tool=inner.tool, is_escaped=inner.is_escaped, **inputs[inner.tool])
+        inner_grammars=tuple(
+            InnerGrammar(
+                name=inner.name, field="tools", tool=inner.tool, is_escaped=inner.is_escaped, **inputs[inner.tool]
+            )
             for inner in grammar.inner
         ),
     )

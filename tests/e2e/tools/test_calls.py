@@ -185,6 +185,69 @@ def test_the_input_of_a_custom_tool_fits_its_grammar(client: openai.OpenAI, tool
     assert again.usage.prompt_tokens > len(call.custom.input) / 8
 
 
+TAGGED = {
+    "type": "structural_tag",
+    "format": {
+        "type": "sequence",
+        "elements": [
+            {
+                "type": "tag",
+                "begin": "<n>",
+                "content": {"type": "json_schema", "json_schema": {"enum": [7, 8]}},
+                "end": "</n>",
+            },
+            {"type": "regex", "pattern": "[a-c]{3}/"},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "fits"),
+    [
+        ({"response_format": {"type": "regex", "pattern": r'[a-f]{2,6}"\n\d/'}}, r'[a-f]{2,6}"\n\d/'),
+        ({"response_format": TAGGED}, r"<n>[78]</n>[a-c]{3}/"),
+        ({"extra_body": {"structured_outputs": {"regex": "[xy]{3}"}}}, "[xy]{3}"),
+        ({"extra_body": {"structured_outputs": {"choice": ["red\n", "gr?en"]}}}, r"red\n|gr\?en"),
+        ({"extra_body": {"guided_regex": "[xy]{3}"}}, "[xy]{3}"),
+    ],
+)
+def test_a_text_of_a_form(client: openai.OpenAI, asked: dict[str, Any], fits: str) -> None:
+    """Alone, and beside tools that need not be called."""
+    for more in ({}, {"tools": TOOLS}):
+        found = client.chat.completions.create(
+            model="m", messages=[USER], max_tokens=48, temperature=0, **asked, **more
+        ).choices[0]
+        if found.finish_reason == "stop":
+            assert re.fullmatch(fits, found.message.content or "")
+        else:
+            assert more
+            assert found.finish_reason in ("tool_calls", "length")
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"response_format": {"type": "regex", "pattern": "(?=a)b"}}, "response_format.pattern"),
+        ({"response_format": {"type": "regex"}}, "response_format.pattern"),
+        ({"response_format": {"type": "structural_tag", "format": {"type": "lottery"}}}, "response_format.format.type"),
+        (
+            {"response_format": {"type": "structural_tag", "format": {"type": "regex", "pattern": "(a"}}},
+            "response_format.format.pattern",
+        ),
+        ({"extra_body": {"structured_outputs": {"grammar": "x"}}}, "structured_outputs.grammar"),
+        ({"extra_body": {"structured_outputs": {"regex": "a", "choice": ["b"]}}}, "structured_outputs"),
+        ({"extra_body": {"guided_regex": "a"}, "response_format": {"type": "json_object"}}, "guided_regex"),
+    ],
+)
+def test_a_form_that_cannot_be_kept_is_refused_by_name(
+    client: openai.OpenAI, asked: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**{"model": "m", "messages": [USER], "max_tokens": 8, **asked})
+    assert f"'{field}'" in refused.value.message
+
+
 def test_a_custom_tool_takes_any_text(client: openai.OpenAI) -> None:
     asked = {"tools": [custom("say")], "tool_choice": "required", "parallel_tool_calls": False}
     choice = client.chat.completions.create(model="m", messages=[USER], max_tokens=256, temperature=0, **asked).choices[

@@ -34,7 +34,7 @@ class Demand:
     must_call: bool = False
     parallel: bool = True  # several calls
     thinking: Thinking = Thinking.NONE
-    final: Mapping[str, Any] | None = None  # the schema of what is not a call; None: any text
+    final: Mapping[str, Any] | str | None = None  # what is not a call: its schema, or a word; None: any text
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def _answer(rules: Rules, form: Format, demand: Demand) -> str:
 
 def _body(rules: Rules, form: Format, demand: Demand) -> str:
     """What comes behind a thought."""
-    final = f"{rules.add('BLANKS', BLANKS)}? {json_rule(demand.final)}" if demand.final is not None else None
+    final = f"{rules.add('BLANKS', BLANKS)}? {_final(demand.final)}" if demand.final is not None else None
     if not demand.tools or form.calls is None:
         return final or rules.add("text", f"({_any(rules, form)})*")
     section = _section(rules, form, form.calls, demand)
@@ -80,6 +80,10 @@ def _body(rules: Rules, form: Format, demand: Demand) -> str:
     if final is not None:
         return one_of([section, final])
     return _text_and_calls(rules, form, form.calls, demand)
+
+
+def _final(final: Mapping[str, Any] | str) -> str:
+    return final if isinstance(final, str) else json_rule(final)
 
 
 def _any(rules: Rules, form: Format) -> str:
@@ -187,7 +191,7 @@ def _channels(rules: Rules, form: Format, channels: Channels, demand: Demand) ->
     calls = [_channel_call(rules, form, channels, i, tool, close) for i, tool in enumerate(demand.tools)]
     last = [message("final" if channels.channel else "user")] if not demand.must_call else []
     if demand.final is not None and last:
-        last = [last[0].removesuffix(text) + json_rule(demand.final)]
+        last = [last[0].removesuffix(text) + _final(demand.final)]
     rules.add("before", f"{one_of(before)} {end} {again}")
     return f"before{{0,{MAX_BEFORE}}} {one_of([*calls, *last])}"
 

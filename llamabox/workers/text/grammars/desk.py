@@ -13,12 +13,12 @@ from llguidance import LLTokenizer
 
 from llamabox.bindings.sampling.guidance import guidance_tokenizer
 from llamabox.bindings.vocab import Vocab
-from llamabox.engine.request import GenerationParams, InputGrammar, Request
+from llamabox.engine.request import GenerationParams, InnerGrammar, Request
 from llamabox.errors import InvalidRequest, LlamaboxError, ServerFault
 from llamabox.grammar import gbnf
 from llamabox.grammar.constraint import GuidedGrammar
 from llamabox.grammar.guidance import answer_grammar, lark_grammar, schema_grammar
-from llamabox.grammar.inputs.inner import input_grammar
+from llamabox.grammar.inputs.inner import OWN, input_grammar
 from llamabox.grammar.lark import to_lark
 from llamabox.quarantine.trial import Cause, Death, Limits, Trial
 from llamabox.workers.text.grammars.ahead import AheadGrammar
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 MAX_KEPT = 8
 """Compiled grammars to keep, as clients send the same one again. One may take 60 MB (grammar.guidance.limits)."""
 
-GrammarTexts = tuple[str, str, str, tuple[InputGrammar, ...]]
+GrammarTexts = tuple[str, str, str, tuple[InnerGrammar, ...]]
 """The three texts of a request that make a grammar, of which at most one is not empty, and what the last refers to."""
 
 MAX_KEPT_TEXT = 4 << 20
@@ -67,21 +67,21 @@ class GrammarCompiler:
         self._trial = GrammarTrial()
 
     def compile(
-        self, grammar: str, json_schema: str, of_answer: str = "", inputs: Sequence[InputGrammar] = ()
+        self, grammar: str, json_schema: str, of_answer: str = "", inner: Sequence[InnerGrammar] = ()
     ) -> AheadGrammar:
         """The one of the three texts that is not empty. Raises InvalidRequest naming the field."""
         field = "json_schema" if json_schema else "tools" if of_answer else "grammar"
         if json_schema:
             text = schema_grammar(json_schema)
         elif of_answer:
-            text = answer_grammar(of_answer, {one.name: _input_text(one) for one in inputs})
+            text = answer_grammar(of_answer, {one.name: _inner_text(one) for one in inner})
         else:
             text = lark_grammar(to_lark(self._rules(grammar)))
         if self._tokenizer is None:
             self._tokenizer = guidance_tokenizer(self._vocab)
         reason = self._trial.run(text)
         if reason is not None:
-            self._check_inputs(inputs)
+            self._check_inner(inner)
             raise InvalidRequest(f"Field '{field}': {reason}", field=field)
         try:
             return AheadGrammar(GuidedGrammar(text, self._tokenizer), self._helper)
@@ -91,13 +91,17 @@ class GrammarCompiler:
     def close(self) -> None:
         self._trial.close()
 
-    def _check_inputs(self, inputs: Sequence[InputGrammar]) -> None:
-        """Raise InvalidRequest naming the tool, for the first that cannot be used by itself."""
-        for one in inputs:
-            reason = self._trial.run(lark_grammar(_input_text(replace(one, is_escaped=False))))
-            reason = reason or self._trial.run(lark_grammar(_input_text(one)))
+    def _check_inner(self, inner: Sequence[InnerGrammar]) -> None:
+        """Raise InvalidRequest naming the field and the tool, for the first that cannot be used by itself."""
+        of_clients = {one.name: _inner_text(one) for one in inner if one.syntax != OWN}
+        for one in sorted(inner, key=lambda one: one.syntax == OWN):
+            if one.syntax == OWN:
+                reason = self._trial.run(answer_grammar(_inner_text(one), of_clients))
+            else:
+                reason = self._trial.run(lark_grammar(_inner_text(replace(one, is_escaped=False))))
+                reason = reason or self._trial.run(lark_grammar(of_clients[one.name]))
             if reason is not None:
-                raise _wrong_input(one, reason)
+                raise _wrong_inner(one, reason)
 
     def _rules(self, grammar: str) -> dict[str, gbnf.Alternatives]:
         return gbnf.parse(grammar, self._find_token, self._vocab.n_tokens)
@@ -196,24 +200,23 @@ class GrammarDesk:
 
 def _key(request: Request) -> GrammarTexts:
     params = request.params
-    return params.grammar, params.json_schema, params.answer_grammar, params.input_grammars
+    return params.grammar, params.json_schema, params.answer_grammar, params.inner_grammars
 
 
 def _n_characters(texts: GrammarTexts) -> int:
     return sum(map(len, texts[:3])) + sum(len(one.definition) for one in texts[3])
 
 
-def _input_text(one: InputGrammar) -> str:
+def _inner_text(one: InnerGrammar) -> str:
     try:
         return input_grammar(one.syntax, one.definition, is_escaped=one.is_escaped)
     except InvalidRequest as error:
-        raise _wrong_input(one, error.message) from error
+        raise _wrong_inner(one, error.message) from error
 
 
-def _wrong_input(one: InputGrammar, reason: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"Field 'tools': the grammar of the tool {one.tool!r} cannot be used: {reason}", field="tools"
-    )
+def _wrong_inner(one: InnerGrammar, reason: str) -> InvalidRequest:
+    what = f"the grammar of the tool {one.tool!r} cannot be used: " if one.tool else ""
+    return InvalidRequest(f"Field '{one.field}': {what}{reason}", field=one.field)
 
 
 def has_grammar_text(params: GenerationParams) -> bool:
