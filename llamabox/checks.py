@@ -24,6 +24,13 @@ BOM = b"\xef\xbb\xbf"
 INT32_MAX = 2**31 - 1
 FLOAT32_MAX = 3.4028234663852886e38
 
+VALUES = frozenset({"const", "default", "example"})
+LISTS_OF_VALUES = frozenset({"enum", "examples"})
+"""Keywords of a JSON schema with values, which may be null."""
+
+MAX_SCHEMA_LEVELS = 300
+"""Objects and arrays within each other that are looked at. Python's stack has room for three times as many calls."""
+
 Default = TypeVar("Default")
 
 
@@ -50,6 +57,24 @@ def parse_body(raw: bytes | bytearray, array_as: str | None = None) -> dict[str,
 def present(body: Mapping[str, Any]) -> dict[str, Any]:
     """The body without its nulls: null means absent."""
     return {field: value for field, value in body.items() if value is not None}
+
+
+def without_nulls(schema: Any, n_levels: int = MAX_SCHEMA_LEVELS) -> Any:
+    """A JSON schema, or a tool around one, without the keywords that are null: so Go and C# write what is left out.
+
+    Values that a schema names, such as a default, stay as they are; so does what is nested deeper than `n_levels`.
+    """
+    if n_levels == 0:
+        return schema
+    if isinstance(schema, list):
+        return [without_nulls(one, n_levels - 1) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value if key in VALUES or key in LISTS_OF_VALUES else without_nulls(value, n_levels - 1)
+        for key, value in schema.items()
+        if value is not None or key in VALUES
+    }
 
 
 def first_present(body: Mapping[str, Any], names: Iterable[str]) -> str | None:

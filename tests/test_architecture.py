@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "artifacts": (),
     "first_process": (),
     "quarantine": ("machine",),
-    "schemas": ("errors",),
+    "schemas": ("errors", "checks"),
     "bench": ("errors", "log"),
     "bindings": ("errors", "log", "artifacts", "libllama"),
     "engine": ("errors", "marks"),

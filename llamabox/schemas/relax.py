@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+from llamabox.checks import without_nulls
 from llamabox.errors import InvalidRequest
 from llamabox.schemas import patterns
 from llamabox.schemas.disjoint import are_disjoint, properties, strings
@@ -63,8 +64,10 @@ def relax(schema: Schema, *, strict: bool = False) -> RelaxedSchema:
     """A schema that allows the same values, where llguidance can say it; else more values, and a note of that.
 
     With `strict` the caller refuses a schema that has notes, and checks that llguidance makes itself are left to it.
-    `schema` is not changed. Raises InvalidRequest for one that is nested too deep.
+    Keywords that are null count as absent. `schema` is not changed. Raises InvalidRequest for one that is nested too
+    deep.
     """
+    schema = without_nulls(schema)
     walk = _Walk(schema, strict=strict)
     found = walk.schema(schema, ("#",))
     return RelaxedSchema(found if isinstance(found, dict) else schema, walk.notes)

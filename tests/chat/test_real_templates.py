@@ -283,6 +283,44 @@ def test_11_tools_or_none(renderers: Renderers) -> None:
     assert silent == set()
 
 
+def function(**fields: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "look_up", **fields}}
+
+
+WORD = {"type": "string", "description": None, "enum": None, "default": None}
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        function(),
+        {"function": {"name": "look_up", "description": None, "parameters": None, "strict": None}},
+        function(description="Looks up.", parameters={}),
+        function(parameters={"type": "object", "properties": None, "required": None}),
+        function(parameters={"type": "object", "properties": {"word": {}}}),
+        function(parameters={"type": "object", "properties": {"word": WORD}, "required": ["word"]}),
+        function(parameters={"properties": {"word": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}),
+        function(parameters={"properties": {"word": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"enum": ["a", 1, None]}}}),
+        function(parameters={"type": "object", "properties": {"word": {"type": ["string", "null"]}}}),
+        function(parameters={"type": "object", "properties": {"word": {"type": "array"}, "n": {"const": 1}}}),
+    ],
+    ids=range(10),
+)
+def test_11_tools_that_say_little(renderers: Renderers, tool: dict[str, Any]) -> None:
+    """A tool needs no more than a name, and its schema has no word that it must have."""
+    found = {name: failure(renderer, tool) for name, renderer in renderers.items()}
+    assert {name: what for name, what in found.items() if what} == {}
+
+
+def failure(renderer: Renderer, tool: dict[str, Any]) -> str:
+    """What is wrong with the prompt that shows the tool."""
+    try:
+        text = prompt(renderer, [USER], tools=[tool])
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "" if "look_up" in text else "it is not named"
+
+
 def test_12_whole_numbers_of_any_size(renderers: Renderers) -> None:
     number = "123456789012345678901234567890"
     messages = [USER, calling(("call00001", "find", f'{{"key": {number}}}')), result("call00001", "the result")]

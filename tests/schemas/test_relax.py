@@ -163,6 +163,15 @@ def test_what_can_be_said_in_other_words_is(schema: dict[str, Any]) -> None:
     assert [note for note in followed(schema) if "nullable" not in schema] == []
 
 
+def test_keywords_that_are_null_are_absent() -> None:
+    """So Go and C# write what is left out. Values that may be null stay."""
+    told = {"type": "object", "properties": {"a": {**STR, "enum": None, "default": None}}, "required": None}
+    told |= {"additionalProperties": None, "$defs": {"A": {"enum": ["a", None], "not": None}, "B": {"const": None}}}
+    kept = {"type": "object", "properties": {"a": {**STR, "default": None}}}
+    assert relax(told).schema == {**kept, "$defs": {"A": {"enum": ["a", None]}, "B": {"const": None}}}
+    assert refusal(relax(told).schema) is None
+
+
 @pytest.mark.parametrize(
     ("schema", "note"),
     [

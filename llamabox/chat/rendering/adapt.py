@@ -11,6 +11,7 @@ from typing import Any
 from llamabox.chat.formats.form import GENERIC, Format
 from llamabox.chat.formats.telling import calls_text, with_tools
 from llamabox.chat.rendering.capabilities import Capabilities, Message
+from llamabox.checks import without_nulls
 
 TURN_TAKERS = ("user", "assistant")
 ANSWERS = "answers"
@@ -40,6 +41,29 @@ def adapt(
     for message in adapted:
         _content_form(message, can)
     return adapted
+
+
+def adapt_tools(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools with what templates ask of each: a description, and parameters with properties. Nothing is null.
+
+    What is of another type than it should be is left out; it is refused where the tools' schemas are read.
+    """
+    return [{**tool, "type": "function", "function": _whole(tool["function"])} for tool in without_nulls(list(tools))]
+
+
+def _whole(function: dict[str, Any]) -> dict[str, Any]:
+    description, parameters = function.get("description"), function.get("parameters")
+    schema = parameters if isinstance(parameters, dict) else {}
+    properties = schema.get("properties")
+    return {
+        **function,
+        "description": description if isinstance(description, str) else "",
+        "parameters": {
+            **schema,
+            "type": schema.get("type", "object"),
+            "properties": properties if isinstance(properties, dict) else {},
+        },
+    }
 
 
 def _with_ids(messages: Sequence[Message], can: Capabilities) -> Iterator[Message]:

@@ -22,6 +22,7 @@ import importlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -31,7 +32,7 @@ from jinja2.exceptions import SecurityError
 from llamabox.chat.formats.detection.detect import detect
 from llamabox.chat.formats.form import GENERIC, Format
 from llamabox.chat.messages import Conversation
-from llamabox.chat.rendering.adapt import adapt
+from llamabox.chat.rendering.adapt import adapt, adapt_tools
 from llamabox.chat.rendering.capabilities import Capabilities, Message
 from llamabox.chat.rendering.continuation import continued
 from llamabox.chat.rendering.environment import Fixed, Refused, compile_template, now
@@ -82,12 +83,48 @@ class Renderer:
         continues: bool,
         extra: Mapping[str, Any],
     ) -> str:
-        """The prompt. Raises Refused, or whatever the template raises."""
+        """The prompt. Raises Refused, or whatever the template raises.
+
+        Tools over which the template fails are told by the system: Hermes 2, for one, knows no lists of types.
+        """
+        tools = adapt_tools(tools or ())
+        try:
+            return self._shown(messages, tools, add_generation_prompt, continues, extra)
+        except (Refused, SecurityError, Overflow, MemoryError):
+            raise
+        except Exception:
+            if not tools or self.can[True].tools == "told":
+                raise
+        can = replace(self.can[False], tools="told")
+        variables = {**NO_TOOLS[can.no_tools], **extra}
+        return self._prompt(messages, tools, add_generation_prompt, continues, variables, can)
+
+    def _shown(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        add_generation_prompt: bool,
+        continues: bool,
+        extra: Mapping[str, Any],
+    ) -> str:
+        """The prompt as the template shows it."""
         can = self.can[bool(tools)]
-        variables = {**now(), **(tool_variables(tools, can.no_tools) if tools else NO_TOOLS[can.no_tools]), **extra}
+        variables = tool_variables(tools, can.no_tools) if tools else NO_TOOLS[can.no_tools]
+        return self._prompt(messages, tools, add_generation_prompt, continues, {**variables, **extra}, can)
+
+    def _prompt(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        add_generation_prompt: bool,
+        continues: bool,
+        variables: Mapping[str, Any],
+        can: Capabilities,
+    ) -> str:
+        variables = {**now(), **variables}
 
         def told(messages: Sequence[Message], add_generation_prompt: bool) -> str:
-            told = adapt(messages, can, tools=tools or (), form=self.form)
+            told = adapt(messages, can, tools=tools, form=self.form)
             return self._render(told, {**variables, "add_generation_prompt": add_generation_prompt})
 
         return continued(messages, told) if continues else told(messages, add_generation_prompt)
@@ -109,10 +146,10 @@ class Renderer:
         """What `detect` asks for."""
         if time.process_time() > self._until:
             return None
-        told = [dict(tool) for tool in tools] if tools else None
+        told = [dict(tool) for tool in tools or ()]
         try:
             self.form = GENERIC  # until it is known
-            return self.render(messages, told, add_generation_prompt, False, {})
+            return self._shown(messages, adapt_tools(told), add_generation_prompt, False, {})
         except Exception:
             return None
 

@@ -16,6 +16,8 @@ from llamabox.errors import InvalidRequest
 from llamabox.schemas.relax import relax
 
 MAX_TOOLS = 512
+MAX_NAMES, MAX_NAME = 10_000, 10_000
+"""Required parameters of one tool, and characters of the name of one."""
 NAME = re.compile(r"[\w.:/\-]{1,256}")
 """Names that every form can hold. OpenAI's own are of letters, digits, _ and -, up to 64."""
 
@@ -87,8 +89,9 @@ def _tool(function: Mapping[str, Any], where: str, notes: list[str], schema_name
         raise wrong(f"{where}.strict", f"must be true or false, not {describe(strict)}")
     parameters, field = function.get("parameters"), f"{where}.{schema_name}"
     schema = {} if parameters is None else mapping(field, parameters)
-    if schema.get("type", "object") != "object":
-        raise wrong(f"{field}.type", f'must be "object", not {describe(schema["type"])}')
+    _check_shape(field, checks.present(schema))
+    if function.get("description") is not None:
+        checks.string(f"{where}.description", function["description"])
     try:
         relaxed = relax(schema, strict=strict is True)
     except InvalidRequest as error:
@@ -99,6 +102,14 @@ def _tool(function: Mapping[str, Any], where: str, notes: list[str], schema_name
     return Tool(name, _closed(relaxed.schema))
 
 
+def _check_shape(field: str, schema: Mapping[str, Any]) -> None:
+    """Refuse what is no schema of an object's properties. `schema` is without nulls."""
+    if schema.get("type", "object") != "object":
+        raise wrong(f"{field}.type", f'must be "object", not {describe(schema["type"])}')
+    mapping(f"{field}.properties", schema.get("properties", {}))
+    checks.strings(f"{field}.required", schema.get("required", []), max_count=MAX_NAMES, max_length=MAX_NAME)
+
+
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of an object: other arguments than those that it names are taken only where it says so.
 
@@ -106,11 +117,7 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     """
     if not ELSEWHERE.isdisjoint(schema):
         return {"type": "object", **schema}
-    closed = {"type": "object", "properties": {}, **schema}
-    if closed["properties"] is None:
-        closed["properties"] = {}
-    closed.setdefault("additionalProperties", False)
-    return closed
+    return {"type": "object", "properties": {}, "additionalProperties": False, **schema}
 
 
 def chosen(choice: str | dict[str, Any], names: list[str]) -> tuple[list[str], bool]:

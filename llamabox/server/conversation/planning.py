@@ -37,8 +37,9 @@ async def plan_chat(
     known = await hosted.answer_form()
     if calling is None and not (with_thoughts and (known.form.thought or known.form.channels)):
         return options, None
-    if calling is not None and body.get("grammar"):
-        raise wrong("grammar", "cannot stand beside tools; leave out one")
+    if calling is not None and options.params.grammar not in ("", hosted.defaults.grammar):
+        field = "grammar" if body.get("grammar") else "response_format"
+        raise wrong(field, "a grammar cannot stand beside tools; leave out one")
     prompt = chat.prompt
     demand = None
     if not options.params.grammar:  # the server's own, which holds for all requests

@@ -138,6 +138,29 @@ def test_the_prompt_of_the_next_turn_begins_with_what_was_said(client: openai.Op
     assert second.usage.prompt_tokens_details.cached_tokens >= said - 3
 
 
+def test_a_seed_makes_the_same_calls_again(client: openai.OpenAI) -> None:
+    """And as a stream; another seed makes others."""
+    note = tool("note", {"text": {"type": "string", "maxLength": 24}}, ["text"])
+    asked: dict[str, Any] = {"tools": [note], "tool_choice": "required", "parallel_tool_calls": False, "temperature": 1}
+    found = {str(told(ask(client, **asked, seed=seed).message)) for seed in (1, 2, 3, 1)}
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("name", ["mcp__files-1__read.file", "ns:tool/sub", "x" * 128, "9"])
+def test_names_of_tools(client: openai.OpenAI, name: str) -> None:
+    """Longer ones than OpenAI's, and with dots, colons and strokes: they are called, and stand in the history."""
+    tools = [tool(name, {"zone": {"enum": ["CET", "UTC"]}}, ["zone"]), *TOOLS]
+    choice = {"type": "function", "function": {"name": name}}
+    first = ask(client, tools=tools, tool_choice=choice, parallel_tool_calls=False)
+    [(called, arguments)] = told(first.message)
+    assert called == name
+    assert json.loads(arguments)["zone"] in ("CET", "UTC")
+    call = first.message.tool_calls[0]
+    result = {"role": "tool", "tool_call_id": call.id, "name": name, "content": "Noon."}
+    messages = [USER, first.message.model_dump(exclude_none=True), result]
+    assert ask(client, messages=messages, tools=tools, tool_choice="none", max_tokens=4).message.tool_calls is None
+
+
 def test_the_old_words(client: openai.OpenAI) -> None:
     function = TIME["function"]
     asked = {"model": "m", "messages": [USER], "functions": [function], "function_call": {"name": "get_time"}}
