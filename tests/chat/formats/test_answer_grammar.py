@@ -229,3 +229,68 @@ def test_required_arguments_are_enforced_in_any_order() -> None:
         made = matcher(QWEN, Demand(tools=[tool], must_call=True), words)
         tokens = words.tokens_of(answer)
         assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == fits, keys
+
+
+OPEN = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/properties/b"}, "b": {"$ref": "#/$defs/n"}, "c": {"$ref": "#"}},
+    "$defs": {"n": {"type": "integer"}},
+    "required": ["b"],
+    "additionalProperties": {"type": "string"},
+}
+
+
+def tagged(*arguments: tuple[str, str]) -> str:
+    told = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in arguments)
+    return f"<tool_call>\n<function=f>\n{told}</function>\n</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "arguments"),
+    [
+        ("qwen", tagged(("b", "1"), ("x", "2 y"), ("a", "3")), {"b": 1, "x": "2 y", "a": 3}),
+        ("qwen", tagged(("b", "1"), ("c", '{"b": 2}')), {"b": 1, "c": {"b": 2}}),
+        ("qwen", tagged(("b", "1"), ("x", "1"), ("x", "2")), {"b": 1, "x": "1"}),
+        ("qwen", tagged(("x", "1")), None),
+        ("qwen", tagged(("b", "x")), None),
+        ("qwen", tagged(("b", "1"), ("a", "x")), None),
+        ("qwen", tagged(("b", "1"), ("b", "1")), None),
+        ("python", '<|tool_call_start|>[f(b=1, x="2", a=3)]<|tool_call_end|>', {"b": 1, "x": "2", "a": 3}),
+        ("python", '<|tool_call_start|>[f(x="2", a=3)]<|tool_call_end|>', None),
+        ("python", "<|tool_call_start|>[f(b=1, x=2)]<|tool_call_end|>", None),
+        ("gemma", '<|tool_call>call:f{x:<|"|>2<|"|>,b:1}<tool_call|>', {"b": 1, "x": "2"}),
+        ("gemma", "<|tool_call>call:f{x:2,b:1}<tool_call|>", None),
+    ],
+)
+def test_arguments_that_are_not_listed_or_refer_to_others(
+    name: str, answer: str, arguments: dict[str, Any] | None
+) -> None:
+    form = FORMS[name]
+    words = vocabulary(form)
+    made = matcher(form, Demand(tools=[Tool("f", OPEN)], must_call=True), words)
+    tokens = words.tokens_of(answer)
+    assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == (arguments is not None)
+    if arguments is not None:
+        [(_, _, told)] = read(form, [answer], tools=[{"function": {"name": "f", "parameters": OPEN}}]).calls
+        assert json.loads(told) == arguments
+        jsonschema.validate(arguments, OPEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("qwen", tagged(("x", "1"), ("y", '[true, "b"]'), ("z", "as it is"))),
+        ("python", "<|tool_call_start|>[f(x=1, y=[true, \"b\"], z='as it is')]<|tool_call_end|>"),
+        ("gemma", '<|tool_call>call:f{x:1,y:[true,<|"|>b<|"|>],z:<|"|>as it is<|"|>}<tool_call|>'),
+    ],
+)
+def test_a_tool_that_lists_no_arguments_may_take_any(name: str, answer: str) -> None:
+    form = FORMS[name]
+    words = vocabulary(form)
+    tool = Tool("f", {"type": "object", "anyOf": [{"properties": {"x": {"type": "integer"}}}]})
+    made = matcher(form, Demand(tools=[tool], must_call=True), words)
+    tokens = words.tokens_of(answer)
+    assert made.try_consume_tokens(tokens) == len(tokens)
+    assert made.is_accepting()
+    [(_, _, told)] = read(form, [answer], tools=[{"function": {"name": "f", "parameters": {}}}]).calls
+    assert json.loads(told) == {"x": 1, "y": [True, "b"], "z": "as it is"}

@@ -282,3 +282,30 @@ def test_no_answer_breaks_a_reader(form: Format, pieces: list[str], prompt: str)
 @settings(max_examples=200, deadline=None)
 def test_text_is_its_own_only_part(form: Format, text: str) -> None:
     assert read(form, [text], tools=TOOLS) == said(text)
+
+
+NEMO = Format(
+    name="json-array",
+    calls=JsonCalls(section_open="[TOOL_CALLS]", separator=", ", is_array=True, id_key="id"),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        ('{"name": "look_up", "arguments": {"word": "x"}, "id": "a1B2c3D4e"}', [("a1B2c3D4e", "look_up", X)]),
+        (
+            '{"name": "stop", "arguments": {}, "id": "a1B2c3D4e"}, {"id": "b1B2c3D4e", "name": "stop"}',
+            [("a1B2c3D4e", "stop", "{}"), ("b1B2c3D4e", "stop", "{}")],
+        ),
+        ('{"name": "look_up", "arguments": {"word": "x"}}', [("call_0", "look_up", X)]),
+        ('{"arguments": {"word": "x"}, "name": "look_up", "id": "a1B2c3D4e"}', [("a1B2c3D4e", "look_up", X)]),
+    ],
+)
+def test_an_id_behind_the_arguments_is_the_calls(answer: str, calls: list[tuple[str, str, str]]) -> None:
+    assert read_in_all_ways(NEMO, f"[TOOL_CALLS][{answer}]", tools=TOOLS).calls == calls
+
+
+def test_a_call_that_is_cut_off_before_its_id_is_told() -> None:
+    found = read_in_all_ways(NEMO, '[TOOL_CALLS][{"name": "look_up", "arguments": {"word": "x', tools=TOOLS)
+    assert found.calls == [("call_0", "look_up", '{"word": "x')]

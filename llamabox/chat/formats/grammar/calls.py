@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
 
 from llamabox.chat.formats.form import (
     ID,
@@ -17,12 +17,22 @@ from llamabox.chat.formats.form import (
     PythonCalls,
     TaggedCalls,
 )
-from llamabox.chat.formats.grammar.tool import Schema, Tool
+from llamabox.chat.formats.grammar.tool import Tool
 from llamabox.chat.formats.grammar.words import Rules, json_rule, one_of, quoted
 from llamabox.chat.formats.values.input_text import INPUT
 
 MAX_COUNTED = 60
 """Parameters that are counted one by one, a bit each; llguidance has 64. Beyond, none is enforced."""
+
+OTHER = "\ue0a4"
+"""Stands for the name of an argument that the tool does not list."""
+
+TAGGED_KEY = r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}"
+BARE_KEY = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
+"""Names that models may make up, between tags and in the other forms."""
+
+WriteArgument = Callable[[str, str, str], str]
+"""Writes one argument from its name, the words for that, and a name for rules of its own."""
 
 CALL_ID = r"/[a-zA-Z0-9]{9}/"
 NUMBER = r"/[0-9]{1,4}/"
@@ -47,9 +57,9 @@ def tool_rule(rules: Rules, form: Calls, i: int, tool: Tool) -> str:
         case TaggedCalls():
             return _tagged(rules, form, i, tool)
         case PythonCalls():
-            return _listed(rules, i, tool, f"{quoted(tool.name + '(')}", _python_argument, '")"')
+            return _python(rules, i, tool)
         case BracedCalls():
-            return _listed(rules, i, tool, quoted(tool.name + "{"), _braced(form), '"}"', comma='","')
+            return _braced(rules, form, i, tool)
 
 
 def arguments_rule(rules: Rules, tool: Tool) -> str:
@@ -85,19 +95,16 @@ def _placed(rules: Rules, text: str) -> str:
 
 
 def _tagged(rules: Rules, form: TaggedCalls, i: int, tool: Tool) -> str:
-    arguments = []
-    for k, key in enumerate(tool.properties):
+
+    def argument(key: str, told: str, name: str) -> str:
         is_text = tool.is_text(key) and not (tool.has_grammar and not rules.begins_with_token(form.value_close))
-        kind = form.string_type if is_text else _kind(form, tool.properties[key])
-        words = [
-            rules.text(form.key_open),
-            quoted(key),
-            rules.text(form.key_close.replace(TYPE, kind)),
-            _tagged_value(rules, form, f"value_{i}_{k}", tool, key, is_text=is_text),
-        ]
-        arguments.append(rules.add(f"argument_{i}_{k}", " ".join(filter(None, words))))
-    body = _any_order(rules, f"arguments_{i}", arguments, [list(tool.properties).index(key) for key in tool.required])
-    words = [quoted(tool.name), _placed(rules, form.name_close), body]
+        kind = form.string_type if is_text else _kind(form, tool.kinds(key))
+        value = _tagged_value(rules, form, name, tool, key, is_text=is_text)
+        words = [rules.text(form.key_open), told, rules.text(form.key_close.replace(TYPE, kind)), value]
+        return " ".join(filter(None, words))
+
+    key_pattern = "" if ID in form.value_close else TAGGED_KEY  # no grammar can have the same name at both ends
+    words = [quoted(tool.name), _placed(rules, form.name_close), _arguments(rules, i, tool, argument, key_pattern)]
     return rules.add(f"call_{i}", " ".join(filter(None, words)))
 
 
@@ -106,12 +113,12 @@ def tagged_close(form: TaggedCalls) -> str:
     return form.close.removeprefix("\n") if form.value_separator.startswith("\n") else form.close
 
 
-def _kind(form: TaggedCalls, schema: Schema) -> str:
+def _kind(form: TaggedCalls, kinds: frozenset[str]) -> str:
     """What stands at TYPE before a value that is no string: the type's name, or a word for not being one."""
     if form.string_type == "true":
         return "false"
-    kind = schema.get("type")
-    return {"integer": "number"}.get(kind, kind) if isinstance(kind, str) else "object"
+    kind = next(iter(kinds)) if len(kinds) == 1 else "object"
+    return {"integer": "number"}.get(kind, kind)
 
 
 def _tagged_value(rules: Rules, form: TaggedCalls, name: str, tool: Tool, key: str, *, is_text: bool) -> str:
@@ -124,22 +131,52 @@ def _tagged_value(rules: Rules, form: TaggedCalls, name: str, tool: Tool, key: s
         return f"{one_of([quoted(choice) for choice in choices])} {rules.text(close)}"
     if is_text:
         return rules.up_to(name, close)
-    return f"{json_rule(tool.properties[key])} {rules.text(close)}"
+    return f"{json_rule(tool.schema(key))} {rules.text(close)}"
 
 
-def _any_order(rules: Rules, name: str, arguments: list[str], required: list[int], comma: str = "") -> str:
-    """The words for arguments in any order, each at most once, with the required ones among them."""
-    if not arguments:
+def _arguments(
+    rules: Rules, i: int, tool: Tool, argument: WriteArgument, key_pattern: str, *, before: str = "", comma: str = ""
+) -> str:
+    """The words for all arguments of a call.
+
+    `key_pattern` is what names look like that the tool does not list; empty: there are none. `before` stands between a
+    name and its value.
+    """
+    keys = list(tool.properties)
+    listed = [
+        rules.add(f"argument_{i}_{k}", argument(key, quoted(key + before), f"value_{i}_{k}"))
+        for k, key in enumerate(keys)
+    ]
+    other = ""
+    if tool.others is not None and key_pattern:
+        known = f" & ~({' | '.join(map(quoted, keys))})" if keys else ""
+        name = rules.add(f"OTHER_{i}", f"/{key_pattern}/{known}")
+        told = " ".join(filter(None, (name, quoted(before) if before else "")))
+        other = rules.add(f"argument_{i}_other", argument(OTHER, told, f"value_{i}_other"))
+    required = [keys.index(key) for key in tool.required]
+    return _any_order(rules, f"arguments_{i}", listed, required, comma, other)
+
+
+def _any_order(
+    rules: Rules, name: str, arguments: list[str], required: list[int], comma: str = "", other: str = ""
+) -> str:
+    """The words for arguments in any order, each at most once, with the required ones among them.
+
+    `other` is an argument that may come as often as one likes.
+    """
+    if not arguments and not other:
         return ""
     if len(arguments) > MAX_COUNTED:
+        arguments = [*arguments, other] if other else arguments
         return f"({one_of(arguments)} ({comma} {one_of(arguments)})*)?" if comma else f"{one_of(arguments)}*"
     order = sorted(range(len(arguments)), key=lambda k: k not in required)  # the required ones have the first bits
     done = f" %if is_ones([0:{len(required)}])" if required else ""
 
     def choices(before: str) -> list[str]:
-        return [
+        counted = [
             f"{before}{arguments[k]} {name}_more::set_bit({bit}) %if bit_clear({bit})" for bit, k in enumerate(order)
         ]
+        return [*counted, f"{before}{other} {name}_more::_"] if other else counted
 
     rules.add(f"{name}_more::_", " | ".join([f'""{done}', *choices(f"{comma} " if comma else "")]))
     if not comma:
@@ -148,51 +185,54 @@ def _any_order(rules: Rules, name: str, arguments: list[str], required: list[int
     return f"{name}_first::0x0"
 
 
-def _listed(rules: Rules, i: int, tool: Tool, opening: str, argument: Any, close: str, comma: str = '", "') -> str:
-    """A call whose arguments stand between brackets, with commas between them."""
-    arguments = [
-        rules.add(f"argument_{i}_{k}", argument(rules, tool, key, f"value_{i}_{k}"))
-        for k, key in enumerate(tool.properties)
-    ]
-    required = [list(tool.properties).index(key) for key in tool.required]
-    body = _any_order(rules, f"arguments_{i}", arguments, required, comma)
-    return rules.add(f"call_{i}", " ".join(filter(None, (opening, body, close))))
+def _python(rules: Rules, i: int, tool: Tool) -> str:
+    """A call with keyword arguments."""
+
+    def argument(key: str, told: str, name: str) -> str:
+        schema, kinds = tool.schema(key), tool.kinds(key)
+        if tool.has_grammar:
+            value = rules.input_string(tool.name)
+        elif choices := tool.choices(key):
+            value = one_of([quoted(quoted(choice)) for choice in choices])
+        elif not kinds and key == OTHER:
+            value = one_of([rules.add("PYTHON_STRING", PYTHON_STRING), json_rule(schema)])
+        elif tool.is_text(key):
+            value = rules.add("PYTHON_STRING", PYTHON_STRING)
+        elif kinds == {"boolean"}:
+            value = one_of([quoted(word) for word in PYTHON_WORDS[:2]])
+        else:
+            value = json_rule(schema)
+        return f"{told} {value}"
+
+    body = _arguments(rules, i, tool, argument, BARE_KEY, before="=", comma='", "')
+    return rules.add(f"call_{i}", " ".join(filter(None, (quoted(tool.name + "("), body, '")"'))))
 
 
-def _python_argument(rules: Rules, tool: Tool, key: str, name: str) -> str:
-    schema = tool.properties[key]
-    if tool.has_grammar:
-        value = rules.input_string(tool.name)
-    elif choices := tool.choices(key):
-        value = one_of([quoted(quoted(choice)) for choice in choices])
-    elif tool.is_text(key):
-        value = rules.add("PYTHON_STRING", PYTHON_STRING)
-    elif schema.get("type") == "boolean":
-        value = one_of([quoted(word) for word in PYTHON_WORDS[:2]])
-    else:
-        value = json_rule(schema)
-    return f"{quoted(key + '=')} {value}"
+def _braced(rules: Rules, form: BracedCalls, i: int, tool: Tool) -> str:
+    """A call with an object whose keys are bare."""
 
-
-def _braced(form: BracedCalls) -> Any:
-    def argument(rules: Rules, tool: Tool, key: str, name: str) -> str:
-        schema = tool.properties[key]
+    def argument(key: str, told: str, name: str) -> str:
+        schema, kinds = tool.schema(key), tool.kinds(key)
         quote = rules.text(form.quote)
         if tool.has_grammar and rules.begins_with_token(form.quote):
             value = f"{quote} {rules.input(tool.name, is_escaped=False)} {quote}"
         elif tool.has_grammar:
             value = rules.input_string(tool.name)
         elif choices := tool.choices(key):
-            value = one_of([f"{rules.text(form.quote)} {quoted(one)} {rules.text(form.quote)}" for one in choices])
+            value = one_of([f"{quote} {quoted(one)} {quote}" for one in choices])
+        elif not kinds and key == OTHER:
+            _braced_value(rules, form)
+            value = "braced_any"
         elif tool.is_text(key):
             value = _braced_string(rules, form)
-        elif schema.get("type") in ("object", "array"):
+        elif kinds <= {"object", "array"}:
             value = _braced_value(rules, form)
         else:
             value = json_rule(schema)
-        return f"{quoted(key + ':')} {value}"
+        return f"{told} {value}"
 
-    return argument
+    body = _arguments(rules, i, tool, argument, BARE_KEY, before=":", comma='","')
+    return rules.add(f"call_{i}", " ".join(filter(None, (quoted(tool.name + "{"), body, '"}"'))))
 
 
 def _braced_string(rules: Rules, form: BracedCalls) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from llamabox.chat.formats.values.tools import ToolSchemas
 
 Schema = Mapping[str, Any]
 
+SHARED = ("#/$defs/", "#/definitions/")
+"""Where references lead that a part of a schema takes with it."""
 
-@dataclass(frozen=True, slots=True)
+ROOT = "whole"
+"""The name of the whole schema among the definitions of a part of it."""
+
+
+@dataclass(frozen=True)
 class Tool:
     """A tool whose schema can be followed. `parameters` is that of an object."""
 
@@ -19,30 +26,86 @@ class Tool:
     parameters: Schema
     has_grammar: bool = False  # a custom tool, whose only parameter is a text of its own grammar
 
-    @property
+    @cached_property
     def properties(self) -> dict[str, Schema]:
         """The schemas of its parameters, each with what it may refer to."""
-        shared = {key: self.parameters[key] for key in ("$defs", "definitions") if key in self.parameters}
         found = self.parameters.get("properties")
         if not isinstance(found, Mapping):
             return {}
-        return {key: {**shared, **one} if isinstance(one, Mapping) else shared for key, one in found.items()}
+        return {key: self._by_itself(one) for key, one in found.items()}
 
-    @property
+    @cached_property
+    def others(self) -> Schema | None:
+        """The schema of parameters that `properties` does not name; None: there may be none."""
+        found = self.parameters.get("additionalProperties", True)
+        return None if found is False else self._by_itself(found)
+
+    def _by_itself(self, schema: object) -> Schema:
+        """A part of the parameters' schema, which finds there what it refers to."""
+        if not isinstance(schema, Mapping):
+            return {}
+        if any(not one.startswith(SHARED) for one in _references(schema)) or _refers_to_root(self.parameters):
+            return {**_moved(schema), "$defs": {ROOT: _moved(self.parameters)}}
+        shared = {key: self.parameters[key] for key in ("$defs", "definitions") if key in self.parameters}
+        return {**shared, **schema}
+
+    @cached_property
     def required(self) -> list[str]:
         found = self.parameters.get("required")
         return [key for key in found if key in self.properties] if isinstance(found, list) else []
 
+    def schema(self, key: str) -> Schema:
+        """That of one parameter. One that `properties` does not name may be given by any other name."""
+        return self.properties.get(key, self.others or {})
+
+    @cached_property
+    def _schemas(self) -> ToolSchemas:
+        return ToolSchemas([{"function": {"name": self.name, "parameters": dict(self.parameters)}}])
+
+    def kinds(self, key: str) -> frozenset[str]:
+        """The types of JSON that an argument may have; empty: any."""
+        return self._schemas.kinds(self.name, key)
+
     def is_text(self, key: str) -> bool:
         """Whether an argument is a string, or may be one."""
-        schemas = ToolSchemas([{"function": {"name": self.name, "parameters": dict(self.parameters)}}])
-        kinds = schemas.kinds(self.name, key)
+        kinds = self.kinds(key)
         return not kinds or "string" in kinds
 
     def choices(self, key: str) -> list[str]:
         """The texts that a string may be, where they are listed."""
-        schema = self.properties[key]
+        schema = self.schema(key)
         values = schema.get("enum", [schema["const"]] if "const" in schema else None)
         if isinstance(values, list) and values and all(isinstance(one, str) for one in values):
             return list(values)
         return []
+
+
+def _references(schema: object) -> Iterator[str]:
+    """The references in a schema, to places of its own document."""
+    pending = [schema]
+    while pending:
+        match pending.pop():
+            case Mapping() as found:
+                reference = found.get("$ref")
+                if isinstance(reference, str) and reference.startswith("#"):
+                    yield reference
+                pending += found.values()
+            case list() as found:
+                pending += found
+
+
+def _refers_to_root(parameters: Schema) -> bool:
+    """Whether what is shared refers to what is not."""
+    shared = [parameters.get(key) for key in ("$defs", "definitions")]
+    return any(not one.startswith(SHARED) for one in _references(shared))
+
+
+def _moved(schema: Any) -> Any:
+    """A schema whose references lead to the whole one's place among the definitions."""
+    if isinstance(schema, Mapping):
+        made = {key: _moved(value) for key, value in schema.items()}
+        reference = made.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#"):
+            made["$ref"] = f"#/$defs/{ROOT}{reference[1:]}"
+        return made
+    return [_moved(one) for one in schema] if isinstance(schema, list) else schema

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from llamabox.chat.formats.feed import Delimiters, Feed, Reading
+from llamabox.chat.formats.feed import Delimiters, Emit, Feed, Reading
 from llamabox.chat.formats.form import JsonCalls
 from llamabox.chat.formats.reading.said import Said, Tools
 from llamabox.chat.formats.values import json_text
@@ -66,14 +66,27 @@ class JsonCall:
         if known and header.name not in self._tools:
             return False
         feed.take(header.stop - feed.at)
+        if self._form.id_key and not header.call_id and not header.has_ended:
+            yield from self._id_behind(feed, said, header)
+            return True
         index = said.call(header.name, header.call_id)
         if header.arguments is not None:
             said.arguments(index, header.arguments)
         else:
-            yield from self._arguments(feed, said, index)
+            yield from self._arguments(feed, lambda piece: said.arguments(index, piece))
         if not header.has_ended:
             yield from self._rest(feed, header.n_open)
         return True
+
+    def _id_behind(self, feed: Feed, said: Said, header: Header) -> Reading[None]:
+        """Read a call whose id may stand behind its arguments: it is told once both are there."""
+        pieces: list[str] = []
+        if header.arguments is not None:
+            pieces.append(header.arguments)
+        else:
+            yield from self._arguments(feed, pieces.append)
+        call_id = yield from self._rest(feed, header.n_open)
+        said.arguments(said.call(header.name, call_id), "".join(pieces))
 
     def _header(self, text: str, at: int, *, is_final: bool) -> Header:
         i = _blank(text, at)
@@ -116,39 +129,47 @@ class JsonCall:
             else:
                 raise NoCall
 
-    def _arguments(self, feed: Feed, said: Said, index: int) -> Reading[None]:
+    def _arguments(self, feed: Feed, emit: Emit) -> Reading[None]:
         if feed.text[feed.at] == "{":
-            yield from json_text.value(feed, lambda piece: said.arguments(index, piece), self._ends)
+            yield from json_text.value(feed, emit, self._ends)
             return
         pieces: list[str] = []
         is_whole = yield from json_text.value(feed, pieces.append, self._ends)
-        said.arguments(index, _as_object("".join(pieces)) if is_whole else "".join(pieces))
+        emit(_as_object("".join(pieces)) if is_whole else "".join(pieces))
 
-    def _rest(self, feed: Feed, n_open: int) -> Reading[None]:
+    def _rest(self, feed: Feed, n_open: int) -> Reading[str]:
         """Take what stands behind the arguments: further fields, and braces that close what is open, or more of them.
 
-        A call that is not closed ends where one of `ends` comes.
+        A call that is not closed ends where one of `ends` comes. Returns the call's id where that is among the fields.
         """
+        key = call_id = ""
+        is_value = False  # a colon came last
         while True:
             yield from _blanks(feed)
             if not len(feed):
-                return
+                return call_id
             character = feed.text[feed.at]
             if character == "}":
                 feed.take(1)
                 n_open -= 1
                 if n_open <= 0:
-                    return
+                    return call_id
             elif character in ',:"' and n_open > 0:
                 if character == '"':
-                    yield from json_text.value(feed, _forget, self._ends)
+                    pieces: list[str] = []
+                    is_whole = yield from json_text.value(feed, pieces.append, self._ends)
+                    if not is_value:
+                        key = "".join(pieces).strip('"')
+                    elif is_whole and (key == self._form.id_key or key in IDS):
+                        call_id = "".join(pieces).strip('"')
                 else:
                     feed.take(1)
+                    is_value = character == ":"
                     yield from _blanks(feed)
                     if len(feed) and feed.text[feed.at] not in '",:}':
                         yield from json_text.value(feed, _forget, self._ends)
             else:
-                return
+                return call_id
 
 
 def _forget(piece: str) -> None:

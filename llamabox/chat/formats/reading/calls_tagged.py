@@ -66,6 +66,7 @@ class TaggedCall:
 
     def _all_arguments(self, feed: Feed, said: Said, index: int, name: str) -> Reading[None]:
         before = "{"
+        told: set[str] = set()
         while True:
             yield from blank(feed)
             found = yield from self._between.next(feed)
@@ -76,9 +77,13 @@ class TaggedCall:
                 key = yield from self._key(feed)
                 if key is None:
                     return  # cut off
-                said.arguments(index, f"{before}{json.dumps(key[0], ensure_ascii=False)}: ")
-                before = ", "
-                is_whole = yield from self._value(feed, lambda piece: said.arguments(index, piece), name, *key)
+                if key[0] in told:  # once more: the first one counts, as it may be passed on already
+                    is_whole = yield from self._value(feed, lambda piece: None, name, *key)
+                else:
+                    told.add(key[0])
+                    said.arguments(index, f"{before}{json.dumps(key[0], ensure_ascii=False)}: ")
+                    before = ", "
+                    is_whole = yield from self._value(feed, lambda piece: said.arguments(index, piece), name, *key)
                 if not is_whole:
                     return
             elif found is None:

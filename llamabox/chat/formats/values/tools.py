@@ -38,9 +38,10 @@ class ToolSchemas:
         root = self._parameters.get(name)
         if not isinstance(root, Mapping):
             return frozenset()
-        properties = _resolved(root, root).get("properties")
+        whole = _resolved(root, root)
+        properties = whole.get("properties")
         schema = properties.get(key) if isinstance(properties, Mapping) else None
-        found = list(_kinds(schema, root, 0))
+        found = list(_kinds(whole.get("additionalProperties") if schema is None else schema, root, 0))
         return frozenset() if "" in found else frozenset(found)
 
 
