@@ -66,13 +66,13 @@ class Asking:
         self._clock = clock
         self._worths = [_Worth() for _ in drafters]
 
-    def ask(self, wishes: Mapping[Sequence, Wish], step: Step) -> Found:
-        """The most promising draft of each sequence, of those that have one. `step` is the step without drafts."""
+    def ask(self, wishes: Mapping[Sequence, Wish], step: Callable[[], Step]) -> Found:
+        """The most promising draft of each sequence, of those that have one. `step` makes the step without drafts."""
         found: Found = {}
         promises: dict[Sequence, float] = {}
         for drafter, worth in zip(self._drafters, self._worths, strict=True):
             asking = [one for one in wishes if promises.get(one, 0.0) < worth.promise]
-            if not asking or (drafter.computes and not self._is_worth_it(worth, len(asking), step)):
+            if not asking or (drafter.computes and not self._is_worth_it(worth, len(asking), step())):
                 continue
             begun = self._clock()
             drafts = drafter.propose([wishes[one] for one in asking])

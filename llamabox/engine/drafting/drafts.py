@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Seq
+from functools import cache
 from math import inf
 
 from llamabox import errors
@@ -11,17 +12,12 @@ from llamabox.engine.batch import Run
 from llamabox.engine.drafting.asking import Asking
 from llamabox.engine.drafting.drafter import Draft, Drafter, Wish
 from llamabox.engine.drafting.journal import Journal
+from llamabox.engine.drafting.looks import Looks
 from llamabox.engine.drafting.price import Offer, Price, Step
 from llamabox.engine.drafting.tally import Tally
 from llamabox.engine.grammar import Constraint
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.sequence import Sequence
-
-AT_ONCE = 8
-"""About as many sequences without a draft are looked at in one step: of more each has its turn every few steps."""
-
-ALL_EVERY = 16
-"""Steps of which all sequences are looked at in one."""
 
 LOOK_BACK = 8
 """Tokens of a draft that was not verified which are compared with what came."""
@@ -42,7 +38,7 @@ class Drafts:
         self._open: dict[Sequence, tuple[Drafter, Draft]] = {}  # drafts that are being verified, and whose they are
         self._unproven: dict[Sequence, tuple[Draft, int]] = {}  # did not pay, and when they were made, in tokens said
         self._drafting: dict[Sequence, int] = {}  # those that got a draft when any did last
-        self._n_turns = 0
+        self._looks = Looks()
         self._has_room = True  # nothing was given up since a batch was last computed
         self._journal = Journal()
         self.tally = Tally()
@@ -60,21 +56,15 @@ class Drafts:
         """
         if not self._drafters or not self._has_room or room <= 0:
             return {}
-        yielding = [one for one, n_cells in parts.items() if n_cells == one.n_owed]
-        able = {one: n_most for one in yielding if (n_most := self._n_most(one)) > 0}
-        if len(able) > AT_ONCE:
-            able = self._in_turn(able)
+        looked = self._looks.choose(parts, self._drafting)
+        able = {one: n_most for one in looked if parts[one] == one.n_owed and (n_most := self._n_most(one)) > 0}
         if not able:
+            self._looks.led_to(0)
             return {}
         for sequence in able.keys() & self._unproven.keys():
             self._look_back(sequence)
         order = sorted(parts, key=_slot_id)
-        step = Step(
-            [(_slot_id(one), parts[one]) for one in order],
-            len(yielding),
-            sum(len(one.cells) for one in order) // len(order),
-            seconds_left,
-        )
+        step = cache(lambda: _step(order, parts, seconds_left))
         found = self._asking.ask({one: _wish(one, n_most) for one, n_most in able.items()}, step)
         for sequence in list(found):
             if sequence.constraint is not None:
@@ -83,7 +73,8 @@ class Drafts:
                     del found[sequence]
         if self._journal.is_read:
             self._journal.note([one for one in able if one not in found], "no guess")
-        self._drafting = self._choose(found, able, order, step, room) if found else {}
+        self._drafting = self._choose(found, able, order, step(), room) if found else {}
+        self._looks.led_to(len(self._drafting))
         return self._drafting
 
     def _choose(
@@ -123,9 +114,11 @@ class Drafts:
 
     def took(self, runs: Seq[Run], n_context: int, seconds: float) -> None:
         """Note how long a step of these runs took, which were tokens that decode and drafts alone."""
-        if self._drafters:
+        if not self._drafters:
+            return
+        if self._looks.is_look:
             self._price.computed([(run.seq_id, len(run)) for run in runs], n_context, seconds)
-            self._asking.computed(seconds)
+        self._asking.computed(seconds)
 
     def give_up(self, sequences: Iterable[Sequence]) -> bool:
         """Drop their drafts for lack of room, until a batch was computed. False if there are none to drop."""
@@ -171,22 +164,6 @@ class Drafts:
             for drafter in self._drafters:
                 drafter.forget(sequence.key, said)
 
-    def _in_turn(self, able: dict[Sequence, int]) -> dict[Sequence, int]:
-        """Those that have drafts, and of the others some with slots side by side, whose rows may share a pass.
-
-        Now and then all: where a few drafts would cost a pass of their own, those of all may pay.
-        """
-        self._n_turns += 1
-        if self._n_turns % ALL_EVERY == 0:
-            return able
-        n_blocks = -(-len(able) // AT_ONCE)
-        turn = self._n_turns % n_blocks
-        return {
-            one: n_most
-            for one, n_most in able.items()
-            if one in self._drafting or _slot_id(one) // AT_ONCE % n_blocks == turn
-        }
-
     def _look_back(self, sequence: Sequence) -> None:
         """Learn from a draft that was not verified: at its place the sequence has gone on meanwhile."""
         draft, start = self._unproven[sequence]
@@ -228,6 +205,16 @@ def _n_allowed(sequence: Sequence, constraint: Constraint, tokens: Seq[int]) -> 
 def n_common(draft: Seq[int], said: Seq[int]) -> int:
     """How many of the first tokens of both are the same."""
     return next((i for i, (one, other) in enumerate(zip(draft, said, strict=False)) if one != other), len(said))
+
+
+def _step(order: Seq[Sequence], parts: Mapping[Sequence, int], seconds_left: float) -> Step:
+    """The step without drafts, of sequences in the `order` of their slots."""
+    return Step(
+        [(_slot_id(one), parts[one]) for one in order],
+        sum(parts[one] == one.n_owed for one in order),
+        sum(len(one.cells) for one in order) // len(order),
+        seconds_left,
+    )
 
 
 def _wish(sequence: Sequence, n_most: int) -> Wish:

@@ -47,7 +47,7 @@ def test_only_who_computes_is_asked_less_where_it_does_not_pay(computes: bool) -
     guesser, seconds, price = Guesser(computes=computes), count(step=2.0), Refusing()
     asking = Asking([guesser], price, lambda: next(seconds))  # type: ignore[list-item, arg-type]
     for _ in range(5 * TRIED):
-        found = asking.ask({SEQUENCE: WISH}, STEP)
+        found = asking.ask({SEQUENCE: WISH}, lambda: STEP)
         assert (SEQUENCE in found) or computes
         asking.computed(1.0)
     assert guesser.n_asked == (TRIED if computes else 5 * TRIED)
