@@ -419,6 +419,10 @@ class FakeSampler:
     def wants_history(self) -> bool:
         return self.params.repeat_penalty != 1.0
 
+    @property
+    def takes_highest(self) -> bool:
+        return self.params.temperature == 0 and not self.wants_history
+
     def accept(self, token: int) -> None:
         self.history.append(token)
 
@@ -430,11 +434,16 @@ class FakeSampler:
         assert not self.closed
         self.n_sampled += 1
         seed = 0 if self.params.temperature == 0 else self.seed
-        token = digest(value, seed, self.n_sampled, *self.history) % n_vocab
+        own = () if self.takes_highest else (self.n_sampled, *self.history)
+        token = digest(value, seed, *own) % n_vocab
         if mask is not None:
             allowed = [each for each in range(n_vocab) if mask[each >> 5] >> (each & 31) & 1]
             if self.params.ignore_eos and allowed != [EOG]:
                 allowed = [each for each in allowed if each != EOG]
+            if self.takes_highest:  # the first that is allowed from the one on that it takes of all
+                if token == EOG and self.params.ignore_eos:
+                    token = 1
+                return min(allowed, key=lambda each: (each - token) % n_vocab, default=-1)
             token = allowed[token % len(allowed)] if allowed else -1
         elif token == EOG and self.params.ignore_eos:
             token = 1
@@ -736,7 +745,7 @@ class FakeConstraint:
             return [EOG]
         if self._grammar.fails_at == self._n_accepted:
             raise errors.InvalidRequest("the fake cannot follow")
-        n_choices = 1 if self._n_accepted % self._grammar.period else 5
+        n_choices = 1 if self._n_accepted % self._grammar.period else self._grammar.n_choices
         choices = [1 + digest(self._grammar.seed, self._state, i) % 200 for i in range(n_choices)]
         return choices if n_choices == 1 or not self._grammar.may_end else [EOG, *choices]
 
@@ -778,11 +787,19 @@ class FakeConstraint:
             ahead._move(token)
         return len(tokens)
 
-    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+    def mask_behind(self, tokens: Seq[int]) -> TokenMask | None:
+        ahead = copy.copy(self)
+        for token in tokens:
+            ahead.accept(token)
+        ahead.prepare()
+        mask = ahead.mask()
+        return None if ahead.is_complete else mask
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool, masks: bool) -> None:
         assert self.n_allowed(draft) == len(draft), "a draft that the grammar forbids"
         ahead = copy.copy(self)
         ahead.is_ahead = ahead._prepared = True
-        self._masks = walk(ahead, draft, forces=forces)
+        self._masks = walk(ahead, draft, forces=forces, masks=masks)
 
     def masks_ahead(self) -> list[TokenMask | None]:
         return self._masks
@@ -805,6 +822,7 @@ class FakeGrammar:
     forces: bool = True
     may_end: bool = False
     fails_at: int = -1
+    n_choices: int = 5
 
     def start(self) -> FakeConstraint:
         return FakeConstraint(self)

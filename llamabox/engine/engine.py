@@ -298,7 +298,7 @@ class Engine:
         if sequence.n_generated == 0:
             self._start(sequence, now)
         if verified is not None and verified.draft:
-            self._drafts.verified(sequence, len(verified.draft), len(tokens) - 1)
+            self._drafts.verified(sequence, verified.draft, tokens)
         try:
             for token, row in zip(tokens, rows, strict=False):
                 if token < 0:

@@ -14,6 +14,10 @@ TokenMask = NDArray[np.uint32]
 """Bit t & 31 of word t >> 5 says whether token t may come; shape [ceil(n_vocab / 32)]."""
 
 
+ANY: TokenMask = np.zeros(0, np.uint32)
+"""Stands for a mask that is not computed: the token is sampled without, and the grammar is asked about it."""
+
+
 class Constraint(Protocol):
     """What one sequence may say next. It depends on nothing but the tokens accepted so far.
 
@@ -44,7 +48,10 @@ class Constraint(Protocol):
     def n_allowed(self, tokens: Seq[int]) -> int:
         """How many of `tokens` may come one after the other, none that ends the text among them. Changes nothing."""
 
-    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+    def mask_behind(self, tokens: Seq[int]) -> TokenMask | None:
+        """The mask behind `tokens`, which it allows. None where the text is complete there. Changes nothing."""
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool, masks: bool) -> None:
         """Begin to compute the masks of a `draft` that it allows, beside the caller: those that `walk` finds."""
 
     def masks_ahead(self) -> list[TokenMask | None]:
@@ -58,29 +65,31 @@ class Grammar(Protocol):
         """The constraint of one sequence, at its beginning."""
 
 
-def walk(ahead: Constraint, draft: Seq[int], *, forces: bool) -> list[TokenMask | None]:
+def walk(ahead: Constraint, draft: Seq[int], *, forces: bool, masks: bool) -> list[TokenMask | None]:
     """The mask of the next token, and of those behind each token of `draft`, as far as tokens are sampled there.
 
     None where the grammar forces the draft's token, which comes without being sampled; only if it `forces` at all. The
     list ends with a mask. It is shorter than the draft where the text may be complete, where another token than the
     draft's is forced, and where the grammar cannot be followed. Moves `ahead` on.
+
+    Without `masks` there is ANY in their places, and the text may be complete behind the list's end or before.
     """
-    masks: list[TokenMask | None] = []
+    found: list[TokenMask | None] = []
     try:
         for token in (*draft, None):
             if forces and (forced := ahead.forced(1)):
                 if forced[0] != token:
                     break
-                masks.append(None)
+                found.append(None)
             else:
-                mask = ahead.mask().copy()
+                mask = ahead.mask().copy() if masks else ANY
                 if ahead.is_complete:
                     break
-                masks.append(mask)
+                found.append(mask)
             if token is not None:
                 ahead.accept(token)
     except RequestError:
         pass  # whoever comes to that place is told then
-    while masks and masks[-1] is None:
-        masks.pop()
-    return masks
+    while found and found[-1] is None:
+        found.pop()
+    return found

@@ -128,6 +128,11 @@ class Ask:
 class Sampler(Protocol):
     """One sequence's own sampling state: chain, random numbers, penalty history."""
 
+    @property
+    def takes_highest(self) -> bool:
+        """Whether it takes the highest logit of those that may come, whatever it has accepted: then what it samples
+        without a mask, if the mask allows that, is what it samples with the mask."""
+
     def accept(self, token: int) -> None:
         """Take a token that was not sampled, of the prompt or a forced one, into the penalty history."""
 

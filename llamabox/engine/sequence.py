@@ -160,9 +160,18 @@ class Sequence:
             return []
         return self.constraint.forced(n_most)
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether its tokens are sampled without masks and then shown to its grammar: a mask is seldom needed then.
+
+        Not where the grammar's forced tokens are sampled, of which it allows no other spelling, nor where the text may
+        not end yet.
+        """
+        return self.sampler is not None and self.sampler.takes_highest and self.may_be_forced and not self.n_early
+
     def prepare_mask(self) -> None:
-        """Begin to compute the mask of the next row, unless its grammar leaves no choice there."""
-        if self.constraint is not None and not self.forced(1):
+        """Begin to compute the mask of the next row, unless it needs none, or its grammar leaves no choice there."""
+        if self.constraint is not None and not self.is_checked and not self.forced(1):
             self.constraint.prepare()
 
     def no_token(self) -> ServerFault:

@@ -74,8 +74,15 @@ class GuidedConstraint:
         n_text = next((i for i, token in enumerate(tokens) if ends[token >> 5] >> (token & 31) & 1), len(tokens))
         return int(self._matcher.validate_tokens(list(tokens[:n_text])))
 
-    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
-        self._ahead = walk(self._copy(), draft, forces=forces)
+    def mask_behind(self, tokens: Seq[int]) -> TokenMask | None:
+        ahead = self._copy()
+        for token in tokens:
+            ahead.accept(token)
+        mask = ahead.mask()
+        return None if ahead.is_complete else mask
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool, masks: bool) -> None:
+        self._ahead = walk(self._copy(), draft, forces=forces, masks=masks)
 
     def masks_ahead(self) -> list[TokenMask | None]:
         return self._ahead

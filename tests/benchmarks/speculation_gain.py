@@ -2,7 +2,8 @@
 
 Prints a Markdown table of tokens per second with and without drafts, and of tokens a step, for 1, 4 and 16 streams.
 Both are asked of one server in turn: `speculative.n_max` 0 is without. Medians over the rounds; each has texts of
-its own, so that no earlier answer holds the next one.
+its own, so that no earlier answer holds the next one. It ends after about seven minutes, with fewer rounds where the
+machine is slow. What guessing costs where it gains nothing: tests/benchmarks/speculation_cost.py.
 
 A small model can neither edit nor quote to order. So what repeats is its own text, written before without drafts, by
 another API key so that the corpus does not know it:
@@ -169,22 +170,30 @@ def measure(server: ServerProcess, name: str, n_streams: int, seed: str, *, draf
     return Figures(n_tokens / seconds, n_tokens / max(n_steps, 1), n_accepted / max(n_drafted, 1))
 
 
-def rows(server: ServerProcess, scenarios: list[str], streams: list[int], n_rounds: int) -> Iterator[str]:
-    yield "| scenario | streams | tokens/s without | with | ratio | tokens a step | accepted of drafted |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for name in scenarios:
-        for n_streams in streams:
-            found: dict[bool, list[Figures]] = {True: [], False: []}
-            order = cycle([(True, False), (False, True)])
-            for k in range(n_rounds):
-                for drafts in next(order):
-                    one = measure(server, name, n_streams, f"{name} {n_streams} {k} {drafts}", drafts=drafts)
-                    found[drafts].append(one)
-            slow, fast = (statistics.median(one.tokens_per_second for one in found[which]) for which in (False, True))
-            n_step, part = (
-                statistics.median(getattr(one, what) for one in found[True]) for what in ("tokens_a_step", "acceptance")
-            )
-            yield f"| {name} | {n_streams} | {slow:.0f} | {fast:.0f} | {fast / slow:.2f} | {n_step:.2f} | {part:.2f} |"
+def rows(server: ServerProcess, cases: list[tuple[str, int]], n_rounds: int, seconds: float) -> Iterator[str]:
+    """The table's rows. A case has a round at least, and as many as fit into its share of the `seconds` at most."""
+    yield "| scenario | streams | rounds | tokens/s without | with | ratio | tokens a step | accepted of drafted |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    end = time.monotonic() + seconds
+    for i, (name, n_streams) in enumerate(cases):
+        found: dict[bool, list[Figures]] = {True: [], False: []}
+        order = cycle([(True, False), (False, True)])
+        begun = time.monotonic()
+        share = (end - begun) / (len(cases) - i)
+        for k in range(n_rounds):
+            if k and (time.monotonic() - begun) * (k + 1) / k > share:
+                break
+            for drafts in next(order):
+                one = measure(server, name, n_streams, f"{name} {n_streams} {k} {drafts}", drafts=drafts)
+                found[drafts].append(one)
+        slow, fast = (statistics.median(one.tokens_per_second for one in found[which]) for which in (False, True))
+        n_step, part = (
+            statistics.median(getattr(one, what) for one in found[True]) for what in ("tokens_a_step", "acceptance")
+        )
+        yield (
+            f"| {name} | {n_streams} | {len(found[True])} | {slow:.0f} | {fast:.0f} | {fast / slow:.2f} "
+            f"| {n_step:.2f} | {part:.2f} |"
+        )
 
 
 def main() -> int:
@@ -192,7 +201,8 @@ def main() -> int:
     parser.add_argument("model", nargs="?", default="")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS))
     parser.add_argument("--streams", default=",".join(map(str, STREAMS)))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of each case at most")
+    parser.add_argument("--minutes", type=float, default=7, help="about, for all cases; each has a round at least")
     parser.add_argument("--options", default="", help="further words of the server's command line")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped with us
@@ -201,7 +211,8 @@ def main() -> int:
     options += ["--chat-template", "chatml", *given.options.split()]
     with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "log", *options) as server:
         Talk(server, drafts=True).write("One, two, three,", 8)
-        for row in rows(server, given.scenarios.split(","), [int(n) for n in given.streams.split(",")], given.rounds):
+        cases = [(name, int(n)) for name in given.scenarios.split(",") for n in given.streams.split(",")]
+        for row in rows(server, cases, given.rounds, 60 * given.minutes):
             print(row, flush=True)
     return 0
 

@@ -63,6 +63,8 @@ class NullMemory:
 class NullSampler:
     """Has no state."""
 
+    takes_highest = True
+
     def accept(self, token: int) -> None:
         pass
 

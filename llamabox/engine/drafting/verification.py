@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 
 from llamabox import errors
-from llamabox.engine.grammar import TokenMask
+from llamabox.engine.grammar import ANY, Constraint, TokenMask
 from llamabox.engine.scheduling.work import Share
 from llamabox.engine.seams import Ask, Runner, Sampler
 from llamabox.engine.sequence import Sequence
@@ -15,36 +15,54 @@ class Verification:
     """A token of one sequence and, as long as its draft has the same, the next ones.
 
     Without `masks` all tokens may come. Else there is one for each row, or None where the grammar forces the draft's
-    token: as without a draft, that comes without being sampled.
+    token: as without a draft, that comes without being sampled. Where it is ANY, the row is sampled without a mask, and
+    once more with one if the `constraint` refuses the token.
     """
 
-    __slots__ = ("_at", "_masks", "_rows", "_sampler", "draft", "tokens")
+    __slots__ = ("_at", "_constraint", "_masks", "_rows", "_sampler", "draft", "tokens")
 
-    def __init__(self, rows: range, sampler: Sampler, draft: Seq[int], masks: Seq[TokenMask | None] = ()) -> None:
-        """There is a row for each token of the `draft`, and one behind it, with a mask."""
+    def __init__(
+        self,
+        rows: range,
+        sampler: Sampler,
+        draft: Seq[int],
+        masks: Seq[TokenMask | None] = (),
+        constraint: Constraint | None = None,
+    ) -> None:
+        """A row for each token of the `draft`, which the grammar allows, and one behind it, with a mask."""
         self._rows = rows
         self._sampler = sampler
-        self._masks = masks
+        self._masks = list(masks)
+        self._constraint = constraint
         self._at = 0  # the next row
         self.draft = draft
         self.tokens: list[int] = []
 
     def ask(self) -> Ask:
-        """The rows up to a token that is forced."""
+        """The rows up to a token that is forced, or to one that needs a mask where others need none."""
         stop = len(self._rows)
         masks: list[TokenMask] = []
         if self._masks:
+            is_any = self._masks[self._at] is ANY
             for mask in self._masks[self._at :]:
-                if mask is None:
+                if mask is None or (mask is ANY) != is_any:
                     break
                 masks.append(mask)
             stop = self._at + len(masks)
+            masks = [] if is_any else masks
         return Ask(self._rows[self._at : stop], self._sampler, masks, self.draft[self._at : stop - 1])
 
     def take(self, ask: Ask, tokens: list[int]) -> bool:
-        """Take the tokens of an ask, and those that are forced behind it. Whether there is more to ask."""
-        self.tokens += tokens
+        """Take the tokens of an ask, and those that are forced behind it. Whether there is more to ask.
+
+        Raises a RequestError where the grammar cannot go on.
+        """
         stop = self._at + len(ask.rows)
+        if self._constraint is not None and not ask.masks and self._is_refused(self._constraint, tokens, stop):
+            self.tokens += tokens[:-1]
+            self._at += len(tokens) - 1
+            return self._get_mask(self._constraint)
+        self.tokens += tokens
         if stop == len(self._rows) or len(tokens) < len(ask.rows) or tokens[-1] != self.draft[stop - 1]:
             return False
         while self._masks[stop] is None:
@@ -53,6 +71,29 @@ class Verification:
             stop += 1
         self._at = stop
         return True
+
+    def _is_refused(self, constraint: Constraint, tokens: list[int], stop: int) -> bool:
+        """Whether the last of `tokens`, sampled without masks, may not come. Those before it are the draft's."""
+        said = [*self.draft[: self._at], *tokens]
+        if said[-1] < 0:
+            return True  # of the tokens that may come none may be NaN
+        is_drafted = len(said) < len(self._rows) and said[-1] == self.draft[len(said) - 1]
+        return not is_drafted and constraint.n_allowed(said) < len(said)
+
+    def _get_mask(self, constraint: Constraint) -> bool:
+        """Have the next row sampled with a mask. False where the text is complete in front of it."""
+        if self._at:
+            try:
+                mask = constraint.mask_behind(self.draft[: self._at])
+            except errors.RequestError:
+                return False  # whoever comes to that place is told then
+        else:
+            constraint.prepare()
+            mask = constraint.mask()
+            if constraint.is_complete:
+                return False
+        self._masks[self._at] = mask
+        return mask is not None
 
 
 def sample(
@@ -73,11 +114,17 @@ def sample(
             else:
                 if verification is not None:
                     found[share.sequence] = verification
-    going = list(found.values())
+    going = dict(found)
     while going:
-        asks = [one.ask() for one in going]
+        asks = [one.ask() for one in going.values()]
         answers = runner.sample(asks)
-        going = [one for one, ask, tokens in zip(going, asks, answers, strict=True) if one.take(ask, tokens)]
+        for (sequence, one), ask, tokens in zip(list(going.items()), asks, answers, strict=True):
+            try:
+                if one.take(ask, tokens):
+                    continue
+            except errors.RequestError as error:
+                failed.append((sequence, error))
+            del going[sequence]
     return found, failed
 
 
@@ -90,9 +137,11 @@ def _begin(share: Share, sampler: Sampler, runner: Runner) -> Verification | Non
         if sequence.drafts and (masks := constraint.masks_ahead()):
             n_rows, n_early = len(masks), sequence.n_early
             masks = [mask if mask is None else _early(sequence, mask) for mask in masks[:n_early]] + masks[n_early:]
-            return Verification(share.rows[:n_rows], sampler, sequence.drafts[: n_rows - 1], masks)
+            return Verification(share.rows[:n_rows], sampler, sequence.drafts[: n_rows - 1], masks, constraint)
         if sequence.forced(1):
             return None
+        if sequence.is_checked:
+            return Verification(share.rows[:1], sampler, (), (ANY,), constraint)
         mask = constraint.mask()
         if constraint.is_complete:
             return None

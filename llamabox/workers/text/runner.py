@@ -116,6 +116,10 @@ class LlamaSampler:
     def __init__(self, chain: SamplerChain) -> None:
         self.chain = chain
 
+    @property
+    def takes_highest(self) -> bool:
+        return self.chain.n_best == 1
+
     def accept(self, token: int) -> None:
         self.chain.accept(token)
 

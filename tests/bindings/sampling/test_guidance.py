@@ -136,6 +136,30 @@ GRAMMARS = [
 
 
 @pytest.mark.parametrize("text", GRAMMARS, ids=range(len(GRAMMARS)))
+def test_a_token_that_is_asked_about_may_come_where_the_mask_lets_it_come(
+    from_gbnf: Compile, vocab: Vocab, text: str
+) -> None:
+    """But for those that end the text, and where it is forced. Greedy sampling asks, and needs few masks."""
+    grammar = from_gbnf(text)
+    ends = set(vocab.eog_tokens)
+    chance = random.Random(1)
+    constraint, said = grammar.start(), []
+    for _ in range(12):
+        mine = allowed(constraint, vocab.n_tokens)
+        assert constraint.n_allowed([*ends]) == 0
+        if constraint.is_complete:
+            break
+        if not constraint.forced(1):
+            asked = {*chance.sample(range(vocab.n_tokens), 300), *vocab.control_tokens} - ends
+            asked |= set(chance.sample(sorted(mine - ends), min(200, len(mine - ends))))
+            assert {token for token in asked if constraint.n_allowed([token])} == mine & asked
+        assert (behind := grammar.start().mask_behind(said)) is not None
+        assert behind.tolist() == constraint.mask().tolist()
+        said.append(chance.choice(sorted(mine - ends)))
+        constraint.accept(said[-1])
+
+
+@pytest.mark.parametrize("text", GRAMMARS, ids=range(len(GRAMMARS)))
 def test_every_mask_on_a_random_walk_is_llama_cpps(from_gbnf: Compile, vocab: Vocab, text: str) -> None:
     """But where the text is forced: then our mask has one of its tokenisations only."""
     grammar = from_gbnf(text)

@@ -219,6 +219,17 @@ def test_a_grammar_is_followed_token_by_token() -> None:
     assert told(driver.transcripts["r", 0]) == told(alone(asked)[0])
 
 
+@pytest.mark.parametrize(("temperature", "drafts"), [(1.0, False), (0.0, True)])
+def test_beside_others_only_who_needs_no_masks_has_drafts_under_a_grammar(temperature: float, drafts: bool) -> None:
+    grammar = FakeGrammar(n_tokens=30, period=1)
+    asked = [request(f"r{i}", n_predict=30, grammar=grammar, sampling={"temperature": temperature}) for i in range(2)]
+    driver, drafter = drafted(*asked, n_right=4)
+    driver.run()
+    for one in asked:
+        assert told(driver.transcripts[one.request_id, 0]) == told(alone(one)[0])
+    assert (drafter.n_drafted > 0) == drafts
+
+
 @pytest.mark.parametrize("n_steps", [1, 2, 3])
 def test_after_an_abort_nothing_of_a_draft_is_left(n_steps: int) -> None:
     driver, _ = drafted(request(n_predict=30), n_right=1)

@@ -215,15 +215,6 @@ def test_drafts_end_where_a_stream_with_a_speed_limit_is_due() -> None:
     assert length > 8
 
 
-def test_under_a_grammar_only_a_lone_sequence_has_drafts() -> None:
-    market = Market()
-    for n_rows, drafts in ((1, True), (2, False)):
-        step = Step([(slot, 1) for slot in range(n_rows)], n_rows, 100)
-        for _ in range(100):
-            market.step([text(64)] * n_rows, [64] * n_rows)
-        assert any(market.price.lengths(step, [Offer(0, text(64), 64, has_masks=True)], 400)) == drafts
-
-
 def test_survival_is_learnt_by_source_match_and_place() -> None:
     survival = Survival()
     for _ in range(200):

@@ -46,9 +46,13 @@ class AheadConstraint:
         self._settle()
         return self._inner.n_allowed(tokens)
 
-    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+    def mask_behind(self, tokens: Seq[int]) -> TokenMask | None:
         self._settle()
-        self._coming = self._helper.submit(self._inner.look_ahead, draft, forces=forces)
+        return self._inner.mask_behind(tokens)
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool, masks: bool) -> None:
+        self._settle()
+        self._coming = self._helper.submit(self._inner.look_ahead, draft, forces=forces, masks=masks)
 
     def masks_ahead(self) -> list[TokenMask | None]:
         self._settle()

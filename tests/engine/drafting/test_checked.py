@@ -1,0 +1,68 @@
+"""A greedy sequence under a grammar is sampled without masks first, and says what it says with masks."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llamabox.engine.events import FinishReason
+from tests.engine.driver import Driver, alone, request
+from tests.fakes import FakeConstraint, FakeDrafter, FakeGrammar
+
+GREEDY = {"temperature": 0.0}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 20),
+    period=st.sampled_from([1, 2, 3, 30]),
+    n_choices=st.sampled_from([1, 5, 150]),
+    may_end=st.booleans(),
+    forces=st.booleans(),
+    n_right=st.sampled_from([7, 2, 0, -1]),
+    n_predict=st.sampled_from([7, -1]),
+)
+def test_texts_are_those_of_masks(
+    seed: int, period: int, n_choices: int, may_end: bool, forces: bool, n_right: int, n_predict: int
+) -> None:
+    grammar = FakeGrammar(seed=seed, n_tokens=24, period=period, n_choices=n_choices, may_end=may_end, forces=forces)
+    checked = request(grammar=grammar, n_predict=n_predict, sampling=GREEDY)
+    # Who tells log-probabilities has a mask for each token, and none that is forced.
+    masked = alone(request(grammar=grammar, n_predict=n_predict, sampling=GREEDY, n_probs=1))[0]
+    drafter = FakeDrafter({("r", 0): masked.tokens}, n_right=n_right, length=7)
+    drafted = Driver(drafters=[drafter])
+    drafted.submit(checked)
+    drafted.run()
+    for one in (alone(checked)[0], drafted.transcripts["r", 0]):
+        assert one.finished is not None
+        assert masked.finished is not None
+        assert (one.tokens, one.text) == (masked.tokens, masked.text)
+        assert one.finished.stop_type == masked.finished.stop_type
+
+
+@pytest.mark.parametrize(("temperature", "n_least", "n_most"), [(0.0, 1, 40), (1.0, 55, 61)])
+def test_a_greedy_sequence_has_masks_only_where_its_choice_is_refused(
+    temperature: float, n_least: int, n_most: int
+) -> None:
+    driver = Driver()
+    wide = FakeGrammar(n_tokens=60, period=1, n_choices=600)  # nine of ten tokens
+    driver.submit(request(grammar=wide, n_predict=60, sampling={"temperature": temperature}))
+    n_masks = 0
+    while not driver.engine.is_idle:
+        driver.step()
+        for sequence in driver.engine.running:
+            assert isinstance(sequence.constraint, FakeConstraint)
+            n_masks = sequence.constraint.n_masks
+    assert n_least <= n_masks <= n_most
+
+
+def test_a_grammar_that_cannot_go_on_fails_its_sequence_alone() -> None:
+    driver = Driver()
+    driver.submit(request("sick", grammar=FakeGrammar(fails_at=5, period=1), n_predict=-1, sampling=GREEDY))
+    driver.submit(request("well", n_predict=12))
+    driver.run()
+    assert driver.transcripts["sick", 0].failed is not None
+    well = driver.transcripts["well", 0].finished
+    assert well is not None
+    assert well.reason is FinishReason.LENGTH
