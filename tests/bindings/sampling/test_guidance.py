@@ -135,16 +135,31 @@ GRAMMARS = [
 ]
 
 
-@pytest.mark.parametrize("text", GRAMMARS, ids=range(len(GRAMMARS)))
+PERSON = json.dumps(
+    {
+        "type": "object",
+        "required": ["name", "age", "colour", "tags"],
+        "additionalProperties": False,
+        "properties": {
+            "name": {"type": "string", "maxLength": 10},
+            "age": {"type": "integer", "minimum": 0, "maximum": 120},
+            "colour": {"enum": ["red", "reddish", "blue"]},
+            "tags": {"type": "array", "items": {"type": "string", "pattern": "^[a-z]+-[0-9]{2}$"}},
+        },
+    }
+)
+
+
+@pytest.mark.parametrize("text", [*GRAMMARS, PERSON], ids=range(len(GRAMMARS) + 1))
 def test_a_token_that_is_asked_about_may_come_where_the_mask_lets_it_come(
-    from_gbnf: Compile, vocab: Vocab, text: str
+    from_gbnf: Compile, from_schema: Compile, vocab: Vocab, text: str
 ) -> None:
     """But for those that end the text, and where it is forced. Greedy sampling asks, and needs few masks."""
-    grammar = from_gbnf(text)
+    grammar = from_schema(text) if text is PERSON else from_gbnf(text)
     ends = set(vocab.eog_tokens)
     chance = random.Random(1)
     constraint, said = grammar.start(), []
-    for _ in range(12):
+    for _ in range(60 if text is PERSON else 12):
         mine = allowed(constraint, vocab.n_tokens)
         assert constraint.n_allowed([*ends]) == 0
         if constraint.is_complete:
