@@ -58,7 +58,7 @@ class Verification:
         Raises a RequestError where the grammar cannot go on.
         """
         stop = self._at + len(ask.rows)
-        if self._constraint is not None and not ask.masks and self._is_refused(self._constraint, tokens, stop):
+        if self._constraint is not None and not ask.masks and self._is_refused(self._constraint, tokens):
             self.tokens += tokens[:-1]
             self._at += len(tokens) - 1
             return self._get_mask(self._constraint)
@@ -72,7 +72,7 @@ class Verification:
         self._at = stop
         return True
 
-    def _is_refused(self, constraint: Constraint, tokens: list[int], stop: int) -> bool:
+    def _is_refused(self, constraint: Constraint, tokens: list[int]) -> bool:
         """Whether the last of `tokens`, sampled without masks, may not come. Those before it are the draft's."""
         said = [*self.draft[: self._at], *tokens]
         if said[-1] < 0:
