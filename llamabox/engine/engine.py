@@ -364,7 +364,7 @@ class Engine:
             sequence.constraint.accept(token)
 
     def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:
-        may_shift = self.context_shift and sequence.params.n_predict != FILL_CONTEXT
+        may_shift = self.context_shift and sequence.params.may_shift and sequence.params.n_predict != FILL_CONTEXT
         at_wall = len(sequence.cells) >= self.config.n_ctx and not may_shift
         sequence.truncated = sequence.truncated or at_wall
         if self._runner.is_eog(token):

@@ -231,6 +231,7 @@ class GenerationParams:
     n: int = 1  # sequences that share one prompt evaluation
     n_predict: int = -1  # -1: to the end of the text, or of a context that cannot shift; 0: none
     n_keep: int = 0  # tokens kept at a context shift; -1: the whole prompt
+    may_shift: bool = True  # a full context is shifted, where the server does so; False: the text ends there
     n_discard: int = 0  # tokens dropped at a context shift; 0: half of what is not kept
     n_least: int = 0  # so many tokens come before a token or a stop string may end the text; a grammar's end may
     stop: tuple[str, ...] = ()

@@ -121,9 +121,11 @@ def test_a_time_limit_that_does_not_come_changes_nothing(t_max: int) -> None:
     assert answer(request(n_predict=200, t_max_predict_ms=t_max)).text == answer(request(n_predict=200)).text
 
 
+@pytest.mark.parametrize("of_server", [True, False])
 @pytest.mark.parametrize("n_prompt", [1, 8, N_CTX - 2, N_CTX - 1])
-def test_without_a_shift_prompt_and_answer_fill_the_context_exactly(n_prompt: int) -> None:
-    got = answer(request(prompt=prompt(n_prompt), n_predict=-1), context_shift=False, n_ctx=N_CTX)
+def test_without_a_shift_prompt_and_answer_fill_the_context_exactly(n_prompt: int, of_server: bool) -> None:
+    asked = request(prompt=prompt(n_prompt), n_predict=-1, may_shift=of_server)
+    got = answer(asked, context_shift=not of_server, n_ctx=N_CTX)
     finished = ended(got)
     assert n_prompt + len(got.tokens) == N_CTX
     assert finished.truncated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llamabox import checks
@@ -90,7 +90,10 @@ def wishes(body: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def message_options(body: dict[str, Any], config: ModelConfig, defaults: GenerationParams, info: ModelInfo) -> Options:
-    """`body` is without nulls. Raises InvalidRequest naming the first field that is wrong."""
+    """`body` is without nulls. Raises InvalidRequest naming the first field that is wrong.
+
+    A full context ends the answer: the client knows what to do then, and a shift would lose half of what it said.
+    """
     refuse(body, REFUSED)
     check_shared(body)
     if "max_tokens" not in body:
@@ -99,7 +102,8 @@ def message_options(body: dict[str, Any], config: ModelConfig, defaults: Generat
     neutral["n_predict"] = checks.integer("max_tokens", body["max_tokens"], 0, INT32_MAX)
     if "stop_sequences" in body:
         neutral["stop"] = check_stops("stop_sequences", body["stop_sequences"])
-    return parse_options(neutral, config, openai_defaults(defaults, config), info, form=_form(body))
+    options = parse_options(neutral, config, openai_defaults(defaults, config), info, form=_form(body))
+    return replace(options, params=replace(options.params, may_shift=False))
 
 
 def check_shared(body: dict[str, Any]) -> None:

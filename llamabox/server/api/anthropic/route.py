@@ -44,7 +44,7 @@ async def create_message(exchange: Exchange) -> Response:
     prompts = await read_media(exchange, [cut_prompt(chat, exchange.info)])
     exchange = replace(exchange, chat=None)  # a stream, which has the exchange to its end, need not hold base64
     reply = TextReply(exchange, prompts, options, plan.parser if plan else None)
-    writer = MessageWriter(options, exchange.info, shows_thoughts=thinking.is_shown)
+    writer = MessageWriter(options, shows_thoughts=thinking.is_shown)
     return await reply.answer(writer, ping=lambda: PING, failed=lambda error: errors.event(error, record.request_id))
 
 

@@ -17,7 +17,6 @@ from llamabox.server.fields.request import Options
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.timings import rate_header
 from llamabox.server.http.json import JsonResponse, dump_line, dump_text
-from llamabox.wire.text_config import ModelInfo
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
@@ -27,10 +26,9 @@ NONE_IS_CUSTOM = "no tool of this API takes a text instead of arguments"
 class MessageWriter:
     """One message. In a stream each block is closed before the next one begins."""
 
-    def __init__(self, options: Options, info: ModelInfo, *, shows_thoughts: bool = True) -> None:
+    def __init__(self, options: Options, *, shows_thoughts: bool = True) -> None:
         """Without `shows_thoughts` a thought's block has a signature alone, which holds it."""
         self._options = options
-        self._n_ctx = info.n_ctx
         self._shows_thoughts = shows_thoughts
         self._id = "msg_" + secrets.token_hex(12)
         self._has_begun = False
@@ -137,8 +135,7 @@ class MessageWriter:
         """`stop_reason` and `stop_sequence`."""
         end = choice.finished
         if end.reason is FinishReason.LENGTH:
-            n_most, n_predicted = self._options.params.n_predict, choice.n_predicted
-            is_full = not 0 <= n_most <= n_predicted and end.n_prompt + n_predicted >= self._n_ctx
+            is_full = end.truncated and choice.n_predicted != self._options.params.n_predict
             return "model_context_window_exceeded" if is_full else "max_tokens", None
         if end.stop_type is StopType.WORD and end.stopping_word in self._options.params.stop:
             return "stop_sequence", end.stopping_word

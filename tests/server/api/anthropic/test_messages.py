@@ -186,7 +186,8 @@ def test_what_ends_an_answer() -> None:
         ({"reason": FinishReason.STOP}, ("end_turn", None)),
         ({"reason": FinishReason.STOP, "stop_type": StopType.WORD, "stopping_word": "END"}, ("stop_sequence", "END")),
         ({"reason": FinishReason.STOP, "stop_type": StopType.WORD, "stopping_word": "ours"}, ("end_turn", None)),
-        ({"reason": FinishReason.LENGTH}, ("model_context_window_exceeded", None)),
+        ({"truncated": True}, ("model_context_window_exceeded", None)),
+        ({}, ("max_tokens", None)),
     ]
 
     async def scene(server: Running[FakeTextClient], asking: anthropic.AsyncAnthropic) -> None:
