@@ -25,7 +25,8 @@ PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}, "days
 WEATHER = {"type": "function", "name": "weather", "description": "The weather.", "parameters": PARAMETERS}
 TIME = {"type": "function", "name": "time", "parameters": PARAMETERS}
 MAIL = {"type": "namespace", "name": "mail", "description": "Letters.", "tools": [{**WEATHER, "name": "send"}]}
-TOOLS: list[dict[str, Any]] = [WEATHER, TIME, MAIL]
+PATCH = {"type": "custom", "name": "patch", "description": "Changes files."}
+TOOLS: list[dict[str, Any]] = [WEATHER, TIME, MAIL, PATCH]
 NAMES = {"weather": ("weather", None), "time": ("time", None), "mail__send": ("send", "mail")}
 """The names that the model sees: those of the client, and the namespaces."""
 
@@ -40,7 +41,7 @@ class Said:
 
     thought: str
     text: str
-    calls: list[tuple[str, dict[str, Any]]]
+    calls: list[tuple[str, dict[str, Any]]]  # or the custom tool with its input as its only argument
 
     def written(self) -> str:
         """As the model writes it."""
@@ -53,7 +54,11 @@ answers = st.builds(
     Said,
     thought=st.just("") | texts,
     text=st.just("") | texts,
-    calls=st.lists(st.tuples(st.sampled_from(sorted(NAMES)), arguments), max_size=3),
+    calls=st.lists(
+        st.tuples(st.sampled_from(sorted(NAMES)), arguments)
+        | st.tuples(st.just("patch"), st.fixed_dictionaries({"input": st.text(min_size=1)})),
+        max_size=3,
+    ),
 )
 
 

@@ -158,11 +158,14 @@ def test_streams_of_random_conversations(
 
 def check_said(answer: Said, output: list[dict[str, Any]]) -> None:
     """What the model wrote is there, each in its kind of item."""
-    kinds = {
-        kind: [item for item in output if item["type"] == kind] for kind in ("reasoning", "message", "function_call")
-    }
-    thoughts = "".join(part["text"] for item in kinds["reasoning"] for part in item["content"] + item["summary"])
-    said = "".join(part["text"] for item in kinds["message"] for part in item["content"])
+    told: dict[str, list[Any]] = {"reasoning": [], "message": [], "calls": []}
+    for item in output:
+        told["calls" if "call" in item["type"] else item["type"]].append(item)
+    thoughts = "".join(part["text"] for item in told["reasoning"] for part in item["content"] + item["summary"])
+    said = "".join(part["text"] for item in told["message"] for part in item["content"])
     assert (thoughts, said) == (answer.thought, answer.text)
-    calls = [(item["name"], item.get("namespace"), json.loads(item["arguments"])) for item in kinds["function_call"]]
-    assert calls == [(*NAMES[name], arguments) for name, arguments in answer.calls]
+    calls = []
+    for item in told["calls"]:
+        given = {"input": item["input"]} if item["type"] == "custom_tool_call" else json.loads(item["arguments"])
+        calls.append((item["name"], item.get("namespace"), given))
+    assert calls == [(*NAMES.get(name, (name, None)), arguments) for name, arguments in answer.calls]

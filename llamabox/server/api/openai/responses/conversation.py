@@ -90,6 +90,7 @@ async def rendered(exchange: Exchange, spoken: Spoken, toolbox: Toolbox, wanted:
         conversation = Conversation(
             messages=tuple(transcript.messages),
             tools=toolbox.shown,
+            inputs=toolbox.inputs,
             template_kwargs=template_kwargs(exchange.body),
             media=tuple(transcript.markers.sources),
             marker=transcript.markers.random,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llamabox.chat.custom import as_function_call
 from llamabox.chat.markers import Markers
 from llamabox.checks import describe, mapping, one_of, present, string, wrong
 from llamabox.server.api.openai.responses.parts import content_of
@@ -96,7 +97,7 @@ class Transcript:
         self._call(item, where, arguments if arguments.strip() else {})
 
     def _custom_call(self, item: Item, where: str) -> None:
-        self._call(item, where, {"input": string(f"{where}.input", item.get("input", ""))})
+        self._call(item, where, as_function_call(item, where)["arguments"])
 
     def _call(self, item: Item, where: str, arguments: object) -> None:
         name = string(f"{where}.name", item.get("name"))

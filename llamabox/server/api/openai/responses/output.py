@@ -123,6 +123,33 @@ class Thought:
 
 
 @dataclass(slots=True)
+class CustomCall:
+    """A call of a custom tool with its input as it is."""
+
+    call_id: str
+    tool: OfferedTool
+    id: str = field(default_factory=lambda: new_id("ctc"))
+    status: str = "in_progress"
+    delta_type: str = "response.custom_tool_call_input.delta"
+    place: dict[str, Any] = field(default_factory=dict)
+    _pieces: list[str] = field(default_factory=list)
+
+    def add(self, piece: str) -> None:
+        self._pieces.append(piece)
+
+    def opening(self) -> list[Event]:
+        return []
+
+    def closing(self) -> list[Event]:
+        return [{"type": "response.custom_tool_call_input.done", "input": "".join(self._pieces)}]
+
+    def object(self) -> dict[str, Any]:
+        item = {"id": self.id, "type": "custom_tool_call", "status": self.status, "call_id": self.call_id}
+        item |= {"name": self.tool.name, "input": "".join(self._pieces)}
+        return {**item, "namespace": self.tool.namespace} if self.tool.namespace else item
+
+
+@dataclass(slots=True)
 class FunctionCall:
     """A call of a function with its arguments as JSON."""
 

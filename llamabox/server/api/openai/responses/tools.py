@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llamabox import checks
+from llamabox.chat.custom import InputFormat, parse_custom
 from llamabox.checks import describe, mapping, one_of, present, string, wrong
 from llamabox.server.api.openai.responses.items import visible_name
 from llamabox.server.conversation.calling import Calling, make_tools
 
-OWN = ("function", "namespace")
+TAKEN = ("function", "custom")
+OWN = (*TAKEN, "namespace")
 """Types of tools that clients run. The others are OpenAI's own."""
 
 Choice = str | dict[str, Any]
@@ -26,6 +28,7 @@ class OfferedTool:
     namespace: str | None
     shown: dict[str, Any]  # in chat's form, with the name that the model sees
     where: str
+    input: InputFormat | None = None  # of a custom tool
 
     @property
     def visible(self) -> str:
@@ -48,6 +51,11 @@ class Toolbox:
         """The tools in chat's form; None where none is to be called."""
         return None if self.choice == "none" else tuple(tool.shown for tool in self.tools) or None
 
+    @property
+    def inputs(self) -> dict[str, InputFormat]:
+        """The formats of the custom tools' inputs, by the names that the model sees."""
+        return {tool.visible: tool.input for tool in self.tools if tool.input is not None}
+
     def named(self, visible: str) -> OfferedTool:
         """The tool that the model knows by a name. One that nobody offered is a function of that name."""
         found = (tool for tool in self.tools if tool.visible == visible)
@@ -61,7 +69,8 @@ class Toolbox:
             if self.choice != "auto":
                 raise wrong("tool_choice", "needs tools to choose from")
             return None
-        tools, notes = make_tools([(tool.where, tool.shown["function"]) for tool in self.tools])
+        given = [(tool.where, tool.shown["function"]) for tool in self.tools]
+        tools, notes = make_tools(given, inputs=self.inputs)
         chosen, must_call = self._chosen()
         return Calling(tuple(tools[tool.visible] for tool in chosen), must_call, self.parallel, notes)
 
@@ -132,15 +141,18 @@ def _namespace(tool: Mapping[str, Any], where: str) -> list[OfferedTool]:
 
 
 def _tool(tool: Mapping[str, Any], where: str, namespace: str | None) -> OfferedTool:
-    one_of(f"{where}.type", tool.get("type"), ("function",))
+    kind = one_of(f"{where}.type", tool.get("type"), TAKEN)
     name = string(f"{where}.name", tool.get("name"))
+    if kind == "custom":
+        shown, told = parse_custom({**tool, "name": visible_name(name, namespace)}, where)
+        return OfferedTool(kind, name, namespace, shown, where, told)
     function: dict[str, Any] = {"name": visible_name(name, namespace)}
     if "description" in tool:
         function["description"] = string(f"{where}.description", tool["description"])
     for key in ("parameters", "strict"):
         if key in tool:
             function[key] = tool[key]
-    return OfferedTool("function", name, namespace, {"type": "function", "function": function}, where)
+    return OfferedTool(kind, name, namespace, {"type": "function", "function": function}, where)
 
 
 def _choice(value: Any) -> Choice:
