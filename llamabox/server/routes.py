@@ -17,7 +17,7 @@ from llamabox.server.api.about.models import found, listed, models
 from llamabox.server.api.about.props import props, set_props
 from llamabox.server.api.about.slot_files import slot_action
 from llamabox.server.api.about.slots import slots
-from llamabox.server.api.about.tokens import detokenize, tokenize
+from llamabox.server.api.about.tokens import detokenize, tokenize, tokenizer_info
 from llamabox.server.api.anthropic.errors import words_at
 from llamabox.server.api.anthropic.route import ANTHROPIC, count_tokens, create_message
 from llamabox.server.api.audio.route import TranscriptionRoute
@@ -105,6 +105,7 @@ ROUTES = (
     post("/v1/rerank /v2/rerank /v1/reranking /rerank /reranking", Ability.RERANK, JsonRoute(rerank)),
     post("/tokenize", Ability.TOKENS, JsonRoute(tokenize)),
     post("/detokenize", Ability.TOKENS, JsonRoute(detokenize)),
+    get("/tokenizer_info", Ability.TOKENS, tokenizer_info),
     post("/v1/images/generations", Ability.DRAW, GenerationRoute()),
     post("/v1/images/edits", Ability.DRAW, EditRoute()),
 )

@@ -183,11 +183,11 @@ def test_tokenize_and_detokenize(server: ServerProcess) -> None:
         one["piece"].encode() if isinstance(one["piece"], str) else bytes(one["piece"]) for one in pieces["tokens"]
     )
     assert said.decode() == text
-    assert server.ok("/detokenize", tokens) == {"content": text}
+    assert server.ok("/detokenize", tokens) == {"content": text, "prompt": text}
     mixed = server.ok("/tokenize", {"content": ["What", tokens["tokens"][1], " it"]})["tokens"]
     assert tokens["tokens"][1] in mixed
     assert server.ok("/tokenize", {"content": ""}) == {"tokens": []}
-    assert server.ok("/detokenize", {"tokens": []}) == {"content": ""}
+    assert server.ok("/detokenize", {"tokens": []}) == {"content": "", "prompt": ""}
     refused(server.post("/tokenize", {}), 400, "invalid_request_error")
     refused(server.post("/detokenize", {}), 400, "invalid_request_error")
 

@@ -1,10 +1,11 @@
-"""POST /tokenize and /detokenize."""
+"""POST /tokenize and /detokenize in llama.cpp's words and in vLLM's, GET /tokenizer_info."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from llamabox import checks
@@ -14,6 +15,8 @@ from llamabox.errors import BodyTooLarge
 from llamabox.server.fields.prompt import MAX_TEXT, check_token, check_tokens
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.hosted.seams import TextService
+from llamabox.server.hosted.site import site_of
+from llamabox.server.hosted.text import HostedText
 from llamabox.server.http.json import JsonArray, JsonResponse, dumps
 from llamabox.server.http.threads import n_values, off_loop
 from llamabox.wire.questions import Detokenise, Spell, Tokenise
@@ -27,6 +30,8 @@ PIECES = 4096
 async def tokenize(exchange: Exchange) -> Response:
     """`{"tokens": [ids]}`, or ids with their pieces."""
     body, client = exchange.body, exchange.hosted.client
+    if "prompt" in body and "content" not in body:
+        return await _tokenize_prompt(exchange)
     options = {
         "add_special": checks.flag(body, "add_special", False),
         "parse_special": checks.flag(body, "parse_special", True),
@@ -37,6 +42,18 @@ async def tokenize(exchange: Exchange) -> Response:
     if not with_pieces:
         return JsonResponse({"tokens": tokens})
     return JsonArray(_with_pieces(client, tokens), head=b'{"tokens":[', tail=b"]}")
+
+
+async def _tokenize_prompt(exchange: Exchange) -> Response:
+    """vLLM's form: one text, as the beginning of a prompt unless the body says otherwise."""
+    body, info = exchange.body, exchange.info
+    text = checks.string("prompt", body["prompt"])
+    if len(text.encode()) > MAX_TEXT:
+        raise BodyTooLarge(f"Field 'prompt': at most {MAX_TEXT} bytes of text can be tokenised at once")
+    add_special = checks.flag(body, "add_special_tokens", True)
+    question = Tokenise([text], add_special=add_special, parse_special=True)
+    tokens = (await exchange.hosted.client.ask(question)).tokens
+    return JsonResponse({"count": len(tokens), "max_model_len": info.n_ctx, "tokens": tokens})
 
 
 async def _with_pieces(client: TextService, tokens: list[int]) -> AsyncIterator[bytes]:
@@ -56,10 +73,29 @@ def _readable(piece: bytes) -> str | list[int]:
 
 
 async def detokenize(exchange: Exchange) -> Response:
-    """`{"content": text}`."""
+    """`{"content": text, "prompt": text}`, the latter in vLLM's words."""
     n = n_values(exchange.body.get("tokens"))
     tokens = await off_loop(n, _parse_tokens, exchange.body, exchange.info.n_vocab)
-    return JsonResponse({"content": (await exchange.hosted.client.ask(Detokenise(tokens))).text})
+    text = (await exchange.hosted.client.ask(Detokenise(tokens))).text
+    return JsonResponse({"content": text, "prompt": text})
+
+
+async def tokenizer_info(request: Request) -> Response:
+    """What lm-evaluation-harness asks of a server whose vocabulary it uses."""
+    hosted = site_of(request).serving(HostedText)
+    info = hosted.info
+    return JsonResponse(
+        {
+            "tokenizer_class": "GGUF",
+            "vocab_size": info.n_vocab,
+            "model_max_length": info.n_ctx,
+            "add_bos_token": info.add_bos,
+            "bos_token": info.bos_token or None,
+            "eos_token": info.eos_token or None,
+            "pad_token": None,
+            "chat_template": hosted.templates.source(info),
+        }
+    )
 
 
 def _parse_tokens(body: dict[str, Any], n_vocab: int) -> list[int]:

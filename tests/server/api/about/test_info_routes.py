@@ -135,6 +135,25 @@ def test_tokenize_passes_on_what_was_asked() -> None:
     ]
 
 
+def test_a_vocabulary_in_words_of_vllm() -> None:
+    client = FakeTextClient()
+    with browser(client) as http:
+        told = {"count": 3, "max_model_len": INFO.n_ctx, "tokens": [5, 6, 7]}
+        assert http.post("/tokenize", json={"prompt": "a"}).json() == told
+        assert http.post("/tokenize", json={"prompt": "a", "add_special_tokens": False}).json() == told
+        for body in ({"prompt": ["a"]}, {"prompt": "a", "add_special_tokens": 1}):
+            assert http.post("/tokenize", json=body).status_code == 400
+        assert http.post("/tokenize", json={"prompt": "\n" * 5_000_000}).status_code == 413
+        info = http.get("/tokenizer_info").json()
+    assert client.asked == [
+        Tokenise(["a"], add_special=True, parse_special=True),
+        Tokenise(["a"], add_special=False, parse_special=True),
+    ]
+    assert (info["bos_token"], info["eos_token"]) == (INFO.bos_token or None, INFO.eos_token or None)
+    assert info["vocab_size"] == INFO.n_vocab
+    assert info["chat_template"]
+
+
 def test_the_worker_is_asked_for_some_pieces_at_a_time() -> None:
     client = FakeTextClient()
     client.answers[Tokenise] = Tokens([5] * (2 * PIECES + 1))
@@ -206,7 +225,7 @@ def test_texts_too_long_to_tokenise_are_refused() -> None:
 def test_detokenize() -> None:
     client = FakeTextClient()
     with browser(client) as http:
-        assert http.post("/detokenize", json={"tokens": [5, 6]}).json() == {"content": "five six"}
+        assert http.post("/detokenize", json={"tokens": [5, 6]}).json() == {"content": "five six", "prompt": "five six"}
         for body in ({}, {"tokens": "a"}, {"tokens": [1.0]}, {"tokens": [-1]}, {"tokens": [1000]}, {"tokens": [True]}):
             assert http.post("/detokenize", json=body).status_code == 400
     assert client.asked == [Detokenise([5, 6])]
