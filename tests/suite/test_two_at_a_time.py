@@ -1,4 +1,4 @@
-"""With `-n 2` a run of everything measures afterwards by itself, and ends as any run of pytest does."""
+"""A run of everything has two workers, measures afterwards by itself, and ends as any run of pytest does."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run(project: Path, files: tuple[str, ...], *words: str) -> tuple[int, str, l
 
 
 def test_what_measures_runs_last_and_alone(project: Path) -> None:
-    code, closing, ran = run(project, (*ALONE, "engine/test_b.py", "e2e/images/test_c.py"), "-n", "2")
+    code, closing, ran = run(project, (*ALONE, "engine/test_b.py", "e2e/images/test_c.py"))
     assert (code, closing.split(" in ")[0]) == (0, "5 passed")
     shared = dict(ran[:2])
     assert (set(shared), set(shared.values())) == ({"engine", "images"}, {"gw0", "gw1"})
@@ -63,11 +63,14 @@ def test_what_measures_runs_last_and_alone(project: Path) -> None:
 
 def test_failures_of_both_halves_count(project: Path) -> None:
     files = (*ALONE, "benchmarks/test_fails.py", "engine/test_b.py", "engine/test_fails.py")
-    code, closing, _ = run(project, files, "-n", "2")
+    code, closing, _ = run(project, files)
     assert (code, closing.split(" in ")[0]) == (1, "2 failed, 4 passed")
 
 
-def test_without_it_all_run_in_one_process(project: Path) -> None:
-    code, closing, ran = run(project, ("benchmarks/test_a.py", "engine/test_b.py"))
+@pytest.mark.parametrize("words", [("-n", "0"), ("-s",), ("tests",)], ids=" ".join)
+def test_named_files_and_all_that_is_asked_for_otherwise_run_in_one_process(
+    project: Path, words: tuple[str, ...]
+) -> None:
+    code, closing, ran = run(project, ("benchmarks/test_a.py", "engine/test_b.py"), *words)
     assert (code, closing.split(" in ")[0]) == (0, "2 passed")
     assert ran == [["benchmarks", "none"], ["engine", "none"]]

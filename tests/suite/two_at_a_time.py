@@ -1,7 +1,8 @@
-"""With `-n 2` the whole suite runs two files at a time: most of its tests wait for one process, and leave a core idle.
+"""The whole suite runs two files at a time: most of its tests wait for one process, and leave a core idle.
 
-Its files are shared out to two workers of pytest-xdist, what takes longest first. What measures the machine runs
-afterwards, by itself, in the process that was called. Without `-n 2` all tests run one after the other.
+`python -m pytest` without paths shares its files out to two workers of pytest-xdist, what takes longest first. What
+measures the machine runs afterwards, by itself, in the process that was called. Files that are named run in that
+process, too, and so does everything with `-n 0`, `-s` or `--pdb`.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ SHARED = pytest.StashKey[bool]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Ask pytest-xdist for two workers."""
+    """Ask pytest-xdist for two workers where the command says nothing else."""
     if hasattr(config, "workerinput") or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return
     option = config.option
-    wishes_pairs = getattr(option, "numprocesses", None) == N_WORKERS
-    if wishes_pairs and not option.collectonly and not option.usepdb:
+    wished = getattr(option, "numprocesses", 0)  # 0: without pytest-xdist (-p no:xdist)
+    if wished in (None, N_WORKERS) and not (option.collectonly or option.usepdb or option.capture == "no"):
         option.numprocesses = N_WORKERS
         option.tx = ["popen"] * N_WORKERS
         option.dist = "loadfile"
