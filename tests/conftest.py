@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # The oracles' small matrices take twenty times as long where the threads of BLAS wait for each other beside a server.
 # It reads this when it is loaded; the servers that the tests start need not inherit it.
@@ -25,6 +26,10 @@ from tests.models.minilm import Encoder, as_reranker, load_encoder, write_encode
 from tests.models.tiny_image import TinyImage, write_tiny_image
 
 pytest_plugins = ["tests.suite.two_at_a_time"]
+
+# How long an example takes, or its drawing, is for the most part a matter of what else the machine does.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,3 +77,9 @@ def test_named_files_and_all_that_is_asked_for_otherwise_run_in_one_process(
     code, closing, ran = run(project, ("benchmarks/test_a.py", "engine/test_b.py"), *words)
     assert (code, closing.split(" in ")[0]) == (0, "2 passed")
     assert ran == [["benchmarks", "none"], ["engine", "none"]]
+
+
+@given(st.none())
+@settings(max_examples=1)
+def test_no_example_fails_because_the_machine_is_busy(nothing: None) -> None:
+    time.sleep(0.25)
