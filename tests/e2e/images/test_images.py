@@ -140,9 +140,9 @@ def test_seeds(server: ServerProcess) -> None:
         reply = server.ok(GENERATE, {"prompt": prompt("red", "circle", "blue"), "seed": seed, "n": n, **SIZE})
         return [one["b64_json"] for one in reply["data"]]
 
-    three = drawn(40, 3)
-    assert three == [*drawn(40), *drawn(41), *drawn(42)]
-    assert len(set(three)) == 3
+    first, second = drawn(40, 2)
+    assert first != second
+    assert [first, second] == [*drawn(40), *drawn(41)]
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,9 @@ def test_broken_pictures(server: ServerProcess, kind: str) -> None:
     assert (reply.status_code, "'image'" in reply.json()["detail"]) == (400, True)
 
 
-@pytest.mark.parametrize("kind", ["1x1", "1x10000", "animated GIF", "CMYK", "alpha"])
+@pytest.mark.parametrize("kind", ["1x10000", "CMYK"])
 def test_odd_pictures(server: ServerProcess, kind: str) -> None:
+    """How the others are read: tests/media/decoding/test_pictures.py."""
     data = {"prompt": "red", "size": "256x256", "sample_steps": "2", "strength": "0.5"}
     reply = server.http.post(EDIT, files={"image": ("a.png", GOOD[kind]())}, data=data)
     assert reply.status_code == 200, reply.text
