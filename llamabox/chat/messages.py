@@ -57,14 +57,20 @@ class Conversation:
     marker: str = ""  # the random part of the markers, where there are media
 
 
-def parse_messages(body: Mapping[str, Any]) -> Conversation:
-    """The conversation in a request body. Raises InvalidRequest naming the field; a JSON null counts as absent."""
-    body = present(body)
+def given_messages(body: Mapping[str, Any]) -> list[Any]:
+    """`messages` of a body, each of any form."""
     raw = body.get("messages")
     if raw is None:
         raise InvalidRequest('"messages" must be provided', field="messages")
     if not isinstance(raw, list):
         raise wrong("messages", f"must be an array of messages, not {describe(raw)}")
+    return raw
+
+
+def parse_messages(body: Mapping[str, Any]) -> Conversation:
+    """The conversation in a request body. Raises InvalidRequest naming the field; a JSON null counts as absent."""
+    body = present(body)
+    raw = given_messages(body)
     if not raw:
         raise InvalidRequest('"messages" must not be empty', field="messages")
     markers = Markers()

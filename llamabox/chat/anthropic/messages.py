@@ -15,9 +15,8 @@ from llamabox.chat.anthropic.blocks import Piece, content_of, objects, pieces_of
 from llamabox.chat.anthropic.signatures import signed
 from llamabox.chat.anthropic.tools import read_choice, read_tools
 from llamabox.chat.markers import Markers, joined
-from llamabox.chat.messages import Conversation
+from llamabox.chat.messages import Conversation, given_messages
 from llamabox.checks import describe, mapping, one_of, present, string, wrong
-from llamabox.errors import InvalidRequest
 
 ROLES = ("user", "assistant", "system")
 
@@ -151,11 +150,7 @@ def _is_a_servers(block: Mapping[str, Any]) -> bool:
 def read_conversation(body: Mapping[str, Any]) -> Conversation:
     """The conversation in a request body. Raises InvalidRequest naming the field; a JSON null counts as absent."""
     body = present(body)
-    given = body.get("messages")
-    if given is None:
-        raise InvalidRequest('"messages" must be provided', field="messages")
-    if not isinstance(given, list):
-        raise wrong("messages", f"must be an array of messages, not {describe(given)}")
+    given = given_messages(body)
     reader = Reader()
     if "system" in body:
         reader.system(body["system"])

@@ -15,6 +15,7 @@ import anthropic
 import jsonschema
 import pytest
 
+from tests.chat.templates import HERMES
 from tests.e2e.server_process import ServerProcess
 
 HI: list[Any] = [{"role": "user", "content": "Say hello."}]
@@ -28,13 +29,6 @@ TOOLS: list[Any] = [WEATHER, TIME]
 GREEDY = {"temperature": 0}
 """The client has no argument for it any more."""
 
-HERMES = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n"
-    "</think>\n\n{% endif %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\n<tool_call>\n"
-    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
-    "<|im_end|>\n{% endfor %}{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 ANSWER = (
     "<think>\nBoth are needed.\n</think>\n\nI look.\n"
     '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>\n'

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.chat.templates import HERMES
 from tests.e2e.server_process import ServerProcess
 
 USER = {"role": "user", "content": "What is the weather in Paris?"}
@@ -322,13 +323,6 @@ def test_a_schema_that_is_not_kept_to_the_letter_is_told_or_refused(client: open
 
 THOUGHT = "<think>\nIt is two and two.\n</think>\n\nFour."
 CALL = 'I look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
-HERMES = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n"
-    "</think>\n\n{% endif %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\n<tool_call>\n"
-    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
-    "<|im_end|>\n{% endfor %}{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 def test_thoughts_are_told_apart(scripted: Callable[..., openai.OpenAI]) -> None:

@@ -19,18 +19,11 @@ from pydantic import TypeAdapter
 
 from llamabox.engine.events import Event, FinishReason
 from llamabox.wire.text import Submit
+from tests.chat.templates import HERMES
 from tests.server.fake_client import INFO, FakeTextClient, delta, finished, started
 from tests.server.harness import Running, running
 
 N_EXAMPLES = 500
-
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n"
-    "</think>\n\n{% endif %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\n<tool_call>\n"
-    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
-    "<|im_end|>\n{% endfor %}{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 EVENTS: dict[str, TypeAdapter[Any]] = {
     "message_start": TypeAdapter(types.RawMessageStartEvent),
@@ -114,7 +107,7 @@ def steps(submit: Submit, said: list[str]) -> list[list[Event]]:
 @asynccontextmanager
 async def saying_in_turn(said: list[list[str]]) -> AsyncIterator[Running[FakeTextClient]]:
     """A server each of whose answers is the last of `said`."""
-    client = FakeTextClient(lambda submit: steps(submit, said[-1]), info=replace(INFO, chat_template=TEMPLATE))
+    client = FakeTextClient(lambda submit: steps(submit, said[-1]), info=replace(INFO, chat_template=HERMES))
     async with running(client, within=600) as server:
         yield server
 

@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 
 from llamabox.engine.events import FinishReason
 from llamabox.server.hosted.config import ModelConfig
-from tests.server.api.responses.conversations import NAMES, TEMPLATE, TOOLS, Said, answers, conversations, in_pieces
+from tests.chat.templates import HERMES
+from tests.server.api.responses.conversations import NAMES, TOOLS, Said, answers, conversations, in_pieces
 from tests.server.fake_client import FakeTextClient, saying
 from tests.server.harness import text_app
 
@@ -42,7 +43,7 @@ def worker() -> FakeTextClient:
 
 @pytest.fixture(scope="module")
 def http(worker: FakeTextClient) -> Iterator[TestClient]:
-    with TestClient(text_app(worker, ModelConfig(chat_template=TEMPLATE))) as http:
+    with TestClient(text_app(worker, ModelConfig(chat_template=HERMES))) as http:
         yield http
 
 

@@ -12,13 +12,13 @@ from llamabox.server.api.openai.responses.storage.log import EventLog
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.http.shelf import MAX_AGE, Shelf
 from llamabox.server.listening.config import ListenConfig
-from tests.server.api.responses.conversations import TEMPLATE
+from tests.chat.templates import HERMES
 from tests.server.api.responses.test_events import read_events
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
 from tests.server.harness import Running, running
 
 ROUTE = "/v1/responses"
-MODEL = ModelConfig(chat_template=TEMPLATE)
+MODEL = ModelConfig(chat_template=HERMES)
 
 
 def prompts(server: Running[FakeTextClient]) -> list[str]:
