@@ -32,7 +32,9 @@ def served(client: FakeImageClient | None = None, **config: Any) -> TestClient:
 OF_TEXTS = [row for row in ROUTES if row.method == "POST" and row.needs in OF_LANGUAGE_MODELS]
 
 
-@pytest.mark.parametrize("path", [path.format(id_slot="0?action=save") for row in OF_TEXTS for path in row.paths])
+@pytest.mark.parametrize(
+    "path", [path.format(id_slot="0?action=save", id="a") for row in OF_TEXTS for path in row.paths]
+)
 def test_texts_are_forbidden_in_plain_words(path: str) -> None:
     with served() as http:
         reply = http.post(path, json={"prompt": "a", "input": "a", "content": "a"})
