@@ -84,6 +84,32 @@ def test_a_chat_reaches_the_worker_with_its_media_in_place() -> None:
     ]
 
 
+def test_pictures_of_anthropics_messages_reach_the_worker_also_from_tools() -> None:
+    def block(data: str) -> dict[str, Any]:
+        return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+
+    document = {"type": "document", "source": {"type": "content", "content": [block("3")]}}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "r"}, block("2")]}
+    body = {
+        "max_tokens": 8,
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "a"}, block("1"), document]},
+            {"role": "assistant", "content": "ok"},
+            {"role": "user", "content": [result]},
+        ],
+    }
+    [prompt] = Seen().prompts("/v1/messages", body)
+    told = "".join(part for part in prompt if isinstance(part, str))
+    assert [part for part in prompt if not isinstance(part, str)] == [picture(1), picture(3), picture(2)]
+    assert told.startswith("user:a<document>\n<document_content></document_content>\n</document>;assistant:ok;")
+    counting = Seen()
+    assert counting.http.post("/v1/messages/count_tokens", json=body).json() == {"input_tokens": 3}
+    [counted] = [question for question in counting.client.asked if isinstance(question, CountTokens)]
+    assert [part for part in counted.prompt if not isinstance(part, str)] == [picture(1), picture(3), picture(2)]
+    message = Seen(media=None).refusal("/v1/messages", body)
+    assert message.startswith("Field 'messages[0].content[1].source.data': image input is not supported")
+
+
 def test_a_native_prompt_reaches_the_worker_with_its_media_in_place() -> None:
     mixed = {"prompt_string": f"a{MARKER}b", "multimodal_data": ["4"]}
     for path in ("/completion", "/v1/completions"):
