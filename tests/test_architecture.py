@@ -81,6 +81,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "machine",
         "libllama",
         "schemas",
+        "chat.config",
+        "chat.formats.known",
         "media.fetching.hosts",
         "lending",
         "server.listening.config",

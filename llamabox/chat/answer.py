@@ -16,6 +16,10 @@ from llamabox.chat.formats.reading.said import Said
 from llamabox.chat.formats.reading.sections import Section
 from llamabox.chat.formats.values.tools import ToolSchemas
 from llamabox.chat.parts import Part
+from llamabox.marks import is_mark
+
+QUOTES = ("`", '"', "'")
+"""Characters that stand on both sides of what is spoken of."""
 
 
 class AnswerParser:
@@ -32,13 +36,18 @@ class AnswerParser:
         tools: Sequence[Mapping[str, Any]] = (),
         inputs: Mapping[str, Mapping[str, str]] | None = None,
         prompt: str = "",
+        in_thought: bool | None = None,
+        may_quote: bool = True,
         new_id: Callable[[int], str] = "call_{}".format,
     ) -> None:
-        """`prompt` is the end of the prompt: it may have opened a thought. `new_id` makes ids of calls, by index.
+        """`prompt` is the end of the prompt: it may have opened a thought, or `in_thought` says whether it did.
+
+        `may_quote`: no grammar takes a thought's end within quotes for its end. `new_id` makes ids of calls, by index.
 
         `inputs` are the formats of those of the `tools` that are custom (chat.custom).
         """
         self._form = form
+        self._may_quote = may_quote
         self._feed = Feed()
         known = ToolSchemas(tools, inputs)
         self._said = Said(new_id, form.before_calls, known.is_custom)
@@ -48,7 +57,10 @@ class AnswerParser:
         openings = self._section.openings if self._section else ()
         self._openings = delimiters(*openings, *self._thought.texts, *form.skipped)
         self._ends_thought = delimiters(*self._thought_end.texts, *(text for text in openings if len(text) > 1))
-        self._is_thinking = opens_thought(form, prompt)
+        opened = opens_thought(form, prompt)
+        self._is_thinking = form.thought is not None and (opened if in_thought is None else in_thought)
+        if self._is_thinking and not opened:
+            self._said.go_on_thinking()
         if isinstance(form.calls, NamedCalls) and opens_call(form.calls, prompt):
             self._feed.add(form.calls.open)
         channels = ChannelReader(form.channels, self._section, known, prompt) if form.channels else None
@@ -100,11 +112,24 @@ class AnswerParser:
                 said.text(no_call)
 
     def _think(self) -> Reading[None]:
-        """Read a thought up to its end, which may be a call."""
+        """Read a thought up to its end, which may be a call. An end within quotes is spoken of, and ends nothing."""
         self._is_thinking = True
+        before = ""
+
+        def say(piece: str) -> None:
+            nonlocal before
+            before = piece[-1:] or before
+            self._said.reasoning(piece)
+
         while True:
-            end = yield from self._ends_thought.until(self._feed, self._said.reasoning)
-            if end is None or end in self._thought_end.texts:
+            end = yield from self._ends_thought.until(self._feed, say)
+            if end is None:
+                break
+            if end in self._thought_end.texts:
+                is_text = self._may_quote and not any(map(is_mark, end))
+                if is_text and before in QUOTES and (yield from self._is_next(before)):
+                    say(end)
+                    continue
                 break
             assert self._section is not None
             no_call = yield from self._section.read(self._feed, self._said, end)
@@ -113,6 +138,12 @@ class AnswerParser:
             self._said.reasoning(no_call)
         self._is_thinking = False
         self._said.pause()
+
+    def _is_next(self, character: str) -> Reading[bool]:
+        """Whether that character comes next, which is not taken."""
+        while not len(self._feed) and not self._feed.is_final:
+            yield
+        return self._feed.text[self._feed.at : self._feed.at + 1] == character
 
     def _stray_end(self) -> Reading[None]:
         """Drop the end of a thought that was never begun, where the answer begins with it."""

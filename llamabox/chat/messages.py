@@ -12,26 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llamabox.chat.config import check_kwargs
 from llamabox.chat.custom import InputFormat, as_function_call, parse_custom
 from llamabox.chat.markers import Markers, joined
 from llamabox.chat.media_parts import MEDIA_PARTS, parse_media
 from llamabox.checks import describe, flag, mapping, present, string, wrong
 from llamabox.errors import InvalidRequest
 from llamabox.media.source import MediaSource
-
-RESERVED = frozenset(
-    {
-        "messages",
-        "tools",
-        "documents",
-        "add_generation_prompt",
-        "bos_token",
-        "eos_token",
-        "raise_exception",
-        "strftime_now",
-    }
-)
-"""Names a template gets from elsewhere; `chat_template_kwargs` may not shadow them."""
 
 TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
 
@@ -45,6 +32,7 @@ class Conversation:
 
     messages: tuple[dict[str, Any], ...]
     continues: bool = False  # the last message is the start of the answer
+    in_thought: bool | None = None  # whether that ends within a thought; None: it is empty, the template tells
     add_generation_prompt: bool = True
     tools: tuple[dict[str, Any], ...] | None = None  # functions; None also where tool_choice is "none"
     inputs: dict[str, InputFormat] = field(default_factory=dict)  # of those that are custom tools, by name
@@ -67,22 +55,19 @@ def given_messages(body: Mapping[str, Any]) -> list[Any]:
     return raw
 
 
-def parse_messages(body: Mapping[str, Any]) -> Conversation:
-    """The conversation in a request body. Raises InvalidRequest naming the field; a JSON null counts as absent."""
+def parse_messages(body: Mapping[str, Any], *, prefills: bool = True) -> Conversation:
+    """The conversation in a request body. Raises InvalidRequest naming the field; a JSON null counts as absent.
+
+    `prefills`: a last message of the assistant is continued where the body does not say.
+    """
     body = present(body)
     raw = given_messages(body)
     if not raw:
         raise InvalidRequest('"messages" must not be empty', field="messages")
     markers = Markers()
     messages = [_message(value, f"messages[{i}]", markers) for i, value in enumerate(raw)]
-    if len(messages) > 1 and all(_is_plain_assistant(message) for message in messages[-2:]):
-        raise InvalidRequest(
-            "messages: the last two messages are both the assistant's; join them into one",
-            field=f"messages[{len(raw) - 1}]",
-        )
-    add_generation_prompt, continues = _continuation(body, messages)
-    if continues:
-        messages[-1]["content"] = _start_of_answer(messages[-1]["content"])
+    add_generation_prompt, continues = _continuation(body, messages, prefills=prefills)
+    in_thought = _continued(body, messages[-1]) if continues else None
     has_functions = "tools" not in body and not {"functions", "function_call"}.isdisjoint(body)
     if has_functions:
         body = in_new_words(body)
@@ -91,6 +76,7 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
     return Conversation(
         messages=tuple(messages),
         continues=continues,
+        in_thought=in_thought,
         add_generation_prompt=add_generation_prompt,
         tools=None if tool_choice == "none" else tools,
         inputs=inputs,
@@ -102,9 +88,9 @@ def parse_messages(body: Mapping[str, Any]) -> Conversation:
     )
 
 
-def _continuation(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> tuple[bool, bool]:
+def _continuation(body: Mapping[str, Any], messages: list[dict[str, Any]], *, prefills: bool) -> tuple[bool, bool]:
     """(whether the answer's start is written, whether the last message is continued)."""
-    add, asked = flag(body, "add_generation_prompt", None), flag(body, "continue_final_message", None)
+    add, asked = flag(body, "add_generation_prompt", None), _asks_to_continue(body)
     if add and asked:
         raise InvalidRequest(
             "Cannot set both add_generation_prompt and continue_final_message to true.", field="continue_final_message"
@@ -120,8 +106,39 @@ def _continuation(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> tu
             "continue_final_message: an assistant message with tool calls cannot be continued",
             field="continue_final_message",
         )
-    continues = _is_plain_assistant(last) if asked is None else asked
+    continues = prefills and _is_plain_assistant(last) if asked is None else asked
+    if continues and len(messages) > 1 and _is_plain_assistant(messages[-2]):
+        raise InvalidRequest(
+            "messages: the last two messages are both the assistant's; join them into one",
+            field=f"messages[{len(messages) - 1}]",
+        )
     return (True if continues or add is None else add), continues
+
+
+CONTINUED = ("content", "reasoning_content")
+"""What of the last message `continue_final_message` may name."""
+
+
+def _asks_to_continue(body: Mapping[str, Any]) -> bool | None:
+    value = body.get("continue_final_message")
+    if value is None or isinstance(value, bool):
+        return value
+    if value in CONTINUED:
+        return True
+    raise wrong("continue_final_message", f"must be true, false, {' or '.join(CONTINUED)}, not {describe(value)}")
+
+
+def _continued(body: Mapping[str, Any], message: dict[str, Any]) -> bool | None:
+    """Give a message that is continued one text as its content. Returns whether it ends within its thought."""
+    message["content"] = _start_of_answer(message["content"])
+    part, thought = body.get("continue_final_message"), message.get("reasoning_content")
+    if part == "reasoning_content" and message["content"]:
+        raise wrong("continue_final_message", "the thought cannot go on: there is content behind it")
+    if part == "reasoning_content" and not thought:
+        raise wrong("continue_final_message", "the last message has no reasoning_content that could go on")
+    if part == "content" or message["content"]:
+        return False
+    return True if thought else None
 
 
 def _is_plain_assistant(message: dict[str, Any]) -> bool:
@@ -275,11 +292,4 @@ def _tool_choice(body: Mapping[str, Any]) -> str | dict[str, Any]:
 
 def template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:
     """The further variables for the template. Raises InvalidRequest for names that it gets from elsewhere."""
-    value = mapping("chat_template_kwargs", body.get("chat_template_kwargs", {}))
-    taken = sorted(RESERVED.intersection(value))
-    if taken:
-        raise InvalidRequest(
-            f"chat_template_kwargs: {taken[0]} is set by the server, it cannot be given here",
-            field="chat_template_kwargs",
-        )
-    return value
+    return check_kwargs(mapping("chat_template_kwargs", body.get("chat_template_kwargs", {})))

@@ -16,6 +16,7 @@ from llamabox.chat import builtin
 from llamabox.chat.formats.form import PLAIN, Format
 from llamabox.chat.markers import CutPrompt, cut_at_markers
 from llamabox.chat.messages import Conversation
+from llamabox.chat.rendering.capabilities import Capabilities
 from llamabox.chat.rendering.link import CALL_MESSAGES, CPU_SECONDS, MEMORY, PROBE_SECONDS, seconds_for
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault, from_wire
 from llamabox.quarantine.lane import Lane
@@ -82,9 +83,12 @@ class ChatTemplate:
         eos_token: str,
         *,
         add_bos: bool = False,
+        form: Format | None = None,
         cpu_seconds: float = CPU_SECONDS,
     ) -> None:
         """`add_bos`: the tokenizer adds BOS itself, so one that the template writes first is dropped.
+
+        `form` is how the model writes, where that is not to be found out.
 
         `cpu_seconds` is the processor time of a call with a few messages; see `seconds_for`.
         """
@@ -92,7 +96,7 @@ class ChatTemplate:
         self._bos_token = bos_token
         self._add_bos = add_bos
         self._cpu_seconds = cpu_seconds
-        self._hello = _Hello(source, bos_token, eos_token)
+        self._hello = _Hello(source, bos_token, eos_token, form)
         limits = Limits(cpu_seconds=cpu_seconds, start_seconds=PROBE_SECONDS, memory=MEMORY)
         self.quick = Lane(SANDBOX, N_QUICK, limits, self._hello)
         self.long = Lane(SANDBOX, N_LONG, replace(limits, niceness=LONG_NICENESS), self._hello)
@@ -112,6 +116,16 @@ class ChatTemplate:
                 self._started(child)
         return Format.from_wire(self._hello.form) if self._hello.form else PLAIN
 
+    def capabilities(self) -> tuple[Capabilities, Capabilities] | None:
+        """What the template can take, without tools and with some; None where it cannot be used."""
+        if self._hello.can is None:
+            with self.quick.child() as child:
+                self._started(child)
+        if self._hello.can is None:
+            return None
+        without, with_tools = (Capabilities(**forms) for forms in self._hello.can)
+        return without, with_tools
+
     def warm(self) -> None:
         """Start a child, so that the first request does not wait for it. Failing is left to the requests."""
         with self.quick.child() as child:
@@ -123,10 +137,13 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = True,
         continues: bool = False,
+        in_thought: bool | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt's text; where it `continues`, the last message is the assistant's and the text ends with it.
+
+        With `in_thought` it ends with that message's thought.
 
         Raises InvalidRequest where the template refuses these messages, ServerFault where it misbehaves (time, memory,
         output, sandbox) or was broken from the start.
@@ -138,6 +155,7 @@ class ChatTemplate:
                 "tools": None if tools is None else list(tools),
                 "add_generation_prompt": add_generation_prompt,
                 "continues": continues,
+                "in_thought": in_thought,
                 "extra": dict(extra or {}),
             }
         )
@@ -198,10 +216,10 @@ class ChatTemplate:
 class _Hello:
     """The question that names the template to a new child. Lanes hold it, who must not hold the ChatTemplate."""
 
-    def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
+    def __init__(self, source: str, bos_token: str, eos_token: str, form: Format | None) -> None:
         self._call = {"source": source, "bos_token": bos_token, "eos_token": eos_token}
         self.can: list[dict[str, Any]] | None = None  # the first child's findings about the template
-        self.form: dict[str, Any] | None = None
+        self.form: dict[str, Any] | None = form.to_wire() if form is not None else None
 
     def __call__(self) -> bytes:
         return _encode({**self._call, "can": self.can, "form": self.form})
@@ -247,6 +265,7 @@ def render_chat(template: ChatTemplate, conversation: Conversation) -> str:
         conversation.messages,
         add_generation_prompt=conversation.add_generation_prompt,
         continues=conversation.continues,
+        in_thought=conversation.in_thought,
         tools=conversation.tools,
         extra=conversation.template_kwargs,
     )

@@ -14,7 +14,6 @@ from llamabox.engine.drafting.drafts import Drafts
 from llamabox.engine.drafting.price import LearntPrice, Price
 from llamabox.engine.drafting.verification import Verification, sample
 from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
-from llamabox.engine.grammar import Constraint
 from llamabox.engine.kv.checkpoints import USUAL_LIMITS, CheckpointLimits
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.kv_cache import KVCache
@@ -222,10 +221,7 @@ class Engine:
         for sequence in admitted:
             sequence.admitted = now
             try:
-                sequence.sampler = self._new_sampler(sequence)
-                if sequence.request.grammar is not None:
-                    sequence.constraint = sequence.request.grammar.start()
-                    sequence.prepare_mask()
+                sequence.begin(self._new_sampler(sequence), self._runner.piece)
                 self._reporter.admitted(sequence, now, self._runner.facts.n_ubatch)
             except errors.RequestError as error:
                 self._fail(sequence, error)
@@ -312,13 +308,13 @@ class Engine:
                     return
             if sequence.drafts:
                 self._drafts.take_back(sequence)
-            if sequence.constraint is not None:
-                self._follow(sequence, sequence.constraint, now, n_taken=len(tokens))
+            if sequence.constraint is not None or sequence.thought is not None:
+                self._follow(sequence, now, n_taken=len(tokens))
         except errors.RequestError as error:
             self._fail(sequence, error)
 
-    def _follow(self, sequence: Sequence, constraint: Constraint, now: float, *, n_taken: int) -> None:
-        """Take the tokens that a grammar forces, behind `n_taken` other tokens of this step.
+    def _follow(self, sequence: Sequence, now: float, *, n_taken: int) -> None:
+        """Take the tokens that are forced, behind `n_taken` other tokens of this step.
 
         Tokens beyond MAX_FORCED, or beyond a speed limit, wait for the next step, so that every step ends.
         """
@@ -328,9 +324,9 @@ class Engine:
         for token in sequence.forced(most):
             sequence.sampler.accept(token)
             self._take(sequence, token, -1, now)
-            if sequence.constraint is None:
+            if sequence.state is State.ENDED:
                 return
-        if constraint.is_complete:
+        if sequence.constraint is not None and sequence.constraint.is_complete:
             self._reporter.said(sequence, sequence.detokenizer.flush())
             self._finish(sequence, StopType.EOS)
         else:
@@ -360,7 +356,10 @@ class Engine:
         if stop_type is not None:
             self._reporter.said(sequence, sequence.detokenizer.flush())
             self._finish(sequence, stop_type)
-        elif sequence.constraint is not None:
+            return
+        if sequence.thought is not None:
+            sequence.thought.take(token)
+        if sequence.constraint is not None:
             sequence.constraint.accept(token)
 
     def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:

@@ -225,6 +225,23 @@ class InnerGrammar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThoughtBudget:
+    """How many tokens the thoughts of an answer may have, and what is said where they would have more.
+
+    `opens` and `closes` are texts, with marks (llamabox.marks) in the place of control tokens.
+    """
+
+    n_tokens: int  # of all thoughts of an answer together; 0: a thought ends as soon as it has begun
+    opens: tuple[str, ...]  # with which a thought begins; none where only the prompt opens one
+    closes: tuple[str, ...]  # with which it ends
+    is_begun: bool = False  # the prompt ends within a thought
+    message: str = ""  # said before the end, the first time
+    close: str = ""  # the end that is said, control tokens as their texts
+    message_tokens: tuple[int, ...] = ()  # for the worker to fill in
+    close_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationParams:
     """What is to be generated from a prompt, and when it ends."""
 
@@ -254,6 +271,7 @@ class GenerationParams:
     id_slot: int = -1  # wait for this slot; -1: any
     lora: LoraSet = ()
     tokens_per_second: int = 0  # the most that each sequence generates after its first token; 0: no limit
+    thought: ThoughtBudget | None = None  # None: thoughts may be as long as the answer
     drafting: DraftingParams = field(default_factory=DraftingParams)
     sampling: SamplingParams = field(default_factory=SamplingParams)
 

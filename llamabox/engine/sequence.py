@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from enum import Enum, auto
 
 from llamabox.engine.events import Timings, TokenProbs
@@ -14,7 +16,8 @@ from llamabox.engine.rate import RateLimit
 from llamabox.engine.request import GenerationParams, Request
 from llamabox.engine.seams import Sampler
 from llamabox.engine.text.detokenizer import Detokenizer
-from llamabox.errors import ServerFault
+from llamabox.engine.text.thought import ThoughtLimit
+from llamabox.errors import RequestError, ServerFault
 
 
 class State(Enum):
@@ -50,6 +53,7 @@ class Sequence:
         self.slot: Slot | None = None
         self.sampler: Sampler | None = None
         self.constraint: Constraint | None = None
+        self.thought: ThoughtLimit | None = None
         params = request.params
         self.detokenizer = Detokenizer(request.stop, params.n_indent, params.marks, n_least=params.n_least)
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
@@ -141,6 +145,18 @@ class Sequence:
         """Whether the `token` that it said last is one that the request wants to end at."""
         return token in self.params.stop_tokens and self.n_generated > self.params.n_least
 
+    def begin(self, sampler: Sampler, piece: Callable[[int, bool], bytes]) -> None:
+        """It has a slot. Its grammar and the limit of its thoughts begin; `piece` gives the bytes of tokens.
+
+        Raises a RequestError.
+        """
+        self.sampler = sampler
+        if self.params.thought is not None:
+            self.thought = ThoughtLimit(self.params.thought, self.params.marks, piece)
+        if self.request.grammar is not None:
+            self.constraint = self.request.grammar.start()
+            self.prepare_mask()
+
     def say(self, token: int) -> None:
         """Append a generated token."""
         self.cells.append(token)
@@ -148,17 +164,43 @@ class Sequence:
 
     @property
     def may_be_forced(self) -> bool:
-        """Whether tokens that its grammar forces come without being sampled."""
+        """Whether tokens that are forced come without a row of their own.
+
+        Not where log-probabilities are asked for: only a computed row tells them.
+        """
         return not self.params.n_probs
 
-    def forced(self, n_most: int) -> list[int]:
-        """Up to `n_most` tokens that its grammar forces.
+    def forced(self, n_most: int) -> Seq[int]:
+        """Up to `n_most` tokens that come without being sampled: the end of its thought, or what its grammar forces."""
+        if not self.may_be_forced:
+            return ()
+        if ending := self.thought_end():
+            return ending[:n_most]
+        return self.constraint.forced(n_most) if self.constraint is not None else ()
 
-        None where log-probabilities are asked for: only a computed row tells them.
+    def thought_end(self) -> Seq[int]:
+        """The tokens with which a thought that may have no more of them ends here; none where it need not.
+
+        Where its grammar does not allow them, the thought goes on.
         """
-        if self.constraint is None or not self.may_be_forced:
-            return []
-        return self.constraint.forced(n_most)
+        if self.thought is None or not (ending := self.thought.forced()):
+            return ()
+        if self.constraint is not None and self.constraint.n_allowed(ending) < len(ending):
+            self.thought.give_up()
+            return ()
+        return ending
+
+    def n_allowed(self, draft: Seq[int]) -> int:
+        """How many tokens of a draft may come; none where the next one is forced, which comes without a draft."""
+        n_most = len(draft)
+        try:
+            if self.thought is not None:
+                n_most = 0 if self.thought_end() else self.thought.n_free(draft)
+            if self.constraint is None:
+                return n_most
+            return 0 if self.forced(1) else self.constraint.n_allowed(draft[:n_most])
+        except RequestError:
+            return 0  # it is told when the step is sampled
 
     @property
     def is_checked(self) -> bool:

@@ -5,6 +5,7 @@ An option's default is not here: it is that of the configuration field the optio
     text.X        wire.text_config.TextConfig
     listen.X      server.listening.config.ListenConfig
     hosted.X      server.hosted.config.ModelConfig
+    chat.X        chat.config.ChatConfig
     generation.X  engine.request.GenerationParams
     sampling.X    engine.request.SamplingParams
     image.X       imaging.config.ImageConfig
@@ -21,7 +22,7 @@ from llamabox.options.table.loading import LOADING_OPTIONS
 from llamabox.options.table.media import MEDIA_OPTIONS
 from llamabox.options.table.memory import MEMORY_OPTIONS
 from llamabox.options.table.rpc import RPC_SERVER_OPTIONS
-from llamabox.options.table.running import RUNNING_OPTIONS
+from llamabox.options.table.running import CHAT_OPTIONS, RUNNING_OPTIONS
 from llamabox.options.table.sampling import SAMPLING_OPTIONS
 from llamabox.options.table.server import SERVER_OPTIONS
 from llamabox.options.table.speculation import SPECULATION_OPTIONS
@@ -33,6 +34,7 @@ OPTIONS: tuple[Option, ...] = (
     GENERAL_OPTIONS
     + SERVER_OPTIONS
     + LOADING_OPTIONS
+    + CHAT_OPTIONS
     + MEDIA_OPTIONS
     + THREAD_OPTIONS
     + SAMPLING_OPTIONS

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llamabox.chat.config import ChatConfig
 from llamabox.engine.request import RANDOM_SEED, GenerationParams, LoraSet, SamplingParams, lora_set
 from llamabox.errors import OptionsError
 from llamabox.imaging.config import ImageConfig
@@ -48,6 +49,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> OptionValues:
     _read_environment(values, environ)
     if "defrag_thold" in values:
         warnings.append("-dt: the KV memory is not defragmented any more, this option has no effect")
+    if values.get("jinja") is False:
+        warnings.append("--no-jinja: chat templates are always Jinja programs here, this option has no effect")
     if not values.get("images"):
         idle = [option.flags[0] for option in OPTIONS if option.dest in values and option.dest.startswith("image.")]
         warnings += [f"{flag} has no effect without --images" for flag in idle]
@@ -190,6 +193,7 @@ def compose(parsed: OptionValues) -> tuple[TextConfig, ListenConfig, ModelConfig
         **_of(parsed, "hosted"),
         enable_embeddings=text.embeddings or text.rerank,
         enable_rerank=text.rerank,
+        chat=replace(ChatConfig(), **_of(parsed, "chat")),
         n_predict=defaults.n_predict,
         spec_corpus=text.spec_corpus,
         defaults=defaults,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from llamabox.chat.config import ChatConfig
 from llamabox.engine.request import GenerationParams, SamplingParams
 from llamabox.imaging.config import ImageConfig
 from llamabox.lending.config import RpcConfig
@@ -85,6 +86,7 @@ def _default(option: Option) -> str:
         "text": TextConfig(model=""),
         "listen": ListenConfig(),
         "hosted": ModelConfig(),
+        "chat": ChatConfig(),
         "generation": GenerationParams(),
         "sampling": SamplingParams(),
         "image": ImageConfig(model=""),

@@ -18,6 +18,12 @@ from llamabox.media.source import MAX_SOURCES, MediaSource
 URI = "data:image/png;base64,AAAA"
 PICTURE = {"type": "image_url", "image_url": {"url": URI}}
 SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+WORD = {
+    "type": "object",
+    "properties": {"w": {"type": "string", "description": "d"}},
+    "required": ["w"],
+    "additionalProperties": False,
+}
 CALL = {"id": "call12345", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -210,3 +216,19 @@ def test_real_templates_show_media_in_every_role(renderers: dict[str, Renderer],
         assert [piece for piece in found if not isinstance(piece, str)] == list(chat.media), name
         if case == "continued":
             assert str(found[-1]).endswith("it is"), name
+
+
+def test_a_picture_in_a_tools_answer_stands_in_the_prompt_once(renderers: dict[str, Renderer]) -> None:
+    """With each template that shows what tools answer, alone and between texts, and when the chat has gone on."""
+    ask = {"role": "user", "content": "Look."}
+    call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    behind = [{"role": "assistant", "content": "A cat."}, {"role": "user", "content": "Sure?"}]
+    tools = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": WORD}}]
+    for name, renderer in renderers.items():
+        for parts in ([PICTURE], ["Here: ", PICTURE, " so."]):
+            answer = {**said(*parts, role="tool"), "tool_call_id": CALL["id"]}
+            for more in ([], behind):
+                conversation = parse_messages({"messages": [ask, call, answer, *more], "tools": tools})
+                text = renderer.render(conversation.messages, conversation.tools, True, False, {})
+                pieces = cut_at_markers(text, conversation.marker, conversation.media)
+                assert sum(isinstance(piece, MediaSource) for piece in pieces) == 1, name

@@ -59,6 +59,7 @@ def prompt(renderer: Renderer, messages: Sequence[Any], **body: Any) -> str:
         conversation.add_generation_prompt,
         conversation.continues,
         conversation.template_kwargs,
+        conversation.in_thought,
     )
 
 
@@ -342,3 +343,20 @@ def test_today_is_told_as_llama_server_does(renderers: Renderers) -> None:
         assert today.strftime(pattern) in prompt(renderers[name], [USER])
     kwargs = {"date_string": "1 Jan 1999"}
     assert "1 Jan 1999" in prompt(renderers["meta-llama-Llama-3.1-8B-Instruct"], [USER], chat_template_kwargs=kwargs)
+
+
+def test_14_turns_as_agents_send_them(renderers: Renderers) -> None:
+    """Messages of one role in a row, a late system message, all is shown."""
+    messages = [
+        {"role": "system", "content": "the rule"},
+        USER,
+        {"role": "user", "content": "the files"},
+        calling(("call00001", "look_up", {"word": "x"})),
+        result("call00001", "the result"),
+        {"role": "system", "content": "the reminder"},
+        {"role": "assistant", "content": "the first"},
+        {"role": "assistant", "content": "the second"},
+        {"role": "user", "content": "the thanks"},
+    ]
+    texts = [m["content"] for m in messages if m["content"]]
+    assert lost(renderers, messages, *texts, "look_up") == {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from llamabox.chat.config import EFFORTS
 from llamabox.chat.messages import parse_messages
 from llamabox.chat.rendering.sandbox import Renderer
 from llamabox.errors import InvalidRequest
-from llamabox.server.conversation.template_wishes import EFFORTS, template_wishes
+from llamabox.server.conversation.template_wishes import template_wishes
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 

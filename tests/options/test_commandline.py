@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamabox.chat.config import ChatConfig
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, DraftingParams, GenerationParams, SamplingParams
 from llamabox.errors import OptionsError
 from llamabox.imaging.config import ImageConfig
@@ -29,6 +30,7 @@ OWNERS = {
     "text": TextConfig,
     "listen": ListenConfig,
     "hosted": ModelConfig,
+    "chat": ChatConfig,
     "generation": GenerationParams,
     "sampling": SamplingParams,
     "image": ImageConfig,
@@ -38,6 +40,8 @@ OWNERS = {
 FIRST_CPU = min(processors.allowed())
 
 VALUES = {
+    "--chat-template-kwargs": '{"tone": "warm"}', "--chat-format": "hermes",
+    "--reasoning-format": "none", "--reasoning": "off", "--reasoning-effort": "high",
     "--seed": "7", "--samplers": "top_k;temp", "--sampling-seq": "kt", "--chat-template": "llama3",
     "--logit-bias": "5-1.5", "--flash-attn": "off", "--top-nsigma": "2", "--gpu-layers": "3", "--log-colors": "on",
     "--split-mode": "row", "--override-kv": "a.b=int:3", "--cache-type-k": "q8_0", "--cache-type-v": "q8_0",
@@ -105,6 +109,7 @@ def test_every_option_writes_to_a_field_that_exists() -> None:
         "list_devices",
         "defrag_thold",
         "escape",
+        "jinja",
         "lora_init_without_apply",
         *("cpu_moe", "n_cpu_moe", "n_cpu_ffn", "cpu_moe_draft", "n_cpu_moe_draft"),
     }
@@ -457,6 +462,13 @@ def test_what_has_no_effect_any_more_says_so_once(words: tuple[str, ...], enviro
     parsed = parse([*words, *words], environ)
     assert parsed.warnings == ("-dt: the KV memory is not defragmented any more, this option has no effect",)
     assert compose(parsed) == made()
+
+
+def test_chat_templates_are_jinja_in_any_case() -> None:
+    assert parse(["--jinja"], {}).warnings == ()
+    told = ("--no-jinja: chat templates are always Jinja programs here, this option has no effect",)
+    assert parse(["--jinja", "--no-jinja"], {}).warnings == told
+    assert made("--no-jinja") == made("--jinja") == made()
 
 
 def test_grammars(tmp_path: Path) -> None:

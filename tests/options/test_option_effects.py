@@ -49,6 +49,7 @@ LOADER, SERVER, THREADS = (
     "e2e/command/test_server_options.py",
     "e2e/command/test_threads.py",
 )
+CHATS = "server/generation/test_thinking.py"
 PROJECTOR = "workers/text/loading/test_projector.py"
 RPC = "lending/test_listener.py"
 METRICS = "e2e/command/test_metrics.py"
@@ -126,6 +127,22 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--numa": Shown(f"{LOADER}::test_memory_nodes"),
     "--chat-template": Shown("test_cli.py::test_the_demo_model_is_served_with_chatml_unless_told_otherwise"),
     "--chat-template-file": Shown(f"{SERVER}::test_a_key_a_template_and_a_socket_from_files"),
+    # chats
+    "--jinja": Shown("options/test_commandline.py::test_chat_templates_are_jinja_in_any_case"),
+    "--no-jinja": Shown("options/test_commandline.py::test_chat_templates_are_jinja_in_any_case"),
+    "--chat-template-kwargs": Shown(f"{CHATS}::test_variables_of_the_template"),
+    "--chat-format": Shown(f"{CHATS}::test_a_form_that_the_user_names"),
+    "--reasoning-format": Shown(f"{CHATS}::test_where_thoughts_stand"),
+    "--reasoning": Shown(f"{CHATS}::test_whether_and_how_much_is_thought"),
+    "--reasoning-effort": Shown(f"{CHATS}::test_whether_and_how_much_is_thought"),
+    "--reasoning-budget": Shown(f"{CHATS}::test_the_tokens_of_thoughts"),
+    "--reasoning-budget-message": Shown(f"{CHATS}::test_the_tokens_of_thoughts"),
+    "--reasoning-preserve": Shown(f"{CHATS}::test_thoughts_of_earlier_turns"),
+    "--no-reasoning-preserve": Shown(f"{CHATS}::test_thoughts_of_earlier_turns"),
+    "--prefill-assistant": Shown(f"{CHATS}::test_whether_a_last_message_is_continued"),
+    "--no-prefill-assistant": Shown(f"{CHATS}::test_whether_a_last_message_is_continued"),
+    "--skip-chat-parsing": Shown(f"{CHATS}::test_answers_that_nobody_takes_apart"),
+    "--no-skip-chat-parsing": Shown(f"{CHATS}::test_answers_that_nobody_takes_apart"),
     # pictures and sounds
     "--mmproj": Shown(f"{PROJECTOR}::test_the_file_says_what_the_model_takes"),
     "--mmproj-offload": Shown(f"{PROJECTOR}::test_a_gpu_computes_it_unless_told_otherwise"),

@@ -155,6 +155,23 @@ class Format:
 
         return Format.from_wire({**marked(self.to_wire()), "name": self.name})
 
+    def thought_edges(self, *, with_calls: bool) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+        """(texts that open a thought, texts that close one, the text that closes one as the template writes it).
+
+        `with_calls`: the opening of a call closes one too. None closes one where the form has no thoughts.
+        """
+        if (channels := self.channels) is not None:
+            head = channels.channel or channels.recipient
+            opens = tuple(f"{head}{name}{channels.header_close}".strip() for name in channels.thought)
+            return opens, tuple(end.strip() for end in channels.ends if end.strip()), channels.ends[0]
+        if self.thought is None:
+            return (), (), ""
+        calls = self.calls
+        opening = (calls.section_open or calls.open).partition(ID)[0].partition(INDEX)[0].strip() if calls else ""
+        closes = (self.thought.close.strip(), *([opening] if with_calls and len(opening) > 1 else ()))
+        opening = self.thought.open.strip()
+        return ((opening,) if opening else ()), closes, self.thought.close
+
     def delimiters(self) -> list[str]:
         """The texts that stand around things, without blanks at their ends; none is empty."""
         found: list[str] = list(self.skipped)

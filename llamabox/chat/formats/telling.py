@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llamabox.chat.formats.form import GENERIC, ID, INDEX, Calls, Format, JsonCalls, NamedCalls, PythonCalls
+from llamabox.chat.formats.values.as_written import dumps
 
 SYSTEM = """You can call these tools, each of which is described by a JSON schema:
 {tools}
@@ -44,10 +45,7 @@ def calls_text(form: Calls | None, calls: Sequence[tuple[str, Any]]) -> str:
     if isinstance(form, PythonCalls):
         listed = [_python_call(name, arguments) for name, arguments in calls]
         return f"{form.section_open}[{', '.join(listed)}]{form.section_close}"
-    listed = [
-        json.dumps({form.name_key: name, form.arguments_key: arguments}, ensure_ascii=False)
-        for name, arguments in calls
-    ]
+    listed = [dumps({form.name_key: name, form.arguments_key: arguments}) for name, arguments in calls]
     if form.is_array:
         return f"{form.section_open}[{', '.join(listed)}]{form.section_close}"
     told = form.separator.join(f"{form.open}{call}{form.close}" for call in listed)
@@ -55,7 +53,7 @@ def calls_text(form: Calls | None, calls: Sequence[tuple[str, Any]]) -> str:
 
 
 def _named_call(form: NamedCalls, i: int, name: str, arguments: Any) -> str:
-    told = json.dumps(arguments, ensure_ascii=False)
+    told = dumps(arguments)
     call = f"{form.open}{name}{form.name_close}{told}{form.close}"
     return call.replace(INDEX, str(i)).replace(ID, f"call{i:05d}")
 

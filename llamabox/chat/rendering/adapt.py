@@ -10,6 +10,7 @@ from typing import Any
 
 from llamabox.chat.formats.form import GENERIC, Format
 from llamabox.chat.formats.telling import calls_text, with_tools
+from llamabox.chat.formats.values.as_written import AsWritten
 from llamabox.chat.rendering.capabilities import Capabilities, Message
 from llamabox.checks import without_nulls
 
@@ -113,9 +114,16 @@ def _with_arguments(call: dict[str, Any], can: Capabilities) -> dict[str, Any]:
         arguments = {"arguments": arguments}
     if can.calls == "text" and isinstance(given, str):
         arguments = given
+    elif isinstance(arguments, dict) and isinstance(given, str) and given.strip() != _compact(arguments):
+        arguments = AsWritten(arguments, given.strip())
     elif not isinstance(arguments, str | dict) or (isinstance(arguments, dict) and can.calls == "text"):
         arguments = json.dumps(arguments, ensure_ascii=False)
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _compact(value: object) -> str:
+    """JSON without blanks, which clients in JavaScript make of what the model wrote."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _read(text: str) -> object:

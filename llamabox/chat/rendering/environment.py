@@ -16,6 +16,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from llamabox.chat.formats.values.as_written import filled, with_places
+
 
 class Refused(TemplateError):
     """The template itself said that it cannot render these messages (`raise_exception`)."""
@@ -69,7 +71,10 @@ def to_json(
 
     What `map` and `select` give is a list to llama.cpp, for whose engine some templates were written.
     """
-    return json.dumps(
+    texts: list[str] = []
+    if indent is None and separators is None and not sort_keys:
+        value = with_places(value, texts)
+    told = json.dumps(
         value,
         ensure_ascii=ensure_ascii,
         indent=indent,
@@ -77,6 +82,7 @@ def to_json(
         sort_keys=sort_keys,
         default=lambda given: list(given) if isinstance(given, Iterator) else _refuse_json(given),
     )
+    return filled(told, texts)
 
 
 def _refuse_json(value: object) -> NoReturn:

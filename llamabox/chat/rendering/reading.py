@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from llamabox.chat.anthropic.messages import read_conversation
@@ -12,9 +13,13 @@ from llamabox.checks import parse_body
 
 READERS: Mapping[str, Callable[[Mapping[str, Any]], Conversation]] = {
     "openai": parse_messages,
+    "openai, without prefill": partial(parse_messages, prefills=False),
     "anthropic": read_conversation,
 }
 """What makes a conversation of a body, by the API whose words it is in."""
+
+WITHOUT_PREFILL = {"openai": "openai, without prefill"}
+"""Who reads bodies where a last message of the assistant is not continued unless they say so."""
 
 IN_THE_PROMPT = ("messages", "system", "tools", "functions", "chat_template_kwargs")
 """Fields that are done with once there is a prompt."""
@@ -48,6 +53,7 @@ def summary(conversation: Conversation) -> dict[str, Any]:
     return {
         "messages": (),
         "continues": conversation.continues,
+        "in_thought": conversation.in_thought,
         "add_generation_prompt": conversation.add_generation_prompt,
         "tools": conversation.tools,
         "inputs": conversation.inputs,

@@ -9,11 +9,11 @@ an earlier process found out about it or null. All are answered in JSON, with `{
 "message": …}`:
 
     {"source", "bos_token", "eos_token", "can", "form"}      → {"text": "", "can": [without tools, with], "form"}
-    {"messages", "tools", "add_generation_prompt", "continues", "extra"}   → {"text": the prompt}
-    {"most_bytes", "api"} and a chat's body                                → {"body": its other fields, "conversation"}
-    {"wishes": further variables}                                          → {"text": the prompt of that chat}
+    {"messages", "tools", "add_generation_prompt", "continues", "in_thought", "extra"}  → {"text": the prompt}
+    {"most_bytes", "api"}      and a chat's body            → {"body": its other fields, "conversation"}
+    {"wishes": further variables}                           → {"text": the prompt of that chat}
 
-`continues`: the last message is the assistant's, and the prompt ends with its text.
+`continues`: the last message is the assistant's, and the prompt ends with its text, or `in_thought` with its thought.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from llamabox.chat.formats.form import GENERIC, Format
 from llamabox.chat.messages import Conversation
 from llamabox.chat.rendering.adapt import adapt, adapt_tools
 from llamabox.chat.rendering.capabilities import Capabilities, Message
-from llamabox.chat.rendering.continuation import continued
+from llamabox.chat.rendering.continuation import continued, with_thought_apart
 from llamabox.chat.rendering.environment import Fixed, Refused, compile_template, now
 from llamabox.chat.rendering.link import MEMORY, PROBE_SECONDS
 from llamabox.chat.rendering.probe import NO_TOOLS, probe, tool_variables
@@ -82,6 +82,7 @@ class Renderer:
         add_generation_prompt: bool,
         continues: bool,
         extra: Mapping[str, Any],
+        in_thought: bool | None = None,
     ) -> str:
         """The prompt. Raises Refused, or whatever the template raises.
 
@@ -89,7 +90,7 @@ class Renderer:
         """
         tools = adapt_tools(tools or ())
         try:
-            return self._shown(messages, tools, add_generation_prompt, continues, extra)
+            return self._shown(messages, tools, add_generation_prompt, continues, extra, in_thought)
         except (Refused, SecurityError, Overflow, MemoryError):
             raise
         except Exception:
@@ -97,7 +98,7 @@ class Renderer:
                 raise
         can = replace(self.can[False], tools="told")
         variables = {**NO_TOOLS[can.no_tools], **extra}
-        return self._prompt(messages, tools, add_generation_prompt, continues, variables, can)
+        return self._prompt(messages, tools, add_generation_prompt, continues, variables, can, in_thought)
 
     def _shown(
         self,
@@ -106,11 +107,12 @@ class Renderer:
         add_generation_prompt: bool,
         continues: bool,
         extra: Mapping[str, Any],
+        in_thought: bool | None = None,
     ) -> str:
         """The prompt as the template shows it."""
         can = self.can[bool(tools)]
         variables = tool_variables(tools, can.no_tools) if tools else NO_TOOLS[can.no_tools]
-        return self._prompt(messages, tools, add_generation_prompt, continues, {**variables, **extra}, can)
+        return self._prompt(messages, tools, add_generation_prompt, continues, {**variables, **extra}, can, in_thought)
 
     def _prompt(
         self,
@@ -120,6 +122,7 @@ class Renderer:
         continues: bool,
         variables: Mapping[str, Any],
         can: Capabilities,
+        in_thought: bool | None,
     ) -> str:
         variables = {**now(), **variables}
 
@@ -127,7 +130,9 @@ class Renderer:
             told = adapt(messages, can, tools=tools, form=self.form)
             return self._render(told, {**variables, "add_generation_prompt": add_generation_prompt})
 
-        return continued(messages, told) if continues else told(messages, add_generation_prompt)
+        if not continues:
+            return told(messages, add_generation_prompt)
+        return continued(messages, told, in_thought=in_thought)
 
     def _probe(self) -> list[Capabilities]:
         return [probe(self._try, with_tools=with_tools) for with_tools in (False, True)]
@@ -189,13 +194,16 @@ def _answer(renderer: Renderer, call: dict[str, Any], raw: bytearray) -> dict[st
     if "wishes" in call:
         assert kept is not None, "no body came before"
         extra = {**call["wishes"], **kept.template_kwargs}
-        text = renderer.render(kept.messages, kept.tools, kept.add_generation_prompt, kept.continues, extra)
+        text = renderer.render(
+            kept.messages, kept.tools, kept.add_generation_prompt, kept.continues, extra, kept.in_thought
+        )
         return {"text": _sendable(text)}
     if "most_bytes" not in call:
         return {"text": _sendable(renderer.render(**call))}
     del kept
     try:
         body, conversation = read_chat(raw, call["api"])
+        conversation = with_thought_apart(conversation, renderer.form)
     except LlamaboxError as error:
         return {"error": "request", "reason": to_wire(error)}
     if conversation.media:

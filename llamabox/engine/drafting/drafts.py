@@ -7,7 +7,6 @@ from collections.abc import Sequence as Seq
 from functools import cache
 from math import inf
 
-from llamabox import errors
 from llamabox.engine.batch import Run
 from llamabox.engine.drafting.asking import Asking
 from llamabox.engine.drafting.drafter import Draft, Drafter, Wish
@@ -15,7 +14,6 @@ from llamabox.engine.drafting.journal import Journal
 from llamabox.engine.drafting.looks import Looks
 from llamabox.engine.drafting.price import Offer, Price, Step
 from llamabox.engine.drafting.tally import Tally
-from llamabox.engine.grammar import Constraint
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.sequence import Sequence
 
@@ -73,8 +71,8 @@ class Drafts:
         step = cache(lambda: _step(order, parts, seconds_left))
         found = self._asking.ask({one: _wish(one, n_most) for one, n_most in able.items()}, step)
         for sequence in list(found):
-            if sequence.constraint is not None:
-                able[sequence] = _n_allowed(sequence, sequence.constraint, found[sequence][1].tokens[: able[sequence]])
+            if sequence.constraint is not None or sequence.thought is not None:
+                able[sequence] = sequence.n_allowed(found[sequence][1].tokens[: able[sequence]])
                 if not able[sequence]:
                     del found[sequence]
         if self._journal.is_read:
@@ -199,14 +197,6 @@ class Drafts:
         if params.drafting.n_max > 0:
             n_most = min(n_most, params.drafting.n_max)
         return n_most
-
-
-def _n_allowed(sequence: Sequence, constraint: Constraint, tokens: Seq[int]) -> int:
-    """How many of `tokens` the grammar allows; none where it forces the next one, which comes without a draft."""
-    try:
-        return 0 if sequence.forced(1) else constraint.n_allowed(tokens)
-    except errors.RequestError:
-        return 0  # it is told when the step is sampled
 
 
 def _has_masks(sequence: Sequence) -> bool:

@@ -108,13 +108,13 @@ def sample(
     for share in shares:
         if share.rows and share.sequence.sampler is not None:
             try:
-                verification = _begin(share, share.sequence.sampler, runner)
+                verification = _given(share, runner) or _begin(share, share.sequence.sampler, runner)
             except errors.RequestError as error:
                 failed.append((share.sequence, error))
             else:
                 if verification is not None:
                     found[share.sequence] = verification
-    going = dict(found)
+    going = {sequence: one for sequence, one in found.items() if not one.tokens}
     while going:
         asks = [one.ask() for one in going.values()]
         answers = runner.sample(asks)
@@ -128,11 +128,27 @@ def sample(
     return found, failed
 
 
+def _given(share: Share, runner: Runner) -> Verification | None:
+    """The next token of a thought's end, where only a computed row tells how likely it is. Raises a RequestError."""
+    sequence = share.sequence
+    if sequence.may_be_forced or not (ending := sequence.thought_end()):
+        return None
+    assert sequence.sampler is not None
+    if sequence.tells_distribution:
+        sequence.distribution = runner.distribution(share.rows[0], sequence.sampler, None)
+    sequence.sampler.accept(ending[0])
+    given = Verification(share.rows[:1], sequence.sampler, ())
+    given.tokens.append(ending[0])
+    return given
+
+
 def _begin(share: Share, sampler: Sampler, runner: Runner) -> Verification | None:
-    """What is to be sampled of a sequence; None where its grammar leaves no choice. Raises a RequestError."""
+    """What is to be sampled of a sequence; None where there is no choice. Raises a RequestError."""
     sequence = share.sequence
     constraint = sequence.constraint
     mask = None
+    if sequence.thought is not None and sequence.forced(1):
+        return None
     if constraint is not None:
         if sequence.drafts and (masks := constraint.masks_ahead()):
             n_rows, n_early = len(masks), sequence.n_early

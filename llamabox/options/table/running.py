@@ -2,8 +2,70 @@
 
 from __future__ import annotations
 
+from llamabox.chat.formats.known import FORMS
+from llamabox.options import chat_values as c
 from llamabox.options import values as v
 from llamabox.options.option import COMPLETION, completion, switch
+
+CHAT_OPTIONS = (
+    switch(COMPLETION, "--jinja", "jinja", "render chat templates as Jinja (always so)", env="LLAMA_ARG_JINJA"),
+    switch(COMPLETION, "--no-jinja", "jinja", "has no effect: chat templates are always Jinja", const=False),
+    completion(
+        "--chat-template-kwargs", "chat.template_kwargs", c.template_kwargs, metavar="JSON", default="",
+        env="LLAMA_ARG_CHAT_TEMPLATE_KWARGS",
+        help="an object of further variables for the chat template; those of a request count more",
+    ),
+    completion(
+        "--chat-format", "chat.form", v.one_of(c.CHAT_FORMATS), metavar="NAME", default="as the template shows",
+        help=f"how the model writes thoughts and calls of tools, where its template misleads: {', '.join(FORMS)}",
+    ),
+    completion(
+        "--reasoning-format", "chat.reasoning_format", v.one_of(c.REASONING_FORMATS), env="LLAMA_ARG_THINK",
+        metavar="FORMAT",
+        help="where a model's thoughts stand in a reply: auto and deepseek in reasoning_content, deepseek-legacy in a "
+        "plain reply there and in content, in a stream in content alone, none in content as the model writes them",
+    ),
+    completion(
+        "-rea --reasoning", "chat.thinks", v.one_of(c.ON_OFF_AUTO), metavar="on|off|auto", env="LLAMA_ARG_REASONING",
+        help="whether models think before they answer, by the variables of their templates; where a template has none, "
+        "off ends a thought as soon as it begins", default="auto",
+    ),
+    completion(
+        "--reasoning-effort", "chat.effort", v.one_of(c.EFFORTS), metavar="LEVEL", env="LLAMA_ARG_REASONING_EFFORT",
+        help="how much models think, where their templates have a variable for it: none, minimal, low, medium, high, "
+        "xhigh, max, or default for what the template has", default="default",
+    ),
+    completion(
+        "--reasoning-budget", "chat.thought_budget", v.integer(-1), env="LLAMA_ARG_THINK_BUDGET",
+        help="tokens that the thoughts of an answer may have; then their end is said for the model. 0: at once, "
+        "-1: no limit",
+    ),
+    completion(
+        "--reasoning-budget-message", "chat.budget_message", v.word, metavar="TEXT", default="",
+        env="LLAMA_ARG_THINK_BUDGET_MESSAGE", help="said before the end of a thought that has used up its tokens",
+    ),
+    switch(
+        COMPLETION, "--reasoning-preserve", "chat.keeps_thoughts", env="LLAMA_ARG_REASONING_PRESERVE",
+        help="show the thoughts of earlier turns that clients send to templates that can leave them out (default)",
+    ),
+    switch(
+        COMPLETION, "--no-reasoning-preserve", "chat.keeps_thoughts", const=False,
+        help="have templates that can leave out the thoughts of earlier turns do so",
+    ),
+    switch(
+        COMPLETION, "--prefill-assistant", "chat.prefills", env="LLAMA_ARG_PREFILL_ASSISTANT",
+        help="continue a last message of the assistant (default)",
+    ),
+    switch(
+        COMPLETION, "--no-prefill-assistant", "chat.prefills", const=False,
+        help="take a last message of the assistant as one of the history, unless a request says continue_final_message",
+    ),
+    switch(
+        COMPLETION, "--skip-chat-parsing", "chat.skips_parsing", env="LLAMA_ARG_SKIP_CHAT_PARSING",
+        help="tell all of an answer as content, with thoughts and calls as the model writes them",
+    ),
+    switch(COMPLETION, "--no-skip-chat-parsing", "chat.skips_parsing", "the opposite (default)", const=False),
+)  # fmt: skip
 
 RUNNING_OPTIONS = (
     switch(

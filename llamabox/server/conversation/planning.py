@@ -8,22 +8,16 @@ from typing import Any
 
 import orjson
 
-from llamabox import checks
 from llamabox.chat.formats.grammar.answer import Demand
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import wrong
 from llamabox.server.conversation.calling import Calling
+from llamabox.server.conversation.template_wishes import can_switch
 from llamabox.server.fields.grammar import warning_of
 from llamabox.server.fields.request import Options
 from llamabox.server.generation.answers import AnswerPlan, may_think, plan_answer
+from llamabox.server.generation.thinking import parse_thinking
 from llamabox.server.hosted.text import HostedText
-
-REASONING_FORMATS = ("auto", "deepseek", "none")
-
-
-def reads_thoughts(body: dict[str, Any]) -> bool:
-    """Whether thoughts are told apart from the answer's text, as `reasoning_format` says."""
-    return checks.one_of("reasoning_format", body.get("reasoning_format", "auto"), REASONING_FORMATS) != "none"
 
 
 async def plan_chat(
@@ -33,32 +27,46 @@ async def plan_chat(
 
     Raises InvalidRequest for tools beside a grammar of the body's own.
     """
-    with_thoughts = reads_thoughts(body)
     known = await hosted.answer_form()
-    if calling is None and not (with_thoughts and (known.form.thought or known.form.channels)):
+    config = hosted.config.chat
+    thinking = parse_thinking(body, config, known.form, can_switch=can_switch(hosted.templates.source(hosted.info)))
+    if config.skips_parsing:
+        return _unparsed(options, calling), None
+    with_thoughts = thinking.is_apart(streams=options.stream)
+    knows_thoughts = known.form.thought is not None or known.form.channels is not None
+    if calling is None and not (knows_thoughts and (with_thoughts or thinking.n_tokens >= 0)):
         return options, None
     if calling is not None and options.params.grammar not in ("", hosted.defaults.grammar):
         field = "grammar" if body.get("grammar") else "response_format"
         raise wrong(field, "a grammar cannot stand beside tools; leave out one")
-    prompt = chat.prompt
+    prompt, start = chat.prompt, chat.conversation.in_thought
     demand = None
     if not options.params.grammar:  # the server's own, which holds for all requests
-        demand = _demand(options, calling, thinks=with_thoughts and may_think(known.form, prompt))
+        demand = _demand(options, calling, thinks=with_thoughts and may_think(known.form, prompt, start))
     tools = chat.conversation.tools or () if calling is not None else ()
     plan = plan_answer(
         known,
         prompt,
+        start,
         tools=tools,
         inputs=chat.conversation.inputs,
         demand=demand,
-        reads_thoughts=with_thoughts,
+        thinking=thinking,
+        streams=options.stream,
     )
-    params = replace(options.params, marks=plan.marks)
+    params = replace(options.params, marks=plan.marks, thought=plan.budget)
     if plan.grammar:
         inner = (*params.inner_grammars, *plan.inner_grammars)
         params = replace(params, answer_grammar=plan.grammar, inner_grammars=inner, json_schema="")
     notes = calling.notes if calling is not None else ()
     return replace(options, params=params, warning=warning_of(notes, options.warning)), plan
+
+
+def _unparsed(options: Options, calling: Calling | None) -> Options:
+    """Options of an answer that nobody takes apart. Raises InvalidRequest where a call is asked for."""
+    if calling is not None and calling.must_call:
+        raise wrong("tool_choice", "no call can be required: this server tells answers unparsed (--skip-chat-parsing)")
+    return options
 
 
 def _demand(options: Options, calling: Calling | None, *, thinks: bool) -> Demand | None:

@@ -11,9 +11,10 @@ from starlette.types import Scope
 
 from llamabox.chat.media_parts import MEDIA_PARTS
 from llamabox.chat.messages import Conversation
-from llamabox.chat.rendering.reading import READERS, read_chat
+from llamabox.chat.rendering.continuation import with_thought_apart
+from llamabox.chat.rendering.reading import READERS, WITHOUT_PREFILL, read_chat
 from llamabox.chat.template import HasMedia, RenderedChat, TooLong
-from llamabox.server.conversation.template_wishes import template_wishes
+from llamabox.server.conversation.template_wishes import default_wishes, template_wishes
 from llamabox.server.fields.prompt import too_long
 from llamabox.server.hosted.exchange import BYTES_A_VALUE, Exchange, read_json
 from llamabox.server.hosted.text import HostedText
@@ -53,7 +54,9 @@ class Dialect:
 
     async def rendered(self, exchange: Exchange) -> RenderedChat:
         """The conversation and its prompt."""
-        return exchange.chat or await self._render(exchange.hosted, exchange.body, READERS[self.api](exchange.body))
+        if exchange.chat is not None:
+            return exchange.chat
+        return await self._render(exchange.hosted, exchange.body, READERS[self._reader(exchange.hosted)](exchange.body))
 
     async def _read(
         self, hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None
@@ -64,9 +67,14 @@ class Dialect:
             return await self._read_media_chat(hosted, raw, scope, lease)
         info = hosted.info
         source = hosted.templates.source(info)
+        defaults = default_wishes(hosted.config.chat, source)
+
+        def wishes(body: dict[str, Any]) -> dict[str, Any]:
+            return defaults | self.wishes(body, source)
+
         try:
             body, chat = await hosted.templates.read(
-                info, raw, api=self.api, wishes=lambda body: self.wishes(body, source), most_bytes=most_bytes
+                info, raw, api=self._reader(hosted), wishes=wishes, most_bytes=most_bytes
             )
         except HasMedia:  # the type's name was written with escapes
             return await self._read_media_chat(hosted, raw, scope, lease)
@@ -75,9 +83,13 @@ class Dialect:
     async def _read_media_chat(self, hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease) -> Exchange:
         """A large body with media, read in this process: a child would have to send the media back."""
         info = hosted.info
-        body, conversation = await off_loop(len(raw) // BYTES_A_VALUE, read_chat, raw, self.api)
+        body, conversation = await off_loop(len(raw) // BYTES_A_VALUE, read_chat, raw, self._reader(hosted))
         chat = await self._render(hosted, body, conversation)
         return Exchange(hosted, info, body, record_of(scope), scope, lease, chat)
+
+    def _reader(self, hosted: HostedText) -> str:
+        """Which of READERS reads the bodies."""
+        return self.api if hosted.config.chat.prefills else WITHOUT_PREFILL.get(self.api, self.api)
 
     async def _render(self, hosted: HostedText, body: dict[str, Any], conversation: Conversation) -> RenderedChat:
         return await render(hosted, body, conversation, self.wishes)
@@ -89,8 +101,11 @@ OPENAI = Dialect("openai", template_wishes)
 async def render(
     hosted: HostedText, body: dict[str, Any], conversation: Conversation, wishes: Wishes = template_wishes
 ) -> RenderedChat:
-    """The body's `chat_template_kwargs` count more than its other fields' wishes for the template."""
-    info = hosted.info
-    wanted = wishes(body, hosted.templates.source(info))
+    """The body's `chat_template_kwargs` count more than its other fields' wishes for the template, and they more than
+    the server's defaults."""
+    info, source = hosted.info, hosted.templates.source(hosted.info)
+    wanted = default_wishes(hosted.config.chat, source) | wishes(body, source)
+    if conversation.continues:
+        conversation = with_thought_apart(conversation, await hosted.templates.form(info))
     conversation = replace(conversation, template_kwargs=wanted | conversation.template_kwargs)
     return RenderedChat(conversation, await hosted.templates.render(info, conversation))

@@ -1,4 +1,4 @@
-"""Fields of OpenAI's chat that only the model's template can pass on: `reasoning_effort` and `verbosity`."""
+"""What only the model's template can pass on: `reasoning_effort` and `verbosity`, and the server's own defaults."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError
 
 from llamabox import checks
+from llamabox.chat.config import EFFORTS, KEEPING_NAMES, ChatConfig, keeping
 from llamabox.checks import wrong
 
 EFFORT = "reasoning_effort"
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORT_NAMES = (EFFORT, "reasoning_strength")
+"""Variables for it."""
 SWITCHES = ("enable_thinking", "thinking")
 """Variables by which templates without degrees turn thinking on and off."""
 
@@ -46,9 +48,35 @@ def thinking_wishes(enabled: bool, source: str) -> dict[str, Any]:
     return {name: enabled for name in SWITCHES if name in _variables(source)}
 
 
+def can_keep_thoughts(source: str) -> bool:
+    """Whether the template has a variable by which it shows the thoughts of earlier turns."""
+    return not _variables(source).isdisjoint(KEEPING_NAMES)
+
+
+def has_effort(source: str) -> bool:
+    """Whether the template has a variable for degrees of thinking."""
+    return not _variables(source).isdisjoint(EFFORT_NAMES)
+
+
+def can_switch(source: str) -> bool:
+    """Whether the template has a variable that turns thinking on and off."""
+    return not _variables(source).isdisjoint(SWITCHES)
+
+
 def effort_wishes(effort: str, source: str) -> dict[str, Any]:
-    """The template's variable for how much is thought; empty where it has none."""
-    return {EFFORT: effort} if EFFORT in _variables(source) else {}
+    """The template's variables for how much is thought; empty where it has none."""
+    return {name: effort for name in EFFORT_NAMES if name in _variables(source)}
+
+
+def default_wishes(config: ChatConfig, source: str) -> dict[str, Any]:
+    """The template's variables that fulfil the wishes of the server's options."""
+    known = _variables(source)
+    wishes: dict[str, Any] = {name: value for name, value in keeping(config.keeps_thoughts).items() if name in known}
+    if config.thinks is not None:
+        wishes |= thinking_wishes(config.thinks, source)
+    if config.effort is not None:
+        wishes |= thinking_wishes(config.effort != "none", source) | effort_wishes(config.effort, source)
+    return {**wishes, **config.template_kwargs}
 
 
 def reads_wish(field: str, source: str) -> bool:
@@ -70,7 +98,7 @@ def _variables(source: str) -> frozenset[str]:
             before = word if kind != "whitespace" else before
     except TemplateSyntaxError:  # it cannot be rendered either, and that is told where it is tried
         return frozenset()
-    return frozenset(found.intersection((EFFORT, *SWITCHES, VERBOSITY)))
+    return frozenset(found.intersection((*EFFORT_NAMES, *SWITCHES, VERBOSITY, *KEEPING_NAMES)))
 
 
 def _unread(field: str) -> Exception:

@@ -10,10 +10,11 @@ from typing import Any
 
 from llamabox.chat.answer import AnswerParser, opens_thought
 from llamabox.chat.custom import InputFormat
-from llamabox.chat.formats.form import Format
+from llamabox.chat.formats.form import Format, Thought
 from llamabox.chat.formats.grammar.answer import AnswerGrammar, Demand, Thinking, answer_grammar
-from llamabox.engine.request import InnerGrammar
+from llamabox.engine.request import InnerGrammar, ThoughtBudget
 from llamabox.marks import mark
+from llamabox.server.generation.thinking import LEGACY, USUAL, ThinkingWish
 from llamabox.server.hosted.answer_form import AnswerForm
 
 ID_ALPHABET = string.ascii_letters + string.digits
@@ -26,42 +27,60 @@ class AnswerPlan:
     form: Format  # with marks in the place of control tokens
     marks: tuple[int, ...]  # the control tokens, in the order of their marks
     prompt: str  # its end, likewise with marks
+    in_thought: bool  # the prompt ends within a thought
+    may_quote: bool  # see AnswerParser
     tools: tuple[dict[str, Any], ...] = ()
     inputs: Mapping[str, InputFormat] = field(default_factory=dict)  # of custom tools
     grammar: str = ""  # empty: nothing is enforced
     inner_grammars: tuple[InnerGrammar, ...] = ()  # those that it refers to
+    budget: ThoughtBudget | None = None
+    inline: Thought | None = None  # where a whole reply has thoughts in its text as well: what stands around them
 
     def parser(self) -> AnswerParser:
         """A reader of one answer."""
-        return AnswerParser(self.form, tools=self.tools, inputs=self.inputs, prompt=self.prompt, new_id=new_id)
+        return AnswerParser(
+            self.form,
+            tools=self.tools,
+            inputs=self.inputs,
+            prompt=self.prompt,
+            in_thought=self.in_thought,
+            may_quote=self.may_quote,
+            new_id=new_id,
+        )
 
 
 def plan_answer(
     known: AnswerForm,
     prompt: str,
+    start: bool | None = None,
     *,
     tools: Sequence[dict[str, Any]] = (),
     inputs: Mapping[str, InputFormat] | None = None,
     demand: Demand | None = None,
-    reads_thoughts: bool = True,
+    thinking: ThinkingWish = USUAL,
+    streams: bool = False,
 ) -> AnswerPlan:
-    """`inputs` are the formats of those of the `tools` that are custom.
+    """`start`: whether the answer's start that was given ends within a thought; None: the end of the prompt tells.
 
-    `demand` is without `thinking`, which the end of the prompt tells. None: nothing is enforced.
+    `inputs` are the formats of those of the `tools` that are custom. `demand` is without `thinking`, which prompt and
+    `start` tell. None: nothing is enforced.
     """
     marks = {text: mark(i) for i, text in enumerate(known.tokens)}
-    form = known.form if reads_thoughts else replace(known.form, thought=None)
     tail = prompt[-TAIL:]
+    may_be = thinking_behind(known.form, tail, start)
     grammar = AnswerGrammar("")
     inputs = inputs or {}
     if demand is not None:
-        grammar = answer_grammar(form, replace(demand, thinking=thinking(form, tail)), known.tokens)
+        grammar = answer_grammar(known.form, replace(demand, thinking=may_be), known.tokens)
     for text, character in marks.items():
         tail = tail.replace(text, character)
+    marked = known.form.with_marks(marks)
     return AnswerPlan(
-        form=form.with_marks(marks),
+        form=marked if thinking.is_apart(streams=streams) else replace(marked, thought=None),
         marks=tuple(known.tokens.values()),
         prompt=tail,
+        in_thought=may_be is Thinking.BEGUN,
+        may_quote=demand is None or not (demand.must_call or demand.final),
         tools=tuple(tools),
         inputs=inputs,
         grammar=grammar.text,
@@ -71,6 +90,27 @@ def plan_answer(
             )
             for inner in grammar.inner
         ),
+        budget=_budget(known.form, marked, tail, may_be, thinking, has_tools=bool(tools)),
+        inline=known.form.thought if thinking.format == LEGACY and not streams else None,
+    )
+
+
+def _budget(
+    form: Format, marked: Format, tail: str, may_be: Thinking, thinking: ThinkingWish, *, has_tools: bool
+) -> ThoughtBudget | None:
+    """The limit of thoughts for the engine. `marked` is the form with marks, and so is the prompt's `tail`."""
+    opens, closes, close = marked.thought_edges(with_calls=has_tools)
+    if thinking.n_tokens < 0 or not closes:
+        return None
+    is_begun = may_be is Thinking.BEGUN or (marked.channels is not None and tail.rstrip().endswith(opens))
+    _, _, close = form.thought_edges(with_calls=False)
+    return ThoughtBudget(
+        n_tokens=thinking.n_tokens,
+        opens=opens,
+        closes=closes,
+        is_begun=is_begun,
+        message=thinking.message,
+        close=close,
     )
 
 
@@ -78,10 +118,12 @@ TAIL = 256
 """Characters at the end of a prompt that tell whether it has opened a thought."""
 
 
-def thinking(form: Format, prompt: str) -> Thinking:
-    """What a thought may be behind a prompt."""
+def thinking_behind(form: Format, prompt: str, start: bool | None) -> Thinking:
+    """What a thought may be behind a prompt, and behind the start of an answer, if one was given."""
     if form.thought is None:
         return Thinking.NONE
+    if start is not None:
+        return Thinking.BEGUN if start else Thinking.NONE
     if opens_thought(form, prompt):
         return Thinking.BEGUN
     if prompt.rstrip().endswith(form.thought.close.strip()):
@@ -89,9 +131,9 @@ def thinking(form: Format, prompt: str) -> Thinking:
     return Thinking.MAY_BEGIN if form.thought.open.strip() else Thinking.NONE
 
 
-def may_think(form: Format, prompt: str) -> bool:
+def may_think(form: Format, prompt: str, start: bool | None = None) -> bool:
     """Whether a thought may come behind a prompt."""
-    return form.channels is not None or thinking(form, prompt[-TAIL:]) is not Thinking.NONE
+    return form.channels is not None or thinking_behind(form, prompt[-TAIL:], start) is not Thinking.NONE
 
 
 def new_id(index: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llamabox.chat.config import ChatConfig
 from llamabox.clients.crowd import MAX_WAITING
 from llamabox.engine.request import GenerationParams
 from llamabox.media.fetching.hosts import AllowedHosts
@@ -15,6 +16,7 @@ class ModelConfig:
 
     alias: str = "unknown"  # or several, separated by commas; while it is "unknown" the file's name stands for it
     chat_template: str | None = None  # text or built-in name; None: the model's own
+    chat: ChatConfig = field(default_factory=ChatConfig)
     n_predict: int = -1  # caps every request's n_predict when above 0; -2 stands in for their -1
     defaults: GenerationParams = field(default_factory=GenerationParams)  # of requests, at the start
     spec_corpus: str = "key"  # whose finished texts help to guess whose: off, key, all

@@ -10,6 +10,7 @@ from typing import Any
 
 from llamabox.chat.formats.form import Format
 from llamabox.chat.messages import Conversation
+from llamabox.chat.rendering.capabilities import Capabilities
 from llamabox.chat.template import (
     N_LONG,
     N_QUICK,
@@ -30,9 +31,10 @@ class Templates:
     Threads of its own: those of `asyncio.to_thread` are few, and long conversations would hold them all.
     """
 
-    def __init__(self, option: str | None) -> None:
-        """`option` is a built-in name or a text; None: the model's own."""
+    def __init__(self, option: str | None, form: Format | None = None) -> None:
+        """`option` is a built-in name or a text; None: the model's own. `form` is how the model writes, if known."""
         self._option = option
+        self._form = form
         self._made: tuple[tuple[str, str, str, bool], ChatTemplate] | None = None
         self._quick = ThreadPoolExecutor(N_QUICK, thread_name_prefix="chat template")
         self._long = ThreadPoolExecutor(N_LONG, thread_name_prefix="chat template, long")
@@ -44,6 +46,10 @@ class Templates:
     async def form(self, info: ModelInfo) -> Format:
         """The form in which the model thinks and calls."""
         return await asyncio.wrap_future(self._quick.submit(self._get(info).form))
+
+    async def capabilities(self, info: ModelInfo) -> tuple[Capabilities, Capabilities] | None:
+        """What the template can take, without tools and with some; None where it cannot be used."""
+        return await asyncio.wrap_future(self._quick.submit(self._get(info).capabilities))
 
     async def warm(self, info: ModelInfo) -> None:
         """Start the template's process, so that the first chat need not wait for it. Never raises."""
@@ -74,7 +80,7 @@ class Templates:
         key = (self.source(info), info.bos_token, info.eos_token, info.add_bos)
         if self._made is None or self._made[0] != key:
             source, bos_token, eos_token, add_bos = key
-            self._made = (key, ChatTemplate(source, bos_token, eos_token, add_bos=add_bos))
+            self._made = (key, ChatTemplate(source, bos_token, eos_token, add_bos=add_bos, form=self._form))
         return self._made[1]
 
 

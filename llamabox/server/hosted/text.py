@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from typing import Final
 
+from llamabox.chat.formats.known import FORMS
 from llamabox.media.desk import MediaDesk
 from llamabox.media.reader import MediaReader
 from llamabox.server.hosted.abilities import Ability
@@ -30,7 +31,8 @@ class HostedText(Hosted):
         super().__init__(config)
         self._client = client
         self._metrics = TextMetrics(client)
-        self.templates: Final = Templates(config.chat_template)
+        form = FORMS[config.chat.form] if config.chat.form is not None else None
+        self.templates: Final = Templates(config.chat_template, form)
         self.media: Final = media or media_reader(config)
         self.media_marker: Final = config.media_marker or f"<__media_{secrets.token_hex(16)}__>"
         self.slots: Final = SlotBook()

@@ -24,6 +24,7 @@ from llamabox.engine.request import (
     PromptText,
     Request,
     Sound,
+    ThoughtBudget,
     Words,
     n_cells,
     prompt_tokens,
@@ -90,6 +91,8 @@ class Intake:
             params = replace(params, sampling=replace(params.sampling, logit_bias=biases))
         if submit.prediction:
             params = replace(params, drafting=replace(params.drafting, prediction=self._foreseen(submit.prediction)))
+        if params.thought is not None:
+            params = replace(params, thought=self._ending(params.thought))
         prompt, contents = self._taken_in(submit.prompt, self._n_ctx - 1)
         return Request(
             request_id=submit.request_id,
@@ -158,6 +161,14 @@ class Intake:
     def _foreseen(self, text: str) -> tuple[int, ...]:
         """The tokens of a prediction, as an answer has them: what looks like a special token is text."""
         return tuple(self.tokens([text], add_special=False, parse_special=False)[: self._n_ctx])
+
+    def _ending(self, budget: ThoughtBudget) -> ThoughtBudget:
+        """With the tokens of what ends a thought. What looks like a special token is one in the form's own text."""
+        return replace(
+            budget,
+            message_tokens=tuple(self.tokens([budget.message], add_special=False, parse_special=False)),
+            close_tokens=tuple(self.tokens([budget.close], add_special=False, parse_special=True)),
+        )
 
     def _text(self, prompt: PromptText) -> str:
         """The prompt as the model gets it, BOS included, special tokens given by id and media left out."""

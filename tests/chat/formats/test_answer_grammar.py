@@ -294,3 +294,24 @@ def test_a_tool_that_lists_no_arguments_may_take_any(name: str, answer: str) -> 
     assert made.is_accepting()
     [(_, _, told)] = read(form, [answer], tools=[{"function": {"name": "f", "parameters": {}}}]).calls
     assert json.loads(told) == {"x": 1, "y": [True, "b"], "z": "as it is"}
+
+
+@pytest.mark.parametrize("name", ["hermes", "qwen"])
+def test_a_required_call_may_be_thought_of_first_unless_the_prompt_has_ended_thoughts(name: str) -> None:
+    form = FORMS[name]
+    words = vocabulary(form)
+    thought, call = "It is Paris.\n</think>\n\n", CALLS[name]
+
+    def allows(thinking: Thinking, text: str) -> bool:
+        made = matcher(form, Demand(tools=CALLABLE, must_call=True, thinking=thinking), words)
+        tokens = words.tokens_of(text)
+        return made.validate_tokens(tokens) == len(tokens)
+
+    assert allows(Thinking.BEGUN, thought + call)
+    assert allows(Thinking.MAY_BEGIN, f"<think>\n{thought}{call}")
+    for thinking in Thinking:
+        assert not allows(
+            thinking, "It is Paris.\n\n" + "a" * 40 if thinking is not Thinking.BEGUN else "x</think>\n\nNo."
+        )
+    assert allows(Thinking.NONE, call)
+    assert not allows(Thinking.NONE, f"<think>\n{thought}{call}")

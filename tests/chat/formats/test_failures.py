@@ -230,6 +230,16 @@ def test_ids_that_are_made_of_name_and_number() -> None:
             "I need a <tool_call> here.\n</think>\n\nFour.",
             said("Four.", thought="I need a <tool_call> here."),
         ),
+        # 8: an end that is spoken of
+        (
+            "<think>\n",
+            "I end with `</think>`, or '</think>'.\n</think>\n\nFour.",
+            said("Four.", thought="I end with `</think>`, or '</think>'."),
+        ),
+        ("<think>\n", 'I say "so"</think>Four.', said("Four.", thought='I say "so"')),
+        ("<think>\n", "It is `</think>", said(thought="It is `")),
+        # 9: the prompt ends a thought, and the model begins another
+        ("<think>\n\n</think>\n\n", "<think>Hm.</think>Four.", said("Four.", thought="Hm.")),
         # cut off
         ("<think>\n", "Hm", said(thought="Hm")),
     ],

@@ -46,6 +46,10 @@ class Said:
     def reasoning(self, piece: str) -> None:
         self._say(Reasoning, piece)
 
+    def go_on_thinking(self) -> None:
+        """The answer goes on within a thought that was given: blanks at its beginning are its own."""
+        self._kind = Reasoning
+
     def _say(self, kind: type[Text] | type[Reasoning], piece: str) -> None:
         if kind is not self._kind:
             self.pause()

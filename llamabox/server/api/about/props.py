@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llamabox.chat.formats.form import GENERIC, PLAIN
 from llamabox.errors import NotSupported
 from llamabox.server.api.about.models import draft_model
+from llamabox.server.conversation.template_wishes import can_keep_thoughts, can_switch, has_effort
 from llamabox.server.fields.body import model_name
 from llamabox.server.fields.request import parse_options
 from llamabox.server.generation.settings import settings_object
@@ -37,6 +41,7 @@ async def props(request: Request) -> Response:
             "endpoint_props": False,
             "endpoint_metrics": site.listen.enable_metrics,
             "chat_template": hosted.templates.source(info),
+            **await _chats(hosted),
             "bos_token": info.bos_token,
             "eos_token": info.eos_token,
             "build_info": info.build,
@@ -45,6 +50,33 @@ async def props(request: Request) -> Response:
             **embeds,
         }
     )
+
+
+async def _chats(hosted: HostedText) -> dict[str, Any]:
+    """How the model writes, as far as its template tells, and in llama-server's words what that can take."""
+    info, source = hosted.info, hosted.templates.source(hosted.info)
+    form, can = await hosted.templates.form(info), await hosted.templates.capabilities(info)
+    known = {
+        "thoughts": form.thought is not None or form.channels is not None,
+        "tool_calls": form.name not in (GENERIC.name, PLAIN.name),
+        "thinking_switch": can_switch(source),
+    }
+    if can is None:
+        return {"chat_format": form.name, "chat_format_known": known, "chat_template_caps": {}}
+    plain, tooled = can
+    caps = {
+        "supports_string_content": plain.user_content != "parts",
+        "supports_typed_content": plain.user_content != "text",
+        "supports_tools": tooled.tools == "shown",
+        "supports_tool_calls": tooled.calls != "words",
+        "supports_parallel_tool_calls": tooled.calls != "words" and tooled.parallel == "one",
+        "supports_system_role": plain.system != "nowhere",
+        "supports_preserve_reasoning": can_keep_thoughts(source),
+        "supports_reasoning_effort": has_effort(source),
+        "supports_object_arguments": tooled.calls == "object",
+    }
+    known["parallel_tool_calls"] = known["tool_calls"] and caps["supports_parallel_tool_calls"]
+    return {"chat_format": form.name, "chat_format_known": known, "chat_template_caps": caps}
 
 
 def modalities(info: ModelInfo) -> dict[str, bool]:

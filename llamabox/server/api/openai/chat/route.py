@@ -29,7 +29,9 @@ async def chat_completion(exchange: Exchange) -> Response:
     has_functions = chat.conversation.has_functions
     exchange = replace(exchange, chat=None)  # a stream, which has the exchange to its end, need not hold base64
     reply = TextReply(exchange, prompts, options, plan.parser if plan else None)
-    return await reply.answer(ChatWriter(options, reply, exchange.info, has_functions=has_functions))
+    inline = plan.inline if plan else None
+    writer = ChatWriter(options, reply, exchange.info, has_functions=has_functions, inline=inline)
+    return await reply.answer(writer)
 
 
 async def apply_template(exchange: Exchange) -> Response:

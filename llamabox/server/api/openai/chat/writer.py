@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from llamabox.chat.formats.form import Thought
 from llamabox.chat.parts import Arguments, Call, Input, Part, Reasoning, Text
 from llamabox.engine.events import Delta, FinishReason, PrefillStart, Progress, Started
 from llamabox.server.api.openai.chunks import Chunks
@@ -25,9 +26,21 @@ EMPTY = {"delta": {"role": "assistant", "content": None}}
 class ChatWriter:
     """Choices with messages, or with deltas of them."""
 
-    def __init__(self, options: Options, reply: TextReply, info: ModelInfo, *, has_functions: bool = False) -> None:
-        """`has_functions`: a call is told in OpenAI's old words, as the request was."""
+    def __init__(
+        self,
+        options: Options,
+        reply: TextReply,
+        info: ModelInfo,
+        *,
+        has_functions: bool = False,
+        inline: Thought | None = None,
+    ) -> None:
+        """`has_functions`: a call is told in OpenAI's old words, as the request was.
+
+        `inline` is what stands around a thought where a whole reply has it in its text as well.
+        """
         self._has_functions = has_functions
+        self._inline = inline
         envelope = Envelope.new("chatcmpl-", options.model, info)
         self._options = options
         self._reply = reply
@@ -78,8 +91,11 @@ class ChatWriter:
 
     def _message(self, parts: Sequence[Part]) -> dict[str, Any]:
         text, calls = text_of(parts), calls_of(parts)
+        thought = "".join(part.text for part in parts if isinstance(part, Reasoning))
+        if thought and self._inline is not None:
+            text = f"{self._inline.open}{thought}{self._inline.close.rstrip()}\n\n{text}".rstrip()
         message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
-        if thought := "".join(part.text for part in parts if isinstance(part, Reasoning)):
+        if thought:
             message["reasoning_content"] = thought
         if calls and self._has_functions:
             message["function_call"] = calls[0]["function"]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamabox import checks
+from llamabox.chat.config import EFFORTS
 from llamabox.checks import INT32_MAX, describe, first_present, mapping, one_of, present, string, wrong
 from llamabox.engine.request import GenerationParams
-from llamabox.server.conversation.template_wishes import EFFORT, EFFORTS, VERBOSITIES, VERBOSITY
+from llamabox.server.conversation.template_wishes import EFFORT, VERBOSITIES, VERBOSITY
 from llamabox.server.fields.grammar import AnswerForm, schema_form
 from llamabox.server.fields.logprobs import n_probs
 from llamabox.server.fields.request import Options, openai_defaults, parse_options
