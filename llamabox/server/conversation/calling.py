@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from llamabox import checks
 from llamabox.chat.custom import InputFormat, input_schema
@@ -18,6 +21,9 @@ from llamabox.schemas.relax import relax
 MAX_TOOLS = 512
 MAX_NAMES, MAX_NAME = 10_000, 10_000
 """Required parameters of one tool, and characters of the name of one."""
+N_KNOWN = 16
+"""Lists of tools that are kept, each with its objects: some MB for a hundred tools."""
+
 NAME = re.compile(r"[\w.:/\-]{1,256}")
 """Names that every form can hold. OpenAI's own are of letters, digits, _ and -, up to 64."""
 
@@ -68,6 +74,22 @@ def make_tools(
     """
     if len(given) > MAX_TOOLS:
         raise wrong("tools", f"must be at most {MAX_TOOLS}, not {len(given)}")
+    try:
+        told = orjson.dumps((given, schema, inputs))
+    except TypeError:  # its own limit of depth
+        return _made_tools(given, schema, inputs)
+    return _known_tools(told)
+
+
+@lru_cache(N_KNOWN)
+def _known_tools(told: bytes) -> tuple[dict[str, Tool], tuple[str, ...]]:
+    """Clients send the same tools with each turn. The tools are the very same objects then."""
+    return _made_tools(*orjson.loads(told))
+
+
+def _made_tools(
+    given: Sequence[Sequence[Any]], schema: str, inputs: Mapping[str, InputFormat] | None
+) -> tuple[dict[str, Tool], tuple[str, ...]]:
     notes: list[str] = []
     tools: dict[str, Tool] = {}
     for where, function in given:

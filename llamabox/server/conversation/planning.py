@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from llamabox.chat.formats.grammar.answer import Demand
+from llamabox.chat.formats.grammar.words import json_rule
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import wrong
 from llamabox.server.conversation.calling import Calling
@@ -72,7 +72,7 @@ def _unparsed(options: Options, calling: Calling | None) -> Options:
 def _demand(options: Options, calling: Calling | None, *, thinks: bool) -> Demand | None:
     """What is to be enforced beyond the options' own grammar; None: nothing."""
     params = options.params
-    final: Mapping[str, Any] | str | None = orjson.loads(params.json_schema) if params.json_schema else None
+    final = json_rule(orjson.loads(params.json_schema)) if params.json_schema else None
     if params.inner_grammars:
         final = f"@{params.inner_grammars[0].name}"
     if calling is None and not (final is not None and thinks):

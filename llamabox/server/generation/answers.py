@@ -6,6 +6,7 @@ import secrets
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from llamabox.chat.answer import AnswerParser, opens_thought
@@ -16,6 +17,9 @@ from llamabox.engine.request import InnerGrammar, ThoughtBudget
 from llamabox.marks import mark
 from llamabox.server.generation.thinking import LEGACY, USUAL, ThinkingWish
 from llamabox.server.hosted.answer_form import AnswerForm
+
+N_WRITTEN = 16
+"""Grammars that are kept as texts: some 300 KB each for a hundred tools."""
 
 ID_ALPHABET = string.ascii_letters + string.digits
 
@@ -71,7 +75,8 @@ def plan_answer(
     grammar = AnswerGrammar("")
     inputs = inputs or {}
     if demand is not None:
-        grammar = answer_grammar(known.form, replace(demand, thinking=may_be), known.tokens)
+        demand = replace(demand, thinking=may_be)
+        grammar = written_grammar(known.form, demand, tuple(known.tokens.items()))
     for text, character in marks.items():
         tail = tail.replace(text, character)
     marked = known.form.with_marks(marks)
@@ -112,6 +117,12 @@ def _budget(
         message=thinking.message,
         close=close,
     )
+
+
+@lru_cache(N_WRITTEN)
+def written_grammar(form: Format, demand: Demand, tokens: tuple[tuple[str, int], ...]) -> AnswerGrammar:
+    """The grammar of a whole answer. Clients send the same tools with each turn."""
+    return answer_grammar(form, demand, dict(tokens))
 
 
 TAIL = 256

@@ -17,6 +17,7 @@ from llamabox.chat.formats.detection.edges import TAG
 from llamabox.chat.formats.form import Format
 from llamabox.chat.formats.grammar.answer import Demand, Thinking, answer_grammar
 from llamabox.chat.formats.grammar.tool import Tool
+from llamabox.chat.formats.grammar.words import json_rule
 from llamabox.grammar import guidance
 from llamabox.grammar.inputs.inner import input_grammar
 from tests.chat.formats.reading import TOOLS, read
@@ -114,7 +115,7 @@ def test_required_calls_are_valid(name: str) -> None:
     words = vocabulary(form)
     schemas = {tool.name: tool.parameters for tool in CALLABLE}
     for seed in range(6):
-        demand = Demand(tools=CALLABLE, must_call=True, parallel=seed % 2 == 0)
+        demand = Demand(tools=tuple(CALLABLE), must_call=True, parallel=seed % 2 == 0)
         text = written(form, words, demand, seed)
         found = read(form, [text], tools=TOOLS, prompt="<|start|>assistant" if form is HARMONY else "")
         assert found.calls, text
@@ -142,7 +143,7 @@ def test_text_and_calls_may_come_where_none_is_required(name: str) -> None:
     form = FORMS[name]
     words = vocabulary(form)
     for answer in (said(form, "Four <b>."), CALLS[name]):
-        made = matcher(form, Demand(tools=CALLABLE), words)
+        made = matcher(form, Demand(tools=tuple(CALLABLE)), words)
         tokens = words.tokens_of(answer)
         n = made.try_consume_tokens(tokens)
         assert n == len(tokens), f"{words.text_of(tokens[:n])} ¦ {words.text_of(tokens[n:])}"
@@ -157,7 +158,7 @@ def test_a_call_that_was_begun_must_be_one() -> None:
     for name in ("hermes", "qwen", "kimi", "gemma"):
         form, words = FORMS[name], vocabulary(FORMS[name])
         opening = words.tokens_of(form.calls.section_open.strip() or form.calls.open.strip())  # type: ignore[union-attr]
-        made = matcher(form, Demand(tools=CALLABLE), words)
+        made = matcher(form, Demand(tools=tuple(CALLABLE)), words)
         assert made.try_consume_tokens(opening) == len(opening)
         assert not made.is_accepting()
 
@@ -176,7 +177,7 @@ def test_a_call_that_was_begun_must_be_one() -> None:
 )
 def test_thoughts_before_required_calls(thinking: Thinking, answer: str, *, fits: bool) -> None:
     words = vocabulary(HERMES)
-    made = matcher(HERMES, Demand(tools=CALLABLE, must_call=True, thinking=thinking), words)
+    made = matcher(HERMES, Demand(tools=tuple(CALLABLE), must_call=True, thinking=thinking), words)
     tokens = words.tokens_of(answer)
     assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == fits
 
@@ -190,7 +191,7 @@ def test_a_value_that_fits_a_schema_or_calls() -> None:
     }
     words = vocabulary(HERMES)
     for answer, fits in (('{"a": 4}', True), (CALLS["hermes"], True), ("Four.", False)):
-        made = matcher(HERMES, Demand(tools=CALLABLE, final=final), words)
+        made = matcher(HERMES, Demand(tools=tuple(CALLABLE), final=json_rule(final)), words)
         tokens = words.tokens_of(answer)
         assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == fits
 
@@ -199,7 +200,7 @@ def test_what_a_schema_refers_to_is_within_it() -> None:
     parameters = {"type": "object", "properties": {"a": {"$ref": "#/properties/b"}, "b": {"type": "integer"}}}
     words = vocabulary(HERMES)
     for value, fits in (("4", True), ('"x"', False)):
-        made = matcher(HERMES, Demand(tools=[Tool("f", {**parameters, "required": ["a"]})], must_call=True), words)
+        made = matcher(HERMES, Demand(tools=(Tool("f", {**parameters, "required": ["a"]}),), must_call=True), words)
         tokens = words.tokens_of(f'<tool_call>\n{{"name": "f", "arguments": {{"a": {value}}}}}\n</tool_call>')
         assert (made.try_consume_tokens(tokens) == len(tokens)) == fits
 
@@ -226,7 +227,7 @@ def test_required_arguments_are_enforced_in_any_order() -> None:
     ):
         arguments = "".join(f"<parameter={key}>\n{given[key]}\n</parameter>\n" for key in keys)
         answer = f"<tool_call>\n<function=f>\n{arguments}</function>\n</tool_call>"
-        made = matcher(QWEN, Demand(tools=[tool], must_call=True), words)
+        made = matcher(QWEN, Demand(tools=(tool,), must_call=True), words)
         tokens = words.tokens_of(answer)
         assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == fits, keys
 
@@ -267,7 +268,7 @@ def test_arguments_that_are_not_listed_or_refer_to_others(
 ) -> None:
     form = FORMS[name]
     words = vocabulary(form)
-    made = matcher(form, Demand(tools=[Tool("f", OPEN)], must_call=True), words)
+    made = matcher(form, Demand(tools=(Tool("f", OPEN),), must_call=True), words)
     tokens = words.tokens_of(answer)
     assert (made.try_consume_tokens(tokens) == len(tokens) and made.is_accepting()) == (arguments is not None)
     if arguments is not None:
@@ -288,7 +289,7 @@ def test_a_tool_that_lists_no_arguments_may_take_any(name: str, answer: str) -> 
     form = FORMS[name]
     words = vocabulary(form)
     tool = Tool("f", {"type": "object", "anyOf": [{"properties": {"x": {"type": "integer"}}}]})
-    made = matcher(form, Demand(tools=[tool], must_call=True), words)
+    made = matcher(form, Demand(tools=(tool,), must_call=True), words)
     tokens = words.tokens_of(answer)
     assert made.try_consume_tokens(tokens) == len(tokens)
     assert made.is_accepting()
@@ -303,7 +304,7 @@ def test_a_required_call_may_be_thought_of_first_unless_the_prompt_has_ended_tho
     thought, call = "It is Paris.\n</think>\n\n", CALLS[name]
 
     def allows(thinking: Thinking, text: str) -> bool:
-        made = matcher(form, Demand(tools=CALLABLE, must_call=True, thinking=thinking), words)
+        made = matcher(form, Demand(tools=tuple(CALLABLE), must_call=True, thinking=thinking), words)
         tokens = words.tokens_of(text)
         return made.validate_tokens(tokens) == len(tokens)
 

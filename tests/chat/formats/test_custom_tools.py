@@ -30,7 +30,7 @@ GRAMMARS: dict[str, InputFormat] = {
 def test_inputs_fit_their_grammar(name: str, syntax: str) -> None:
     form, inputs = FORMS[name], {"patch": GRAMMARS[syntax]}
     words = vocabulary(form)
-    demand = Demand(tools=[Tool("patch", input_schema(), has_grammar=True)], must_call=True, parallel=False)
+    demand = Demand(tools=(Tool("patch", input_schema(), has_grammar=True),), must_call=True, parallel=False)
     for seed in range(4):
         text = written(form, words, demand, seed, inputs)
         prompt = "<|start|>assistant" if form is HARMONY else ""

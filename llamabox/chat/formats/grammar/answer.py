@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from llamabox.chat.formats.form import ID, INDEX, Calls, Channels, Format, JsonCalls, PythonCalls, TaggedCalls
 from llamabox.chat.formats.grammar.calls import arguments_rule, call_rule, tagged_close, tool_rule
 from llamabox.chat.formats.grammar.tool import Tool
-from llamabox.chat.formats.grammar.words import Inner, Rules, json_rule, one_of, quoted
+from llamabox.chat.formats.grammar.words import Inner, Rules, one_of, quoted
 
 MAX_BEFORE = 8
 """Thoughts, and words to the user, before the last message of an answer in channels."""
@@ -30,11 +29,11 @@ class Thinking(Enum):
 class Demand:
     """What an answer must be."""
 
-    tools: Sequence[Tool]  # those that may be called
+    tools: tuple[Tool, ...]  # those that may be called
     must_call: bool = False
     parallel: bool = True  # several calls
     thinking: Thinking = Thinking.NONE
-    final: Mapping[str, Any] | str | None = None  # what is not a call: its schema, or a word; None: any text
+    final: str | None = None  # the words for what is not a call; None: any text
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def _answer(rules: Rules, form: Format, demand: Demand) -> str:
 
 def _body(rules: Rules, form: Format, demand: Demand) -> str:
     """What comes behind a thought."""
-    final = f"{rules.add('BLANKS', BLANKS)}? {_final(demand.final)}" if demand.final is not None else None
+    final = f"{rules.add('BLANKS', BLANKS)}? {demand.final}" if demand.final is not None else None
     if not demand.tools or form.calls is None:
         return final or rules.add("text", f"({_any(rules, form)})*")
     section = _section(rules, form, form.calls, demand)
@@ -80,10 +79,6 @@ def _body(rules: Rules, form: Format, demand: Demand) -> str:
     if final is not None:
         return one_of([section, final])
     return _text_and_calls(rules, form, form.calls, demand)
-
-
-def _final(final: Mapping[str, Any] | str) -> str:
-    return final if isinstance(final, str) else json_rule(final)
 
 
 def _any(rules: Rules, form: Format) -> str:
@@ -191,7 +186,7 @@ def _channels(rules: Rules, form: Format, channels: Channels, demand: Demand) ->
     calls = [_channel_call(rules, form, channels, i, tool, close) for i, tool in enumerate(demand.tools)]
     last = [message("final" if channels.channel else "user")] if not demand.must_call else []
     if demand.final is not None and last:
-        last = [last[0].removesuffix(text) + _final(demand.final)]
+        last = [last[0].removesuffix(text) + demand.final]
     rules.add("before", f"{one_of(before)} {end} {again}")
     return f"before{{0,{MAX_BEFORE}}} {one_of([*calls, *last])}"
 

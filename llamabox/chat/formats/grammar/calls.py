@@ -42,6 +42,8 @@ PYTHON_WORDS = ["True", "False", "None"]
 
 def call_rule(rules: Rules, form: Calls, tools: list[Tool]) -> str:
     """The name of the rule for one call of one of the tools."""
+    if "call" in rules:
+        return "call"
     return rules.add("call", one_of([tool_rule(rules, form, i, tool) for i, tool in enumerate(tools)]))
 
 

@@ -18,9 +18,9 @@ ROOT = "whole"
 """The name of the whole schema among the definitions of a part of it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tool:
-    """A tool whose schema can be followed. `parameters` is that of an object."""
+    """A tool whose schema can be followed. `parameters` is that of an object. It equals itself alone."""
 
     name: str
     parameters: Schema

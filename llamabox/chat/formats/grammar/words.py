@@ -34,6 +34,10 @@ class Rules:
         self._rules: dict[str, str] = {}
         self._inner: dict[tuple[str, bool], Inner] = {}
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a rule of that name already."""
+        return name in self._rules
+
     def add(self, name: str, body: str, attributes: str = "") -> str:
         """Add a rule, or a terminal where the name is in capitals. Returns its name."""
         self._rules.setdefault(name + attributes, body)
