@@ -13,6 +13,7 @@ from llamabox.server.fields.generation import check_stops
 from llamabox.server.fields.grammar import AnswerForm, schema_form
 from llamabox.server.fields.request import Options, openai_defaults, parse_options
 from llamabox.server.fields.unsupported import Neutral, is_empty, never, only, refuse
+from llamabox.server.generation.thinking import BUDGET_NAMES
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text_config import ModelInfo
 
@@ -27,6 +28,9 @@ OWN = frozenset(
     | {"stream_options"}
 )
 """Fields that mean something else, or nothing, to what all APIs have in common."""
+
+CHATS_OWN = ("grammar", "reasoning_format", "reasoning_budget_message", *BUDGET_NAMES)
+"""Fields of chat that may stand beside Anthropic's, and count more."""
 
 REFUSED: dict[str, Neutral] = {
     "mcp_servers": is_empty,
@@ -73,7 +77,7 @@ def neutral_thinking(body: dict[str, Any]) -> dict[str, Any]:
         neutral["reasoning_budget_tokens"] = 0
     elif thinking.budget is not None:
         neutral["reasoning_budget_tokens"] = thinking.budget
-    return neutral | {name: body[name] for name in ("grammar", *neutral) if name in body}
+    return neutral | {name: body[name] for name in CHATS_OWN if name in body}
 
 
 def wishes(body: dict[str, Any], source: str) -> dict[str, Any]:

@@ -14,10 +14,12 @@ import httpx
 import pytest
 from anthropic import types
 
+from llamabox.chat.config import ChatConfig
 from llamabox.engine.events import FinishReason, PrefillStart, StopType
 from llamabox.errors import ContextExceeded, LlamaboxError, QueueFull, ServerFault, Unavailable
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
+from tests.chat.templates import HERMES
 from tests.server.fake_client import INFO, FakeTextClient, delta, finished, saying, started
 from tests.server.harness import Running, running
 
@@ -311,3 +313,38 @@ def test_what_is_left_out_is_told() -> None:
         assert "web_search (web_search_20250305)" in reply.headers["warning"]
 
     play(scene, FakeTextClient(saying("a")))
+
+
+def test_the_budget_of_thoughts_is_the_engine_s() -> None:
+    asked: list[Any] = [
+        None,
+        {"type": "adaptive"},
+        {"type": "enabled", "budget_tokens": 50},
+        {"type": "disabled"},
+        {"type": "between_tools"},
+    ]
+    client = FakeTextClient(saying("a"), info=replace(INFO, chat_template=HERMES))
+
+    async def scene(server: Running[FakeTextClient], asking: anthropic.AsyncAnthropic) -> None:
+        for thinking in asked:
+            reply = await server.http.post("/v1/messages", json={**ASKED, "thinking": thinking})
+            assert reply.status_code == 200, reply.text
+
+    play(scene, client)
+    budgets = [submit.params.thought and submit.params.thought.n_tokens for submit in client.submits]
+    assert budgets == [None, None, 50, 0, 0]
+
+
+@pytest.mark.parametrize("reasoning_format", ["auto", "none", "deepseek-legacy"])
+def test_thoughts_have_blocks_whatever_chats_are_told(reasoning_format: str) -> None:
+    info = replace(INFO, chat_template=HERMES)
+    config = ModelConfig(chat=ChatConfig(reasoning_format=reasoning_format))
+
+    async def scene(server: Running[FakeTextClient], asking: anthropic.AsyncAnthropic) -> None:
+        plain = await asking.messages.create(**ASKED)
+        async with asking.messages.stream(**ASKED) as stream:
+            streamed = await stream.get_final_message()
+        for message in (plain, streamed):
+            assert [block.type for block in message.content] == ["thinking", "text"]
+
+    play(scene, FakeTextClient(saying("<think>\n", "two", "\n</think>\n\n", "four"), info=info), config)
