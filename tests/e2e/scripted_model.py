@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from tests.chat.templates import HERMES
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -41,15 +43,15 @@ def _begun(answer: str) -> str:
     return f"{{{{ {json.dumps(repeated)} * 4 }}}}"
 
 
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n"
-    "</think>\n\n{% endif %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}\n<tool_call>\n"
-    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
-    "<|im_end|>\n{% endfor %}{% for t in tools or [] %}{{ t.function.name }}{% endfor %}"
-    "{% if add_generation_prompt %}{% set asked = messages[-1].content | string %}"
-    f"{{% if messages[-1].role == 'tool' %}}{_begun('Rain falls')}"
+TURN = "{% if add_generation_prompt %}"
+assert HERMES.count(TURN) == 1
+TEMPLATE = HERMES.replace(
+    TURN,
+    TURN
+    + "{% set asked = messages[-1].content | string %}"
+    + f"{{% if messages[-1].role == 'tool' %}}{_begun('Rain falls')}"
     + "".join(f"{{% elif '{answer.word}' in asked %}}{_begun(answer.start)}" for answer in ANSWERS)
-    + "{% endif %}<|im_start|>assistant\n{% endif %}"
+    + "{% endif %}",
 )
 GRAMMAR = "root ::= " + " | ".join(json.dumps(text) for text in (REPORT, *(answer.text for answer in ANSWERS)))
 

@@ -210,6 +210,26 @@ def test_answers_are_the_same_however_they_arrive(cases: list[Case]) -> None:
                 read_in_all_ways(case.form, answer[0], tools=TOOLS, prompt=answer[1])
 
 
+GRANITE = {
+    "ibm-granite-granite-3.3-2B-Instruct": ("<|tool_call|>[", "]"),
+    "ibm-granite-granite-4.0": ("<tool_call>\n", "\n</tool_call>"),
+    "ibm-granite-granite-4.1": ("<tool_call>\n", "\n</tool_call>"),
+}
+
+
+def test_granite_calls_tools(cases: list[Case]) -> None:
+    """22: with keys in either order, with blanks or without, and with text before the call."""
+    call, swapped = ({"name": "stop", "arguments": {}}, {"arguments": {"word": "x"}, "name": "look_up"})
+    for case in cases:
+        if case.name not in GRANITE:
+            continue
+        begin, end = GRANITE[case.name]
+        for told in (call, swapped):
+            for written in (json.dumps(told), json.dumps(told, separators=(",", ":")), json.dumps(told, indent=2)):
+                found = read_in_all_ways(case.form, f"I look.\n{begin}{written}{end}", tools=TOOLS)
+                assert seen(found) == ("I look.", "", [(told["name"], told["arguments"])]), case.name
+
+
 def test_the_kinds_of_forms_that_are_found(cases: list[Case]) -> None:
     kinds: dict[str, int] = {}
     for case in cases:

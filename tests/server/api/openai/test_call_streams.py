@@ -42,6 +42,10 @@ class Chance(random.Random):
     def name(self) -> str:
         return self.choice(string.ascii_lowercase) + "".join(self.choices(string.ascii_lowercase + "_019", k=6))
 
+    def tool_name(self) -> str:
+        """As servers of tools name theirs, and longer than OpenAI allows."""
+        return self.name() + "".join(self.choices(string.ascii_letters + "_-.", k=self.choice([3, 20, 100])))
+
     def value(self, kind: str) -> Any:
         match kind:
             case "string":
@@ -62,7 +66,7 @@ class Chance(random.Random):
         """Arguments and their kinds by the name of the tool."""
         kinds = ("string", "integer", "number", "boolean", "array", "object")
         return {
-            self.name(): {self.name(): self.choice(kinds) for _ in range(self.randint(0, 4))}
+            self.tool_name(): {self.name(): self.choice(kinds) for _ in range(self.randint(0, 4))}
             for _ in range(self.randint(1, 4))
         }
 
