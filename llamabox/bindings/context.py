@@ -80,6 +80,7 @@ class ContextParams:
     embeddings: bool = False  # instead of logits
     pooling: Pooling = Pooling.UNSPECIFIED
     offload_kqv: bool = True
+    op_offload: bool = True  # large batches with weights of the CPU are a GPU's
     type_k: str = "f16"
     type_v: str = "f16"
     rope: Rope = Rope()
@@ -126,6 +127,7 @@ class Context(Owned):
             "swa_full",
             "embeddings",
             "offload_kqv",
+            "op_offload",
         ):
             setattr(c, name, getattr(params, name))
         if params.n_threads > 0:

@@ -55,6 +55,7 @@ class ModelParams:
     tensor_buffers: tuple[tuple[str, str], ...] = ()  # of tensors whose names have a pattern: it, and a buffer type
     repack: bool = True  # keep weights in the layouts that the CPU computes fastest with
     check_tensors: bool = False
+    no_host: bool = False  # none of the CPU's weights in memory that a GPU reaches
     vocab_only: bool = False
 
 
@@ -229,6 +230,7 @@ class _Load:
         c.main_gpu = params.main_gpu
         c.use_extra_bufts = params.repack
         c.check_tensors = params.check_tensors
+        c.no_host = params.no_host
         c.vocab_only = params.vocab_only
         c.progress_callback = lib.lb_load_progress
         c.progress_callback_user_data = self._state

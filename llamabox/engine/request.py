@@ -73,6 +73,9 @@ Bias = Annotated[float, "-inf"]
 MAX_BIASES = 4096
 """Tokens of one request's logit bias."""
 
+MAX_STOP_LENGTH = 4096
+"""Characters of a stop string."""
+
 LoraSet = tuple[tuple[int, float], ...]
 """Which LoRA adapters compute a text: (id, scale) in the order of ids, none at scale 0. Equal sets are equal values."""
 

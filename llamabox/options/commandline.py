@@ -22,8 +22,9 @@ from llamabox.log.masking import masked_words
 from llamabox.machine import processors
 from llamabox.options import OPTIONS, Option
 from llamabox.options.argv import Use, check_variables, read_words, shown
+from llamabox.options.defaults import unescape
 from llamabox.options.speculation import check_speculation, drafting_of, idle_options, with_speculation
-from llamabox.options.values import QUANTISED, unescape, unknown_samplers
+from llamabox.options.values import QUANTISED, unknown_samplers
 from llamabox.options.weight_values import with_cpu_weights
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig

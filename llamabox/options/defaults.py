@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from llamabox.engine.request import RANDOM_SEED, SAMPLER_LETTERS
-from llamabox.options.values import ESCAPES
+
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 
 
 def mebibytes(n_bytes: int) -> str:
@@ -31,3 +32,16 @@ def escaped(texts: tuple[str, ...]) -> str:
     r"""Texts with `\n` and the like as they are typed, apart by a blank."""
     typed = {character: f"\\{letter}" for letter, character in ESCAPES.items()}
     return " ".join("".join(typed.get(character, character) for character in text) for text in texts)
+
+
+def unescape(text: str) -> str:
+    r"""The text with `\n` and the like read as in C; other backslashes stay."""
+    pieces: list[str] = []
+    rest = iter(text)
+    for character in rest:
+        if character != "\\":
+            pieces.append(character)
+            continue
+        following = next(rest, "")
+        pieces.append(ESCAPES.get(following, "\\" + following))
+    return "".join(pieces)

@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from llamabox import libllama
-from llamabox.engine.request import HIGHEST_SEED, LOWEST_SEED, SAMPLER_LETTERS, SAMPLER_NAMES, fold_seed
+from llamabox.engine.request import (
+    HIGHEST_SEED,
+    LOWEST_SEED,
+    MAX_STOP_LENGTH,
+    SAMPLER_LETTERS,
+    SAMPLER_NAMES,
+    fold_seed,
+)
 from llamabox.errors import InvalidRequest
 from llamabox.machine import processors
 from llamabox.schemas.relax import relax
@@ -28,8 +35,6 @@ MAX_SCALE = 1e6
 
 MAX_IMAGE_TOKENS = 1 << 16
 """Of one image: more pixels than libmtmd counts in a 32-bit number come of them."""
-
-ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 
 
 def integer(low: int, high: int = INT_MAX) -> Callable[[str], int]:
@@ -382,14 +387,8 @@ def sequence_breaker(text: str) -> tuple[str, ...]:
     return (text,)
 
 
-def unescape(text: str) -> str:
-    r"""The text with `\n` and the like read as in C; other backslashes stay."""
-    pieces: list[str] = []
-    rest = iter(text)
-    for character in rest:
-        if character != "\\":
-            pieces.append(character)
-            continue
-        following = next(rest, "")
-        pieces.append(ESCAPES.get(following, "\\" + following))
-    return "".join(pieces)
+def stop_string(text: str) -> tuple[str, ...]:
+    """One text, as it was typed."""
+    if not 0 < len(text) <= MAX_STOP_LENGTH:
+        raise ValueError(f"expected a text of 1 to {MAX_STOP_LENGTH} characters")
+    return (text,)

@@ -92,7 +92,11 @@ ROUTES = (
     post("/v1/responses/{id}/cancel", Ability.GENERATE, request_response(cancel_response)),
     get("/v1/responses/{id}/input_items", Ability.GENERATE, input_items),
     post("/v1/responses/input_tokens", Ability.LANGUAGE, JsonRoute(count_input)),
-    post("/v1/chat/completions/input_tokens", Ability.LANGUAGE, JsonRoute(input_tokens, read=OPENAI.read_fitting)),
+    post(
+        "/v1/chat/completions/input_tokens /chat/completions/input_tokens",
+        Ability.LANGUAGE,
+        JsonRoute(input_tokens, read=OPENAI.read_fitting),
+    ),
     post("/apply-template", Ability.LANGUAGE, JsonRoute(apply_template, read=OPENAI.read_any)),
     post("/v1/messages", Ability.GENERATE, JsonRoute(create_message, read=ANTHROPIC.read_fitting)),
     post("/v1/messages/count_tokens", Ability.LANGUAGE, JsonRoute(count_tokens, read=ANTHROPIC.read_any)),

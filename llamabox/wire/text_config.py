@@ -55,6 +55,7 @@ class TextConfig:
     image_max_tokens: int = -1
     mmproj_cache: int = 256  # MiB of encoded pictures and sounds that are kept; 0: none
     mmap: bool = True
+    no_host: bool = False  # the CPU's weights in its own layouts, instead of in memory that a GPU reaches quickly
     check_tensors: bool = False  # look for invalid numbers while the model loads
     mlock: bool = False
     repack: bool = True  # weights in the layouts that the CPU computes fastest with
@@ -62,6 +63,7 @@ class TextConfig:
     flash_attn: str = "auto"  # on, off, auto
     kv_unified: bool = False
     offload_kqv: bool = True
+    op_offload: bool = True  # prompts are a GPU's work also in layers whose weights the CPU has
     type_k: str = "f16"
     type_v: str = "f16"
     swa_full: bool = False

@@ -20,7 +20,7 @@ GENERAL_OPTIONS = (
         group=GENERAL, flags=("--log-colors",), dest="text.log_colors", metavar="[on|off]", parse=v.one_of(v.SWITCH),
         words=frozenset(v.SWITCH), default="", help="colour the log",
     ),
-    switch(GENERAL, "--log-json", "text.log_json", "log JSON, an object a line, never coloured"),
+    switch(GENERAL, "--log-json", "text.log_json", "log JSON, an object a line, never coloured", hidden="--log-jsonl"),
     valued(
         GENERAL, "--hang-timeout", "text.hang_timeout", v.number(0, 10**6), env="LLAMABOX_HANG_TIMEOUT", metavar="S",
         help="seconds without a sign of life after which a worker process is killed and another started; 0 is never",

@@ -65,6 +65,10 @@ LOADING_OPTIONS = (
     switch(COMPLETION, "--mlock", "text.mlock", "lock the model in memory"),
     switch(COMPLETION, "--no-mmap", "text.mmap", "read the model instead of mapping its file", const=False),
     switch(
+        COMPLETION, "--no-host", "text.no_host", env="LLAMA_ARG_NO_HOST",
+        help="with a GPU: keep the CPU's weights in its own layouts, not where the GPU reaches them quickly",
+    ),
+    switch(
         COMPLETION, "--check-tensors", "text.check_tensors",
         help="look for invalid numbers in the file's weights while it loads, which takes longer",
     ),

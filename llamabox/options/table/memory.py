@@ -6,6 +6,11 @@ from llamabox.options import values as v
 from llamabox.options.option import COMPLETION, completion, switch
 
 MEMORY_OPTIONS = (
+    switch(
+        COMPLETION, "--op-offload", "text.op_offload",
+        "let a GPU compute large batches in layers whose weights the CPU has (default)",
+    ),
+    switch(COMPLETION, "--no-op-offload", "text.op_offload", "leave these to the CPU", const=False),
     switch(COMPLETION, "-kvo --kv-offload", "text.offload_kqv", "keep the KV memory on the GPU (default)"),
     switch(COMPLETION, "-nkvo --no-kv-offload", "text.offload_kqv", "keep it off the GPU", const=False),
     completion(

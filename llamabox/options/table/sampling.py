@@ -96,6 +96,10 @@ SAMPLING_OPTIONS = (
         help="JSON schema of the answers to requests that bring none; {} is any object",
     ),
     completion(
+        "-r --reverse-prompt", "generation.stop", v.stop_string, metavar="TEXT", accumulates=True, default="",
+        help="end texts before this one, where a request does not name its own; several times for several",
+    ),
+    completion(
         "-jf --json-schema-file", "generation.json_schema", json_schema_of_file, "the same from a file",
         metavar="FILE", default="",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from llamabox import checks
 from llamabox.checks import INT32_MAX, first_present, present, wrong
-from llamabox.engine.request import FILL_CONTEXT, DraftingParams, GenerationParams
+from llamabox.engine.request import FILL_CONTEXT, MAX_STOP_LENGTH, DraftingParams, GenerationParams
 from llamabox.server.fields.grammar import AnswerForm
 from llamabox.server.fields.lora import parse_lora
 from llamabox.server.fields.prompt import check_token
@@ -16,7 +16,6 @@ from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text_config import ModelInfo
 
 MAX_STOPS = 256
-MAX_STOP_LENGTH = 4096
 MAX_STOPS_LENGTH = 16_384
 """Characters of all stop strings together: compiling so many takes some 30 ms."""
 

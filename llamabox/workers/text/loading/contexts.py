@@ -178,6 +178,7 @@ def context_params(config: TextConfig, model: Model, flash: FlashAttention) -> C
         kv_unified=config.kv_unified,
         swa_full=config.swa_full,
         offload_kqv=config.offload_kqv,
+        op_offload=config.op_offload,
         type_k=config.type_k,
         type_v=config.type_v,
         rope=Rope(

@@ -72,6 +72,7 @@ def model_params(config: TextConfig, native: Native, *, devices_option: str = "-
         load_mode=LOAD_MODES[config.mmap, config.mlock],
         repack=config.repack,
         check_tensors=config.check_tensors,
+        no_host=config.no_host,
         tensor_buffers=config.tensor_buffers,
         kv_overrides=tuple(dict(config.kv_overrides).items()),  # libllama would take the first of two
     )
