@@ -1,6 +1,7 @@
 """`python -m tests.lending.real_client MODEL [HOST:PORT]`: ggml's own client. Prints its text, and times.
 
-A process of its own: ggml aborts the one that loses its server. All of the model is on the server's device.
+A process of its own: ggml aborts the one that loses its server. All of the model is on the server's device. Weights
+that lie there are not packed, nor are they here: the low bits of other arithmetic would choose another word at a tie.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from llamabox.bindings import backend, ffi
 from llamabox.bindings.batch import NativeBatch
-from llamabox.bindings.context import Context, ContextParams
+from llamabox.bindings.context import Context, ContextParams, FlashAttention
 from llamabox.bindings.model import Model, ModelParams
 
 PROMPT = "The capital of France is Paris, and the capital of Italy is"
@@ -50,8 +51,11 @@ def main(path: str, endpoint: str | None) -> None:
     devices = (add_server(native, endpoint),) if endpoint else ()
     started = time.monotonic()
     with (
-        Model.load(native, path, ModelParams(devices=devices)) as model,
-        Context(model, ContextParams(n_ctx=256, n_batch=64, n_ubatch=64, n_seq_max=1, n_threads=1)) as context,
+        Model.load(native, path, ModelParams(devices=devices, repack=False)) as model,
+        Context(
+            model,
+            ContextParams(n_ctx=256, n_batch=64, n_ubatch=64, n_seq_max=1, n_threads=1, flash_attn=FlashAttention.OFF),
+        ) as context,
     ):
         loaded = time.monotonic()
         text = continued(context)
