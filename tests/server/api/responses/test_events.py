@@ -170,3 +170,25 @@ def check_said(answer: Said, output: list[dict[str, Any]]) -> None:
         given = {"input": item["input"]} if item["type"] == "custom_tool_call" else json.loads(item["arguments"])
         calls.append((item["name"], item.get("namespace"), given))
     assert calls == [(*NAMES.get(name, (name, None)), arguments) for name, arguments in answer.calls]
+
+
+def test_what_comes_back_is_rendered_as_the_model_wrote_it(worker: FakeTextClient, http: TestClient) -> None:
+    said = Said(
+        "It may rain.", "I look.", [("weather", {"city": "Paris"}), ("mail__send", {}), ("patch", {"input": "x"})]
+    )
+    worker.script = in_pieces(said.written(), [], FinishReason.STOP)
+    asked = {"tools": TOOLS, "include": ["reasoning.encrypted_content"], "store": False}
+    first = http.post(ROUTE, json={**asked, "input": "Hi"}).json()
+    [prompt] = worker.submits[-1].prompt
+    thought, *others = first["output"]
+    results = [
+        {"type": item["type"] + "_output", "call_id": item["call_id"], "output": "Done."}
+        for item in others
+        if "call_id" in item
+    ]
+    history = [{"role": "user", "content": "Hi"}, {**thought, "content": None}, *others, *results]
+    assert http.post(ROUTE, json={**asked, "input": history}).status_code == 200
+    [again] = worker.submits[-1].prompt
+    assert isinstance(prompt, str)
+    assert isinstance(again, str)
+    assert again.startswith(prompt + said.written())
