@@ -795,11 +795,17 @@ class FakeConstraint:
         mask = ahead.mask()
         return None if ahead.is_complete else mask
 
-    def look_ahead(self, draft: Seq[int], *, forces: bool, masks: bool) -> None:
+    def places(self, draft: Seq[int], *, forces: bool) -> list[TokenMask | None]:
+        return self._walk(draft, forces=forces, masks=False)
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+        self._masks = self._walk(draft, forces=forces, masks=True)
+
+    def _walk(self, draft: Seq[int], *, forces: bool, masks: bool) -> list[TokenMask | None]:
         assert self.n_allowed(draft) == len(draft), "a draft that the grammar forbids"
         ahead = copy.copy(self)
         ahead.is_ahead = ahead._prepared = True
-        self._masks = walk(ahead, draft, forces=forces, masks=masks)
+        return walk(ahead, draft, forces=forces, masks=masks)
 
     def masks_ahead(self) -> list[TokenMask | None]:
         return self._masks

@@ -51,7 +51,10 @@ class Constraint(Protocol):
     def mask_behind(self, tokens: Seq[int]) -> TokenMask | None:
         """The mask behind `tokens`, which it allows. None where the text is complete there. Changes nothing."""
 
-    def look_ahead(self, draft: Seq[int], *, forces: bool, masks: bool) -> None:
+    def places(self, draft: Seq[int], *, forces: bool) -> list[TokenMask | None]:
+        """What `walk` finds of a `draft` that it allows without computing masks. Changes nothing."""
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
         """Begin to compute the masks of a `draft` that it allows, beside the caller: those that `walk` finds."""
 
     def masks_ahead(self) -> list[TokenMask | None]:

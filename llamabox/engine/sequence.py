@@ -8,7 +8,7 @@ from collections.abc import Sequence as Seq
 from enum import Enum, auto
 
 from llamabox.engine.events import Timings, TokenProbs
-from llamabox.engine.grammar import Constraint
+from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.slot import Slot
 from llamabox.engine.logprobs import Distribution
@@ -47,6 +47,7 @@ class Sequence:
         self.halts: list[int] = []  # numbers of computed cells, ascending, at which its slot gets a checkpoint
         self.n_overtaken = 0  # steps in which a later prompt was served before this one
         self.drafts: list[int] = []  # tokens that may come behind its cells
+        self.places: list[TokenMask | None] = []  # of these under a grammar that is asked about each (grammar.walk)
         self.may_draft = True  # the memory has not refused to take a draft back
         self.truncated = False
         self.state = State.WAITING

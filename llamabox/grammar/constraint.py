@@ -81,8 +81,11 @@ class GuidedConstraint:
         mask = ahead.mask()
         return None if ahead.is_complete else mask
 
-    def look_ahead(self, draft: Seq[int], *, forces: bool, masks: bool) -> None:
-        self._ahead = walk(self._copy(), draft, forces=forces, masks=masks)
+    def places(self, draft: Seq[int], *, forces: bool) -> list[TokenMask | None]:
+        return walk(self._copy(), draft, forces=forces, masks=False)
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+        self._ahead = walk(self._copy(), draft, forces=forces, masks=True)
 
     def masks_ahead(self) -> list[TokenMask | None]:
         return self._ahead

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from llamabox.engine.events import Source as Source
 from llamabox.engine.kv.history import History
 from llamabox.engine.request import DraftingParams
+
+NEW = -1
+"""The habit of tokens that were not seen before."""
 
 Key = tuple[str, int]
 """A sequence, by its request and index."""
@@ -28,6 +31,12 @@ class Draft:
 
     chances: Seq[float] = ()
     """Of a model: the probability that it gives each token. Empty where the draft was found in a text."""
+
+    habits: Seq[int] = field(default=(), compare=False)
+    """Of earlier answers: how often in a row the last tokens were followed by each token, NEW where they were new.
+
+    Empty where nobody counted.
+    """
 
 
 @dataclass(frozen=True, slots=True)

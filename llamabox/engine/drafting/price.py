@@ -13,7 +13,7 @@ from typing import Protocol
 from llamabox.engine.drafting.costs import StepCosts
 from llamabox.engine.drafting.drafter import Draft
 from llamabox.engine.drafting.passes import Length, passes
-from llamabox.engine.drafting.survival import LONGEST, Curve, Survival
+from llamabox.engine.drafting.survival import FORCED_GAIN, Curve, Survival
 from llamabox.engine.seams import RunnerFacts
 
 WORTHWHILE = 1.03
@@ -50,6 +50,14 @@ class Step:
     seconds_left: float = inf
     """Until a stream that keeps to a speed limit, and is not in this step, is due."""
 
+    n_forced: int = 0
+    """Cells of these sequences that a grammar has forced: they are computed in any step."""
+
+    @property
+    def worth(self) -> float:
+        """In tokens that had to be sampled."""
+        return self.n_tokens + FORCED_GAIN * self.n_forced
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -63,6 +71,8 @@ class Offer:
     draft: Draft
     n_most: int
     p_min: float = 0.0
+    forced: Seq[bool] = ()
+    """Whether a grammar forces each token, provided that those before it come; empty: it forces none."""
 
 
 class Price(Protocol):
@@ -100,7 +110,8 @@ class LearntPrice:
         self._costs = StepCosts(SLOPES[facts.mixes], facts.n_batch)
 
     def promises(self, draft: Draft) -> float:
-        return self._survival.curve(draft).gains[min(len(draft.tokens), LONGEST)]
+        gains = self._survival.curve(draft).gains
+        return gains[min(len(draft.tokens), len(gains) - 1)]
 
     def verified(self, draft: Draft, n_verified: int, n_came: int) -> None:
         self._survival.observe(draft, n_verified, n_came)
@@ -120,7 +131,7 @@ class LearntPrice:
         base = self._seconds(step.rows, table)
         rows = [(seq_id, n + round(length) * (i < n_drafts)) for i, (seq_id, n) in enumerate(step.rows)]
         drafted = self._seconds(rows, table) + seconds
-        return (step.n_tokens + n_drafts * promise) * base > WORTHWHILE * step.n_tokens * drafted
+        return (step.worth + n_drafts * promise) * base > WORTHWHILE * step.worth * drafted
 
     def lengths(self, step: Step, offers: Seq[Offer], room: int) -> list[int]:
         best = [0] * len(offers)
@@ -128,9 +139,9 @@ class LearntPrice:
         if costs is None or not offers:  # the first step ever shows what a row costs
             return best
         table = costs.table()
-        plans = _Plans(step.rows, [self._survival.curve(offer.draft) for offer in offers], offers)
+        plans = _Plans(step.rows, [self._survival.curve(offer.draft).under(offer.forced) for offer in offers], offers)
         base = self._seconds(step.rows, table)
-        best_rate = WORTHWHILE * step.n_tokens / base
+        best_rate = WORTHWHILE * step.worth / base
         longest, beside_others = _bounds(step, base)
         n_rows = sum(n for _, n in step.rows)
         if plans.surest <= best_rate * _least_slope(table, n_rows):  # not even the surest token of all
@@ -139,7 +150,7 @@ class LearntPrice:
             n_drafted = sum(lengths)
             if not 0 < n_drafted <= room or n_rows + n_drafted >= len(table):
                 continue
-            expected = step.n_tokens + plans.gain(lengths)
+            expected = step.worth + plans.gain(lengths)
             if expected <= best_rate * table[n_rows + n_drafted]:  # not even as one pass
                 continue
             seconds = self._seconds(plans.rows(lengths), table)

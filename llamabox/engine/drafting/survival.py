@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence as Seq
 
-from llamabox.engine.drafting.drafter import Draft, Source
+from llamabox.engine.drafting.drafter import NEW, Draft, Source
 
 LONGEST = 64
 """Tokens of a draft for which chances are told."""
@@ -21,6 +21,12 @@ PRIOR = (0.2, 0.25, 0.4, 0.5, 0.58, 0.65, 0.72, 0.8, 0.86, 0.92, 0.96)
 
 CHANCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """From these probabilities on a model's token is of another kind."""
+
+HABITS = (0.3, 0.7, 0.8, 0.87, 0.9, 0.93, 0.95)
+"""The chance of a token that followed the last tokens so many times in a row, before any was seen."""
+
+FORCED_GAIN = 0.7
+"""What a drafted token is worth that a grammar forces, in tokens: its row is computed in any case, if not its pass."""
 
 FAITH = 6.0
 """Tokens that it takes to believe what was seen as much as what was expected."""
@@ -58,11 +64,12 @@ class _Count:
 class Curve:
     """Of drafts of one kind: the chance that each token and all before it come, and how many come of the first k."""
 
-    __slots__ = ("falling", "gains", "n_left")
+    __slots__ = ("chances", "falling", "gains", "n_left")
 
     def __init__(self, chances: Seq[float], n_left: int = 0) -> None:
         """`chances` of each token, provided that those before it came."""
         all_come, gain = 1.0, 0.0
+        self.chances = chances
         self.gains = [0.0]
         self.falling: list[float] = []  # the first, negated: ascending, for bisect
         for chance in chances:
@@ -71,6 +78,20 @@ class Curve:
             self.falling.append(-all_come)
             self.gains.append(gain)
         self.n_left = n_left  # drafts for which it stays
+
+    def under(self, forced: Seq[bool]) -> Curve:
+        """The same where a grammar forces some of the tokens: they come if those before them do, and with any draft."""
+        if True not in forced:
+            return self
+        curve = Curve(())
+        all_come, gain = 1.0, 0.0
+        for is_forced, chance in zip(forced, self.chances, strict=False):
+            if not is_forced:
+                all_come *= chance
+            gain += FORCED_GAIN * all_come if is_forced else all_come
+            curve.gains.append(gain)
+            curve.falling.append(-all_come)
+        return curve
 
 
 class Survival:
@@ -84,18 +105,27 @@ class Survival:
         self._places: dict[tuple[Source, int, int], _Count] = {}
         self._matches: dict[tuple[Source, int], _Count] = {}
         self._curves: dict[tuple[Source, int], Curve] = {}
+        self._habits = [_Count() for _ in HABITS]
 
     def curve(self, draft: Draft) -> Curve:
         """What the draft promises. To be read only."""
         if draft.chances:
             return Curve([self._model_chance(draft.source, chance) for chance in draft.chances[:LONGEST]])
-        n_match = min(draft.n_match, LONGEST)
-        key = (draft.source, _MATCH_OF[n_match])
+        curve = self._usual(draft.source, min(draft.n_match, LONGEST))
+        if not draft.habits:
+            return curve
+        known = [count.chance(prior) for count, prior in zip(self._habits, HABITS, strict=True)]
+        behind = zip(draft.habits, curve.chances, strict=False)
+        return Curve([chance if habit == NEW else known[habit] for habit, chance in behind])
+
+    def _usual(self, source: Source, n_match: int) -> Curve:
+        """What a draft promises that was found in a text behind a match, whatever its tokens are."""
+        key = (source, _MATCH_OF[n_match])
         curve = self._curves.get(key)
         if curve is None or curve.n_left <= 0:
             first = self._places.get((*key, 0))
             n_left = FRESH if first is None else int(min(max(FRESH, first.n_seen / 4), MATURE))
-            curve = self._curves[key] = Curve(self._chances(draft.source, n_match), n_left)
+            curve = self._curves[key] = Curve(self._chances(source, n_match), n_left)
         return curve
 
     def observe(self, draft: Draft, n_verified: int, n_came: int) -> None:
@@ -104,6 +134,9 @@ class Survival:
             came = place < n_came
             if draft.chances:
                 self._count_chance(draft.source, draft.chances[place]).add(came=came)
+                continue
+            if place < len(draft.habits) and draft.habits[place] != NEW:
+                self._habits[draft.habits[place]].add(came=came)
                 continue
             n_match = min(draft.n_match, LONGEST)
             key = (draft.source, _MATCH_OF[n_match], _PLACE_OF[place])

@@ -150,7 +150,8 @@ def _begin(share: Share, sampler: Sampler, runner: Runner) -> Verification | Non
     if sequence.thought is not None and sequence.forced(1):
         return None
     if constraint is not None:
-        if sequence.drafts and (masks := constraint.masks_ahead()):
+        masks = sequence.places if sequence.is_checked else constraint.masks_ahead()
+        if sequence.drafts and masks:
             n_rows, n_early = len(masks), sequence.n_early
             masks = [mask if mask is None else _early(sequence, mask) for mask in masks[:n_early]] + masks[n_early:]
             return Verification(share.rows[:n_rows], sampler, sequence.drafts[: n_rows - 1], masks, constraint)

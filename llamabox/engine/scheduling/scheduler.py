@@ -211,7 +211,7 @@ class Scheduler:
             work.n_prefill = sum(prefill.values())
             room -= work.n_prefill
             parts |= prefill
-        if turn is not Kind.RUN:
+        if turn is not Kind.RUN or not work.n_prefill:
             work.n_decode += self._add_drafts(parts, room, work.seconds_left)
         return parts
 

@@ -219,6 +219,20 @@ def test_a_grammar_is_followed_token_by_token() -> None:
     assert told(driver.transcripts["r", 0]) == told(alone(asked)[0])
 
 
+@pytest.mark.parametrize("length", [3, 5, 7])
+def test_what_a_grammar_forces_behind_a_draft_is_computed_once(length: int) -> None:
+    """A draft ends where there is a choice, and what is forced there is part of it."""
+    grammar = FakeGrammar(n_tokens=40, period=4, n_choices=150)
+    asked = request(n_predict=-1, grammar=grammar, sampling={"temperature": 0.0})
+    driver, _ = drafted(asked, n_right=length, length=length)
+    driver.run()
+    assert told(driver.transcripts["r", 0]) == told(alone(asked)[0])
+    assert (
+        sum(len(run) for batch in driver.runner.batches for run in batch.runs)
+        <= len(driver.transcripts["r", 0].tokens) + 3
+    )
+
+
 @pytest.mark.parametrize(("temperature", "drafts"), [(1.0, False), (0.0, True)])
 def test_beside_others_only_who_needs_no_masks_has_drafts_under_a_grammar(temperature: float, drafts: bool) -> None:
     grammar = FakeGrammar(n_tokens=30, period=1)

@@ -226,6 +226,27 @@ def test_survival_is_learnt_by_source_match_and_place() -> None:
     assert survival.curve(Draft([1] * 8, Source.CORPUS, 3)).gains[8] < 0.1
 
 
+def test_a_habit_is_worth_what_came_of_such() -> None:
+    survival = Survival()
+    answer = Draft([1] * 4, Source.CORPUS, 12, habits=(6, 0, 6, 6))
+    before = survival.curve(answer).gains
+    for _ in range(100):
+        survival.observe(answer, 4, 1)
+    [first, second, *_] = [-all_come for all_come in survival.curve(answer).falling]
+    assert first > 0.95
+    assert second < 0.1 < -survival.curve(Draft([1] * 4, Source.CORPUS, 12)).falling[1]
+    assert len(before) == 5
+
+
+def test_what_a_grammar_forces_comes_with_what_was_before_it_and_brings_less() -> None:
+    curve = Survival().curve(text(3, 6))
+    forced = curve.under([False, True, True, False])
+    first, last = curve.chances[0], curve.chances[3]
+    assert forced.falling == [-first, -first, -first, -first * last]
+    assert forced.gains[3] < 3 * forced.gains[1]
+    assert curve.under([]) is curve
+
+
 def test_what_a_model_says_of_its_tokens_is_held_against_what_came() -> None:
     survival = Survival()
     modest = Draft([1] * 4, Source.MODEL, chances=[0.55] * 4)

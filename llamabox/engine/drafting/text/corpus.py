@@ -33,7 +33,7 @@ class Shelf:
 
     def __init__(self, n_tokens: int) -> None:
         self._n_half = n_tokens // 2
-        self.young = TextIndex(array("q"))
+        self.young = _empty()
         self.old: TextIndex | None = None
         self.latest: int | None = None
         """Where the last output begins in the younger half, if there is one."""
@@ -50,7 +50,7 @@ class Shelf:
     def add(self, output: Seq[int]) -> None:
         """Put in an output, or as much of its beginning as half of the shelf takes."""
         if len(self.young.tokens) + len(output) + 1 > self._n_half:
-            self.old, self.young = self.young, TextIndex(array("q"))
+            self.old, self.young = self.young, _empty()
         self.latest = len(self.young.tokens)
         self.young.tokens.extend(array("q", output[: self._n_half - 1]))
         self.young.tokens.append(SEPARATOR)
@@ -60,12 +60,23 @@ class Shelf:
         """Whether all of it can be found."""
         return all(half.n_indexed == len(half.tokens) for half in (self.young, self.old) if half is not None)
 
+    def habits(self, text: array[int], start: int, stop: int) -> list[int]:
+        """Those of the tokens in [start, stop) of one of its halves; none of a text that has gone."""
+        for half in (self.young, self.old):
+            if half is not None and half.tokens is text and half.habits is not None:
+                return half.habits[start:stop].tolist()
+        return []
+
     def index(self, n_most: int) -> int:
         """Index what was put in, `n_most` tokens at most. Returns how many."""
         n_done = self.young.index(len(self.young.tokens), n_most)
         if self.old is not None:
             n_done += self.old.index(len(self.old.tokens), n_most - n_done)
         return n_done
+
+
+def _empty() -> TextIndex:
+    return TextIndex(array("q"), counts_habits=True)
 
 
 class Corpus:

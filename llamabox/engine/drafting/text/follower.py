@@ -93,6 +93,9 @@ class Follower:
             found.sort(key=_n_match, reverse=True)  # equal ones stay in order
         for n_match, source, text, place in found:
             if n_match and (tokens := self._coming(source, text, place, n_most)):
+                if source is Source.CORPUS and self._shelf is not None:
+                    habits = self._shelf.habits(text, place, place + len(tokens))
+                    return Draft(tokens, source, n_match, habits=habits)
                 return Draft(tokens, source, n_match)
         return None
 

@@ -6,6 +6,7 @@ from array import array
 
 import numpy as np
 
+from llamabox.engine.drafting.drafter import NEW
 from llamabox.engine.drafting.text.grams import LENGTHS, Grams, of_array
 
 MAX_MATCH = 64
@@ -13,6 +14,13 @@ MAX_MATCH = 64
 
 WIDEST_FIRST = tuple(zip(LENGTHS, range(len(LENGTHS)), strict=True))[::-1]
 BLOCKS = (32, 16, 8)
+HABIT_LEVEL = 1
+HABIT = LENGTHS[HABIT_LEVEL]
+"""What follows so many tokens is a habit."""
+
+SETTLED = 6
+"""Times in a row that are counted of a habit."""
+
 SMALLEST = 10
 """The binary logarithm of the fewest slots for a length."""
 
@@ -25,12 +33,17 @@ class TextIndex:
     ever taken out. Owned by the engine's thread.
     """
 
-    __slots__ = ("_places", "_shift", "_size", "n_indexed", "tokens")
+    __slots__ = ("_places", "_shift", "_size", "habits", "n_indexed", "tokens")
 
-    def __init__(self, tokens: array[int], n_expected: int = 0) -> None:
-        """Over `tokens`, which the owner lets grow; `n_expected` of them will do without indexing anew."""
+    def __init__(self, tokens: array[int], n_expected: int = 0, *, counts_habits: bool = False) -> None:
+        """Over `tokens`, which the owner lets grow; `n_expected` of them will do without indexing anew.
+
+        With `counts_habits` the text grows by whole stretches, each of which `index` takes in.
+        """
         self.tokens = tokens
         self.n_indexed = 0
+        self.habits: array[int] | None = array("b") if counts_habits else None
+        """For each token that is indexed, how often in a row the HABIT tokens before it were followed by it."""
         self._allot(max(len(tokens), n_expected))
 
     @property
@@ -62,6 +75,11 @@ class TextIndex:
             self._allot(stop)
             start = 0
         stop = min(stop, start + n_most)
+        if self.habits is not None:
+            if start < len(self.habits):
+                stop = min(stop, len(self.habits))  # these were counted before the index was made anew
+            else:
+                self._count_habits(self.habits, stop)
         places = np.frombuffer(self._places, dtype=np.int32)
         behind = np.arange(start + 1, stop + 1, dtype=np.int32)
         for level, hashes in enumerate(of_array(self.tokens, start, stop)):
@@ -88,6 +106,26 @@ class TextIndex:
                 if n_match >= length:
                     return place, n_match
         return 0, 0
+
+    def _count_habits(self, habits: array[int], stop: int) -> None:
+        """Go on to count up to `stop`: by what followed the same tokens the last time, in front of this stretch."""
+        start = len(habits)
+        if not start:
+            habits.append(NEW)
+            start = 1
+        tokens = np.frombuffer(self.tokens, dtype=np.int64)
+        at = np.arange(start, stop)
+        slots = (of_array(self.tokens, start - 1, stop - 1)[HABIT_LEVEL] >> np.uint64(self._shift)).view(np.int64)
+        last = np.frombuffer(self._places, dtype=np.int32)[HABIT_LEVEL * self._size :][slots]
+        is_known = (last >= HABIT) & (last < start) & (at >= HABIT)
+        last = np.where(is_known, last, 0)
+        for i in range(1, HABIT + 1):
+            is_known &= tokens[np.maximum(last - i, 0)] == tokens[np.maximum(at - i, 0)]
+        before = np.frombuffer(habits, dtype=np.int8)[last]
+        is_same = tokens[last] == tokens[at]
+        found = np.where(is_known, np.where(is_same, np.minimum(np.maximum(before, 0) + 1, SETTLED), 0), NEW)
+        del before  # an array cannot grow while there is a view of it
+        habits.frombytes(found.astype(np.int8).tobytes())
 
     def _allot(self, n_tokens: int) -> None:
         """Begin anew with two to four slots for each of so many tokens: collisions hide few of the places then."""

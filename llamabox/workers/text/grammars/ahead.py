@@ -50,9 +50,13 @@ class AheadConstraint:
         self._settle()
         return self._inner.mask_behind(tokens)
 
-    def look_ahead(self, draft: Seq[int], *, forces: bool, masks: bool) -> None:
+    def places(self, draft: Seq[int], *, forces: bool) -> list[TokenMask | None]:
         self._settle()
-        self._coming = self._helper.submit(self._inner.look_ahead, draft, forces=forces, masks=masks)
+        return self._inner.places(draft, forces=forces)
+
+    def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
+        self._settle()
+        self._coming = self._helper.submit(self._inner.look_ahead, draft, forces=forces)
 
     def masks_ahead(self) -> list[TokenMask | None]:
         self._settle()

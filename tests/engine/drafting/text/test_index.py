@@ -7,8 +7,9 @@ from array import array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llamabox.engine.drafting.drafter import NEW
 from llamabox.engine.drafting.text.grams import LENGTHS, Grams, of_array
-from llamabox.engine.drafting.text.index import MAX_MATCH, TextIndex
+from llamabox.engine.drafting.text.index import HABIT, MAX_MATCH, SETTLED, TextIndex
 
 few_words = st.lists(st.integers(0, 3), min_size=1, max_size=120)
 texts = few_words | st.lists(st.integers(-(2**62), 2**62), max_size=40) | few_words.map(lambda text: text * 3)
@@ -106,3 +107,55 @@ def test_a_text_that_outgrows_its_index_is_indexed_anew() -> None:
     assert index.n_bytes <= 80 * len(tokens)
     tail = array("q", range(1000, 1040))
     assert index.find(Grams(tail), tail, MAX_MATCH) == (1040, 40)
+
+
+def habits_of(text: list[int], start: int, before: list[int]) -> list[int]:
+    """Those of the tokens from `start` on, by a naive search; `before` are the habits of the others."""
+    found = []
+    for at in range(start, len(text)):
+        last = [i for i in range(HABIT, start) if at >= HABIT and text[i - HABIT : i] == text[at - HABIT : at]]
+        if not last:
+            found.append(NEW)
+        else:
+            found.append(min(max(before[last[-1]], 0) + 1, SETTLED) if text[last[-1]] == text[at] else 0)
+    return found
+
+
+def habits(outputs: list[list[int]]) -> list[list[int]]:
+    """Of the tokens of each output, put in one after the other."""
+    index, found = TextIndex(array("q"), counts_habits=True), []
+    for output in outputs:
+        start = len(index.tokens)
+        index.tokens.extend(output)
+        while index.n_indexed < len(index.tokens):
+            index.index(len(index.tokens), 1000)
+        assert index.habits is not None
+        found.append(index.habits[start:].tolist())
+    return found
+
+
+@given(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=30), min_size=1, max_size=8))
+def test_habits_tell_how_often_in_a_row_a_token_followed(outputs: list[list[int]]) -> None:
+    """A collision may hide one."""
+    text: list[int] = []
+    known: list[int] = []
+    for output, found in zip(outputs, habits(outputs), strict=True):
+        text += output
+        expected = habits_of(text, len(known), known)
+        assert all(mine in (other, NEW) for mine, other in zip(found, expected, strict=True))
+        known += found
+
+
+def test_a_token_that_always_follows_is_settled_and_one_that_differs_is_not() -> None:
+    found = habits([[-1, *range(10, 20), 100 + i, *range(30, 40)] for i in range(9)])
+    assert found[0] == [NEW] * 22
+    for i, some in enumerate(found[1:], 1):
+        assert some[4:11] == some[15:] == [min(i, SETTLED)] * 7
+        assert some[11] == 0
+
+
+def test_an_index_that_is_made_anew_keeps_the_habits() -> None:
+    long = [list(range(1000, 2000)), list(range(3000, 5000))]
+    again = habits([*long, long[0]])[2]
+    assert set(again) == {1, NEW}
+    assert again.count(1) > 500, "collisions hide few"
