@@ -168,6 +168,10 @@ class FakeMemory:
         return self._unified
 
     @property
+    def n_pool(self) -> int:
+        return self.n_cells if self._unified else 0
+
+    @property
     def n_window(self) -> int:
         return self._n_window
 

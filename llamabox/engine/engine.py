@@ -255,9 +255,9 @@ class Engine:
             self.cache.computed(sequence.slot, sequence.cells, share.stop, sequence.drafts)
 
     def _shed(self, work: Work, error: errors.NoRoom) -> None:
-        """There was no room; nothing was computed. Give up drafts, or else cached cells, or else the latest comer."""
+        """There was no room, and nothing was computed: drafts go, or else cached cells, or the latest comer waits."""
         is_enough = self._drafts.give_up(share.sequence for share in work.shares)
-        if not is_enough and self.cache.drop_free() == 0:
+        if not is_enough and self.cache.drop_free() == 0 and not self._scheduler.give_way():
             latest = max(work.shares, key=lambda share: share.sequence.arrived)
             self._fail(latest.sequence, errors.ServerFault(f"Context size has been exceeded. ({error.message})"))
         work.shares.clear()

@@ -63,6 +63,9 @@ class Reporter:
             return
         assert sequence.slot is not None
         n_new = max(sequence.n_computed - sequence.n_cached, 0)  # a cell that was cached may be computed again
+        if sequence.n_cached + n_new <= sequence.n_progress:  # it had lost its slot
+            return
+        sequence.n_progress = sequence.n_cached + n_new
         timings = Timings(sequence.n_cached, n_new, prompt_ms=(now - sequence.admitted) * 1e3)
         self._events.append(
             Progress(sequence.request_id, sequence.index, sequence.slot.slot_id, sequence.n_prompt, timings)
@@ -185,10 +188,13 @@ class Likelihoods:
         Special tokens have their text, whatever the answer shows of them: they are what was asked.
         """
         sequence, start = share.sequence, share.stop - len(share.prompt_rows)
-        keys = sequence.cells.keys(start, min(share.stop + 1, sequence.n_prompt))
-        found = [] if start else [self._entry(keys[0], 0.0, [], special=True)]
+        n_told, stop = sequence.n_prompt_told, min(share.stop + 1, sequence.n_prompt)
+        sequence.n_prompt_told = max(n_told, stop)
+        keys = sequence.cells.keys(start, stop)
+        found = [] if n_told else [self._entry(keys[0], 0.0, [], special=True)]
         assert all(key >= 0 for key in keys), "media have no log-probabilities"
-        for token, row in zip(keys[1:], share.prompt_rows, strict=False):
+        n_again = max(n_told - start - 1, 0)  # they were told before it lost its slot
+        for token, row in list(zip(keys[1:], share.prompt_rows, strict=False))[n_again:]:
             logprob, top = self._runner.logprobs(row, token, sequence.params.n_prompt_probs)
             found.append(self._entry(token, logprob, top, special=True))
         return found

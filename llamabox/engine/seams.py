@@ -108,6 +108,10 @@ class Memory(Protocol):
         """
 
     @property
+    def n_pool(self) -> int:
+        """Cells of the pool; 0 where each sequence has room for a whole context: a stream of its own, or one state."""
+
+    @property
     def n_window(self) -> int:
         """Size of the sliding attention window in tokens; 0 without one."""
 

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from llamabox.engine.events import Timings, TokenProbs
 from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv.history import History
-from llamabox.engine.kv.slot import Slot
+from llamabox.engine.kv.slot import Slot, SlotState
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.rate import RateLimit
 from llamabox.engine.request import GenerationParams, Request
@@ -52,6 +52,9 @@ class Sequence:
         self.truncated = False
         self.state = State.WAITING
         self.slot: Slot | None = None
+        self.saved: SlotState | None = None  # what its slot held, where that cannot be computed anew
+        self.n_progress = -1  # prompt cells of which it was told that they are there
+        self.n_prompt_told = 0  # prompt tokens whose log-probabilities were told
         self.sampler: Sampler | None = None
         self.constraint: Constraint | None = None
         self.thought: ThoughtLimit | None = None
@@ -235,10 +238,17 @@ class Sequence:
         n_keep = self.n_prompt if n_keep < 0 else min(n_keep + adds_bos, self.n_prompt)
         return min(n_keep, n_ctx - 4)
 
+    def step_back(self, saved: SlotState | None) -> None:
+        """It has lost its slot, and waits for one again. `saved` is what it held; None: that is computed anew."""
+        self.state = State.WAITING
+        self.slot = None
+        self.saved = saved
+
     def end(self) -> None:
         """Free what it owns; idempotent. The slot is the scheduler's to release."""
         self.state = State.ENDED
         self.constraint = None
+        self.saved = None
         if self.sampler is not None:
             self.sampler.close()
             self.sampler = None

@@ -175,6 +175,8 @@ def compose(parsed: OptionValues) -> tuple[TextConfig, ListenConfig, ModelConfig
         sampling = replace(sampling, dry_sequence_breakers=tuple(map(unescape, sampling.dry_sequence_breakers)))
     text = replace(TextConfig(model=""), **_of(parsed, "text"))
     text = replace(text, n_ubatch=min(text.n_ubatch, text.n_batch), **_placement(parsed, text))
+    if text.n_ctx_slot and "text.n_ctx" not in parsed.values:
+        text = replace(text, n_ctx=text.n_ctx_slot * text.n_parallel)
     text = with_cpu_weights(with_speculation(text, parsed.values), parsed.values)
     if text.rerank:
         text = replace(text, pooling="rank")

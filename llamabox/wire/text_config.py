@@ -62,6 +62,7 @@ class TextConfig:
     numa: str = "disabled"  # disabled, distribute, isolate, numactl
     flash_attn: str = "auto"  # on, off, auto
     kv_unified: bool = False
+    n_ctx_slot: int = 0  # most tokens of a slot; 0: its part of them, or with kv_unified all
     offload_kqv: bool = True
     op_offload: bool = True  # prompts are a GPU's work also in layers whose weights the CPU has
     type_k: str = "f16"

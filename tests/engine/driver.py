@@ -138,11 +138,14 @@ class Driver:
         elif self.encoder.outstanding:
             self.met["a wait of all for the encoder"] += 1
             self.encoder.make(self.encoder.outstanding[0])
+        running = {sequence.key for sequence in self.engine.running}
         has_room = self.engine.n_waiting <= len(self.engine.cache.slots) - len(self.engine.running)
         events = self.engine.step().events
         self._note_asked_early()
         for event in events:
             self._take(event)
+        gone = running - {sequence.key for sequence in self.engine.running}
+        self.met["a sequence that gave way"] += sum(not self.transcripts[key].is_over for key in gone)
         self.met["a step while somebody waits for the encoder"] += bool(self.encoder.outstanding and events)
         if self.engine.rest():
             self._check_rest()

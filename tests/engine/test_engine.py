@@ -410,16 +410,32 @@ def test_without_room_cached_cells_are_given_up_before_anybody_fails() -> None:
     assert driver.transcripts["second", 0].tokens == alone(second)[0].tokens
 
 
-def test_without_any_room_the_latest_comer_fails_and_the_earlier_one_completes() -> None:
-    driver = Driver(FakeRunner(memory=FakeMemory(n_cells=50)), n_slots=2)
-    first, second = request("first", prompt(20), n_predict=25), request("second", (90, *prompt(10)), n_predict=30)
-    driver.submit(first)
-    driver.submit(second)
+@pytest.mark.parametrize("n_probs", [0, 2])
+def test_without_any_room_the_latest_comer_waits_and_both_complete(n_probs: int) -> None:
+    """What it has said and told by then is not said again."""
+    driver = Driver(FakeRunner(memory=FakeMemory(n_cells=120)), n_slots=2, n_ctx=100)
+    options = {"n_probs": n_probs, "n_prompt_probs": n_probs, "return_progress": True}
+    first = request("first", prompt(20), n_predict=75, **options)
+    second = request("second", (90, *prompt(10)), n_predict=80, **options)
+    for one in (first, second):
+        driver.submit(one)
     driver.run()
-    failed = driver.transcripts["second", 0].failed
-    assert failed is not None
-    assert "Context size has been exceeded" in failed.error["message"]
-    assert driver.transcripts["first", 0].tokens == alone(first)[0].tokens
+    assert driver.met["a sequence that gave way"]
+    for one in (first, second):
+        got, expected = driver.transcripts[one.request_id, 0], alone(one, n_ctx=100)[0]
+        assert (got.tokens, got.probs, got.prompt_probs) == (expected.tokens, expected.probs, expected.prompt_probs)
+
+
+def test_nobody_overtakes_one_that_waits_for_room() -> None:
+    driver = Driver(FakeRunner(memory=FakeMemory(n_cells=130)), n_slots=4, n_ctx=128)
+    driver.submit(request("first", prompt(60), n_predict=30))
+    driver.step()
+    driver.submit(request("large", (90, *prompt(100)), n_predict=2))
+    driver.submit(request("small", (91, 2, 3), n_predict=2))
+    driver.run()
+    ends = [(key, one.finished) for key, one in driver.transcripts.items()]
+    assert all(end is not None for _, end in ends)
+    assert driver.met["a sequence that gave way"] == 0
 
 
 def test_a_step_that_makes_no_progress_is_detected() -> None:

@@ -214,6 +214,7 @@ def small_scale() -> Iterator[None]:
         patch.setattr(admission, "WORTH_RESTORING", 1)
         patch.setattr(checkpoints, "LEAST_GAP", 2)
         patch.setattr(admission, "WORTH_WAITING", 4)
+        patch.setattr(admission, "N_SPARE", 2)
         yield
 
 
@@ -265,6 +266,7 @@ class Case:
     at_once: bool  # whether the encoder needs no time
     n_right: int | None  # tokens of each draft that will come, see FakeDrafter; None: nothing is drafted
     price: Price | None = None  # of drafts; None: they cost nothing
+    n_pool: int | None = None  # cells that all slots share; None: as many as they can use
 
 
 settled = st.builds(
@@ -305,7 +307,17 @@ sharing = st.builds(replace, settled, script=crowds())
 looking = st.builds(replace, settled, script=galleries(), at_once=st.just(False))
 """Where texts run while media are encoded."""
 
-cases = settled | crossing | growing | sharing | looking
+crowded = st.builds(
+    replace,
+    settled,
+    script=long_texts(),
+    memory=st.sampled_from([{}, {"n_window": 6}, {"partial_removal": False, "part_is_all": True}]),
+    context_shift=st.just(False),
+    n_pool=st.integers(N_CTX + 1, 2 * N_CTX),
+)
+"""Where a pool has not room for all that could run."""
+
+cases = settled | crossing | growing | sharing | looking | crowded
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -330,6 +342,7 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "a wait for another's prefix",
         "a wait for a sibling's prefix",
         "a copy between slots",
+        "a sequence that gave way",
         "a state in host memory",
         "a state back from host memory",
         "a state back while a copy is put off",
@@ -354,7 +367,7 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
 
 def obeyed(case: Case) -> Counter[str]:
     """Try the law. Returns the situations that came about."""
-    pool = WatchedMemory(n_cells=case.n_slots * N_CTX, **case.memory)
+    pool = WatchedMemory(n_cells=case.n_pool or case.n_slots * N_CTX, **case.memory)
     texts: dict[tuple[str, int], list[int]] = {}
     drafter = None if case.n_right is None else FakeDrafter(texts, n_right=case.n_right)
     runner = FakeRunner(

@@ -53,7 +53,7 @@ VALUES = {
     "--rpc-server-host": "127.0.0.1", "--rpc-server-allow": "10.1.0.0/16",
     "--spec": "off", "--spec-type": "ngram-mod", "--spec-corpus": "all", "--cache-type-k-draft": "q8_0",
     "--cache-type-v-draft": "q8_0",
-    "--override-tensor": "a=CPU", "--override-tensor-draft": "a=CPU",
+    "--kv-unified-per-slot": "64", "--override-tensor": "a=CPU", "--override-tensor-draft": "a=CPU",
     "--rpc": "host:50052", "--visual-max-image-size": "448",
 }  # fmt: skip
 """A value that is no default, for the options where "0.25" or "3" is not one."""

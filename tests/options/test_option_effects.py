@@ -185,6 +185,9 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--tokens-per-second": Shown("e2e/texts/test_token_rate.py::test_above_the_cap_is_gone"),
     "--parallel": row(context, "-np 3", n_seq_max=3),
     "--kv-unified": row(context, "--kv-unified", kv_unified=True),
+    "--kv-unified-per-slot": row(
+        observed.text_model, "-np 2 -kvu --kv-unified-per-slot 200", "-np 2 -kvu", n_ctx=200
+    ),
     "--no-kv-unified": row(context, "--no-kv-unified", "--kv-unified", kv_unified=False),
     "--op-offload": row(context, "--no-op-offload --op-offload", "--no-op-offload", op_offload=True),
     "--no-op-offload": row(context, "--no-op-offload", op_offload=False),

@@ -77,6 +77,11 @@ class KVCache:
     def is_unified(self) -> bool:
         return self._memory.is_unified
 
+    @property
+    def n_pool(self) -> int:
+        """Cells that all slots share; 0 where each has its own."""
+        return self._memory.n_pool
+
     def free_slots(self) -> list[Slot]:
         """Free slots in the order in which to give them up: empty ones first, then the least recently used.
 
@@ -304,14 +309,23 @@ class KVCache:
             self._forget(slot)
 
     def drop_free(self) -> int:
-        """Forget the cells of all free slots. Returns how many cells their ledgers held."""
-        n_dropped = 0
-        for slot in self.slots:
-            if not slot.is_busy and len(slot.resident):
-                self._keep(slot)
-                n_dropped += len(slot.resident)
-                self.clear(slot)
-        return n_dropped
+        """Forget the cells of the least recently used of the free slots that have some. Returns how many it had."""
+        held = [slot for slot in self.slots if not slot.is_busy and len(slot.resident)]
+        return self._drop(min(held, key=lambda slot: slot.last_used)) if held else 0
+
+    def give_up(self, slot: Slot) -> SlotState | None:
+        """Free a busy slot and forget its cells. Returns what it held, where that cannot be computed anew."""
+        saved = None if slot.n_exact == len(slot.resident) or not self.may_save(slot) else self.state(slot)
+        self.release(slot)
+        self._drop(slot)
+        return saved
+
+    def _drop(self, slot: Slot) -> int:
+        """Forget the cells of a free slot, but for a copy in host memory where that pays. Returns how many it had."""
+        n_cells = len(slot.resident)
+        self._keep(slot)
+        self.clear(slot)
+        return n_cells
 
     def check_integrity(self) -> list[str]:
         """Sentences about every slot whose ledger and native memory differ; empty when all is well."""

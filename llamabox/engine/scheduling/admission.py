@@ -19,6 +19,9 @@ from llamabox.engine.sequence import Sequence, State
 WORTH_RESTORING = 32
 """Least number of cells that a state from host memory must add: it is moved whole."""
 
+N_SPARE = 32
+"""Cells of a pool that are left for each sequence in it to grow, where another one is let in."""
+
 WORTH_WAITING = 32
 """Least number of cells for which a sequence waits until another one has computed them."""
 
@@ -42,6 +45,9 @@ class Admission:
 
     A sequence starts from the longest resident prefix of its prompt, in whatever slot that is. When a running sequence
     is still computing a longer common prefix, it waits for that and then copies it; a sibling (n > 1) always does.
+
+    Where slots share a pool of cells (Memory.n_pool), a sequence is let in while it has room there beside those that
+    run, and nobody overtakes one that waits for room. They may grow more than there is: see `put_back`.
 
     Taking a slot over forgets what is in it behind the prefix, so at least the part `slot_similarity` of what it holds
     must be of use; else, and always where it is 0, the least recently used slot gets a copy of the prefix.
@@ -67,6 +73,7 @@ class Admission:
         self._on_start = on_start
         self._similarity = slot_similarity
         self._waiting = Line()
+        self._is_full = False  # somebody was put back, and nobody has left since
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -87,6 +94,15 @@ class Admission:
     def remove(self, sequence: Sequence) -> None:
         self._waiting.remove(sequence)
 
+    def put_back(self, sequence: Sequence) -> None:
+        """A sequence that ran has lost its slot, for want of room: it goes first, once another has `left`."""
+        self._waiting.put_first(sequence)
+        self._is_full = True
+
+    def left(self) -> None:
+        """A sequence has ended, or was aborted, and its slot is free."""
+        self._is_full = False
+
     @property
     def next_in_line(self) -> list[Sequence]:
         """The first of those that wait for any slot. Where one is free, they wait for another's prefix instead."""
@@ -98,10 +114,10 @@ class Admission:
         """Leading cells of a waiting sequence that need not be computed, as things are."""
         if not sequence.may_reuse:
             return 0
-        return self._find(sequence, [], max(sequence.n_prompt - 1, 0)).n_cells
+        return self._find(sequence, [], max(len(sequence.cells) - 1, 0)).n_cells
 
     def admit(self, running: list[Sequence]) -> list[Sequence]:
-        """Give free slots to waiting sequences. `running` is extended by those admitted, which are also returned.
+        """Give free slots to waiting sequences. `running` is extended by those admitted; those that begin are returned.
 
         Before that, the checkpoints are taken for which sequences computed just so far.
         """
@@ -109,16 +125,31 @@ class Admission:
             if sequence.halts:
                 self._halt(sequence)
         admitted: list[Sequence] = []
-        free = self._cache.free_slots() if self._waiting else []
+        free = self._cache.free_slots() if self._waiting and not self._is_full else []
         for sequence in self._waiting.candidates(slot.slot_id for slot in free) if free else ():
             mine = [slot for slot in free if sequence.id_slot in (-1, slot.slot_id)]
+            if mine and running and not self._has_room(sequence, running):
+                break
             if not mine or not self._start(sequence, mine, running):
                 continue
             self._waiting.remove(sequence)
             running.append(sequence)
-            admitted.append(sequence)
+            if sequence.sampler is None:
+                admitted.append(sequence)
             free = self._cache.free_slots()
         return admitted
+
+    def _has_room(self, sequence: Sequence, running: list[Sequence]) -> bool:
+        """Whether the pool has room for its cells beside those of all that run, and some to spare."""
+        if not self._cache.n_pool:
+            return True
+        n_shared = [other.slot.n_shared for other in running if other.slot is not None]
+        n_taken = sum(len(other.cells) + N_SPARE for other in running) - sum(n_shared) + max(n_shared)
+        n_new = len(sequence.cells)
+        if sequence.may_reuse:
+            match = self._cache.match(sequence.cells, n_new - 1)
+            n_new -= match.n_cells if match.slot is not None and match.slot.is_busy else 0
+        return n_taken + n_new + N_SPARE <= self._cache.n_pool
 
     def _halt(self, sequence: Sequence) -> None:
         assert sequence.slot is not None
@@ -129,8 +160,8 @@ class Admission:
     def _start(self, sequence: Sequence, free: list[Slot], running: list[Sequence]) -> bool:
         """Put `sequence` into one of the `free` slots. False if waiting is better for it."""
         sources = Sources()
-        # The last prompt cell is always computed: its logits choose the first token.
-        limit = sequence.cells.start_for(max(sequence.n_prompt - 1, 0), self._n_least)
+        # The last cell is always computed: its logits choose the next token.
+        limit = sequence.cells.start_for(max(len(sequence.cells) - 1, 0), self._n_least)
         if sequence.may_reuse:
             sources = self._find(sequence, free, limit)
             if self._coming(sequence, running, limit) > sources.n_cells:
@@ -143,14 +174,18 @@ class Admission:
                     sources = replace(sources, host=HostMatch())
         if self._on_start is not None:
             self._on_start(sequence)
-        if _is_from_host(sources):
+        if sequence.saved is not None and self._cache.restore(free[0], sequence.saved):
+            slot, n_cached = free[0], self._cache.take(free[0], len(sequence.saved.cells))
+        elif _is_from_host(sources):
             slot = next(filter(self._cache.may_restore, free), free[0])
             n_cached = self._cache.take_from_host(slot, sources.host)
         elif sources.reuse is not None and sources.reuse.n_cells > sources.match.n_cells:
             slot, n_cached = sources.reuse.slot, self._cache.take_reuse(sources.reuse)
         else:
             slot, n_cached = self._place(sources.match, free)
-        sequence.slot, sequence.n_cached, sequence.state = slot, n_cached, State.RUNNING
+        sequence.slot, sequence.saved, sequence.state = slot, None, State.RUNNING
+        if sequence.sampler is None:
+            sequence.n_cached = n_cached
         if self._cache.checkpoints.is_on and sequence.params.cache_prompt:
             self._cache.checkpoints.take(slot)
             n_common, distance = sources.match.n_common, self._cache.checkpoints.limits.distance

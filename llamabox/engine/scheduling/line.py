@@ -22,6 +22,7 @@ class Line:
 
     def __init__(self) -> None:
         self._n_arrived = 0
+        self._n_returned = 0
         self._n_waiting = 0
         self._places: dict[int, dict[Sequence, int]] = {}  # by slot, -1 for any: the number of each arrival
         self._n_passed = 0  # sequences behind the first ones that this round has looked at
@@ -32,6 +33,13 @@ class Line:
     def add(self, sequence: Sequence) -> None:
         self._places.setdefault(sequence.id_slot, {})[sequence] = self._n_arrived
         self._n_arrived += 1
+        self._n_waiting += 1
+
+    def put_first(self, sequence: Sequence) -> None:
+        """Add one that goes before all others."""
+        self._n_returned += 1
+        waiting = self._places.get(sequence.id_slot, {})
+        self._places[sequence.id_slot] = {sequence: -self._n_returned, **waiting}
         self._n_waiting += 1
 
     def remove(self, sequence: Sequence) -> None:

@@ -12,6 +12,7 @@ from llamabox.engine.request import Media, Request
 from llamabox.engine.scheduling.admission import Admission
 from llamabox.engine.scheduling.chunks import Chunks
 from llamabox.engine.scheduling.company import Company, Kind
+from llamabox.engine.scheduling.overtaking import is_overdue, note_overtaking, urgency
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.turns import Turns
 from llamabox.engine.scheduling.work import Share, Work
@@ -27,9 +28,6 @@ FEW_FORCED = 16
 
 MAX_TOLD = 128
 """Rows of prompts that tell their logits in one step. With 150,000 tokens in the vocabulary these take 77 MB."""
-
-MAX_OVERTAKEN = 8
-"""Steps in which shorter prompts may be served before a longer one that came earlier."""
 
 
 class Scheduler:
@@ -95,14 +93,30 @@ class Scheduler:
             self._admission.remove(sequence)
         else:
             self.running.remove(sequence)
+            self._admission.left()
             if forget:
                 self._cache.clear(sequence.slot)
             self._cache.release(sequence.slot)
         self.chunks.forget(sequence)
         sequence.end()
 
+    def give_way(self) -> bool:
+        """The pool has no room: let the latest comer wait for a slot again, and give up its cells.
+
+        False where nobody else runs, or where each has a memory of its own.
+        """
+        if not self._cache.n_pool or len(self.running) < 2:
+            return False
+        latest = max(reversed(self.running), key=_arrival)
+        assert latest.slot is not None
+        self.running.remove(latest)
+        latest.step_back(self._cache.give_up(latest.slot))
+        self.chunks.forget(latest)
+        self._admission.put_back(latest)
+        return True
+
     def admit(self) -> list[Sequence]:
-        """Give slots to those who can have one, and return them.
+        """Give slots to those who can have one, and return those that begin.
 
         What is copied for them belongs to the step that `schedule` plans next, however often slots are given before.
         """
@@ -217,9 +231,9 @@ class Scheduler:
 
     def _add_exclusive(self, work: Work, exclusive: list[Sequence]) -> dict[Sequence, int]:
         """One chunk of one sequence, whole and by itself however long it takes."""
-        first = min(exclusive, key=_urgency)
+        first = min(exclusive, key=urgency)
         work.n_prefill = first.n_stretch
-        _note_overtaking(exclusive, {first: first.n_stretch}, first.n_stretch)
+        note_overtaking(exclusive, {first: first.n_stretch}, first.n_stretch)
         return {first: first.n_stretch}
 
     def _add_media(self, work: Work, media: list[Sequence], chunk: int) -> dict[Sequence, int]:
@@ -306,7 +320,7 @@ class Scheduler:
         """The prompt chunks of this step. `beside` are the other sequences in it."""
         if not prompts or not chunk:
             return {}
-        candidates = sorted(prompts, key=_urgency)
+        candidates = sorted(prompts, key=urgency)
         fair = budget = min(room, chunk)
         n_behind = sum(sequence.n_pending for sequence in candidates)
         n_told = MAX_TOLD
@@ -317,7 +331,7 @@ class Scheduler:
                 break
             n_behind -= sequence.n_pending
             # A prompt that was overtaken too often goes first, but leaves the others half of the step.
-            share = max((budget + 1) // 2, budget - n_behind) if _is_overdue(sequence) else budget
+            share = max((budget + 1) // 2, budget - n_behind) if is_overdue(sequence) else budget
             most = min(room, n_told) if sequence.tells_prompt else room
             n_cells = self._company.chunk_length(
                 sequence.n_stretch, sequence.n_computed, min(share, most), most, lengths
@@ -329,7 +343,7 @@ class Scheduler:
                 lengths.add(n_cells)
             room -= n_cells
             budget -= n_cells
-        _note_overtaking(candidates, parts, fair)
+        note_overtaking(candidates, parts, fair)
         return parts
 
     def _fill(self, work: Work, parts: dict[Sequence, int]) -> None:
@@ -359,29 +373,9 @@ def _slot_id(sequence: Sequence) -> int:
     return sequence.slot.slot_id
 
 
+def _arrival(sequence: Sequence) -> float:
+    return sequence.arrived
+
+
 def _n_generated(sequence: Sequence) -> int:
     return sequence.n_generated
-
-
-def _is_overdue(sequence: Sequence) -> bool:
-    return sequence.n_overtaken >= MAX_OVERTAKEN
-
-
-def _urgency(sequence: Sequence) -> tuple[bool, float, float]:
-    """Sort key: prompts that were overtaken too often by arrival, then the others by what is left of them."""
-    if _is_overdue(sequence):
-        return (False, sequence.arrived, 0.0)
-    return (True, float(sequence.n_pending), sequence.arrived)
-
-
-def _note_overtaking(candidates: list[Sequence], served: dict[Sequence, int], fair: int) -> None:
-    """Count the step for each prompt that got less than half a `fair` chunk while a later one was served.
-
-    Getting the rest of a chunk does not count as being served: short prompts that leave one token of each chunk over
-    would hold a long one up for ever.
-    """
-    latest = max((sequence.arrived for sequence in served), default=0.0)
-    for sequence in candidates:
-        n_fair = min(sequence.n_pending, fair)
-        if 2 * served.get(sequence, 0) < n_fair and sequence.arrived < latest:
-            sequence.n_overtaken += 1

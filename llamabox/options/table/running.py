@@ -128,7 +128,12 @@ RUNNING_OPTIONS = (
     ),
     switch(
         COMPLETION, "-kvu --kv-unified", "text.kv_unified",
-        "one KV memory for all slots: less to copy, but an answer may depend in its low bits on its neighbours",
+        "one KV memory for all slots: each may use all of it, and less is copied, but an answer may depend in its low "
+        "bits on its neighbours",
+    ),
+    completion(
+        "--kv-unified-per-slot", "text.n_ctx_slot", v.integer(8), env="LLAMA_ARG_KV_UNIFIED_PER_SLOT", default="",
+        help="most tokens that one slot may use; without -c there is a memory of this times -np",
     ),
     switch(
         COMPLETION, "-no-kvu --no-kv-unified", "text.kv_unified", const=False,

@@ -12,6 +12,7 @@ from llamabox.server.fields.request import Options
 class Page:
     """The last task of one slot."""
 
+    sequence: tuple[str, int]
     options: Options
     n_prompt: int
     n_cached: int
@@ -27,12 +28,14 @@ class SlotBook:
 
     def start(self, event: Started, options: Options) -> None:
         """A task began in a slot."""
-        self._pages[event.id_slot] = Page(options, event.n_prompt, event.n_cached, event.seed)
+        self._pages[event.id_slot] = Page(
+            (event.request_id, event.index), options, event.n_prompt, event.n_cached, event.seed
+        )
 
     def finish(self, event: Finished) -> None:
-        """A slot's task ended by itself."""
+        """A slot's task ended by itself. One that had to go on in another slot leaves no trace there."""
         page = self._pages.get(event.id_slot)
-        if page is not None:
+        if page is not None and page.sequence == (event.request_id, event.index):
             page.end = event
 
     def page(self, id_slot: int) -> Page | None:

@@ -60,6 +60,10 @@ class LlamaMemory:
         return self._is_unified
 
     @property
+    def n_pool(self) -> int:
+        return self._context.n_ctx if self._is_unified and not self._context.model.is_recurrent else 0
+
+    @property
     def n_window(self) -> int:
         return self._n_window
 

@@ -160,10 +160,21 @@ class Bookkeeping(RuleBasedStateMachine):
 
     @rule()
     def drop_free(self) -> None:
-        free = [slot.slot_id for slot in self.store.cache.slots if not slot.is_busy]
-        n_held = sum(len(self.store.held[slot_id]) for slot_id in free)
-        assert self.store.cache.drop_free() == n_held
-        for slot_id in free:
+        """Those of the slot that was used least recently."""
+        held = [slot for slot in self.store.cache.slots if not slot.is_busy and self.store.held[slot.slot_id]]
+        oldest = min(held, key=lambda slot: slot.last_used, default=None)
+        assert self.store.cache.drop_free() == (len(self.store.held[oldest.slot_id]) if oldest else 0)
+        if oldest is not None:
+            self.store.keep(oldest.slot_id, 0)
+
+    @rule(slot_id=slot_ids)
+    def give_up(self, slot_id: int) -> None:
+        """What is exact can be computed anew, so that it need not be saved."""
+        slot = self.store.slot(slot_id)
+        if slot.is_busy:
+            saved = self.store.cache.give_up(slot)
+            assert saved is None or len(saved.cells) == len(self.store.held[slot_id]) > self.store.exact[slot_id]
+            assert not slot.is_busy
             self.store.keep(slot_id, 0)
 
     def _kept(self, slot: Slot, asked: int, n_kept: int, *, whole: bool) -> None:

@@ -106,7 +106,7 @@ DEEDS: dict[str, Callable[[Bench, int], object]] = {
     "detach": Bench.detach,
     "copy from it": lambda bench, slot_id: bench.cache.copy(bench.slot(slot_id), bench.slot(SPARE), 12),
     "copy to it": Bench.copy_to,
-    "drop what is free": lambda bench, slot_id: bench.cache.drop_free(),
+    "drop what is free": lambda bench, slot_id: list(iter(bench.cache.drop_free, 0)),
     "clear, then restore": lambda bench, slot_id: (bench.cache.clear(bench.slot(slot_id)), bench.restore(slot_id)),
     "copy to it, then restore the source of that": lambda bench, slot_id: (
         bench.copy_to(slot_id),

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox.engine.batch import Batch
+from llamabox.engine.scheduling.overtaking import MAX_OVERTAKEN
 from llamabox.engine.scheduling.pacing import MIN_CHUNK, Pacing
-from llamabox.engine.scheduling.scheduler import MAX_OVERTAKEN
 from llamabox.engine.scheduling.work import Work
 from llamabox.engine.sequence import Sequence
 from tests.engine.workbench import Workbench

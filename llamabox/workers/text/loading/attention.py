@@ -93,7 +93,9 @@ def mixes(config: TextConfig, *, has_gpu: bool) -> bool:
 
 def scores_size(config: TextConfig, model: Model) -> int:
     """Bytes of the attention scores of one layer: float32, n_ctx of a sequence * n_ubatch * n_head."""
-    n_ctx = (config.n_ctx or model.n_ctx_train) // config.n_parallel
+    n_ctx = config.n_ctx or model.n_ctx_train
+    if not config.kv_unified:
+        n_ctx //= config.n_parallel
     return 4 * n_ctx * min(config.n_ubatch, config.n_batch) * model.n_head
 
 

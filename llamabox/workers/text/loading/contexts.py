@@ -230,11 +230,17 @@ def n_lanes(config: TextConfig, native: Native, n_ctx: int) -> int:
     return max(1, min(n_threads(config), MAX_LANES, LANE_TOKENS // n_ctx))
 
 
+def slot_share(config: TextConfig, n_ctx_train: int) -> int:
+    """Cells of the context that one slot may use: its part, or in a pool all, within the limit of the configuration."""
+    whole = config.n_ctx or n_ctx_train
+    share = whole if config.kv_unified else whole // config.n_parallel
+    return min(share, config.n_ctx_slot) if config.n_ctx_slot else share
+
+
 def slot_context(config: TextConfig, model: Model, n_most: int) -> int:
-    """Cells of one slot: its share of the context, at most `n_most` and what the model was trained for."""
+    """Cells of one slot: at most `n_most` and what the model was trained for."""
     n_ctx_train = model.n_ctx_train
-    share = (config.n_ctx or n_ctx_train) // config.n_parallel
-    n_ctx = min(share, n_most)
+    n_ctx = min(slot_share(config, n_ctx_train), n_most)
     if n_ctx_train and n_ctx > n_ctx_train:
         logger.warning("slots are limited to the %d tokens that the model was trained for", n_ctx_train)
         n_ctx = n_ctx_train
