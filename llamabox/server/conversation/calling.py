@@ -17,10 +17,9 @@ from llamabox.chat.messages import Conversation
 from llamabox.checks import describe, mapping, wrong
 from llamabox.errors import InvalidRequest
 from llamabox.schemas.relax import relax
+from llamabox.schemas.shape import check_shape
 
 MAX_TOOLS = 512
-MAX_NAMES, MAX_NAME = 10_000, 10_000
-"""Required parameters of one tool, and characters of the name of one."""
 N_KNOWN = 16
 """Lists of tools that are kept, each with its objects: some MB for a hundred tools."""
 
@@ -111,7 +110,9 @@ def _tool(function: Mapping[str, Any], where: str, notes: list[str], schema_name
         raise wrong(f"{where}.strict", f"must be true or false, not {describe(strict)}")
     parameters, field = function.get("parameters"), f"{where}.{schema_name}"
     schema = {} if parameters is None else mapping(field, parameters)
-    _check_shape(field, checks.present(schema))
+    check_shape(field, schema)
+    if schema.get("type") not in (None, "object"):
+        raise wrong(f"{field}.type", f'must be "object", not {describe(schema["type"])}')
     if function.get("description") is not None:
         checks.string(f"{where}.description", function["description"])
     try:
@@ -124,22 +125,19 @@ def _tool(function: Mapping[str, Any], where: str, notes: list[str], schema_name
     return Tool(name, _closed(relaxed.schema))
 
 
-def _check_shape(field: str, schema: Mapping[str, Any]) -> None:
-    """Refuse what is no schema of an object's properties. `schema` is without nulls."""
-    if schema.get("type", "object") != "object":
-        raise wrong(f"{field}.type", f'must be "object", not {describe(schema["type"])}')
-    mapping(f"{field}.properties", schema.get("properties", {}))
-    checks.strings(f"{field}.required", schema.get("required", []), max_count=MAX_NAMES, max_length=MAX_NAME)
-
-
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of an object: other arguments than those that it names are taken only where it says so.
 
-    One that names them elsewhere, by a reference or in alternatives, stays as it is.
+    One that names them elsewhere, by a reference or in alternatives, stays as it is. A required argument without a
+    schema may be anything.
     """
     if not ELSEWHERE.isdisjoint(schema):
         return {"type": "object", **schema}
-    return {"type": "object", "properties": {}, "additionalProperties": False, **schema}
+    closed = {"type": "object", "properties": {}, "additionalProperties": False, **schema}
+    if closed["additionalProperties"] is False:
+        missing = [name for name in schema.get("required", ()) if name not in closed["properties"]]
+        closed["properties"] = {**closed["properties"], **{name: {} for name in missing}}
+    return closed
 
 
 def chosen(choice: str | dict[str, Any], names: list[str]) -> tuple[list[str], bool]:
