@@ -77,3 +77,25 @@ def test_the_client_comes_back_where_the_queue_is_full() -> None:
                     await api.responses.create(model="m", input="Hi", stream=True)
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ({"type": "input_image", "image_url": "data:image/png;base64,AAAA"}, "input[1].content[0].image_url"),
+        ({"type": "input_image", "file_id": "file_1"}, "input[1].content[0].file_id"),
+        ({"type": "input_file", "file_url": "http://a.example/b"}, "input[1].content[0].file_url"),
+        ({"type": "input_file", "file_data": "JVBERi0xLjQK/w=="}, "input[1].content[0].file_data"),
+        ({"type": "input_video"}, "input[1].content[0]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["type"],
+)
+def test_a_part_that_cannot_be_taken_is_named(part: dict[str, str], field: str) -> None:
+    async def scene() -> None:
+        async with running(FakeTextClient(saying("Hello")), MODEL) as server:
+            items = [{"role": "user", "content": "Hi"}, {"role": "user", "content": [part]}]
+            reply = await server.http.post("/v1/responses", json={"input": items})
+            assert reply.status_code == 400
+            assert f"'{field}'" in reply.json()["error"]["message"]
+
+    asyncio.run(scene())

@@ -44,8 +44,10 @@ class Spoken:
         begins = self.turns()
         first = begins[0] if begins else 0
         start = begins[n_dropped] if n_dropped else first
-        for item in (*items[:first], *items[start:]):
-            transcript.add(item)
+        n_before = len(self.history)
+        for i in (*range(first), *range(start, len(items))):
+            where = f"input[{i - n_before}]" if i >= n_before else "previous_response_id"
+            transcript.add(items[i], where)
         return transcript
 
     def turns(self) -> Sequence[int]:

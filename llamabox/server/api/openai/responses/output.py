@@ -123,16 +123,23 @@ class Thought:
 
 
 @dataclass(slots=True)
-class CustomCall:
-    """A call of a custom tool with its input as it is."""
+class ToolCall:
+    """A call of a tool: of a function with its arguments as JSON, or of a custom tool with its input as it is."""
 
     call_id: str
     tool: OfferedTool
-    id: str = field(default_factory=lambda: new_id("ctc"))
+    is_custom: bool
+    id: str = ""
     status: str = "in_progress"
-    delta_type: str = "response.custom_tool_call_input.delta"
     place: dict[str, Any] = field(default_factory=dict)
     _pieces: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.id = self.id or new_id("ctc" if self.is_custom else "fc")
+
+    @property
+    def delta_type(self) -> str:
+        return f"{self._told}.delta"
 
     def add(self, piece: str) -> None:
         self._pieces.append(piece)
@@ -141,37 +148,18 @@ class CustomCall:
         return []
 
     def closing(self) -> list[Event]:
-        return [{"type": "response.custom_tool_call_input.done", "input": "".join(self._pieces)}]
+        name = {} if self.is_custom else {"name": self.tool.name}
+        return [{"type": f"{self._told}.done", **name, **self._text()}]
 
     def object(self) -> dict[str, Any]:
-        item = {"id": self.id, "type": "custom_tool_call", "status": self.status, "call_id": self.call_id}
-        item |= {"name": self.tool.name, "input": "".join(self._pieces)}
-        return {**item, "namespace": self.tool.namespace} if self.tool.namespace else item
+        kind = "custom_tool_call" if self.is_custom else "function_call"
+        item = {"id": self.id, "type": kind, "status": self.status, "call_id": self.call_id, "name": self.tool.name}
+        space = {"namespace": self.tool.namespace} if self.tool.namespace else {}
+        return {**item, **self._text(), **space}
 
+    @property
+    def _told(self) -> str:
+        return f"response.{'custom_tool_call_input' if self.is_custom else 'function_call_arguments'}"
 
-@dataclass(slots=True)
-class FunctionCall:
-    """A call of a function with its arguments as JSON."""
-
-    call_id: str
-    tool: OfferedTool
-    id: str = field(default_factory=lambda: new_id("fc"))
-    status: str = "in_progress"
-    delta_type: str = "response.function_call_arguments.delta"
-    place: dict[str, Any] = field(default_factory=dict)
-    _pieces: list[str] = field(default_factory=list)
-
-    def add(self, piece: str) -> None:
-        self._pieces.append(piece)
-
-    def opening(self) -> list[Event]:
-        return []
-
-    def closing(self) -> list[Event]:
-        arguments = "".join(self._pieces)
-        return [{"type": "response.function_call_arguments.done", "name": self.tool.name, "arguments": arguments}]
-
-    def object(self) -> dict[str, Any]:
-        item = {"id": self.id, "type": "function_call", "status": self.status, "call_id": self.call_id}
-        item |= {"name": self.tool.name, "arguments": "".join(self._pieces)}
-        return {**item, "namespace": self.tool.namespace} if self.tool.namespace else item
+    def _text(self) -> dict[str, str]:
+        return {"input" if self.is_custom else "arguments": "".join(self._pieces)}

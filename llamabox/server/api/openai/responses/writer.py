@@ -17,7 +17,7 @@ from llamabox.checks import wrong
 from llamabox.engine.events import Delta, FinishReason, PrefillStart, Progress, Started
 from llamabox.errors import ContextExceeded, LlamaboxError, QueueFull, RequestError
 from llamabox.server.api.openai.responses.fields import Wanted
-from llamabox.server.api.openai.responses.output import CustomCall, Event, FunctionCall, Message, OutputItem, Thought
+from llamabox.server.api.openai.responses.output import Event, Message, OutputItem, Thought, ToolCall
 from llamabox.server.api.openai.responses.tools import Toolbox
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.logprobs import EntryQueue, entries
@@ -108,8 +108,7 @@ class ResponseWriter:
                     opening = self._open(Thought(is_summary=summary, is_sealed=self._wanted.with_sealed))
                 return opening + self._delta(text, tail)
             case Call(_, call_id, name):
-                tool = self._toolbox.named(name)
-                return self._open(CustomCall(call_id, tool) if part.is_custom else FunctionCall(call_id, tool))
+                return self._open(ToolCall(call_id, self._toolbox.named(name), part.is_custom))
             case Arguments(_, text) | Input(_, text):
                 return self._delta(text, tail)
 
