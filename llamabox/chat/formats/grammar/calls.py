@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from llamabox.chat.formats.form import (
     ID,
@@ -17,7 +17,7 @@ from llamabox.chat.formats.form import (
     PythonCalls,
     TaggedCalls,
 )
-from llamabox.chat.formats.grammar.tool import Tool
+from llamabox.chat.formats.grammar.tool import Schema, Tool
 from llamabox.chat.formats.grammar.words import Rules, json_rule, one_of, quoted
 from llamabox.chat.formats.values.input_text import INPUT
 
@@ -33,6 +33,12 @@ BARE_KEY = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 
 WriteArgument = Callable[[str, str, str], str]
 """Writes one argument from its name, the words for that, and a name for rules of its own."""
+
+MAX_LENGTH = 2000
+"""Characters of a text that are counted, where a schema bounds it."""
+
+MAX_BRACES = 4
+"""Objects and arrays within each other whose schemas are followed where keys are bare."""
 
 CALL_ID = r"/[a-zA-Z0-9]{9}/"
 NUMBER = r"/[0-9]{1,4}/"
@@ -130,14 +136,21 @@ def _tagged_value(rules: Rules, form: TaggedCalls, name: str, tool: Tool, key: s
         value = rules.input(tool.name, is_escaped=False) if is_text else rules.input_string(tool.name)
         return f"{value} {rules.text(close)}"
     if choices := tool.choices(key):
-        return f"{one_of([quoted(choice) for choice in choices])} {rules.text(close)}"
+        return f"{one_of([quoted(_plain(choice)) for choice in choices])} {rules.text(close)}"
     if is_text:
-        return rules.up_to(name, close)
+        return rules.up_to(name, close, _length(tool.schema(key), tool.kinds(key)))
     return f"{json_rule(tool.schema(key))} {rules.text(close)}"
 
 
 def _arguments(
-    rules: Rules, i: int, tool: Tool, argument: WriteArgument, key_pattern: str, *, before: str = "", comma: str = ""
+    rules: Rules,
+    i: int | str,
+    tool: Tool,
+    argument: WriteArgument,
+    key_pattern: str,
+    *,
+    before: str = "",
+    comma: str = "",
 ) -> str:
     """The words for all arguments of a call.
 
@@ -157,6 +170,19 @@ def _arguments(
         other = rules.add(f"argument_{i}_other", argument(OTHER, told, f"value_{i}_other"))
     required = [keys.index(key) for key in tool.required]
     return _any_order(rules, f"arguments_{i}", listed, required, comma, other)
+
+
+def _plain(value: object) -> str:
+    """A text as it is, any other value as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _length(schema: Schema, kinds: frozenset[str]) -> str:
+    """The regular expression for texts as long as a schema of strings wants them; empty: any are."""
+    least, most = schema.get("minLength", 0), schema.get("maxLength", "")
+    if kinds != {"string"} or not (least or most != "") or max(least, most or 0) > MAX_LENGTH:
+        return ""
+    return f"/(.|\\n){{{least},{most}}}/"
 
 
 def _any_order(
@@ -195,9 +221,11 @@ def _python(rules: Rules, i: int, tool: Tool) -> str:
         if tool.has_grammar:
             value = rules.input_string(tool.name)
         elif choices := tool.choices(key):
-            value = one_of([quoted(quoted(choice)) for choice in choices])
+            value = one_of([quoted(json.dumps(choice, ensure_ascii=False)) for choice in choices])
         elif not kinds and key == OTHER:
             value = one_of([rules.add("PYTHON_STRING", PYTHON_STRING), json_rule(schema)])
+        elif _length(schema, kinds):
+            value = json_rule(schema)  # a string of JSON is one of Python's
         elif tool.is_text(key):
             value = rules.add("PYTHON_STRING", PYTHON_STRING)
         elif kinds == {"boolean"}:
@@ -212,36 +240,67 @@ def _python(rules: Rules, i: int, tool: Tool) -> str:
 
 def _braced(rules: Rules, form: BracedCalls, i: int, tool: Tool) -> str:
     """A call with an object whose keys are bare."""
-
-    def argument(key: str, told: str, name: str) -> str:
-        schema, kinds = tool.schema(key), tool.kinds(key)
-        quote = rules.text(form.quote)
-        if tool.has_grammar and rules.begins_with_token(form.quote):
-            value = f"{quote} {rules.input(tool.name, is_escaped=False)} {quote}"
-        elif tool.has_grammar:
-            value = rules.input_string(tool.name)
-        elif choices := tool.choices(key):
-            value = one_of([f"{quote} {quoted(one)} {quote}" for one in choices])
-        elif not kinds and key == OTHER:
-            _braced_value(rules, form)
-            value = "braced_any"
-        elif tool.is_text(key):
-            value = _braced_string(rules, form)
-        elif kinds <= {"object", "array"}:
-            value = _braced_value(rules, form)
-        else:
-            value = json_rule(schema)
-        return f"{told} {value}"
-
-    body = _arguments(rules, i, tool, argument, BARE_KEY, before=":", comma='","')
+    body = _braced_arguments(rules, form, str(i), tool)
     return rules.add(f"call_{i}", " ".join(filter(None, (quoted(tool.name + "{"), body, '"}"'))))
+
+
+def _braced_arguments(rules: Rules, form: BracedCalls, i: str, tool: Tool, depth: int = 0) -> str:
+    def argument(key: str, told: str, name: str) -> str:
+        return f"{told} {_braced_value(rules, form, name, tool, key, depth)}"
+
+    return _arguments(rules, i, tool, argument, BARE_KEY, before=":", comma='","')
+
+
+def _braced_value(rules: Rules, form: BracedCalls, name: str, tool: Tool, key: str, depth: int) -> str:
+    schema, kinds = tool.schema(key), tool.kinds(key)
+    quote = rules.text(form.quote)
+    if tool.has_grammar and rules.begins_with_token(form.quote):
+        return f"{quote} {rules.input(tool.name, is_escaped=False)} {quote}"
+    if tool.has_grammar:
+        return rules.input_string(tool.name)
+    if choices := tool.choices(key):
+        return one_of(
+            [f"{quote} {quoted(one)} {quote}" if isinstance(one, str) else quoted(_plain(one)) for one in choices]
+        )
+    if not kinds and key == OTHER:
+        _braced_anything(rules, form)
+        return "braced_any"
+    if tool.is_text(key):
+        length = _length(schema, kinds)
+        if length:
+            return rules.add(name, f"{quote} {rules.up_to(f'{name}_text', form.quote, length)}")
+        return _braced_string(rules, form)
+    if kinds <= {"object", "array"}:
+        return _braced_nested(rules, form, name, schema, depth)
+    return json_rule(schema)
+
+
+def _braced_nested(rules: Rules, form: BracedCalls, name: str, schema: Schema, depth: int) -> str:
+    """An object or an array. Where one has no closed list of properties, or is deep, anything may be in it."""
+    shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    items, properties = schema.get("items"), schema.get("properties")
+    if depth < MAX_BRACES and schema.get("type") == "array" and isinstance(items, Mapping):
+        of_item = Tool(name, {"properties": {"item": items}, **shared})
+        item = rules.add(f"{name}_item", _braced_value(rules, form, f"{name}_of", of_item, "item", depth + 1))
+        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        if most == 0:
+            return quoted("[]")
+        more = f'("," {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
+        inside = f"{item} {more}" if least else f"({item} {more})?"
+        return rules.add(name, f'"[" {inside} "]"')
+    closed = isinstance(properties, Mapping) and schema.get("additionalProperties") is False
+    if depth < MAX_BRACES and schema.get("type") == "object" and closed:
+        body = _braced_arguments(rules, form, name, Tool(name, schema), depth + 1)
+        return rules.add(name, f'"{{" {body} "}}"')
+    braced = _braced_anything(rules, form)
+    return {"object": "braced_object", "array": "braced_array"}.get(str(schema.get("type")), braced)
 
 
 def _braced_string(rules: Rules, form: BracedCalls) -> str:
     return rules.add("braced_string", f"{rules.text(form.quote)} {rules.up_to('braced_text', form.quote)}")
 
 
-def _braced_value(rules: Rules, form: BracedCalls) -> str:
+def _braced_anything(rules: Rules, form: BracedCalls) -> str:
     """An object or an array of anything."""
     string = _braced_string(rules, form)
     rules.add("BRACED_WORD", "/true|false|null|-?[0-9]+(\\.[0-9]+)?/")

@@ -71,13 +71,11 @@ class Tool:
         kinds = self.kinds(key)
         return not kinds or "string" in kinds
 
-    def choices(self, key: str) -> list[str]:
-        """The texts that a string may be, where they are listed."""
+    def choices(self, key: str) -> list[Any]:
+        """The values that an argument may have, where they are listed and one of them is a string."""
         schema = self.schema(key)
         values = schema.get("enum", [schema["const"]] if "const" in schema else None)
-        if isinstance(values, list) and values and all(isinstance(one, str) for one in values):
-            return list(values)
-        return []
+        return list(values) if isinstance(values, list) and any(isinstance(one, str) for one in values) else []
 
 
 def _references(schema: object) -> Iterator[str]:

@@ -71,14 +71,15 @@ class Rules:
         """The word for a control token, None for what is none."""
         return f"<[{self._tokens[text]}]>" if text in self._tokens else None
 
-    def up_to(self, name: str, end: str) -> str:
-        """A rule for any text up to `end`, with it."""
+    def up_to(self, name: str, end: str, body: str = "") -> str:
+        """A rule for any text up to `end`, with it. `body` is the regular expression of texts that are not any."""
         if self.begins_with_token(end):
-            return self.add(name, f"{self.any_text()}? {self.text(end)}")
+            text = self.add(f"{name.upper()}_BODY", body) if body else f"{self.any_text()}?"
+            return self.add(name, f"{text} {self.text(end)}")
         pieces = [piece for piece in self._split.split(end) if piece]
         if len(pieces) == 1:
-            return self.add(name, ANYTHING, f"[suffix={quoted(end)}]")
-        self.add(f"{name}_text", ANYTHING, f"[suffix={quoted(pieces[0])}]")
+            return self.add(name, body or ANYTHING, f"[suffix={quoted(end)}]")
+        self.add(f"{name}_text", body or ANYTHING, f"[suffix={quoted(pieces[0])}]")
         return self.add(name, f"{name}_text {self.text(end.removeprefix(pieces[0]))}")
 
     def any_text(self) -> str:
