@@ -39,7 +39,7 @@ ANSWER = (
 )
 
 N_TURNS = int(os.environ.get("LLAMABOX_AGENT_TURNS", "3"))
-N_TOOLS = int(os.environ.get("LLAMABOX_AGENT_TOOLS", "12"))
+N_TOOLS = 60 if N_TURNS >= 12 else 12
 
 
 class Colour(BaseModel):
