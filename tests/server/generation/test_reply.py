@@ -38,7 +38,7 @@ SETTINGS_KEYS = {
     "adaptive_target", "adaptive_decay", "logit_bias", "grammar_lazy", "grammar_triggers", "preserved_tokens",
     "chat_format", "reasoning_format", "reasoning_in_content", "generation_prompt", "speculative.types",
     "speculative.n_max", "speculative.n_min", "speculative.p_min",
-    "timings_per_token", "post_sampling_probs", "backend_sampling", "lora",
+    "timings_per_token", "post_sampling_probs", "backend_sampling", "lora", "min_tokens", "stop_token_ids",
 }  # fmt: skip
 
 
