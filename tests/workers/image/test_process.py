@@ -106,7 +106,7 @@ def test_fifteen_images_leave_the_worker_as_large_as_five(tiny_image: TinyImage)
             assert client.pid is not None
             sizes = []
             for i in range(15):
-                assert len(await drawn(client, seed=i, preview="fast")) == 1
+                assert len(await drawn(client, seed=i, preview="fast", width=64, height=64)) == 1
                 sizes.append(anonymous_memory(client.pid))
             assert max(sizes[5:]) - sizes[4] < MAX_GROWTH
 
