@@ -25,6 +25,9 @@ CHANCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HABITS = (0.3, 0.7, 0.8, 0.87, 0.9, 0.93, 0.95)
 """The chance of a token that followed the last tokens so many times in a row, before any was seen."""
 
+LONG_MATCH = 16
+"""A match of so many tokens says more than what followed the last three."""
+
 FORCED_GAIN = 0.7
 """What a drafted token is worth that a grammar forces, in tokens: its row is computed in any case, if not its pass."""
 
@@ -112,7 +115,7 @@ class Survival:
         if draft.chances:
             return Curve([self._model_chance(draft.source, chance) for chance in draft.chances[:LONGEST]])
         curve = self._usual(draft.source, min(draft.n_match, LONGEST))
-        if not draft.habits:
+        if not draft.habits or draft.n_match >= LONG_MATCH:
             return curve
         known = [count.chance(prior) for count, prior in zip(self._habits, HABITS, strict=True)]
         behind = zip(draft.habits, curve.chances, strict=False)
@@ -135,7 +138,7 @@ class Survival:
             if draft.chances:
                 self._count_chance(draft.source, draft.chances[place]).add(came=came)
                 continue
-            if place < len(draft.habits) and draft.habits[place] != NEW:
+            if place < len(draft.habits) and draft.habits[place] != NEW and draft.n_match < LONG_MATCH:
                 self._habits[draft.habits[place]].add(came=came)
                 continue
             n_match = min(draft.n_match, LONGEST)
