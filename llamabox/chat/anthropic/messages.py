@@ -16,7 +16,7 @@ from llamabox.chat.anthropic.signatures import signed
 from llamabox.chat.anthropic.tools import read_choice, read_tools
 from llamabox.chat.markers import Markers, joined
 from llamabox.chat.messages import Conversation, given_messages
-from llamabox.checks import describe, mapping, one_of, present, string, wrong
+from llamabox.checks import boolean, describe, mapping, one_of, present, string, wrong
 
 ROLES = ("user", "assistant", "system")
 
@@ -59,6 +59,7 @@ class Reader:
     def __init__(self) -> None:
         self.markers = Markers()
         self.turns: list[Turn] = []
+        self.wants_citations = False
         self._called: dict[str, str] = {}  # names of the tools that were called, by the ids of the calls
 
     def system(self, value: object) -> None:
@@ -99,6 +100,7 @@ class Reader:
             turn = self._turn("user")
             for at, block in blocks:
                 if block["type"] != "tool_result" and not _is_a_servers(block):
+                    self.wants_citations |= _wants_citations(block, at)
                     turn.pieces += shown(block, at, self.markers)
 
     def _result(self, block: Mapping[str, Any], where: str) -> None:
@@ -147,6 +149,11 @@ def _is_a_servers(block: Mapping[str, Any]) -> bool:
     return kind in ("server_tool_use", "mcp_tool_use") or (kind.endswith("_tool_result") and kind != "tool_result")
 
 
+def _wants_citations(block: Mapping[str, Any], where: str) -> bool:
+    citations = present(mapping(f"{where}.citations", block.get("citations") or {}))
+    return boolean(f"{where}.citations.enabled", citations.get("enabled", False))
+
+
 def read_conversation(body: Mapping[str, Any]) -> Conversation:
     """The conversation in a request body. Raises InvalidRequest naming the field; a JSON null counts as absent."""
     body = present(body)
@@ -169,7 +176,20 @@ def read_conversation(body: Mapping[str, Any]) -> Conversation:
         tools=None if choice == "none" else tools.tools or None,
         tool_choice=choice,
         tool_fields=tools.fields,
-        notes=tuple(f"the tool {one} is run by Anthropic's servers alone" for one in tools.left_out),
+        notes=(
+            *(f"the tool {one} is run by Anthropic's servers alone" for one in tools.left_out),
+            *_notes(body, reader),
+        ),
         media=tuple(reader.markers.sources),
         marker=reader.markers.random,
     )
+
+
+def _notes(body: Mapping[str, Any], reader: Reader) -> list[str]:
+    """What the request wishes for and will not get, though it is answered."""
+    notes = []
+    if reader.wants_citations:
+        notes.append("answers cite no documents here")
+    if present(mapping("context_management", body.get("context_management", {}))).get("edits"):
+        notes.append("context_management edits nothing here: the whole conversation is in the prompt")
+    return notes

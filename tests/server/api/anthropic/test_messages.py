@@ -311,6 +311,19 @@ def test_what_is_left_out_is_told() -> None:
         reply = await server.http.post("/v1/messages", json={**ASKED, "tools": tools})
         assert reply.status_code == 200
         assert "web_search (web_search_20250305)" in reply.headers["warning"]
+        source = {"type": "text", "media_type": "text/plain", "data": "a"}
+        document = {"type": "document", "source": source, "citations": {"enabled": True}}
+        wished = {
+            "messages": [{"role": "user", "content": [document]}],
+            "context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]},
+        }
+        reply = await server.http.post("/v1/messages", json={**ASKED, **wished})
+        assert reply.status_code == 200
+        assert "cite no documents" in reply.headers["warning"]
+        assert "context_management" in reply.headers["warning"]
+        document["citations"] = {"enabled": False}
+        reply = await server.http.post("/v1/messages", json={**ASKED, **wished, "context_management": {"edits": []}})
+        assert "warning" not in reply.headers
 
     play(scene, FakeTextClient(saying("a")))
 
