@@ -25,6 +25,7 @@ class NullMemory:
     has_part = False
     part_is_all = False
     is_unified = False
+    n_pool = 0
     n_window = 0
 
     def __init__(self) -> None:
