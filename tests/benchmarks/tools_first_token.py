@@ -1,7 +1,8 @@
 """What tools cost before the first token: `python -m tests.benchmarks.tools_first_token [--rounds 7] [--shown names]`.
 
-Prints a Markdown table of the seconds that an answer of one token takes: a chat that may call tools, and the very same
-prompt as a plain completion, which has no grammar. Both are asked of one server in turn; medians over the rounds.
+Prints a Markdown table of the seconds that an answer of one token takes: a chat that may call tools, and one with the
+very same prompt that may not, since its template is given the tools as a variable. Both are asked of one server in
+turn; medians over the rounds.
 
 * `cold`: tools that were never seen, so that their grammar is written, tried out and compiled, and nothing of the
   prompt is there.
@@ -25,7 +26,7 @@ from llamabox.demo import ensure_demo_model
 from tests.e2e.server_process import ServerProcess
 
 TURNS = (
-    "{% for t in tools or [] %}{{ SHOWN }} {% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% for t in tools or shown or [] %}{{ SHOWN }} {% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{{ m.content or '' }}{% for c in m.tool_calls or [] %}CALL{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -67,14 +68,9 @@ def compare(server: ServerProcess, n: int, rounds: int) -> dict[str, tuple[float
             times = []
             for which in (0, 1) if i % 2 else (1, 0):
                 given = tools(n, 2 * i + which)
-                body = {"messages": [{"role": "user", "content": f"Hello {state}."}], "tools": given}
-                prompt = server.ok("/apply-template", body)["prompt"]
-                if which:
-                    asked = {**body, "max_tokens": 1, "temperature": 0}
-                    times.append((which, seconds(server, "/v1/chat/completions", asked)))
-                else:
-                    asked = {"prompt": prompt, "n_predict": 1, "temperature": 0}
-                    times.append((which, seconds(server, "/completion", asked)))
+                body = {"messages": [{"role": "user", "content": f"Hello {state}."}], "max_tokens": 1, "temperature": 0}
+                kind = {"tools": given} if which else {"chat_template_kwargs": {"shown": given}}
+                times.append((which, seconds(server, "/v1/chat/completions", {**body, **kind})))
             by = dict(times)
             found[state].append((by[1], by[0]))
     return {
