@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from llamabox import errors
@@ -317,10 +317,29 @@ crowded = st.builds(
 )
 """Where a pool has not room for all that could run."""
 
+LOST_ITS_PREFIX = Case(
+    script=[("submit", {"prompt": (SOUND, WIDE, SOUND, 3), "n_predict": 60, "n_keep": -1, "n_discard": 0})] * 2,
+    memory={"partial_removal": False, "part_is_all": True},
+    n_slots=3,
+    n_batch=7,
+    n_ubatch=5,
+    context_shift=False,
+    cont_batching=False,
+    host_budget=5000,
+    tile=1,
+    mixes=False,
+    is_steady=False,
+    at_once=False,
+    n_right=None,
+    n_pool=N_CTX + 1,
+)
+"""The second one gives way amid its prompt, and then has to compute what it had found."""
+
 cases = settled | crossing | growing | sharing | looking | crowded
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(case=LOST_ITS_PREFIX)
 @given(case=cases)
 def test_tokens_equal_those_it_would_have_got_alone(case: Case) -> None:
     for situation in obeyed(case):

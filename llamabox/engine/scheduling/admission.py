@@ -184,7 +184,7 @@ class Admission:
         else:
             slot, n_cached = self._place(sources.match, free)
         sequence.slot, sequence.saved, sequence.state = slot, None, State.RUNNING
-        if sequence.sampler is None:
+        if not sequence.said:  # else it was told
             sequence.n_cached = n_cached
         if self._cache.checkpoints.is_on and sequence.params.cache_prompt:
             self._cache.checkpoints.take(slot)
