@@ -103,7 +103,7 @@ class Driver:
         self.aborted: set[str] = set()
         self.n_steps = 0
         self.met: Counter[str] = Counter()
-        self.asked_early: defaultdict[tuple[str, int], set[Media]] = defaultdict(set)  # while it waited for a slot
+        self.asked_early: defaultdict[tuple[str, int], set[Media]] = defaultdict(set)  # before it got its slot
 
     def submit(self, request: Request) -> None:
         self.engine.submit(request)
@@ -144,8 +144,10 @@ class Driver:
         self._note_asked_early()
         for event in events:
             self._take(event)
-        gone = running - {sequence.key for sequence in self.engine.running}
-        self.met["a sequence that gave way"] += sum(not self.transcripts[key].is_over for key in gone)
+        for key in running - {sequence.key for sequence in self.engine.running}:
+            if not self.transcripts[key].is_over:
+                self.met["a sequence that gave way"] += 1
+                self.asked_early[key] |= set(self.encoder.asked.get(key, []))
         self.met["a step while somebody waits for the encoder"] += bool(self.encoder.outstanding and events)
         if self.engine.rest():
             self._check_rest()
@@ -224,7 +226,7 @@ class Driver:
                 self.met["a media chunk that was resident"] += bool(cached)
                 asked = self.encoder.asked.get((event.request_id, event.index), [])
                 again = {media for media in cached if said_by(prompt, len(prompt)).count((media, 0)) > 1}
-                early = self.asked_early[event.request_id, event.index]  # and became resident while it waited
+                early = self.asked_early[event.request_id, event.index]  # and became resident since
                 assert not (cached - again) & (set(asked) - early), "a resident chunk was asked for"
             case Delta():
                 assert transcript.started is not None
