@@ -17,8 +17,9 @@ SETTINGS: dict[str, Any] = {
     "repeat_penalty": NUMBER, "presence_penalty": NUMBER, "frequency_penalty": NUMBER, "dry_multiplier": NUMBER,
     "dry_base": NUMBER, "dry_allowed_length": int, "dry_penalty_last_n": int, "dry_sequence_breakers": [str],
     "mirostat": int, "mirostat_tau": NUMBER, "mirostat_eta": NUMBER, "adaptive_target": NUMBER,
-    "adaptive_decay": NUMBER, "penalize_nl": bool, "stop": [str], "max_tokens": int, "n_predict": int, "n_keep": int,
-    "n_discard": int, "ignore_eos": bool, "stream": bool, "logit_bias": [{"bias": (*NUMBER, type(None)), "token": int}],
+    "adaptive_decay": NUMBER, "penalize_nl": bool, "stop": [str], "max_tokens": int, "n_predict": int,
+    "stop_token_ids": [int], "min_tokens": int, "n_keep": int, "n_discard": int,
+    "ignore_eos": bool, "stream": bool, "logit_bias": [{"bias": (*NUMBER, type(None)), "token": int}],
     "n_probs": int, "min_keep": int, "grammar": str, "grammar_lazy": bool, "grammar_triggers": list,
     "preserved_tokens": list, "chat_format": str, "reasoning_format": str, "reasoning_in_content": bool,
     "generation_prompt": str, "samplers": [str], "speculative.types": str, "speculative.n_max": int,
@@ -67,6 +68,7 @@ USED_SLOT = {
     "params": SETTINGS,
 }  # fmt: skip
 MODEL = {
+    "type": str, "display_name": str, "created_at": str, "lifecycle": str, "max_input_tokens": int,
     "id": str, "object": str, "created": int, "owned_by": str, "aliases": [str], "tags": [str],
     "architecture": {"input_modalities": [str], "output_modalities": [str]},
     "meta": {
@@ -74,6 +76,9 @@ MODEL = {
         "size": int, "ftype": str,
     },
 }  # fmt: skip
+LIST_ENDS = {"first_id": str, "last_id": str, "has_more": bool}
+"""Of Anthropic's lists."""
+
 OLLAMA_MODEL = {
     "name": str, "model": str, "modified_at": str, "size": str, "digest": str, "type": str, "description": str,
     "tags": [str], "capabilities": [str], "parameters": str,
@@ -87,6 +92,7 @@ PROPS = {
     "media_marker": str, "model_ftype": str, "model_path": str,
     "modalities": {"vision": bool, "audio": bool, "video": bool},
     "endpoint_slots": bool, "endpoint_props": bool, "endpoint_metrics": bool, "chat_template": str, "bos_token": str,
+    "chat_format": str, "chat_format_known": dict, "chat_template_caps": dict,
     "eos_token": str, "build_info": str, "is_sleeping": bool, "cors_proxy_enabled": bool,
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from tests.e2e.shapes import (
     ENVELOPE,
     FINAL,
     LEGACY_LOGPROBS,
+    LIST_ENDS,
     MODEL,
     NUMBER,
     OLLAMA_MODEL,
@@ -126,7 +127,7 @@ def test_props(server: ServerProcess) -> None:
 @pytest.mark.parametrize("path", ["/v1/models", "/models"])
 def test_models(server: ServerProcess, path: str) -> None:
     listed = server.http.get(path).json()
-    assert_shape(listed, {"object": str, "data": [MODEL], "models": [OLLAMA_MODEL]})
+    assert_shape(listed, {"object": str, "data": [MODEL], "models": [OLLAMA_MODEL], **LIST_ENDS})
     (entry,) = listed["data"]
     assert (entry["id"], entry["aliases"]) == ("demo", ["demo", "smol"])
     assert entry["meta"]["n_ctx"] == 256
@@ -242,7 +243,7 @@ def test_openai_completions(server: ServerProcess) -> None:
     *chunks, done = events(server, "/v1/completions", {**body, "stream_options": {"include_usage": False}})
     assert not any("usage" in one for one in chunks)
     for field, value in (
-        ("echo", True),
+        ("echo", 1),
         ("best_of", 2),
         ("suffix", "x"),
         ("n", 3),

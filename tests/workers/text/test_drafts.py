@@ -40,6 +40,7 @@ STREAMS: tuple[tuple[str, dict[str, object], dict[str, object]], ...] = (
 """Beginnings, how tokens are chosen, and what else is asked for."""
 
 N_PREDICT = 30
+CONSTRAINED = ("r9", "r10")
 
 Texts = dict[tuple[str, int], list[int]]
 
@@ -54,8 +55,10 @@ def model() -> Iterator[TextModel]:
         yield loaded
 
 
-def say(model: TextModel, drafter: FakeDrafter | None) -> tuple[Texts, dict[str, list[TokenProbs]], int]:
-    """The texts of all streams, their log-probabilities, and in how many steps they came."""
+def say(
+    model: TextModel, drafter: FakeDrafter | None, only: int | None = None
+) -> tuple[Texts, dict[str, list[TokenProbs]], int]:
+    """The texts of all streams, or of one of them alone, their log-probabilities, and in how many steps they came."""
     model.contexts.main.memory.clear(data=True)
     vocab = model.model.vocab
     runner = LlamaRunner(model.contexts.main, mixes=False, is_steady=bool(backend.kernels(model.model.native)))
@@ -65,6 +68,8 @@ def say(model: TextModel, drafter: FakeDrafter | None) -> tuple[Texts, dict[str,
     texts: Texts = {}
     probs: dict[str, list[TokenProbs]] = {}
     for i, (beginning, sampling, fields) in enumerate(STREAMS):
+        if only not in (None, i):
+            continue
         tokens = tuple(vocab.tokenize(beginning, add_special=True, parse_special=True))
         asked = {"n_predict": N_PREDICT, **fields}
         constraint = grammar if asked.pop("grammar", None) else None
@@ -97,4 +102,10 @@ def test_texts_and_their_log_probabilities_are_those_without_drafts_to_the_bit(m
         assert (drafter.n_drafted > 0) == may_draft
         if n_right == 4 and may_draft:
             assert n_drafted_steps < 0.6 * n_steps
-            assert all(drafter.came[key] > 0 for key in texts if key[0] != "r8")
+            assert all(drafter.came[key] > 0 for key in texts if key[0] not in ("r8", *CONSTRAINED))
+    for request_id in CONSTRAINED:  # with a mask for each row they have drafts when they are alone
+        drafter = FakeDrafter(texts, n_right=4)
+        found, found_probs, _ = say(model, drafter, only=int(request_id[1:]))
+        assert found == {(request_id, 0): texts[request_id, 0]}
+        assert found_probs == {request_id: probs[request_id]}
+        assert (drafter.came[request_id, 0] > 0) == may_draft

@@ -107,7 +107,8 @@ def steps(submit: Submit, said: list[str]) -> list[list[Event]]:
 @asynccontextmanager
 async def saying_in_turn(said: list[list[str]]) -> AsyncIterator[Running[FakeTextClient]]:
     """A server each of whose answers is the last of `said`."""
-    client = FakeTextClient(lambda submit: steps(submit, said[-1]), info=replace(INFO, chat_template=HERMES))
+    info = replace(INFO, chat_template=HERMES, n_ctx=4096)
+    client = FakeTextClient(lambda submit: steps(submit, said[-1]), info=info)
     async with running(client, within=600) as server:
         yield server
 

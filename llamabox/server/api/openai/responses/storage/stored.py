@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from llamabox.checks import wrong
-from llamabox.errors import InvalidRequest, LlamaboxError, NotFound
+from llamabox.errors import LlamaboxError, NotFound
 from llamabox.server.api.openai.responses.items import Item
 from llamabox.server.api.openai.responses.output import new_id
 from llamabox.server.api.openai.responses.storage.log import EventLog
@@ -77,7 +77,7 @@ class Responses:
         try:
             found = self.find(response_id)
         except NotFound as error:
-            raise InvalidRequest(f"Field '{field}': {error.message}", field=field) from error
+            raise wrong(field, error.message) from error
         if (status := found.writer.object()["status"]) not in ("completed", "incomplete"):
             raise wrong(field, f"the response is {status}; only one that has ended can be gone on from")
         return found
