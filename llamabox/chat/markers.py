@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from llamabox.checks import wrong
+from llamabox.checks import describe, wrong
 from llamabox.media.source import MAX_SOURCES, ONE_TOO_MANY, MediaSource
 
 CutPrompt = list[str | MediaSource]
@@ -69,3 +70,20 @@ def joined(parts: Sequence[tuple[str, bool]]) -> str:
         text += part
         after_text = not is_marker
     return text
+
+
+def content_of_parts(
+    value: object, where: str, markers: Markers, read: Callable[[Any, str, Markers], tuple[str, bool]]
+) -> str | list[dict[str, str]]:
+    """A content that is an array of parts: one text where media are among them, else the parts, each a text.
+
+    `read` takes a part, its field, and the markers; it returns a text, and whether that is a marker. Raises
+    InvalidRequest naming the part.
+    """
+    if not isinstance(value, list):
+        raise wrong(where, f"must be a string or an array of parts, not {describe(value)}")
+    n_before = len(markers.sources)
+    parts = [read(part, f"{where}[{i}]", markers) for i, part in enumerate(value)]
+    if len(markers.sources) > n_before:
+        return joined(parts)
+    return [{"type": "text", "text": text} for text, _ in parts]

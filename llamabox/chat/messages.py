@@ -14,7 +14,7 @@ from typing import Any
 
 from llamabox.chat.config import check_kwargs
 from llamabox.chat.custom import InputFormat, as_function_call, parse_custom
-from llamabox.chat.markers import Markers, joined
+from llamabox.chat.markers import Markers, content_of_parts
 from llamabox.chat.media_parts import MEDIA_PARTS, parse_media
 from llamabox.checks import describe, flag, mapping, present, string, wrong
 from llamabox.errors import InvalidRequest
@@ -185,13 +185,7 @@ def _message(value: object, where: str, markers: Markers) -> dict[str, Any]:
 def _content(value: object, where: str, markers: Markers) -> str | list[dict[str, str]] | None:
     if value is None or isinstance(value, str):
         return value
-    if not isinstance(value, list):
-        raise wrong(where, f"must be a string or an array of parts, not {describe(value)}")
-    n_before = len(markers.sources)
-    parts = [_part(part, f"{where}[{i}]", markers) for i, part in enumerate(value)]
-    if len(markers.sources) > n_before:
-        return joined(parts)
-    return [{"type": "text", "text": text} for text, _ in parts]
+    return content_of_parts(value, where, markers, _part)
 
 
 def _part(value: object, where: str, markers: Markers) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ from llamabox.engine.batch import Run
 from llamabox.engine.drafting.asking import Asking
 from llamabox.engine.drafting.drafter import Draft, Drafter, Wish
 from llamabox.engine.drafting.journal import Journal
-from llamabox.engine.drafting.looks import Looks
+from llamabox.engine.drafting.looks import Looks, slot_id
 from llamabox.engine.drafting.price import Offer, Price, Step
 from llamabox.engine.drafting.tally import Tally
 from llamabox.engine.grammar import TokenMask
@@ -74,7 +74,7 @@ class Drafts:
             return {}
         for sequence in able.keys() & self._unproven.keys():
             self._look_back(sequence)
-        order = sorted(parts, key=_slot_id)
+        order = sorted(parts, key=slot_id)
         step = cache(lambda: _step(order, parts, seconds_left))
         found = self._asking.ask({one: _wish(one, n_most) for one, n_most in able.items()}, step)
         for sequence in list(found):
@@ -237,7 +237,7 @@ def _step(order: Seq[Sequence], parts: Mapping[Sequence, int], seconds_left: flo
     """The step without drafts, of sequences in the `order` of their slots."""
     yielding = [parts[one] for one in order if parts[one] == one.n_owed]
     return Step(
-        [(_slot_id(one), parts[one]) for one in order],
+        [(slot_id(one), parts[one]) for one in order],
         len(yielding),
         sum(len(one.cells) for one in order) // len(order),
         seconds_left,
@@ -247,8 +247,3 @@ def _step(order: Seq[Sequence], parts: Mapping[Sequence, int], seconds_left: flo
 
 def _wish(sequence: Sequence, n_most: int) -> Wish:
     return Wish(sequence.key, sequence.cells, sequence.n_generated, n_most, sequence.params.drafting)
-
-
-def _slot_id(sequence: Sequence) -> int:
-    assert sequence.slot is not None
-    return sequence.slot.slot_id

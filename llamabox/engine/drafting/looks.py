@@ -53,7 +53,7 @@ class Looks:
         # Rows of slots side by side may share a pass.
         n_blocks = -(-n // AT_ONCE)
         turn = self._n_looks % n_blocks
-        return [one for one in sequences if one in drafting or _slot_id(one) // AT_ONCE % n_blocks == turn]
+        return [one for one in sequences if one in drafting or slot_id(one) // AT_ONCE % n_blocks == turn]
 
     def led_to(self, n_drafts: int) -> None:
         """The present step got so many drafts."""
@@ -64,6 +64,7 @@ class Looks:
             self._n_vain = min(self._n_vain + 1, PATIENT * RAREST.bit_length())
 
 
-def _slot_id(sequence: Sequence) -> int:
+def slot_id(sequence: Sequence) -> int:
+    """The number of the slot that it runs in."""
     assert sequence.slot is not None
     return sequence.slot.slot_id

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from llamabox.chat.markers import Markers, joined
+from llamabox.chat.markers import Markers, content_of_parts
 from llamabox.chat.media_parts import MEDIA_PARTS, parse_media
 from llamabox.checks import describe, mapping, present, string, wrong
 
@@ -28,13 +28,7 @@ def content_of(value: object, where: str, markers: Markers) -> str | list[dict[s
     """A message's content in the form of `chat.messages`. Raises InvalidRequest naming the part."""
     if isinstance(value, str):
         return value
-    if not isinstance(value, list):
-        raise wrong(where, f"must be a string or an array of parts, not {describe(value)}")
-    n_before = len(markers.sources)
-    parts = [_part(part, f"{where}[{i}]", markers) for i, part in enumerate(value)]
-    if len(markers.sources) > n_before:
-        return joined(parts)
-    return [{"type": "text", "text": text} for text, _ in parts]
+    return content_of_parts(value, where, markers, _part)
 
 
 def _part(value: object, where: str, markers: Markers) -> tuple[str, bool]:
