@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.server_process import ServerProcess
+from tests.e2e.speculation.drafted import n_accepted, until_drafted
 from tests.models.adapters import make_lora
 
 N_CTX = 256
@@ -43,37 +44,33 @@ def told(reply: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(reply[name] for name in names)
 
 
-def n_accepted(reply: dict[str, Any]) -> int:
-    found: int = reply["timings"].get("draft_n_accepted", 0)
-    return found
+def same(server: ServerProcess, *, more_than: int = -1, **fields: Any) -> dict[str, Any]:
+    """The answer with `more_than` so many tokens of drafts, which is that without."""
+    plain = complete(server, drafts=False, **fields)
 
+    def ask() -> dict[str, Any]:
+        drafted = complete(server, drafts=True, **fields)
+        assert told(drafted) == told(plain)
+        return drafted
 
-def same(server: ServerProcess, **fields: Any) -> dict[str, Any]:
-    """The answer with drafts, which is that without."""
-    plain, drafted = (complete(server, drafts=drafts, **fields) for drafts in (False, True))
-    assert told(drafted) == told(plain)
     assert n_accepted(plain) == 0
-    return drafted
+    return until_drafted(ask, more_than=more_than)
 
 
 def test_a_stop_string_ends_a_text_wherever_in_a_draft_it_is(server: ServerProcess) -> None:
     """Whole words, parts of them, and what lies across two tokens."""
     text = complete(server, drafts=False)["content"]
-    n_drafted = 0
     for stop in (text[30:34], text[41:44], text[52:60], text[-9:-6]):
-        reply = same(server, stop=[stop])
+        reply = same(server, stop=[stop], more_than=0)
         assert (reply["stop_type"], reply["stopping_word"]) == ("word", stop)
-        n_drafted += n_accepted(reply)
-    assert n_drafted > 8
 
 
 def test_an_end_token_ends_a_text_inside_a_draft(server: ServerProcess) -> None:
     """The prompt shows answers and their ends; what follows the end in it must not be said."""
     turns = f"<|im_start|>user\nSay it.<|im_end|>\n<|im_start|>assistant\n{WORDS}.<|im_end|>\n"
-    reply = same(server, prompt=turns * 3 + turns.partition(WORDS)[0], n_predict=80)
+    reply = same(server, prompt=turns * 3 + turns.partition(WORDS)[0], n_predict=80, more_than=4)
     assert reply["stop_type"] == "eos"
     assert WORDS in reply["content"]
-    assert n_accepted(reply) > 4
 
 
 @pytest.mark.parametrize("n_predict", [1, 2, 7, 23])
@@ -83,19 +80,21 @@ def test_a_limit_ends_a_text_inside_a_draft(server: ServerProcess, n_predict: in
 
 def test_a_text_goes_on_beyond_the_contexts_end(server: ServerProcess) -> None:
     """A shift takes cells that were drafted from."""
-    shifted = same(server, prompt=RHYME * 8, n_predict=120, ignore_eos=True)
+    shifted = same(server, prompt=RHYME * 8, n_predict=120, ignore_eos=True, more_than=8)
     assert shifted["tokens_evaluated"] + shifted["tokens_predicted"] > N_CTX
     assert shifted["truncated"]
-    assert n_accepted(shifted) > 8
 
 
 def test_texts_under_two_lora_sets_draft_side_by_side(server: ServerProcess) -> None:
     sets = [[{"id": 0, "scale": 0.1}], [{"id": 1, "scale": 0.1}], []]
     plain = [told(complete(server, drafts=False, lora=each)) for each in sets]
+
+    def ask(lora: list[dict[str, Any]]) -> dict[str, Any]:
+        return until_drafted(lambda: complete(server, drafts=True, lora=lora), more_than=2)
+
     with ThreadPoolExecutor(len(sets)) as pool:
-        drafted = list(pool.map(lambda each: complete(server, drafts=True, lora=each), sets))
+        drafted = list(pool.map(ask, sets))
     assert [told(one) for one in drafted] == plain
-    assert sum(map(n_accepted, drafted)) > 8
 
 
 def test_a_text_goes_on_from_a_slot_with_a_rejected_tail(server: ServerProcess) -> None:
