@@ -13,7 +13,7 @@ from llamabox.chat.formats.values.input_text import INPUT
 from llamabox.checks import describe, mapping, one_of, present, string, wrong
 
 InputFormat = dict[str, str]
-"""{"syntax": "lark" or "regex", "definition"}, or empty for any text."""
+"""{"syntax": "lark" or "regex", "definition", "field": where the request has that}, or empty for any text."""
 
 SYNTAXES = ("lark", "regex")
 MAX_DEFINITION = 64 << 10
@@ -56,7 +56,7 @@ def parse_format(value: Any, where: str) -> InputFormat:
         raise wrong(f"{where}.definition", f"must not be empty: a grammar in {syntax}")
     if len(definition) > MAX_DEFINITION:
         raise wrong(f"{where}.definition", f"must have at most {MAX_DEFINITION} characters, not {len(definition)}")
-    return {"syntax": syntax, "definition": definition}
+    return {"syntax": syntax, "definition": definition, "field": f"{where}.definition"}
 
 
 def input_schema(description: str = "") -> dict[str, Any]:

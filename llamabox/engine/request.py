@@ -265,6 +265,7 @@ class GenerationParams:
     n_prompt_probs: int = 0  # the same for each token of the prompt, which is computed whole; it has no media then
     grammar: str = ""  # what the text must be, in GBNF
     json_schema: str = ""  # or a JSON schema, as JSON; at most one of the three
+    form_field: str = ""  # where the request has the one or the other, for a refusal to name
     answer_grammar: str = ""  # or a grammar in llguidance's Lark, of a whole answer with its calls
     inner_grammars: tuple[InnerGrammar, ...] = ()  # those that it refers to
     marks: tuple[int, ...] = ()  # control tokens that stand in the text as marks (llamabox.marks)

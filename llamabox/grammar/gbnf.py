@@ -123,7 +123,7 @@ def references(node: Node) -> Iterator[str]:
 
 
 def _wrong(what: str) -> InvalidRequest:
-    return InvalidRequest(f"Field 'grammar': {what}", field="grammar")
+    return InvalidRequest(what)
 
 
 def _check_ends(rules: dict[str, Alternatives]) -> None:

@@ -5,7 +5,8 @@ Without numpy, for the process that only tries grammars out (workers.text.gramma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 
 import orjson
 from llguidance import LLMatcher, LLParserLimits
@@ -14,6 +15,9 @@ from llamabox.errors import InvalidRequest
 
 OPTIONS = {"whitespace_flexible": False}
 """No blanks but inside strings: as little choice as can be, so that most of an answer is forced."""
+
+BRACES = re.compile(r'"(?:[^"\\]|\\.)*"|([{}])')
+"""Strings, and the braces beside them."""
 
 
 def limits() -> LLParserLimits:
@@ -31,12 +35,12 @@ def schema_grammar(schema: str) -> str:
     a millisecond or two.
     """
     if '"x-guidance"' in schema:
-        raise InvalidRequest("Field 'json_schema': \"x-guidance\" is not for requests", field="json_schema")
+        raise InvalidRequest('"x-guidance" is not for requests')
     try:
         wanted = orjson.loads(schema) or {"type": "object"}  # {} stands for any object
         text = orjson.dumps({**wanted, "x-guidance": OPTIONS}).decode()
     except (ValueError, TypeError) as error:
-        raise InvalidRequest(f"Field 'json_schema': {error}", field="json_schema") from error
+        raise InvalidRequest(str(error)) from error
     return f'{{"grammars":[{{"json_schema":{text}}}]}}'
 
 
@@ -50,6 +54,31 @@ def answer_grammar(text: str, inner: Mapping[str, str]) -> str:
     """llguidance's grammar for a Lark text that refers to others by @name."""
     others = [{"name": name, "lark_grammar": other} for name, other in inner.items()]
     return orjson.dumps({"grammars": [{"lark_grammar": text}, *others]}).decode()
+
+
+def schemas_in(text: str) -> Iterator[tuple[str, str]]:
+    """The JSON schemas in a Lark text that this server wrote (chat/formats/grammar/words.py, `json_rule`).
+
+    Each is (the request's field that it stands in, a grammar for it alone).
+    """
+    for found in text.split("%json ")[1:]:
+        try:
+            schema = orjson.loads(found[: _end_of_object(found)])
+        except ValueError:  # a literal with these words in it
+            continue
+        if isinstance(schema, dict) and isinstance(field := schema.get("$comment"), str):
+            yield field, orjson.dumps({"grammars": [{"json_schema": schema}]}).decode()
+
+
+def _end_of_object(text: str) -> int:
+    """Where the JSON object ends that a text begins with; 0: it begins with none."""
+    depth = 0
+    for found in BRACES.finditer(text):
+        if found[1] is not None:
+            depth += 1 if found[1] == "{" else -1
+        if depth <= 0:
+            return found.end() if found[1] is not None else 0
+    return 0
 
 
 def complaint(matcher: LLMatcher) -> str | None:

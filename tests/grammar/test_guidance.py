@@ -39,5 +39,5 @@ def test_options_of_llguidance_are_ours_alone() -> None:
 
 @pytest.mark.parametrize("schema", ['{"const":"\ud800"}', '{"const":NaN}', '{"not":' * 400 + "{}" + "}" * 400])
 def test_what_is_no_json_to_llguidance_is_refused(schema: str) -> None:
-    with pytest.raises(InvalidRequest, match="Field 'json_schema'"):
+    with pytest.raises(InvalidRequest):
         schema_grammar(schema)

@@ -122,7 +122,7 @@ def _tool(function: Mapping[str, Any], where: str, notes: list[str], schema_name
     if strict and relaxed.notes:
         raise wrong(field, f"cannot be kept to the letter, as `strict` asks: {relaxed.notes[0]}")
     notes += [f"tool {name}: {note}" for note in relaxed.notes]
-    return Tool(name, _closed(relaxed.schema))
+    return Tool(name, _closed(relaxed.schema), field=field)
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _unparsed(options: Options, calling: Calling | None) -> Options:
 def _demand(options: Options, calling: Calling | None, *, thinks: bool) -> Demand | None:
     """What is to be enforced beyond the options' own grammar; None: nothing."""
     params = options.params
-    final = json_rule(orjson.loads(params.json_schema)) if params.json_schema else None
+    final = json_rule(orjson.loads(params.json_schema), params.form_field) if params.json_schema else None
     if params.inner_grammars:
         final = f"@{params.inner_grammars[0].name}"
     if calling is None and not (final is not None and thinks):

@@ -48,6 +48,7 @@ def parse_params(
         cache_prompt=checks.flag(body, "cache_prompt", defaults.cache_prompt),
         grammar=form.grammar,
         json_schema=form.json_schema,
+        form_field=form.field,
         answer_grammar=f"start: @{form.inner[0].name}\n" if form.inner else "",
         inner_grammars=form.inner,
         n_cache_reuse=checks.whole(body, "n_cache_reuse", 0, INT32_MAX, defaults.n_cache_reuse),

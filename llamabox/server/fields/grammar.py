@@ -43,11 +43,12 @@ UNQUOTED = str.maketrans('"\\' + "".join(map(chr, [*range(32), 127])), "'/" + " 
 class AnswerForm:
     """A GBNF grammar, a JSON schema, or a grammar with those that it refers to; or none of them.
 
-    `notes` say what was left out of schemas.
+    `field` is where the request has the grammar or the schema. `notes` say what was left out of schemas.
     """
 
     grammar: str = ""
     json_schema: str = ""
+    field: str = ""
     notes: tuple[str, ...] = ()
     inner: tuple[InnerGrammar, ...] = ()
 
@@ -94,7 +95,7 @@ def parse_grammar(body: dict[str, Any], defaults: GenerationParams) -> AnswerFor
         _check_length("grammar", grammar)
     if schema is None and grammar is None and "response_format" not in body:
         return AnswerForm(defaults.grammar, defaults.json_schema)
-    return schema or AnswerForm(grammar or "")
+    return schema or AnswerForm(grammar or "", field="grammar" if grammar else "")
 
 
 def _from_response_format(value: Any) -> AnswerForm | None:
@@ -191,7 +192,7 @@ def _named_grammar(value: dict[str, Any]) -> AnswerForm:
     if not grammar:
         raise wrong(field, "must not be empty: a grammar in GBNF")
     _check_length(field, grammar)
-    return AnswerForm(grammar)
+    return AnswerForm(grammar, field=field)
 
 
 def _check_length(field: str, grammar: str) -> None:
@@ -227,4 +228,4 @@ def schema_form(field: str, value: Any, *, strict: bool = False) -> AnswerForm:
         raise wrong(field, error.message) from error
     if strict and relaxed.notes:
         raise wrong(field, f"cannot be kept to the letter, as `strict` asks: {'; '.join(relaxed.notes[:MAX_NOTES])}")
-    return AnswerForm("", orjson.dumps(relaxed.schema).decode(), tuple(relaxed.notes))
+    return AnswerForm("", orjson.dumps(relaxed.schema).decode(), field, tuple(relaxed.notes))

@@ -90,9 +90,7 @@ def plan_answer(
         inputs=inputs,
         grammar=grammar.text,
         inner_grammars=tuple(
-            InnerGrammar(
-                name=inner.name, field="tools", tool=inner.tool, is_escaped=inner.is_escaped, **inputs[inner.tool]
-            )
+            InnerGrammar(name=inner.name, tool=inner.tool, is_escaped=inner.is_escaped, **inputs[inner.tool])
             for inner in grammar.inner
         ),
         budget=_budget(known.form, marked, tail, may_be, thinking, has_tools=bool(tools)),

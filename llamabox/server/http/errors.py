@@ -41,8 +41,11 @@ STATUS: dict[type[errors.LlamaboxError], tuple[int, str]] = {
 }
 """A class without a row has that of its nearest ancestor."""
 
-EXTRA: dict[type[errors.LlamaboxError], tuple[str, ...]] = {errors.ContextExceeded: ("n_prompt_tokens", "n_ctx")}
-"""The details that each error shows as fields beside code, message and type."""
+EXTRA: dict[type[errors.LlamaboxError], dict[str, str]] = {
+    errors.ContextExceeded: {"n_prompt_tokens": "n_prompt_tokens", "n_ctx": "n_ctx"},
+    errors.InvalidRequest: {"field": "param"},
+}
+"""The details that each error shows beside code, message and type, and their names there, which are OpenAI's."""
 
 HTTP_TYPES = {404: "not_found_error", 405: "invalid_request_error", 413: "invalid_request_error"}
 """Types of the errors that Starlette itself raises."""
@@ -69,7 +72,8 @@ def status_of(kind: type[errors.LlamaboxError]) -> tuple[int, str]:
 def error_object(error: errors.LlamaboxError) -> dict[str, Any]:
     """The value of `"error"`, in bodies and in streams."""
     status, kind = status_of(type(error))
-    extra = {name: error.details[name] for name in EXTRA.get(type(error), ()) if name in error.details}
+    shown = EXTRA.get(type(error), {})
+    extra = {name: error.details[detail] for detail, name in shown.items() if detail in error.details}
     return {"code": status, "message": error.message, "type": kind, **extra}
 
 

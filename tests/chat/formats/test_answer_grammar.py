@@ -109,6 +109,20 @@ def written(
 
 
 @pytest.mark.parametrize("name", FORMS)
+def test_every_schema_in_a_grammar_tells_the_field_it_comes_from(name: str) -> None:
+    """So a refusal can name it. Those within each other, in lists, by any name and of several types are among them."""
+    nested = {"type": "object", "properties": {"b": {"type": "number"}}, "additionalProperties": False}
+    properties = {"a": nested, "c": {"type": "array", "items": nested}, "d": {"type": ["integer", "null"]}}
+    wide: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": {"type": "integer"}}
+    tools = tuple(Tool(f"t{i}", wide, field=f"tools[{i}].parameters") for i in range(2))
+    final = json_rule({"type": "integer"}, "text.format.schema")
+    text = answer_grammar(FORMS[name], Demand(tools=tools, final=final), vocabulary(FORMS[name]).ids).text
+    found = [field for field, _ in guidance.schemas_in(text)]
+    assert len(found) == text.count("%json ")
+    assert set(found) == {"text.format.schema", *(tool.field for tool in tools)}
+
+
+@pytest.mark.parametrize("name", FORMS)
 def test_required_calls_are_valid(name: str) -> None:
     """Whatever a model writes where it must call: its calls are read, and fit the schemas."""
     form = FORMS[name]

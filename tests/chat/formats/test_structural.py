@@ -89,6 +89,22 @@ def test_the_older_words() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"schema": 5}, "structures[0].schema"),
+        ({"begin": 5}, "structures[0].begin"),
+        ({"begin": "<h>"}, "structures[0].begin"),
+        ({"end": None}, "structures[0].end"),
+    ],
+)
+def test_the_older_words_are_refused_by_their_names(changed: dict[str, Any], field: str) -> None:
+    structure = {"begin": "<function=f>", "schema": {"type": "integer"}, "end": "</function>", **changed}
+    with pytest.raises(InvalidRequest) as refused:
+        fits({"structures": [structure], "triggers": ["<function="]}, "")
+    assert refused.value.field == f"response_format.{field}"
+
+
+@pytest.mark.parametrize(
     ("format_", "field"),
     [
         ({"type": "grammar", "grammar": "root ::= x"}, "response_format.format.type"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,10 @@ def refused(response: Any, status: int, kind: str) -> str:
     assert response.headers["content-type"] == "application/json; charset=utf-8"
     body = response.json()
     extra = {"n_prompt_tokens": int, "n_ctx": int} if kind == "exceed_context_size_error" else {}
+    named = re.match(r"Field '([^']+)'", body["detail"])
+    if kind == "invalid_request_error" and (named or "param" in body["error"]):
+        extra = {"param": str}
+        assert named is None or named[1] == body["error"]["param"]
     assert_shape(body, {"error": {"code": int, "message": str, "type": str, **extra}, "detail": str})
     assert (body["error"]["code"], body["error"]["type"]) == (status, kind)
     assert body["detail"] == body["error"]["message"]

@@ -47,7 +47,7 @@ def test_body_has_error_and_detail() -> None:
     assert response.status_code == 400
     assert response.headers["content-type"] == "application/json; charset=utf-8"
     assert orjson.loads(response.body) == {
-        "error": {"code": 400, "message": message, "type": "invalid_request_error"},
+        "error": {"code": 400, "message": message, "type": "invalid_request_error", "param": "x"},
         "detail": message,
     }
 

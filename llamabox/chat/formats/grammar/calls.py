@@ -75,7 +75,7 @@ def arguments_rule(rules: Rules, tool: Tool) -> str:
     if tool.has_grammar:
         opening = f'{{"{INPUT}": '
         return f"{quoted(opening)} {rules.input_string(tool.name)} {quoted('}')}"
-    return json_rule(tool.parameters)
+    return json_rule(tool.parameters, tool.field)
 
 
 def _json_call(rules: Rules, form: JsonCalls, tool: Tool) -> str:
@@ -139,7 +139,7 @@ def _tagged_value(rules: Rules, form: TaggedCalls, name: str, tool: Tool, key: s
         return f"{one_of([quoted(_plain(choice)) for choice in choices])} {rules.text(close)}"
     if is_text:
         return rules.up_to(name, close, _length(tool.schema(key), tool.kinds(key)))
-    return f"{json_rule(tool.schema(key))} {rules.text(close)}"
+    return f"{json_rule(tool.schema(key), tool.field)} {rules.text(close)}"
 
 
 def _arguments(
@@ -223,15 +223,15 @@ def _python(rules: Rules, i: int, tool: Tool) -> str:
         elif choices := tool.choices(key):
             value = one_of([quoted(json.dumps(choice, ensure_ascii=False)) for choice in choices])
         elif not kinds and key == OTHER:
-            value = one_of([rules.add("PYTHON_STRING", PYTHON_STRING), json_rule(schema)])
+            value = one_of([rules.add("PYTHON_STRING", PYTHON_STRING), json_rule(schema, tool.field)])
         elif _length(schema, kinds):
-            value = json_rule(schema)  # a string of JSON is one of Python's
+            value = json_rule(schema, tool.field)  # a string of JSON is one of Python's
         elif tool.is_text(key):
             value = rules.add("PYTHON_STRING", PYTHON_STRING)
         elif kinds == {"boolean"}:
             value = one_of([quoted(word) for word in PYTHON_WORDS[:2]])
         else:
-            value = json_rule(schema)
+            value = json_rule(schema, tool.field)
         return f"{told} {value}"
 
     body = _arguments(rules, i, tool, argument, BARE_KEY, before="=", comma='", "')
@@ -271,16 +271,16 @@ def _braced_value(rules: Rules, form: BracedCalls, name: str, tool: Tool, key: s
             return rules.add(name, f"{quote} {rules.up_to(f'{name}_text', form.quote, length)}")
         return _braced_string(rules, form)
     if kinds <= {"object", "array"}:
-        return _braced_nested(rules, form, name, schema, depth)
-    return json_rule(schema)
+        return _braced_nested(rules, form, name, schema, tool.field, depth)
+    return json_rule(schema, tool.field)
 
 
-def _braced_nested(rules: Rules, form: BracedCalls, name: str, schema: Schema, depth: int) -> str:
+def _braced_nested(rules: Rules, form: BracedCalls, name: str, schema: Schema, field: str, depth: int) -> str:
     """An object or an array. Where one has no closed list of properties, or is deep, anything may be in it."""
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     items, properties = schema.get("items"), schema.get("properties")
     if depth < MAX_BRACES and schema.get("type") == "array" and isinstance(items, Mapping):
-        of_item = Tool(name, {"properties": {"item": items}, **shared})
+        of_item = Tool(name, {"properties": {"item": items}, **shared}, field=field)
         item = rules.add(f"{name}_item", _braced_value(rules, form, f"{name}_of", of_item, "item", depth + 1))
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         if most == 0:
@@ -290,7 +290,7 @@ def _braced_nested(rules: Rules, form: BracedCalls, name: str, schema: Schema, d
         return rules.add(name, f'"[" {inside} "]"')
     closed = isinstance(properties, Mapping) and schema.get("additionalProperties") is False
     if depth < MAX_BRACES and schema.get("type") == "object" and closed:
-        body = _braced_arguments(rules, form, name, Tool(name, schema), depth + 1)
+        body = _braced_arguments(rules, form, name, Tool(name, schema, field=field), depth + 1)
         return rules.add(name, f'"{{" {body} "}}"')
     braced = _braced_anything(rules, form)
     return {"object": "braced_object", "array": "braced_array"}.get(str(schema.get("type")), braced)

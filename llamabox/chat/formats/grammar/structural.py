@@ -32,9 +32,10 @@ def structural_grammar(
     if "format" in value:
         found: Format = mapping(f"{where}.format", value["format"])
         where = f"{where}.format"
+        writer = _Writer(read_schema)
     else:
         found = _triggered(value, where)
-    writer = _Writer(read_schema)
+        writer = _Writer(read_schema, _in_older_words)
     start = writer.words(found, where, "", 0)
     return f"start: {start}\n{writer.rules}", writer.expressions
 
@@ -45,18 +46,26 @@ def _triggered(value: Mapping[str, Any], where: str) -> Format:
     for i, structure in enumerate(_list(value, "structures", where)):
         one = mapping(f"{where}.structures[{i}]", structure)
         content = {"type": "json_schema", "json_schema": one.get("schema", {})}
-        tags.append({"begin": one.get("begin"), "content": content, "end": one.get("end")})
+        ends = {key: string(f"{where}.structures[{i}].{key}", one.get(key)) for key in ("begin", "end")}
+        tags.append({**ends, "content": content})
     return {"type": "triggered_tags", "triggers": value.get("triggers"), "tags": tags}
+
+
+def _in_older_words(field: str) -> str:
+    """A field of what `_triggered` made, as the client wrote it."""
+    return field.replace(".tags[", ".structures[").replace("].content.json_schema", "].schema")
 
 
 class _Writer:
     """Writes formats as words. `end` is the text that stands behind one, which the words have too: text without a form
     ends where that comes. An empty one is the end of all."""
 
-    def __init__(self, read_schema: ReadSchema) -> None:
+    def __init__(self, read_schema: ReadSchema, name: Callable[[str], str] = lambda field: field) -> None:
+        """`name` is the client's own name of a field."""
         self.rules = Rules({})
         self.expressions: list[tuple[str, str, str]] = []
         self._read_schema = read_schema
+        self._named = name
         self._n = 0
 
     def words(self, value: Any, where: str, end: str, depth: int) -> str:
@@ -90,7 +99,8 @@ class _Writer:
                     raise wrong(
                         f"{where}.style", f"must be json, not {describe(format_['style'])}; send `tools` instead"
                     )
-                return json_rule(self._read_schema(f"{where}.json_schema", format_.get("json_schema")))
+                field = self._named(f"{where}.json_schema")
+                return json_rule(self._read_schema(field, format_.get("json_schema")), field)
             case "regex":
                 name = self._name("regex")
                 self.expressions.append((name, f"{where}.pattern", string(f"{where}.pattern", format_.get("pattern"))))
@@ -154,11 +164,11 @@ class _Writer:
             raise wrong(f"{where}.triggers", "must not be empty")
         text = self._text(format_, where)
         by_trigger: dict[str, list[str]] = {}
-        for i, (tag, there) in enumerate(self._tags(format_, where)):
+        for tag, there in self._tags(format_, where):
             begin = string(f"{there}.begin", tag.get("begin"))
             trigger = max((one for one in triggers if begin.startswith(one)), key=len, default="")
             if not trigger:
-                raise wrong(f"{where}.tags[{i}].begin", "must begin with one of the triggers")
+                raise wrong(self._named(f"{there}.begin"), "must begin with one of the triggers")
             rest = _joined(_said(begin.removeprefix(trigger)), self._inside(tag, there, "", depth))
             by_trigger.setdefault(trigger, []).append(rest)
         sections = []

@@ -25,6 +25,7 @@ class Tool:
     name: str
     parameters: Schema
     has_grammar: bool = False  # a custom tool, whose only parameter is a text of its own grammar
+    field: str = ""  # where the request has the schema
 
     @cached_property
     def properties(self) -> dict[str, Schema]:

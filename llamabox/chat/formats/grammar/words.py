@@ -95,9 +95,13 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def json_rule(schema: Mapping[str, Any]) -> str:
-    """The words for a value that fits a schema."""
-    return "%json " + json.dumps({**schema, "x-guidance": SPACING}, ensure_ascii=False)
+def json_rule(schema: Mapping[str, Any], field: str = "") -> str:
+    """The words for a value that fits a schema, which stands in the request's `field`, or is a part of what does.
+
+    The field is told in the schema's comment, so that a refusal can name it (grammar/guidance.py, `schemas_in`).
+    """
+    told = {"$comment": field} if field else {}
+    return "%json " + json.dumps({**schema, **told, "x-guidance": SPACING}, ensure_ascii=False)
 
 
 def one_of(words: list[str]) -> str:

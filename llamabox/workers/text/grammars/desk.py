@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from llamabox.engine.request import GenerationParams, InnerGrammar, Request
 from llamabox.errors import InvalidRequest, LlamaboxError, ServerFault
 from llamabox.grammar import gbnf
 from llamabox.grammar.constraint import GuidedGrammar
-from llamabox.grammar.guidance import answer_grammar, lark_grammar, schema_grammar
+from llamabox.grammar.guidance import answer_grammar, lark_grammar, schema_grammar, schemas_in
 from llamabox.grammar.inputs.inner import OWN, input_grammar
 from llamabox.grammar.lark import to_lark
 from llamabox.quarantine.trial import Cause, Death, Limits, Trial
@@ -32,6 +33,9 @@ MAX_KEPT = 8
 
 GrammarTexts = tuple[str, str, str, tuple[InnerGrammar, ...]]
 """The three texts of a request that make a grammar, of which at most one is not empty, and what the last refers to."""
+
+SEARCH = 4.0
+"""Seconds to look for the one schema of many that is at fault."""
 
 MAX_KEPT_TEXT = 4 << 20
 """Characters that the texts of compiled grammars may have in all."""
@@ -66,36 +70,58 @@ class GrammarCompiler:
         self._tokenizer: LLTokenizer | None = None
         self._trial = GrammarTrial()
 
-    def compile(
-        self, grammar: str, json_schema: str, of_answer: str = "", inner: Sequence[InnerGrammar] = ()
-    ) -> AheadGrammar:
-        """The one of the three texts that is not empty. Raises InvalidRequest naming the field."""
-        field = "json_schema" if json_schema else "tools" if of_answer else "grammar"
-        if json_schema:
-            text = schema_grammar(json_schema)
-        elif of_answer:
-            text = answer_grammar(of_answer, {one.name: _inner_text(one) for one in inner})
-        else:
-            text = lark_grammar(to_lark(self._rules(grammar)))
+    def compile(self, texts: GrammarTexts, field: str = "") -> AheadGrammar:
+        """The one of the three texts that is not empty. Raises InvalidRequest naming the field.
+
+        `field` is where the request has it, unless it is an answer's grammar, which comes of several fields.
+        """
+        grammar, json_schema, of_answer, inner = texts
+        if of_answer:
+            field = "tools"
+        field = field or ("json_schema" if json_schema else "grammar")
         if self._tokenizer is None:
             self._tokenizer = guidance_tokenizer(self._vocab)
-        reason = self._trial.run(text)
-        if reason is not None:
-            self._check_inner(inner)
-            raise InvalidRequest(f"Field '{field}': {reason}", field=field)
         try:
+            if json_schema:
+                text = schema_grammar(json_schema)
+            elif of_answer:
+                text = answer_grammar(of_answer, {one.name: _inner_text(one) for one in inner})
+            else:
+                text = lark_grammar(to_lark(self._rules(grammar)))
+            reason = self._trial.run(text)
+            if reason is not None:
+                self._check_schemas(of_answer)
+                self._check_inner(inner)
+                raise InvalidRequest(reason)
             return AheadGrammar(GuidedGrammar(text, self._tokenizer), self._helper)
         except InvalidRequest as error:
-            raise InvalidRequest(f"Field '{field}': {error.message}", field=field) from error
+            if error.field is not None:
+                raise
+            raise _wrong(field, error.message) from error
 
     def close(self) -> None:
         self._trial.close()
+
+    def _check_schemas(self, text: str) -> None:
+        """Raise InvalidRequest naming the field, for the first schema in a text that cannot be used by itself.
+
+        Others wait for their grammars meanwhile: after some seconds the rest is not looked at.
+        """
+        tried: set[str] = set()
+        until = time.monotonic() + SEARCH
+        for field, grammar in schemas_in(text):
+            if time.monotonic() > until:
+                break
+            if grammar not in tried and (reason := self._trial.run(grammar)) is not None:
+                raise _wrong(field, reason)
+            tried.add(grammar)
 
     def _check_inner(self, inner: Sequence[InnerGrammar]) -> None:
         """Raise InvalidRequest naming the field and the tool, for the first that cannot be used by itself."""
         of_clients = {one.name: _inner_text(one) for one in inner if one.syntax != OWN}
         for one in sorted(inner, key=lambda one: one.syntax == OWN):
             if one.syntax == OWN:
+                self._check_schemas(one.definition)
                 reason = self._trial.run(answer_grammar(_inner_text(one), of_clients))
             else:
                 reason = self._trial.run(lark_grammar(_inner_text(replace(one, is_escaped=False))))
@@ -150,7 +176,7 @@ class GrammarDesk:
 
     def prepare(self, grammar: str, json_schema: str) -> None:
         """Compile and keep what requests are going to bring. Raises InvalidRequest."""
-        self._worker.submit(self._compiled, (grammar, json_schema, "", ())).result()
+        self._worker.submit(self._compiled, (grammar, json_schema, "", ()), "").result()
 
     def close(self) -> None:
         """End the trial process. The helpers' threads must have ended."""
@@ -162,7 +188,7 @@ class GrammarDesk:
                 return
         error: LlamaboxError | None = None
         try:
-            request = replace(request, grammar=self._compiled(_key(request)))
+            request = replace(request, grammar=self._compiled(_key(request), request.params.form_field))
         except LlamaboxError as exc:
             error = exc
         except Exception as exc:
@@ -177,10 +203,10 @@ class GrammarDesk:
         if error is not None:
             self._refuse(request.request_id, error)
 
-    def _compiled(self, key: GrammarTexts) -> AheadGrammar:
+    def _compiled(self, key: GrammarTexts, field: str) -> AheadGrammar:
         grammar = self._find(key)
         if grammar is None:
-            grammar = self._compiler.compile(*key)
+            grammar = self._compiler.compile(key, field)
             self._keep(key, grammar)
         return grammar
 
@@ -216,7 +242,11 @@ def _inner_text(one: InnerGrammar) -> str:
 
 def _wrong_inner(one: InnerGrammar, reason: str) -> InvalidRequest:
     what = f"the grammar of the tool {one.tool!r} cannot be used: " if one.tool else ""
-    return InvalidRequest(f"Field '{one.field}': {what}{reason}", field=one.field)
+    return _wrong(one.field, f"{what}{reason}")
+
+
+def _wrong(field: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(f"Field '{field}': {reason}", field=field)
 
 
 def has_grammar_text(params: GenerationParams) -> bool:

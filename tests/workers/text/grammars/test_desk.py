@@ -114,6 +114,11 @@ def test_the_trial_refuses_a_text_that_is_given_without_end(schema: dict[str, An
 def test_the_reason_names_the_field(desk: Desk) -> None:
     assert "'json_schema': Unimplemented" in desk.refused(json_schema='{"not":{}}').message
     assert desk.refused(grammar='root ::= "a').field == "grammar"
+    told = desk.refused(json_schema='{"not":{}}', form_field="text.format.schema")
+    assert (told.field, "'text.format.schema': Unimplemented" in told.message) == ("text.format.schema", True)
+    assert desk.refused(grammar="root ::= nowhere", form_field="response_format.grammar").field == (
+        "response_format.grammar"
+    )
     with pytest.raises(InvalidRequest):
         desk.desk.prepare("", '{"not":{}}')
 
