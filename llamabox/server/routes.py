@@ -28,6 +28,7 @@ from llamabox.server.api.native.completion import completion
 from llamabox.server.api.native.infill import infill
 from llamabox.server.api.openai.chat.route import apply_template, chat_completion, input_tokens
 from llamabox.server.api.openai.completions.route import openai_completion
+from llamabox.server.api.openai.responses.compaction import compact_conversation
 from llamabox.server.api.openai.responses.route import count_input, create_response
 from llamabox.server.api.openai.responses.storage.retrieval import (
     RetrieveRoute,
@@ -91,6 +92,7 @@ ROUTES = (
     Route("DELETE", ("/v1/responses/{id}", "/responses/{id}"), Ability.GENERATE, request_response(delete_response)),
     post("/v1/responses/{id}/cancel", Ability.GENERATE, request_response(cancel_response)),
     get("/v1/responses/{id}/input_items", Ability.GENERATE, input_items),
+    post("/v1/responses/compact /responses/compact", Ability.GENERATE, JsonRoute(compact_conversation)),
     post("/v1/responses/input_tokens", Ability.LANGUAGE, JsonRoute(count_input)),
     post(
         "/v1/chat/completions/input_tokens /chat/completions/input_tokens",

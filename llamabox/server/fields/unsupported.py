@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llamabox.checks import describe, wrong
@@ -34,9 +34,16 @@ GENERATION: dict[str, Neutral] = {
 """Refused on every route that generates. An API has a table of its own for more."""
 
 
-def refuse(body: dict[str, Any], *tables: dict[str, Neutral]) -> None:
-    """Raises InvalidRequest for the first field of the tables that asks for something."""
+LEAVE_OUT = "leave it out"
+
+
+def refuse(body: dict[str, Any], *tables: dict[str, Neutral], instead: Mapping[str, str] | None = None) -> None:
+    """Raises InvalidRequest for the first field of the tables that asks for something.
+
+    `instead` says what to do where there is something better than to leave a field out.
+    """
     for table in tables:
         for field, is_neutral in table.items():
             if field in body and not is_neutral(body[field]):
-                raise wrong(field, f"{describe(body[field])} is not supported by this server; leave it out")
+                what = (instead or {}).get(field, LEAVE_OUT)
+                raise wrong(field, f"{describe(body[field])} is not supported by this server; {what}")

@@ -58,19 +58,20 @@ class Spoken:
         return [n_leading, *later]
 
 
-async def read_input(exchange: Exchange, responses: Responses) -> Spoken:
+async def read_input(exchange: Exchange, responses: Responses, *, needs_input: bool = True) -> Spoken:
     """`instructions`, `previous_response_id` and `input`. Raises InvalidRequest naming the field."""
     body = exchange.body
     instructions = string("instructions", body.get("instructions", ""))
-    if "input" not in body:
+    if "input" not in body and needs_input:
         raise wrong("input", "is required: a text, or an array of items")
     history: tuple[Item, ...] = ()
     if "previous_response_id" in body:
         previous = string("previous_response_id", body["previous_response_id"])
         history = responses.previous(previous).conversation
     transcript = Transcript(responses.item)
-    await off_loop(n_values(body["input"]) * VALUES_AN_ITEM, transcript.read, body["input"], "input")
-    if not transcript.items:
+    given = body.get("input", [])
+    await off_loop(n_values(given) * VALUES_AN_ITEM, transcript.read, given, "input")
+    if not transcript.items and needs_input:
         raise wrong("input", "must not be empty")
     for kind in sorted(transcript.dropped):
         exchange.record.warnings.append(header_warning(f"items of type {kind} are not known here and were left out"))

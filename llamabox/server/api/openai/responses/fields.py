@@ -45,6 +45,15 @@ REFUSED: dict[str, Neutral] = {
 """Fields that this API cannot honour, and the values with which they ask for nothing."""
 
 
+INSTEAD = {
+    "conversation": "go on from a stored response by previous_response_id, or send the whole input",
+    "context_management": "ask for a compaction at /v1/responses/compact, or for truncation of auto",
+    "prompt": "send instructions and input",
+    "response_format": "say it in text.format",
+}
+"""What does the same here, by the field that cannot."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What a request wants beside its answer's text."""
@@ -62,7 +71,7 @@ class Wanted:
 
 def parse_fields(body: dict[str, Any], config: ModelConfig, defaults: GenerationParams, info: ModelInfo) -> Wanted:
     """`body` is without nulls. Raises InvalidRequest naming the first field that is wrong."""
-    refuse(body, REFUSED)
+    refuse(body, REFUSED, instead=INSTEAD)
     include = checks.strings("include", body.get("include", []), max_count=64, max_length=128)
     with_logprobs = LOGPROBS in include
     top = checks.whole(body, "top_logprobs", 0, MAX_TOP, None)

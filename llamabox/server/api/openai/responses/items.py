@@ -19,6 +19,11 @@ from llamabox.server.api.openai.responses.thoughts import unsealed
 Item = Mapping[str, Any]
 
 REFERENCE = "item_reference"
+COMPACTION = "compaction"
+
+SUMMARY = "Summary of the conversation so far:\n\n"
+"""Stands before the summary in a compaction, which the model reads as a message of the user's: templates take system
+messages at the beginning alone."""
 
 ROLES = ("user", "assistant", "system", "developer")
 
@@ -124,6 +129,13 @@ class Transcript:
         before = self._turn.get("reasoning_content")
         self._turn["reasoning_content"] = f"{before}\n\n{thought}" if before else thought
 
+    def _compaction(self, item: Item, where: str) -> None:
+        summary = unsealed(string(f"{where}.encrypted_content", item.get("encrypted_content")))
+        if summary:
+            self._add({"role": "user", "content": SUMMARY + summary})
+        else:  # another server's
+            self.dropped.add(COMPACTION)
+
     def _begin_turn(self, content: object) -> dict[str, Any]:
         self._turn = {"role": "assistant", "content": content}
         self.messages.append(self._turn)
@@ -159,5 +171,6 @@ READERS: dict[str, Callable[[Transcript, Item, str], None]] = {
     "custom_tool_call": Transcript._custom_call,
     "custom_tool_call_output": Transcript._output,
     "reasoning": Transcript._reasoning,
+    COMPACTION: Transcript._compaction,
 }
 """Who reads an item of a type."""

@@ -18,7 +18,7 @@ from llamabox.server.api.openai.responses.storage.log import EventLog
 from llamabox.server.api.openai.responses.writer import ResponseWriter
 from llamabox.server.http.shelf import Shelf
 
-PREFIXES = {"function_call": "fc", "custom_tool_call": "ctc", "reasoning": "rs", "message": "msg"}
+PREFIXES = {"function_call": "fc", "custom_tool_call": "ctc", "reasoning": "rs", "message": "msg", "compaction": "cmp"}
 """Of the ids of items, by their types."""
 
 
@@ -142,6 +142,6 @@ def _listed(item: Item) -> Item:
         if item.get("role") == "assistant":
             part = {"type": "output_text", "text": content, "annotations": []}
         told["content"] = [part]
-    if kind != "reasoning":
+    if kind not in ("reasoning", "compaction"):
         told.setdefault("status", "completed")
     return told
