@@ -56,24 +56,28 @@ CLIENTS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], Path]]] =
     "llama_index": (python_in, lambda folder: HERE / "python" / "with_llama_index.py"),
     "litellm": (python_in, lambda folder: HERE / "python" / "with_litellm.py"),
     "openai for node": (node_in, lambda folder: folder / "node" / "with_openai.mjs"),
+    "openai's responses for node": (node_in, lambda folder: folder / "node" / "with_openai_responses.mjs"),
+    "anthropic for node": (node_in, lambda folder: folder / "node" / "with_anthropic.mjs"),
     "ai sdk": (node_in, lambda folder: folder / "node" / "with_ai_sdk.mjs"),
 }
 
 
 def run(folder: Path, word: str) -> int:
-    """Start both servers and let each client talk to them. Returns the number of clients that failed."""
+    """Start the servers and let each client talk to them. Returns the number of clients that failed."""
     asked = {name: made for name, made in CLIENTS.items() if word in name}
     commands = {name: [*install(folder), str(script(folder))] for name, (install, script) in asked.items()}
     model = ("-m", str(ensure_demo_model(progress=False)), "-t", "1")
     scripted = ServerProcess(folder / "scripted.log", *model, *ARGUMENTS)
     free = ServerProcess(folder / "free.log", *model, "-c", "8192", "-np", "2", "--chat-template", "chatml")
+    small = ServerProcess(folder / "small.log", *model, "-c", "4096", "-np", "1", "--max-waiting", "1", "--metrics")
+    urls = [server.url for server in (scripted, free, small)]
     n_failed = 0
-    with scripted, free:
+    with scripted, free, small:
         for name, command in commands.items():
             print(f"{name}:", flush=True)
             environment = {**os.environ, **LOCAL}
             try:
-                ended = subprocess.run([*command, scripted.url, free.url], env=environment, timeout=WITHIN)
+                ended = subprocess.run([*command, *urls], env=environment, timeout=WITHIN)
                 n_failed += ended.returncode != 0
             except subprocess.TimeoutExpired:
                 print(f"FAIL it takes longer than {WITHIN} s", flush=True)
