@@ -8,7 +8,9 @@ are known.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.chat.templates import HERMES
 
@@ -22,7 +24,7 @@ class Answer:
     word: str
 
 
-def called(name: str, arguments: dict[str, str]) -> str:
+def called(name: str, arguments: dict[str, Any]) -> str:
     return f'<tool_call>\n{{"name": "{name}", "arguments": {json.dumps(arguments)}}}\n</tool_call>'
 
 
@@ -38,22 +40,34 @@ ANSWERS = (
 )
 
 
-def _begun(answer: str) -> str:
-    repeated = f"<|im_start|>assistant\n{answer}<|im_end|>\n"
-    return f"{{{{ {json.dumps(repeated)} * 4 }}}}"
+def begun(answer: str) -> str:
+    """The end of a prompt that begins an answer."""
+    return f"<|im_start|>assistant\n{answer}<|im_end|>\n" * 4
 
 
 TURN = "{% if add_generation_prompt %}"
-assert HERMES.count(TURN) == 1
-TEMPLATE = HERMES.replace(
-    TURN,
-    TURN
-    + "{% set asked = messages[-1].content | string %}"
-    + f"{{% if messages[-1].role == 'tool' %}}{_begun('Rain falls')}"
-    + "".join(f"{{% elif '{answer.word}' in asked %}}{_begun(answer.start)}" for answer in ANSWERS)
-    + "{% endif %}",
+
+
+def template_of(cases: Sequence[tuple[str, str]]) -> str:
+    """A template that begins an answer by the first of the cases whose condition in Jinja holds.
+
+    A condition may look at `last`, the message, and at `asked`, its text.
+    """
+    assert HERMES.count(TURN) == 1
+    told = "".join(f"{{% elif {condition} %}}{{{{ {json.dumps(begun(start))} }}}}" for condition, start in cases)
+    last = "{% set last = messages[-1] %}{% set asked = last.content | string %}"
+    return HERMES.replace(TURN, f"{TURN}{last}{{% if false %}}{told}{{% endif %}}")
+
+
+def grammar_of(answers: Sequence[str]) -> str:
+    """A grammar of one of the answers."""
+    return "root ::= " + " | ".join(map(json.dumps, answers))
+
+
+TEMPLATE = template_of(
+    [("last.role == 'tool'", "Rain falls"), *((f"'{answer.word}' in asked", answer.start) for answer in ANSWERS)]
 )
-GRAMMAR = "root ::= " + " | ".join(json.dumps(text) for text in (REPORT, *(answer.text for answer in ANSWERS)))
+GRAMMAR = grammar_of([REPORT, *(answer.text for answer in ANSWERS)])
 
 ARGUMENTS = ("-c", "8192", "-np", "2", "--top-k", "1", "--grammar", GRAMMAR, "--chat-template", TEMPLATE)
 """Options of a server with it, beside the demo model."""
