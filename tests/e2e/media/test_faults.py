@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -16,6 +18,7 @@ from tests.e2e.server_process import ServerProcess
 from tests.e2e.survival import resident, unharmed, wait_for
 from tests.media.fetching.hostile_server import serving
 from tests.media.files import BAD, GOOD, bomb, file, flac_of_length, plain, recording, tone
+from tests.models.media.colours import COLOURS
 
 CHAT = "/v1/chat/completions"
 SLACK = 64 << 20
@@ -92,6 +95,25 @@ def test_eleven_pictures_are_eleven(survivor: ServerProcess) -> None:
     too_many = survivor.post(CHAT, {**body, "messages": [SYSTEM, user(*parts * 10, "What?")]})
     assert too_many.status_code == 400
     assert "tokens" in too_many.json()["error"]["message"]
+
+
+def test_several_large_pictures_are_seen_side_by_side_and_together(survivor: ServerProcess) -> None:
+    """Three in a message, and as many messages at a time as there are slots."""
+    large = [file(plain("RGB", COLOURS[name], (2000, 2000))) for name in ("red", "blue", "green")]
+    parts = [picture(text_of(one)) for one in large]
+    one = {"messages": [SYSTEM, user(*parts, "What colors are the squares?")], "max_tokens": 8, "temperature": 0}
+    alone = survivor.ok(CHAT, one)["choices"][0]["message"]["content"]
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: survivor.ok(CHAT, one), range(8)))
+    assert {reply["choices"][0]["message"]["content"] for reply in replies} == {alone}
+
+
+def test_an_answer_in_markup_is_text(survivor: ServerProcess) -> None:
+    """As models that read documents write it, whatever it looks like to a parser of calls or thoughts."""
+    said = '<table><tr><td>1</td></tr></table><|LOC_5|><fcel>2<nl>{"a": <ecel>'
+    messages = [SYSTEM, user(image("red", "blue"), "OCR:")]
+    body = {"messages": messages, "max_tokens": 64, "grammar": f"root ::= {json.dumps(said)}"}
+    assert survivor.ok(CHAT, body)["choices"][0]["message"]["content"] == said
 
 
 def test_nothing_inside_is_fetched(survivor: ServerProcess) -> None:

@@ -46,6 +46,29 @@ def test_prompts_of_a_list_have_media_of_their_own(server: ServerProcess, marker
     assert replies[1]["content"] == alone["content"]
 
 
+def test_a_picture_may_begin_a_prompt_or_end_it_or_be_all_of_it(server: ServerProcess, marker: str) -> None:
+    """The first token behind a picture hangs on its last row."""
+    file = text_of(png("red", "blue"))
+    for text in (marker, marker * 2, f"{marker} Once upon a time", f"Look: {marker}"):
+        body = {"prompt": {"prompt_string": text, "multimodal_data": [file] * text.count(marker)}, "n_predict": 4}
+        first = server.ok("/completion", {**body, "temperature": 0, "cache_prompt": False})
+        assert first["tokens_predicted"] == 4
+        again = server.ok("/completion", {**body, "temperature": 0})
+        assert again["content"] == first["content"]
+
+
+def test_pieces_of_a_prompt_with_pictures_are_moved_or_left(server: ServerProcess, marker: str) -> None:
+    """With `n_cache_reuse` what stands behind a dropped piece is moved, pictures among it."""
+    words = "The ferryman counts his coins while the rain falls. "
+    file = text_of(png("red", "blue"))
+    turn = f"<|im_start|>user\n{marker}{words * 4}<|im_end|>\n<|im_start|>assistant\n"
+    fields = {"n_predict": 8, "temperature": 0, "id_slot": 2, "n_cache_reuse": 16}
+    for text in (words * 8 + turn, turn, words * 2 + turn + "Yes." + turn, turn):
+        mixed = {"prompt_string": text, "multimodal_data": [file] * text.count(marker)}
+        reply = server.ok("/completion", {"prompt": mixed, **fields})
+        assert reply["tokens_predicted"] == 8
+
+
 def test_counting_is_what_chat_is_charged(server: ServerProcess) -> None:
     body = {"messages": [SYSTEM, user(image("red", "blue"), "Hi", sound(secret("cat")))], "max_tokens": 1}
     counted = server.ok("/v1/chat/completions/input_tokens", body)["input_tokens"]

@@ -59,8 +59,12 @@ CLOSED = 200.0
 """By how much a feature is below zero outside the patches that have a colour's place: GELU makes nothing of it."""
 
 
-def values(n_embd: int) -> dict[str, Value]:
-    """Metadata, for a language model of this width."""
+IDLE_WIDTH = 1 << 15
+"""Of the inner layers of an idle tower: the 16 patches of a picture cost some milliseconds in each of its layers."""
+
+
+def values(n_embd: int, n_idle: int = 0) -> dict[str, Value]:
+    """Metadata, for a language model of this width and a tower of so many layers, which are idle."""
     return {
         "clip.has_vision_encoder": boolean(True),
         "clip.vision.projector_type": "mlp",
@@ -68,9 +72,9 @@ def values(n_embd: int) -> dict[str, Value]:
         "clip.vision.image_size": N_SIDE * PATCH,
         "clip.vision.patch_size": PATCH,
         "clip.vision.embedding_length": N_EMBD,
-        "clip.vision.feed_forward_length": N_EMBD,
+        "clip.vision.feed_forward_length": IDLE_WIDTH if n_idle else N_EMBD,
         "clip.vision.projection_dim": n_embd,
-        "clip.vision.block_count": 1,
+        "clip.vision.block_count": n_idle + 1,
         "clip.vision.attention.head_count": 1,
         "clip.vision.attention.layer_norm_epsilon": 1e-5,
         "clip.vision.image_mean": float32_array(0.5, 0.5, 0.5),
@@ -78,7 +82,7 @@ def values(n_embd: int) -> dict[str, Value]:
     }
 
 
-def tensors(words: Words) -> dict[str, NDArray[np.float32]]:
+def tensors(words: Words, n_idle: int = 0) -> dict[str, NDArray[np.float32]]:
     """Dimensions 0 to 2 of a patch are its colour, from -1 to 1; 3 to 18 tell its number."""
     patches = np.zeros((N_EMBD, 3, PATCH, PATCH))
     for channel in range(3):
@@ -102,7 +106,7 @@ def tensors(words: Words) -> dict[str, NDArray[np.float32]]:
             inner_bias[N_FEATURES + number] = -10
             outer[:, N_FEATURES + number] = words.row(word) / 10
 
-    unused = {f"v.blk.0.{name}.weight": np.zeros((1, 1)) for name in ("attn_out", "ffn_up", "ffn_down")}
+    unused = {f"v.blk.{n_idle}.{name}.weight": np.zeros((1, 1)) for name in ("attn_out", "ffn_up", "ffn_down")}
     made = {
         "v.patch_embd.weight": patches,
         "v.position_embd.weight": positions,
@@ -110,9 +114,24 @@ def tensors(words: Words) -> dict[str, NDArray[np.float32]]:
         "mm.0.bias": inner_bias,
         "mm.2.weight": outer,
         "mm.2.bias": np.zeros(words.n_embd),
-        **unused,  # LLaVA leaves out the last layer, and there is one
+        **unused,  # LLaVA leaves out the last layer
     }
+    for layer in range(n_idle):
+        made |= _idle_layer(f"v.blk.{layer}")
     return {name: array.astype(np.float32) for name, array in made.items()}
+
+
+def _idle_layer(name: str) -> dict[str, NDArray[np.float64]]:
+    """One that adds nothing to what it sees, and is computed as any."""
+    found = {f"{name}.{part}.weight": np.ones(N_EMBD) for part in ("ln1", "ln2")}
+    found |= {f"{name}.{part}.bias": np.zeros(N_EMBD) for part in ("ln1", "ln2", "attn_q", "attn_k", "attn_v")}
+    found |= {
+        f"{name}.{part}.weight": np.zeros((N_EMBD, N_EMBD)) for part in ("attn_q", "attn_k", "attn_v", "attn_out")
+    }
+    return found | {
+        f"{name}.ffn_up.weight": np.zeros((IDLE_WIDTH, N_EMBD)),
+        f"{name}.ffn_down.weight": np.zeros((N_EMBD, IDLE_WIDTH)),
+    }
 
 
 def colour_classifier() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -16,17 +16,19 @@ N_TABLE = 512
 """Columns and rows of patches that the non-causal projector has positions for."""
 
 
-def write_mmproj(path: Path, model: Path, *, vision: bool = True, audio: bool = True) -> Path:
+def write_mmproj(path: Path, model: Path, *, vision: bool = True, audio: bool = True, n_idle: int = 0) -> Path:
     """One that sees colours and hears tones, or does one of both. A picture has 16 cells, a word's tone one.
 
-    Returns `path`.
+    `n_idle` layers before a picture's rows change nothing: they cost what those of large projectors do. Returns `path`.
     """
     words = Words(model)
-    kinds = [kind for kind, wanted in ((colours, vision), (tones, audio)) if wanted]
     metadata, arrays = dict(HEAD), {}
-    for kind in kinds:
-        metadata |= kind.values(words.n_embd)
-        arrays |= kind.tensors(words)
+    if vision:
+        metadata |= colours.values(words.n_embd, n_idle)
+        arrays |= colours.tensors(words, n_idle)
+    if audio:
+        metadata |= tones.values(words.n_embd)
+        arrays |= tones.tensors(words)
     return write_gguf(path, metadata, arrays)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llamabox.chat.messages import Conversation, template_kwargs
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import string, wrong
+from llamabox.media.source import MediaSource
 from llamabox.server.api.openai.responses.fields import Wanted
 from llamabox.server.api.openai.responses.items import Item, Transcript
 from llamabox.server.api.openai.responses.storage.stored import Responses
@@ -16,6 +17,7 @@ from llamabox.server.api.openai.responses.tools import Toolbox
 from llamabox.server.conversation.rendering import render
 from llamabox.server.conversation.template_wishes import reads_wish
 from llamabox.server.fields.grammar import header_warning
+from llamabox.server.fields.prompt import check_media
 from llamabox.server.hosted.exchange import Exchange
 from llamabox.server.http.threads import n_values, off_loop
 from llamabox.wire.questions import CountTokens
@@ -102,13 +104,16 @@ async def rendered(exchange: Exchange, spoken: Spoken, toolbox: Toolbox, wanted:
 
     chat = await attempt(0)
     n_turns = len(spoken.turns())
+    if not wanted.may_truncate or n_turns == 1:
+        return wanted, chat
     room = exchange.info.n_ctx - answer_room(wanted, exchange.info.n_ctx)
-    if not wanted.may_truncate or n_turns == 1 or await n_tokens(exchange, chat) <= room:
+    sizes = await media_sizes(exchange, chat.conversation.media)
+    if await n_tokens(exchange, chat, sizes) <= room:
         return wanted, chat
     low, high = 1, n_turns - 1  # the fewest turns whose loss is enough
     while low < high:
         middle = (low + high) // 2
-        if await n_tokens(exchange, await attempt(middle)) <= room:
+        if await n_tokens(exchange, await attempt(middle), sizes) <= room:
             high = middle
         else:
             low = middle + 1
@@ -124,10 +129,28 @@ def answer_room(wanted: Wanted, n_ctx: int) -> int:
     return min(n_predict, n_ctx // 4) if n_predict > 0 else n_ctx // 4
 
 
-async def n_tokens(exchange: Exchange, chat: RenderedChat) -> int:
-    """Tokens of the prompt's texts."""
-    texts: list[Any] = [piece for piece in chat.cut() if isinstance(piece, str)]
-    return (await exchange.hosted.client.ask(CountTokens(texts))).n_tokens
+async def media_sizes(exchange: Exchange, sources: Sequence[MediaSource]) -> dict[MediaSource, int]:
+    """Tokens of each picture and sound. Raises InvalidRequest naming one that cannot be read, or not be taken."""
+    if not sources:
+        return {}
+    check_media(sources, exchange.info)
+    info, lease = exchange.info.media, exchange.lease
+    assert info is not None, "check_media refuses media without a projector"
+    n_before = lease.n_bytes
+    media = await exchange.hosted.media.read(sources, info, lease)
+    try:
+        counts = [await exchange.hosted.client.ask(CountTokens([one])) for one in media]
+    finally:
+        lease.shrink(lease.n_bytes - n_before)  # those that stay are read once more, which is quick
+    return {source: count.n_tokens for source, count in zip(sources, counts, strict=True)}
+
+
+async def n_tokens(exchange: Exchange, chat: RenderedChat, sizes: Mapping[MediaSource, int]) -> int:
+    """Tokens of the prompt, whose media have these sizes."""
+    pieces = chat.cut()
+    texts: list[Any] = [piece for piece in pieces if isinstance(piece, str)]
+    n_media = sum(sizes[piece] for piece in pieces if isinstance(piece, MediaSource))
+    return n_media + (await exchange.hosted.client.ask(CountTokens(texts))).n_tokens
 
 
 def known_wishes(exchange: Exchange, wishes: dict[str, Any]) -> dict[str, Any]:
