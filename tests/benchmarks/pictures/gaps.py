@@ -5,8 +5,8 @@ with each token when the engine had it (`timings_per_token`), so that what is me
 neither this client nor the way to it. Prints a Markdown table: the steps of the streams before the pictures came, and
 from their arrival to the last answer about one. `ratio` is that of the longest of these to the median of those.
 
-Each round has pictures of its own, so that none is known. Nothing is drafted, so that each step brings a token. The
-texts must be what they are without pictures: that is the last column.
+Each round has pictures of its own, so that none is known. Nothing is drafted, so that each step brings a token; with
+`--drafts` the answers about pictures are. The texts must be what they are without pictures: that is the last column.
 
 `--layers N` gives the projector a tower of so many layers, which see nothing and cost as those that do.
 """
@@ -35,7 +35,9 @@ from tests.models.media.projectors import write_mmproj
 N_BEFORE = 40
 """Tokens that each stream has before the pictures come."""
 
-N_PREDICT = 400
+N_PREDICT = 300
+
+NO_DRAFTS = {"speculative.n_max": 0}
 
 
 @dataclass(slots=True)
@@ -80,7 +82,7 @@ class Streams:
 
     def _read(self, stream: Stream, prompt: str) -> None:
         asked: dict[str, Any] = {"prompt": prompt, "n_predict": N_PREDICT, "temperature": 0, "ignore_eos": True}
-        asked |= {"speculative.n_max": 0, "timings_per_token": True, "cache_prompt": False}
+        asked |= {**NO_DRAFTS, "timings_per_token": True, "cache_prompt": False}
         for event in self._server.stream("/completion", asked):
             if "timings" in event and event["content"]:
                 stream.made.append(event["timings"]["predicted_ms"] / 1e3)
@@ -112,7 +114,8 @@ def play(server: ServerProcess, number: int, asked: argparse.Namespace) -> Round
     with Streams(server, asked.streams, "gaps") as alone:
         pass
     n = asked.pictures
-    bodies = [chat(picture(number * n + i, asked.side), "Describe it.", max_tokens=4) for i in range(n)]
+    fields = {"max_tokens": 4, **({} if asked.drafts else NO_DRAFTS)}
+    bodies = [chat(picture(number * n + i, asked.side), "Describe it.", **fields) for i in range(n)]
     with Streams(server, asked.streams, "gaps") as streams:
         streams.has_begun.wait()
         arrived = time.perf_counter()
@@ -153,6 +156,7 @@ def main(given: list[str]) -> int:
     parser.add_argument("--side", type=int, default=2000, help="pixels of each")
     parser.add_argument("--threads", type=int, default=2, help="that decode")
     parser.add_argument("--mmproj-threads", type=int, default=1, help="that encode")
+    parser.add_argument("--drafts", action="store_true", help="for the answers about pictures")
     asked = parser.parse_args(given)
     model = asked.model or ensure_demo_model()
     n_slots = asked.streams + asked.pictures

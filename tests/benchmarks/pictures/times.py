@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -26,12 +27,13 @@ from typing import Any
 
 from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context, ContextParams
-from llamabox.bindings.ffi import load
-from llamabox.bindings.model import Model, ModelParams
+from llamabox.bindings.model import Model
+from llamabox.bindings.spin import spin_briefly
 from llamabox.demo import ensure_demo_model
 from tests.benchmarks.pictures.files import chat, picture
 from tests.e2e.server_process import ServerProcess
 from tests.models.media.projectors import write_mmproj
+from tests.observed import native
 from tests.suite.ports import free_port
 
 PATIENCE = 120.0
@@ -113,12 +115,11 @@ def compare(ports: list[int], side: int, rounds: int) -> list[list[tuple[Asked, 
 
 def floor(model_path: Path, threads: int, n_before: int, n_tokens: int) -> float:
     """Milliseconds of a decode of `n_tokens` behind `n_before`."""
-    native = load()
     with (
-        Model(native, model_path, ModelParams()) as model,
+        Model.load(native(), model_path) as model,
         Context(model, ContextParams(n_ctx=512, n_batch=512, n_ubatch=512, n_seq_max=1, n_threads=threads)) as context,
     ):
-        batch = NativeBatch(native, 512)
+        batch = NativeBatch(native(), 512)
         batch.extend(list(range(1000, 1000 + n_before)), 0, 0)
         context.decode(batch)
         took = []
@@ -143,6 +144,7 @@ def main(given: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args(given)
+    spin_briefly(os.environ)  # as the worker does
     model = asked.model or ensure_demo_model()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
