@@ -219,13 +219,15 @@ def places(
 def likely_ends(prompt: History, limit: int, n_common: int, marks: frozenset[int], distance: int) -> list[int]:
     """Where other prompts are likely to leave the first `limit` cells of `prompt`, the likeliest first.
 
-    Before its last message, which is edited. At `n_common`, where it leaves what is resident itself. At `limit`, when
-    it comes again. Before the messages before the last one; and `distance` from its end and ever farther, before a
+    Before its last message, which is edited. Behind its last picture or sound, about which another question is asked.
+    At `n_common`, where it leaves what is resident itself. At `limit`, when it comes again. Before the messages before
+    the last one; and `distance` from its end and ever farther, before a
     message if there are any. Messages begin and end with `marks`; the last mark may stand before the answer.
     """
     openings = [at for at in prompt.places(marks) if 0 < at < limit - MARKS_APART]
     starts = [at for i, at in enumerate(openings) if i == 0 or at - openings[i - 1] > MARKS_APART]
-    found = [*starts[-1:], n_common, limit, *starts[-N_MESSAGES:-1][::-1]]
+    behind_media = [span.stop for span in prompt.spans if span.stop <= limit][-1:]
+    found = [*starts[-1:], *behind_media, n_common, limit, *starts[-N_MESSAGES:-1][::-1]]
     distance = max(distance, LEAST_GAP)
     while distance < limit:
         before = [at for at in starts if limit - GROWTH * distance < at <= limit - distance]

@@ -137,6 +137,17 @@ def test_a_checkpoint_may_be_behind_a_picture(memory: dict[str, Any]) -> None:
 
 
 @every_memory
+@pytest.mark.parametrize("n_words", [8, 40])
+def test_another_question_about_a_picture_starts_behind_it(memory: dict[str, Any], n_words: int) -> None:
+    """It stands in the message of the picture, so that no message begins between them."""
+    chat = Chat(memory)
+    chat.say(*SYSTEM, MARK, PICTURE, PICTURE, *range(2000, 2000 + n_words))
+    n_before = len(SYSTEM) + 1 + 2 * PICTURE.n_cells
+    for first in (3000, 4000):
+        assert chat.say(*SYSTEM, MARK, PICTURE, PICTURE, *range(first, first + n_words)) == n_before
+
+
+@every_memory
 def test_without_host_memory_there_are_none(memory: dict[str, Any]) -> None:
     chat = Chat(memory, host_budget=0)
     chat.say(*SYSTEM, *message(2000))

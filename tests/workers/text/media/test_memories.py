@@ -25,6 +25,9 @@ PICTURE, OTHER = noise(1, 64, 64), noise(2, 64, 64)
 FIRST, SECOND = "Who is in the picture?" + ANSWER, "What falls on the river?" + ANSWER
 LATER = "Nobody.<|im_end|>\n" + ASKED + "And what else?" + ANSWER
 
+MARK = 8
+"""Most tokens by which libmtmd marks a picture's end."""
+
 Write = Callable[[Path, Path], Path]
 
 
@@ -53,7 +56,7 @@ def test_a_picture_is_computed_once_whatever_follows_it(files: tuple[Path, Path]
             ]
             alone = [await asker.ask(prompt, cache_prompt=False) for prompt in prompts]
             assert len({tuple(one.tokens) for one in alone}) > 2, "what is asked makes a difference"
-            n_before = (await worker.ask(CountTokens([SYSTEM, PICTURE]))).n_tokens
+            n_before = (await worker.ask(CountTokens([SYSTEM, PICTURE]))).n_tokens - MARK
             assert (await asker.ask(prompts[0], id_slot=0)).tokens == alone[0].tokens
             n_encoded = worker.activity.n_encoded
             for number, slot in ((1, 0), (2, 0), (1, 1), (3, 0), (4, 1)):
