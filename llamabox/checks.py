@@ -18,6 +18,12 @@ from llamabox.errors import BodyTooLarge, InvalidRequest
 MAX_VALUES = 1_000_000
 """Values in one body: 64 MiB of `{},{},…` would be a gigabyte of Python objects."""
 
+SEPARATORS = (b",", b"[", b"{")
+"""There is one before each value of a body but the first, at the least."""
+
+FEW = 256
+"""A byte that a body has no more often is looked for, not counted: a picture in base64 has none of millions."""
+
 BOM = b"\xef\xbb\xbf"
 """The byte order mark that editors on Windows put before a text in UTF-8."""
 
@@ -39,7 +45,7 @@ def parse_body(raw: bytes | bytearray, array_as: str | None = None) -> dict[str,
 
     With `array_as` it must be an array, which becomes the field of that name.
     """
-    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
+    if len(raw) > MAX_VALUES and sum(_count(raw, one) for one in SEPARATORS) > MAX_VALUES:
         raise BodyTooLarge(f"the request body holds more than {MAX_VALUES} values")
     try:
         body = orjson.loads(memoryview(raw)[len(BOM) :] if raw.startswith(BOM) else raw)
@@ -52,6 +58,16 @@ def parse_body(raw: bytes | bytearray, array_as: str | None = None) -> dict[str,
     if not isinstance(body, dict):
         raise InvalidRequest("the request body must be a JSON object")
     return present(body)
+
+
+def _count(raw: bytes | bytearray, byte: bytes) -> int:
+    """How often it is there. `find` leaps over what has none of it twenty times as fast as `count` goes."""
+    start = 0
+    for n in range(FEW):
+        start = raw.find(byte, start) + 1
+        if start == 0:
+            return n
+    return FEW + raw.count(byte, start)
 
 
 def present(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llamabox import checks
-from llamabox.errors import InvalidRequest
+from llamabox.errors import BodyTooLarge, InvalidRequest
 
 ROOT = Path(__file__).parents[1] / "llamabox"
 
@@ -59,3 +59,18 @@ def test_nobody_else_writes_the_sentence_that_names_a_field() -> None:
         if isinstance(node, ast.Call) and named.match(ast.unparse(node))
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("text", ['"a"', "[]", "{}", "[[1]]", '{"a":1}'])
+@pytest.mark.parametrize("n_values", [3, 400])
+def test_the_values_of_a_body_are_bounded_however_they_are_written(
+    text: str, n_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a long string too, which has none."""
+    body = f'{{"values":[{",".join([text] * n_values)}],"picture":"{"A" * 5000}","other":1}}'.encode()
+    n_separators = sum(map(body.count, (b",", b"[", b"{")))
+    monkeypatch.setattr(checks, "MAX_VALUES", n_separators)
+    assert len(checks.parse_body(bytearray(body))["values"]) == n_values
+    monkeypatch.setattr(checks, "MAX_VALUES", n_separators - 1)
+    with pytest.raises(BodyTooLarge, match="values"):
+        checks.parse_body(body)

@@ -39,7 +39,10 @@ class KeptMedia:
 
 
 def key_of(file: File, wanted: Wanted) -> Key:
-    """Takes a millisecond a megabyte. A file and the text that it is written in are two."""
-    if isinstance(file, str):
-        return hashlib.blake2b(file.encode("utf-8", "replace"), digest_size=32, person=b"text").digest(), wanted
-    return hashlib.blake2b(file, digest_size=32, person=b"file").digest(), wanted
+    """Takes half a millisecond a megabyte where processors have instructions for it. A file and the text that it is
+    written in are two.
+    """
+    is_text = isinstance(file, str)
+    digest = hashlib.sha256(b"text" if is_text else b"file")
+    digest.update(file.encode("utf-8", "replace") if isinstance(file, str) else file)
+    return digest.digest(), wanted

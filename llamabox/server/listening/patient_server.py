@@ -7,9 +7,14 @@ import contextlib
 from collections.abc import Callable
 
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.events import Closed, Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 
 from llamabox.server.listening import unread
+
+MOST_AT_ONCE = 1 << 18
+"""Bytes of a body that are handled at a time: all that one read of the socket brings. Each time takes more than a tenth
+of a millisecond, and a picture of some megabytes came in a hundred of Hypercorn's MAX_RECV.
+"""
 
 
 class PatientServer(TCPServer):
@@ -27,11 +32,13 @@ class PatientServer(TCPServer):
         self._seconds = seconds
         self._reading = asyncio.current_task()
         self._has_ended = False
+        self._has_request = False
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
             if self._has_ended:
                 return
+            self._has_request = not event.idle
             self._on_idle(event.idle)
         elif isinstance(event, Closed) and asyncio.current_task() is self._reading:  # else another reads
             with contextlib.suppress(OSError, RuntimeError, TimeoutError):  # it is going or gone
@@ -41,7 +48,16 @@ class PatientServer(TCPServer):
 
     async def _read_data(self) -> None:
         """Hypercorn would wait for its idle timeout after a client has gone, and the connection count as one."""
-        await super()._read_data()
+        while not self.reader.at_eof():
+            try:
+                data = await self.reader.read(MOST_AT_ONCE)
+            except OSError:
+                break
+            # A head that is too long is found out while it comes, in pieces of MAX_RECV.
+            size = MOST_AT_ONCE if self._has_request else MAX_RECV
+            for start in range(0, max(len(data), 1), size):
+                await self.protocol.handle(RawData(data[start : start + size]))
+        await self.protocol.handle(Closed())
         self._has_ended = True
         await self.idle_task.stop()
 
@@ -50,7 +66,7 @@ class PatientServer(TCPServer):
             self.writer.write_eof()
         while self._limit > 0:
             async with asyncio.timeout(unread.SILENCE):
-                data = await self.reader.read(MAX_RECV)
+                data = await self.reader.read(MOST_AT_ONCE)
             if not data:
                 return
             self._limit -= len(data)

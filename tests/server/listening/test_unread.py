@@ -127,6 +127,24 @@ def test_bytes_that_are_no_request_are_read_on(kind: str) -> None:
     scene(Refusal(200), act)
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["first", "later"])
+def test_a_head_that_comes_whole_is_too_long_as_well(before: bytes) -> None:
+    """Bodies are read in larger pieces than heads may have bytes."""
+
+    def act(server: Running[FakeTextClient]) -> None:
+        with socket.create_connection(("127.0.0.1", server.port), 60) as sock, sock.makefile("rb") as replies:
+            if before:
+                sock.sendall(before)
+                assert replies.readline().startswith(b"HTTP/1.1 200")
+                while replies.readline() != b"\r\n":
+                    pass
+                assert replies.read(len(b'{"status":"ok"}')) == b'{"status":"ok"}'
+            sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 150_000 + b"\r\n\r\n")
+            assert replies.readline().startswith(b"HTTP/1.1 431")
+
+    scene(Refusal(200), act)
+
+
 def test_a_reply_without_an_unread_body_keeps_the_connection() -> None:
     def act(server: Running[FakeTextClient]) -> None:
         http_client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
