@@ -165,7 +165,7 @@ class RunnerFacts:
     """Rows of one sequence from which attention is computed in tiles (scheduling/company); 1: without tiles."""
 
     mixes: bool = True
-    """Whether a batch may hold lone rows of sequences beside runs of several.
+    """Whether a batch may hold lone rows of sequences beside runs of several, whatever low bits come of it.
 
     Where not, the two are computed one after the other inside `execute`, and often by different kernels.
     """
@@ -173,8 +173,9 @@ class RunnerFacts:
     is_steady: bool = False
     """Whether a row comes out the same to the bit whatever else is in the batch: alone, in a run, beside others.
 
-    Where neither this nor `mixes` holds, each batch has one kind only and no run may leave a lone row over (see
-    scheduling/company): so no text depends on its company. Then nothing can be drafted.
+    Then a batch may hold lone rows beside drafts and what grammars force. Where neither this nor `mixes` holds, each
+    batch has one kind only and no run may leave a lone row over (see scheduling/company): so no text depends on its
+    company. Then nothing can be drafted.
     """
 
     takes_media: bool = False

@@ -11,7 +11,7 @@ another API key so that the corpus does not know it:
 * `edit`: 600 tokens are the answer, and the prediction of the request is that text with three lines of it changed.
 * `quote`: a text of 500 tokens is in the prompt, and the answer is written in turns: the model writes, the client opens
   a quotation with a few words of the text, and the model goes on.
-* `json`: five answers a stream of one schema. `prose`: text that repeats nothing on purpose.
+* `json`: twenty answers of one schema, and five a stream at the least. `prose`: text that repeats nothing on purpose.
 
 Only what the model wrote counts. A token that a grammar forces is one without a step.
 """
@@ -64,6 +64,8 @@ class Talk:
 
     server: ServerProcess
     drafts: bool
+    n_beside: int = 1
+    """Streams of the scenario."""
     n_tokens: int = 0
     n_drafted: int = 0
     n_accepted: int = 0
@@ -125,7 +127,7 @@ def quote(talk: Talk, seed: str) -> Scene:
 
 def schema(talk: Talk, seed: str) -> Scene:
     def scene() -> None:
-        for i in range(5):
+        for i in range(max(5, 20 // talk.n_beside)):
             talk.ask(
                 "/v1/chat/completions",
                 {
@@ -158,7 +160,7 @@ class Figures:
 
 def measure(server: ServerProcess, name: str, n_streams: int, seed: str, *, drafts: bool) -> Figures:
     """One round of a scenario by so many clients at once."""
-    talks = [Talk(server, drafts) for _ in range(n_streams)]
+    talks = [Talk(server, drafts, n_streams) for _ in range(n_streams)]
     with ThreadPoolExecutor(n_streams) as pool:
         scenes = list(pool.map(lambda i: SCENARIOS[name](talks[i], f"{seed} {i}"), range(n_streams)))
         started = time.perf_counter()

@@ -31,15 +31,17 @@ class Workbench:
         n_chunk: int = 32,
         tile: int = 1,
         mixes: bool = True,
+        is_steady: bool = False,
+        unified: bool = True,
         pacing: Pacing | None = None,
         cont_batching: bool = True,
     ) -> None:
-        self.memory = FakeMemory()
+        self.memory = FakeMemory(unified=unified)
         self.cache = KVCache(self.memory, n_slots, n_ctx)
         self.scheduler = Scheduler(
             self.cache,
             pacing or Pacing(factor=2.0),
-            RunnerFacts(n_batch=n_batch, n_ubatch=n_chunk, tile=tile, mixes=mixes),
+            RunnerFacts(n_batch=n_batch, n_ubatch=n_chunk, tile=tile, mixes=mixes, is_steady=is_steady),
             cont_batching=cont_batching,
             slot_similarity=0.5,
         )

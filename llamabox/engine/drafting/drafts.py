@@ -60,7 +60,8 @@ class Drafts:
             return {}
         # Under a grammar only a lone sequence has drafts: masks, where they are needed, take processors from the
         # decode, and what is forced makes runs of unequal lengths already, each with a pass of its own. Four answers
-        # of a schema side by side came 0.93 times as fast with drafts, at temperature 0.
+        # of a schema side by side came 0.93 times as fast with drafts, at temperature 0; with drafts behind what is
+        # forced alone they took 5 % more of a processor with AVX2 than without.
         looked = self._looks.choose(parts, self._drafting)
         able = {
             one: n_most

@@ -22,10 +22,10 @@ class Kind(IntEnum):
     """All tokens, where the runner mixes."""
 
     LONE = 1
-    """A row that decodes, with the drafts behind it."""
+    """A row that decodes, with the drafts behind it; and what a grammar forces, where rows are steady."""
 
     RUN = 2
-    """A chunk of a prompt, or what a grammar forces."""
+    """A chunk of a prompt, or what a grammar forces, where rows are not steady."""
 
     MEDIA = 3
     """Rows of pictures and sounds, of one sequence or several: libllama takes no tokens beside them."""
@@ -39,10 +39,16 @@ class Company:
 
     Where rows do not mix, a sequence's runs are what they would be without the others: all of a prompt goes in runs of
     two or more, so that two cells of it are computed where one would do, and what a grammar forces goes whole.
+
+    Where they do not mix but are steady, what a grammar forces goes beside lone rows. Kept apart, these would lose
+    passes: libllama computes separate KV streams together only where their ids follow one another, and a sequence that
+    stands back for its run leaves a gap.
     """
 
     def __init__(self, facts: RunnerFacts) -> None:
         self._mixes = facts.mixes
+        self.forces_beside = facts.mixes or facts.is_steady
+        """Whether what a grammar forces goes beside lone rows, in runs of any length."""
         self._n_batch = facts.n_batch
         self._tile = facts.tile if 2 * (facts.tile + 1) <= facts.n_batch else 1
         self._takes_media = facts.takes_media
@@ -75,9 +81,9 @@ class Company:
             kinds.add(Kind.EXCLUSIVE)
         if self._mixes:
             return kinds | {Kind.ANY} if lengths or has_prompts else kinds
-        if 1 in lengths:
+        if 1 in lengths or (lengths and self.forces_beside):
             kinds.add(Kind.LONE)
-        if has_prompts or any(length > 1 for length in lengths):
+        if has_prompts or (not self.forces_beside and any(length > 1 for length in lengths)):
             kinds.add(Kind.RUN)
         return kinds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from math import inf
 
@@ -213,7 +214,9 @@ class Scheduler:
         if turn is Kind.MEDIA:
             return self._add_media(work, [sequence for sequence in media if not sequence.is_exclusive], chunk)
         parts: dict[Sequence, int] = {}
-        if turn is Kind.RUN:
+        if turn is Kind.RUN and company.forces_beside:
+            room = company.room(turn, 0)
+        elif turn is Kind.RUN:
             room = self._add_forced(work, parts, rows, company.room(turn, 0))
             work.n_forced = sum(parts.values())
         else:
@@ -245,7 +248,7 @@ class Scheduler:
 
     def _add_rows(self, work: Work, parts: dict[Sequence, int], rows: dict[Sequence, int], turn: Kind) -> int:
         """Add a cell of each sequence that decodes, and then its further cells. Returns the room that is left."""
-        if turn is Kind.LONE:
+        if not self._company.forces_beside:
             rows = {sequence: 1 for sequence, n_cells in rows.items() if n_cells == 1}
         room = self._company.room(turn, len(rows))
         if sum(rows.values()) == len(rows):
@@ -258,7 +261,9 @@ class Scheduler:
 
     def _add_drafts(self, parts: dict[Sequence, int], room: int, seconds_left: float) -> int:
         """Add drafts in the `room` that everything else leaves. Returns how many were added."""
-        if self._drafts is None or not self._cache.n_draftable(len(parts)):
+        # What is longer than a row has a pass behind that of the drafts, as further sequences would.
+        n_beside = len(parts) if len(parts) == 1 or max(parts.values()) == 1 else sys.maxsize
+        if self._drafts is None or not self._cache.n_draftable(n_beside):
             return 0
         lengths = self._drafts.plan(parts, room, seconds_left)
         for sequence, n_drafts in lengths.items():

@@ -33,17 +33,18 @@ N_BESIDE = 4
 """Rows of a run beside other sequences."""
 
 
-def is_steady(context: Context, *, tile: int) -> bool:
-    """Whether a row of `context` comes out alike everywhere. Where not, the log says that nothing is drafted, and why.
+def is_steady(context: Context, *, tile: int, drafts: bool) -> bool:
+    """Whether a row of `context` comes out alike everywhere. Where not, the log says what comes of it, and why.
 
-    `tile`: see RunnerFacts. The memory must be empty, and is so afterwards.
+    `tile`: see RunnerFacts. `drafts`: there are drafters. The memory must be empty, and is so afterwards.
     """
     if tile > 1:  # from 512 cells on ggml's attention adds up a lone row by pieces, which is not tried here
         reason: str | None = "attention computes a row alone in another way than beside others"
     else:
         reason = why_unsteady(context)
     if reason is not None:
-        logger.info("drafting is off, as it could change a text: %s", reason)
+        what = "drafting is off, as it could change a text" if drafts else "streams take turns with what grammars force"
+        logger.info("%s: %s", what, reason)
     return reason is None
 
 

@@ -248,8 +248,8 @@ def make_engine(
     """The engine over the main context."""
     attention = contexts.attention
     rows_of = None if encoder is None else encoder.rows
-    must_be_steady = drafters and contexts.generate is not None and not attention.mixes
-    steady = bool(must_be_steady) and is_steady(contexts.main, tile=attention.tile)
+    is_tried = contexts.generate is not None and not attention.mixes
+    steady = is_tried and is_steady(contexts.main, tile=attention.tile, drafts=bool(drafters))
     engine = Engine(
         LlamaRunner(
             contexts.main, loras, tile=attention.tile, mixes=attention.mixes, is_steady=steady, rows_of=rows_of

@@ -34,12 +34,15 @@ def test_our_kernels_are_steady(model: Model, n_seq_max: int) -> None:
         assert [made.memory.seq_pos_max(seq_id) for seq_id in range(n_seq_max)] == [-1] * n_seq_max
 
 
-def test_what_is_not_steady_is_found_and_said_once(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("drafts", "said"), [(True, "drafting is off"), (False, "take turns")])
+def test_what_is_not_steady_is_found_and_said_once(
+    model: Model, caplog: pytest.LogCaptureFixture, *, drafts: bool, said: str
+) -> None:
     caplog.set_level(logging.INFO)
     with context(model, flash=FlashAttention.OFF) as made:
-        assert not is_steady(made, tile=1)
+        assert not is_steady(made, tile=1, drafts=drafts)
     [record] = caplog.records
-    assert "drafting is off" in record.message
+    assert said in record.message
     assert "a row alone differs" in record.message
 
 
