@@ -256,6 +256,7 @@ class Engine:
 
     def _shed(self, work: Work, error: errors.NoRoom) -> None:
         """There was no room, and nothing was computed: drafts go, or else cached cells, or the latest comer waits."""
+        self.cache.carried_out(len(work.shares))  # libllama does what was put off before it looks for room
         is_enough = self._drafts.give_up(share.sequence for share in work.shares)
         if not is_enough and self.cache.drop_free() == 0 and not self._scheduler.give_way():
             latest = max(work.shares, key=lambda share: share.sequence.arrived)

@@ -232,11 +232,16 @@ class Sequence:
             return now
         return self.rate_limit.due(self.n_generated, now)
 
-    def n_keep(self, adds_bos: bool, n_ctx: int) -> int:
-        """Cells that a context shift keeps at the front: `n_keep` of the prompt, and BOS."""
+    def to_drop(self, adds_bos: bool, n_ctx: int) -> tuple[int, int]:
+        """How many cells a context shift keeps at the front, and how many behind them it drops.
+
+        It keeps `n_keep` of the prompt, and BOS.
+        """
         n_keep = self.params.n_keep
         n_keep = self.n_prompt if n_keep < 0 else min(n_keep + adds_bos, self.n_prompt)
-        return min(n_keep, n_ctx - 4)
+        n_keep = min(n_keep, n_ctx - 4)
+        n_left = self.n_computed - n_keep
+        return n_keep, min(self.params.n_discard or n_left // 2, n_left)
 
     def step_back(self, saved: SlotState | None) -> None:
         """It has lost its slot, and waits for one again. `saved` is what it held; None: that is computed anew."""

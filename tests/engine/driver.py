@@ -158,6 +158,9 @@ class Driver:
     def check(self) -> None:
         """Ledger and memory agree, in what is in the cells as well."""
         assert self.engine.check_integrity() == []
+        memory = self.runner.memory
+        if memory.is_unified and not memory.has_part:  # a checkpoint put back is nobody else's
+            assert self.engine.cache.usage()[0] == len(memory.cells), "shared cells are counted otherwise"
         assert foreign_cells(self.engine.cache, self.runner.memory) == []
 
     def run(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence as Seq
 
 import pytest
@@ -12,6 +13,7 @@ from llamabox import errors
 from llamabox.engine.batch import MediaRows
 from llamabox.engine.events import Delta, Failed, Finished, FinishReason, PrefillStart, Progress, Started, StopType
 from llamabox.engine.request import RANDOM_SEED, Media, Request
+from llamabox.engine.scheduling import admission
 from llamabox.engine.seams import Ask
 from tests.engine.driver import Driver, Transcript, alone, request
 from tests.fakes import EOG, FakeGrammar, FakeMemory, FakeRunner, ours
@@ -424,6 +426,33 @@ def test_without_any_room_the_latest_comer_waits_and_both_complete(n_probs: int)
     for one in (first, second):
         got, expected = driver.transcripts[one.request_id, 0], alone(one, n_ctx=100)[0]
         assert (got.tokens, got.probs, got.prompt_probs) == (expected.tokens, expected.probs, expected.prompt_probs)
+
+
+@pytest.mark.parametrize("n_keep", [0, 3])
+@pytest.mark.parametrize("n_discard", [1, 8])
+def test_shifts_where_a_pool_is_full_change_no_text(
+    n_keep: int, n_discard: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever shares cells with whom, and whoever gives way in the very step of a shift."""
+    monkeypatch.setattr(admission, "N_SPARE", 2)
+    met: Counter[str] = Counter()
+    params = {"n_keep": n_keep, "n_discard": n_discard}
+    asked = [
+        request("first", prompt(20), n_predict=60, **params),
+        request("second", prompt(20), n=2, n_predict=40, **params),
+        request("third", (*prompt(12), 90), n_predict=50, **params),
+    ]
+    solos = {one.request_id: alone(one, n_ctx=32) for one in asked}
+    for n_cells in range(33, 129, 5):
+        driver = Driver(FakeRunner(memory=FakeMemory(n_cells=n_cells)), n_slots=4, n_ctx=32)
+        for one in asked:
+            driver.submit(one)
+        driver.run()
+        for (request_id, index), got in driver.transcripts.items():
+            assert got.failed is None, (n_cells, request_id, index)
+            assert got.tokens == solos[request_id][index].tokens, (n_cells, request_id, index)
+        met += driver.met
+    assert met["a sequence that gave way"] > 10
 
 
 def test_nobody_overtakes_one_that_waits_for_room() -> None:

@@ -189,6 +189,20 @@ def galleries(draw: st.DrawFn) -> list[tuple[str, object]]:
     return script
 
 
+@st.composite
+def forks(draw: st.DrawFn) -> list[tuple[str, object]]:
+    """Texts that outgrow the context behind a beginning that they have in common, so that they share its cells."""
+    head: Parts = draw(st.sampled_from([(), (5, PLAIN)])) + tuple(range(1, draw(st.integers(8, 30))))
+    script: list[tuple[str, object]] = []
+    for _ in range(draw(st.integers(2, 5))):
+        prompt = head + draw(st.lists(st.integers(1, 3), min_size=1, max_size=7).map(tuple))
+        keep = {"n_keep": draw(st.sampled_from([-1, 0, 3])), "n_discard": draw(st.sampled_from([0, 2, 30]))}
+        n, n_predict = draw(st.sampled_from([1, 1, 2])), draw(st.sampled_from([5, 40, 90]))
+        script.append(("submit", {"prompt": prompt, "n": n, "n_predict": n_predict, **keep}))
+        script += [("step", 0)] * draw(st.sampled_from([0, 0, 2, 8, 30]))
+    return script
+
+
 def memories() -> st.SearchStrategy[dict[str, object]]:
     return st.sampled_from(
         [
@@ -317,6 +331,16 @@ crowded = st.builds(
 )
 """Where a pool has not room for all that could run."""
 
+pressed = st.builds(
+    replace,
+    settled,
+    script=forks() | long_texts(),
+    memory=st.just({}),
+    context_shift=st.just(True),
+    n_pool=st.integers(N_CTX + 1, 2 * N_CTX),
+)
+"""Where it has no room for a shift, either."""
+
 LOST_ITS_PREFIX = Case(
     script=[("submit", {"prompt": (SOUND, WIDE, SOUND, 3), "n_predict": 60, "n_keep": -1, "n_discard": 0})] * 2,
     memory={"partial_removal": False, "part_is_all": True},
@@ -335,7 +359,7 @@ LOST_ITS_PREFIX = Case(
 )
 """The second one gives way amid its prompt, and then has to compute what it had found."""
 
-cases = settled | crossing | growing | sharing | looking | crowded
+cases = settled | crossing | growing | sharing | looking | crowded | pressed
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])

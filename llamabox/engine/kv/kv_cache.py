@@ -9,31 +9,18 @@ import sys
 from collections.abc import Sequence as Seq
 
 from llamabox.engine.kv.checkpoints import MOST_UNDOING, USUAL_LIMITS, CheckpointLimits, Checkpoints
-from llamabox.engine.kv.copy_time import CopyTime
+from llamabox.engine.kv.copy_time import CopyTime, least_copied
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.host_cache import HostCache, HostMatch, size
 from llamabox.engine.kv.prefix_index import Match, PrefixIndex
 from llamabox.engine.kv.put_off import PutOff
-from llamabox.engine.kv.reuse import Reuse, find_reuse
-from llamabox.engine.kv.slot import Slot, SlotState
+from llamabox.engine.kv.reuse import Reuse, best_reuse
+from llamabox.engine.kv.slot import Sharing, Slot, SlotState
 from llamabox.engine.seams import Memory
 from llamabox.errors import DecodeError
 
-MIN_COPY = 8
-"""Least number of cells for which a copy between streams pays."""
-
 WORTH_KEEPING = 64
 """Least number of cells, held nowhere else, for which a state in host memory pays: it is written and read whole."""
-
-NOTHING = range(0)
-"""The cells that a shift dropped where it could not be done."""
-
-COPY_SHARE = 256
-"""A copy between streams pays if one cell in this many is of use: it moves the whole stream.
-
-A cell is copied some 1,000 times as fast as computed (23 KB against 4.5 ms for a model of 135 M on a CPU; larger models
-and GPUs are further apart).
-"""
 
 
 class KVCache:
@@ -53,11 +40,12 @@ class KVCache:
         self.copy_time = copy_time or CopyTime()
         self._host = HostCache(host_budget)
         self._clock = 0
-        self._worth_copying = 1 if memory.is_unified else max(MIN_COPY, n_ctx // COPY_SHARE)
+        self._worth_copying = 1 if memory.is_unified else least_copied(n_ctx)
         self._put_off = PutOff()
         self.n_ctx = n_ctx  # cells a slot may hold
         self.slots = [Slot(i) for i in range(n_slots)]
         self._index = PrefixIndex(self.slots)
+        self.sharing = Sharing(self.slots)
         self.checkpoints = Checkpoints(memory, self._host, self._put_off, self.copy_time, limits)
 
     @property
@@ -94,16 +82,13 @@ class KVCache:
         return free
 
     def usage(self) -> tuple[int, int]:
-        """Number of cells in use, and number of cells in the fullest slot.
+        """Number of cells in use, and number of cells in the fullest slot."""
+        return self.sharing.n_held(), max(len(slot.resident) for slot in self.slots)
 
-        The first is exact while all shared cells are prefixes of one prompt; else it is too low.
-        """
-        n_cells = [len(slot.resident) for slot in self.slots]
-        n_used = sum(n_cells)
-        if self._memory.is_unified:
-            n_shared = [slot.n_shared for slot in self.slots]
-            n_used -= sum(n_shared) - max(n_shared)
-        return n_used, max(n_cells)
+    @property
+    def n_free(self) -> int:
+        """Cells of the pool that no slot holds. There are more where a sliding window has forgotten some."""
+        return self._memory.n_pool - self.sharing.n_held()
 
     def match(self, prompt: History, limit: int) -> Match:
         """The longest usable resident prefix of `prompt`, up to `limit` cells. Changes nothing."""
@@ -120,9 +105,7 @@ class KVCache:
         """
         if not self._memory.can_shift or self._memory.n_window or not prompt.is_text:
             return None
-        usable = [slot for slot in slots if slot.resident.is_text and slot.resident.lora == prompt.lora]
-        found = [find_reuse(slot, prompt, limit, n_least) for slot in usable]
-        return max((reuse for reuse in found if reuse.moves), key=lambda reuse: reuse.n_cells, default=None)
+        return best_reuse(slots, prompt, limit, n_least)
 
     def take_reuse(self, reuse: Reuse) -> int:
         """Make the slot of `reuse`, which is free, busy with its pieces moved together. Returns how many it kept."""
@@ -181,8 +164,7 @@ class KVCache:
             self._put_off.copy(source.slot_id, target.slot_id)
         else:
             self._put_off.share(source.slot_id, target.slot_id)
-            target.n_shared = n_kept
-            source.n_shared = max(source.n_shared, n_kept)
+            self.sharing.share(source, target, n_kept)
         self._touch(source)
         return n_kept
 
@@ -201,7 +183,7 @@ class KVCache:
         self._index.lost(slot, n_cells)
         slot.resident.truncate(n_cells)
         slot.n_exact = min(slot.n_exact, n_cells)
-        slot.n_shared = min(slot.n_shared, n_cells)
+        self.sharing.keep(slot, n_cells)
         return n_cells
 
     def may_save(self, slot: Slot) -> bool:
@@ -227,6 +209,14 @@ class KVCache:
         if was_exact:
             slot.n_exact = len(slot.resident)
 
+    def has_room_to_shift(self, slot: Slot, n_keep: int, n_discard: int) -> bool:
+        """Whether `shift` finds room: cells that another slot holds too are not moved, the slot gets some of its own.
+
+        Always so where no other slot holds any cells.
+        """
+        start, stop = slot.resident.widened(n_keep, n_keep + n_discard)
+        return not self.n_pool or slot.n_shared <= stop or slot.n_shared - (stop - start) <= self.n_free
+
     def shift(self, slot: Slot, n_keep: int, n_discard: int) -> range:
         """Drop cells [n_keep, n_keep + n_discard) and move later ones down. Returns the cells that were dropped.
 
@@ -236,22 +226,20 @@ class KVCache:
         assert self._memory.can_shift
         assert 0 < n_discard <= len(slot.resident) - n_keep
         start, stop = slot.resident.widened(n_keep, n_keep + n_discard)
-        if slot.n_shared > stop:
-            # Moving shared cells would move them for the other slot as well.
-            if not self._detach(slot):
-                self._forget(slot)
-                return NOTHING
-            slot.n_shared = 0
         first, last = slot.resident.position(start), slot.resident.position(stop)
         if not self._memory.seq_rm(slot.slot_id, first, last):
             self.clear(slot)
-            return NOTHING
+            return range(0)
+        # Moving shared cells would move them for the other slot as well.
+        if slot.n_shared > stop and not self._detach(slot):
+            self._forget(slot)
+            return range(0)
         self._put_off.move(slot.slot_id)
         self._index.lost(slot, start)
         self._memory.seq_add(slot.slot_id, last, slot.resident.n_positions, first - last)
         slot.resident.discard(start, stop)
         slot.n_exact = min(slot.n_exact, start)
-        slot.n_shared = min(slot.n_shared, start)
+        self.sharing.keep(slot, start)
         return range(start, stop)
 
     def release(self, slot: Slot) -> None:
@@ -313,9 +301,16 @@ class KVCache:
         held = [slot for slot in self.slots if not slot.is_busy and len(slot.resident)]
         return self._drop(min(held, key=lambda slot: slot.last_used)) if held else 0
 
+    def free_up(self, n_cells: int) -> None:
+        """Have room for `n_cells` cells in a pool, as far as free slots can give up theirs."""
+        while self.n_pool and self.n_free < n_cells and self.drop_free():
+            pass
+
     def give_up(self, slot: Slot) -> SlotState | None:
         """Free a busy slot and forget its cells. Returns what it held, where that cannot be computed anew."""
-        saved = None if slot.n_exact == len(slot.resident) or not self.may_save(slot) else self.state(slot)
+        saved = None
+        if slot.n_exact < len(slot.resident) and (self.may_save(slot) or self._carry_out(slot)):
+            saved = self.state(slot)
         self.release(slot)
         self._drop(slot)
         return saved
@@ -361,6 +356,7 @@ class KVCache:
         if not self.may_save(slot) and not self._carry_out(slot):
             self._memory.seq_rm(slot.slot_id, -1, -1)
             return False
+        self.sharing.keep(slot, 0)
         return self._memory.seq_detach(slot.slot_id)
 
     def _carry_out(self, slot: Slot) -> bool:
@@ -392,8 +388,9 @@ class KVCache:
     def _forget(self, slot: Slot) -> None:
         self._index.lost(slot, 0)
         self.checkpoints.forget(slot)
+        self.sharing.keep(slot, 0)
         slot.resident = History()
-        slot.n_exact = slot.n_shared = 0
+        slot.n_exact = 0
 
     def _touch(self, slot: Slot) -> None:
         self._clock += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llamabox.engine.kv.history import History
@@ -32,6 +33,13 @@ class Reuse:
 def usable_prefix(slot: Slot, prompt: History, limit: int) -> int:
     """Number of leading cells of `prompt`, up to `limit`, that `slot` holds as a fresh evaluation would make them."""
     return prompt.whole(min(slot.resident.common_prefix(prompt), slot.n_exact, limit))
+
+
+def best_reuse(slots: Iterable[Slot], prompt: History, limit: int, n_least: int) -> Reuse | None:
+    """The pieces of `prompt`, which is text, worth moving together in one of `slots`, or None."""
+    usable = [slot for slot in slots if slot.resident.is_text and slot.resident.lora == prompt.lora]
+    found = [find_reuse(slot, prompt, limit, n_least) for slot in usable]
+    return max((reuse for reuse in found if reuse.moves), key=lambda reuse: reuse.n_cells, default=None)
 
 
 def find_reuse(slot: Slot, prompt: History, limit: int, n_least: int) -> Reuse:

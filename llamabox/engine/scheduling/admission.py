@@ -143,10 +143,10 @@ class Admission:
         """Whether the pool has room for its cells beside those of all that run, and some to spare."""
         if not self._cache.n_pool:
             return True
-        n_shared = [other.slot.n_shared for other in running if other.slot is not None]
-        n_taken = sum(len(other.cells) + N_SPARE for other in running) - sum(n_shared) + max(n_shared)
+        slots = [other.slot for other in running if other.slot is not None]
+        n_taken = sum(len(other.cells) + N_SPARE for other in running) - self._cache.sharing.n_doubled(slots)
         n_new = len(sequence.cells)
-        if sequence.may_reuse:
+        if sequence.may_reuse and sequence.saved is None:
             match = self._cache.match(sequence.cells, n_new - 1)
             n_new -= match.n_cells if match.slot is not None and match.slot.is_busy else 0
         return n_taken + n_new + N_SPARE <= self._cache.n_pool
@@ -162,7 +162,7 @@ class Admission:
         sources = Sources()
         # The last cell is always computed: its logits choose the next token.
         limit = sequence.cells.start_for(max(len(sequence.cells) - 1, 0), self._n_least)
-        if sequence.may_reuse:
+        if sequence.may_reuse and sequence.saved is None:
             sources = self._find(sequence, free, limit)
             if self._coming(sequence, running, limit) > sources.n_cells:
                 return False
@@ -174,6 +174,8 @@ class Admission:
                     sources = replace(sources, host=HostMatch())
         if self._on_start is not None:
             self._on_start(sequence)
+        if sequence.saved is not None:
+            self._cache.free_up(len(sequence.saved.cells))
         if sequence.saved is not None and self._cache.restore(free[0], sequence.saved):
             slot, n_cached = free[0], self._cache.take(free[0], len(sequence.saved.cells))
         elif _is_from_host(sources):

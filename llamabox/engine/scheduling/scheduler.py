@@ -19,7 +19,7 @@ from llamabox.engine.scheduling.turns import Turns
 from llamabox.engine.scheduling.work import Share, Work
 from llamabox.engine.seams import Encoder, RunnerFacts
 from llamabox.engine.sequence import Sequence
-from llamabox.errors import ServerFault
+from llamabox.errors import LlamaboxError, ServerFault
 
 MAX_FORCED = 64
 """Most tokens that a grammar forces on one sequence in one step: the other sequences would notice more."""
@@ -131,16 +131,19 @@ class Scheduler:
         Left out are sequences whose speed limit is not due yet, and those whose next cells wait for the encoder.
         """
         self._cache.copy_time.begin_step()
-        work = Work(stuck=self.chunks.ask(self.running))
+        stuck = self._shift_all()
+        work = Work(stuck=stuck + self.chunks.ask(self.running))
         self.chunks.ask_ahead(self._admission)
-        able = [sequence for sequence in self.running if not self.chunks.holds(sequence)]
+        ended = {sequence for sequence, _ in stuck}
+        able = [one for one in self.running if one not in ended and not self.chunks.holds(one)]
         due = [(sequence.due(now), sequence) for sequence in able]
         next_due = min((time for time, _ in due if time > now), default=None)
         work.next_due = inf if next_due is None and len(able) < len(self.running) else next_due
         work.seconds_left = inf if next_due is None else next_due - now
         ready = [sequence for time, sequence in due if time <= now]
         mine = self._whose_turn(ready, work.batch)
-        rows = self._rows(mine, work)
+        decoding = [sequence for sequence in mine if not _has_prompt(sequence) and not sequence.is_media]
+        rows = {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in decoding}
         work.most_forced = self._pace_forced(rows, ready)
         waiting = [sequence for sequence in mine if _has_prompt(sequence)]
         chunk = self._chunk(ready, next_due, now) if waiting else 0
@@ -151,17 +154,6 @@ class Scheduler:
         if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
             self._turns.end()
         return work
-
-    def _rows(self, mine: list[Sequence], work: Work) -> dict[Sequence, int]:
-        """The sequences of `mine` that decode or have one prompt cell left, and how many cells each has to compute."""
-        able: list[Sequence] = []
-        for sequence in mine:
-            if not _has_prompt(sequence) and not sequence.is_media:
-                if self._make_room(sequence):
-                    able.append(sequence)
-                else:
-                    work.stuck.append((sequence, ServerFault("Context size has been exceeded.")))
-        return {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in able}
 
     def _n_decoding(self, sequence: Sequence) -> int:
         """Cells that a decoding sequence has to compute: no drafts, and none behind the context's end."""
@@ -301,23 +293,37 @@ class Scheduler:
             return min(self._company.n_chunk, self._pacing.chunk(1, idle=next_due - now))
         return self._company.n_chunk
 
-    def _make_room(self, sequence: Sequence) -> bool:
-        """Shift the context if the next cell would reach its end. False without room for a shift."""
+    def _shift_all(self) -> list[tuple[Sequence, LlamaboxError]]:
+        """Shift the contexts whose next cell would reach the end. Returns the sequences that cannot go on, and why."""
+        # No prompt comes there: it is shorter than the context.
+        at_end = [sequence for sequence in self.running if sequence.n_computed + 1 >= self._cache.n_ctx]
+        stuck = [sequence for sequence in at_end if self._find_room(sequence) and not self._shift(sequence)]
+        return [(sequence, ServerFault("Context size has been exceeded.")) for sequence in stuck]
+
+    def _find_room(self, sequence: Sequence) -> bool:
+        """Whether the context of `sequence` is to be shifted now.
+
+        Cells that other slots hold as well are not moved: it gets some of its own. Where a pool has no room for that,
+        cached cells go, or else the latest comer waits for a slot again, which may be `sequence` itself.
+        """
+        while sequence.slot is not None:
+            n_keep, n_discard = sequence.to_drop(self._adds_bos, self._cache.n_ctx)
+            if self._cache.has_room_to_shift(sequence.slot, n_keep, n_discard):
+                return True
+            if not self._cache.drop_free() and not self.give_way():
+                return True  # nobody else holds any cells
+        return False
+
+    def _shift(self, sequence: Sequence) -> bool:
+        """Shift its context. False where the memory refuses."""
         assert sequence.slot is not None
-        n_ctx = self._cache.n_ctx
-        if sequence.n_computed + 1 < n_ctx:  # always so for a prompt, which is shorter than the context
-            return True
-        n_keep = sequence.n_keep(self._adds_bos, n_ctx)
-        n_left = sequence.n_computed - n_keep
-        n_discard = min(sequence.params.n_discard or n_left // 2, n_left)
-        dropped = self._cache.shift(sequence.slot, n_keep, n_discard)
-        if not dropped:
-            return False
-        sequence.cells.discard(dropped.start, dropped.stop)
-        sequence.truncated = True
-        if self._drafts is not None:
-            self._drafts.truncated(sequence)
-        return True
+        dropped = self._cache.shift(sequence.slot, *sequence.to_drop(self._adds_bos, self._cache.n_ctx))
+        if dropped:
+            sequence.cells.discard(dropped.start, dropped.stop)
+            sequence.truncated = True
+            if self._drafts is not None:
+                self._drafts.truncated(sequence)
+        return bool(dropped)
 
     def _prefill(
         self, prompts: list[Sequence], room: int, chunk: int, beside: dict[Sequence, int]

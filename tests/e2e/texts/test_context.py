@@ -21,6 +21,12 @@ def shifting(serve: Callable[..., ServerProcess]) -> ServerProcess:
 
 
 @pytest.fixture(scope="module")
+def pooled(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """Two texts of 300 tokens that have 100 in common leave no room in the pool."""
+    return serve("-c", str(2 * N_CTX), "-np", "4", "--kv-unified", "--kv-unified-per-slot", "304")
+
+
+@pytest.fixture(scope="module")
 def walled(serve: Callable[..., ServerProcess]) -> ServerProcess:
     return serve("-c", str(2 * N_CTX), "-np", "2", "--no-context-shift")
 
@@ -89,6 +95,14 @@ def test_shifts_of_neighbours_that_share_their_prompt_do_not_disturb_each_other(
     assert both[0]["tokens"][:56] == alone[:56]
     shifting.wait_idle()
     assert "KV ledger" not in shifting.log
+
+
+def test_shifts_of_shared_cells_where_a_pool_is_full_end_no_text(pooled: ServerProcess) -> None:
+    prompt = prompt_of(pooled, 100)
+    choices = complete(pooled, prompt, 225, n=3, n_keep=20, n_discard=20)
+    assert [(one["truncated"], one["tokens_predicted"]) for one in choices] == [(True, 225)] * 3
+    pooled.wait_idle()
+    assert "KV ledger" not in pooled.log
 
 
 def ended(walled: ServerProcess, **fields: Any) -> Any:

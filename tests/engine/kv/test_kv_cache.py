@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from llamabox.engine.kv.copy_time import MIN_COPY
 from llamabox.engine.kv.history import History
-from llamabox.engine.kv.kv_cache import MIN_COPY, KVCache
+from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.slot import Slot
 from llamabox.engine.request import Media, Words
 from tests.engine.driver import said_by
