@@ -527,13 +527,12 @@ def ubatches(batch: Batch, n_ubatch: int) -> list[dict[int, int]]:
 
 
 def _check_kinds(batch: Batch, n_ubatch: int) -> None:
-    """All rows are lone or none is, also where libllama cuts the batch. No run has rows that may be in vain."""
+    """All rows are lone or none is, also where libllama cuts the batch."""
     lengths = {run.seq_id: len(run) for run in batch.runs}
     is_lone = {length == 1 for length in lengths.values()}
     assert len(is_lone) == 1, f"lone rows beside runs: {lengths}"
     for ubatch in ubatches(batch, n_ubatch):
         assert {n_rows == 1 for n_rows in ubatch.values()} == is_lone, f"a run leaves a lone row: {lengths}"
-    assert all(run.n_outputs <= 1 for run in batch.runs), "a draft where a run has other bits than lone rows"
 
 
 class FakeEncoder:
@@ -700,6 +699,7 @@ class FakeRunner:
         assert len(ask.masks) in (0, n_rows)
         assert [self._said[row] for row in ask.rows[1:]] == list(ask.draft), "the draft is not what was computed"
         assert len({self._seq_ids[row] for row in ask.rows}) == 1, "rows of two sequences"
+        assert not ask.draft or self.facts.may_draft, "a draft where a run has other bits than lone rows"
         tokens: list[int] = []
         for i, row in enumerate(ask.rows):
             mask = ask.masks[i] if ask.masks else None

@@ -118,10 +118,7 @@ thoughts = st.builds(
 @given(case=settled, budgets=st.lists(thoughts, min_size=1, max_size=3))
 def test_whatever_else_happens_a_text_is_what_it_is_alone(case: Case, budgets: list[ThoughtBudget]) -> None:
     script = [
-        (
-            act,
-            {**asked, "thought": budgets[i % len(budgets)], "n_prompt_probs": 0} if isinstance(asked, dict) else asked,
-        )
+        (act, {**asked, "thought": budgets[i % len(budgets)]} if isinstance(asked, dict) else asked)
         for i, (act, asked) in enumerate(case.script)
     ]
     obeyed(replace(case, script=script))
