@@ -20,13 +20,12 @@ from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.slots import Slots
 from llamabox.engine.reporter import Likelihoods, Reporter
 from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells, prompt_tokens
-from llamabox.engine.sampling import choice_seed
 from llamabox.engine.scheduling.misses import explainer
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler
 from llamabox.engine.scheduling.work import Work
 from llamabox.engine.seams import Encoder, Runner, Sampler
-from llamabox.engine.sequence import Sequence, State
+from llamabox.engine.sequence import Sequence, State, sequences_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +120,7 @@ class Engine:
         seed = request.params.sampling.seed
         if seed == RANDOM_SEED:
             seed = secrets.randbelow(RANDOM_SEED)
-        now = self._clock()
-        sequences = [
-            Sequence(request, index, seed=choice_seed(seed, index), arrived=now) for index in range(request.params.n)
-        ]
+        sequences = sequences_of(request, seed, self._clock())
         self._requests[request.request_id] = sequences
         self._scheduler.chunks.take(request)
         for sequence in sequences:

@@ -2,7 +2,7 @@
 
 For each (request_id, index): PrefillStart, or Progress where it was asked for, and PromptProbs where they were, then
 Started, then Deltas, then exactly one of Finished or Failed. A Failed may also come first. An aborted request gets no
-further event.
+further event. PromptProbs come for index 0 alone, and before anything of the other ones.
 """
 
 from __future__ import annotations
@@ -248,8 +248,8 @@ class TokenProbs:
 class PromptProbs:
     """The next tokens of the prompt among the likeliest ones in their places, from the model's logits.
 
-    Told of each token where the request asked for it, those of one batch at a time, before Started. Nothing stands
-    before the first token: its logprob is 0, and its `top` is empty.
+    Told of each token where the request asked for it, those of one batch at a time, before anything Started: once for
+    all sequences of the request. Nothing stands before the first token: its logprob is 0, and its `top` is empty.
     """
 
     request_id: str

@@ -262,7 +262,7 @@ class GenerationParams:
     return_prompt: bool = False  # tell the prompt as a text
     special: bool = False  # render special tokens in the text
     n_probs: int = 0  # report the log-probabilities of each token and of this many of the likeliest; 0: none
-    n_prompt_probs: int = 0  # the same for each token of the prompt, which is computed whole; it has no media then
+    n_prompt_probs: int = 0  # the same for each token of the prompt, once: it is computed whole, and has no media
     grammar: str = ""  # what the text must be, in GBNF
     json_schema: str = ""  # or a JSON schema, as JSON; at most one of the three
     form_field: str = ""  # where the request has the one or the other, for a refusal to name

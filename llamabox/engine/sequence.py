@@ -14,6 +14,7 @@ from llamabox.engine.kv.slot import Slot, SlotState
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.rate import RateLimit
 from llamabox.engine.request import GenerationParams, Request
+from llamabox.engine.sampling import choice_seed
 from llamabox.engine.seams import Sampler
 from llamabox.engine.text.detokenizer import Detokenizer
 from llamabox.engine.text.thought import ThoughtLimit
@@ -36,9 +37,13 @@ class Sequence:
     one that is no draft yields the next token.
     """
 
-    def __init__(self, request: Request, index: int, *, seed: int, arrived: float) -> None:
+    def __init__(
+        self, request: Request, index: int, *, seed: int, arrived: float, first: Sequence | None = None
+    ) -> None:
+        """`first` is the first of its request's sequences; None: this is it."""
         self.request = request
         self.index = index
+        self._first = first
         self.seed = seed
         self.cells = History.of(request.prompt, request.params.lora)
         self.n_prompt = len(self.cells)
@@ -90,8 +95,16 @@ class Sequence:
 
     @property
     def tells_prompt(self) -> bool:
-        """Whether each token of its prompt is told with its log-probability."""
-        return self.params.n_prompt_probs > 0
+        """Whether it tells each token of the prompt with its log-probability: for all sequences of its request."""
+        return self.params.n_prompt_probs > 0 and self._first is None
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the first sequence of its request has yet to tell the prompt, with which its own text begins."""
+        first = self._first
+        if first is None or not self.params.n_prompt_probs:
+            return False
+        return first.n_generated == 0 and first.state is not State.ENDED
 
     @property
     def may_reuse(self) -> bool:
@@ -257,3 +270,10 @@ class Sequence:
         if self.sampler is not None:
             self.sampler.close()
             self.sampler = None
+
+
+def sequences_of(request: Request, seed: int, arrived: float) -> list[Sequence]:
+    """The sequences of a request, of which the first draws from `seed`."""
+    first = Sequence(request, 0, seed=choice_seed(seed, 0), arrived=arrived)
+    others = range(1, request.params.n)
+    return [first, *(Sequence(request, i, seed=choice_seed(seed, i), arrived=arrived, first=first) for i in others)]

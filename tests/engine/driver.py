@@ -221,7 +221,9 @@ class Driver:
                 assert transcript.started is None
                 transcript.started = event
                 params = self.requests[event.request_id].params
-                assert len(transcript.prompt_probs) == (event.n_prompt if params.n_prompt_probs else 0)
+                told = self.transcripts[event.request_id, 0].prompt_probs
+                assert len(told) == (event.n_prompt if params.n_prompt_probs else 0)
+                assert not event.index or not transcript.prompt_probs
                 self.met["a prefix that was resident"] += event.n_cached > 0
                 prompt = History.of(self.requests[event.request_id].prompt)
                 resident = said_by(prompt, event.n_cached)

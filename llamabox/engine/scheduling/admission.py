@@ -127,6 +127,8 @@ class Admission:
         admitted: list[Sequence] = []
         free = self._cache.free_slots() if self._waiting and not self._is_full else []
         for sequence in self._waiting.candidates(slot.slot_id for slot in free) if free else ():
+            if sequence.is_early:
+                continue
             mine = [slot for slot in free if sequence.id_slot in (-1, slot.slot_id)]
             if mine and running and not self._has_room(sequence, running):
                 break

@@ -102,8 +102,9 @@ class TextReply:
                             choice.add(event)
                             self._check_size(event)
                         case PromptProbs():
-                            self._choice(position, event).prompt_probs += event.probs
-                            self._check_size(event)
+                            for choice in self._choices_of(position):
+                                choice.prompt_probs += event.probs
+                                self._check_size(event)
                         case Started():
                             self._start(position, event)
                         case Finished():
@@ -177,7 +178,7 @@ class TextReply:
                         case Progress():
                             written.append(writer.progress(self._choice(position, event), event))
                         case PromptProbs() if tell_prompt is not None:
-                            written.append(tell_prompt(self._choice(position, event), event))
+                            written += [tell_prompt(choice, event) for choice in self._choices_of(position)]
                         case Started():
                             written.append(writer.started(self._start(position, event), event))
                         case Finished():
@@ -199,9 +200,12 @@ class TextReply:
         if self._n_likely > MAX_LIKELY:
             raise wrong("n_probs", f"over {MAX_LIKELY} log-probabilities came together; ask for fewer or stream them")
 
-    def _choice(
-        self, position: int, event: PrefillStart | Progress | PromptProbs | Started | Delta | Finished
-    ) -> Choice:
+    def _choices_of(self, position: int) -> list[Choice]:
+        """All choices that come of one prompt."""
+        n = self._options.params.n
+        return self.choices[position * n : (position + 1) * n]
+
+    def _choice(self, position: int, event: PrefillStart | Progress | Started | Delta | Finished) -> Choice:
         return self.choices[position * self._options.params.n + event.index]
 
     def _start(self, position: int, event: Started) -> Choice:
