@@ -222,7 +222,7 @@ class InnerGrammar:
     name: str  # in the answer's grammar
     field: str  # of the request, where it stands
     tool: str = ""  # whose input it is for; empty: it is for no tool's
-    syntax: str  # "lark" or "regex", as clients write them; "own": Lark that this server wrote
+    syntax: str  # "lark", "regex" or "gbnf", as clients write them; "own": Lark that this server wrote
     definition: str
     is_escaped: bool = False  # its texts stand in a JSON string
 

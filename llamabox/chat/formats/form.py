@@ -172,6 +172,12 @@ class Format:
         opening = self.thought.open.strip()
         return ((opening,) if opening else ()), closes, self.thought.close
 
+    def thought_words(self) -> tuple[str, ...]:
+        """The texts that tell a thought from the text behind it, without blanks at their ends; some may be empty."""
+        if self.channels is not None:
+            return self.channels.channel.strip(), self.channels.header_close.strip()
+        return () if self.thought is None else (self.thought.open.strip(), self.thought.close.strip())
+
     def delimiters(self) -> list[str]:
         """The texts that stand around things, without blanks at their ends; none is empty."""
         found: list[str] = list(self.skipped)

@@ -11,12 +11,14 @@ from llamabox.chat.formats.grammar.answer import Demand
 from llamabox.chat.formats.grammar.words import json_rule
 from llamabox.chat.template import RenderedChat
 from llamabox.checks import wrong
+from llamabox.engine.request import GenerationParams, InnerGrammar
 from llamabox.server.conversation.calling import Calling
 from llamabox.server.conversation.template_wishes import can_switch
-from llamabox.server.fields.grammar import warning_of
+from llamabox.server.fields.grammar import FINAL, warning_of
 from llamabox.server.fields.request import Options
 from llamabox.server.generation.answers import AnswerPlan, may_think, plan_answer
 from llamabox.server.generation.thinking import parse_thinking
+from llamabox.server.hosted.answer_form import AnswerForm
 from llamabox.server.hosted.text import HostedText
 
 
@@ -40,9 +42,12 @@ async def plan_chat(
         field = "grammar" if body.get("grammar") else "response_format"
         raise wrong(field, "a grammar cannot stand beside tools; leave out one")
     prompt, start = chat.prompt, chat.conversation.in_thought
+    thinks = with_thoughts and may_think(known.form, prompt, start)
+    if calling is None and thinks:
+        options = replace(options, params=_behind_thoughts(options.params, known))
     demand = None
-    if not options.params.grammar:  # the server's own, which holds for all requests
-        demand = _demand(options, calling, thinks=with_thoughts and may_think(known.form, prompt, start))
+    if not options.params.grammar:  # one for the whole answer, beside tools the server's own
+        demand = _demand(options, calling, thinks=thinks)
     tools = chat.conversation.tools or () if calling is not None else ()
     plan = plan_answer(
         known,
@@ -67,6 +72,18 @@ def _unparsed(options: Options, calling: Calling | None) -> Options:
     if calling is not None and calling.must_call:
         raise wrong("tool_choice", "no call can be required: this server tells answers unparsed (--skip-chat-parsing)")
     return options
+
+
+def _behind_thoughts(params: GenerationParams, known: AnswerForm) -> GenerationParams:
+    """The params with a GBNF grammar, which holds from the first token on, as one for what follows a thought.
+
+    Unless something stands in it that begins or ends a thought: then it is for the whole answer.
+    """
+    if not params.grammar or known.is_told_by(params.grammar):
+        return params
+    field = params.form_field or "grammar"  # else the command line's
+    final = InnerGrammar(name=FINAL, field=field, syntax="gbnf", definition=params.grammar)
+    return replace(params, grammar="", inner_grammars=(final,))
 
 
 def _demand(options: Options, calling: Calling | None, *, thinks: bool) -> Demand | None:

@@ -57,7 +57,7 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "logit_bias": _json(_biases(options, info)),
         "n_probs": params.n_probs,
         "min_keep": sampling.min_keep,
-        "grammar": _json(params.grammar),
+        "grammar": _json(_grammar(params)),
         "grammar_lazy": False,
         "grammar_triggers": [],
         "preserved_tokens": [],
@@ -72,6 +72,11 @@ def settings_object(options: Options, info: ModelInfo, *, seed: int | None = Non
         "backend_sampling": False,
         "lora": lora_object(params.lora),
     }
+
+
+def _grammar(params: GenerationParams) -> str:
+    """The grammar in GBNF, whether it holds from the first token on or behind a thought."""
+    return params.grammar or next((one.definition for one in params.inner_grammars if one.syntax == "gbnf"), "")
 
 
 def _ends(params: GenerationParams) -> dict[str, Any]:

@@ -19,6 +19,15 @@ class AnswerForm:
     form: Format
     tokens: Mapping[str, int]
 
+    def is_told_by(self, grammar: str) -> bool:
+        """Whether a grammar in GBNF says where thoughts are: something that begins or ends one stands in it.
+
+        That is a text, or the id of a control token.
+        """
+        words = [word for word in self.form.thought_words() if word]
+        ids = [f"<[{self.tokens[word]}]>" for word in words if word in self.tokens]
+        return any(word in grammar for word in (*words, *ids))
+
 
 async def with_tokens(form: Format, client: TextService) -> AnswerForm:
     """The form with those of its tags that are control tokens to the model."""

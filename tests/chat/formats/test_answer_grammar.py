@@ -18,8 +18,9 @@ from llamabox.chat.formats.form import Format
 from llamabox.chat.formats.grammar.answer import Demand, Thinking, answer_grammar
 from llamabox.chat.formats.grammar.tool import Tool
 from llamabox.chat.formats.grammar.words import json_rule
-from llamabox.grammar import guidance
+from llamabox.grammar import gbnf, guidance
 from llamabox.grammar.inputs.inner import input_grammar
+from llamabox.grammar.lark import to_lark
 from tests.chat.formats.reading import TOOLS, read
 from tests.chat.formats.test_failures import GEMMA, GENERIC, HARMONY, HERMES, KIMI, LLAMA, MISTRAL, PYTHON, QWEN
 
@@ -330,3 +331,24 @@ def test_a_required_call_may_be_thought_of_first_unless_the_prompt_has_ended_tho
         )
     assert allows(Thinking.NONE, call)
     assert not allows(Thinking.NONE, f"<think>\n{thought}{call}")
+
+
+@pytest.mark.parametrize("name", ["hermes", "qwen"])
+@pytest.mark.parametrize("thinking", Thinking)
+def test_a_grammar_by_name_says_itself_with_what_a_text_begins(name: str, thinking: Thinking) -> None:
+    form = FORMS[name]
+    words = vocabulary(form)
+    grammar = answer_grammar(form, Demand(tools=(), final="@final", thinking=thinking), words.ids)
+    inner = {"final": to_lark(gbnf.parse('root ::= "yes" | "no"', lambda text: None, 1))}
+    made = LLMatcher(LLTokenizer(TokenizerWrapper(words)), guidance.answer_grammar(grammar.text, inner))
+    assert not made.is_error(), made.get_error()
+
+    def fits(text: str) -> bool:
+        one, tokens = made.deep_copy(), words.tokens_of(text)
+        return one.try_consume_tokens(tokens) == len(tokens) and one.is_accepting()
+
+    thought = {Thinking.NONE: "", Thinking.MAY_BEGIN: "<think>\nHm.\n</think>\n\n", Thinking.BEGUN: "Hm.\n</think>\n\n"}
+    assert fits(f"{thought[thinking]}yes")
+    assert not fits(f"{thought[thinking]}maybe")
+    assert fits("yes") == fits("no") == (thinking is not Thinking.BEGUN)
+    assert not fits(" yes")

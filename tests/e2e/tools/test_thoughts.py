@@ -80,6 +80,17 @@ def test_behind_a_thought_that_was_ended_the_answer_keeps_its_form(client: opena
     assert called.choices[0].message.reasoning_content.endswith(MESSAGE.strip())
 
 
+def test_a_grammar_holds_behind_the_thought(client: openai.OpenAI) -> None:
+    extra = {"reasoning_budget_tokens": 5, "reasoning_budget_message": MESSAGE}
+    for grammar in ('root ::= "yes" | "no"', 'root ::= word | "(" root ")"\nword ::= [a-c]'):
+        message = ask(client, budget=5, extra_body={**extra, "grammar": grammar}).choices[0].message
+        assert message.content in ("yes", "no") or set(message.content) <= set("()abc")
+        assert message.reasoning_content.endswith(MESSAGE.strip())
+    whole = 'root ::= "Hm.\\n</think>\\n\\n" "Four."'
+    message = ask(client, budget=-1, extra_body={"grammar": whole}).choices[0].message
+    assert (message.reasoning_content, message.content) == ("Hm.", "Four.")
+
+
 def test_a_thought_that_was_given_goes_on_and_is_counted_from_there(client: openai.OpenAI) -> None:
     turns = [USER, {"role": "assistant", "content": "<think>\nThe fox is"}]
     message = ask(client, budget=3, messages=turns).choices[0].message

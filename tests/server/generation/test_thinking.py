@@ -174,6 +174,37 @@ def test_the_tokens_of_thoughts() -> None:
     assert "must not have the end" in server.refused(reasoning_budget_message="So </think> there.")
 
 
+FOUR = 'root ::= "Four."'
+WHOLE = 'root ::= "<think>" [^<]+ "</think>" "Four."'
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, OPENING], ids=["of the model", "of the prompt"])
+def test_a_grammar_holds_for_what_follows_a_thought(template: str) -> None:
+    server, default = Server(template=template), Server("--grammar", FOUR, template=template)
+    asked: list[dict[str, Any]] = [{"grammar": FOUR}, {"response_format": {"type": "grammar", "grammar": FOUR}}, {}]
+    for body in asked:
+        reply = (server if body else default)._post("/v1/chat/completions", {**body, "verbose": True}, 200)
+        params = (server if body else default).client.submits[-1].params
+        [inner] = params.inner_grammars
+        assert (params.grammar, inner.syntax, inner.definition) == ("", "gbnf", FOUR)
+        assert f"@{inner.name}" in params.answer_grammar
+        assert "</think>" in params.answer_grammar
+        assert reply["__verbose"]["generation_settings"]["grammar"] == FOUR
+
+
+def test_a_grammar_of_thought_and_text_holds_from_the_first_token() -> None:
+    server = Server()
+    for body in (
+        {"grammar": WHOLE},
+        {"grammar": FOUR, "reasoning_format": "none"},
+        {"grammar": FOUR, "chat_template_kwargs": {"enable_thinking": False}},
+    ):
+        server.message(**body)
+        params = server.client.submits[-1].params
+        assert (params.grammar, params.answer_grammar) == (body["grammar"], "")
+    assert Server(template=OPENING).message(grammar=WHOLE) == ("Four.", "Hm.")
+
+
 def test_thoughts_of_earlier_turns() -> None:
     turns = [
         USER,

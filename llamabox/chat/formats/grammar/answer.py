@@ -70,7 +70,9 @@ def _answer(rules: Rules, form: Format, demand: Demand) -> str:
 
 def _body(rules: Rules, form: Format, demand: Demand) -> str:
     """What comes behind a thought."""
-    final = f"{rules.add('BLANKS', BLANKS)}? {demand.final}" if demand.final is not None else None
+    final = demand.final
+    if final is not None and not final.startswith("@"):  # a grammar by name says itself with what a text may begin
+        final = f"{rules.add('BLANKS', BLANKS)}? {final}"
     if not demand.tools or form.calls is None:
         return final or rules.add("text", f"({_any(rules, form)})*")
     section = _section(rules, form, form.calls, demand)

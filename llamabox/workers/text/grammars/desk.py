@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 MAX_KEPT = 8
 """Compiled grammars to keep, as clients send the same one again. One may take 60 MB (grammar.guidance.limits)."""
 
+GBNF = "gbnf"
+"""The syntax of an inner grammar that is the answer's own, behind a thought."""
+
 GrammarTexts = tuple[str, str, str, tuple[InnerGrammar, ...]]
 """The three texts of a request that make a grammar, of which at most one is not empty, and what the last refers to."""
 
@@ -85,9 +88,9 @@ class GrammarCompiler:
             if json_schema:
                 text = schema_grammar(json_schema)
             elif of_answer:
-                text = answer_grammar(of_answer, {one.name: _inner_text(one) for one in inner})
+                text = answer_grammar(of_answer, {one.name: self._inner_text(one) for one in inner})
             else:
-                text = lark_grammar(to_lark(self._rules(grammar)))
+                text = lark_grammar(self._of_gbnf(grammar))
             reason = self._trial.run(text)
             if reason is not None:
                 self._check_schemas(of_answer)
@@ -118,19 +121,29 @@ class GrammarCompiler:
 
     def _check_inner(self, inner: Sequence[InnerGrammar]) -> None:
         """Raise InvalidRequest naming the field and the tool, for the first that cannot be used by itself."""
-        of_clients = {one.name: _inner_text(one) for one in inner if one.syntax != OWN}
+        of_clients = {one.name: self._inner_text(one) for one in inner if one.syntax != OWN}
         for one in sorted(inner, key=lambda one: one.syntax == OWN):
             if one.syntax == OWN:
                 self._check_schemas(one.definition)
-                reason = self._trial.run(answer_grammar(_inner_text(one), of_clients))
+                reason = self._trial.run(answer_grammar(self._inner_text(one), of_clients))
             else:
-                reason = self._trial.run(lark_grammar(_inner_text(replace(one, is_escaped=False))))
+                reason = self._trial.run(lark_grammar(self._inner_text(replace(one, is_escaped=False))))
                 reason = reason or self._trial.run(lark_grammar(of_clients[one.name]))
             if reason is not None:
                 raise _wrong_inner(one, reason)
 
-    def _rules(self, grammar: str) -> dict[str, gbnf.Alternatives]:
-        return gbnf.parse(grammar, self._find_token, self._vocab.n_tokens)
+    def _inner_text(self, one: InnerGrammar) -> str:
+        """Its Lark text. Raises InvalidRequest naming the field and the tool."""
+        try:
+            if one.syntax == GBNF:
+                return self._of_gbnf(one.definition)
+            return input_grammar(one.syntax, one.definition, is_escaped=one.is_escaped)
+        except InvalidRequest as error:
+            raise _wrong_inner(one, error.message) from error
+
+    def _of_gbnf(self, grammar: str) -> str:
+        """The Lark text of a grammar in GBNF. Raises InvalidRequest."""
+        return to_lark(gbnf.parse(grammar, self._find_token, self._vocab.n_tokens))
 
     def _find_token(self, text: str) -> int | None:
         found = self._vocab.tokenize(text, add_special=False, parse_special=True)
@@ -231,13 +244,6 @@ def _key(request: Request) -> GrammarTexts:
 
 def _n_characters(texts: GrammarTexts) -> int:
     return sum(map(len, texts[:3])) + sum(len(one.definition) for one in texts[3])
-
-
-def _inner_text(one: InnerGrammar) -> str:
-    try:
-        return input_grammar(one.syntax, one.definition, is_escaped=one.is_escaped)
-    except InvalidRequest as error:
-        raise _wrong_inner(one, error.message) from error
 
 
 def _wrong_inner(one: InnerGrammar, reason: str) -> InvalidRequest:

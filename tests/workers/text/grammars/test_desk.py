@@ -16,7 +16,7 @@ import pytest
 from llamabox.bindings import backend, ffi
 from llamabox.bindings.model import Model
 from llamabox.demo import ensure_demo_model
-from llamabox.engine.request import GenerationParams, Request, Words
+from llamabox.engine.request import GenerationParams, InnerGrammar, Request, Words
 from llamabox.errors import InvalidRequest, LlamaboxError
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.wire.signs.pulse import Pulse
@@ -251,3 +251,16 @@ def test_a_process_that_is_stopped_is_replaced() -> None:
     trial.process.limits = LIMITS
     assert trial.run(good) is None
     trial.close()
+
+
+def test_a_grammar_in_gbnf_may_stand_behind_something(desk: Desk) -> None:
+    def behind(definition: str) -> dict[str, Any]:
+        inner = InnerGrammar(name="final", field="grammar", syntax="gbnf", definition=definition)
+        return {"answer_grammar": 'start: /[^#]*/ "#" @final\n', "inner_grammars": (inner,)}
+
+    desk.ask(**behind('root ::= "yes" | "(" root ")"'))
+    assert isinstance(desk.next(), Request)
+    for wrong in ('root ::= "a', "root ::= other", "root ::= root"):
+        error = desk.refused(**behind(wrong))
+        assert error.field == "grammar"
+        assert error.message.count("Field 'grammar'") == 1
