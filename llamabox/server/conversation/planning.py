@@ -15,9 +15,9 @@ from llamabox.engine.request import GenerationParams, InnerGrammar
 from llamabox.server.conversation.calling import Calling
 from llamabox.server.conversation.template_wishes import can_switch
 from llamabox.server.fields.grammar import FINAL, warning_of
-from llamabox.server.fields.request import Options
+from llamabox.server.fields.request import AnswerWords, Options
 from llamabox.server.generation.answers import AnswerPlan, may_think, plan_answer
-from llamabox.server.generation.thinking import parse_thinking
+from llamabox.server.generation.thinking import LEGACY, parse_thinking
 from llamabox.server.hosted.answer_form import AnswerForm
 from llamabox.server.hosted.text import HostedText
 
@@ -32,6 +32,9 @@ async def plan_chat(
     known = await hosted.answer_form()
     config = hosted.config.chat
     thinking = parse_thinking(body, config, known.form, can_switch=can_switch(hosted.templates.source(hosted.info)))
+    in_content = options.stream and thinking.format == LEGACY
+    words = AnswerWords(reasoning_format=thinking.format, reasoning_in_content=in_content)
+    options = replace(options, answer=words)
     if config.skips_parsing:
         return _unparsed(options, calling), None
     with_thoughts = thinking.is_apart(streams=options.stream)
@@ -59,6 +62,7 @@ async def plan_chat(
         thinking=thinking,
         streams=options.stream,
     )
+    options = replace(options, answer=replace(words, chat_format=known.form.name))
     params = replace(options.params, marks=plan.marks, thought=plan.budget)
     if plan.grammar:
         inner = (*params.inner_grammars, *plan.inner_grammars)

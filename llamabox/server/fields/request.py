@@ -16,6 +16,18 @@ from llamabox.server.fields.logit_bias import Biases, merged, parse_logit_bias
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.wire.text_config import ModelInfo
 
+CONTENT_ONLY = "Content-only"
+"""llama-server's name for the form of an answer that is text alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerWords:
+    """How an answer is taken apart, as `generation_settings` tell it."""
+
+    chat_format: str = CONTENT_ONLY  # the kind of form that is looked for, as in /props
+    reasoning_format: str = "none"  # as asked
+    reasoning_in_content: bool = False  # thoughts stand in the text beside where they are told apart
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -32,6 +44,7 @@ class Options:
     n_top: int | None  # likeliest tokens to show with each token; None: no log-probabilities
     prediction: str = ""  # what the client foresees of the answer
     warning: str = ""  # for the reply's header of that name
+    answer: AnswerWords = AnswerWords()
 
 
 def parse_options(

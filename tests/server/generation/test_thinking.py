@@ -114,6 +114,13 @@ class Server:
     def refused(self, **body: Any) -> str:
         return str(self._post("/v1/chat/completions", body, 400)["error"]["message"])
 
+    def settings(self, **body: Any) -> dict[str, Any]:
+        """The settings that a reply shows."""
+        reply = self._post("/v1/chat/completions", {**body, "verbose": True}, 200)
+        last = reply if isinstance(reply, dict) else next(one for one in reversed(reply) if "__verbose" in one)
+        found: dict[str, Any] = last["__verbose"]["generation_settings"]
+        return found
+
     def budget(self, **body: Any) -> ThoughtBudget | None:
         self.message(**body)
         return self.client.submits[-1].params.thought
@@ -139,6 +146,28 @@ def test_where_thoughts_stand() -> None:
     assert legacy.streamed() == (within, "")
     assert legacy.message(reasoning_format="auto") == apart
     assert "deepseek-legacy, none" in legacy.refused(reasoning_format="some")
+
+
+def test_the_settings_tell_how_an_answer_is_taken_apart() -> None:
+    tool = {"type": "function", "function": {"name": "look_up"}}
+    keys = ("chat_format", "reasoning_format", "reasoning_in_content")
+    thinker, plain = Server(template=OPENING), Server("--reasoning-format", "deepseek", template="{{ messages }}")
+    form = thinker.props()["chat_format"]
+    for server, asked, told in (
+        (thinker, {}, (form, "auto", False)),
+        (thinker, {"reasoning_format": "deepseek-legacy"}, (form, "deepseek-legacy", False)),
+        (thinker, {"reasoning_format": "none"}, ("Content-only", "none", False)),
+        (thinker, {"reasoning_format": "none", "tools": [tool]}, (form, "none", False)),
+        (plain, {}, ("Content-only", "deepseek", False)),
+        (plain, {"tools": [tool]}, ("generic", "deepseek", False)),
+        (Server("--skip-chat-parsing", template=OPENING), {"tools": [tool]}, ("Content-only", "auto", False)),
+    ):
+        found = server.settings(**asked)
+        assert tuple(found[key] for key in keys) == told
+    streamed = thinker.settings(stream=True, reasoning_format="deepseek-legacy", tools=[tool])
+    assert tuple(streamed[key] for key in keys) == (form, "deepseek-legacy", True)
+    default = plain.props()["default_generation_settings"]
+    assert tuple(default[key] for key in keys) == ("Content-only", "deepseek", False)
 
 
 def test_whether_and_how_much_is_thought() -> None:

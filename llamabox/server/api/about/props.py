@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -25,7 +26,9 @@ async def props(request: Request) -> Response:
     site = site_of(request)
     hosted = site.serving(HostedText)
     info = hosted.info
-    settings = settings_object(parse_options({}, hosted.config, hosted.defaults, info), info)
+    options = parse_options({}, hosted.config, hosted.defaults, info)
+    words = replace(options.answer, reasoning_format=hosted.config.chat.reasoning_format)
+    settings = settings_object(replace(options, answer=words), info)
     embeds = {"pooling": info.pooling} if hosted.config.enable_embeddings else {}
     return JsonResponse(
         {
