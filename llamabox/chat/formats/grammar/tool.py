@@ -45,10 +45,16 @@ class Tool:
         """A part of the parameters' schema, which finds there what it refers to."""
         if not isinstance(schema, Mapping):
             return {}
-        if any(not one.startswith(SHARED) for one in _references(schema)) or _refers_to_root(self.parameters):
+        if self._shared_refers_to_root or any(not one.startswith(SHARED) for one in _references(schema)):
             return {**_moved(schema), "$defs": {ROOT: _moved(self.parameters)}}
         shared = {key: self.parameters[key] for key in ("$defs", "definitions") if key in self.parameters}
         return {**shared, **schema}
+
+    @cached_property
+    def _shared_refers_to_root(self) -> bool:
+        """Whether what is shared refers to what is not."""
+        shared = [self.parameters.get(key) for key in ("$defs", "definitions")]
+        return any(not one.startswith(SHARED) for one in _references(shared))
 
     @cached_property
     def required(self) -> list[str]:
@@ -63,9 +69,17 @@ class Tool:
     def _schemas(self) -> ToolSchemas:
         return ToolSchemas([{"function": {"name": self.name, "parameters": dict(self.parameters)}}])
 
+    @cached_property
+    def _kinds(self) -> dict[str, frozenset[str]]:
+        """What `kinds` has found."""
+        return {}
+
     def kinds(self, key: str) -> frozenset[str]:
         """The types of JSON that an argument may have; empty: any."""
-        return self._schemas.kinds(self.name, key)
+        found = self._kinds.get(key)
+        if found is None:
+            found = self._kinds[key] = self._schemas.kinds(self.name, key)
+        return found
 
     def is_text(self, key: str) -> bool:
         """Whether an argument is a string, or may be one."""
@@ -91,12 +105,6 @@ def _references(schema: object) -> Iterator[str]:
                 pending += found.values()
             case list() as found:
                 pending += found
-
-
-def _refers_to_root(parameters: Schema) -> bool:
-    """Whether what is shared refers to what is not."""
-    shared = [parameters.get(key) for key in ("$defs", "definitions")]
-    return any(not one.startswith(SHARED) for one in _references(shared))
 
 
 def _moved(schema: Any) -> Any:

@@ -11,6 +11,9 @@ from typing import Any
 SPACING = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 """Blanks as models were trained to write them, and none beside these."""
 
+as_json = json.JSONEncoder(ensure_ascii=False).encode
+"""JSON of a value. One encoder for all: there are thousands of small values in a grammar."""
+
 ANYTHING = r"/(.|\n)*/"
 SOMETHING = r"/(.|\n)+/"
 
@@ -31,6 +34,7 @@ class Rules:
         """`tokens` are the ids of control tokens, by their texts."""
         self._tokens = dict(tokens)
         self._split = re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'})")
+        self._texts: dict[str, str] = {}  # the words of texts, of which most stand around each argument
         self._rules: dict[str, str] = {}
         self._inner: dict[tuple[str, bool], Inner] = {}
 
@@ -59,8 +63,12 @@ class Rules:
 
     def text(self, text: str) -> str:
         """The words for a text that is to be written as it is; empty for none."""
-        pieces = [piece for piece in self._split.split(text) if piece]
-        return " ".join(f"<[{self._tokens[piece]}]>" if piece in self._tokens else quoted(piece) for piece in pieces)
+        words = self._texts.get(text)
+        if words is None:
+            pieces = (piece for piece in self._split.split(text) if piece)
+            words = " ".join(f"<[{self._tokens[one]}]>" if one in self._tokens else quoted(one) for one in pieces)
+            self._texts[text] = words
+        return words
 
     def begins_with_token(self, text: str) -> bool:
         """Whether a control token comes first: then no text can be taken for the beginning of it."""
@@ -92,7 +100,7 @@ class Rules:
 
 def quoted(text: str) -> str:
     """A text as a literal."""
-    return json.dumps(text, ensure_ascii=False)
+    return as_json(text)
 
 
 def json_rule(schema: Mapping[str, Any], field: str = "") -> str:
@@ -101,7 +109,7 @@ def json_rule(schema: Mapping[str, Any], field: str = "") -> str:
     The field is told in the schema's comment, so that a refusal can name it (grammar/guidance.py, `schemas_in`).
     """
     told = {"$comment": field} if field else {}
-    return "%json " + json.dumps({**schema, **told, "x-guidance": SPACING}, ensure_ascii=False)
+    return "%json " + as_json({**schema, **told, "x-guidance": SPACING})
 
 
 def one_of(words: list[str]) -> str:
