@@ -13,7 +13,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count, takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -833,9 +833,22 @@ class FakeGrammar:
     may_end: bool = False
     fails_at: int = -1
     n_choices: int = 5
+    is_ready: ClassVar[bool] = True
 
     def start(self) -> FakeConstraint:
         return FakeConstraint(self)
+
+
+class FakeComing:
+    """A Grammar that is not ready until the test says so."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self._grammar = grammar
+        self.is_ready = False
+
+    def start(self) -> Constraint:
+        assert self.is_ready, "a grammar that is still compiled"
+        return self._grammar.start()
 
 
 class FakeDrafter:

@@ -134,6 +134,12 @@ class Engine:
                 self._remove(sequence)
         self._scheduler.chunks.let_go(request_id)
 
+    def refuse(self, request_id: str, error: errors.LlamaboxError) -> None:
+        """End a request whose grammar cannot be compiled. Unknown ids are ignored."""
+        for sequence in self._requests.get(request_id, ()):
+            if sequence.state is not State.ENDED:
+                self._fail(sequence, error)
+
     def step(self) -> StepResult:
         """Do one step. With nothing to do its result has no event."""
         self._wipe_nan()  # an abort may have ended the last one that ran
@@ -173,7 +179,7 @@ class Engine:
         """Seconds for which a step would compute nothing, unless something is submitted, aborted or encoded meanwhile.
 
         Above 0 while every running sequence keeps to a speed limit and the last step found none of them due, or waits
-        for the encoder: inf where all do.
+        for the encoder or a grammar: inf where all do.
         """
         return 0.0 if self._resting_until is None else max(0.0, self._resting_until - self._clock())
 
@@ -199,8 +205,16 @@ class Engine:
 
     def _admit(self, now: float) -> None:
         """Give slots to those who can have one. Where one cannot begin, it has failed, and its slot is free again."""
-        while not self._prepare(self._scheduler.admit(), now):
-            pass
+        is_done = False
+        while not is_done:
+            is_done = True
+            for sequence in self._scheduler.admit(now):
+                try:
+                    sequence.begin(self._new_sampler(sequence), self._runner.piece)
+                    self._reporter.admitted(sequence, now, self._runner.facts.n_ubatch)
+                except errors.RequestError as error:
+                    self._fail(sequence, error)
+                    is_done = False
 
     def _plan(self, now: float) -> Work:
         """Plan a step. Sequences that cannot go on have failed by then."""
@@ -210,19 +224,6 @@ class Engine:
         if not work.batch and not work.stuck:
             self._resting_until = work.next_due
         return work
-
-    def _prepare(self, admitted: list[Sequence], now: float) -> bool:
-        """Give each admitted sequence its sampler. False where libllama refused one: that sequence has failed."""
-        ready = True
-        for sequence in admitted:
-            sequence.admitted = now
-            try:
-                sequence.begin(self._new_sampler(sequence), self._runner.piece)
-                self._reporter.admitted(sequence, now, self._runner.facts.n_ubatch)
-            except errors.RequestError as error:
-                self._fail(sequence, error)
-                ready = False
-        return ready
 
     def _new_sampler(self, sequence: Sequence) -> Sampler:
         request, n_ctx = sequence.request, self.config.n_ctx

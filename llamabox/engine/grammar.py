@@ -62,10 +62,14 @@ class Constraint(Protocol):
 
 
 class Grammar(Protocol):
-    """A compiled grammar. Sequences share it."""
+    """A grammar, which may still be compiled while a prompt is computed. Sequences share it."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is compiled; then it stays so. Where it cannot be, the engine is told to refuse the request."""
 
     def start(self) -> Constraint:
-        """The constraint of one sequence, at its beginning."""
+        """The constraint of one sequence, at its beginning. Only where it is ready."""
 
 
 def walk(ahead: Constraint, draft: Seq[int], *, forces: bool, masks: bool) -> list[TokenMask | None]:

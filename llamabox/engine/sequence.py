@@ -50,6 +50,7 @@ class Sequence:
         self.n_cached = 0  # prompt cells that were resident when it got its slot
         self.said = array("i")  # the tokens it has generated, those as well that a context shift has dropped
         self.halts: list[int] = []  # numbers of computed cells, ascending, at which its slot gets a checkpoint
+        self.stand: int | None = None  # cells that it may compute before its grammar is there; None: all
         self.n_overtaken = 0  # steps in which a later prompt was served before this one
         self.drafts: list[int] = []  # tokens that may come behind its cells
         self.places: list[TokenMask | None] = []  # of these under a grammar that is asked about each (grammar.walk)
@@ -72,7 +73,7 @@ class Sequence:
         limit = request.params.tokens_per_second
         self.rate_limit = RateLimit(limit) if limit else None
         self.arrived = arrived
-        self.admitted = arrived
+        self.admitted = arrived  # until it gets a slot
         self.first_token = arrived
 
     @property
@@ -136,7 +137,25 @@ class Sequence:
         end = self.cells.stretch_end(self.n_computed)
         if self.halts and self.halts[0] > self.n_computed:
             end = min(end, self.halts[0])
+        if self.stand is not None:
+            end = min(end, self.stand)
         return end - self.n_computed
+
+    @property
+    def awaits_grammar(self) -> bool:
+        """Whether its grammar is not there, and it has not begun to say anything."""
+        grammar = self.request.grammar
+        return self.sampler is None and grammar is not None and not grammar.is_ready
+
+    @property
+    def tells_early(self) -> bool:
+        """Whether it tells of its prompt while that is computed: only where it is certain that it will be answered."""
+        return self.params.return_progress or self.tells_prompt
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it has computed all that it may before its grammar is there."""
+        return self.stand is not None and self.n_computed >= self.stand
 
     @property
     def is_media(self) -> bool:
@@ -163,9 +182,9 @@ class Sequence:
         return token in self.params.stop_tokens and self.n_generated > self.params.n_least
 
     def begin(self, sampler: Sampler, piece: Callable[[int, bool], bytes]) -> None:
-        """It has a slot. Its grammar and the limit of its thoughts begin; `piece` gives the bytes of tokens.
+        """It has a slot and its grammar is ready. That and the limit of its thoughts begin.
 
-        Raises a RequestError.
+        `piece` gives the bytes of tokens. Raises a RequestError.
         """
         self.sampler = sampler
         if self.params.thought is not None:
@@ -259,7 +278,7 @@ class Sequence:
     def step_back(self, saved: SlotState | None) -> None:
         """It has lost its slot, and waits for one again. `saved` is what it held; None: that is computed anew."""
         self.state = State.WAITING
-        self.slot = None
+        self.slot = self.stand = None
         self.saved = saved
 
     def end(self) -> None:

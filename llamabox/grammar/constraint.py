@@ -116,5 +116,9 @@ class GuidedGrammar:
             raise InvalidRequest(reason)
         self.start().mask()  # some grammars show only here that nothing fits them
 
+    @property
+    def is_ready(self) -> bool:
+        return True
+
     def start(self) -> GuidedConstraint:
         return GuidedConstraint(self._matcher.deep_copy(), self._ends)

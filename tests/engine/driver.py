@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -31,7 +31,17 @@ from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import GenerationParams, Media, Prompt, Request, SamplingParams, Segment, Words
 from llamabox.engine.text.stop_strings import StopStrings
 from llamabox.errors import InvalidRequest
-from tests.fakes import EOG, FakeDrafter, FakeEncoder, FakeMemory, FakeRunner, FreePrice, Said, fresh_contents
+from tests.fakes import (
+    EOG,
+    FakeComing,
+    FakeDrafter,
+    FakeEncoder,
+    FakeMemory,
+    FakeRunner,
+    FreePrice,
+    Said,
+    fresh_contents,
+)
 
 MAX_STEPS = 10_000
 """A test that takes more steps waits for something that never comes."""
@@ -101,11 +111,18 @@ class Driver:
         self.transcripts: dict[tuple[str, int], Transcript] = {}
         self.requests: dict[str, Request] = {}
         self.aborted: set[str] = set()
+        self.compiling: dict[str, FakeComing] = {}  # by request: grammars that are not ready
+        self.broken: dict[str, InvalidRequest] = {}  # by request: why its grammar could not be compiled
         self.n_steps = 0
         self.met: Counter[str] = Counter()
         self.asked_early: defaultdict[tuple[str, int], set[Media]] = defaultdict(set)  # before it got its slot
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request, *, late: bool = False) -> None:
+        """A grammar that is `late` is ready once the test `compiles` it, or once all wait for it."""
+        if late and request.grammar is not None:
+            coming = FakeComing(request.grammar)
+            self.compiling[request.request_id] = coming
+            request = replace(request, grammar=coming)
         self.engine.submit(request)
         self.requests[request.request_id] = request
         for index in range(request.params.n):
@@ -114,8 +131,26 @@ class Driver:
     def abort(self, request_id: str) -> None:
         waits = any(key[0] == request_id for key in self.encoder.wanted)
         self.met["an abort of one that waits for the encoder"] += waits and bool(self.encoder.outstanding)
+        self.met["an abort of one that waits for its grammar"] += self.compiling.pop(request_id, None) is not None
         self.engine.abort(request_id)
         self.aborted.add(request_id)
+
+    def compile(self, index: int, *, fails: bool = False) -> None:
+        """Let one of the grammars be ready, or let it be refused; which one `index` says, where there are any."""
+        if not self.compiling:
+            return
+        request_id = list(self.compiling)[index % len(self.compiling)]
+        coming = self.compiling.pop(request_id)
+        running = [one for one in self.engine.running if one.request_id == request_id]
+        self.met["a prompt that was computed before its grammar"] += any(
+            one.n_computed > one.n_cached for one in running
+        )
+        if fails:
+            self.met["a grammar that could not be compiled"] += 1
+            self.broken[request_id] = InvalidRequest("Field 'tools': too large")
+            self.engine.refuse(request_id, self.broken[request_id])
+        else:
+            coming.is_ready = True
 
     def encode(self, index: int, *, fails: bool = False) -> None:
         """Make one of the chunks that are asked for, or let that fail; which one `index` says, where there are any."""
@@ -138,6 +173,9 @@ class Driver:
         elif self.encoder.outstanding:
             self.met["a wait of all for the encoder"] += 1
             self.encoder.make(self.encoder.outstanding[0])
+        else:
+            self.met["a wait of all for a grammar"] += 1
+            self.compile(0)
         running = {sequence.key for sequence in self.engine.running}
         has_room = self.engine.n_waiting <= len(self.engine.cache.slots) - len(self.engine.running)
         events = self.engine.step().events
@@ -148,6 +186,8 @@ class Driver:
             if not self.transcripts[key].is_over:
                 self.met["a sequence that gave way"] += 1
                 self.asked_early[key] |= set(self.encoder.asked.get(key, []))
+        held = [sequence for sequence in self.engine.running if sequence.is_held]
+        self.met["a step while somebody waits for a grammar"] += bool(held and events)
         self.met["a step while somebody waits for the encoder"] += bool(self.encoder.outstanding and events)
         if self.engine.rest():
             self._check_rest()
@@ -185,10 +225,10 @@ class Driver:
                 self.met["a chunk that was asked for while its text waited for a slot"] += 1
 
     def _check_rest(self) -> None:
-        """Nothing was computed: each that runs waits for a chunk or keeps to a speed limit."""
+        """Nothing was computed: each that runs waits for a chunk or a grammar, or keeps to a speed limit."""
         for sequence in self.engine.running:
             media = sequence.cells.media_at(sequence.n_computed)
-            is_held = media is not None and not self.encoder.is_ready(media)
+            is_held = sequence.is_held or (media is not None and not self.encoder.is_ready(media))
             assert is_held or sequence.due(self.clock.now) > self.clock.now
 
     def _note_waiting(self) -> None:
@@ -205,6 +245,7 @@ class Driver:
         transcript = self.transcripts[event.request_id, event.index]
         assert event.request_id not in self.aborted
         assert not transcript.is_over, "an event after the end"
+        assert isinstance(event, Failed) or event.request_id not in self.compiling, "it may still be refused"
         match event:
             case PrefillStart():
                 assert transcript.prefill is None

@@ -91,6 +91,7 @@ def asks(draw: st.DrawFn) -> dict[str, object]:
         "post_sampling_probs": draw(st.booleans()),
         "cache_prompt": draw(st.booleans()),
         "grammar": draw(st.none() | grammars),
+        "late": draw(st.booleans()),
         "id_slot": draw(st.sampled_from([-1, -1, -1, 0])),
         "lora": draw(st.sampled_from([(), (), ((0, 1.0),), ((0, 0.5),), ((0, 1.0), (1, -2.0))])),
         "n_cache_reuse": draw(st.sampled_from([0, 0, 0, 2])),
@@ -203,6 +204,19 @@ def forks(draw: st.DrawFn) -> list[tuple[str, object]]:
     return script
 
 
+@st.composite
+def hurries(draw: st.DrawFn) -> list[tuple[str, object]]:
+    """Requests whose grammars are compiled while their prompts are computed, in another order, or cannot be."""
+    others = st.sampled_from([("step", 0), ("step", 0), ("abort", 0), ("abort", 1)])
+    done = st.tuples(st.sampled_from(["compiled", "compiled", "refused"]), st.integers(0, 3))
+    script: list[tuple[str, object]] = []
+    for _ in range(draw(st.integers(1, 4))):
+        for asked in draw(st.lists(asks(), min_size=1, max_size=3)):
+            script.append(("submit", {**asked, "grammar": draw(st.none() | grammars), "late": draw(st.booleans())}))
+        script += draw(st.lists(done | others, min_size=1, max_size=6))
+    return script
+
+
 def memories() -> st.SearchStrategy[dict[str, object]]:
     return st.sampled_from(
         [
@@ -228,6 +242,7 @@ def small_scale() -> Iterator[None]:
         patch.setattr(admission, "WORTH_RESTORING", 1)
         patch.setattr(checkpoints, "LEAST_GAP", 2)
         patch.setattr(admission, "WORTH_WAITING", 4)
+        patch.setattr(admission, "WORTH_PREPARING", 2)
         patch.setattr(admission, "N_SPARE", 2)
         yield
 
@@ -321,6 +336,9 @@ sharing = st.builds(replace, settled, script=crowds())
 looking = st.builds(replace, settled, script=galleries(), at_once=st.just(False))
 """Where texts run while media are encoded."""
 
+hurried = st.builds(replace, settled, script=hurries())
+"""Where grammars come late."""
+
 crowded = st.builds(
     replace,
     settled,
@@ -359,7 +377,7 @@ LOST_ITS_PREFIX = Case(
 )
 """The second one gives way amid its prompt, and then has to compute what it had found."""
 
-cases = settled | crossing | growing | sharing | looking | crowded | pressed
+cases = settled | crossing | growing | sharing | looking | hurried | crowded | pressed
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -404,6 +422,11 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "a chunk that could not be made",
         "an abort of one that waits for the encoder",
         "a chunk that was asked for while its text waited for a slot",
+        "a wait of all for a grammar",
+        "a step while somebody waits for a grammar",
+        "a prompt that was computed before its grammar",
+        "a grammar that could not be compiled",
+        "an abort of one that waits for its grammar",
     ):
         assert seen[situation] >= 5, (situation, seen)
 
@@ -438,18 +461,22 @@ def obeyed(case: Case) -> Counter[str]:
     asked: list[Request] = []
     for action, value in case.script:
         if action == "submit":
-            asked.append(request(f"r{len(asked)}", **value))  # type: ignore[arg-type]
+            fields = dict(value)  # type: ignore[call-overload]
+            late = fields.pop("late", False)
+            asked.append(request(f"r{len(asked)}", **fields))
             if not asked[-1].params.n_cache_reuse:  # else it asks for cells that others would not have
                 solos[asked[-1].request_id] = _alone(asked[-1], case)
             for index in range(asked[-1].params.n):
                 solo = solos.get(asked[-1].request_id)
                 texts[asked[-1].request_id, index] = [] if solo is None else solo[index].tokens
-            driver.submit(asked[-1])
+            driver.submit(asked[-1], late=late)
         elif action == "abort" and isinstance(value, int) and value < len(asked):
             if not all(driver.transcripts[asked[value].request_id, i].is_over for i in range(asked[value].params.n)):
                 driver.abort(asked[value].request_id)
         elif action in ("encoded", "broken") and isinstance(value, int):
             driver.encode(value, fails=action == "broken")
+        elif action in ("compiled", "refused") and isinstance(value, int):
+            driver.compile(value, fails=action == "refused")
         elif action == "rest":
             driver.run_dry()
             driver.check()
@@ -458,7 +485,11 @@ def obeyed(case: Case) -> Counter[str]:
             driver.check()
     driver.run()
     for one in asked:
-        if one.request_id not in driver.aborted:
+        if one.request_id in driver.aborted:
+            continue
+        if (reason := driver.broken.get(one.request_id)) is not None:
+            _check_refused(driver, one, reason)
+        else:
             _check_alike(driver, one, solos.get(one.request_id))
     if drafter is not None:
         assert drafter.is_empty()
@@ -516,6 +547,16 @@ def _check_alike(driver: Driver, one: Request, solo: dict[int, Transcript] | Non
         assert got.finished.truncated == expected.finished.truncated
 
 
+def _check_refused(driver: Driver, one: Request, reason: errors.LlamaboxError) -> None:
+    """It was told why, and nothing else."""
+    for index in range(one.params.n):
+        got = driver.transcripts[one.request_id, index]
+        harm = driver.encoder.harmed.get((one.request_id, index), reason)
+        assert got.failed is not None
+        assert got.failed.error in (errors.to_wire(reason), errors.to_wire(harm))
+        assert replace(got, failed=None) == Transcript()
+
+
 def _check_end(got: Transcript, asked: Request) -> None:
     """No token ends it too early, but where its grammar wants that, or goes on behind one that is to end it."""
     stops, n_least = set(asked.params.stop_tokens), asked.params.n_least
@@ -564,10 +605,11 @@ def test_a_failing_decode_harms_only_its_own_batch(asked: list[dict[str, object]
     kinds = {"room": errors.NoRoom, "fatal": errors.DecodeFatal, "aborted": errors.DecodeAborted}
     driver = Driver(FakeRunner(), n_slots=3, n_ctx=N_CTX)
     driver.runner.failures = [None if name is None else kinds[name]("broken") for name in failures]
+    late = [one.pop("late") for one in asked]
     own = {"id_slot": -1, "n_cache_reuse": 0}  # who asks for moved cells asks for others than it would have alone
     requests = [request(f"r{i}", **{**one, **own}) for i, one in enumerate(asked)]  # type: ignore[arg-type]
-    for one in requests:
-        driver.submit(one)
+    for one, is_late in zip(requests, late, strict=True):
+        driver.submit(one, late=bool(is_late))
     driver.run()
     for one in requests:
         expected = alone(one, n_slots=3, n_ctx=N_CTX)

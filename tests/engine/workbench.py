@@ -64,7 +64,7 @@ class Workbench:
 
     def plan(self) -> Work:
         """A step, not computed yet."""
-        self.scheduler.admit()
+        self.scheduler.admit(float(self.n_steps))
         return self.scheduler.schedule(float(self.n_steps))
 
     def step(self) -> Work:

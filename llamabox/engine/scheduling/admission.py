@@ -22,6 +22,9 @@ WORTH_RESTORING = 32
 N_SPARE = 32
 """Cells of a pool that are left for each sequence in it to grow, where another one is let in."""
 
+WORTH_PREPARING = 16
+"""Least number of cells that are computed before a grammar is there: the last cell takes a step of its own then."""
+
 WORTH_WAITING = 32
 """Least number of cells for which a sequence waits until another one has computed them."""
 
@@ -42,6 +45,8 @@ class Sources:
 
 class Admission:
     """First come, first served, but nobody waits behind a sequence that itself waits for a slot or a prefix of its own.
+
+    One whose grammar is still compiled computes its prompt meanwhile, but for what yields the first token (`stand`).
 
     A sequence starts from the longest resident prefix of its prompt, in whatever slot that is. When a running sequence
     is still computing a longer common prefix, it waits for that and then copies it; a sibling (n > 1) always does.
@@ -195,7 +200,17 @@ class Admission:
             n_common, distance = sources.match.n_common, self._cache.checkpoints.limits.distance
             wanted = likely_ends(sequence.cells, limit, n_common, self._marks, distance)
             sequence.halts = places(sequence.cells, wanted, n_cached, limit, self._n_least)
+        if sequence.awaits_grammar:
+            sequence.stand = self._stand(sequence, n_cached, limit)
         return True
+
+    def _stand(self, sequence: Sequence, n_cached: int, limit: int) -> int:
+        """How many cells are computed before the grammar is there: no run of text is cut into pieces of too few."""
+        cells = sequence.cells
+        begin = max((span.stop for span in cells.spans if span.stop <= limit), default=0)
+        stand = limit if limit - max(begin, n_cached) >= self._n_least else begin
+        stand = max((at for at in sequence.halts if stand - self._n_least < at <= stand), default=stand)
+        return stand if stand >= n_cached + WORTH_PREPARING and not sequence.tells_early else n_cached
 
     def _find(self, sequence: Sequence, free: list[Slot], limit: int) -> Sources:
         """Where the first `limit` cells of the prompt are."""
@@ -243,8 +258,10 @@ class Admission:
             if gain >= (1 if is_sibling else WORTH_WAITING):
                 best = max(best, common)
                 if self._cache.checkpoints.is_on:
-                    halts, start = other.halts, other.n_computed
-                    other.halts = places(other.cells, [common], start, limit, self._n_least, beside=halts)
+                    stands = set() if other.stand is None else {other.stand}
+                    halts, start = {*other.halts, *stands}, other.n_computed
+                    chosen = places(other.cells, [common], start, limit, self._n_least, beside=halts)
+                    other.halts = [at for at in chosen if at in other.halts or at not in stands]
         return best
 
     def _is_similar(self, slot: Slot, n_cells: int) -> bool:

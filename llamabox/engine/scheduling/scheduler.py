@@ -116,26 +116,39 @@ class Scheduler:
         self._admission.put_back(latest)
         return True
 
-    def admit(self) -> list[Sequence]:
-        """Give slots to those who can have one, and return those that begin.
+    def admit(self, now: float) -> list[Sequence]:
+        """Give slots to those who can have one, and return those that begin: they have one, and their grammar is there.
 
         What is copied for them belongs to the step that `schedule` plans next, however often slots are given before.
         """
         n_streams = sum(not sequence.is_prefilling for sequence in self.running)
         self._cache.copy_time.allow(self._pacing.pause(n_streams))
-        return self._admission.admit(self.running)
+        admitted = self._admission.admit(self.running)
+        for sequence in admitted:
+            if sequence.admitted == sequence.arrived:
+                sequence.admitted = now
+        return [sequence for sequence in admitted if sequence.stand is None] + self._whose_grammar_came(now)
+
+    def _whose_grammar_came(self, now: float) -> list[Sequence]:
+        """Those that had a slot before it, and begin now."""
+        came = [one for one in self.running if one.stand is not None and not one.awaits_grammar]
+        for sequence in came:
+            if sequence.stand == sequence.n_cached:  # it has computed nothing
+                sequence.admitted = now
+            sequence.stand = None
+        return came
 
     def schedule(self, now: float) -> Work:
         """Plan one step. Turns and overtaking are counted as if it were computed: plan none in vain.
 
-        Left out are sequences whose speed limit is not due yet, and those whose next cells wait for the encoder.
+        Left out are sequences whose speed limit is not due yet, and those that wait for the encoder or for a grammar.
         """
         self._cache.copy_time.begin_step()
         stuck = self._shift_all()
         work = Work(stuck=stuck + self.chunks.ask(self.running))
         self.chunks.ask_ahead(self._admission)
         ended = {sequence for sequence, _ in stuck}
-        able = [one for one in self.running if one not in ended and not self.chunks.holds(one)]
+        able = [one for one in self.running if not (one in ended or one.is_held or self.chunks.holds(one))]
         due = [(sequence.due(now), sequence) for sequence in able]
         next_due = min((time for time, _ in due if time > now), default=None)
         work.next_due = inf if next_due is None and len(able) < len(self.running) else next_due

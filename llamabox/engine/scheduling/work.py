@@ -31,7 +31,7 @@ class Work:
     shares: list[Share] = field(default_factory=list)
     stuck: list[tuple[Sequence, LlamaboxError]] = field(default_factory=list)  # cannot go on, and why
     most_forced: dict[Sequence, int] = field(default_factory=dict)  # cells of each on which a grammar forces some
-    next_due: float | None = None  # when the first is due of those left out; inf: once the encoder has made a chunk
+    next_due: float | None = None  # when the first is due of those left out; inf: not before a task
     seconds_left: float = inf  # until the first is due of those that a speed limit leaves out
     n_decode: int = 0  # rows that cost what decoding rows cost, drafts among them
     n_forced: int = 0  # cells that grammars force

@@ -18,6 +18,7 @@ from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.text.embedding.desk import EmbeddingDesk
 from llamabox.workers.text.embedding.lanes import LaneDone
 from llamabox.workers.text.embedding.sharing import Sharing
+from llamabox.workers.text.grammars.coming import GrammarCame
 from llamabox.workers.text.intake import Passages
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.media.encoder import EncodingsDone
@@ -131,7 +132,7 @@ class TextLoop:
             return self._tasks.get()
 
     def _do_within(self, seconds: float) -> None:
-        """Do the next task if it comes in time: until then all that run keep to a speed limit, or wait for media."""
+        """Do the next task if it comes in time: until then all that run keep to a speed limit, or wait."""
         try:
             task = self._tasks.get(timeout=None if seconds == math.inf else seconds)
         except queue.Empty:
@@ -155,6 +156,9 @@ class TextLoop:
             case EncodingsDone():
                 assert self._media is not None
                 self._media.finished(task)
+            case GrammarCame():  # the next step looks for one that is ready
+                if task.error is not None:
+                    self._engine.refuse(task.request_id, task.error)
             case Abort():
                 self._engine.abort(task.request_id)
                 self._slots.abort(task.request_id)

@@ -78,7 +78,7 @@ def serve(body: Body, config: TextConfig) -> None:
         vocab, n_ctx = text.model.vocab, text.contexts.n_ctx
         has_rows = None if text.encoder is None else text.encoder.has_rows
         intake = Intake(vocab, pair_format(text), n_ctx, text.projector, has_rows)
-        grammars = GrammarDesk(vocab, helpers, reader.tasks.put, reader.refuse)
+        grammars = GrammarDesk(vocab, helpers, reader.tasks.put)
         owned.callback(grammars.close)
         prepare_default(grammars, config)
         calls = QuickCalls(vocab, intake, infill_format(config, text), text.engine.slots)

@@ -16,13 +16,14 @@ from llamabox.wire.text import Abort, Call, Embed, Reply, Step, Submit, SubmitAl
 from llamabox.workers.body import Body, ChannelReader
 from llamabox.workers.text.calls import QuickCalls
 from llamabox.workers.text.embedding.lanes import LaneDone
+from llamabox.workers.text.grammars.coming import GrammarCame
 from llamabox.workers.text.grammars.desk import GrammarDesk, has_grammar_text
 from llamabox.workers.text.intake import Intake, Passages
 from llamabox.workers.text.long_texts import LongTexts, Text, is_long
 from llamabox.workers.text.media.encoder import EncodingsDone
 from llamabox.workers.text.slots.calls import FileDone
 
-Task = Request | Passages | LaneDone | EncodingsDone | Abort | Call | Shutdown | FileDone
+Task = Request | Passages | LaneDone | EncodingsDone | GrammarCame | Abort | Call | Shutdown | FileDone
 """A thing for the loop to do between two steps."""
 
 

@@ -11,9 +11,11 @@ import pytest
 
 from llamabox.engine.events import Activity, StepResult
 from llamabox.engine.request import Request, Words
+from llamabox.errors import InvalidRequest, LlamaboxError
 from llamabox.wire.common import Shutdown
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Abort
+from llamabox.workers.text.grammars.coming import GrammarCame
 from llamabox.workers.text.loop import TextLoop
 from llamabox.workers.text.media.encoder import EncodingsDone
 
@@ -44,6 +46,9 @@ class RestingEngine:
     def abort(self, request_id: str) -> None:
         self.heard.put(request_id)
 
+    def refuse(self, request_id: str, error: LlamaboxError) -> None:
+        self.heard.put(request_id)
+
     def submit(self, request: Request) -> None:
         self.heard.put(request.request_id)
 
@@ -68,6 +73,7 @@ TASKS = {
     "abort": Abort("r"),
     "request": Request(request_id="r", prompt=(Words((1,)),)),
     "encoding": EncodingsDone([], [], 0.0),
+    "grammar": GrammarCame("r", InvalidRequest("Field 'tools': too large")),
 }
 
 

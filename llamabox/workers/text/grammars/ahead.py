@@ -74,5 +74,9 @@ class AheadGrammar:
         self._inner = inner
         self._helper = helper
 
+    @property
+    def is_ready(self) -> bool:
+        return True
+
     def start(self) -> AheadConstraint:
         return AheadConstraint(self._inner.start(), self._helper)

@@ -23,6 +23,7 @@ from llamabox.grammar.inputs.inner import OWN, input_grammar
 from llamabox.grammar.lark import to_lark
 from llamabox.quarantine.trial import Cause, Death, Limits, Trial
 from llamabox.workers.text.grammars.ahead import AheadGrammar
+from llamabox.workers.text.grammars.coming import ComingGrammar, GrammarCame
 from llamabox.workers.text.grammars.trial import LIMITS
 from llamabox.workers.text.helpers import Helpers
 
@@ -153,27 +154,21 @@ class GrammarCompiler:
 class GrammarDesk:
     """Gives requests their grammar and passes them on. Every method may be called from any thread.
 
-    `deliver` takes the request with its grammar, `refuse` the id of one that cannot have it and the reason. They are
-    called in the order of the requests but for grammars that are known already, which do not wait.
+    `deliver` takes the request with its grammar. One that is not known is compiled, after those of earlier requests:
+    it is delivered as a ComingGrammar when that begins, and GrammarCame behind it. So one request at a time may hold a
+    slot without having its grammar.
     """
 
-    def __init__(
-        self,
-        vocab: Vocab,
-        helpers: Helpers,
-        deliver: Callable[[Request], None],
-        refuse: Callable[[str, LlamaboxError], None],
-    ) -> None:
+    def __init__(self, vocab: Vocab, helpers: Helpers, deliver: Callable[[Request | GrammarCame], None]) -> None:
         self._worker = helpers.grammars
         self._compiler = GrammarCompiler(vocab, helpers.masks)
         self._deliver = deliver
-        self._refuse = refuse
         self._lock = threading.Lock()
         self._pending: set[str] = set()
         self._kept: OrderedDict[GrammarTexts, AheadGrammar] = OrderedDict()
 
     def take(self, request: Request) -> None:
-        """Deliver a request, now or once its grammar is compiled, or refuse it where the grammar cannot be."""
+        """Deliver a request: at once where its grammar is known, else when it is the next one to be compiled."""
         grammar = self._find(_key(request))
         if grammar is not None:
             self._deliver(replace(request, grammar=grammar))
@@ -183,7 +178,7 @@ class GrammarDesk:
         self._worker.submit(self._serve, request)
 
     def forget(self, request_id: str) -> None:
-        """A request that waits for its grammar is not wanted any more. Nothing for others."""
+        """A request that is not delivered is not wanted any more. Nothing for others."""
         with self._lock:
             self._pending.discard(request_id)
 
@@ -196,25 +191,23 @@ class GrammarDesk:
         self._compiler.close()
 
     def _serve(self, request: Request) -> None:
-        with self._lock:
-            if request.request_id not in self._pending:
+        request_id, known, coming = request.request_id, self._find(_key(request)), ComingGrammar()
+        with self._lock:  # so that an abort comes before or after, and is not lost
+            if request_id not in self._pending:
                 return
+            self._pending.remove(request_id)
+            self._deliver(replace(request, grammar=known or coming))
+        if known is not None:
+            return
         error: LlamaboxError | None = None
         try:
-            request = replace(request, grammar=self._compiled(_key(request), request.params.form_field))
+            coming.bring(self._compiled(_key(request), request.params.form_field))
         except LlamaboxError as exc:
             error = exc
         except Exception as exc:
-            logger.exception("grammar of request %s", request.request_id)
+            logger.exception("grammar of request %s", request_id)
             error = ServerFault(f"the grammar could not be compiled: {exc}")
-        with self._lock:  # so that an abort comes before or after, and is not lost
-            if request.request_id not in self._pending:
-                return
-            self._pending.remove(request.request_id)
-            if error is None:
-                self._deliver(request)
-        if error is not None:
-            self._refuse(request.request_id, error)
+        self._deliver(GrammarCame(request_id, error))
 
     def _compiled(self, key: GrammarTexts, field: str) -> AheadGrammar:
         grammar = self._find(key)

@@ -20,6 +20,8 @@ from llamabox.engine.request import GenerationParams, InnerGrammar, Request, Wor
 from llamabox.errors import InvalidRequest, LlamaboxError
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.wire.signs.pulse import Pulse
+from llamabox.workers.text.grammars.ahead import AheadGrammar
+from llamabox.workers.text.grammars.coming import ComingGrammar, GrammarCame
 from llamabox.workers.text.grammars.desk import MAX_KEPT, GrammarDesk, GrammarTrial
 from llamabox.workers.text.grammars.trial import LIMITS, TOO_MUCH_GIVEN
 from llamabox.workers.text.helpers import Helpers
@@ -42,11 +44,10 @@ class Desk:
     """A desk and what it gave out."""
 
     def __init__(self, model: Model) -> None:
-        self.out: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self.out: queue.SimpleQueue[Request | GrammarCame] = queue.SimpleQueue()
+        self.compiling: dict[str, Request] = {}
         self.helpers = Helpers(Pulse(cast(Any, None), 0.0))
-        self.desk = GrammarDesk(
-            model.vocab, self.helpers, self.out.put, lambda request_id, error: self.out.put((request_id, error))
-        )
+        self.desk = GrammarDesk(model.vocab, self.helpers, self.out.put)
 
     def close(self) -> None:
         self.helpers.close()
@@ -56,7 +57,18 @@ class Desk:
         self.desk.take(Request(request_id=request_id, prompt=(Words((1,)),), params=GenerationParams(**params)))
 
     def next(self) -> Outcome:
-        return self.out.get(timeout=60)
+        """The next request whose grammar is ready, or why it never will be."""
+        while True:
+            out = self.out.get(timeout=60)
+            if isinstance(out, GrammarCame):
+                request = self.compiling.pop(out.request_id)
+                assert request.grammar is not None
+                assert request.grammar.is_ready == (out.error is None)
+                return request if out.error is None else (out.request_id, out.error)
+            if out.grammar is not None and not isinstance(out.grammar, ComingGrammar):
+                return out
+            assert not self.compiling, "one at a time"
+            self.compiling[out.request_id] = out
 
     def refused(self, **params: Any) -> InvalidRequest:
         self.ask(**params)
@@ -77,8 +89,32 @@ def test_a_grammar_is_compiled_once_and_shared(desk: Desk) -> None:
     for i in range(3):
         desk.ask(str(i), grammar='root ::= "a" | "b"')
     grammars = [outcome.grammar for _ in range(3) if isinstance(outcome := desk.next(), Request)]
-    assert grammars[0] is not None
-    assert grammars[0] is grammars[1] is grammars[2]
+    assert isinstance(grammars[0], ComingGrammar)
+    assert grammars[1] is not None
+    assert grammars[0]._grammar is grammars[1] is grammars[2]
+
+
+def test_a_request_is_on_its_way_while_its_grammar_is_compiled(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate: Future[None] = Future()
+    compiled = desk.desk._compiler.compile
+
+    def slowly(*texts: Any) -> AheadGrammar:
+        gate.result()
+        return compiled(*texts)
+
+    monkeypatch.setattr(desk.desk._compiler, "compile", slowly)
+    for i in range(2):
+        desk.ask(str(i), grammar=f'root ::= "{i}"')
+    first = desk.out.get(timeout=60)
+    assert isinstance(first, Request)
+    assert isinstance(first.grammar, ComingGrammar)
+    assert not first.grammar.is_ready
+    assert desk.out.empty(), "the other one would hold a slot in vain"
+    gate.set_result(None)
+    assert desk.out.get(timeout=60) == GrammarCame("0")
+    assert first.grammar.is_ready
+    assert first.grammar.start().forced(8)
+    assert isinstance(desk.next(), Request)
 
 
 def test_those_least_lately_asked_for_are_given_up(desk: Desk) -> None:
