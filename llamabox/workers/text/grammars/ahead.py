@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from concurrent.futures import Executor, Future
+from functools import partial
 
 from llamabox.engine.grammar import Constraint, Grammar, TokenMask
+from llamabox.workers.text.grammars.beside import Beside, Piece
 
 
 class AheadConstraint:
@@ -14,10 +15,10 @@ class AheadConstraint:
     Everything else waits for the helper, so that one thread at a time uses the inner constraint.
     """
 
-    def __init__(self, inner: Constraint, helper: Executor) -> None:
+    def __init__(self, inner: Constraint, helper: Beside) -> None:
         self._inner = inner
         self._helper = helper
-        self._coming: Future[None] | None = None  # the mask of the present state
+        self._coming: Piece | None = None  # the mask of the present state
 
     @property
     def is_complete(self) -> bool:
@@ -35,7 +36,7 @@ class AheadConstraint:
 
     def prepare(self) -> None:
         if self._coming is None:
-            self._coming = self._helper.submit(self._inner.prepare)
+            self._coming = self._helper.put(self._inner.prepare)
 
     def mask(self) -> TokenMask:
         self.prepare()
@@ -56,7 +57,7 @@ class AheadConstraint:
 
     def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
         self._settle()
-        self._coming = self._helper.submit(self._inner.look_ahead, draft, forces=forces)
+        self._coming = self._helper.put(partial(self._inner.look_ahead, draft, forces=forces))
 
     def masks_ahead(self) -> list[TokenMask | None]:
         self._settle()
@@ -70,7 +71,7 @@ class AheadConstraint:
 class AheadGrammar:
     """A Grammar around another one. Sequences share it, and the helper too."""
 
-    def __init__(self, inner: Grammar, helper: Executor) -> None:
+    def __init__(self, inner: Grammar, helper: Beside) -> None:
         self._inner = inner
         self._helper = helper
 

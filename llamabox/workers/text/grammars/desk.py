@@ -7,7 +7,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from llguidance import LLTokenizer
@@ -23,6 +22,7 @@ from llamabox.grammar.inputs.inner import OWN, input_grammar
 from llamabox.grammar.lark import to_lark
 from llamabox.quarantine.trial import Cause, Death, Limits, Trial
 from llamabox.workers.text.grammars.ahead import AheadGrammar
+from llamabox.workers.text.grammars.beside import Beside
 from llamabox.workers.text.grammars.coming import ComingGrammar, GrammarCame
 from llamabox.workers.text.grammars.trial import LIMITS
 from llamabox.workers.text.helpers import Helpers
@@ -68,7 +68,7 @@ class GrammarTrial:
 class GrammarCompiler:
     """Compiles for one vocabulary. One thread at a time; the first call takes a part of a second more."""
 
-    def __init__(self, vocab: Vocab, helper: ThreadPoolExecutor) -> None:
+    def __init__(self, vocab: Vocab, helper: Beside) -> None:
         self._vocab = vocab
         self._helper = helper
         self._tokenizer: LLTokenizer | None = None
@@ -161,7 +161,7 @@ class GrammarDesk:
 
     def __init__(self, vocab: Vocab, helpers: Helpers, deliver: Callable[[Request | GrammarCame], None]) -> None:
         self._worker = helpers.grammars
-        self._compiler = GrammarCompiler(vocab, helpers.masks)
+        self._compiler = GrammarCompiler(vocab, Beside(helpers.masks))
         self._deliver = deliver
         self._lock = threading.Lock()
         self._pending: set[str] = set()

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import pytest
 
 from llamabox.errors import InvalidRequest
 from llamabox.workers.text.grammars.ahead import AheadConstraint, AheadGrammar
+from llamabox.workers.text.grammars.beside import N_AT_ONCE, Beside
 from tests.fakes import FakeConstraint, FakeGrammar
 
 
 @pytest.fixture
-def helper() -> Iterator[ThreadPoolExecutor]:
+def helper() -> Iterator[Beside]:
     with ThreadPoolExecutor(1) as pool:
-        yield pool
+        yield Beside(pool)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_says_what_the_inner_constraint_says(helper: ThreadPoolExecutor, seed: int) -> None:
+def test_it_says_what_the_inner_constraint_says(helper: Beside, seed: int) -> None:
     grammar = FakeGrammar(seed=seed, n_tokens=30, period=3)
     ahead, plain = AheadGrammar(grammar, helper).start(), grammar.start()
     while not plain.is_complete:
@@ -36,7 +40,7 @@ def test_it_says_what_the_inner_constraint_says(helper: ThreadPoolExecutor, seed
     assert ahead.is_complete
 
 
-def test_a_grammar_that_cannot_go_on_says_so_where_the_mask_is_wanted(helper: ThreadPoolExecutor) -> None:
+def test_a_grammar_that_cannot_go_on_says_so_where_the_mask_is_wanted(helper: Beside) -> None:
     constraint = AheadGrammar(FakeGrammar(fails_at=0), helper).start()
     constraint.prepare()
     with pytest.raises(InvalidRequest, match="cannot follow"):
@@ -64,7 +68,7 @@ class Guarded(FakeConstraint):
         return super().forced(n_most)
 
 
-def test_the_helper_computes_the_mask_and_everything_else_waits_for_it(helper: ThreadPoolExecutor) -> None:
+def test_the_helper_computes_the_mask_and_everything_else_waits_for_it(helper: Beside) -> None:
     gate: Future[None] = Future()
     inner = Guarded(gate)
     constraint = AheadConstraint(inner, helper)
@@ -75,3 +79,43 @@ def test_the_helper_computes_the_mask_and_everything_else_waits_for_it(helper: T
     constraint.mask()
     assert len(inner.threads) == 1
     assert inner.threads[0] != threading.current_thread().name
+
+
+class Counting(ThreadPoolExecutor):
+    n_woken = 0
+
+    def submit(self, *args: Any, **named: Any) -> Any:
+        self.n_woken += 1
+        return super().submit(*args, **named)
+
+
+def test_the_thread_is_woken_once_for_all_that_comes_while_it_is_at_work() -> None:
+    gate: Future[None] = Future()
+    done: list[int] = []
+    with Counting(1) as pool:
+        beside = Beside(pool)
+        first = beside.put(gate.result)
+        pieces = [beside.put(partial(done.append, i)) for i in range(3 * N_AT_ONCE)]
+        assert pool.n_woken == 1
+        gate.set_result(None)
+        for piece in (first, *reversed(pieces)):
+            piece.result()
+        assert done == list(range(3 * N_AT_ONCE))
+        assert pool.n_woken <= 4
+        for i in range(100):  # whenever it is about to rest
+            beside.put(partial(done.append, i)).result()
+            time.sleep(0 if i % 2 else 0.0001)
+        assert done[-100:] == list(range(100))
+
+
+def test_a_piece_that_fails_tells_who_waits_for_it_and_the_next_ones_are_done() -> None:
+    def fail() -> None:
+        raise InvalidRequest("the fake cannot follow")
+
+    with ThreadPoolExecutor(1) as pool:
+        beside = Beside(pool)
+        bad, good = beside.put(fail), beside.put(lambda: None)
+        good.result()
+        for _ in range(2):
+            with pytest.raises(InvalidRequest):
+                bad.result()

@@ -1,0 +1,73 @@
+"""Small pieces of work for a thread beside the engine's."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from llamabox.errors import LlamaboxError
+
+N_AT_ONCE = 256
+"""Pieces after which the thread says that it gets on."""
+
+
+class Piece:
+    """A piece of work that was handed over. `result` is for one thread."""
+
+    __slots__ = ("_done", "_error", "_work")
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._error: LlamaboxError | None = None
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def do(self) -> None:
+        try:
+            self._work()
+        except LlamaboxError as error:
+            self._error = error
+        self._done.release()
+
+    def result(self) -> None:
+        """Wait until it is done. Raises what it raised."""
+        with self._done:
+            if self._error is not None:
+                raise self._error
+
+
+class Beside:
+    """Does pieces of work one after the other, on one thread of an executor, which may be shared.
+
+    To wake the thread takes some 20 µs of the caller's time, and a step of the engine may have a piece for each stream:
+    so it is woken once for all that come while it is at work.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._waiting: deque[Piece] = deque()  # guarded by _lock, as is the flag
+        self._is_at_work = False
+        self._lock = threading.Lock()
+
+    def put(self, work: Callable[[], None]) -> Piece:
+        """Have `work` done soon. An exception of it that is no LlamaboxError is the executor's."""
+        piece = Piece(work)
+        with self._lock:
+            self._waiting.append(piece)
+            if self._is_at_work:
+                return piece
+            self._is_at_work = True
+        self._executor.submit(self._run)
+        return piece
+
+    def _run(self) -> None:
+        for _ in range(N_AT_ONCE):
+            with self._lock:
+                if not self._waiting:
+                    self._is_at_work = False
+                    return
+                piece = self._waiting.popleft()
+            piece.do()
+        self._executor.submit(self._run)
