@@ -25,6 +25,8 @@ FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname
 BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 LISTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 SINGLE = ("items", "additionalProperties", "additionalItems")
+PARTS = frozenset({*BY_NAME, *LISTS, *SINGLE})
+"""Keys with schemas in their values."""
 
 ANNOTATIONS = frozenset(
     {"title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly"}
@@ -113,6 +115,8 @@ class _Walk:
             made.pop(key, None)
 
     def _parts(self, made: Schema, path: tuple[str, ...]) -> None:
+        if PARTS.isdisjoint(made):  # most have none, and a request may have thousands
+            return
         for key in BY_NAME:
             if isinstance(made.get(key), dict):
                 made[key] = {name: self.schema(one, (*path, key, name)) for name, one in made[key].items()}

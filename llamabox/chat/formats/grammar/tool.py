@@ -45,16 +45,25 @@ class Tool:
         """A part of the parameters' schema, which finds there what it refers to."""
         if not isinstance(schema, Mapping):
             return {}
+        if not self._has_references:
+            return {**self._shared, **schema} if self._shared else schema
         if self._shared_refers_to_root or any(not one.startswith(SHARED) for one in _references(schema)):
             return {**_moved(schema), "$defs": {ROOT: _moved(self.parameters)}}
-        shared = {key: self.parameters[key] for key in ("$defs", "definitions") if key in self.parameters}
-        return {**shared, **schema}
+        return {**self._shared, **schema}
+
+    @cached_property
+    def _shared(self) -> dict[str, Any]:
+        """What a part of the schema takes with it."""
+        return {key: self.parameters[key] for key in ("$defs", "definitions") if key in self.parameters}
+
+    @cached_property
+    def _has_references(self) -> bool:
+        return next(_references(self.parameters), None) is not None
 
     @cached_property
     def _shared_refers_to_root(self) -> bool:
         """Whether what is shared refers to what is not."""
-        shared = [self.parameters.get(key) for key in ("$defs", "definitions")]
-        return any(not one.startswith(SHARED) for one in _references(shared))
+        return any(not one.startswith(SHARED) for one in _references(self._shared))
 
     @cached_property
     def required(self) -> list[str]:
