@@ -155,9 +155,9 @@ class AnswerParser:
 
     def _read_bare(self, section: Section) -> Reading[None]:
         blanks = yield from blank(self._feed)
-        yield from section.read_bare(self._feed, self._said)
+        no_call = yield from section.read_bare(self._feed, self._said)
         if self._said.n_calls == 0:
-            self._said.text(blanks)
+            self._said.text(blanks + no_call)
         else:
             self._said.pause()
 

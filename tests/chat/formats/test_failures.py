@@ -319,3 +319,44 @@ def test_an_id_behind_the_arguments_is_the_calls(answer: str, calls: list[tuple[
 def test_a_call_that_is_cut_off_before_its_id_is_told() -> None:
     found = read_in_all_ways(NEMO, '[TOOL_CALLS][{"name": "look_up", "arguments": {"word": "x', tools=TOOLS)
     assert found.calls == [("call_0", "look_up", '{"word": "x')]
+
+
+BARE = {
+    "json": Format(name="json", calls=JsonCalls()),
+    "json-array": Format(name="json-array", calls=JsonCalls(is_array=True, separator=", ")),
+    "name-json": Format(name="name-json", calls=NamedCalls(name_close="\n", separator="\n")),
+    "name-json, a colon": Format(name="name-json", calls=NamedCalls(name_close=": ", separator="\n")),
+    "tags": Format(
+        name="tags",
+        calls=TaggedCalls(name_close="\n", key_open="<arg=", key_close=">", value_close="</arg>\n", close="<end>"),
+    ),
+    "python": Format(name="python", calls=PythonCalls(separator=", ")),
+    "braces": Format(name="braces", calls=BracedCalls(quote='"')),
+}
+BARE_CALLS = {
+    "json": '{"name": "look_up", "arguments": {"word": "x"}}',
+    "json-array": '[{"name": "look_up", "arguments": {"word": "x"}}, {"name": "stop", "arguments": {}}]',
+    "name-json": 'look_up\n{"word": "x"}',
+    "name-json, a colon": 'look_up: {"word": "x"}',
+    "tags": "look_up\n<arg=word>x</arg>\n<end>",
+    "python": '[look_up(word="x"), stop()]',
+    "braces": 'look_up{word:"x"}',
+}
+
+
+@pytest.mark.parametrize("kind", BARE)
+def test_calls_without_a_mark_before_them_are_the_beginning_of_an_answer(kind: str) -> None:
+    """Of tools that there are. All else is text, also where it has the look of a call."""
+    calls = (("look_up", X), ("stop", "{}")) if kind in ("json-array", "python") else (("look_up", X),)
+    assert read_in_all_ways(BARE[kind], BARE_CALLS[kind], tools=TOOLS) == said(calls=calls)
+    unknown = BARE_CALLS[kind].replace("look_up", "other")
+    for text in (unknown, f"Or {BARE_CALLS[kind]}", "[1, 2]", "[look", "look", "", " [", "[", "Four. {}"):
+        assert read_in_all_ways(BARE[kind], text, tools=TOOLS) == said(text), text
+
+
+@pytest.mark.parametrize("key", ["Ünit", "kebab-key", "two words", "a.b"])
+def test_keyword_arguments_have_the_names_of_properties(key: str) -> None:
+    """Which need be no names of Python's, and which the grammar writes as they are."""
+    arguments = json.dumps({key: [1, "a=b"], "word": "x"}, ensure_ascii=False)
+    answer = f'<|tool_call_start|>[look_up({key}=[1, "a=b"], word="x")]<|tool_call_end|>'
+    assert read_in_all_ways(PYTHON, answer, tools=TOOLS) == said(calls=(("look_up", arguments),))

@@ -18,7 +18,9 @@ MAX_NAME = 256
 """Characters of a name; more are none."""
 
 CALL = re.compile(r"\s*,?\s*(?P<name>[A-Za-z_][\w.\-]*)\s*\(")
-KEY = re.compile(r"\s*,?\s*(?P<key>[A-Za-z_]\w*)\s*=\s*")
+KEY = re.compile(r"\s*,?\s*(?P<key>[^\s=,'\"()\[\]{}][^=,'\"()\[\]{}]*?)\s*=(?!=)\s*")
+"""Not Python's names alone: a property of JSON may have any, and the grammar writes it as it is."""
+
 STOPS = frozenset('{}[],:"<' + string.whitespace)
 OPENERS, CLOSERS = "([{", ")]}"
 CLOSED_BY = {"{": "}", "[": "]"}
@@ -87,7 +89,7 @@ def _keyword(text: str) -> str:
     found = KEY.match(text)
     if found is None:
         return ""
-    return f"{json.dumps(found['key'])}: {python_value(text[found.end() :].strip())}"
+    return f"{json.dumps(found['key'], ensure_ascii=False)}: {python_value(text[found.end() :].strip())}"
 
 
 class BracedCall:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from llamabox.chat.formats.feed import Delimiters, Feed, Reading, blank, delimiters
 from llamabox.chat.formats.form import ID, INDEX, BracedCalls, Calls, JsonCalls, NamedCalls, PythonCalls, TaggedCalls
 from llamabox.chat.formats.reading.calls_json import JsonCall
@@ -14,6 +16,10 @@ from llamabox.marks import is_mark
 BETWEEN_JSON = (";", "}")
 """What stands between calls at times, or behind one: a brace too many."""
 
+NAME = re.compile(r"[^\W\d][\w.:/\-]{0,255}")
+ENDS_OF_NAMES = ".:/-"
+"""Characters of names with which the form may go on behind one."""
+
 TAG_ENDS = ">]}|"
 """What an opening ends with that stands in no other text by chance."""
 
@@ -24,6 +30,7 @@ class Section:
     def __init__(self, form: Calls, tools: Tools, *, others: tuple[str, ...] = ()) -> None:
         """`others` are texts that end a call although they are none of the form's own."""
         self._form = form
+        self._tools = tools
         self._open = _core(form.open)
         self._section = _core(form.section_open)
         self.openings = _openings(form, self._section, self._open)
@@ -60,7 +67,7 @@ class Section:
 
     @property
     def is_bare(self) -> bool:
-        """Whether a call has no opening: an answer that begins with its brace is one."""
+        """Whether a call has no opening: an answer that begins with its brace, its list or its name is one."""
         return not self.openings
 
     def read(self, feed: Feed, said: Said, opening: str) -> Reading[str]:
@@ -72,6 +79,10 @@ class Section:
                 taken += (yield from self._opening.next(feed)) or ""
             elif self._is_list and not opening.endswith("["):
                 taken += (yield from self._array.next(feed)) or ""
+        return (yield from self._read_on(feed, said, taken))
+
+    def _read_on(self, feed: Feed, said: Said, taken: str) -> Reading[str]:
+        """Read calls behind what was `taken`. Returns that where there is no call."""
         n_before = said.n_calls
         while (yield from self._call.read(feed, said)):
             if not (yield from self._next(feed)):
@@ -101,15 +112,32 @@ class Section:
             elif found == self._form.section_close.strip():
                 return False
 
-    def read_bare(self, feed: Feed, said: Said) -> Reading[None]:
-        """Read calls that begin with their brace, if that is what comes next."""
-        while True:
-            assert isinstance(self._call, JsonCall)
-            if not (yield from self._call.read(feed, said, known=True)):
-                return
+    def read_bare(self, feed: Feed, said: Said) -> Reading[str]:
+        """Read calls of tools that there are, if those come next. Returns what was taken where there is no call."""
+        taken = ""
+        if isinstance(self._form, PythonCalls) or (isinstance(self._form, JsonCalls) and self._form.is_array):
+            taken = (yield from self._array.next(feed)) or ""
+        if not isinstance(self._call, JsonCall):
+            if isinstance(self._form, PythonCalls) and not taken:
+                return ""
+            if not (yield from self._begins_with_tool(feed)):
+                return taken
+            return (yield from self._read_on(feed, said, taken))
+        n_before = said.n_calls
+        while (yield from self._call.read(feed, said, known=True)):
             yield from blank(feed)
             yield from self._behind.next(feed)
             yield from blank(feed)
+        return taken if said.n_calls == n_before else ""
+
+    def _begins_with_tool(self, feed: Feed) -> Reading[bool]:
+        """Whether the name of a tool comes next, which is not taken."""
+        while True:
+            found = NAME.match(feed.text, feed.at)
+            is_whole = found is not None and found.end() < len(feed.text)
+            if is_whole or feed.is_final or (found is None and len(feed)):
+                return found is not None and (found[0] in self._tools or found[0].rstrip(ENDS_OF_NAMES) in self._tools)
+            yield
 
 
 def _core(text: str) -> str:
