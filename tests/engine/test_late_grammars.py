@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamabox.engine.events import PrefillStart
+from llamabox.engine.events import PrefillStart, Progress
 from llamabox.errors import InvalidRequest, ServerFault, to_wire
 from tests.engine.driver import Driver, alone, request
 from tests.fakes import FakeGrammar, FakeRunner
@@ -57,7 +57,7 @@ def test_nothing_is_told_of_a_prompt_before_it_is_certain_that_it_will_be_answer
     assert computed(driver) == [0 if fields else 24]
     driver.compile(0)
     [told, *_] = driver.engine.step().events
-    assert isinstance(told, PrefillStart) == (not fields)
+    assert isinstance(told, Progress if "return_progress" in fields else PrefillStart)
 
 
 def test_a_short_prompt_waits_whole_since_its_last_cell_would_take_a_step_of_its_own() -> None:
@@ -75,8 +75,9 @@ def test_a_refusal_ends_all_choices_at_once(error: InvalidRequest | ServerFault,
     driver = Driver(n_slots=2)
     if not n_before:
         driver.submit(request("busy", n=2, n_predict=40))
+        driver.step()
     driver.submit(request("late", PROMPT, grammar=FakeGrammar(), n=2), late=True)
-    steps(driver, max(n_before, 1))
+    steps(driver, n_before)
     del driver.compiling["late"]
     driver.engine.refuse("late", error)
     driver.step()
