@@ -151,7 +151,8 @@ def test_where_thoughts_stand() -> None:
 def test_the_settings_tell_how_an_answer_is_taken_apart() -> None:
     tool = {"type": "function", "function": {"name": "look_up"}}
     keys = ("chat_format", "reasoning_format", "reasoning_in_content")
-    thinker, plain = Server(template=OPENING), Server("--reasoning-format", "deepseek", template="{{ messages }}")
+    words = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    thinker, plain = Server(template=OPENING), Server("--reasoning-format", "deepseek", template=words)
     form = thinker.props()["chat_format"]
     for server, asked, told in (
         (thinker, {}, (form, "auto", False)),
