@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "imaging.job": ("errors",),
     "imaging.events": ("errors",),
     "checks": ("errors",),
-    "chat": ("errors", "log", "marks", "checks", "quarantine", "media.source"),
+    "chat": ("errors", "log", "marks", "checks", "schemas.patterns", "quarantine", "media.source"),
     "media": (
         *("errors", "log", "machine", "checks", "quarantine", "media.source", "media.fetching.hosts"),
         *("engine.request", "wire.text_config"),

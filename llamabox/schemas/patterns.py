@@ -14,6 +14,8 @@ CLASS = r"\[\^?\]?(?:\\.|[^\\\]])*\]"
 ITEM = re.compile(rf"\\.|{CLASS}|\(\?(?:<?[=!])|\((?:\?(?::|P?<\w+>))?|[)|]|.", re.DOTALL)
 """One item: an escape, a class, the head of a group, or a character."""
 
+ANYTHING = r"(.|\n)*"
+
 QUANTIFIER = re.compile(r"(?:[*+?]|\{\d+(?:,\d*)?\})[?+]?")
 BACKREFERENCE = re.compile(r"\\(?:[1-9]|k<)")
 SIMPLE_CLASS = re.compile(r"\[([\w ./:@#-]{1,64})\]", re.ASCII)
@@ -45,6 +47,37 @@ def relax(pattern: str) -> tuple[str | None, str]:
     if any(item in "^$" for item in left[1:-1]):
         return None, "its pattern has anchors in its middle"
     return "".join(left), what
+
+
+def whole(pattern: str) -> str | None:
+    """A pattern that matches the whole of the strings in which `pattern` matches somewhere, without anchors.
+
+    None where it has some elsewhere than at both its ends. A slash in it is escaped.
+    """
+    items = list(_items(pattern))
+    begins, ends = items[:1] == ["^"], len(items) > 1 and items[-1] == "$"
+    inner = items[begins : len(items) - ends]
+    if any(item in ("^", "$", "\\A", "\\z", "\\Z", "\\b", "\\B") for item in inner):
+        return None
+    if (begins or ends) and _has_choice(inner):  # of which an anchor is in one part alone
+        return None
+    before, behind = "" if begins else ANYTHING, "" if ends else ANYTHING
+    return f"{before}(?:{''.join(map(_slash_escaped, inner))}){behind}"
+
+
+def _has_choice(items: list[str]) -> bool:
+    """Whether there is a `|` that stands in no group."""
+    depth = 0
+    for item in items:
+        depth += item.startswith("(") - (item == ")")
+        if item == "|" and depth == 0:
+            return True
+    return False
+
+
+def _slash_escaped(item: str) -> str:
+    escaped = re.sub(r"(\\.)|/", lambda found: found[1] or r"\/", item, flags=re.DOTALL)
+    return escaped.replace("\n", r"\n")
 
 
 def words(pattern: str, *, at_most: int) -> frozenset[str] | None:

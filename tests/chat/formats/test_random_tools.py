@@ -28,6 +28,8 @@ names = st.text(alphabet="abc_", min_size=1, max_size=6)
 plain = st.sampled_from(
     [
         {"type": "string", "maxLength": 8},
+        {"type": "string", "pattern": "^[ab]{2}-[0-9]{1,3}$"},
+        {"type": "string", "pattern": "a/|<b>", "maxLength": 8},
         COUNT,
         {"enum": [1.5, 2]},
         {"type": "boolean"},

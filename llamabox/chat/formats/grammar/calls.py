@@ -20,6 +20,7 @@ from llamabox.chat.formats.form import (
 from llamabox.chat.formats.grammar.tool import Schema, Tool
 from llamabox.chat.formats.grammar.words import Rules, json_rule, one_of, quoted
 from llamabox.chat.formats.values.input_text import INPUT
+from llamabox.schemas import patterns
 
 MAX_COUNTED = 60
 """Parameters that are counted one by one, a bit each; llguidance has 64. Beyond, none is enforced."""
@@ -138,7 +139,7 @@ def _tagged_value(rules: Rules, form: TaggedCalls, name: str, tool: Tool, key: s
     if choices := tool.choices(key):
         return f"{one_of([quoted(_plain(choice)) for choice in choices])} {rules.text(close)}"
     if is_text:
-        return rules.up_to(name, close, _length(tool.schema(key), tool.kinds(key)))
+        return rules.up_to(name, close, _texts(tool.schema(key), tool.kinds(key)))
     return f"{json_rule(tool.schema(key), tool.field)} {rules.text(close)}"
 
 
@@ -177,12 +178,18 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _length(schema: Schema, kinds: frozenset[str]) -> str:
-    """The regular expression for texts as long as a schema of strings wants them; empty: any are."""
-    least, most = schema.get("minLength", 0), schema.get("maxLength", "")
-    if kinds != {"string"} or not (least or most != "") or max(least, most or 0) > MAX_LENGTH:
+def _texts(schema: Schema, kinds: frozenset[str]) -> str:
+    """The regular expression for texts of the length and the pattern that a schema of strings wants; empty: any are."""
+    if kinds != {"string"}:
         return ""
-    return f"/(.|\\n){{{least},{most}}}/"
+    least, most = schema.get("minLength", 0), schema.get("maxLength", "")
+    wanted = []
+    if (least or most != "") and max(least, most or 0) <= MAX_LENGTH:
+        wanted.append(f"/(.|\\n){{{least},{most}}}/")
+    pattern = schema.get("pattern")
+    if isinstance(pattern, str) and (found := patterns.whole(pattern)) is not None:
+        wanted.append(f"/{found}/")
+    return " & ".join(wanted)
 
 
 def _any_order(
@@ -224,7 +231,7 @@ def _python(rules: Rules, i: int, tool: Tool) -> str:
             value = one_of([quoted(json.dumps(choice, ensure_ascii=False)) for choice in choices])
         elif not kinds and key == OTHER:
             value = one_of([rules.add("PYTHON_STRING", PYTHON_STRING), json_rule(schema, tool.field)])
-        elif _length(schema, kinds):
+        elif _texts(schema, kinds):
             value = json_rule(schema, tool.field)  # a string of JSON is one of Python's
         elif tool.is_text(key):
             value = rules.add("PYTHON_STRING", PYTHON_STRING)
@@ -266,9 +273,9 @@ def _braced_value(rules: Rules, form: BracedCalls, name: str, tool: Tool, key: s
         _braced_anything(rules, form)
         return "braced_any"
     if tool.is_text(key):
-        length = _length(schema, kinds)
-        if length:
-            return rules.add(name, f"{quote} {rules.up_to(f'{name}_text', form.quote, length)}")
+        texts = _texts(schema, kinds)
+        if texts:
+            return rules.add(name, f"{quote} {rules.up_to(f'{name}_text', form.quote, texts)}")
         return _braced_string(rules, form)
     if kinds <= {"object", "array"}:
         return _braced_nested(rules, form, name, schema, tool.field, depth)
