@@ -377,7 +377,8 @@ LOST_ITS_PREFIX = Case(
 )
 """The second one gives way amid its prompt, and then has to compute what it had found."""
 
-cases = settled | crossing | growing | sharing | looking | hurried | crowded | pressed
+others = settled | crossing | growing | sharing | looking | crowded | pressed
+cases = others | hurried
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -390,14 +391,7 @@ def test_tokens_equal_those_it_would_have_got_alone(case: Case) -> None:
 
 def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
     """The same cases in every run: each of these situations comes about in many, or the law above says little."""
-    seen: Counter[str] = Counter()
-
-    @settings(max_examples=250, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(case=cases)
-    def run(case: Case) -> None:
-        seen.update(set(obeyed(case)))
-
-    run()
+    seen = situations(others, 300)
     for situation in (
         "a prefix that was resident",
         "a wait for another's prefix",
@@ -422,6 +416,10 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "a chunk that could not be made",
         "an abort of one that waits for the encoder",
         "a chunk that was asked for while its text waited for a slot",
+    ):
+        assert seen[situation] >= 5, (situation, seen)
+    seen = situations(hurried, 60)
+    for situation in (
         "a wait of all for a grammar",
         "a step while somebody waits for a grammar",
         "a prompt that was computed before its grammar",
@@ -429,6 +427,19 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "an abort of one that waits for its grammar",
     ):
         assert seen[situation] >= 5, (situation, seen)
+
+
+def situations(cases: st.SearchStrategy[Case], n: int) -> Counter[str]:
+    """Those that come about in `n` cases, and in how many of them."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=n, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=cases)
+    def run(case: Case) -> None:
+        seen.update(set(obeyed(case)))
+
+    run()
+    return seen
 
 
 def obeyed(case: Case) -> Counter[str]:
