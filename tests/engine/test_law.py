@@ -207,12 +207,15 @@ def forks(draw: st.DrawFn) -> list[tuple[str, object]]:
 @st.composite
 def hurries(draw: st.DrawFn) -> list[tuple[str, object]]:
     """Requests whose grammars are compiled while their prompts are computed, in another order, or cannot be."""
-    others = st.sampled_from([("step", 0), ("step", 0), ("abort", 0), ("abort", 1)])
+    n_asked = 0
     done = st.tuples(st.sampled_from(["compiled", "compiled", "refused"]), st.integers(0, 3))
     script: list[tuple[str, object]] = []
     for _ in range(draw(st.integers(1, 4))):
         for asked in draw(st.lists(asks(), min_size=1, max_size=3)):
-            script.append(("submit", {**asked, "grammar": draw(st.none() | grammars), "late": draw(st.booleans())}))
+            n_asked += 1
+            late = draw(st.sampled_from([True, True, False]))
+            script.append(("submit", {**asked, "grammar": draw(grammars), "late": late}))
+        others = st.sampled_from([("step", 0), ("step", 0), ("abort", n_asked - 1), ("abort", 0)])
         script += draw(st.lists(done | others, min_size=1, max_size=6))
     return script
 
@@ -418,7 +421,7 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "a chunk that was asked for while its text waited for a slot",
     ):
         assert seen[situation] >= 5, (situation, seen)
-    seen = situations(hurried, 60)
+    seen = situations(hurried, 100)
     for situation in (
         "a wait of all for a grammar",
         "a step while somebody waits for a grammar",
@@ -545,7 +548,10 @@ def _check_alike(driver: Driver, one: Request, solo: dict[int, Transcript] | Non
         assert got.tokens == expected.tokens
         assert got.text == expected.text
         assert got.probs == expected.probs
-        assert got.prompt_probs == expected.prompt_probs
+        n_told = None  # of a prompt: all, or what its steps told before its grammar failed with the last one
+        if got.failed is not None:
+            n_told = min(len(got.prompt_probs), len(expected.prompt_probs))
+        assert got.prompt_probs[:n_told] == expected.prompt_probs[:n_told]
         _check_progress(got, one, index)
         _check_end(got, one)
         assert len(got.probs) == (len(got.tokens) if one.params.n_probs else 0)
