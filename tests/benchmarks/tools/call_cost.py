@@ -1,4 +1,4 @@
-"""What calls of tools cost a step: `python -m tests.benchmarks.tool_call_cost [--streams 32] [--rounds 5]`.
+"""What calls of tools cost a step: `python -m tests.benchmarks.tools.call_cost [--streams 32] [--rounds 5]`.
 
 Prints a Markdown table of the milliseconds that the next decode waits for the host (`llamabox:step_seconds` of
 /metrics), over steps in which all streams run and none begins:
