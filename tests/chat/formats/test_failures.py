@@ -349,6 +349,10 @@ def test_calls_without_a_mark_before_them_are_the_beginning_of_an_answer(kind: s
     """Of tools that there are. All else is text, also where it has the look of a call."""
     calls = (("look_up", X), ("stop", "{}")) if kind in ("json-array", "python") else (("look_up", X),)
     assert read_in_all_ways(BARE[kind], BARE_CALLS[kind], tools=TOOLS) == said(calls=calls)
+    if kind in ("json-array", "python"):
+        spaced = f"[\n {BARE_CALLS[kind][1:-1]}\n\n]"
+        assert read_in_all_ways(BARE[kind], spaced, tools=TOOLS) == said(calls=calls)
+        assert read_in_all_ways(BARE[kind], "[\n other(1) ]", tools=TOOLS) == said("[\n other(1) ]")
     unknown = BARE_CALLS[kind].replace("look_up", "other")
     for text in (unknown, f"Or {BARE_CALLS[kind]}", "[1, 2]", "[look", "look", "", " [", "[", "Four. {}"):
         assert read_in_all_ways(BARE[kind], text, tools=TOOLS) == said(text), text

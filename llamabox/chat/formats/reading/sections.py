@@ -117,6 +117,7 @@ class Section:
         taken = ""
         if isinstance(self._form, PythonCalls) or (isinstance(self._form, JsonCalls) and self._form.is_array):
             taken = (yield from self._array.next(feed)) or ""
+            taken += (yield from blank(feed)) if taken else ""
         if not isinstance(self._call, JsonCall):
             if isinstance(self._form, PythonCalls) and not taken:
                 return ""
