@@ -38,6 +38,7 @@ plain = st.sampled_from(
         {"enum": [1, "x", None]},
         {"const": "k"},
         {"type": ["integer", "null"], "minimum": 0, "maximum": 99},
+        {"const": False},
         {"anyOf": [COUNT, {"type": "boolean"}]},
         {"$ref": "#/$defs/n"},
     ]

@@ -44,6 +44,9 @@ MAX_BRACES = 4
 CALL_ID = r"/[a-zA-Z0-9]{9}/"
 NUMBER = r"/[0-9]{1,4}/"
 PYTHON_STRING = r"/\"([^\"\\\n]|\\.)*\"|'([^'\\\n]|\\.)*'/"
+UNBOUNDED = frozenset({"type", "title", "description", "default", "examples", "$defs", "definitions"})
+"""Keys of a schema whose values are all those of its type."""
+
 PYTHON_WORDS = ["True", "False", "None"]
 
 
@@ -231,14 +234,12 @@ def _python(rules: Rules, i: int, tool: Tool) -> str:
             value = one_of([quoted(json.dumps(choice, ensure_ascii=False)) for choice in choices])
         elif not kinds and key == OTHER:
             value = one_of([rules.add("PYTHON_STRING", PYTHON_STRING), json_rule(schema, tool.field)])
-        elif _texts(schema, kinds):
-            value = json_rule(schema, tool.field)  # a string of JSON is one of Python's
-        elif tool.is_text(key):
+        elif kinds == {"string"} and schema.keys() <= UNBOUNDED:
             value = rules.add("PYTHON_STRING", PYTHON_STRING)
-        elif kinds == {"boolean"}:
+        elif kinds == {"boolean"} and schema.keys() <= UNBOUNDED:
             value = one_of([quoted(word) for word in PYTHON_WORDS[:2]])
         else:
-            value = json_rule(schema, tool.field)
+            value = json_rule(schema, tool.field)  # a value of JSON is one of Python's, but for three words
         return f"{told} {value}"
 
     body = _arguments(rules, i, tool, argument, BARE_KEY, before="=", comma='", "')
