@@ -181,6 +181,15 @@ class Sequence:
         """Whether the `token` that it said last is one that the request wants to end at."""
         return token in self.params.stop_tokens and self.n_generated > self.params.n_least
 
+    def takes_grammar(self, now: float) -> bool:
+        """Whether a grammar is there that it had a slot before: then nothing holds it any more. Once in its life."""
+        if self.stand is None or self.awaits_grammar:
+            return False
+        if self.stand == self.n_cached:  # it has computed nothing
+            self.admitted = now
+        self.stand = None
+        return True
+
     def begin(self, sampler: Sampler, piece: Callable[[int, bool], bytes]) -> None:
         """It has a slot and its grammar is ready. That and the limit of its thoughts begin.
 

@@ -127,16 +127,8 @@ class Scheduler:
         for sequence in admitted:
             if sequence.admitted == sequence.arrived:
                 sequence.admitted = now
-        return [sequence for sequence in admitted if sequence.stand is None] + self._whose_grammar_came(now)
-
-    def _whose_grammar_came(self, now: float) -> list[Sequence]:
-        """Those that had a slot before it, and begin now."""
-        came = [one for one in self.running if one.stand is not None and not one.awaits_grammar]
-        for sequence in came:
-            if sequence.stand == sequence.n_cached:  # it has computed nothing
-                sequence.admitted = now
-            sequence.stand = None
-        return came
+        ready = [sequence for sequence in admitted if sequence.stand is None]
+        return ready + [sequence for sequence in self.running if sequence.takes_grammar(now)]
 
     def schedule(self, now: float) -> Work:
         """Plan one step. Turns and overtaking are counted as if it were computed: plan none in vain.
