@@ -644,7 +644,6 @@ class FakeRunner:
         self._memory = memory or FakeMemory()
         self.n_vocab = n_vocab
         self.failures: list[errors.DecodeError | None] = []
-        self.tells_prompts = False  # the rows of a prompt may tell how likely its tokens were
         self.batches: list[Batch] = []
         self.samplers: list[FakeSampler] = []
         self._values: dict[int, int] = {}  # of the last batch's rows that yield logits
@@ -671,8 +670,6 @@ class FakeRunner:
         assert seq_ids == sorted(set(seq_ids)), "a sequence has one run, and they come in the order of their ids"
         if not self.facts.mixes and not self.facts.is_steady:
             _check_kinds(batch, self.facts.n_ubatch)
-            is_drafted = any(run.n_outputs > 1 for run in batch.runs) and not self.tells_prompts
-            assert not is_drafted, "a draft where a run has other bits than lone rows"
         self._memory.begin(len(batch.runs))
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, errors.NoRoom):

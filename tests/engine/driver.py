@@ -123,7 +123,6 @@ class Driver:
             coming = FakeComing(request.grammar)
             self.compiling[request.request_id] = coming
             request = replace(request, grammar=coming)
-        self.runner.tells_prompts |= request.params.n_prompt_probs > 0
         self.engine.submit(request)
         self.requests[request.request_id] = request
         for index in range(request.params.n):
