@@ -39,6 +39,8 @@ plain = st.sampled_from(
         {"const": "k"},
         {"type": ["integer", "null"], "minimum": 0, "maximum": 99},
         {"const": False},
+        {"type": ["string", "null"], "maxLength": 6},
+        {"anyOf": [{"type": "string", "minLength": 2, "maxLength": 3}, {"type": "boolean"}, {"enum": ["in full"]}]},
         {"anyOf": [COUNT, {"type": "boolean"}]},
         {"$ref": "#/$defs/n"},
     ]

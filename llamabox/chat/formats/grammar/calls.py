@@ -49,6 +49,10 @@ UNBOUNDED = frozenset({"type", "title", "description", "default", "examples", "$
 
 PYTHON_WORDS = ["True", "False", "None"]
 
+SCALARS = {"null": "/null/", "boolean": "/true|false/", "integer": "/-?(0|[1-9][0-9]{0,15})/"}
+SCALARS["number"] = r"/-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?/"
+"""What values that are no texts look like where they stand as they are."""
+
 
 def call_rule(rules: Rules, form: Calls, tools: list[Tool]) -> str:
     """The name of the rule for one call of one of the tools."""
@@ -142,7 +146,7 @@ def _tagged_value(rules: Rules, form: TaggedCalls, name: str, tool: Tool, key: s
     if choices := tool.choices(key):
         return f"{one_of([quoted(_plain(choice)) for choice in choices])} {rules.text(close)}"
     if is_text:
-        return rules.up_to(name, close, _texts(tool.schema(key), tool.kinds(key)))
+        return rules.up_to(name, close, _texts(tool.schema(key), is_quoted=False))
     return f"{json_rule(tool.schema(key), tool.field)} {rules.text(close)}"
 
 
@@ -181,10 +185,39 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _texts(schema: Schema, kinds: frozenset[str]) -> str:
-    """The regular expression for texts of the length and the pattern that a schema of strings wants; empty: any are."""
-    if kinds != {"string"}:
-        return ""
+def _texts(schema: Schema, *, is_quoted: bool) -> str:
+    """The regular expression for what may stand as plain text by a schema that allows strings; empty: anything.
+
+    A string has the length and the pattern that are wanted. Beside it stand the words of other scalars, unless quotes
+    tell strings from them; those of objects and arrays are not followed.
+    """
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(choices, list) and schema.keys() <= UNBOUNDED | {"anyOf", "oneOf"}:
+        allowed = [one for one in choices if isinstance(one, Mapping) and not (is_quoted and _no_string(one))]
+        texts = [_texts(one, is_quoted=is_quoted) for one in allowed]
+        return " | ".join(f"({one})" for one in dict.fromkeys(texts)) if texts and all(texts) else ""
+    listed = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(listed, list) and listed:
+        return one_of([quoted(_plain(one)) for one in listed if isinstance(one, str) or not is_quoted])
+    told = schema.get("type")
+    kinds = [told] if isinstance(told, str) else told if isinstance(told, list) else []
+    parts = [SCALARS.get(kind, "") for kind in kinds if kind != "string" and not is_quoted]
+    if "string" in kinds:
+        parts.append(_strings(schema))
+    return " | ".join(f"({one})" for one in parts) if all(parts) else ""
+
+
+def _no_string(schema: Schema) -> bool:
+    """Whether a schema allows no string, as far as its type or its values tell."""
+    listed = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(listed, list):
+        return not any(isinstance(one, str) for one in listed)
+    told = schema.get("type", "string")
+    return "string" not in ([told] if isinstance(told, str) else told)
+
+
+def _strings(schema: Schema) -> str:
+    """The regular expression for strings of the length and the pattern that a schema wants; empty: any are."""
     least, most = schema.get("minLength", 0), schema.get("maxLength", "")
     wanted = []
     if (least or most != "") and max(least, most or 0) <= MAX_LENGTH:
@@ -274,7 +307,7 @@ def _braced_value(rules: Rules, form: BracedCalls, name: str, tool: Tool, key: s
         _braced_anything(rules, form)
         return "braced_any"
     if tool.is_text(key):
-        texts = _texts(schema, kinds)
+        texts = _texts(schema, is_quoted=True)
         if texts:
             return rules.add(name, f"{quote} {rules.up_to(f'{name}_text', form.quote, texts)}")
         return _braced_string(rules, form)

@@ -85,7 +85,7 @@ class Rules:
             text = self.add(f"{name.upper()}_BODY", body) if body else f"{self.any_text()}?"
             return self.add(name, f"{text} {self.text(end)}")
         pieces = [piece for piece in self._split.split(end) if piece]
-        if "&" in body:  # a terminal may be of several, a rule with a suffix has one
+        if "&" in body or "|" in body:  # a terminal may be of several, a rule with a suffix has one
             body = self.add(f"{name.upper()}_BODY", body)
         if len(pieces) == 1:
             return self.add(name, body or ANYTHING, f"[suffix={quoted(end)}]")
