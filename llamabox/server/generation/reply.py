@@ -143,13 +143,15 @@ class TextReply:
         *,
         ping: Callable[[], bytes] = lambda: PING,
         failed: Callable[[LlamaboxError], bytes] = error_event,
+        tells: type[LlamaboxError] | None = None,
     ) -> EventStream:
-        """The reply as server-sent events: `chunks` of this reply, or what was made of them."""
+        """The reply as server-sent events: `chunks` of this reply, or what was made of them. The rest: EventStream."""
         return EventStream(
             chunks,
             ping_interval=self._options.ping_interval,
             ping=ping,
             failed=failed,
+            tells=tells,
             trailer=RATE_HEADER,
             trailers=self._trailers,
         )

@@ -22,7 +22,7 @@ class EventStream(Response):
 
     The headers go with the first chunk, which may be empty, and after `ping_interval` without one: many a gateway ends
     a connection that says nothing for a minute. An error before the headers is raised, to become an HTTP status, which
-    clients try again; a later one is the last event.
+    clients try again, unless it is one that the stream `tells`; a later one is the last event.
     """
 
     def __init__(
@@ -32,11 +32,13 @@ class EventStream(Response):
         ping_interval: float,
         ping: Callable[[], bytes] = lambda: PING,
         failed: Callable[[LlamaboxError], bytes] = error_event,
+        tells: type[LlamaboxError] | None = None,
         trailer: str | None = None,
         trailers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """`ping_interval` in seconds; 0: no pings. `ping` makes the comment of each, `failed` the event of an error.
 
+        Errors of the class `tells` are events also where nothing was sent before.
         `trailer` names the field that `trailers` gives at the end, for clients that ask for it.
         """
         self.status_code = 200
@@ -45,6 +47,7 @@ class EventStream(Response):
         self._ping_interval = ping_interval
         self._ping_text = ping
         self._failed = failed
+        self._tells = tells
         self._trailer = trailer
         self._trailers = trailers
         self._last_sent = 0.0
@@ -55,7 +58,7 @@ class EventStream(Response):
             first = asyncio.create_task(self._next())
             try:
                 await asyncio.wait((first,), timeout=self._ping_interval or None)
-                is_silent = not first.done() or first.result() == b""
+                is_silent = not first.done() or (not self._is_told(first.exception()) and first.result() == b"")
                 await send(self._start(scope, with_trailers=with_trailers))
                 if is_silent and self._ping_interval:
                     await self._send(self._ping_text(), send)
@@ -67,6 +70,9 @@ class EventStream(Response):
         if with_trailers:
             found = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self._trailers().items()]
             await send({"type": "http.response.trailers", "headers": found, "more_trailers": False})
+
+    def _is_told(self, error: BaseException | None) -> bool:
+        return self._tells is not None and isinstance(error, self._tells)
 
     async def _next(self) -> bytes | None:
         """The next chunk; None after the last."""

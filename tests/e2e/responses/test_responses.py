@@ -216,6 +216,20 @@ def test_a_conversation_that_is_too_long_loses_its_oldest_turns(scripted: openai
     assert answer.usage.input_tokens < 1024 - 8
 
 
+@pytest.mark.parametrize("n_words", [1100, 9000], ids=["found by its tokens", "found by its characters"])
+def test_a_stream_of_what_is_too_long_fails_by_the_code_that_agents_know(scripted: openai.OpenAI, n_words: int) -> None:
+    asked: Any = {"model": "m", "input": "word " * n_words}
+    with pytest.raises(openai.BadRequestError, match="context"):
+        scripted.responses.create(**asked)
+    events = list(scripted.responses.create(stream=True, **asked))
+    assert [event.type for event in events] == ["response.created", "response.in_progress", "response.failed"]
+    assert [event.sequence_number for event in events] == [0, 1, 2]
+    failed: Any = events[-1]
+    assert failed.response.status == "failed"
+    assert failed.response.error.code == "context_length_exceeded"
+    assert "1024" in failed.response.error.message
+
+
 def test_an_agents_turns_begin_where_the_last_one_ended(client: openai.OpenAI) -> None:
     tools: Any = [{**WEATHER, "name": f"tool_{n}"} for n in range(N_TOOLS)]
     history: Any = [{"role": "user", "content": "Begin."}]

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from llamabox import checks
 from llamabox.background import spawn
 from llamabox.checks import wrong
+from llamabox.errors import ContextExceeded, LlamaboxError
 from llamabox.server.api.openai.responses.conversation import read_input, rendered
 from llamabox.server.api.openai.responses.fields import Wanted, parse_fields
 from llamabox.server.api.openai.responses.output import new_id
@@ -38,10 +39,34 @@ from llamabox.wire.questions import CountTokens
 
 
 async def create_response(exchange: Exchange) -> Response:
-    """The items through the model's template, then as any prompt."""
+    """The items through the model's template, then as any prompt.
+
+    A conversation that is too long ends a stream in `response.failed`, by which Codex knows to make it shorter.
+    """
     hosted, body = exchange.hosted, exchange.body
     wanted = parse_fields(body, hosted.config, hosted.defaults, exchange.info)
     toolbox = parse_tools(body)
+    try:
+        return await _respond(exchange, wanted, toolbox)
+    except ContextExceeded as error:
+        if not wanted.options.stream:
+            raise
+        writer = ResponseWriter(response_head(body, wanted, toolbox, is_stored=False), wanted, toolbox)
+        return EventStream(
+            _refused(error), ping_interval=wanted.options.ping_interval, failed=writer.failed, tells=ContextExceeded
+        )
+
+
+async def _refused(error: LlamaboxError) -> AsyncGenerator[bytes, None]:
+    nothing: list[bytes] = []
+    for chunk in nothing:
+        yield chunk
+    raise error
+
+
+async def _respond(exchange: Exchange, wanted: Wanted, toolbox: Toolbox) -> Response:
+    """The response. Raises ContextExceeded where the conversation is known to be too long before it is tokenised."""
+    hosted, body = exchange.hosted, exchange.body
     calling = toolbox.calling()
     for kind in toolbox.dropped:
         exchange.record.warnings.append(header_warning(f"tools of type {kind} are not run here and were left out"))
@@ -57,7 +82,7 @@ async def create_response(exchange: Exchange) -> Response:
     head = response_head(body, wanted, toolbox, is_stored=is_stored)
     prompts = await read_media(exchange, [cut_prompt(chat, exchange.info)])
     reply = TextReply(exchange, prompts, options, plan.parser if plan else None)
-    writer = ResponseWriter(head, wanted, toolbox, reply)
+    writer = ResponseWriter(head, wanted, toolbox)
     if not is_stored:
         return await answered(reply, writer, reply.chunks(writer), wanted)
     stored = StoredResponse(exchange.record.asker, spoken.history, with_ids(spoken.given), writer)
@@ -71,7 +96,7 @@ async def answered(
 ) -> Response:
     """The reply to a client that waits for it."""
     if wanted.options.stream:
-        return reply.stream(chunks, failed=writer.failed)
+        return reply.stream(chunks, failed=writer.failed, tells=ContextExceeded)
     async for _ in chunks:
         pass
     return await writer.whole(reply.choices)

@@ -21,7 +21,7 @@ from llamabox.server.api.openai.responses.output import Event, Message, OutputIt
 from llamabox.server.api.openai.responses.tools import Toolbox
 from llamabox.server.generation.choice import Choice
 from llamabox.server.generation.logprobs import EntryQueue, entries
-from llamabox.server.generation.reply import MAX_LIKELY, TextReply
+from llamabox.server.generation.reply import MAX_LIKELY
 from llamabox.server.generation.timings import progress_object, rate_header, timings_object
 from llamabox.server.http.json import JsonResponse, dump_line, dump_text
 
@@ -29,12 +29,11 @@ from llamabox.server.http.json import JsonResponse, dump_line, dump_text
 class ResponseWriter:
     """Writes one response. The answer has one choice."""
 
-    def __init__(self, head: dict[str, Any], wanted: Wanted, toolbox: Toolbox, reply: TextReply) -> None:
+    def __init__(self, head: dict[str, Any], wanted: Wanted, toolbox: Toolbox) -> None:
         """`head` is the response without what comes of its answer."""
         self._head = head
         self._wanted = wanted
         self._toolbox = toolbox
-        self._reply = reply
         self._n_events = 0
         self._items: list[OutputItem] = []
         self._current: OutputItem | None = None
