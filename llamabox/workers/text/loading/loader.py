@@ -248,8 +248,9 @@ def make_engine(
     """The engine over the main context."""
     attention = contexts.attention
     rows_of = None if encoder is None else encoder.rows
-    is_tried = contexts.generate is not None and not attention.mixes
-    steady = is_tried and is_steady(contexts.main, tile=attention.tile, drafts=bool(drafters))
+    # Without drafters steadiness only saves passes: no reason to run a model that is not to be run once.
+    is_tried = contexts.generate is not None and not attention.mixes and (drafters or config.warmup)
+    steady = bool(is_tried) and is_steady(contexts.main, tile=attention.tile, drafts=bool(drafters))
     engine = Engine(
         LlamaRunner(
             contexts.main, loras, tile=attention.tile, mixes=attention.mixes, is_steady=steady, rows_of=rows_of
