@@ -196,11 +196,9 @@ def _texts(schema: Schema, *, is_quoted: bool) -> str:
         allowed = [one for one in choices if isinstance(one, Mapping) and not (is_quoted and _no_string(one))]
         texts = [_texts(one, is_quoted=is_quoted) for one in allowed]
         return " | ".join(f"({one})" for one in dict.fromkeys(texts)) if texts and all(texts) else ""
-    listed = [schema["const"]] if "const" in schema else schema.get("enum")
-    if isinstance(listed, list) and listed:
+    if listed := _listed(schema):
         return one_of([quoted(_plain(one)) for one in listed if isinstance(one, str) or not is_quoted])
-    told = schema.get("type")
-    kinds = [told] if isinstance(told, str) else told if isinstance(told, list) else []
+    kinds = _types(schema)
     parts = [SCALARS.get(kind, "") for kind in kinds if kind != "string" and not is_quoted]
     if "string" in kinds:
         parts.append(_strings(schema))
@@ -209,11 +207,22 @@ def _texts(schema: Schema, *, is_quoted: bool) -> str:
 
 def _no_string(schema: Schema) -> bool:
     """Whether a schema allows no string, as far as its type or its values tell."""
-    listed = [schema["const"]] if "const" in schema else schema.get("enum")
-    if isinstance(listed, list):
+    if listed := _listed(schema):
         return not any(isinstance(one, str) for one in listed)
-    told = schema.get("type", "string")
-    return "string" not in ([told] if isinstance(told, str) else told)
+    kinds = _types(schema)
+    return bool(kinds) and "string" not in kinds
+
+
+def _listed(schema: Schema) -> list[object]:
+    """The values that a schema names; none where it names no values."""
+    listed = [schema["const"]] if "const" in schema else schema.get("enum")
+    return listed if isinstance(listed, list) else []
+
+
+def _types(schema: Schema) -> list[str]:
+    """The types that a schema names; none where it names no types."""
+    told = schema.get("type")
+    return [one for one in (told if isinstance(told, list) else [told]) if isinstance(one, str)]
 
 
 def _strings(schema: Schema) -> str:
