@@ -153,7 +153,9 @@ class Server:
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
-        self._http = httpx.Client(base_url=url, timeout=PATIENCE * 5, verify=False)
+        # A connection each: llama-server closes one that it has answered often enough, whoever writes to it meanwhile.
+        headers = {"Connection": "close"}
+        self._http = httpx.Client(base_url=url, timeout=PATIENCE * 5, verify=False, headers=headers)
 
     def ask(self, path: str, body: Json) -> tuple[list[Json], float, float]:
         """The events of the answer, and the seconds up to the first piece and to the end."""
