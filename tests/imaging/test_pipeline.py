@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from llamabox.imaging.events import Drawn, Event, JobProgress, Preview
 from llamabox.imaging.job import ImageJob, Pixels
 from tests.imaging.artist import Artist, Colour, colours, images, pipeline
 from tests.models.gguf_file import write_gguf
-from tests.models.tiny_image import COLOURS, GRID, SHAPES, TinyImage, profiles
+from tests.models.tiny_image import COLOURS, GRID, TinyImage, profiles
 
 pytestmark = pytest.mark.slow
 
@@ -40,29 +39,36 @@ def plain(colour: Colour, size: int = 256) -> Pixels:
     return Pixels(size, size, 3, bytes(colour) * size * size)
 
 
-NAMES = [name for name in COLOURS if name != "grey"]
 PROMPTS = [
-    (figure, shape, ground)
-    for figure, shape, ground in zip(NAMES, itertools.cycle(SHAPES), NAMES[5:] + NAMES[:5], strict=False)
+    ("red", "circle", "purple"),
+    ("green", "square", "pink"),
+    ("blue", "triangle", "brown"),
+    ("black", "diamond", "yellow"),
 ]
 
 
 @pytest.mark.parametrize(("figure", "shape", "ground"), PROMPTS)
-def test_the_picture_shows_what_the_prompt_says(artist: Artist, figure: str, shape: str, ground: str) -> None:
+def test_the_picture_shows_what_the_prompt_says_to_the_block(
+    artist: Artist, figure: str, shape: str, ground: str
+) -> None:
     (image,) = images(artist.draw(f"a {figure} {shape} on a {ground} background"))
     assert image.size == (256, 256)
     middle, corners = colours(image)
     assert is_near(middle, asked(figure)), middle
     assert all(is_near(corner, asked(ground)) for corner in corners), corners
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_shape_is_drawn_to_the_block(artist: Artist, shape: str) -> None:
-    (image,) = images(artist.draw(f"a black {shape} on a white background"))
-    blocks = np.asarray(image.convert("L").resize((GRID, GRID), Image.Resampling.BOX)) < 128
+    blocks = np.asarray(image.resize((GRID, GRID), Image.Resampling.BOX), np.float64)
+    drawn = [((blocks - np.array(asked(name))) ** 2).sum(axis=2) for name in (figure, ground)]
     rows, columns = profiles(shape, np.arange(GRID) - (GRID - 1) / 2)
-    wrong = blocks != (rows[:, None] + columns[None, :] > 0)
+    wrong = (drawn[0] < drawn[1]) != (rows[:, None] + columns[None, :] > 0)
     assert wrong.sum() <= 2
+
+
+@pytest.mark.parametrize("name", sorted(set(COLOURS).difference(*PROMPTS)))
+def test_every_colour_is_drawn(artist: Artist, name: str) -> None:
+    """At a size that takes a fifth of the time; those above are drawn there."""
+    (image,) = images(artist.draw(f"a {name} picture", width=64, height=64))
+    middle, corners = colours(image)
+    assert all(is_near(found, asked(name)) for found in (middle, *corners))
 
 
 def test_a_seed_gives_the_same_bytes_and_a_batch_is_its_images_alone(artist: Artist) -> None:
