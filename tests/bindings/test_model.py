@@ -52,6 +52,7 @@ MALFORMED = {
     "another version": (file(ARCHITECTURE, version=9), "version 9"),
     "another byte order": (b"GGUF" + struct.pack(">Iqq", 3, 0, 0), "other byte order"),
     "too many tensors": (b"GGUF" + struct.pack("<Iqq", 3, 2**62, 0) + bytes(64), "more than fit"),
+    "too many values": (b"GGUF" + struct.pack("<Iqq", 3, 4, 2**60) + bytes(256), "more than fit"),
     "fewer than no values": (b"GGUF" + struct.pack("<Iqq", 3, 0, -1) + bytes(64), "more than fit"),
     "a giant key": (file(struct.pack("<Q", 2**63) + bytes(64)), "more than there can be"),
     "a giant string": (file(text("k") + struct.pack("<IQ", 8, 2**60) + bytes(64)), "more than there can be"),
