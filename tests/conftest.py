@@ -22,6 +22,7 @@ del os.environ["OPENBLAS_NUM_THREADS"]
 from llamabox.demo import ensure_demo_model
 from tests.models.media.mrope import write_mrope_mmproj, write_mrope_model
 from tests.models.media.projectors import write_mmproj, write_noncausal_mmproj
+from tests.models.memories.tiny import write_plain
 from tests.models.minilm import Encoder, as_reranker, load_encoder, write_encoder
 from tests.models.tiny_image import TinyImage, write_tiny_image
 
@@ -75,6 +76,17 @@ def minilm(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def reranker(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cross-encoder of the same make, with one number for a pair of texts."""
     path = write_encoder(tmp_path_factory.mktemp("reranker") / "reranker.f16.gguf", as_reranker(encoder))
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A model of the demo's vocabulary that says nonsense, each token after all before it, by next to no computing.
+
+    For tests to which it is all one what a model says, and that need none of them to take its time.
+    """
+    path = write_plain(tmp_path_factory.mktemp("tiny-text") / "tiny.gguf", ensure_demo_model(progress=False))
     yield path
     path.unlink()
 

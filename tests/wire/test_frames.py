@@ -32,6 +32,9 @@ from llamabox.wire.questions import Tokenise
 from llamabox.wire.text import Abort, Call, Configure, Step, Submit, SubmitAll, Vectors
 from llamabox.wire.text_config import TextConfig
 
+N_EXAMPLES = 50
+"""Of each kind of message and event."""
+
 texts = st.text(max_size=20)
 ints = st.integers(-(2**63), 2**64 - 1)
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -112,7 +115,7 @@ def parts(value: Any) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @given(st.data())
-@settings(deadline=None)
+@settings(max_examples=N_EXAMPLES)
 def test_every_message_comes_out_as_it_went_in(kind: type[Any], data: st.DataObject) -> None:
     message = data.draw(drawn(kind))
     assert parts(through(message)) == parts(message)
@@ -120,7 +123,7 @@ def test_every_message_comes_out_as_it_went_in(kind: type[Any], data: st.DataObj
 
 @pytest.mark.parametrize("kind", get_args(events.Event), ids=lambda kind: kind.__name__)
 @given(st.data())
-@settings(deadline=None)
+@settings(max_examples=N_EXAMPLES)
 def test_every_event_of_a_text_comes_out_as_it_went_in(kind: type[Any], data: st.DataObject) -> None:
     step = Step([data.draw(drawn(kind)), data.draw(drawn(events.Event))])
     assert parts(through(step)) == parts(step)
@@ -128,7 +131,7 @@ def test_every_event_of_a_text_comes_out_as_it_went_in(kind: type[Any], data: st
 
 @pytest.mark.parametrize("kind", get_args(imaging.WorkerEvent), ids=lambda kind: kind.__name__)
 @given(st.data())
-@settings(deadline=None)
+@settings(max_examples=N_EXAMPLES)
 def test_every_event_of_a_picture_comes_out_as_it_went_in(kind: type[Any], data: st.DataObject) -> None:
     told = Told(data.draw(drawn(kind)))
     assert parts(through(told)) == parts(told)
@@ -223,7 +226,7 @@ def test_anything_else_is_refused(header: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @given(st.data())
-@settings(deadline=None)
+@settings(max_examples=N_EXAMPLES)
 def test_a_message_with_a_value_too_many_or_too_few_is_refused(kind: type[Any], data: st.DataObject) -> None:
     name, row, lengths = orjson.loads(cut(encode(data.draw(drawn(kind))))[0])
     for wrong in ([*row, None], row[:-1], *([[], None] if row else [None]), *([row[0]] if len(row) > 1 else [])):

@@ -17,7 +17,6 @@ import pytest
 from llamabox.clients.state import WorkerState
 from llamabox.clients.supervisor import Backoff
 from llamabox.clients.text.client import TextClient
-from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import GenerationParams
 from llamabox.errors import LlamaboxError
 from llamabox.wire.questions import SaveSlot, Tokenise
@@ -56,8 +55,10 @@ def provoke(client: TextClient, fault: str, folder: Path) -> Coroutine[Any, Any,
 @pytest.mark.parametrize(
     "fault", ["channel reader", "long texts", "MainThread", "masks", "grammars", "slot files", "pulse", "SIGTERM"]
 )
-def test_in_a_thread_of_a_text_worker(tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str) -> None:
-    config = TextConfig(model=str(ensure_demo_model(progress=False)), n_ctx=512, n_threads=1, hang_timeout=4.0)
+def test_in_a_thread_of_a_text_worker(
+    tiny_text: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str
+) -> None:
+    config = TextConfig(model=str(tiny_text), n_ctx=512, n_threads=1, hang_timeout=4.0)
     env = {**worker_env(tmp_path / "lives"), "FAULT": fault}
     backoff = Backoff(first=0.01, most=0.05)
 

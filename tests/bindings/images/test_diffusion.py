@@ -125,7 +125,7 @@ def _interrupt(tiny: TinyImage) -> tuple[str, int, list[str]]:
     def fail(step: int, _steps: int) -> None:
         raise Interrupted(f"at {step}")
 
-    load = LoadParams(model=str(tiny.model), taesd=str(tiny.taesd))
+    load = LoadParams(model=str(tiny.model), taesd=str(tiny.taesd), n_threads=1)
     with LogPump(native, logger), Diffusion(native, load, lambda _: None) as loaded:
         try:
             loaded.draw(params, Watch(fail, lambda *_: None))

@@ -43,7 +43,7 @@ CHAINS: dict[str, Steps] = {
 }
 
 
-@pytest.fixture(scope="module", params=[49_152, 262_144])
+@pytest.fixture(scope="module", params=[49_152, 128_256])
 def blank(
     request: pytest.FixtureRequest, native: Native, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Context]:

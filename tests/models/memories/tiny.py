@@ -1,4 +1,4 @@
-"""Two tiny models whose memories cannot simply be cut, with the demo model's vocabulary and random weights.
+"""Tiny models with the demo model's vocabulary and random weights; two have memories that cannot simply be cut.
 
 They say nonsense, but each next token depends on all before it: a state that is not what it should be shows at once.
 """
@@ -106,6 +106,15 @@ def write_hybrid(path: Path, demo: Path) -> Path:
 
 def write_sliding(path: Path, demo: Path) -> Path:
     """A Gemma 3: every other layer attends to the last WINDOW tokens alone. Returns `path`."""
+    return _write_gemma(path, demo, {"attention.sliding_window": WINDOW, "attention.sliding_window_pattern": 2})
+
+
+def write_plain(path: Path, demo: Path) -> Path:
+    """A Gemma 3 all of whose layers attend to everything. Returns `path`."""
+    return _write_gemma(path, demo, {})
+
+
+def _write_gemma(path: Path, demo: Path, window: dict[str, Value]) -> Path:
     vocabulary, n_vocab = _vocabulary(demo)
     weights = Weights(n_vocab)
     for layer in range(4):
@@ -119,9 +128,8 @@ def write_sliding(path: Path, demo: Path) -> Path:
         "attention.head_count_kv": 1,
         "attention.key_length": N_HEAD_ELEMENTS,
         "attention.value_length": N_HEAD_ELEMENTS,
-        "attention.sliding_window": WINDOW,
-        "attention.sliding_window_pattern": 2,
         "vocab_size": n_vocab,
+        **window,
     }
     return _write(path, "gemma3", values, vocabulary, weights)
 

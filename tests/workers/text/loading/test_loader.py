@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,9 @@ def load(native: ffi.Native) -> Iterator[Load]:
         model.close()
 
 
+@cache
 def logits(native: ffi.Native, *words: str) -> NDArray[np.float32]:
+    """Behind a text, with a model that is loaded by these words."""
     with closing(TextModel.load(native, config_of(*words), lambda _: None)) as model:
         text = "The capital of France is Paris, and the capital of Italy is"
         batch = NativeBatch(native, 64)
