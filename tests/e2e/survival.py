@@ -13,7 +13,7 @@ from tests.e2e.server_process import ServerProcess
 
 CANARY = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
-    "max_tokens": 24,
+    "max_tokens": 12,
     "temperature": 0,
 }
 

@@ -24,22 +24,22 @@ HELLO = {"prompt": "Hello", "n_predict": 4}
         ("2>/dev/full", ["--log-json"]),
     ],
 )
-def test_closed_descriptors_and_full_disks(redirected: str, log: list[str], model: Path, tmp_path: Path) -> None:
+def test_closed_descriptors_and_full_disks(redirected: str, log: list[str], tiny_text: Path, tmp_path: Path) -> None:
     before = ("sh", "-c", f'exec "$@" {redirected}', "sh")
-    with ServerProcess(tmp_path / "log", "-m", str(model), *DEMO, *log, before=before) as server:
+    with ServerProcess(tmp_path / "log", "-m", str(tiny_text), *DEMO, *log, before=before) as server:
         assert server.ok("/completion", HELLO)["tokens_predicted"] == 4
         assert server.health() == 200
         assert server.stop() == 0
     assert "Traceback" not in server.log
 
 
-def test_a_log_pipe_that_nobody_reads(model: Path, tmp_path: Path) -> None:
+def test_a_log_pipe_that_nobody_reads(tiny_text: Path, tmp_path: Path) -> None:
     """Requests and health are answered while the pipe is full; once somebody reads, the log says what is missing."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     before = ("sh", "-c", f'exec "$@" >"{pipe}" 2>&1', "sh")
-    with ServerProcess(tmp_path / "log", "-m", str(model), *DEMO, "-lv", "1", before=before) as server:
+    with ServerProcess(tmp_path / "log", "-m", str(tiny_text), *DEMO, "-lv", "1", before=before) as server:
         for _ in range(90):  # 5 MB of log
             assert server.http.get("/" + "x" * 60000).status_code == 404
         for _ in range(20):
@@ -67,12 +67,12 @@ def test_a_log_pipe_that_nobody_reads(model: Path, tmp_path: Path) -> None:
     assert "lines of the log were dropped" in log
 
 
-def test_a_server_told_to_stop_does_not_wait_for_its_log(model: Path, tmp_path: Path) -> None:
+def test_a_server_told_to_stop_does_not_wait_for_its_log(tiny_text: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     before = ("sh", "-c", f'exec "$@" >"{pipe}" 2>&1', "sh")
-    with ServerProcess(tmp_path / "log", "-m", str(model), *DEMO, before=before) as server:
+    with ServerProcess(tmp_path / "log", "-m", str(tiny_text), *DEMO, before=before) as server:
         for _ in range(4):
             server.http.get("/" + "x" * 60000)
         assert server.stop() == 0

@@ -22,6 +22,12 @@ CROWDED = ("--parallel", "1", "--max-waiting", "2", "--metrics", "-lv", "1")
 
 
 @pytest.fixture(scope="module")
+def model(tiny_text: Path) -> Path:
+    """It is all one what it says."""
+    return tiny_text
+
+
+@pytest.fixture(scope="module")
 def told(serve: Serve) -> ServerProcess:
     """One server with much to show."""
     return serve(

@@ -33,7 +33,7 @@ CHUNK = 512
 LAST_STEPS = 3
 """Decodes between the news of an abort in the worker and a free slot: the one that runs, and those not told of yet."""
 
-N_ABORTS = 120
+N_ABORTS = 60
 MEMORY_SLACK = 6 << 20
 
 
@@ -206,7 +206,7 @@ def vanish(port: int, seed: int) -> None:
         client.leave(reset=rng.random() < 0.5)
 
 
-def test_120_visits_that_break_off_touch_nobody(server: ServerProcess, model: Path) -> None:
+def test_sixty_visits_that_break_off_touch_nobody(server: ServerProcess, model: Path) -> None:
     solo = server.ok("/completion", INNOCENT)["tokens"]
     prompt = server.ok("/tokenize", {"content": INNOCENT["prompt"], "add_special": True})["tokens"]
     pids = {"server": server.process.pid, "worker": server.worker_pid()}
@@ -220,7 +220,7 @@ def test_120_visits_that_break_off_touch_nobody(server: ServerProcess, model: Pa
     # What first visits allocate for good is no leak, nor are cells that nobody has used before.
     for number in range(2):
         server.ok("/completion", {**LONG, "prompt": f"{number} {LONG['prompt']}", "n_predict": 1, "id_slot": number})
-    for seed in range(40):
+    for seed in range(20):
         vanish(server.port, N_ABORTS + seed)
     server.wait_idle()
     files = {name: n_files(pid) for name, pid in pids.items()}

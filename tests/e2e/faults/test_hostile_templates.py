@@ -139,9 +139,9 @@ def test_endless_ones_end_while_a_stream_runs_on(server: ServerProcess, tmp_path
         "\0\x01\ufeff",
     ],
 )
-def test_a_template_that_is_rotten_from_the_start(model: Path, tmp_path: Path, text: str) -> None:
+def test_a_template_that_is_rotten_from_the_start(tiny_text: Path, tmp_path: Path, text: str) -> None:
     """The server starts all the same: prompts without a template are as good as ever."""
-    file = with_strings(model, tmp_path / "rotten.gguf", {"tokenizer.chat_template": text})
+    file = with_strings(tiny_text, tmp_path / "rotten.gguf", {"tokenizer.chat_template": text})
     with ServerProcess(tmp_path / "log", "-m", str(file), "-c", "512", "--no-warmup") as server:
         response = server.post("/v1/chat/completions", SANE)
         if text.isprintable():

@@ -27,9 +27,9 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def cut(end: int | None) -> Callable[[Path], bytes]:
-    """The beginning of a good model: up to byte `end`, or half of it."""
-    return lambda model: model.read_bytes()[: model.stat().st_size // 2 if end is None else end]
+def first_half(model: Path) -> bytes:
+    """Of a good model."""
+    return model.read_bytes()[: model.stat().st_size // 2]
 
 
 def retyped(key: bytes, other: bytes) -> Callable[[Path], bytes]:
@@ -45,18 +45,14 @@ def retyped(key: bytes, other: bytes) -> Callable[[Path], bytes]:
 
 CONTENTS: dict[str, Callable[[Path], bytes]] = {
     "empty": lambda _: b"",
-    "truncated header": cut(1000),
-    "truncated tensors": cut(None),
-    "no gguf": lambda _: b"\x7fELF" + bytes(4000),
+    "truncated tensors": first_half,
     "text": lambda _: b"hello, I am not a model\n" * 100,
     "absurd tensor count": lambda _: GGUF_V3 + struct.pack("<QQ", 2**60, 4) + bytes(256),
-    "absurd key count": lambda _: GGUF_V3 + struct.pack("<QQ", 4, 2**60) + bytes(256),
     "absurd string": lambda _: GGUF_V3 + struct.pack("<QQ", 0, 1) + struct.pack("<Q", 2**62) + bytes(256),
-    "future version": lambda _: b"GGUF" + struct.pack("<I", 99) + bytes(256),
     "wrong types": retyped(b"general.architecture\x08", b"general.architecture\x04"),
     "unknown architecture": retyped(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00lemma"),
 }
-"""What a bad file holds, made from a good model."""
+"""What a bad file holds, made from a good model. More, and what is said of each: tests/bindings/test_model.py."""
 
 
 @pytest.mark.parametrize("kind", [*CONTENTS, "directory", "missing"])

@@ -175,12 +175,14 @@ def test_answers_that_pile_up_unread(server: ServerProcess) -> None:
         client.leave(reset=True)
 
 
-def test_a_plain_answer_of_too_many_log_probabilities(server: ServerProcess) -> None:
+def test_a_plain_answer_of_too_many_log_probabilities(tiny_text: Path, tmp_path: Path) -> None:
     """It is refused when too much has come together."""
-    before = resident(server.process.pid)
-    body = {"prompt": "x", "n_predict": 3000, "ignore_eos": True, "n_probs": 256}
-    response = server.post("/completion", {**body, "n": 2})
-    assert response.status_code == 400
-    assert "n_probs" in response.json()["error"]["message"]
-    assert resident(server.process.pid) < before + 4 * MEMORY_SLACK
-    assert len(server.ok("/completion", {**body, "n_predict": 2})["completion_probabilities"]) == 2
+    with ServerProcess(tmp_path / "log", "-m", str(tiny_text), "-c", "8192", "-np", "2") as server:
+        body = {"prompt": "x", "n_predict": 3000, "ignore_eos": True, "n_probs": 256}
+        server.ok("/completion", {**body, "n_predict": 2})
+        before = resident(server.process.pid)
+        response = server.post("/completion", {**body, "n": 2})
+        assert response.status_code == 400
+        assert "n_probs" in response.json()["error"]["message"]
+        assert resident(server.process.pid) < before + 4 * MEMORY_SLACK
+        assert len(server.ok("/completion", {**body, "n_predict": 2})["completion_probabilities"]) == 2

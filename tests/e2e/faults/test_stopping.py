@@ -71,8 +71,10 @@ WORKERS = ["worker", "server, then worker", "worker, then server", "all"]
 
 
 @pytest.mark.parametrize(("moment", "whom"), [*(("loading", whom) for whom in WORKERS), ("idle", "worker")])
-def test_a_signal_to_the_worker_is_meant_for_the_server(tmp_path: Path, model: Path, moment: str, whom: str) -> None:
-    with ServerProcess(tmp_path / "log", "-m", str(model), wait=moment != "loading") as server:
+def test_a_signal_to_the_worker_is_meant_for_the_server(
+    tmp_path: Path, tiny_text: Path, moment: str, whom: str
+) -> None:
+    with ServerProcess(tmp_path / "log", "-m", str(tiny_text), wait=moment != "loading") as server:
         processes = wait_for_children(server)
         terminate(server, whom)
         assert server.process.wait(20) == 0
@@ -128,8 +130,8 @@ def test_the_worker_s_signal_is_not_the_first_of_the_server_s_two(tmp_path: Path
         assert server.process.wait(20) == 0
 
 
-def test_a_killed_server_takes_its_workers_along(tmp_path: Path, model: Path) -> None:
-    with ServerProcess(tmp_path / "log", "-m", str(model)) as server:
+def test_a_killed_server_takes_its_workers_along(tmp_path: Path, tiny_text: Path) -> None:
+    with ServerProcess(tmp_path / "log", "-m", str(tiny_text)) as server:
         processes = children(server.process.pid)
         server.process.kill()
         server.process.wait()
@@ -141,9 +143,9 @@ if os.geteuid() != 0:
     AS_PID_1 += ("--user", "--map-root-user")
 
 
-def test_works_as_pid_1(tmp_path: Path, model: Path) -> None:
+def test_works_as_pid_1(tmp_path: Path, tiny_text: Path) -> None:
     """In a PID namespace of its own, as in a container: signals reach it and nothing is left."""
-    with ServerProcess(tmp_path / "log", "-m", str(model), before=AS_PID_1) as outer:
+    with ServerProcess(tmp_path / "log", "-m", str(tiny_text), before=AS_PID_1) as outer:
         [inner] = children(outer.process.pid)
         [program] = children(inner)
         processes = [program, *children(program)]
@@ -153,9 +155,9 @@ def test_works_as_pid_1(tmp_path: Path, model: Path) -> None:
         assert_gone(processes)
 
 
-def test_as_pid_1_it_leaves_no_zombies(tmp_path: Path, model: Path) -> None:
+def test_as_pid_1_it_leaves_no_zombies(tmp_path: Path, tiny_text: Path) -> None:
     """A worker that dies leaves the process behind in which it tried out a grammar."""
-    with ServerProcess(tmp_path / "log", "-m", str(model), before=AS_PID_1) as outer:
+    with ServerProcess(tmp_path / "log", "-m", str(tiny_text), before=AS_PID_1) as outer:
         [inner] = children(outer.process.pid)
         [program] = children(inner)
         outer.ok("/completion", {"prompt": "x", "n_predict": 2, "grammar": 'root ::= "a" | "b"'})

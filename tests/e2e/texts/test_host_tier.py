@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,12 @@ from tests.e2e.server_process import ServerProcess
 Serve = Callable[..., ServerProcess]
 
 STORIES = [" ".join(f"{name} has {n} apples and {n + 1} pears." for n in range(12)) for name in ("Ada", "Bob", "Cleo")]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_text: Path) -> Path:
+    """It is all one what it says."""
+    return tiny_text
 
 
 def complete(server: ServerProcess, prompt: str) -> tuple[int, str]:
