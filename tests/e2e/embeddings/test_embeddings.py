@@ -247,9 +247,7 @@ def test_what_it_tells_of_itself(server: ServerProcess) -> None:
     assert props["pooling"] == "mean"
 
 
-@pytest.mark.parametrize(
-    "options", ["-np 256 -c 65536 -t 2", "-t 1", "-fa off", "-c 0", "-ub 32 -b 64", "-np 4 -c 400"]
-)
+@pytest.mark.parametrize("options", ["-np 256 -c 65536 -t 2", "-fa off", "-c 0", "-ub 32 -b 64", "-np 4 -c 400"])
 def test_whatever_the_sizes_every_passage_up_to_a_slots_context_fits(
     minilm: Path, tmp_path: Path, options: str
 ) -> None:

@@ -119,7 +119,7 @@ CLUBS = (
     "What follows was found in an attic in winter, behind an old chair, and is about secret words that people keep. ",
 )
 N_MEMBERS = 4
-N_ROUNDS = 10
+N_ROUNDS = 6
 
 
 def asks(club: str, word: str, n_times: int) -> dict[str, Any]:

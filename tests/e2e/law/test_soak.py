@@ -27,7 +27,7 @@ from tests.e2e.survival import n_files, resident, unharmed, wait_for
 SECONDS = float(os.environ.get("LLAMABOX_SOAK_SECONDS", "12"))
 N_STREAMS = 64
 N_SLOTS = 16
-N_TEXTS = 2 * N_STREAMS
+N_TEXTS = N_STREAMS
 ABORTS = 0.3
 """How many of the requests break off."""
 

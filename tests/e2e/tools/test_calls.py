@@ -358,7 +358,7 @@ schemas = st.dictionaries(st.text(alphabet="abc_", min_size=1, max_size=6), kind
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_required_calls_fit_random_schemas(client: openai.OpenAI, data: st.DataObject) -> None:
     tools = []
     for i in range(data.draw(st.integers(1, 3))):
