@@ -146,13 +146,12 @@ def test_the_weights_of_experts_stay_where_the_user_wants(tmp_path: Path, model:
     assert none < 0.4 * whole
 
 
-@pytest.mark.parametrize(
-    ("hosts", "how"), [("ggml", "killed"), ("ggml", "unplugged"), ("llamabox", "unplugged")], indirect=["hosts"]
-)
+@pytest.mark.parametrize(("hosts", "how"), [("ggml", "killed"), ("llamabox", "unplugged")], indirect=["hosts"])
 def test_the_box_survives_the_loss_of_a_machine(how: str, tmp_path: Path, model: Path, hosts: Hosts) -> None:
     """Four streams get an error, two that waited are served when the machine is back, and nobody has to do a thing.
 
-    The kernel ends the connections of a killed server, so it does not matter which one that is.
+    The kernel ends the connections of a killed server, and a wire that is cut carries no word of any: so it does not
+    matter which one that is, but one of ours has to get rid of its client, too.
     """
     hosts.serve()
     begun = time.monotonic()

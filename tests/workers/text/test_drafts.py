@@ -39,7 +39,7 @@ STREAMS: tuple[tuple[str, dict[str, object], dict[str, object]], ...] = (
 )
 """Beginnings, how tokens are chosen, and what else is asked for."""
 
-N_PREDICT = 30
+N_PREDICT = 20
 CONSTRAINED = ("r9", "r10")
 
 Texts = dict[tuple[str, int], list[int]]
