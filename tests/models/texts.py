@@ -44,17 +44,21 @@ WORDS = ("book", "car", "猫", "日", "7")
 def varied_texts(n_tokens: Callable[[str], int], count: int = 100, longest: int = 500, seed: int = 1) -> list[str]:
     """`count` texts of 1 to `longest` tokens, most of them short; `n_tokens` counts them."""
     drawn = random.Random(seed)
-    return [_fill(round(longest ** (i / (count - 1))), n_tokens, drawn) for i in range(count)]
+    sizes = {piece: n_tokens(piece) for piece in (*PIECES, *WORDS)}
+    texts = [_fill(round(longest ** (i / (count - 1))), sizes, drawn) for i in range(count)]
+    assert [n_tokens(text) for text in texts] == [round(longest ** (i / (count - 1))) for i in range(count)]
+    return texts
 
 
-def _fill(wanted: int, n_tokens: Callable[[str], int], drawn: random.Random) -> str:
-    """A text of exactly `wanted` tokens: pieces while they fit, then single words."""
-    text = ""
-    n_refused = 0
-    while n_tokens(text) < wanted:
-        more = f"{text} {drawn.choice(PIECES if n_refused < 20 else WORDS)}".lstrip(" ")
-        if n_tokens(more) <= wanted:
-            text = more
+def _fill(wanted: int, sizes: dict[str, int], drawn: random.Random) -> str:
+    """A text of exactly `wanted` tokens: pieces while they fit, then single words. `sizes`: tokens of each."""
+    chosen: list[str] = []
+    n_left, n_refused = wanted, 0
+    while n_left:
+        piece = drawn.choice(PIECES if n_refused < 20 else WORDS)
+        if sizes[piece] <= n_left:
+            chosen.append(piece)
+            n_left -= sizes[piece]
         else:
             n_refused += 1
-    return text
+    return " ".join(chosen)
