@@ -45,7 +45,13 @@ class Inbox(ABC, Generic[E]):
 
     async def batch(self) -> list[E]:
         """Wait for events and take all: usually one step's. [] is the end. Raises what the inbox failed with."""
-        await self._available()
+        while not self._events and not self.is_closed:
+            assert self._waiter is None, "an inbox has one consumer"
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
         if self._events:
             events = list(self._events)
             self._clear()
@@ -106,13 +112,3 @@ class Inbox(ABC, Generic[E]):
             if not self._waiter.done():
                 self._waiter.set_result(None)
             self._waiter = None
-
-    async def _available(self) -> None:
-        """Wait for an event or the end."""
-        while not self._events and not self.is_closed:
-            assert self._waiter is None, "an inbox has one consumer"
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None

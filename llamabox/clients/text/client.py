@@ -204,13 +204,13 @@ class TextClient(WorkerClient[TextConfig, ModelInfo]):
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
-            embedding = self._embeddings.get(event.request_id)
-            if embedding is not None and isinstance(event, Failed):
-                embedding.fail(read_error(event.error))
-                continue
             generation = self._generations.get(event.request_id)
-            if generation is not None:  # else it was aborted, and this crossed the Abort
+            if generation is not None:
                 generation.push(event)
+                continue
+            embedding = self._embeddings.get(event.request_id)
+            if embedding is not None and isinstance(event, Failed):  # else it was aborted, and this crossed the Abort
+                embedding.fail(read_error(event.error))
 
     def _hand_out(self, vectors: list[Vector]) -> None:
         for vector in vectors:

@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from llamabox.errors import ClientTooSlow, LlamaboxError
 from llamabox.server.http.errors import error_event
 from llamabox.server.http.record import record_of
+from llamabox.server.listening.arrival import arrival_of
 
 PING = b":\n\n"
 
@@ -23,6 +24,8 @@ class EventStream(Response):
     The headers go with the first chunk, which may be empty, and after `ping_interval` without one: many a gateway ends
     a connection that says nothing for a minute. An error before the headers is raised, to become an HTTP status, which
     clients try again, unless it is one that the stream `tells`; a later one is the last event.
+
+    Behind the headers a chunk takes the connection's short cut, past the middleware, which looks at headers alone.
     """
 
     def __init__(
@@ -91,12 +94,15 @@ class EventStream(Response):
 
     async def _send_all(self, first: asyncio.Task[bytes | None], scope: Scope, send: Send) -> None:
         pinging = asyncio.create_task(self._ping(send))
+        write_piece, time = arrival_of(scope).write_piece, asyncio.get_running_loop().time
         try:
-            chunk = await first
-            while chunk is not None:
-                if chunk:
+            if chunk := await first:
+                await self._send(chunk, send)
+            async for chunk in self._chunks:
+                if chunk and write_piece(chunk):
+                    self._last_sent = time()
+                elif chunk:
                     await self._send(chunk, send)
-                chunk = await self._next()
         except LlamaboxError as exc:
             if isinstance(exc, ClientTooSlow):
                 record_of(scope).cut(exc.message)

@@ -142,19 +142,22 @@ class Listener:
         self._connections.add(connection)
         self._idle[connection] = None
         RUNNING.set(connection.running)
+        state: dict[str, Any] = {}  # which each request of the connection sees
         try:
-            await PatientServer(
+            server = PatientServer(
                 self._app,
                 asyncio.get_running_loop(),
                 self._hypercorn,
                 self._context,
-                {ARRIVAL: Arrival(is_loopback, partial(self._is_over, connection))},
+                state,
                 reader,
                 writer,
                 on_idle=partial(self._note_idle, connection),
                 limit=self._limit,
                 seconds=self._seconds,
             )
+            state[ARRIVAL] = Arrival(is_loopback, partial(self._is_over, connection), server.write_piece)
+            await server
         except Exception:
             logger.debug("a connection ended badly", exc_info=True)
         finally:
