@@ -361,14 +361,15 @@ class Engine:
             sequence.constraint.accept(token)
 
     def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:
-        may_shift = self.context_shift and sequence.params.may_shift and sequence.params.n_predict != FILL_CONTEXT
-        at_wall = len(sequence.cells) >= self.config.n_ctx and not may_shift
-        sequence.truncated = sequence.truncated or at_wall
+        params, at_wall = sequence.params, False
+        if len(sequence.cells) >= self.config.n_ctx:
+            at_wall = not (self.context_shift and params.may_shift and params.n_predict != FILL_CONTEXT)
+            sequence.truncated = sequence.truncated or at_wall
         if self._runner.is_eog(token):
             return StopType.EOS
-        if at_wall or sequence.n_generated == sequence.params.n_predict:
+        if at_wall or len(sequence.said) == params.n_predict:
             return StopType.LIMIT
-        t_max = sequence.params.t_max_predict_ms
+        t_max = params.t_max_predict_ms
         if t_max > 0 and b"\n" in said and sequence.timings.predicted_ms > t_max:
             return StopType.LIMIT
         return None

@@ -103,7 +103,7 @@ class Reporter:
     def generated(self, sequence: Sequence, now: float) -> None:
         """One more token was generated, at `now`."""
         timings = sequence.timings
-        timings.predicted_n = sequence.n_generated
+        timings.predicted_n = len(sequence.said)
         predicted_ms = (now - sequence.first_token) * 1e3
         self.done.n_predicted += 1
         self.done.predicted_ms += predicted_ms - timings.predicted_ms

@@ -35,15 +35,27 @@ class Sequence:
     Its cells are the prompt and what was generated, less what a context shift dropped; the slot's ledger says how many
     of them are computed. There are no phases: `n_pending` cells want computing, drafts behind the others, and the last
     one that is no draft yields the next token.
+
+    What its request says of it for good is read several times at each token, and stands in attributes.
     """
 
     def __init__(
         self, request: Request, index: int, *, seed: int, arrived: float, first: Sequence | None = None
     ) -> None:
         """`first` is the first of its request's sequences; None: this is it."""
+        params = request.params
         self.request = request
+        self.request_id = request.request_id
+        self.params: GenerationParams = params
         self.index = index
+        self.key = request.request_id, index
+        """The name that a drafter knows it by."""
         self._first = first
+        self.tells_prompt = params.n_prompt_probs > 0 and first is None
+        """Whether it tells each token of the prompt with its log-probability: for all sequences of its request."""
+        self.tells_distribution = params.post_sampling_probs and params.n_probs > 0
+        self.may_be_forced = not params.n_probs
+        """Whether tokens that are forced come without a row of their own. Only a row tells log-probabilities."""
         self.seed = seed
         self.cells = History.of(request.prompt, request.params.lora)
         self.n_prompt = len(self.cells)
@@ -64,40 +76,20 @@ class Sequence:
         self.sampler: Sampler | None = None
         self.constraint: Constraint | None = None
         self.thought: ThoughtLimit | None = None
-        params = request.params
         self.detokenizer = Detokenizer(request.stop, params.n_indent, params.marks, n_least=params.n_least)
         self.probs: list[TokenProbs] = []  # of tokens not yet reported
-        self.tells_distribution = request.params.post_sampling_probs and request.params.n_probs > 0
         self.distribution: Distribution | None = None  # of the token that this step draws, if it is to be told
         self.timings = Timings()
-        limit = request.params.tokens_per_second
+        limit = params.tokens_per_second
         self.rate_limit = RateLimit(limit) if limit else None
         self.arrived = arrived
         self.admitted = arrived  # until it gets a slot
         self.first_token = arrived
 
     @property
-    def request_id(self) -> str:
-        return self.request.request_id
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """The name that a drafter knows it by."""
-        return self.request.request_id, self.index
-
-    @property
-    def params(self) -> GenerationParams:
-        return self.request.params
-
-    @property
     def id_slot(self) -> int:
         """The slot it insists on, -1 for any. Only the first of n choices insists, or they could not run together."""
         return self.params.id_slot if self.index == 0 else -1
-
-    @property
-    def tells_prompt(self) -> bool:
-        """Whether it tells each token of the prompt with its log-probability: for all sequences of its request."""
-        return self.params.n_prompt_probs > 0 and self._first is None
 
     @property
     def is_early(self) -> bool:
@@ -124,7 +116,8 @@ class Sequence:
     @property
     def n_owed(self) -> int:
         """Cells that must be computed before the next token. Negative while drafts are computed, but not verified."""
-        return len(self.cells) - self.n_computed
+        assert self.slot is not None
+        return len(self.cells) - len(self.slot.resident)
 
     @property
     def n_pending(self) -> int:
@@ -170,16 +163,16 @@ class Sequence:
     @property
     def is_prefilling(self) -> bool:
         """Running, with nothing generated yet."""
-        return self.n_generated == 0 and self.slot is not None
+        return not self.said and self.slot is not None
 
     @property
     def n_early(self) -> int:
         """How many of its next tokens may not end it."""
-        return max(0, self.params.n_least - self.n_generated)
+        return max(0, self.params.n_least - len(self.said))
 
     def is_stopped_by(self, token: int) -> bool:
         """Whether the `token` that it said last is one that the request wants to end at."""
-        return token in self.params.stop_tokens and self.n_generated > self.params.n_least
+        return token in self.params.stop_tokens and len(self.said) > self.params.n_least
 
     def takes_grammar(self, now: float) -> bool:
         """Whether a grammar is there that it had a slot before: then nothing holds it any more. Once in its life."""
@@ -206,14 +199,6 @@ class Sequence:
         """Append a generated token."""
         self.cells.append(token)
         self.said.append(token)
-
-    @property
-    def may_be_forced(self) -> bool:
-        """Whether tokens that are forced come without a row of their own.
-
-        Not where log-probabilities are asked for: only a computed row tells them.
-        """
-        return not self.params.n_probs
 
     def forced(self, n_most: int) -> Seq[int]:
         """Up to `n_most` tokens that come without being sampled: the end of its thought, or what its grammar forces."""

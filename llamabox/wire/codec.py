@@ -193,7 +193,8 @@ def _encoding(hint: Any) -> Encoding:
     if origin is dict and arguments[0] is str and _encoding(arguments[1]) is PLAIN:
         return PLAIN
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return _each(lambda value, _: value.value, lambda value, _: hint(value))
+        by_value = {one.value: one for one in hint}
+        return _each(lambda value, _: value.value, lambda value, _: by_value[value])
     if _is_dataclass(hint):
         return encoding_of(hint)
     if kinds := _kinds(origin or hint):

@@ -201,9 +201,10 @@ class KVCache:
 
     def computed(self, slot: Slot, history: History, stop: int, drafts: Seq[int] = ()) -> None:
         """Note that a decode has put cells up to `stop` of `history` and the `drafts` behind it into the memory."""
-        self.checkpoints.computed(slot, stop - len(slot.resident))
-        was_exact = slot.n_exact == len(slot.resident)
-        slot.resident.append_from(history, len(slot.resident), stop)
+        n_before = len(slot.resident)
+        self.checkpoints.computed(slot, stop - n_before)
+        was_exact = slot.n_exact == n_before
+        slot.resident.append_from(history, n_before, stop)
         if stop > len(history):
             slot.resident.extend(drafts[: stop - len(history)])
         if was_exact:

@@ -47,8 +47,10 @@ class Chunks:
         These are held from then on.
         """
         failed: list[tuple[Sequence, LlamaboxError]] = []
+        if self._encoder is None:
+            return failed
         for sequence in running:
-            if sequence.cells.is_text or self._encoder is None:
+            if sequence.cells.is_text:
                 continue
             chunks = _next_chunks(sequence, sequence.n_computed)
             if chunks != self._wanted.get(sequence, ()):

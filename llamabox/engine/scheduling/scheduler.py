@@ -128,7 +128,8 @@ class Scheduler:
             if sequence.admitted == sequence.arrived:
                 sequence.admitted = now
         ready = [sequence for sequence in admitted if sequence.stand is None]
-        return ready + [sequence for sequence in self.running if sequence.takes_grammar(now)]
+        standing = [sequence for sequence in self.running if sequence.stand is not None]
+        return ready + [sequence for sequence in standing if sequence.takes_grammar(now)]
 
     def schedule(self, now: float) -> Work:
         """Plan one step. Turns and overtaking are counted as if it were computed: plan none in vain.
@@ -141,20 +142,21 @@ class Scheduler:
         self.chunks.ask_ahead(self._admission)
         ended = {sequence for sequence, _ in stuck}
         able = [one for one in self.running if not (one in ended or one.is_held or self.chunks.holds(one))]
-        due = [(sequence.due(now), sequence) for sequence in able]
+        due = [(now if sequence.rate_limit is None else sequence.due(now), sequence) for sequence in able]
         next_due = min((time for time, _ in due if time > now), default=None)
         work.next_due = inf if next_due is None and len(able) < len(self.running) else next_due
         work.seconds_left = inf if next_due is None else next_due - now
         ready = [sequence for time, sequence in due if time <= now]
         mine = self._whose_turn(ready, work.batch)
-        decoding = [sequence for sequence in mine if not _has_prompt(sequence) and not sequence.is_media]
-        rows = {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in decoding}
+        at_media = dict.fromkeys(sequence for sequence in mine if sequence.is_media)
+        waiting = dict.fromkeys(filter(_has_prompt, mine))
+        others = [sequence for sequence in mine if sequence not in waiting and sequence not in at_media]
+        rows = {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in others}
         work.most_forced = self._pace_forced(rows, ready)
-        waiting = [sequence for sequence in mine if _has_prompt(sequence)]
         chunk = self._chunk(ready, next_due, now) if waiting else 0
-        prompts = [sequence for sequence in waiting if not sequence.is_media]
+        prompts = [sequence for sequence in waiting if sequence not in at_media]
         # A text whose cells were lost computes them again while it decodes: it does not wait as a prompt does.
-        media = [one for one in mine if one.is_media and (chunk or not one.is_prefilling)]
+        media = [sequence for sequence in at_media if chunk or not sequence.is_prefilling]
         self._fill(work, self._plan(work, rows, prompts, media, chunk))
         if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
             self._turns.end()
@@ -365,17 +367,17 @@ class Scheduler:
     def _fill(self, work: Work, parts: dict[Sequence, int]) -> None:
         """Lay out the batch in the order of the slots: only so does libllama compute separate KV streams together."""
         for sequence in sorted(parts, key=_slot_id):
-            cells, start = sequence.cells, sequence.n_computed
-            stop = start + parts[sequence]
-            [(position, content)] = cells.rows(start, min(stop, len(cells)))
-            n_drafts = stop - len(cells)
+            cells, start, slot_id = sequence.cells, sequence.n_computed, _slot_id(sequence)
+            stop, n_cells = start + parts[sequence], len(cells)
+            [(position, content)] = cells.rows(start, min(stop, n_cells))
+            n_drafts = stop - n_cells
             n_outputs = int(n_drafts == 0 and sequence.params.n_predict != 0)
             if n_drafts > 0:
                 assert isinstance(content, list), "nothing is drafted behind media"
                 content += sequence.drafts
                 n_outputs = 1 + n_drafts
             n_told = len(content) if sequence.tells_prompt and sequence.is_prefilling else 0
-            last = work.batch.add(Run(_slot_id(sequence), position, content, max(n_outputs, n_told)))
+            last = work.batch.add(Run(slot_id, position, content, max(n_outputs, n_told)))
             work.shares.append(Share(sequence, stop, range(last - n_outputs, last), range(last - n_told, last)))
 
 

@@ -57,7 +57,7 @@ class Detokenizer:
         self._state = 0  # of the automaton of stop strings, after the text so far
         self._held = ""  # text that may begin a stop string
         self._waiting: list[int] = []  # tokens whose bytes end inside a character
-        self._indentation = Indentation(n_indent)
+        self._indentation = Indentation(n_indent) if n_indent > 0 else None
         self.has_new_line = False
 
     def push(self, token: int, piece: bytes) -> Piece | None:
@@ -67,7 +67,7 @@ class Detokenizer:
         text = self._decoder.decode(piece) if token not in self._marks else self._mark(token)
         if not text and self._decoder.getstate()[0]:
             return None
-        if self._marks and token not in self._marks:
+        if self._marks and token not in self._marks and not text.isascii():
             text = text.translate(REPLACED)
         tokens, self._waiting = self._waiting, []
         if self._stop is None or self._n_least >= 0:
@@ -104,7 +104,7 @@ class Detokenizer:
         return self._say(text[:said], tokens)
 
     def _say(self, text: str, tokens: list[int], stop_word: str | None = None) -> Piece:
-        end = self._indentation.find_end(text)
+        end = None if self._indentation is None else self._indentation.find_end(text)
         if end is not None:
             text = text[:end]
         if "\n" in text:
