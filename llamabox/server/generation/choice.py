@@ -42,9 +42,14 @@ class Choice:
         if self.parser is None:
             return (Text(event.text),) if event.text else ()
         parts = self.parser.push(event.text)
-        if self.parser.is_thinking or any(isinstance(part, Reasoning) for part in parts):
+        is_thought = self.parser.is_thinking
+        for part in parts:
+            if isinstance(part, Reasoning):
+                is_thought = True
+            elif isinstance(part, Call):
+                self.n_calls += 1
+        if is_thought:
             self.n_thought += len(event.tokens)
-        self.n_calls += sum(isinstance(part, Call) for part in parts)
         return parts
 
     def read_rest(self) -> Sequence[Part]:

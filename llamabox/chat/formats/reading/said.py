@@ -54,7 +54,7 @@ class Said:
         if kind is not self._kind:
             self.pause()
             self._kind = kind
-        piece = self._blank + piece.translate(NO_MARKS)
+        piece = self._blank + (piece if piece.isascii() else piece.translate(NO_MARKS))
         if not self._has_begun and not self._keeps_first:
             piece = piece.lstrip()
         said = piece.rstrip()

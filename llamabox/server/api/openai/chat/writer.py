@@ -63,6 +63,8 @@ class ChatWriter:
         return self._chunks.first(choice.index, EMPTY)
 
     def parts(self, choice: Choice, parts: Sequence[Part], event: Delta) -> bytes:
+        if len(parts) == 1 and isinstance(part := parts[0], Text):  # as nearly always
+            return self._chunks.text(choice.index, part.text, event)
         if all(isinstance(part, Text) for part in parts):
             return self._chunks.text(choice.index, text_of(parts), event)
         deltas = [self._delta(part) for part in parts]
