@@ -58,7 +58,8 @@ async def soak(asker: Asker, prompts: list[PromptText], alone: list[list[int]]) 
     async def client(seed: int) -> None:
         chance = random.Random(seed)
         while time.monotonic() < until or min(times[i] for i in range(len(prompts))) < N_TIMES:
-            which = chance.randrange(len(prompts))
+            left = [i for i in range(len(prompts)) if times[i] < N_TIMES]
+            which = chance.choice(left or range(len(prompts)))
             leave_after = chance.randrange(N_PREDICT) if chance.random() < ABORTS else None
             told = await asker.ask(prompts[which], leave_after=leave_after)
             if not told.is_whole:

@@ -42,7 +42,7 @@ def ask(i: int) -> dict[str, Any]:
     prompt = f"Story number {i} about {SUBJECTS[i % len(SUBJECTS)]}. " + "It was said that it all began so. " * (i % 5)
     return {
         "prompt": prompt,
-        "n_predict": 12 + 3 * (i % 9),
+        "n_predict": 8 + 2 * (i % 9),
         "temperature": 0,
         "return_tokens": True,
         "ignore_eos": True,
