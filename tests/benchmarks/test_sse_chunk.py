@@ -21,7 +21,7 @@ from llamabox.server.listening.config import ListenConfig
 from llamabox.server.listening.listener import Listener
 from llamabox.wire.text import Submit
 from tests.server.fake_client import INFO, FakeGeneration, FakeTextClient, delta, started
-from tests.server.harness import text_app
+from tests.server.harness import hang_up, text_app
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -58,7 +58,7 @@ async def opened(port: int, client: FakeTextClient) -> Stream:
     """A stream that has said its first word."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = b'{"prompt":"a","stream":true}'
-    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     generation = await client.submitted()
     generation.push(started(generation.submit), delta(generation.submit, " one", 1))
     await reader.readuntil(b" one")
@@ -68,7 +68,8 @@ async def opened(port: int, client: FakeTextClient) -> Stream:
 def test_a_step_of_eight_streams(benchmark: BenchmarkFixture) -> None:
     """From the events to the clients, which read on the same event loop."""
     client, sockets = FakeTextClient(), bind_sockets(["127.0.0.1"], 0)
-    listener = Listener(text_app(client), ListenConfig(), sockets)
+    app = text_app(client)
+    listener = Listener(app, ListenConfig(), sockets)
     with asyncio.Runner() as runner:
         runner.run(listener.start())
         port = sockets[0].getsockname()[1]
@@ -79,6 +80,12 @@ def test_a_step_of_eight_streams(benchmark: BenchmarkFixture) -> None:
                 generation.push(delta(generation.submit, " wörld", 2))
             return {(await reader.readuntil("wörld".encode()))[-6:] for _, reader, _ in streams}
 
+        async def end() -> None:
+            for _, _, writer in streams:
+                await hang_up(writer)
+            await listener.close(grace=1.0)
+            await app.state.site.hosted.close()
+
         said = benchmark.pedantic(lambda: runner.run(step()), rounds=200, warmup_rounds=10)
         assert said == {"wörld".encode()}
-        runner.run(listener.close(grace=0.1))
+        runner.run(end())
