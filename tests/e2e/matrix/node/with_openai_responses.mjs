@@ -188,9 +188,11 @@ await run({
     const wrong = await thrown(BadRequestError, () => responses.create({ ...question, max_output_tokens: "x" }));
     equal([wrong.status, wrong.param, wrong.type], [400, "max_output_tokens", "invalid_request_error"]);
     const long = { ...question, input: "word ".repeat(9000) };
-    for (const ask of Object.values(WAYS)) {
+    for (const ask of [WAYS.plain, WAYS.parsed]) {
       equal((await thrown(BadRequestError, () => ask(long))).type, "exceed_context_size_error");
     }
+    const failed = await WAYS.streamed(long);  // agents look for this code in the events
+    equal([failed.status, failed.error.code], ["failed", "context_length_exceeded"]);
     const gone = { ...question, previous_response_id: "resp_none" };
     equal((await thrown(BadRequestError, () => responses.create(gone))).param, "previous_response_id");
     await thrown(NotFoundError, () => responses.retrieve("resp_none"));
