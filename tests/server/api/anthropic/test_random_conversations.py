@@ -23,7 +23,7 @@ from tests.chat.templates import HERMES
 from tests.server.fake_client import INFO, FakeTextClient, delta, finished, started
 from tests.server.harness import Running, running
 
-N_EXAMPLES = 250
+N_EXAMPLES = 500
 
 EVENTS: dict[str, TypeAdapter[Any]] = {
     "message_start": TypeAdapter(types.RawMessageStartEvent),

@@ -130,7 +130,7 @@ wishes = st.fixed_dictionaries(
     reason=st.sampled_from([FinishReason.STOP, FinishReason.LENGTH]),
     wishes=wishes,
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_streams_of_random_conversations(
     worker: FakeTextClient,
     http: TestClient,
