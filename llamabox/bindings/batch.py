@@ -43,7 +43,8 @@ class NativeBatch:
     a step may be filled by slices, then `n_tokens` set. The rows before `n_tokens` count.
     """
 
-    def __init__(self, native: Native, capacity: int) -> None:
+    def __init__(self, native: Native, capacity: int, n_hidden: int = 0) -> None:
+        """With `n_hidden` each token has a hidden row of so many floats beside it, in `hidden` [capacity, n_hidden]."""
         self.capacity = capacity
         self.token: NDArray[np.int32] = np.zeros(capacity, np.int32)
         self.pos: NDArray[np.int32] = np.zeros(capacity, np.int32)
@@ -59,6 +60,9 @@ class NativeBatch:
         self.c.n_seq_id = native.ffi.cast("int32_t *", self._n_seq_id.ctypes.data)
         self.c.seq_id = native.ffi.cast("llama_seq_id **", self._seq_id_pointers.ctypes.data)
         self.c.logits = native.ffi.cast("int8_t *", self.logits.ctypes.data)
+        self.hidden: NDArray[np.float32] = np.zeros((capacity, n_hidden), np.float32)
+        if n_hidden:
+            self.c.embd = native.ffi.cast("float *", self.hidden.ctypes.data)
 
     @property
     def n_tokens(self) -> int:

@@ -92,12 +92,19 @@ class Context(Owned):
     `close()` must come before the model's.
     """
 
-    def __init__(self, model: Model, params: ContextParams) -> None:
-        """Raises ContextError when libllama will not make it: sizes it refuses, or memory it cannot get."""
+    def __init__(self, model: Model, params: ContextParams, *, heads_of: Context | None = None) -> None:
+        """A context of `heads_of` computes the heads of that context's model, which then has to have some.
+
+        Raises ContextError when libllama will not make it: sizes it refuses, or memory it cannot get.
+        """
         self.native = model.native
         self.model = model
         self.native.lib.lb_log_forget_error()
-        handle = self.native.lib.llama_init_from_model(model.handle, self._fill(params))
+        c = self._fill(params)
+        if heads_of is not None:
+            assert model.n_mtp_heads, "libllama ends the process"
+            self.native.lib.lb_nextn_context(self.native.ffi.addressof(c), heads_of.handle)
+        handle = self.native.lib.llama_init_from_model(model.handle, c)
         if handle == self.native.ffi.NULL:
             raise ContextError(f"no context of {params.n_ctx} tokens for {model.path}: {self.native.first_error()}")
         super().__init__(handle, self.native.lib.llama_free, "context")
@@ -220,6 +227,26 @@ class Context(Owned):
         pointer = self.native.lib.llama_get_embeddings_ith(self.handle, row)
         assert pointer != self.native.ffi.NULL, f"row {row} of the last batch has no vector"
         return bytes(self.native.ffi.buffer(pointer, 4 * n_floats))
+
+    def keep_hidden(self, on: bool, *, only_outputs: bool) -> None:
+        """Whether decodes keep hidden rows: those that heads take, of all rows of a batch or of those with outputs."""
+        self.native.lib.lb_nextn_keep(self.handle, on, only_outputs)
+
+    def hidden_rows(self, n_rows: int) -> NDArray[np.float32]:
+        """The hidden rows of the last batch, which had `n_rows`, all kept. Shape [n_rows, n_embd_out].
+
+        A view of libllama's own memory, valid until the next decode.
+        """
+        return self._floats(self.native.lib.lb_nextn_rows(self.handle), n_rows)
+
+    def hidden_row(self, row: int) -> NDArray[np.float32]:
+        """The hidden row of a row of the last batch with an output, shape [n_embd_out]: a view, as above."""
+        return self._floats(self.native.lib.lb_nextn_row(self.handle, row), 1).ravel()
+
+    def _floats(self, pointer: Any, n_rows: int) -> NDArray[np.float32]:
+        assert pointer != self.native.ffi.NULL, "the last batch kept no hidden rows"
+        n_floats = self.model.n_embd_out
+        return np.frombuffer(self.native.ffi.buffer(pointer, 4 * n_rows * n_floats), np.float32).reshape(-1, n_floats)
 
     def top_two(self, row: int) -> tuple[tuple[int, float], tuple[int, float]] | None:
         """The two highest logits of a row, as (token, logit); None for a row with NaN."""

@@ -13,7 +13,7 @@ from llamabox.bindings import prefix as prefixes
 from llamabox.bindings.prefix import REBUILD, Prefix
 from llamabox.errors import NativeMismatch
 
-INTERFACE = 12
+INTERFACE = 13
 """LB_INTERFACE of native/helper/llamabox_helper.h that this package is written for."""
 
 IMAGES_INTERFACE = 1

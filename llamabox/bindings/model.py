@@ -57,6 +57,7 @@ class ModelParams:
     check_tensors: bool = False
     no_host: bool = False  # none of the CPU's weights in memory that a GPU reaches
     vocab_only: bool = False
+    mtp: bool = False  # with the heads of multi-token prediction, where the file has some
 
 
 class Model(Owned):
@@ -149,6 +150,14 @@ class Model(Owned):
         return self._int("n_layer")
 
     @cached_property
+    def n_mtp_heads(self) -> int:
+        """Heads that predict tokens behind the next one, by its metadata; 0 as well where libllama has no use for them.
+
+        ModelParams.mtp loads them.
+        """
+        return int(self.native.lib.lb_nextn_heads(self.handle))
+
+    @cached_property
     def n_swa(self) -> int:
         """Size of the sliding attention window in tokens; 0 without one."""
         return self._int("n_swa")
@@ -232,6 +241,8 @@ class _Load:
         c.check_tensors = params.check_tensors
         c.no_host = params.no_host
         c.vocab_only = params.vocab_only
+        if params.mtp:
+            lib.lb_nextn_load(ffi.addressof(c))
         c.progress_callback = lib.lb_load_progress
         c.progress_callback_user_data = self._state
         if params.tensor_split:

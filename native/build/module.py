@@ -28,7 +28,7 @@ class Module:
     name: str
     cdefs: tuple[str, ...]
     own: tuple[str, ...]
-    compiled: tuple[str, ...]
+    compiled: tuple[str, ...]  # C, and C++ by its suffix
     linked: tuple[str, ...]
     extern: str = ""  # callbacks into Python, declared to cffi alone
     probes: tuple[tuple[str, str], ...] = ()  # macro, and the pattern in the headers for which it is defined
@@ -46,9 +46,13 @@ LLAMA = Module(
         "llamabox_dist.c",
         "llamabox_except.c",
         "llamabox_dry.c",
+        "llamabox_nextn.cpp",
     ),
     linked=("mtmd", "llama", "ggml", "ggml-base"),
-    probes=(("LB_GGML_TELLS_ABORTS", r"ggml_set_abort_callback\("),),
+    probes=(
+        ("LB_GGML_TELLS_ABORTS", r"ggml_set_abort_callback\("),
+        ("LB_LLAMA_MTP", r"bool load_mtp;[\s\S]*struct llama_context \* ctx_other;[\s\S]*llama_model_n_layer_nextn"),
+    ),
 )
 DIFFUSION = Module(
     name="_llamabox_diffusion",
@@ -68,6 +72,9 @@ extern "Python" void lb_on_preview(int step, int frame_count, sd_image_t* frames
         ("LB_SD_UPSCALER_BACKENDS", r"new_upscaler_ctx\([^)]*params_backend"),
     ),
 )
+
+STANDARDS = {"C": ("-std=gnu11",), "C++": ("-std=gnu++17", "-fno-exceptions", "-fno-rtti")}
+"""Of each language. The C++ is linked as C, without the libraries of C++."""
 
 STRICT = ("implicit-function-declaration", "incompatible-pointer-types", "int-conversion")
 """C warnings that here mean: the header declares something else than the cdef."""
@@ -96,7 +103,8 @@ def cdef(folder: Path = NATIVE, module: Module = LLAMA) -> str:
 def own_code(folder: Path = NATIVE) -> str:
     """Everything of ours that is compiled."""
     helper = folder / HELPER
-    return "".join(path.read_text() for path in sorted((*helper.glob("*.c"), *helper.glob("*.h"))))
+    paths = (path for suffix in ("c", "cpp", "h") for path in helper.glob(f"*.{suffix}"))
+    return "".join(path.read_text() for path in sorted(paths))
 
 
 def generate(target: Path, folder: Path = NATIVE, module: Module = LLAMA) -> Path:
@@ -110,11 +118,14 @@ def generate(target: Path, folder: Path = NATIVE, module: Module = LLAMA) -> Pat
     return path
 
 
-def compile_command(headers: list[Path], folder: Path = NATIVE, module: Module = LLAMA) -> list[str]:
-    compiler = compilers()["C"].split(": ")[0]
+def compile_command(
+    headers: list[Path], folder: Path = NATIVE, module: Module = LLAMA, language: str = "C"
+) -> list[str]:
+    """How sources in C, or in C++, are compiled, up to what is to be made of which."""
+    compiler = compilers()[language].split(": ")[0]
     include = [*headers, folder / HELPER, python_headers()]
     # Nobody reads floating-point exception flags, and for their sake GCC would put branches into loops.
-    flags = ["-std=gnu11", "-O3", "-fno-trapping-math", "-fPIC", *probed(headers, module)]
+    flags = [*STANDARDS[language], "-O3", "-fno-trapping-math", "-fPIC", *probed(headers, module)]
     return [*shlex.split(compiler), *flags, *(f"-I{path}" for path in include)]
 
 
@@ -139,11 +150,21 @@ def check(headers: list[Path], scratch: Path, folder: Path = NATIVE, module: Mod
     """Compile the generated C for its errors only. BuildError names what the headers lack."""
     source = generate(scratch, folder, module)
     strict = [f"-Werror={name}" for name in STRICT]
-    sources = [source, *(folder / HELPER / name for name in module.compiled)]
-    command = [*compile_command(headers, folder, module), *strict, "-fsyntax-only", *map(str, sources)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_locale())
-    if done.returncode != 0:
-        raise BuildError(explain(done.stderr, headers, folder))
+    commands = [
+        [*compile_command(headers, folder, module), *strict, str(source), *own_sources(module, "C", folder)],
+        *([*compile_command(headers, folder, module, "C++"), path] for path in own_sources(module, "C++", folder)),
+    ]
+    for command in commands:
+        done = subprocess.run(
+            [*command, "-fsyntax-only"], capture_output=True, text=True, check=False, env=plain_locale()
+        )
+        if done.returncode != 0:
+            raise BuildError(explain(done.stderr, headers, folder))
+
+
+def own_sources(module: Module, language: str, folder: Path = NATIVE) -> list[str]:
+    """The paths of those of the module's own files that are written in C, or in C++."""
+    return [str(folder / HELPER / name) for name in module.compiled if name.endswith(".cpp") == (language == "C++")]
 
 
 def plain_locale() -> dict[str, str]:
@@ -173,10 +194,15 @@ def declared_in(symbol: str, folder: Path = NATIVE) -> str | None:
 def link(headers: list[Path], libraries: Path, scratch: Path, module: Module = LLAMA) -> Path:
     """Compile module and helpers and link them with the libraries. The result uses Python's limited API only."""
     target = scratch / f"{module.name}.abi3.so"
+    objects = []
+    for path in own_sources(module, "C++"):
+        objects.append(str(scratch / f"{Path(path).stem}.o"))
+        _compile([*compile_command(headers, NATIVE, module, "C++"), "-c", path, "-o", objects[-1]])
     command = [
         *compile_command(headers, NATIVE, module),
         str(scratch / f"{module.name}.c"),
-        *(str(NATIVE / HELPER / name) for name in module.compiled),
+        *own_sources(module, "C"),
+        *objects,
         *(("-bundle", "-undefined", "dynamic_lookup") if MACOS else ("-shared", "-Wl,--disable-new-dtags")),
         f"-L{libraries}",
         *(f"-l{name}" for name in module.linked),
@@ -186,7 +212,11 @@ def link(headers: list[Path], libraries: Path, scratch: Path, module: Module = L
         "-o",
         str(target),
     ]
+    _compile(command)
+    return target
+
+
+def _compile(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_locale())
     if done.returncode != 0:
         raise BuildError(f"the cffi module does not compile:\n{done.stderr[-3000:]}")
-    return target

@@ -9,7 +9,7 @@
 #include "llamabox_log.h"
 
 // Bumped whenever a name or meaning below changes. llamabox/bindings/ffi.py refuses a module with another number.
-enum { LB_INTERFACE = 12 };
+enum { LB_INTERFACE = 13 };
 
 // Path of the shared library that libllama's symbols came from, or NULL. Static storage.
 const char * lb_library_path(void);
@@ -126,6 +126,30 @@ struct llama_sampler * lb_sampler_init_dry(struct lb_breakers * breakers, float 
 
 // The two highest logits of a row, in order. False when the row has no logits or holds a NaN.
 bool lb_top_two(struct llama_context * ctx, int32_t batch_idx, llama_token * ids, float * logits);
+
+// ---- multi-token prediction ------------------------------------------------------------------------------------
+
+// How many heads a model's file has that predict tokens behind the next one. 0 as well where libllama lacks what it
+// takes to use them; the functions behind lb_nextn_context() must not be called then.
+int32_t lb_nextn_heads(const struct llama_model * model);
+
+// Have a model loaded with its heads, which are left out otherwise.
+void lb_nextn_load(struct llama_model_params * params);
+
+// Make it the parameters of a context that computes the heads of the model of `target`.
+void lb_nextn_context(struct llama_context_params * params, struct llama_context * target);
+
+// Whether decodes keep the hidden rows that heads take: of all rows of a batch, or only of those with outputs.
+void lb_nextn_keep(struct llama_context * ctx, bool on, bool only_outputs);
+
+// Which head the next decodes of a context for heads compute; 0 to begin with.
+void lb_nextn_use_head(struct llama_context * ctx, int32_t head);
+
+// The hidden rows of all rows of the last batch, in order, n_embd_out floats each. Valid until the next decode.
+const float * lb_nextn_rows(struct llama_context * ctx);
+
+// That of one row, by its index in the batch, where only rows with outputs have one. NULL: it has none.
+const float * lb_nextn_row(struct llama_context * ctx, int32_t i);
 
 // ---- rpc -------------------------------------------------------------------------------------------------------
 

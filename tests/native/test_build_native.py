@@ -358,6 +358,23 @@ def test_the_cdef_fits_the_headers_of_the_library_that_draws(image_headers: list
     module.check(image_headers, tmp_path, module=module.DIFFUSION)
 
 
+def test_the_module_fits_headers_without_heads_of_multi_token_prediction(headers: list[Path], tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(headers[0], older)
+    text = (older / "llama.h").read_text()
+    for line in (
+        "        bool load_mtp;        // whether to load MTP layers\n",
+        "        struct llama_context * ctx_other;\n",
+        "    LLAMA_API int32_t llama_model_n_layer_nextn(const struct llama_model * model);\n",
+    ):
+        assert text.count(line) == 1, line
+        text = text.replace(line, "")
+    (older / "llama.h").write_text(text)
+    assert "-DLB_LLAMA_MTP" in module.probed(headers, module.LLAMA)
+    assert "-DLB_LLAMA_MTP" not in module.probed([older], module.LLAMA)
+    module.check([older], tmp_path)
+
+
 def test_the_module_fits_newer_headers_too(image_headers: list[Path], tmp_path: Path) -> None:
     """Later versions lost two fields of the context's parameters, and changed two functions."""
     name = "stable-diffusion.h"
