@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context
@@ -47,7 +48,7 @@ class LlamaDraftContext:
         rows = [end - 1 for run, end in zip(runs, ends, strict=True) if run.n_outputs]
         if not rows:
             self._context.synchronize()  # what it takes belongs to this call
-        return [self._guess(row) for row in rows]
+        return [best_guess(self._context.logits(row), self._n_guessed) for row in rows]
 
     def keep(self, seq_id: int, n_cells: int) -> None:
         done = self._memory.seq_rm(seq_id, n_cells, -1)
@@ -59,9 +60,10 @@ class LlamaDraftContext:
     def clear(self) -> None:
         self._memory.clear(data=True)
 
-    def _guess(self, row: int) -> Guess | None:
-        logits = self._context.logits(row)
-        token = int(logits[: self._n_guessed].argmax())
-        weights = np.exp(logits - logits[token])
-        total = float(weights.sum())
-        return Guess(token, 1.0 / total) if 0.0 < total < np.inf else None
+
+def best_guess(logits: NDArray[np.float32], n_guessed: int) -> Guess | None:
+    """The likeliest token below `n_guessed`, with its probability among all; None for a row of NaN."""
+    token = int(logits[:n_guessed].argmax())
+    weights = np.exp(logits - logits[token])
+    total = float(weights.sum())
+    return Guess(token, 1.0 / total) if 0.0 < total < np.inf else None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
 
 from llamabox import errors
 from llamabox.engine.drafting.drafter import Draft, Key, Source, Wish
-from llamabox.workers.text.drafting.pace import Pace
+from llamabox.workers.text.drafting.chain import Chain, Lengths
+from llamabox.workers.text.drafting.pace import Pace, Steps
 from llamabox.workers.text.drafting.places import Place, Places
 from llamabox.workers.text.drafting.seams import DraftContext, Guess
 
@@ -19,41 +19,6 @@ FEW = 8
 
 MAX_FAILURES = 3
 """Computations that may fail one after the other before the draft model is given up."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lengths:
-    """How long drafts are: what the command line says, which a request may tighten."""
-
-    n_max: int
-    """Most tokens of a draft."""
-    n_min: int = 0
-    """A draft of fewer tokens is thrown away."""
-    p_min: float = 0.0
-    """A draft ends before a token that the draft model gives a lower probability."""
-
-
-@dataclass(slots=True)
-class _Chain:
-    """A draft in the making."""
-
-    wish: Wish
-    place: Place
-    n_least: int
-    n_most: int
-    p_min: float
-    tokens: list[int] = field(default_factory=list)
-    chances: list[float] = field(default_factory=list)
-    chance: float = 1.0  # that all of them come, by the draft model
-
-    def take(self, guess: Guess | None, n_vocab: int, eog: frozenset[int]) -> bool:
-        """Put a guess behind the draft if it is good enough. Whether there may be another behind it."""
-        if guess is None or guess.chance < self.p_min or guess.token >= n_vocab:
-            return False
-        self.tokens.append(guess.token)
-        self.chances.append(guess.chance)
-        self.chance *= guess.chance
-        return len(self.tokens) < self.n_most and guess.token not in eog
 
 
 class ModelDrafter:
@@ -85,35 +50,27 @@ class ModelDrafter:
         self._n_vocab = min(n_vocab, context.n_vocab)
         self._eog = eog
         self.pace = pace or Pace()
-        self._texts: dict[Key, int] = {}  # tokens of each at the last call, and those accepted since
+        self._steps = Steps()
         self._n_failures = 0  # since a computation last succeeded
         self._said: set[type[errors.LlamaboxError]] = set()
 
     def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
         if self._n_failures >= MAX_FAILURES:
             return [None] * len(wishes)
-        texts = {wish.key: wish.n_generated for wish in wishes}
-        self.pace.enter(self._n_steps(texts))
+        self.pace.enter(self._steps.since(wishes))
         drafts = self._try(wishes)
         self.pace.leave()
         return [drafts.get(wish.key) for wish in wishes]
 
     def accepted(self, key: Key, draft: Draft, n_verified: int, n_accepted: int) -> None:
-        """What stays of a draft shows in the text. Tokens that were not drafted tell how many steps there were."""
-        if key in self._texts:
-            self._texts[key] += n_accepted
+        """What stays of a draft shows in the text."""
+        self._steps.accepted(key, n_accepted)
 
     def truncated(self, key: Key) -> None:
         self.places.truncated(key)
 
     def forget(self, key: Key, said: Seq[int]) -> None:
         self.places.forget(key)
-
-    def _n_steps(self, texts: dict[Key, int]) -> int:
-        """Steps since the last call: at most as many as each text went on by. 0 where all texts are new."""
-        steps = [n_tokens - self._texts[key] for key, n_tokens in texts.items() if key in self._texts]
-        self._texts = dict(texts)
-        return max(0, min(steps, default=0))
 
     def _try(self, wishes: Seq[Wish]) -> dict[Key, Draft]:
         """The drafts of the texts that have some; none where the context fails."""
@@ -123,10 +80,10 @@ class ModelDrafter:
             self._fail(error)
             return {}
         self._n_failures = 0
-        drafts = {chain.wish.key: self._result(chain) for chain in chains}
+        drafts = {chain.wish.key: chain.result(Source.MODEL) for chain in chains}
         return {key: draft for key, draft in drafts.items() if draft is not None}
 
-    def _draft(self, wishes: Seq[Wish]) -> list[_Chain]:
+    def _draft(self, wishes: Seq[Wish]) -> list[Chain[Place]]:
         """The drafts of the texts that the context has caught up with. Raises a DecodeError."""
         chains = [chain for wish in wishes if (chain := self._begin(wish)) is not None]
         growing, guesses = self._catch_up(chains)
@@ -141,24 +98,19 @@ class ModelDrafter:
             guesses = self._compute([(chain.place, chain.tokens[-1:], True) for chain in growing])
             self.pace.drafted(begun)
 
-    def _begin(self, wish: Wish) -> _Chain | None:
+    def _begin(self, wish: Wish) -> Chain[Place] | None:
         """A draft without tokens as yet; None for a text that the draft model cannot follow."""
-        params, lengths = wish.params, self._lengths
-        n_most = min(wish.n_most, lengths.n_max if params.n_max < 0 else params.n_max)
-        n_most = min(n_most, self._context.n_ctx - len(wish.cells))
-        n_least = max(1, lengths.n_min, params.n_min)
-        if n_most < n_least or not wish.cells.is_text:
+        room = self._context.n_ctx - len(wish.cells)
+        if not wish.cells.is_text or not self._lengths.of(wish, room):
             return None
         place = self.places.follow(wish.key, wish.cells)
-        if place is None:
-            return None
-        return _Chain(wish, place, n_least, n_most, lengths.p_min if params.p_min < 0 else params.p_min)
+        return None if place is None else Chain(wish, place, self._lengths, room)
 
-    def _catch_up(self, chains: list[_Chain]) -> tuple[list[_Chain], list[Guess | None]]:
+    def _catch_up(self, chains: list[Chain[Place]]) -> tuple[list[Chain[Place]], list[Guess | None]]:
         """Compute what the context lacks of the texts, or a part of it. Those it has all of, each with its guess."""
         room, budget = self._context.n_batch, self.pace.chunk
         parts: list[tuple[Place, Seq[int], bool]] = []
-        whole: list[_Chain] = []
+        whole: list[Chain[Place]] = []
         n_late = 0
         for chain in sorted(chains, key=_n_lacking):
             n_lacking = _n_lacking(chain)
@@ -191,11 +143,6 @@ class ModelDrafter:
                 raise
             return self.places.compute(parts)
 
-    def _result(self, chain: _Chain) -> Draft | None:
-        if len(chain.tokens) < chain.n_least:
-            return None
-        return Draft(chain.tokens, Source.MODEL, chances=chain.chances)
-
     def _fail(self, error: errors.DecodeError) -> None:
         """Go without drafts in this step, and say so once for each kind of failure."""
         self._n_failures += not isinstance(error, errors.NoRoom)
@@ -206,6 +153,6 @@ class ModelDrafter:
             logger.warning("no drafts of the draft model in steps where it cannot compute: %s", error.message)
 
 
-def _n_lacking(chain: _Chain) -> int:
+def _n_lacking(chain: Chain[Place]) -> int:
     """Cells of the text that its place does not hold."""
     return len(chain.wish.cells) - len(chain.place.tokens)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+from llamabox.engine.drafting.drafter import Key, Wish
 
 LEAST_CHUNK = 32
 """Cells that a step may always catch up with, of all texts together."""
@@ -61,6 +64,24 @@ class Pace:
     def least_chance(self) -> float:
         """What a round costs, in steps: the chance below which a further token costs more than it can ever save."""
         return self._round / self._step if self._round and self._step else LEAST_CHANCE
+
+
+class Steps:
+    """How many steps the engine makes between two calls of a drafter, by how far the texts went on."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Key, int] = {}  # tokens of each at the last call, and those accepted since
+
+    def since(self, wishes: Seq[Wish]) -> int:
+        """Steps since the last call: at most as many as each text went on by. 0 where all texts are new."""
+        steps = [wish.n_generated - self._texts[wish.key] for wish in wishes if wish.key in self._texts]
+        self._texts = {wish.key: wish.n_generated for wish in wishes}
+        return max(0, min(steps, default=0))
+
+    def accepted(self, key: Key, n_tokens: int) -> None:
+        """So many tokens of a text came by a draft: tokens that were not drafted tell how many steps there were."""
+        if key in self._texts:
+            self._texts[key] += n_tokens
 
 
 def _mean(known: float, seconds: float) -> float:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from llamabox.engine.drafting.drafter import Draft, Key, Source, Wish
 from llamabox.engine.kv.history import History
 from llamabox.engine.request import DraftingParams, Media, Words
-from llamabox.workers.text.drafting.model import FEW, MAX_FAILURES, Lengths, ModelDrafter
+from llamabox.workers.text.drafting.chain import Lengths
+from llamabox.workers.text.drafting.model import FEW, MAX_FAILURES, ModelDrafter
 from llamabox.workers.text.drafting.pace import LEAST_CHUNK, Pace
 from tests.workers.text.drafting.fake_context import CostlessPace, FakeDraftContext, rule
 
