@@ -48,6 +48,9 @@ class Source(StrEnum):
     MODEL = "model"
     """A draft model."""
 
+    MTP = "mtp"
+    """The model's own heads of multi-token prediction."""
+
 
 @dataclass(slots=True)
 class Timings:

@@ -13,7 +13,7 @@ from llamabox.errors import OptionsError
 from llamabox.options.values import QUANTISED
 from llamabox.wire.text_config import TextConfig
 
-TEXT, LOOKUP, MODEL = "text", "lookup", "model"
+TEXT, LOOKUP, MODEL, MTP = "text", "lookup", "model", "mtp"
 
 SPEC = {"auto": "auto", "off": "off"}
 CORPUS = {"off": "off", "key": "key", "all": "all"}
@@ -25,10 +25,13 @@ SPEC_TYPES = {
     "ngram-mod": TEXT,
     "ngram-cache": LOOKUP,
     "draft-simple": MODEL,
+    "draft-mtp": MTP,
 }
-"""llama-server's types, and who drafts here in their place: matches in texts, counted n-grams, or a draft model."""
+"""llama-server's types, and who drafts here in their place: matches in texts, counted n-grams, a draft model, or the
+model's own heads.
+"""
 
-NEEDS_HIDDEN_ROWS = frozenset({"draft-mtp", "draft-eagle3", "draft-dflash", "draft-dspark"})
+NEEDS_HIDDEN_ROWS = frozenset({"draft-eagle3", "draft-dflash", "draft-dspark"})
 
 LEARNT = "how long a match must be is learnt from how far such matches held: leave it out"
 LENGTHS = "a draft is as long as pays, up to --spec-draft-n-max: leave it out"
@@ -94,6 +97,7 @@ def check_speculation(values: Mapping[str, Any]) -> None:
     type_v = values.get("text.type_v_draft")
     if type_v in QUANTISED and values.get("text.flash_attn") == "off":
         raise OptionsError(f"-ctvd {type_v} needs flash attention: leave out -fa off, or take f16, bf16 or f32")
+    drafting += ["--spec-type draft-mtp"] if MTP in (types or ()) else []
     if values.get("text.rerank") and drafting:
         raise OptionsError(f"--rerank and {drafting[0]} exclude each other: a model that ranks makes no texts")
 
@@ -137,6 +141,8 @@ def _check_types(types: tuple[str, ...], values: Mapping[str, Any], drafting: li
     has_model = bool(values.get("text.model_draft"))
     if MODEL in types and not has_model:
         raise OptionsError("--spec-type draft-simple needs a draft model: name its file with -md")
+    if MTP in types and has_model:
+        raise OptionsError("--spec-type draft-mtp drafts with the heads in the model's own file: leave out it, or -md")
     if MODEL not in types and has_model:
         raise OptionsError("--spec-type leaves the draft model of -md unused: add draft-simple, or leave out one")
     if LOOKUP not in types and (others := [flag for flag in drafting if flag != "-md"]):

@@ -18,6 +18,10 @@ The first that is found counts.
 """
 
 
+SPEC_TYPES = ("text", "lookup", "model", "mtp")
+"""Who may draft: matches in texts, counted n-grams, a draft model, the model's own heads."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
     """All that a text worker needs to load and run a model. Units and defaults are those of the options."""
@@ -88,7 +92,7 @@ class TextConfig:
     rerank: bool = False  # make scores, and generate nothing; pooling is rank
     pooling: str = "unspecified"  # none, mean, cls, last, rank; unspecified: the model's
     spec: str = "auto"  # auto, off
-    spec_types: tuple[str, ...] = ("text", "lookup", "model")  # who may draft; the last two where they are set up
+    spec_types: tuple[str, ...] = SPEC_TYPES  # who may draft; all but the first where they are set up
     spec_n_max: int = 64  # most tokens of a draft
     spec_n_min: int = 0  # a draft of fewer tokens is not verified
     spec_p_min: float = 0.0  # a draft ends before a token that is less likely than this to be right
@@ -168,5 +172,5 @@ class ModelInfo:
     split: list[dict[str, Any]] = field(default_factory=list)  # of --rpc: device, server, n_layers, weights in bytes
     media: MediaInfo | None = None  # None: text alone
     embeds_media: bool = False  # whether it makes vectors of pictures and sound too
-    drafters: list[str] = field(default_factory=list)  # who guesses: text, lookup, model; none: no speculation here
+    drafters: list[str] = field(default_factory=list)  # who guesses, of SPEC_TYPES; none: no speculation here
     draft: DraftModelInfo | None = None  # None: no second model drafts

@@ -23,7 +23,7 @@ def refused(*words: str) -> str:
 
 def test_all_that_is_set_up_may_draft_by_default() -> None:
     assert text("-md", "f") == text("-md", "f", "--spec", "auto")
-    assert (text().spec, text().spec_types, text().lookup_ngram_min) == ("auto", ("text", "lookup", "model"), 0)
+    assert (text().spec, text().spec_types, text().lookup_ngram_min) == ("auto", ("text", "lookup", "model", "mtp"), 0)
 
 
 @pytest.mark.parametrize("words", ["--spec off", "--spec-type none", "--spec-type ngram-mod,none", "--draft -1"])
@@ -32,13 +32,18 @@ def test_ways_to_turn_it_off(words: str) -> None:
     assert (config.spec, config.spec_types) == ("off", ())
 
 
-@pytest.mark.parametrize(("name", "kind"), SPEC_TYPES.items())
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in SPEC_TYPES.items() if pair[0] != "draft-mtp"])
 def test_types_add_up_over_uses_and_commas(name: str, kind: str) -> None:
     model = ["-md", "f"]
     assert text(*model, "--spec-type", f"draft-simple,{name}").spec_types == tuple(dict.fromkeys(("model", kind)))
     twice = text(*model, "--spec-type", "draft-simple", "--spec-type", name)
     assert twice == text(*model, "--spec-type", f"draft-simple,{name}")
     assert text(*model, "--spec-type", "none", "--spec-type", "draft-simple").spec_types == ("model",)
+
+
+def test_heads_of_the_model_are_asked_for_by_llama_servers_word() -> None:
+    assert text("--spec-type", "draft-mtp").spec_types == ("mtp",)
+    assert text("--spec-type", "ngram-mod,draft-mtp").spec_types == ("text", "mtp")
 
 
 def test_counting_n_grams_begins_with_what_asks_for_it() -> None:
@@ -66,6 +71,9 @@ def test_types_that_are_not_supported_say_what_is(name: str) -> None:
         ("--draft 0 --lookup-ngram-min 2", "--spec-draft-n-max 0 and --lookup-ngram-min"),
         ("--spec-type draft-simple", "name its file with -md"),
         ("--spec-type ngram-mod -md f", "add draft-simple"),
+        ("--spec-type draft-mtp -md f", "leave out it, or -md"),
+        ("--spec-type draft-mtp,draft-simple -md f", "leave out it, or -md"),
+        ("--rerank --spec-type draft-mtp", "--rerank and --spec-type draft-mtp"),
         ("--spec-type ngram-mod -lcs f", "leaves -lcs unused: add ngram-cache"),
         ("--spec-default --lookup-ngram-min 2", "leaves --lookup-ngram-min unused"),
         ("-lcd f --lookup-ngram-min 0", "-lcd"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from llamabox.bindings.files.header import Header
 
 DRAWING = frozenset(
@@ -13,6 +15,9 @@ DRAWING_TENSORS = (
     *("model.diffusion_model.", "first_stage_model.", "double_blocks.", "joint_blocks.", "input_blocks."),
     *("unet.", "transformer_blocks.", "cond_stage_model.", "conditioner."),
 )
+
+HEAD = re.compile(r"blk\.\d+\.nextn\.eh_proj\.weight")
+"""The tensor that makes a layer a head of multi-token prediction."""
 
 STARTS = {
     b"version https://git-lfs": "a Git LFS pointer: fetch the file itself by `git lfs pull`",
@@ -38,7 +43,14 @@ def instead_of_model(header: Header) -> str | None:
         return "it is an importance matrix, which is for quantising models: name the model's own file with -m"
     if architecture in DRAWING or (architecture is None and any(n.startswith(DRAWING_TENSORS) for n in header.tensors)):
         return "it is a model that draws: start the server with --images"
+    if any(HEAD.fullmatch(name) for name in header.tensors) and not _has_first_layer(header):
+        return "it has the heads of multi-token prediction alone: name a file with -m that has the whole model as well"
     return None
+
+
+def _has_first_layer(header: Header) -> bool:
+    """Whether the file has tensors of the first layer; so may those behind the first part of a split one."""
+    return (header.number("split.count") or 1) > 1 or any(name.startswith("blk.0.") for name in header.tensors)
 
 
 def instead_of_projector(header: Header) -> str | None:

@@ -56,6 +56,9 @@ class Wish:
     params: DraftingParams
     """What the request says of its drafts."""
 
+    seq_id: int = -1
+    """The sequence of the model's memory that has its computed cells; -1: nobody computes."""
+
 
 class Drafter(Protocol):
     """Guesses the next tokens of sequences. Called on the engine's thread.

@@ -247,4 +247,5 @@ def _step(order: Seq[Sequence], parts: Mapping[Sequence, int], seconds_left: flo
 
 
 def _wish(sequence: Sequence, n_most: int) -> Wish:
-    return Wish(sequence.key, sequence.cells, sequence.n_generated, n_most, sequence.params.drafting)
+    params = sequence.params.drafting
+    return Wish(sequence.key, sequence.cells, sequence.n_generated, n_most, params, slot_id(sequence))

@@ -17,7 +17,8 @@ SPECULATION_OPTIONS = (
         "--spec-type", "text.spec_types", s.spec_types, metavar="TYPE,…", accumulates=True, env="LLAMA_ARG_SPEC_TYPE",
         default="all that there is",
         help="who may guess, in llama-server's words: ngram-simple, ngram-map-k, ngram-map-k4v or ngram-mod is a match "
-        "in texts, ngram-cache counted n-grams, draft-simple the draft model; none is --spec off",
+        "in texts, ngram-cache counted n-grams, draft-simple the draft model, draft-mtp the heads that the model has; "
+        "none is --spec off",
     ),
     Option(
         group=COMPLETION, flags=("--spec-default",), dest="text.spec_types", const=(s.TEXT,), accumulates=True,

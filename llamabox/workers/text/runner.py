@@ -18,6 +18,7 @@ from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Ask, RunnerFacts, Sampler
 from llamabox.errors import NoRoom
+from llamabox.workers.text.drafting.heads.cells import HeadCells
 from llamabox.workers.text.media.rows import RowsOf, decode_media, has_media
 
 MAX_KEPT = 16
@@ -27,8 +28,10 @@ MAX_KEPT = 16
 class LlamaMemory:
     """The engine's Memory over a context's."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, heads: HeadCells | None = None) -> None:
+        """`heads` follow what changes here."""
         self._context = context
+        self._heads = heads
         self._memory = context.memory
         self._n_window = context.model.n_swa
         self._can_truncate = not (context.model.is_recurrent or context.model.is_hybrid)
@@ -68,15 +71,27 @@ class LlamaMemory:
         return self._n_window
 
     def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
-        return self._memory.seq_rm(seq_id, p0, p1)
+        is_done = self._memory.seq_rm(seq_id, p0, p1)
+        if is_done and self._heads is not None:
+            if p1 < 0:
+                self._heads.cut(seq_id, max(p0, 0))
+            else:
+                self._heads.moved(seq_id)
+        return is_done
 
     def seq_cp(self, source: int, target: int) -> None:
         self._memory.seq_cp(source, target, -1, -1)
+        if self._heads is not None:
+            self._heads.copied(source, target)
 
     def seq_add(self, seq_id: int, p0: int, p1: int, delta: int) -> None:
         self._memory.seq_add(seq_id, p0, p1, delta)
+        if self._heads is not None:
+            self._heads.moved(seq_id)
 
     def carry_out(self, seq_id: int) -> None:
+        if self._heads is not None:
+            self._heads.take()
         # libllama has no call for that alone; a decode begins with it, also one that then finds no room.
         position = self._memory.seq_pos_max(seq_id) + 1
         batch = NativeBatch(self._context.native, 1)
@@ -100,6 +115,8 @@ class LlamaMemory:
         return self._memory.state_get(seq_id, into, part=part)
 
     def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
+        if self._heads is not None and not part:
+            self._heads.moved(seq_id)
         return self._memory.state_set(seq_id, state, part=part)
 
     def seq_pos_min(self, seq_id: int) -> int:
@@ -110,6 +127,8 @@ class LlamaMemory:
 
     def clear(self) -> None:
         self._memory.clear(data=True)
+        if self._heads is not None:
+            self._heads.cleared()
 
 
 class LlamaSampler:
@@ -181,8 +200,12 @@ class LlamaRunner:
         mixes: bool = True,
         is_steady: bool = False,
         rows_of: RowsOf | None = None,
+        heads: HeadCells | None = None,
     ) -> None:
-        """`tile`, `mixes` and `is_steady`: see RunnerFacts. Without `rows_of` it takes no media."""
+        """`tile`, `mixes` and `is_steady`: see RunnerFacts. Without `rows_of` it takes no media.
+
+        `heads` are told what is computed, and what changes in the memory.
+        """
         self._context = context
         self._loras = loras
         self._applied: LoraSet = ()
@@ -190,7 +213,8 @@ class LlamaRunner:
         self._batch = NativeBatch(context.native, context.n_batch)
         self._rows_of = rows_of
         self._rows = RowSampler(context)
-        self._memory = LlamaMemory(context)
+        self._heads = heads
+        self._memory = LlamaMemory(context, heads)
         self._eog = frozenset(self._vocab.eog_tokens)
         self._pieces: dict[int, bytes] = {}  # key: token * 2 + special
         self._facts = RunnerFacts(
@@ -219,12 +243,16 @@ class LlamaRunner:
         if batch.lora != self._applied:
             apply_loras(self._context, [(self._loras[adapter_id], scale) for adapter_id, scale in batch.lora])
             self._applied = batch.lora
+        if self._heads is not None:
+            self._heads.take()
         if has_media(batch):
             assert self._rows_of is not None, "this runner takes no media"
             decode_media(self._context, batch.runs, self._rows_of)
             return
         self._batch.lay(batch.runs)
         self._context.decode(self._batch)
+        if self._heads is not None:
+            self._heads.computed(batch.runs)
 
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         if not asks:

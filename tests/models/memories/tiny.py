@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tests.models.gguf_edit import Contents, Entry, padded, read_contents
 from tests.models.gguf_file import Value, pair, uint32_array
@@ -57,6 +58,15 @@ class Weights:
         blocks["numbers"] = self._random.integers(0, 256, (len(blocks), 16), np.uint8)
         self.tensors[name] = Entry((n_columns, n_rows), Q4_0, padded(blocks.tobytes()))
 
+    def exact(self, name: str, numbers: NDArray[np.int8], scale: float = 1.0) -> None:
+        """A matrix of numbers from -8 to 7 times `scale`. Its rows are multiples of 32 long."""
+        n_rows, n_columns = numbers.shape
+        halves = (numbers + 8).astype(np.uint8).reshape(-1, 2, 16)
+        blocks = np.empty(len(halves), Q4_0_BLOCK)
+        blocks["scale"] = scale
+        blocks["numbers"] = halves[:, 0] | halves[:, 1] << 4
+        self.tensors[name] = Entry((n_columns, n_rows), Q4_0, padded(blocks.tobytes()))
+
     def convolution(self, name: str, n_tokens: int) -> None:
         numbers = self._random.standard_normal((N_EMBD, n_tokens), np.float32) * n_tokens**-0.5
         self.tensors[name] = Entry((n_tokens, N_EMBD), F32, padded(numbers.astype("<f4").tobytes()))
@@ -83,7 +93,7 @@ class Weights:
 
 def write_hybrid(path: Path, demo: Path) -> Path:
     """An LFM2: layers of short convolutions, which have a state, beside layers of attention. Returns `path`."""
-    vocabulary, n_vocab = _vocabulary(demo)
+    vocabulary, n_vocab = vocabulary_of(demo)
     weights = Weights(n_vocab)
     heads = (0, 1, 0, 1)
     for layer, n_head_kv in enumerate(heads):
@@ -101,7 +111,7 @@ def write_hybrid(path: Path, demo: Path) -> Path:
         "shortconv.l_cache": 3,
         "vocab_size": n_vocab,
     }
-    return _write(path, "lfm2", values, vocabulary, weights)
+    return write_model(path, "lfm2", values, vocabulary, weights)
 
 
 def write_sliding(path: Path, demo: Path) -> Path:
@@ -115,7 +125,7 @@ def write_plain(path: Path, demo: Path) -> Path:
 
 
 def _write_gemma(path: Path, demo: Path, window: dict[str, Value]) -> Path:
-    vocabulary, n_vocab = _vocabulary(demo)
+    vocabulary, n_vocab = vocabulary_of(demo)
     weights = Weights(n_vocab)
     for layer in range(4):
         weights.feed_forward(layer)
@@ -131,17 +141,20 @@ def _write_gemma(path: Path, demo: Path, window: dict[str, Value]) -> Path:
         "vocab_size": n_vocab,
         **window,
     }
-    return _write(path, "gemma3", values, vocabulary, weights)
+    return write_model(path, "gemma3", values, vocabulary, weights)
 
 
-def _vocabulary(demo: Path) -> tuple[dict[str, bytes], int]:
+def vocabulary_of(demo: Path) -> tuple[dict[str, bytes], int]:
     """The pairs of the demo model's tokenizer, as they are stored, and how many tokens it has."""
     contents = read_contents(demo)
     pairs = {key: data for key, data in contents.pairs.items() if key.startswith("tokenizer.")}
     return pairs, contents.tensors["token_embd.weight"].shape[1]
 
 
-def _write(path: Path, name: str, values: dict[str, Value], vocabulary: dict[str, bytes], weights: Weights) -> Path:
+def write_model(
+    path: Path, name: str, values: dict[str, Value], vocabulary: dict[str, bytes], weights: Weights
+) -> Path:
+    """Write a model of the architecture `name`. Returns `path`."""
     all_values: dict[str, Value] = {"general.architecture": name}
     all_values |= {f"{name}.{key}": value for key, value in {**COMMON, **values}.items()}
     return Contents({key: pair(key, value) for key, value in all_values.items()} | vocabulary, weights.tensors).write(

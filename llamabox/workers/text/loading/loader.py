@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 
@@ -23,6 +23,7 @@ from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.kv.checkpoints import CheckpointLimits
 from llamabox.wire.text_config import ModelInfo, TextConfig
+from llamabox.workers.text.drafting.heads.opening import Heads, may_have_heads, open_heads
 from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft_model
 from llamabox.workers.text.drafting.steadiness import is_steady
 from llamabox.workers.text.embedding.pooler import LlamaPooler, can_take_media
@@ -94,7 +95,7 @@ class TextModel:
         if found := backend.kernels(native):
             logger.info("CPU kernels: %s", found)
         widen = partial(widening, config, native)
-        params = model_params(config, native)
+        params = replace(model_params(config, native), mtp=may_have_heads(config))
         with ExitStack() as owned:
             model = owned.enter_context(Model.load(native, config.model, params, on_progress=on_progress, widen=widen))
             steering = read_steering(config, model)
@@ -109,8 +110,9 @@ class TextModel:
             before = untouched(native)
             contexts = owned.enter_context(open_contexts(config, model, whole_cells(projector)))
             draft = owned.enter_context(draft_model(config, model, contexts))
+            heads = owned.enter_context(open_heads(config, model, contexts))
             warn_if_scarce(untouched(native) - before)
-            owned.enter_context(lend_threads(config, contexts, draft))
+            owned.enter_context(lend_threads(config, contexts, draft, heads))
             if steering is not None:
                 for context in contexts.all:
                     steering.apply(context)
@@ -119,8 +121,8 @@ class TextModel:
                 warm_up(contexts, loras)
                 warm_up_projector(config, projector, media_contexts(contexts))
             tokens_per_second = token_rate(config, contexts)
-            drafters = make_drafters(config, model, draft, owned)
-            engine = make_engine(config, contexts, loras, encoder, drafters)
+            drafters = make_drafters(config, model, draft, heads, owned)
+            engine = make_engine(config, contexts, loras, encoder, drafters, heads)
             poolers = make_poolers(config, contexts, encoder)
             return cls(
                 model=model,
@@ -130,7 +132,7 @@ class TextModel:
                 encoder=encoder,
                 contexts=contexts,
                 engine=engine,
-                drafters=drafter_names(config) if engine.is_drafting else [],
+                drafters=drafter_names(config, has_heads=heads is not None) if engine.is_drafting else [],
                 embedder=make_embedder(config, contexts, poolers, encoder),
                 draft=draft,
                 poolers=poolers,
@@ -211,7 +213,9 @@ def warm_up(contexts: Contexts, loras: Sequence[Lora]) -> None:
 
 
 @contextmanager
-def lend_threads(config: TextConfig, contexts: Contexts, draft: DraftModel | None) -> Iterator[None]:
+def lend_threads(
+    config: TextConfig, contexts: Contexts, draft: DraftModel | None, heads: Heads | None
+) -> Iterator[None]:
     """Let the contexts compute with the threads that the options describe, for as long as the `with` lasts."""
     threads = thread_pools(config, contexts.main)
     if threads is None:
@@ -222,6 +226,8 @@ def lend_threads(config: TextConfig, contexts: Contexts, draft: DraftModel | Non
             threads.attach(contexts.embed)
         if draft is not None and draft.borrows_threads:
             threads.attach(draft.context)
+        if heads is not None:
+            threads.attach(heads.context)
         yield
     finally:
         threads.close()
@@ -244,8 +250,9 @@ def make_engine(
     loras: Sequence[Lora],
     encoder: EncodingDesk | None,
     drafters: Sequence[Drafter] = (),
+    heads: Heads | None = None,
 ) -> Engine:
-    """The engine over the main context."""
+    """The engine over the main context, which `heads` follow."""
     attention = contexts.attention
     rows_of = None if encoder is None else encoder.rows
     # Without drafters steadiness only saves passes: no reason to run a model that is not to be run once.
@@ -253,7 +260,13 @@ def make_engine(
     steady = bool(is_tried) and is_steady(contexts.main, tile=attention.tile, drafts=bool(drafters))
     engine = Engine(
         LlamaRunner(
-            contexts.main, loras, tile=attention.tile, mixes=attention.mixes, is_steady=steady, rows_of=rows_of
+            contexts.main,
+            loras,
+            tile=attention.tile,
+            mixes=attention.mixes,
+            is_steady=steady,
+            rows_of=rows_of,
+            heads=None if heads is None else heads.cells,
         ),
         EngineConfig(
             n_slots=min(config.n_parallel, contexts.main.n_seq_max),  # less for a model that only embeds
@@ -268,6 +281,8 @@ def make_engine(
         drafters,
         encoder=encoder,
     )
+    if heads is not None and not engine.is_drafting:
+        heads.cells.lose()
     if drafters and not engine.cache.n_draftable():
         logger.info("drafting is off: this model's memory cannot take back tokens that did not come")
     if config.context_shift and not engine.context_shift and contexts.generate is not None:

@@ -1,0 +1,1 @@
+"""Drafts of the model's own heads of multi-token prediction, which take its hidden rows."""
