@@ -5,12 +5,16 @@ Those about a slot wait until it is idle; all others are answered at once, also 
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, get_args
 
 from llamabox.engine.events import SlotView
 from llamabox.engine.request import PromptText
 from llamabox.wire.text_config import FileName
+
+ID_BYTES = 4
 
 
 class Answer:
@@ -44,7 +48,25 @@ class Tokens(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenise(Question[Tokens]):
+class TokenIds(Answer):
+    """Token ids of a text, however many: as numbers of JSON a million would hold up everybody at both ends."""
+
+    data: bytes  # int32 each, in this machine's order
+
+    @classmethod
+    def of(cls, tokens: Iterable[int]) -> TokenIds:
+        return cls(array("i", tokens).tobytes())
+
+    def __len__(self) -> int:
+        return len(self.data) // ID_BYTES
+
+    def part(self, start: int, stop: int) -> list[int]:
+        """Those from `start` up to `stop`."""
+        return memoryview(self.data)[ID_BYTES * start : ID_BYTES * stop].cast("i").tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenise(Question[TokenIds]):
     """The ids of texts and ids in order; only a leading text gets BOS and the like. Raises InvalidRequest."""
 
     content: PromptText

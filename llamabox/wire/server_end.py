@@ -87,6 +87,8 @@ class ServerEnd(asyncio.Protocol):
             if len(self._received) - behind < n_header + n_payload:
                 break
             start = behind + n_header + n_payload
-            frame = bytes(self._received[behind:start])
-            self._handle(decode(frame[:n_header], frame[n_header:]))
+            middle = behind + n_header
+            with memoryview(self._received) as received:  # of a long frame each copy would hold up the event loop
+                header, payload = bytes(received[behind:middle]), bytes(received[middle:start])
+            self._handle(decode(header, payload))
         del self._received[:start]

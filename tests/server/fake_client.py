@@ -33,6 +33,7 @@ from llamabox.wire.questions import (
     Question,
     Text,
     TokenCount,
+    TokenIds,
     Tokenise,
     Tokens,
 )
@@ -173,7 +174,7 @@ class FakeTextClient:
         self.generations: list[FakeGeneration] = []
         self.asked: list[Question[Any]] = []
         self.answers: dict[type[Question[Any]], Any] = {  # or an error
-            Tokenise: Tokens([5, 6, 7]),
+            Tokenise: TokenIds.of([5, 6, 7]),
             CountTokens: TokenCount(3),
             Detokenise: Text("five six"),
             LayOutInfill: Layout([1, 2, 3], "five"),

@@ -67,7 +67,7 @@ def parse_prediction(body: dict[str, Any], info: ModelInfo) -> str:
     checks.one_of("prediction.type", prediction.get("type"), ("content",))
     content = prediction.get("content")
     text = content if isinstance(content, str) else "".join(_parts("prediction.content", content))
-    n_least = -(-len(text.encode("utf-8", "replace")) // info.longest_piece)
+    n_least = -(-checks.n_bytes(text) // info.longest_piece)
     if n_least > info.n_ctx:
         raise wrong("prediction", f"has at least {n_least} tokens, more than the context of {info.n_ctx}")
     return text

@@ -82,7 +82,7 @@ def least_tokens(prompt: Sequence[object], info: ModelInfo) -> int:
     Costs little, so that a prompt that cannot fit is refused before time is spent on tokenising it.
     """
     n_ids = sum(not isinstance(item, str) for item in prompt)
-    n_bytes = sum(len(item.encode("utf-8", "replace")) for item in prompt if isinstance(item, str))
+    n_bytes = sum(checks.n_bytes(item) for item in prompt if isinstance(item, str))
     return n_ids + -(-n_bytes // info.longest_piece)
 
 

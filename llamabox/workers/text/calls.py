@@ -21,6 +21,7 @@ from llamabox.wire.questions import (
     Spell,
     Text,
     TokenCount,
+    TokenIds,
     Tokenise,
     Tokens,
 )
@@ -41,7 +42,7 @@ class QuickCalls:
         """The answer, of the question's own type. Raises what the question raises."""
         match question:
             case Tokenise(content, add_special, parse_special):
-                return Tokens(self._intake.tokens(content, add_special=add_special, parse_special=parse_special))
+                return TokenIds(self._intake.token_ids(content, add_special=add_special, parse_special=parse_special))
             case FindControlTokens(texts):
                 return Tokens([self._control_token(text) for text in texts])
             case CountTokens(prompt):

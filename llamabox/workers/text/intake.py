@@ -213,6 +213,14 @@ class Intake:
             raise InvalidRequest(f"Field 'prompt': {NO_MEDIA}", field="prompt")
         return self._projector
 
+    def token_ids(self, content: PromptText, *, add_special: bool, parse_special: bool) -> bytes:
+        """What `tokens` returns, as an int32 each."""
+        if len(content) == 1 and isinstance(content[0], str):
+            ids = self._vocab.token_ids(content[0], add_special=add_special, parse_special=parse_special)
+            return ids.tobytes()
+        tokens = self.tokens(content, add_special=add_special, parse_special=parse_special)
+        return np.array(tokens, np.int32).tobytes()
+
     def tokens(self, content: PromptText, *, add_special: bool, parse_special: bool) -> list[int]:
         """The ids of strings and ids in order; only a leading string gets BOS and the like. No media."""
         tokens: list[int] = []

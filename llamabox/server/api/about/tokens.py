@@ -19,7 +19,7 @@ from llamabox.server.hosted.site import site_of
 from llamabox.server.hosted.text import HostedText
 from llamabox.server.http.json import JsonArray, JsonResponse, dumps
 from llamabox.server.http.threads import n_values, off_loop
-from llamabox.wire.questions import Detokenise, Spell, Tokenise
+from llamabox.wire.questions import Detokenise, Spell, TokenIds, Tokenise
 
 MAX_TOKENS = 1 << 20
 
@@ -38,28 +38,40 @@ async def tokenize(exchange: Exchange) -> Response:
     }
     with_pieces = checks.flag(body, "with_pieces", False)
     content = await off_loop(n_values(body.get("content")), _parse_content, body, exchange.info.n_vocab)
-    tokens = (await client.ask(Tokenise(content, **options))).tokens
-    if not with_pieces:
-        return JsonResponse({"tokens": tokens})
-    return JsonArray(_with_pieces(client, tokens), head=b'{"tokens":[', tail=b"]}")
+    tokens = await client.ask(Tokenise(content, **options))
+    if with_pieces:
+        return JsonArray(_with_pieces(client, tokens), head=b'{"tokens":[', tail=b"]}")
+    return _reply({}, tokens)
 
 
 async def _tokenize_prompt(exchange: Exchange) -> Response:
     """vLLM's form: one text, as the beginning of a prompt unless the body says otherwise."""
     body, info = exchange.body, exchange.info
     text = checks.string("prompt", body["prompt"])
-    if len(text.encode()) > MAX_TEXT:
+    if checks.n_bytes(text) > MAX_TEXT:
         raise BodyTooLarge(f"Field 'prompt': at most {MAX_TEXT} bytes of text can be tokenised at once")
     add_special = checks.flag(body, "add_special_tokens", True)
     question = Tokenise([text], add_special=add_special, parse_special=True)
-    tokens = (await exchange.hosted.client.ask(question)).tokens
-    return JsonResponse({"count": len(tokens), "max_model_len": info.n_ctx, "tokens": tokens})
+    tokens = await exchange.hosted.client.ask(question)
+    return _reply({"count": len(tokens), "max_model_len": info.n_ctx}, tokens)
 
 
-async def _with_pieces(client: TextService, tokens: list[int]) -> AsyncIterator[bytes]:
+def _reply(fields: dict[str, Any], tokens: TokenIds) -> Response:
+    """Some fields, and all `tokens`. Where these are many, others have a turn while they are sent."""
+    if len(tokens) <= PIECES:
+        return JsonResponse({**fields, "tokens": tokens.part(0, PIECES)})
+    return JsonArray(_in_parts(tokens), head=dumps({**fields, "tokens": []})[:-2], tail=b"]}")
+
+
+async def _in_parts(tokens: TokenIds) -> AsyncIterator[bytes]:
+    for start in range(0, len(tokens), PIECES):
+        yield dumps(tokens.part(start, start + PIECES))[1:-1]
+
+
+async def _with_pieces(client: TextService, tokens: TokenIds) -> AsyncIterator[bytes]:
     """A part after the other: a million objects in one message would hold up everybody at both of its ends."""
     for start in range(0, len(tokens), PIECES):
-        part = tokens[start : start + PIECES]
+        part = tokens.part(start, start + PIECES)
         pieces = (await client.ask(Spell(part))).pieces
         yield dumps([{"id": token, "piece": _readable(piece)} for token, piece in zip(part, pieces, strict=True)])[1:-1]
 
@@ -114,7 +126,7 @@ def _parse_content(body: dict[str, Any], n_vocab: int) -> PromptText:
     content = body["content"] if isinstance(body["content"], list) else [checks.string("content", body["content"])]
     _check_count("content", content)
     check_tokens("content", content, n_vocab)
-    if sum(len(item.encode()) for item in content if isinstance(item, str)) > MAX_TEXT:
+    if sum(checks.n_bytes(item) for item in content if isinstance(item, str)) > MAX_TEXT:
         raise BodyTooLarge(f"Field 'content': at most {MAX_TEXT} bytes of text can be tokenised at once")
     return content
 

@@ -30,7 +30,7 @@ async def infill(exchange: Exchange) -> Response:
         "prompt": _text(body, "prompt", ""),
     }
     extra = _parse_extra(body)
-    if sum(len(text.encode("utf-8", "replace")) for pair in (texts.values(), *extra) for text in pair) > MAX_TEXT:
+    if sum(checks.n_bytes(text) for pair in (texts.values(), *extra) for text in pair) > MAX_TEXT:
         raise BodyTooLarge(f"prefix, suffix, prompt and extra may have {MAX_TEXT} bytes of text together")
     hosted = exchange.hosted
     options = native_options(body, hosted.config, hosted.defaults, exchange.info)

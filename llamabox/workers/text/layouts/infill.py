@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llamabox.bindings.vocab import Vocab
 from llamabox.errors import NotSupported
 
 PROJECT = "myproject\n"
 CURRENT_FILE = "filename\n"
 SNIPPET = "\n\n--- snippet ---\n\n"
+
+Ids = NDArray[np.int32]
+"""Tokens of a text: arrays, since texts may be megabytes of which little is taken."""
+
+NOTHING: Ids = np.empty(0, np.int32)
 
 
 class InfillFormat:
@@ -39,10 +47,10 @@ class InfillFormat:
         Cut to size: the end of the prefix, the beginning of the suffix, the end of the extra.
         """
         pre, suf, mid = self._markers()
-        asked = self._tokenize(prompt)
+        asked = self._tokenize(prompt).tolist()
         n_quarter = self._n_window // 4
         before = [pre, *_last(self._tokenize(prefix), 3 * n_quarter), *asked]
-        after = [suf, *self._tokenize(suffix)[: max(0, n_quarter - (2 + len(asked)))]]
+        after = [suf, *self._tokenize(suffix)[: max(0, n_quarter - (2 + len(asked)))].tolist()]
         bos = [self._vocab.bos] if self._vocab.add_bos and self._vocab.bos is not None else []
         middle = [*bos, *(after + before if self._suffix_first else before + after), mid]
         n_predict = max(0, n_predict)
@@ -58,24 +66,25 @@ class InfillFormat:
             raise NotSupported(f"Infill is not supported by this model: {', '.join(lacking)}")
         return vocab.fim_pre, vocab.fim_suf, vocab.fim_mid
 
-    def _extra(self, extra: Sequence[tuple[str, str]]) -> list[int]:
+    def _extra(self, extra: Sequence[tuple[str, str]]) -> Ids:
         vocab = self._vocab
-        tokens: list[int] = []
+        pieces: list[Ids] = []
         if vocab.fim_rep is not None:
-            tokens += [vocab.fim_rep, *self._tokenize(PROJECT)]
+            pieces += [np.array([vocab.fim_rep], np.int32), self._tokenize(PROJECT)]
         for name, text in extra:
             if vocab.fim_sep is None:
-                tokens += self._tokenize(SNIPPET)
+                pieces.append(self._tokenize(SNIPPET))
             else:
-                tokens += [vocab.fim_sep, *self._tokenize(name + "\n")]
-            tokens += self._tokenize(text)
+                pieces += [np.array([vocab.fim_sep], np.int32), self._tokenize(name + "\n")]
+            pieces.append(self._tokenize(text))
         if vocab.fim_sep is not None:
-            tokens += [vocab.fim_sep, *self._tokenize(CURRENT_FILE)]
-        return tokens
+            pieces += [np.array([vocab.fim_sep], np.int32), self._tokenize(CURRENT_FILE)]
+        return np.concatenate([NOTHING, *pieces])
 
-    def _tokenize(self, text: str) -> list[int]:
-        return self._vocab.tokenize(text, add_special=False, parse_special=False)
+    def _tokenize(self, text: str) -> Ids:
+        return self._vocab.token_ids(text, add_special=False, parse_special=False)
 
 
-def _last(tokens: list[int], n: int) -> list[int]:
-    return tokens[max(0, len(tokens) - max(0, n)) :]
+def _last(tokens: Ids, n: int) -> list[int]:
+    last: list[int] = tokens[max(0, len(tokens) - max(0, n)) :].tolist()
+    return last

@@ -20,7 +20,7 @@ from llamabox.server.api.native import completion as completions
 from llamabox.server.api.openai.completions import route as openai_completions
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.http.threads import MANY
-from llamabox.wire.questions import Detokenise, LookAtSlots, Pieces, SlotViews, Spell, Tokenise, Tokens
+from llamabox.wire.questions import Detokenise, LookAtSlots, Pieces, SlotViews, Spell, TokenIds, Tokenise
 from llamabox.wire.text_config import DraftModelInfo
 from tests.server.fake_client import INFO, FakeTextClient, saying
 from tests.server.harness import text_app
@@ -156,7 +156,7 @@ def test_a_vocabulary_in_words_of_vllm() -> None:
 
 def test_the_worker_is_asked_for_some_pieces_at_a_time() -> None:
     client = FakeTextClient()
-    client.answers[Tokenise] = Tokens([5] * (2 * PIECES + 1))
+    client.answers[Tokenise] = TokenIds.of([5] * (2 * PIECES + 1))
 
     async def ask(question: Any) -> Any:
         if isinstance(question, Spell):
@@ -168,9 +168,20 @@ def test_the_worker_is_asked_for_some_pieces_at_a_time() -> None:
         reply = http.post("/tokenize", json={"content": "a", "with_pieces": True})
     assert reply.json() == {"tokens": [{"id": 5, "piece": "x"}] * (2 * PIECES + 1)}
     assert [len(one.tokens) for one in client.asked if isinstance(one, Spell)] == [PIECES, PIECES, 1]
-    client.answers[Tokenise] = Tokens([])
+    client.answers[Tokenise] = TokenIds.of([])
     with browser(client) as http:
         assert http.post("/tokenize", json={"content": "", "with_pieces": True}).json() == {"tokens": []}
+
+
+@pytest.mark.parametrize("n_tokens", [0, PIECES, PIECES + 1, 2 * PIECES + 1])
+def test_many_tokens_are_told_as_few_are(n_tokens: int) -> None:
+    client = FakeTextClient()
+    ids = list(range(n_tokens))
+    client.answers[Tokenise] = TokenIds.of(ids)
+    with browser(client) as http:
+        assert http.post("/tokenize", json={"content": "a"}).json() == {"tokens": ids}
+        told = {"count": n_tokens, "max_model_len": INFO.n_ctx, "tokens": ids}
+        assert http.post("/tokenize", json={"prompt": "a"}).json() == told
 
 
 MANY_VALUES: list[tuple[str, Any, str, dict[str, Any]]] = [

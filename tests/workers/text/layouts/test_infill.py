@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from llamabox.errors import NotSupported
 from llamabox.workers.text.layouts.infill import InfillFormat
@@ -25,9 +27,9 @@ class LetterVocab:
     bos: int | None = BOS
     add_bos: bool = False
 
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+    def token_ids(self, text: str, *, add_special: bool, parse_special: bool) -> NDArray[np.int32]:
         assert (add_special, parse_special) == (False, False), "markers in a user's file are text"
-        return [ord(letter) for letter in text]
+        return np.array([ord(letter) for letter in text], np.int32)
 
 
 def shown(
