@@ -10,6 +10,11 @@ import threading
 MOST = 19
 """The lowest priority."""
 
+BESIDE_DECODES = 5
+"""By how much a thread that prepares something yields to those that decode, where both want a processor: it gets a
+third of the time. Decoding threads wait for each other after each operation: one that has half a processor halves both.
+"""
+
 
 def be_nice(niceness: int) -> None:
     """Let this process, which must lead a session of its own, yield to others by `niceness`, 0 to 19.

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from llamabox.errors import LlamaboxError
+from llamabox.machine.niceness import be_nice_in_process
 from llamabox.wire.signs.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -41,10 +42,19 @@ class WatchedPool(ThreadPoolExecutor):
     """A pool whose work is announced to the pulse. A LlamaboxError is the future's, others end the process."""
 
     def __init__(
-        self, n_threads: int, name: str, pulse: Pulse, *, seconds: float = 0.0, computes: bool = False
+        self,
+        n_threads: int,
+        name: str,
+        pulse: Pulse,
+        *,
+        seconds: float = 0.0,
+        computes: bool = False,
+        niceness: int = 0,
     ) -> None:
-        """`seconds` and `computes` of its work are as Pulse.work's."""
-        super().__init__(n_threads, thread_name_prefix=name)
+        """`seconds` and `computes` of its work are as Pulse.work's, `niceness` as be_nice_in_process's."""
+        super().__init__(
+            n_threads, thread_name_prefix=name, initializer=partial(be_nice_in_process, niceness) if niceness else None
+        )
         self._name = name
         self._pulse = pulse
         self._seconds = seconds

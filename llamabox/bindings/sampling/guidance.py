@@ -32,5 +32,8 @@ def guidance_tokenizer(vocab: Vocab) -> LLTokenizer:
         vocab_ptr=int(ffi.cast("intptr_t", vocab.handle)),
         tokenize_fptr=int(ffi.cast("intptr_t", ffi.addressof(lib, "llama_tokenize"))),
         eos_token=list(vocab.eog_tokens),
+        slices=[],
     )
-    return tokenizer
+    # In two parts, since each keeps the interpreter locked, which the engine's thread wants between two decodes.
+    whole: LLTokenizer = tokenizer.with_slices(LLTokenizer.general_slices())
+    return whole

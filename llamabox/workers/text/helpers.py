@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 
+from llamabox.machine.niceness import BESIDE_DECODES
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.escape import WatchedPool
 from llamabox.workers.text.grammars.trial import LIMITS
@@ -17,14 +18,17 @@ class Helpers:
     """One thread each for grammar masks, for compiling grammars, and for slot files. `close()` is idempotent.
 
     A thread inherits CPUs and priority of the one that starts it. All of these are started at once, so it must be made
-    before the engine's thread is given the ones that are meant for computing.
+    before the engine's thread is given the ones that are meant for computing. Those that nobody waits for within a step
+    yield to the threads that decode.
     """
 
     def __init__(self, pulse: Pulse) -> None:
         earlier = threading.stack_size(STACK)
         self.masks = WatchedPool(1, "masks", pulse)
-        self.grammars = WatchedPool(1, "grammars", pulse, seconds=LIMITS.silence(LIMITS.cpu_seconds))
-        self.files = WatchedPool(1, "slot files", pulse, seconds=math.inf)  # a slow disk holds up nobody else
+        compiling = LIMITS.silence(LIMITS.cpu_seconds)
+        self.grammars = WatchedPool(1, "grammars", pulse, seconds=compiling, niceness=BESIDE_DECODES)
+        # For ever: a slow disk holds up nobody else.
+        self.files = WatchedPool(1, "slot files", pulse, seconds=math.inf, niceness=BESIDE_DECODES)
         for pool in self._all():
             pool.submit(int).result()
         threading.stack_size(earlier)

@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from llamabox.engine.request import Picture, Sound
+from llamabox.machine.niceness import BESIDE_DECODES, be_nice_in_process
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Call, Embed, Submit, SubmitAll
 
@@ -100,6 +101,7 @@ class LongTexts:
             self._waiting.pop(request_id, None)
 
     def _run(self) -> None:
+        be_nice_in_process(BESIDE_DECODES)
         while True:
             message = self._queue.get()
             n_texts, n_bytes = _size(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from typing import Any, cast
 import pytest
 
 from llamabox.engine.request import GenerationParams, Picture, PromptText, SamplingParams, Sound
+from llamabox.machine.niceness import BESIDE_DECODES, MOST
 from llamabox.wire.questions import CountTokens, Detokenise, LayOutInfill, LookAtSlots, Tokenise
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Call, Submit, SubmitAll
+from llamabox.workers.text.helpers import Helpers
 from llamabox.workers.text.long_texts import MIN_BYTES, MIN_TOKENS, LongTexts, is_long
 
 
@@ -68,10 +71,12 @@ class Work:
         self.begun: queue.SimpleQueue[Submit | Call] = queue.SimpleQueue()
         self.go = threading.Semaphore(0)
         self.handed_on: queue.SimpleQueue[Submit | Call] = queue.SimpleQueue()
+        self.niceness = 0
         self.lane = LongTexts(self.prepare, Pulse(cast(Any, None), 0.0))
         self.lane.start()
 
     def prepare(self, message: Submit | Call) -> Callable[[], None]:
+        self.niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         self.begun.put(message)
         assert self.go.acquire(timeout=60)
         return lambda: self.handed_on.put(message)
@@ -99,3 +104,24 @@ def test_an_aborted_one_never_arrives_whether_it_has_begun_or_not() -> None:
     assert work.handed_on.get(timeout=60) == submit("last")
     assert work.begun.get(timeout=60) == submit("last")
     assert work.begun.empty()
+
+
+def test_it_yields_to_those_that_decode() -> None:
+    work = Work()
+    work.lane.put(submit("a"))
+    work.go.release()
+    work.handed_on.get(timeout=60)
+    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert work.niceness == min(mine + BESIDE_DECODES, MOST)
+
+
+def test_helpers_for_which_no_step_waits_yield_too() -> None:
+    helpers = Helpers(Pulse(cast(Any, None), 0.0))
+
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    mine, yielding = niceness(), min(niceness() + BESIDE_DECODES, MOST)
+    pools = (helpers.masks, helpers.grammars, helpers.files)
+    assert [pool.submit(niceness).result() for pool in pools] == [mine, yielding, yielding]
+    helpers.close()

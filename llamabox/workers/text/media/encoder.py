@@ -13,7 +13,7 @@ from typing import Protocol
 from llamabox.bindings.media.chunk import ChunkRows, MediaChunk
 from llamabox.engine.request import Media
 from llamabox.errors import LlamaboxError, ServerFault
-from llamabox.machine.niceness import be_nice_in_process
+from llamabox.machine.niceness import BESIDE_DECODES, be_nice_in_process
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.media.content import Content
 
@@ -26,10 +26,6 @@ SECONDS_PER_CELL = 1.0
 """Seconds that a cell may take on the slowest machine before the worker is taken for hung. Nothing can be seen of how
 far an encoding is; the slowest known took a quarter of a second a cell.
 """
-
-
-NICENESS = 5
-"""By how much encoding yields to decoding where both want a processor: a third of the time."""
 
 
 class ChunkEncoder(Protocol):
@@ -98,7 +94,7 @@ class EncoderThread:
             self._thread.join()
 
     def _run(self) -> None:
-        be_nice_in_process(NICENESS)
+        be_nice_in_process(BESIDE_DECODES)
         while self._encode_next():
             pass
 

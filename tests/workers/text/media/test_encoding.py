@@ -18,11 +18,11 @@ from llamabox.bindings.media.chunk import ChunkRows, MediaChunk
 from llamabox.engine.events import Activity
 from llamabox.engine.request import Media, Request
 from llamabox.errors import EncodeError, ServerFault
-from llamabox.machine.niceness import MOST
+from llamabox.machine.niceness import BESIDE_DECODES, MOST
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.media.content import Content, PreparedBytes, segments
 from llamabox.workers.text.media.desk import EncodingDesk
-from llamabox.workers.text.media.encoder import MOST_CELLS, NICENESS, EncoderThread, EncodingsDone
+from llamabox.workers.text.media.encoder import MOST_CELLS, EncoderThread, EncodingsDone
 
 WITHIN = 60.0
 """Seconds after which a test that waits for an event has failed."""
@@ -287,7 +287,7 @@ def test_encoding_yields_to_decoding(studio: Studio) -> None:
     studio.begun()
     studio.finish()
     mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    assert studio.projector.niceness == min(mine + NICENESS, MOST)
+    assert studio.projector.niceness == min(mine + BESIDE_DECODES, MOST)
 
 
 def test_closing_drops_what_waits(studio: Studio) -> None:
