@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,10 +35,15 @@ FORCE_SECONDS = 2.0
 
 EXIT_LOAD_FAILED, EXIT_NO_NATIVE = 1, 2
 
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread that reads a large body gives the interpreter back to the event loop, which wants it for
+each thing that happens on a socket."""
+
 
 def run(config: ListenConfig, make_app: Callable[[], Starlette]) -> int:
     """`serve` on an event loop of its own, uvloop's where there is one. Returns the process' exit code."""
     map_large_blocks()
+    sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         import uvloop
     except ImportError:
@@ -141,6 +148,8 @@ async def _load(hosted: Hosted) -> int:
     for adapter_id, adapter in enumerate(info.lora):
         logger.info("LoRA adapter %d: %s at scale %g", adapter_id, adapter["path"], scales.get(adapter_id, 0.0))
     await hosted.warm()
+    gc.collect()
+    gc.freeze()  # what is there now stays: no collection need look at it again
     return 0
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+from starlette.types import Message
 
 from llamabox.errors import Unavailable
-from llamabox.server.http.request_body import SMALL, BodyBudget, Lease
+from llamabox.server.http.request_body import SMALL, BodyBudget, Lease, read_body
 from llamabox.server.listening import listener
 from llamabox.server.listening.config import ListenConfig
 from tests.server.fake_client import FakeTextClient, delta, saying, started
@@ -92,6 +94,41 @@ def test_large_bodies_leave_room_for_small_ones() -> None:
             small.grow(1)
         assert budget.n_held == 9 * MIB
     assert budget.n_held == 0
+
+
+def test_a_round_of_the_event_loop_takes_in_one_piece_of_all_large_bodies() -> None:
+    n_pieces, piece = 24, b" " * (SMALL // 4)
+    taken = Counter[int]()
+    by_round = Counter[int]()
+    n_rounds = 0
+
+    async def scene() -> None:
+        budget = BodyBudget(64 * MIB)
+
+        async def read(number: int) -> bytearray:
+            async def receive() -> Message:
+                taken[number] += 1
+                if taken[number] * len(piece) > SMALL + len(piece):
+                    by_round[n_rounds] += 1
+                return {"type": "http.request", "body": piece, "more_body": taken[number] < n_pieces}
+
+            scope = {"type": "http", "headers": []}
+            with Lease(budget) as lease:
+                return await read_body(scope, receive, lease, limit=64 * MIB, gap=60, seconds=60)
+
+        async def count_rounds() -> None:
+            nonlocal n_rounds
+            while True:
+                await asyncio.sleep(0)
+                n_rounds += 1
+
+        counting = asyncio.create_task(count_rounds())
+        bodies = await asyncio.gather(*(read(number) for number in range(8)))
+        counting.cancel()
+        assert {len(body) for body in bodies} == {n_pieces * len(piece)}
+
+    asyncio.run(scene())
+    assert max(by_round.values()) == 1
 
 
 def test_a_budget_smaller_than_one_body_is_that_of_one_body() -> None:
