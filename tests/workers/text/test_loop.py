@@ -1,4 +1,4 @@
-"""The worker's loop while nothing is due: it waits, and hears at once of what comes in."""
+"""The worker's loop: where nothing is due it waits and hears at once of what comes in; steps lie between many tasks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from llamabox.errors import InvalidRequest, LlamaboxError
 from llamabox.wire.common import Shutdown
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Abort
+from llamabox.workers.text import loop as loops
 from llamabox.workers.text.grammars.coming import GrammarCame
 from llamabox.workers.text.loop import TextLoop
 from llamabox.workers.text.media.encoder import EncodingsDone
@@ -93,3 +94,15 @@ def test_what_comes_in_while_all_rest_is_heard_at_once_and_nothing_spins(task: o
     running.join(WITHIN)
     assert not running.is_alive()
     assert engine.n_steps <= 2, "a step for each task, and no more"
+
+
+def test_streams_go_on_while_many_tasks_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "MOST_TASKS", 0.0)
+    engine, tasks = RestingEngine(0.0), queue.SimpleQueue[Any]()
+    nobody, slots = cast(Any, None), cast(Any, NoSlotCalls())
+    for i in range(50):
+        tasks.put(Request(request_id=f"{i}", prompt=(Words((1,)),)))
+    tasks.put(Shutdown())
+    TextLoop(nobody, tasks, cast(Any, engine), slots, Pulse(nobody, 0.0)).run()
+    assert [engine.heard.get_nowait() for _ in range(50)] == [f"{i}" for i in range(50)]
+    assert engine.n_steps >= 50
