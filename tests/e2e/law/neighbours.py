@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -61,10 +62,13 @@ class Seen:
 
 
 class Witness:
-    """A running witness.py. Ends with the `with` block."""
+    """A running witness.py. Ends with the `with` block.
+
+    Its notes are kept in memory: where slot files are written the kernel may hold up whoever writes to a disk.
+    """
 
     def __init__(self, port: int) -> None:
-        self._file = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by __exit__)
+        self._file = open(os.memfd_create("witness"), "w+")  # noqa: SIM115 (closed by __exit__)
         script = Path(__file__).with_name("witness.py")
         self._process = subprocess.Popen([sys.executable, str(script), str(port)], stdout=self._file)
 
