@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from llamabox.errors import LlamaboxError
-from llamabox.machine.niceness import be_nice_in_process
 from llamabox.wire.signs.pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -49,12 +48,10 @@ class WatchedPool(ThreadPoolExecutor):
         *,
         seconds: float = 0.0,
         computes: bool = False,
-        niceness: int = 0,
+        initializer: Callable[[], None] | None = None,
     ) -> None:
-        """`seconds` and `computes` of its work are as Pulse.work's, `niceness` as be_nice_in_process's."""
-        super().__init__(
-            n_threads, thread_name_prefix=name, initializer=partial(be_nice_in_process, niceness) if niceness else None
-        )
+        """`seconds` and `computes` of its work are as Pulse.work's. Each thread begins with the `initializer`."""
+        super().__init__(n_threads, thread_name_prefix=name, initializer=initializer)
         self._name = name
         self._pulse = pulse
         self._seconds = seconds

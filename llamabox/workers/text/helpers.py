@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import partial
 
-from llamabox.machine.niceness import BESIDE_DECODES
+from llamabox.machine.niceness import BESIDE_DECODES, be_nice_in_process
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.escape import WatchedPool
 from llamabox.workers.text.grammars.trial import LIMITS
@@ -25,10 +26,11 @@ class Helpers:
     def __init__(self, pulse: Pulse) -> None:
         earlier = threading.stack_size(STACK)
         self.masks = WatchedPool(1, "masks", pulse)
+        give_way = partial(be_nice_in_process, BESIDE_DECODES)
         compiling = LIMITS.silence(LIMITS.cpu_seconds)
-        self.grammars = WatchedPool(1, "grammars", pulse, seconds=compiling, niceness=BESIDE_DECODES)
+        self.grammars = WatchedPool(1, "grammars", pulse, seconds=compiling, initializer=give_way)
         # For ever: a slow disk holds up nobody else.
-        self.files = WatchedPool(1, "slot files", pulse, seconds=math.inf, niceness=BESIDE_DECODES)
+        self.files = WatchedPool(1, "slot files", pulse, seconds=math.inf, initializer=give_way)
         for pool in self._all():
             pool.submit(int).result()
         threading.stack_size(earlier)
