@@ -59,7 +59,8 @@ class WorkerProcess:
     async def spawn(cls, module: str, env: Mapping[str, str]) -> WorkerProcess:
         """Runs `python -m module FD`, FD being its end of the channel. Raises OSError if it cannot.
 
-        A session of its own keeps a terminal's Ctrl-C and hang-up away: the server decides when its workers stop.
+        It has no session of its own: Linux shares processors among sessions first (sched_autogroup), and beside a
+        worker that wants them all the server, which wants little, was at times not let run for half a second.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -69,7 +70,6 @@ class WorkerProcess:
                     *(sys.executable, "-m", module, str(theirs.fileno())),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
                     env={**without_secrets(os.environ), **huge_pages(os.environ), **env},
                 )
         except BaseException:

@@ -53,7 +53,8 @@ def run(fd: int, first: type[Configuring[Config]], serve: Callable[[Body, Config
     """
     die_with_parent()
     end_on_escape()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the server, which stops us in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for the server, which stops us in order
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # nor may a terminal with `stty tostop` stop us where we log
     channel = WorkerEnd.from_fd(fd)
     stopping = threading.Event()
     watch_sigterm(channel, stopping)

@@ -9,6 +9,7 @@ where that thread may hold the lock which sending needs, and not at all during a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -18,6 +19,12 @@ from llamabox.wire.worker_end import WorkerEnd
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 """The code with which a shell reports a process that SIGTERM ended."""
+
+
+def leave_group() -> None:
+    """Be a process group of its own: a terminal's Ctrl-C and hang-up are for the server, which decides when we stop."""
+    with contextlib.suppress(PermissionError):  # the leader of a session has one
+        os.setpgid(0, 0)
 
 
 def block_sigterm() -> None:

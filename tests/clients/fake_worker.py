@@ -47,6 +47,7 @@ from llamabox.wire.text import Abort, Call, Configure, Ready, Reply, Step, Submi
 from llamabox.wire.text_config import ModelInfo
 from llamabox.wire.worker_end import WorkerEnd
 from llamabox.workers.orphan import die_with_parent
+from llamabox.workers.sigterm import leave_group
 
 INFO = ModelInfo(
     path="fake.gguf",
@@ -238,6 +239,7 @@ class Worker:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    leave_group()
     if "FAKE_NO_DEATHSIG" not in os.environ:
         die_with_parent()
     PR_SET_PTRACER, ANYBODY = 0x59616D61, ctypes.c_ulong(-1)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llamabox.workers.sigterm import block_sigterm
+from llamabox.workers.sigterm import block_sigterm, leave_group
 
 TRIGGER = "injected"
 
@@ -67,6 +67,7 @@ def install(fault: str) -> None:
 
 
 if __name__ == "__main__":
+    leave_group()
     block_sigterm()
     from llamabox.workers.text.process import run
 

@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 
-from llamabox.workers.sigterm import block_sigterm
+from llamabox.workers.sigterm import block_sigterm, leave_group
 
 
 def main(fd: int) -> int:
+    leave_group()
     # Only then the rest, which imports numpy: its BLAS starts threads as it is imported, and they inherit the mask.
     block_sigterm()
     from llamabox.imaging.pipeline import Pipeline

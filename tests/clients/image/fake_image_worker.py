@@ -28,7 +28,7 @@ from llamabox.imaging.config import ImageConfig, ImageModelInfo
 from llamabox.imaging.events import Drawn, JobProgress, WorkerEvent
 from llamabox.imaging.job import ImageJob
 from llamabox.workers.image.loop import ImageLoop, ImagePipeline
-from llamabox.workers.sigterm import block_sigterm
+from llamabox.workers.sigterm import block_sigterm, leave_group
 
 
 class FakePipeline:
@@ -119,6 +119,7 @@ if TYPE_CHECKING:  # mypy holds the fake to the seam that it stands for
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    leave_group()
     block_sigterm()
     from llamabox.workers.image.process import run
 

@@ -540,7 +540,7 @@ def test_a_terminal_s_signals_do_not_reach_the_worker(lives: Path) -> None:
     async def main() -> None:
         async with ready_client(lives) as client:
             assert client.pid is not None
-            assert os.getsid(client.pid) == client.pid != os.getsid(0)
+            assert os.getpgid(client.pid) == client.pid != os.getpgid(0)
 
     run(main())
 
