@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import secrets
 from typing import Final
 
@@ -90,6 +91,8 @@ class HostedText(Hosted):
         await self.templates.warm(self.info)
         if self.info.media is not None:
             await self.media.warm()
+        if self.config.enable_embeddings:
+            await asyncio.to_thread(importlib.import_module, "numpy")  # the first vectors need not wait for it
 
     async def close(self) -> None:
         for task in self.background:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from starlette.responses import Response
 
 from llamabox import checks
@@ -17,7 +16,6 @@ from llamabox.engine.events import Vector
 from llamabox.engine.request import PromptText
 from llamabox.errors import InvalidRequest, ServerFault
 from llamabox.server.api.embeddings.inputs import NAMES, RANK, check_vectors, n_inputs, parse_inputs
-from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
 from llamabox.server.fields.body import parse_model
 from llamabox.server.fields.prompt import RawPrompt, check_fits
 from llamabox.server.generation.prompts import read_media
@@ -26,12 +24,16 @@ from llamabox.server.http.json import JsonPieces, dumps
 from llamabox.server.http.threads import n_values, off_loop
 from llamabox.wire.text_config import ModelInfo
 
+if TYPE_CHECKING:
+    # It loads numpy, which a server of texts alone has no need of: a tenth of a second and 10 MB.
+    from llamabox.server.api.embeddings.vectors import Rows, VectorFormat
+
 UNPOOLED = "none"
 MESSAGES = "messages"
 """What vLLM's clients send instead of an input."""
 
 MAX_NORM = 1000
-Write = Callable[[int, Rows], bytes]
+Write = Callable[[int, "Rows"], bytes]
 """An input's place and its vectors, as an item of the reply."""
 
 
@@ -104,6 +106,8 @@ def parse_format(body: dict[str, Any], default: int | None, info: ModelInfo) -> 
         default = -1 if info.pooling in (UNPOOLED, RANK) else 2  # a reranker's score would become 1 or -1
     norm = checks.whole(body, "embd_normalize", -1, MAX_NORM, default)
     n_floats = checks.whole(body, "dimensions", 1, info.n_vector, info.n_vector)
+    from llamabox.server.api.embeddings.vectors import VectorFormat
+
     return VectorFormat(norm, n_floats, encoding == "base64")
 
 
@@ -129,6 +133,6 @@ async def embed(
 def finite_rows(vector: Vector, form: VectorFormat, n_floats: int) -> Rows:
     """The vectors of one input in the request's form. Raises ServerFault for NaN and infinity, which JSON lacks."""
     rows = form.rows(vector.data, n_floats)
-    if not np.isfinite(rows).all():
+    if not form.are_finite(rows):
         raise ServerFault(f"the model gave no numbers for input {vector.index}")
     return rows

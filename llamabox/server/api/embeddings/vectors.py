@@ -29,6 +29,11 @@ class VectorFormat:
         rows = np.frombuffer(data, "<f4").reshape(-1, n_floats)[:, : self.n_floats]
         return np.ascontiguousarray(rows if self.norm < 0 else rows * scales(rows, self.norm), np.float32)
 
+    @staticmethod
+    def are_finite(rows: Rows) -> bool:
+        """Whether all are numbers that JSON has."""
+        return bool(np.isfinite(rows).all())
+
     def dumps(self, row: Rows) -> bytes:
         """One row as JSON: numbers, or a string of little-endian float32 in base64."""
         if self.as_base64:

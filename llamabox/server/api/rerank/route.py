@@ -6,10 +6,10 @@ Two dialects: `documents` as Jina, Cohere and llama-box have it, and `texts` as 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import AsyncIterator
 from typing import Any
 
-import numpy as np
 from starlette.responses import Response
 
 from llamabox.engine.events import Vector
@@ -49,7 +49,8 @@ async def _items(results: list[dict[str, Any]]) -> AsyncIterator[bytes]:
 
 def _outputs(vector: Vector, index: int) -> list[float]:
     """The outputs of the model's classifier. Raises ServerFault where one is no number."""
-    outputs: list[float] = np.frombuffer(vector.data, np.float32).tolist()
+    outputs = array("f")
+    outputs.frombytes(vector.data)
     if not all(map(math.isfinite, outputs)):
         raise ServerFault(f"the model's score for document {index} is not a number")
-    return outputs
+    return outputs.tolist()
