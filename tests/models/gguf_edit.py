@@ -117,6 +117,11 @@ def _skip(data: bytes, at: int, kind: int) -> int:
     at += 12
     if item in SIZES:
         return at + SIZES[item] * length
+    if item == STRING:  # 50,000 of them in a vocabulary
+        unpack = struct.Struct("<Q").unpack_from
+        for _ in range(length):
+            at += 8 + unpack(data, at)[0]
+        return at
     for _ in range(length):
         at = _skip(data, at, item)
     return at

@@ -25,6 +25,12 @@ POLICIES = {-1: os.SCHED_BATCH, 1: os.SCHED_FIFO, 3: os.SCHED_FIFO}
 
 
 @pytest.fixture(scope="module")
+def model(tiny_text: Path) -> Path:
+    """It is all one what it says."""
+    return tiny_text
+
+
+@pytest.fixture(scope="module")
 def serve(serve: Serve) -> Iterator[Serve]:
     """Servers whose log begins with what GNU's OpenMP took from its environment when it was loaded."""
     with pytest.MonkeyPatch.context() as patch:

@@ -22,9 +22,10 @@ LONG = {"query": "Why?", "documents": ["word " * 400] * 500}
 """Minutes of work."""
 
 
-@pytest.fixture
-def server(reranker: Path, tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path / "log", "-m", str(reranker), "--rerank", "--metrics") as started:
+@pytest.fixture(scope="module")
+def server(reranker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    log = tmp_path_factory.mktemp("rerank") / "log"
+    with ServerProcess(log, "-m", str(reranker), "--rerank", "--metrics") as started:
         yield started
 
 

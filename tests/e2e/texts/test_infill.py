@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.e2e.server_process import ServerProcess
 
@@ -17,6 +20,12 @@ MARKERS = tuple(
 )
 FILES = {"input_prefix": "def add(a, b):\n    ", "input_suffix": "\n    return c\n"}
 GREEDY = {"n_predict": 8, "temperature": 0, "return_tokens": True}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_text: Path) -> Path:
+    """It is all one what it says."""
+    return tiny_text
 
 
 def ids(server: ServerProcess, text: str) -> list[int]:

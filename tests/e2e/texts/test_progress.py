@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,12 @@ ROUTES: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "A slow green turtle crawls under the busy bee. " * 18, "max_tokens": 4},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "This is a test. " * 40}], "max_tokens": 4},
 }
+
+
+@pytest.fixture(scope="module")
+def model(tiny_text: Path) -> Path:
+    """It is all one what it says."""
+    return tiny_text
 
 
 @pytest.mark.parametrize("path", ROUTES)
