@@ -13,6 +13,7 @@ static int32_t vocabulary_size(struct llama_context * ctx) {
 // Room for the candidates of one row, kept by the thread for its next call.
 struct room {
     llama_token_data * candidates;
+    float *            masked; // a row with -inf wherever a mask lets no token come
     struct wide_room   wide;
     int32_t            capacity;
 };
@@ -21,8 +22,10 @@ static struct room * room_for(int32_t n_vocab) {
     static _Thread_local struct room room = { 0 };
     if (room.capacity < n_vocab) {
         free(room.candidates);
+        free(room.masked);
         room.candidates     = malloc((size_t) n_vocab * sizeof(*room.candidates));
-        const bool is_ready = wide_room_make(&room.wide, n_vocab) && room.candidates;
+        room.masked         = malloc((size_t) n_vocab * sizeof(*room.masked));
+        const bool is_ready = wide_room_make(&room.wide, n_vocab) && room.candidates && room.masked;
         room.capacity       = is_ready ? n_vocab : 0;
     }
     return room.capacity ? &room : NULL;
@@ -31,6 +34,43 @@ static struct room * room_for(int32_t n_vocab) {
 // Whether a mask lets a token come. Without a mask all do.
 static inline bool is_allowed(const uint32_t * mask, int32_t token) {
     return mask == NULL || (mask[token >> 5] >> (token & 31) & 1) != 0;
+}
+
+// Whether a mask lets so many tokens come that it takes long to look at each of them.
+static bool allows_many(const uint32_t * mask, int32_t n_vocab) {
+    enum { MANY = 1024 };
+    int32_t n_allowed = 0;
+    for (int32_t i = 0; i < n_vocab / 32 && n_allowed <= MANY; i++) {
+        n_allowed += __builtin_popcount(mask[i]);
+    }
+    return n_allowed > MANY;
+}
+
+// A row with -inf in the place of the logits that the mask leaves out. Most words of a large mask allow all 32.
+static const float * masked_row(const float * logits, int32_t n_vocab, const uint32_t * mask,
+                                const struct room * room) {
+    float *           masked = room->masked;
+    const int_lanes   first  = { 1, 2, 4, 8 };
+    const float_lanes none   = { -INFINITY, -INFINITY, -INFINITY, -INFINITY };
+    for (int32_t w = 0; w < n_vocab / 32; w++) {
+        const float * from = logits + 32 * w;
+        float *       to   = masked + 32 * w;
+        if (mask[w] == UINT32_MAX) {
+            memcpy(to, from, 32 * sizeof(*to));
+            continue;
+        }
+        for (int32_t i = 0; i < 32; i += LANES) {
+            const int32_t     four = (int32_t) (mask[w] >> i & 15);
+            const int_lanes   bits = { four, four, four, four };
+            const int_lanes   in   = (bits & first) == first;
+            const float_lanes kept = (float_lanes) ((in & (int_lanes) lanes_at(from + i)) | (~in & (int_lanes) none));
+            memcpy(to + i, &kept, sizeof(kept));
+        }
+    }
+    for (int32_t i = n_vocab / 32 * 32; i < n_vocab; i++) {
+        masked[i] = is_allowed(mask, i) ? logits[i] : -INFINITY;
+    }
+    return masked;
 }
 
 static int higher_first(const void * a, const void * b) {
@@ -47,8 +87,35 @@ static size_t highest_few(const float * logits, int32_t n_vocab, int32_t n, cons
     return size;
 }
 
-// The same among the tokens that the mask allows; -1 where it allows none.
-static llama_token highest_allowed(const float * logits, int32_t n_vocab, const uint32_t * mask) {
+// The same among the tokens that a large mask allows. Those of the whole row are looked through first: what a model
+// finds likely is seldom forbidden.
+static size_t highest_few_allowed(const float * logits, int32_t n_vocab, int32_t n, const uint32_t * mask,
+                                  const struct room * room) {
+    const size_t n_seen = highest_few(logits, n_vocab, n + n / 2 + 16, room);
+    size_t       n_kept = 0;
+    for (size_t i = 0; i < n_seen && n_kept < (size_t) n; i++) {
+        if (is_allowed(mask, room->candidates[i].id)) {
+            room->candidates[n_kept++] = room->candidates[i];
+        }
+    }
+    return n_kept == (size_t) n ? n_kept : highest_few(masked_row(logits, n_vocab, mask, room), n_vocab, n, room);
+}
+
+// The highest logit of the tokens that the mask allows, the lowest id among equals; -1 where it allows none, or a NaN
+// or +inf.
+static llama_token highest_allowed(const float * logits, int32_t n_vocab, const uint32_t * mask,
+                                   const struct room * room) {
+    if (allows_many(mask, n_vocab)) {
+        const llama_token token = highest(logits, n_vocab, room->wide.maxima);
+        if (token >= 0 && is_allowed(mask, token)) {
+            return token;
+        }
+        const float *     row  = masked_row(logits, n_vocab, mask, room);
+        const llama_token next = highest(row, n_vocab, room->wide.maxima);
+        if (next < 0 || row[next] > -INFINITY) {
+            return next;
+        }
+    }
     int32_t best = -1;
     for (int32_t i = 0; i < n_vocab; i++) {
         if ((i & 31) == 0 && mask[i >> 5] == 0) {
@@ -69,10 +136,14 @@ static llama_token highest_allowed(const float * logits, int32_t n_vocab, const 
 static size_t allowed(const float * logits, int32_t n_vocab, const uint32_t * mask, llama_token_data * candidates) {
     bool   bad  = false;
     size_t size = 0;
-    for (int32_t i = 0; i < n_vocab; i++) {
-        if (is_allowed(mask, i)) {
-            bad |= !(logits[i] <= FLT_MAX);
-            candidates[size++] = (llama_token_data) { i, logits[i], 0.0f };
+    for (int32_t start = 0; start < n_vocab; start += 32) {
+        const uint32_t word = mask ? mask[start >> 5] : UINT32_MAX;
+        const int32_t  end  = word == 0 ? start : start + 32 < n_vocab ? start + 32 : n_vocab;
+        for (int32_t i = start; i < end; i++) { // no branch: the processor could not predict it
+            const bool is_in = word >> (i & 31) & 1;
+            bad |= is_in && !(logits[i] <= FLT_MAX);
+            candidates[size] = (llama_token_data) { i, logits[i], 0.0f };
+            size += is_in;
         }
     }
     return bad ? 0 : size;
@@ -106,16 +177,17 @@ static llama_token chosen_of_all(struct llama_sampler * chain, const struct lb_w
     return token_of_rest(chain, n_head, &array);
 }
 
-// A token by the chain: from the row's n_best highest logits, or from all that may come. Which of equal logits comes
-// first when libllama sorts depends on all that it sorts.
+// A token by the chain: from the n_best highest logits of those that may come, or from all of them. Which of equal
+// logits comes first when libllama sorts depends on all that it sorts.
 static llama_token chosen(struct llama_sampler * chain, const float * logits, int32_t n_vocab, int32_t n_best,
                           const struct lb_wide * wide, const uint32_t * mask, struct room * room) {
-    if (n_best > 0 && mask == NULL) {
-        const size_t size = highest_few(logits, n_vocab, n_best + 1, room);
-        if (size == 0) {
+    if (n_best > 0 && (mask == NULL || allows_many(mask, n_vocab))) {
+        const size_t size = mask ? highest_few_allowed(logits, n_vocab, n_best + 1, mask, room)
+                                 : highest_few(logits, n_vocab, n_best + 1, room);
+        if (size == 0 && mask == NULL) {
             return -1;
         }
-        if (!has_equals(room->candidates, size)) {
+        if (size > 0 && !has_equals(room->candidates, size)) {
             const size_t           n_shown = size < (size_t) n_best ? size : (size_t) n_best;
             llama_token_data_array array   = { room->candidates, n_shown, -1, false };
             return token_of_rest(chain, 0, &array);
@@ -136,7 +208,7 @@ static llama_token token_of_row(struct llama_context * ctx, int32_t index, struc
         return -1;
     }
     if (n_best == 1) {
-        return mask ? highest_allowed(logits, n_vocab, mask) : highest(logits, n_vocab, room->wide.maxima);
+        return mask ? highest_allowed(logits, n_vocab, mask, room) : highest(logits, n_vocab, room->wide.maxima);
     }
     return chosen(chain, logits, n_vocab, n_best, wide, mask, room);
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
@@ -308,29 +310,36 @@ def test_infill_needs_an_end_and_short_pieces(context: Context, monkeypatch: pyt
             chain(context, (("infill",),))
 
 
-def mask_of(context: Context, tokens: list[int]) -> Mask:
-    mask = np.zeros((context.n_vocab + 31) // 32, np.uint32)
-    for token in tokens:
-        mask[token >> 5] |= np.uint32(1 << (token & 31))
-    return mask
+def mask_of(context: Context, tokens: Iterable[int]) -> Mask:
+    bits = np.zeros((context.n_vocab + 31) // 32 * 32, bool)
+    bits[list(tokens)] = True
+    return np.packbits(bits, bitorder="little").view(np.uint32)
 
 
+@pytest.mark.parametrize("forbidden", ["nearly all", "every other", "the highest", "few"])
 @pytest.mark.parametrize("name", ["greedy", *CHAINS])
-def test_a_mask_is_as_if_the_other_tokens_had_no_chance(context: Context, rows: list[int], name: str) -> None:
+def test_a_mask_is_as_if_the_other_tokens_had_no_chance(
+    context: Context, rows: list[int], name: str, forbidden: str
+) -> None:
     """The oracle has -inf in the row itself.
 
     Mirostat counts candidates, even impossible ones, and libllama's typical sampling makes NaN of them: these two only
     stay inside.
     """
     steps = CHAINS.get(name, (("greedy",),))
-    allowed = [0, 31, 32, 63, *range(300, 340), 28, 504, context.n_vocab - 1]
-    mask = mask_of(context, allowed)
+    every = np.arange(context.n_vocab)
     with chain(context, steps) as masked, chain(context, steps) as oracle:
         for row in rows:
-            [token] = RowSampler(context).sample([row], [masked], [mask])
-            assert token in allowed
             logits = context.logits(row)
-            rest = np.setdiff1d(np.arange(context.n_vocab), allowed)
+            rest = {
+                "nearly all": np.setdiff1d(every, [0, 31, 32, 63, *range(300, 340), 28, 504, context.n_vocab - 1]),
+                "every other": every[row % 2 :: 2],
+                "the highest": np.argsort(-logits)[: 1 + 20 * row],
+                "few": every[7:40:11],
+            }[forbidden]
+            allowed = np.setdiff1d(every, rest)
+            [token] = RowSampler(context).sample([row], [masked], [mask_of(context, allowed)])
+            assert token in allowed or name == "infill"  # which has an end of its own where nothing is likely
             logits[rest] = -np.inf
             if not name.startswith(("mirostat", "typical")):
                 assert RowSampler(context).sample([row], [oracle]) == [token]
@@ -408,3 +417,17 @@ def test_more_drafts_than_there_ever_were_have_room(context: Context, rows: list
     chains = [chain(context, (("greedy",),)) for _ in range(40)]
     expected = sampler.sample(rows, chains[:8])
     assert sampler.verify([every] * 40, chains, [expected[:7]] * 40) == [expected] * 40
+
+
+@pytest.mark.parametrize("name", ["greedy", "biased", "usual"])
+def test_a_bad_logit_that_a_large_mask_leaves_out_does_no_harm(context: Context, rows: list[int], name: str) -> None:
+    steps = {"biased": (("logit_bias", ((3, -1.0),)), ("greedy",))}.get(name, CHAINS.get(name, (("greedy",),)))
+    mask = mask_of(context, range(context.n_vocab - 40))
+    with chain(context, steps) as ours, chain(context, steps) as oracle:
+        for row in rows:
+            logits = context.logits(row)
+            expected = RowSampler(context).sample([row], [oracle], [mask])
+            logits[-1], logits[-2] = np.nan, np.inf
+            assert RowSampler(context).sample([row], [ours], [mask]) == expected
+            logits[0] = np.nan
+            assert RowSampler(context).sample([row], [oracle.clone()], [mask]) == [BAD_ROW]
