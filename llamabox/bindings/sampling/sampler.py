@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llamabox.bindings.context import Context
 from llamabox.bindings.ffi import Native, Owned
-from llamabox.bindings.sampling.shortlist import ALL, ShortlistKind, Wide, shortlist, wide
+from llamabox.bindings.sampling.shortlist import ALL, ShortlistKind, Wide, shortlist, takes_highest, wide
 from llamabox.bindings.vocab import Vocab, encode
 from llamabox.errors import InvalidRequest
 
@@ -38,13 +38,24 @@ class SamplerChain(Owned):
 
     n_best: the number of a row's highest logits that decide the token; `RowSampler` shows it no others. 1: the highest
     is the token, whatever the chain. ALL: it must see every logit, and `wide` says how it begins.
+
+    takes_highest: the token is the one whose logit is the highest behind the chain's biases, if it has any.
     """
 
-    def __init__(self, native: Native, handle: Any, *, n_best: int = ALL, wide: Wide | None = None) -> None:
+    def __init__(
+        self,
+        native: Native,
+        handle: Any,
+        *,
+        n_best: int = ALL,
+        wide: Wide | None = None,
+        takes_highest: bool = False,
+    ) -> None:
         super().__init__(handle, native.lib.llama_sampler_free, "sampler chain")
         self._native = native
         self.wide = wide
         self.n_best = n_best
+        self.takes_highest = takes_highest
         self.beginning = native.ffi.NULL  # `wide`, for C
         if wide is not None:
             self.beginning = native.ffi.new("struct lb_wide *", astuple(wide))
@@ -65,7 +76,7 @@ class SamplerChain(Owned):
     def clone(self) -> SamplerChain:
         """A copy with the same history and random state, to go its own way."""
         copied = self._native.lib.llama_sampler_clone(self.handle)
-        return SamplerChain(self._native, copied, n_best=self.n_best, wide=self.wide)
+        return SamplerChain(self._native, copied, n_best=self.n_best, wide=self.wide, takes_highest=self.takes_highest)
 
 
 SEED_AT = {"dist": 0, "xtc": 3, "mirostat": 0, "mirostat_v2": 0, "adaptive_p": 2}
@@ -138,7 +149,7 @@ class ChainBuilder:
 
     def _finish(self, n_best: int, wide: Wide | None) -> SamplerChain:
         chain, self._chain = self._chain, None
-        return SamplerChain(self._native, chain, n_best=n_best, wide=wide)
+        return SamplerChain(self._native, chain, n_best=n_best, wide=wide, takes_highest=takes_highest(self._steps))
 
     def _logit_bias(self, pairs: Sequence[tuple[int, float]]) -> Any:
         biases = [(self._vocab.check(token), bias) for token, bias in pairs]

@@ -63,6 +63,14 @@ def wide(steps: Sequence[tuple[str, Sequence[Any]]]) -> Wide | None:
     return None
 
 
+def takes_highest(steps: Sequence[tuple[str, Sequence[Any]]]) -> bool:
+    """Whether a chain takes the highest logit there is, behind biases at most, which are the same for all rows.
+
+    Then a token that it takes of all is also the one that it takes of some, if it is among these.
+    """
+    return shortlist(steps) == 1 or [name for name, _ in steps] in (["greedy"], ["logit_bias", "greedy"])
+
+
 def shortlist(steps: Sequence[tuple[str, Sequence[Any]]]) -> int:
     """How many of the highest logits decide a chain's token, or ALL. A step is (libllama's name, arguments).
 

@@ -141,7 +141,7 @@ class LlamaSampler:
 
     @property
     def takes_highest(self) -> bool:
-        return self.chain.n_best == 1
+        return self.chain.takes_highest
 
     def accept(self, token: int) -> None:
         self.chain.accept(token)

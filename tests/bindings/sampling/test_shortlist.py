@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.bindings.sampling.shortlist import ALL, LONGEST, shortlist
+from llamabox.bindings.sampling.shortlist import ALL, LONGEST, shortlist, takes_highest
 
 N_VOCAB = 12
 BIASES = st.lists(st.tuples(st.integers(0, N_VOCAB - 1), st.floats(-9, 0)), max_size=4, unique_by=lambda pair: pair[0])
@@ -56,3 +56,22 @@ def test_the_highest_after_lowering_are_on_the_shortlist(
 )  # fmt: skip
 def test_what_may_be_left_out(steps: list[tuple[str, tuple[Any, ...]]], n_best: int) -> None:
     assert shortlist(steps) == n_best
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_highest"),
+    [
+        ([("greedy", ())], True),
+        ([("top_k", (40,)), ("temp", (0.7,)), ("greedy", ())], True),
+        ([("top_k", (1,)), ("dist", (3,))], True),
+        ([("logit_bias", (((1, -1.0), (2, 5.0)),)), ("greedy", ())], True),
+        ([("logit_bias", (((1, -1.0),),)), ("top_k", (40,)), ("dist", (3,))], False),
+        ([("penalties", (64, 1.1, 0.5, 0.5)), ("greedy", ())], False),
+        ([("typical", (0.9, 0)), ("greedy", ())], False),
+        ([("dist", (1,))], False),
+    ],
+)
+def test_what_takes_the_highest_whatever_else_there_is(
+    steps: list[tuple[str, tuple[Any, ...]]], is_highest: bool
+) -> None:
+    assert takes_highest(steps) == is_highest
