@@ -26,18 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from llamabox.demo import ensure_demo_model
+from tests.benchmarks.tools_first_token import CALLS, SHOWN, TURNS
 from tests.e2e.server_process import ServerProcess
 
 STAGES = ("schedule", "sample", "update", "host", "decode")
 
-HERMES = (
-    "{% for t in tools or [] %}{{ t.function.name }} {% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{{ m.content or '' }}{% for c in m.tool_calls or [] %}\n<tool_call>\n"
-    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-TEMPLATES = {"json": HERMES, "generic": None}
-"""A form with marks around calls, and the model's own template, which knows of none."""
+TEMPLATES: dict[str, str | None] = {
+    form: TURNS.replace("SHOWN", SHOWN["names"]).replace("CALL", call) for form, call in CALLS.items()
+}
+TEMPLATES["generic"] = None
+"""Forms with marks around calls, and the model's own template, which knows of none."""
 
 N_TOKENS = 900
 """More than a round takes: nobody ends within it."""
