@@ -772,6 +772,16 @@ class FakeConstraint:
         self._move(token)
         self._prepared = self.is_ahead
 
+    def try_accept(self, token: int) -> bool:
+        if not self.n_allowed([token]):
+            return False
+        self.accept(token)
+        return True
+
+    @property
+    def is_prepared(self) -> bool:
+        return self._prepared
+
     def prepare(self) -> None:
         self.n_masks += not self._prepared
         self._prepared = True

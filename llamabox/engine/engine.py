@@ -288,7 +288,7 @@ class Engine:
 
     def _advance(self, sequence: Sequence, verified: Verification | None, rows: range, now: float) -> None:
         """Take the tokens that were sampled from `rows`, if any, and then the tokens that the grammar forces."""
-        tokens = [] if verified is None else verified.tokens
+        tokens, is_accepted = ([], False) if verified is None else (verified.tokens, verified.is_accepted)
         if sequence.n_generated == 0:
             self._start(sequence, now)
         if verified is not None and verified.draft:
@@ -301,7 +301,7 @@ class Engine:
                     self._has_nan = True
                     self._fail(sequence, sequence.no_token(), forget=True)
                     return
-                self._take(sequence, token, row, now)
+                self._take(sequence, token, row, now, is_accepted=is_accepted)
                 if sequence.state is State.ENDED:
                     return
             if sequence.drafts:
@@ -330,7 +330,7 @@ class Engine:
         else:
             sequence.prepare_mask()
 
-    def _take(self, sequence: Sequence, token: int, row: int, now: float) -> None:
+    def _take(self, sequence: Sequence, token: int, row: int, now: float, *, is_accepted: bool = False) -> None:
         """Say a token, and end the sequence if the token ends it (order of checks: docs/api.md, How a text ends)."""
         sequence.say(token)
         self._reporter.generated(sequence, now)
@@ -357,7 +357,7 @@ class Engine:
             return
         if sequence.thought is not None:
             sequence.thought.take(token)
-        if sequence.constraint is not None:
+        if sequence.constraint is not None and not is_accepted:  # else it has moved on by it
             sequence.constraint.accept(token)
 
     def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:

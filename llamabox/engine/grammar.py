@@ -39,6 +39,16 @@ class Constraint(Protocol):
     def accept(self, token: int) -> None:
         """Move on by a token that mask or `forced` allowed."""
 
+    def try_accept(self, token: int) -> bool:
+        """Move on by a token, unless it may not come or ends the text. Whether it has moved on.
+
+        Not where a token is forced: then only the mask tells what may come.
+        """
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the mask is computed, so that there is nothing to begin."""
+
     def prepare(self) -> None:
         """No more tokens come before the next `mask`: begin to compute it, beside the caller."""
 

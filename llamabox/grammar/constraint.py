@@ -12,20 +12,24 @@ from llguidance import LLMatcher, LLTokenizer
 
 from llamabox.engine.grammar import TokenMask, walk
 from llamabox.errors import InvalidRequest
+from llamabox.grammar.free_text import FreeText, FreeTextState
 from llamabox.grammar.guidance import complaint, limits
 
 
 class GuidedConstraint:
     """A Constraint over a matcher of its own. One thread at a time; each computes what it asks for.
 
-    `ends` has a bit for each token that ends a generation.
+    `ends` has a bit for each token that ends a generation. `text` follows what comes before the first call, where most
+    tokens need no look at the matcher.
     """
 
-    def __init__(self, matcher: LLMatcher, ends: TokenMask) -> None:
+    def __init__(self, matcher: LLMatcher, ends: TokenMask, text: FreeTextState | None = None) -> None:
         self._matcher = matcher
         self._ends = ends
+        self._text = text
         self._mask: TokenMask = np.zeros_like(ends)
         self._has_mask = False  # of the present state
+        self._may_go_on = False  # the mask has a token that does not end the text
         self._forced: list[int] | None = None  # in an earlier state; since then `_n_taken` of them were accepted
         self._n_taken = 0
         self._is_complete = False
@@ -33,23 +37,38 @@ class GuidedConstraint:
 
     @property
     def is_complete(self) -> bool:
-        return self._is_complete or bool(self._matcher.is_stopped())
+        if self._is_complete:
+            return True
+        if not self._matcher.is_stopped():
+            return False
+        self._check()  # it also stops where it cannot be followed
+        return True
 
     def forced(self, n_most: int) -> list[int]:
         if self._forced is None:
             self._forced, self._n_taken = self._matcher.compute_ff_tokens(), 0
-            self._check()
+            if not self._forced:
+                self._check()
         return self._forced[self._n_taken : self._n_taken + n_most]
 
     def accept(self, token: int) -> None:
-        self._has_mask = False
-        if self._forced is not None:
-            # Finding a list of forced tokens takes as long as it is long, so it is used to its end.
-            self._n_taken += 1
-            if self._n_taken >= len(self._forced) or self._forced[self._n_taken - 1] != token:
-                self._forced = None
-        self._matcher.consume_token(token)
-        self._check()
+        if self._is_plain(token):
+            return
+        if not self._matcher.consume_token(token):
+            self._check()
+        self._moved(token)
+
+    def try_accept(self, token: int) -> bool:
+        if self._is_plain(token):
+            return True
+        if self._is_end(token) or not self._matcher.try_consume_tokens([token]):
+            return False
+        self._moved(token)
+        return True
+
+    @property
+    def is_prepared(self) -> bool:
+        return self._has_mask
 
     def prepare(self) -> None:
         """Compute the mask. What is wrong with the grammar is raised by `mask`."""
@@ -57,21 +76,22 @@ class GuidedConstraint:
             return
         self._has_mask = True
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+        texts = self._mask & ~self._ends
+        self._may_go_on = bool(texts.any())
         if not self._matcher.is_accepting():  # "any token but this one" is no way to end
-            np.bitwise_and(self._mask, ~self._ends, out=self._mask)
+            self._mask[:] = texts
 
     def mask(self) -> TokenMask:
         self.prepare()
-        self._check()
-        if not (self._mask & ~self._ends).any():
+        if not self._may_go_on:
+            self._check()
             if not self._mask.any():
                 raise InvalidRequest("the grammar leaves nothing to say")
             self._is_complete = True
         return self._mask
 
     def n_allowed(self, tokens: Seq[int]) -> int:
-        ends = self._ends
-        n_text = next((i for i, token in enumerate(tokens) if ends[token >> 5] >> (token & 31) & 1), len(tokens))
+        n_text = next((i for i, token in enumerate(tokens) if self._is_end(token)), len(tokens))
         return int(self._matcher.validate_tokens(list(tokens[:n_text])))
 
     def mask_behind(self, tokens: Seq[int]) -> TokenMask | None:
@@ -91,10 +111,28 @@ class GuidedConstraint:
         return self._ahead
 
     def _copy(self) -> GuidedConstraint:
-        copied = GuidedConstraint(self._matcher.deep_copy(), self._ends)
-        copied._mask, copied._has_mask = self._mask.copy(), self._has_mask
+        text = None if self._text is None else self._text.copy()
+        copied = GuidedConstraint(self._matcher.deep_copy(), self._ends, text)
+        copied._mask, copied._has_mask, copied._may_go_on = self._mask.copy(), self._has_mask, self._may_go_on
         copied._forced, copied._n_taken, copied._is_complete = self._forced, self._n_taken, self._is_complete
         return copied
+
+    def _is_plain(self, token: int) -> bool:
+        return self._text is not None and self._text.plain[token] != 0
+
+    def _is_end(self, token: int) -> bool:
+        return bool(self._ends[token >> 5] >> (token & 31) & 1)
+
+    def _moved(self, token: int) -> None:
+        """The matcher has moved on by a token."""
+        self._has_mask = False
+        if self._forced is not None:
+            # Finding a list of forced tokens takes as long as it is long, so it is used to its end.
+            self._n_taken += 1
+            if self._n_taken >= len(self._forced) or self._forced[self._n_taken - 1] != token:
+                self._forced = None
+        if self._text is not None:
+            self._text.take(token)
 
     def _check(self) -> None:
         reason = complaint(self._matcher)
@@ -105,8 +143,11 @@ class GuidedConstraint:
 class GuidedGrammar:
     """A Grammar over llguidance, in its own form (grammar.guidance)."""
 
-    def __init__(self, text: str, tokenizer: LLTokenizer) -> None:
-        """Compiles it, which may take long and drops the interpreter lock. Raises InvalidRequest."""
+    def __init__(self, text: str, tokenizer: LLTokenizer, free: FreeText | None = None) -> None:
+        """Compiles it, which may take long and drops the interpreter lock. Raises InvalidRequest.
+
+        `free`: it allows any text before a call, whose opening that has.
+        """
         self._matcher = LLMatcher(tokenizer, text, log_level=0, limits=limits())
         self._ends: TokenMask = np.zeros((tokenizer.vocab_size + 31) // 32, np.uint32)
         for token in tokenizer.eos_tokens:
@@ -114,11 +155,15 @@ class GuidedGrammar:
         reason = complaint(self._matcher)
         if reason is not None:
             raise InvalidRequest(reason)
-        self.start().mask()  # some grammars show only here that nothing fits them
+        self._free: FreeText | None = None
+        mask = self.start().mask()  # some grammars show only here that nothing fits them
+        if free is not None:
+            self._free = free.within(mask & ~self._ends)
 
     @property
     def is_ready(self) -> bool:
         return True
 
     def start(self) -> GuidedConstraint:
-        return GuidedConstraint(self._matcher.deep_copy(), self._ends)
+        text = None if self._free is None else FreeTextState(self._free)
+        return GuidedConstraint(self._matcher.deep_copy(), self._ends, text)

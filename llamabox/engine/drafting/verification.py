@@ -19,7 +19,7 @@ class Verification:
     once more with one if the `constraint` refuses the token.
     """
 
-    __slots__ = ("_at", "_constraint", "_masks", "_rows", "_sampler", "draft", "tokens")
+    __slots__ = ("_at", "_constraint", "_masks", "_rows", "_sampler", "draft", "is_accepted", "tokens")
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Verification:
         self._at = 0  # the next row
         self.draft = draft
         self.tokens: list[int] = []
+        self.is_accepted = False  # the constraint has moved on by the only token
 
     def ask(self) -> Ask:
         """The rows up to a token that is forced, or to one that needs a mask where others need none."""
@@ -74,9 +75,12 @@ class Verification:
 
     def _is_refused(self, constraint: Constraint, tokens: list[int]) -> bool:
         """Whether the last of `tokens`, sampled without masks, may not come. Those before it are the draft's."""
-        said = [*self.draft[: self._at], *tokens]
-        if said[-1] < 0:
+        if tokens[-1] < 0:
             return True  # of the tokens that may come none may be NaN
+        if not self.draft:
+            self.is_accepted = constraint.try_accept(tokens[0])
+            return not self.is_accepted
+        said = [*self.draft[: self._at], *tokens]
         is_drafted = len(said) < len(self._rows) and said[-1] == self.draft[len(said) - 1]
         return not is_drafted and constraint.n_allowed(said) < len(said)
 
@@ -150,14 +154,14 @@ def _begin(share: Share, sampler: Sampler, runner: Runner) -> Verification | Non
     if sequence.thought is not None and sequence.forced(1):
         return None
     if constraint is not None:
-        masks = sequence.places if sequence.is_checked else constraint.masks_ahead()
-        if sequence.drafts and masks:
+        is_checked = sequence.is_checked
+        if sequence.drafts and (masks := sequence.places if is_checked else constraint.masks_ahead()):
             n_rows, n_early = len(masks), sequence.n_early
             masks = [mask if mask is None else _early(sequence, mask) for mask in masks[:n_early]] + masks[n_early:]
             return Verification(share.rows[:n_rows], sampler, sequence.drafts[: n_rows - 1], masks, constraint)
         if sequence.forced(1):
             return None
-        if sequence.is_checked:
+        if is_checked:
             return Verification(share.rows[:1], sampler, (), (ANY,), constraint)
         mask = constraint.mask()
         if constraint.is_complete:

@@ -34,8 +34,19 @@ class AheadConstraint:
         self._coming = None
         self._inner.accept(token)
 
+    def try_accept(self, token: int) -> bool:
+        self._settle()
+        if not self._inner.try_accept(token):
+            return False
+        self._coming = None
+        return True
+
+    @property
+    def is_prepared(self) -> bool:
+        return self._coming is not None or self._inner.is_prepared
+
     def prepare(self) -> None:
-        if self._coming is None:
+        if not self.is_prepared:
             self._coming = self._helper.put(self._inner.prepare)
 
     def mask(self) -> TokenMask:

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 from llguidance import LLTokenizer
 
-from llamabox.bindings.sampling.guidance import guidance_tokenizer
+from llamabox.bindings.sampling.guidance import guidance_pieces, guidance_tokenizer
 from llamabox.bindings.vocab import Vocab
 from llamabox.engine.request import GenerationParams, InnerGrammar, Request
 from llamabox.errors import InvalidRequest, LlamaboxError, ServerFault
 from llamabox.grammar import gbnf
 from llamabox.grammar.constraint import GuidedGrammar
+from llamabox.grammar.free_text import FreeText, opening_in
 from llamabox.grammar.guidance import answer_grammar, lark_grammar, schema_grammar, schemas_in
 from llamabox.grammar.inputs.inner import OWN, input_grammar
 from llamabox.grammar.lark import to_lark
@@ -71,7 +72,9 @@ class GrammarCompiler:
     def __init__(self, vocab: Vocab, helper: Beside) -> None:
         self._vocab = vocab
         self._helper = helper
+        self._pieces: list[bytes] = []
         self._tokenizer: LLTokenizer | None = None
+        self._free: FreeText | None = None  # that of the last answer which had one: a model's form has one opening
         self._trial = GrammarTrial()
 
     def compile(self, texts: GrammarTexts, field: str = "") -> AheadGrammar:
@@ -84,7 +87,8 @@ class GrammarCompiler:
             field = "tools"
         field = field or ("json_schema" if json_schema else "grammar")
         if self._tokenizer is None:
-            self._tokenizer = guidance_tokenizer(self._vocab)
+            self._pieces = guidance_pieces(self._vocab)
+            self._tokenizer = guidance_tokenizer(self._vocab, self._pieces)
         try:
             if json_schema:
                 text = schema_grammar(json_schema)
@@ -97,7 +101,7 @@ class GrammarCompiler:
                 self._check_schemas(of_answer)
                 self._check_inner(inner)
                 raise InvalidRequest(reason)
-            return AheadGrammar(GuidedGrammar(text, self._tokenizer), self._helper)
+            return AheadGrammar(GuidedGrammar(text, self._tokenizer, self._free_text(of_answer)), self._helper)
         except InvalidRequest as error:
             if error.field is not None:
                 raise
@@ -105,6 +109,15 @@ class GrammarCompiler:
 
     def close(self) -> None:
         self._trial.close()
+
+    def _free_text(self, text: str) -> FreeText | None:
+        """What is to be known of an answer's text before its first call; None where it may not have any text."""
+        opening = opening_in(text)
+        if opening is None:
+            return None
+        if self._free is None or self._free.opening != opening:
+            self._free = FreeText(opening, self._pieces)
+        return self._free
 
     def _check_schemas(self, text: str) -> None:
         """Raise InvalidRequest naming the field, for the first schema in a text that cannot be used by itself.

@@ -35,7 +35,11 @@ def test_it_says_what_the_inner_constraint_says(helper: Beside, seed: int) -> No
             ahead.prepare()
         assert ahead.mask().tolist() == plain.mask().tolist()
         token = plain.allowed()[-1]
-        ahead.accept(token)
+        assert not ahead.try_accept(next(other for other in range(250) if other not in plain.allowed()))
+        if seed == 4:
+            assert ahead.try_accept(token)
+        else:
+            ahead.accept(token)
         plain.accept(token)
     assert ahead.is_complete
 
@@ -79,6 +83,29 @@ def test_the_helper_computes_the_mask_and_everything_else_waits_for_it(helper: B
     constraint.mask()
     assert len(inner.threads) == 1
     assert inner.threads[0] != threading.current_thread().name
+
+
+class Passing(FakeConstraint):
+    """Every token leaves its state as it is."""
+
+    n_prepared = 0
+
+    def prepare(self) -> None:
+        self.n_prepared += 1
+        super().prepare()
+
+    def accept(self, token: int) -> None:
+        pass
+
+
+def test_a_mask_that_is_still_right_is_not_computed_again(helper: Beside) -> None:
+    inner = Passing(FakeGrammar())
+    constraint = AheadConstraint(inner, helper)
+    for _ in range(3):
+        constraint.prepare()
+        constraint.mask()
+        constraint.accept(1)
+    assert inner.n_prepared == 1
 
 
 class Counting(ThreadPoolExecutor):

@@ -1,0 +1,107 @@
+"""Text in front of an answer's first call: most tokens of it leave the state of its grammar as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence as Seq
+
+import numpy as np
+import orjson
+
+from llamabox.engine.grammar import TokenMask
+
+HEAD = re.compile(r'^head\[lazy\]: TEXT ("(?:[^"\\]|\\.)+")$', re.MULTILINE)
+TEXT_FIRST = re.compile(r"^start: (?:section\* TEXT|\(section \| TEXT\))$", re.MULTILINE)
+UP_TO_A_TOKEN = re.compile(r"^start: text (?:\(section text\)\*|section\?)$", re.MULTILINE)
+ANY_TEXT = re.compile(r"^text: \(SOMETHING\)\*$", re.MULTILINE)
+"""Rules of an answer that is text, in which calls may come (chat/formats/grammar/answer.py, `_text_and_calls`)."""
+
+NO_TEXT = 0xFF
+"""A byte that no text has, and each token has that is none."""
+
+
+def opening_in(text: str) -> bytes | None:
+    """What a call begins with, in an answer's grammar that allows any text before it; empty where that is no text.
+
+    None: it is another grammar.
+    """
+    found = HEAD.search(text) if TEXT_FIRST.search(text) else None
+    if found is not None:
+        return str(orjson.loads(found[1])).encode()
+    return b"" if UP_TO_A_TOKEN.search(text) and ANY_TEXT.search(text) else None
+
+
+class FreeText:
+    """Which tokens say nothing that the opening of a call could begin with. Shared, and never changed."""
+
+    def __init__(self, opening: bytes, pieces: Seq[bytes], plain: bytes | None = None) -> None:
+        """`pieces` are what tokens say; those that are no text have the byte NO_TEXT. `plain`: what is known."""
+        self.opening = opening
+        self.pieces = pieces
+        if plain is None:
+            plain = bytes(_is_whole(piece) and not (opening and opening[0] in piece) for piece in pieces)
+        self.plain = plain
+        self.none = bytes(len(pieces))
+
+    def within(self, mask: TokenMask) -> FreeText:
+        """The same with those alone of the plain tokens that a mask has."""
+        allowed = np.unpackbits(mask.view(np.uint8), count=len(self.plain), bitorder="little")
+        return FreeText(self.opening, self.pieces, (np.frombuffer(self.plain, np.uint8) & allowed).tobytes())
+
+
+def _is_whole(piece: bytes) -> bool:
+    """Whether it is a text by itself, without parts of characters."""
+    try:
+        return bool(piece.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+class FreeTextState:
+    """Follows one text up to its first call.
+
+    `plain` has a 1 for each token that may come and leaves the state of the grammar as it is, that of the beginning.
+    """
+
+    __slots__ = ("_free", "_is_over", "_tail", "plain")
+
+    def __init__(self, free: FreeText) -> None:
+        self._free = free
+        self._tail = b""  # the end of the text, where an opening or a character may have begun
+        self._is_over = False
+        self.plain = free.plain
+
+    def copy(self) -> FreeTextState:
+        """One that goes its own way from here."""
+        copied = FreeTextState(self._free)
+        copied._tail, copied._is_over, copied.plain = self._tail, self._is_over, self.plain
+        return copied
+
+    def take(self, token: int) -> None:
+        """A token that the grammar has accepted, and that is not plain here."""
+        if self._is_over:
+            return
+        free, piece = self._free, self._free.pieces[token]
+        text = self._tail + piece
+        self._is_over = NO_TEXT in piece or bool(free.opening and free.opening in text)
+        if self._is_over or _is_cut(text) or _begins(free.opening, text):
+            self._tail = text[-max(3, len(free.opening) - 1) :]
+            self.plain = free.none
+        else:
+            self._tail = b""
+            self.plain = free.plain
+
+
+def _begins(opening: bytes, text: bytes) -> bool:
+    """Whether the text ends with a beginning of the opening."""
+    return any(text.endswith(opening[:n]) for n in range(1, len(opening)))
+
+
+def _is_cut(text: bytes) -> bool:
+    """Whether the text, which is UTF-8 so far, ends within a character."""
+    for n, byte in enumerate(reversed(text[-3:]), 1):
+        if byte >= 0xC0:
+            return n < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4)
+        if byte < 0x80:
+            break
+    return False
