@@ -165,9 +165,10 @@ class Engine:
         sampled = self._clock()
         self._update(work, verified, sampled)
         updated = self._clock()
-        if work.shares:  # else it could not be computed
-            # Taking the tokens that grammars force is part of every stream's gap, too.
-            seconds = updated - planned
+        # Taking the tokens that grammars force is part of every stream's gap, too.
+        seconds = updated - planned
+        self.cache.copy_time.computed(is_awaited=work.is_awaited)
+        if work.shares and not work.copies:  # else it was not computed, or took longer than its rows do
             self._pacing.observe(
                 n_decode=work.n_decode, n_prefill=work.n_prefill, n_forced=work.n_forced, seconds=seconds
             )

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import inf
 from typing import TypeVar
 
 T = TypeVar("T")
 
 FIRST_COST = 1e-9
 """Seconds a byte until a copy has been measured. It is high, as memory is slow when it is first written."""
+
+STREAM_COST = 0.4e-9
+"""Seconds a byte of a copy between streams, which a decode makes with its own work. 188 MB took 60 to 130 ms."""
+
+LONG = 0.25
+"""Part of the time that copies may take from which on they take long."""
 
 WEIGHT = 0.5
 """Weight of the newest measurement in the moving average."""
@@ -39,16 +46,46 @@ class CopyTime:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._cost = FIRST_COST
-        self._whole = float("inf")
+        self._whole = inf
         self._spent = 0.0
+        self._before = 0.0  # spent before the decode that is planned
+        self._n_stream = 0  # bytes of a stream, once one was copied
+        self._stood_back = False
+        self.has_put_off = False  # the next decode copies from stream to stream
 
     def allow(self, seconds: float) -> None:
         """Let all copies between two decodes take this many seconds; inf where nobody waits for a token."""
         self._whole = seconds
 
+    @property
+    def is_long(self) -> bool:
+        """Whether so much is spent before the decode that is planned that streams should get their tokens by it."""
+        return self._before > LONG * self._whole
+
+    @property
+    def may_put_off(self) -> bool:
+        """Whether the next decode may copy one more stream: as many as fit, or one that never will."""
+        return self._spent == 0.0 or self._spent + self._n_stream * STREAM_COST <= self._whole
+
+    def put_off(self, n_bytes: int) -> None:
+        """The next decode copies a stream of `n_bytes`, as all streams have."""
+        self._n_stream = n_bytes
+        self._spent += n_bytes * STREAM_COST
+        self.has_put_off = True
+
     def begin_step(self) -> None:
         """A decode comes before the copies that are made from here on."""
-        self._spent = 0.0
+        self._before, self._spent = self._spent, 0.0
+
+    def computed(self, *, is_awaited: bool) -> None:
+        """That decode is done. `is_awaited`: streams stood back for it, and wait on."""
+        self._stood_back = is_awaited
+        self.has_put_off = False
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether streams stood back for the last decode: they get a token before anything is copied."""
+        return self._stood_back and self._whole < inf
 
     def fits(self, n_bytes: int) -> bool:
         """Whether a copy of `n_bytes` may be made before the next decode."""

@@ -162,6 +162,7 @@ class KVCache:
         n_kept = self.truncate(target, n_cells)
         if not self._memory.is_unified:
             self._put_off.copy(source.slot_id, target.slot_id)
+            self.copy_time.put_off(self._memory.state_size(source.slot_id) * self.n_ctx // len(source.resident))
         else:
             self._put_off.share(source.slot_id, target.slot_id)
             self.sharing.share(source, target, n_kept)

@@ -31,6 +31,11 @@ class Slots:
                 )
         return list(found.values())
 
+    @property
+    def must_wait(self) -> bool:
+        """Whether streams are to get a token before a state is saved or restored."""
+        return bool(self._running()) and self._cache.copy_time.is_overdue
+
     def is_busy(self, id_slot: int) -> bool:
         """Whether a sequence holds it."""
         return self._cache.slots[id_slot].is_busy

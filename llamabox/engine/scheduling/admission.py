@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from llamabox import errors
 from llamabox.engine.kv.checkpoints import likely_ends, places
+from llamabox.engine.kv.copy_time import least_copied
 from llamabox.engine.kv.host_cache import HostMatch
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.prefix_index import Match
@@ -130,7 +131,9 @@ class Admission:
             if sequence.halts:
                 self._halt(sequence)
         admitted: list[Sequence] = []
-        free = self._cache.free_slots() if self._waiting and not self._is_full else []
+        # For those who begin much may have to be copied: not while streams wait behind a prompt's chunk.
+        may_begin = self._waiting and not self._is_full and not self._cache.copy_time.is_overdue
+        free = self._cache.free_slots() if may_begin else []
         for sequence in self._waiting.candidates(slot.slot_id for slot in free) if free else ():
             if sequence.is_early:
                 continue
@@ -179,6 +182,8 @@ class Admission:
                     if self._cache.copy_time.may_fit_later(n_bytes):
                         return False
                     sources = replace(sources, host=HostMatch())
+            if not self._may_place(sources, free):
+                return False
         if self._on_start is not None:
             self._on_start(sequence)
         if sequence.saved is not None:
@@ -188,7 +193,7 @@ class Admission:
         elif _is_from_host(sources):
             slot = next(filter(self._cache.may_restore, free), free[0])
             n_cached = self._cache.take_from_host(slot, sources.host)
-        elif sources.reuse is not None and sources.reuse.n_cells > sources.match.n_cells:
+        elif sources.reuse is not None and _is_from_reuse(sources):
             slot, n_cached = sources.reuse.slot, self._cache.take_reuse(sources.reuse)
         else:
             slot, n_cached = self._place(sources.match, free)
@@ -225,9 +230,23 @@ class Admission:
         oldest = free[0]
         if match.slot is None:
             return oldest, self._cache.take(oldest, 0)
-        if match.slot in free and (match.slot is oldest or self._is_similar(match.slot, match.n_cells)):
+        if self._is_taken_over(match.slot, match.n_cells, free):
             return match.slot, self._cache.take(match.slot, match.n_cells)
         return oldest, self._cache.copy(match.slot, oldest, match.n_cells)
+
+    def _is_taken_over(self, slot: Slot, n_cells: int, free: list[Slot]) -> bool:
+        """Whether a sequence starts in the slot that holds its first `n_cells` cells. Else it gets a copy of it."""
+        return slot in free and (slot is free[0] or self._is_similar(slot, n_cells))
+
+    def _may_place(self, sources: Sources, free: list[Slot]) -> bool:
+        """Whether it may start from these sources now: a copy of a slot may have to wait until streams had a token."""
+        match = sources.match
+        if match.slot is None or _is_from_host(sources) or _is_from_reuse(sources):
+            return True
+        if self._is_taken_over(match.slot, match.n_cells, free):
+            return True
+        is_quick = self._cache.is_unified or match.n_cells < least_copied(self._cache.n_ctx)
+        return is_quick or self._cache.copy_time.may_put_off
 
     def _reuse(self, sequence: Sequence, free: list[Slot], limit: int) -> Reuse | None:
         """The pieces of the prompt worth moving inside one slot, or None. Only where the request allows moved cells."""
@@ -266,6 +285,11 @@ class Admission:
 
     def _is_similar(self, slot: Slot, n_cells: int) -> bool:
         return self._similarity > 0 and n_cells >= self._similarity * len(slot.resident)
+
+
+def _is_from_reuse(sources: Sources) -> bool:
+    """Whether moving pieces inside a slot gives more cells than any slot holds."""
+    return sources.reuse is not None and sources.reuse.n_cells > sources.match.n_cells
 
 
 def _is_from_host(sources: Sources) -> bool:

@@ -8,6 +8,9 @@ SMOOTHING = 0.2
 MIN_CHUNK = 8
 """Smallest chunk: with fewer prompt tokens a step would cost nearly as much and bring the prompt nowhere."""
 
+OUTLIER = 2.0
+"""A step counts as at most so many usual ones: one that another process held up is no reason for larger chunks."""
+
 LEAST_PAUSE = 0.08
 """Seconds between two steps that a reader does not notice."""
 
@@ -48,7 +51,8 @@ class Pacing:
         n_prefill += n_forced if n_prefill or n_forced >= MIN_CHUNK else 0
         if n_prefill == 0 and n_decode:
             n_rows = n_decode + n_forced
-            self._decode[n_rows] = _blend(self._decode.get(n_rows, 0.0), seconds)
+            known = self._decode.get(n_rows, 0.0)
+            self._decode[n_rows] = _blend(known, min(seconds, OUTLIER * known) if known else seconds)
         elif n_prefill >= MIN_CHUNK:
             self._token = _blend(self._token, max(seconds - self._decode_time(n_decode), 0.0) / n_prefill)
 

@@ -138,7 +138,7 @@ class Scheduler:
         """
         self._cache.copy_time.begin_step()
         stuck = self._shift_all()
-        work = Work(stuck=stuck + self.chunks.ask(self.running))
+        work = Work(stuck=stuck + self.chunks.ask(self.running), copies=self._cache.copy_time.has_put_off)
         self.chunks.ask_ahead(self._admission)
         ended = {sequence for sequence, _ in stuck}
         able = [one for one in self.running if not (one in ended or one.is_held or self.chunks.holds(one))]
@@ -153,7 +153,10 @@ class Scheduler:
         others = [sequence for sequence in mine if sequence not in waiting and sequence not in at_media]
         rows = {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in others}
         work.most_forced = self._pace_forced(rows, ready)
-        chunk = self._chunk(ready, next_due, now) if waiting else 0
+        # Streams of other LoRA sets wait for the end of this step, too.
+        work.n_streams = sum(not sequence.is_prefilling for sequence in ready)
+        is_calm = not (rows and self._cache.copy_time.is_long)  # else a prompt's chunk would be one wait too many
+        chunk = self._chunk(ready, work.n_streams, next_due, now) if waiting and is_calm else 0
         prompts = [sequence for sequence in waiting if sequence not in at_media]
         # A text whose cells were lost computes them again while it decodes: it does not wait as a prompt does.
         media = [sequence for sequence in at_media if chunk or not sequence.is_prefilling]
@@ -288,13 +291,11 @@ class Scheduler:
         batch.lora = self._turns.next(sequence.params.lora for sequence in able)
         return [sequence for sequence in ready if sequence.params.lora == batch.lora]
 
-    def _chunk(self, ready: list[Sequence], next_due: float | None, now: float) -> int:
+    def _chunk(self, ready: list[Sequence], n_streams: int, next_due: float | None, now: float) -> int:
         """Number of prompt tokens that this step may carry."""
-        # Streams of other LoRA sets wait for the end of this step, too.
-        n_decode = sum(not sequence.is_prefilling for sequence in ready)
-        if n_decode:
+        if n_streams:
             n_prompts = sum(_has_prompt(sequence) for sequence in ready)
-            return min(self._company.n_chunk, self._pacing.chunk(n_decode, n_prompts)) if self._cont_batching else 0
+            return min(self._company.n_chunk, self._pacing.chunk(n_streams, n_prompts)) if self._cont_batching else 0
         if next_due is not None:
             # A stream whose speed limit keeps it out of this step wants the next one in time.
             return min(self._company.n_chunk, self._pacing.chunk(1, idle=next_due - now))

@@ -36,6 +36,13 @@ class Work:
     n_decode: int = 0  # rows that cost what decoding rows cost, drafts among them
     n_forced: int = 0  # cells that grammars force
     n_prefill: int = 0
+    n_streams: int = 0  # sequences that decode and are due, in the batch or not
+    copies: bool = False  # the decode copies KV streams first
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether streams stand back for it."""
+        return self.n_streams > 0 and self.n_decode == 0
 
     @property
     def n_context(self) -> int:

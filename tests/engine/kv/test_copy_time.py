@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from math import inf
 
 import pytest
 
-from llamabox.engine.kv import kv_cache
-from llamabox.engine.kv.copy_time import CopyTime
+from llamabox.engine.kv import copy_time, kv_cache
+from llamabox.engine.kv.copy_time import STREAM_COST, CopyTime
 from llamabox.engine.scheduling import admission
 from llamabox.engine.scheduling.pacing import LEAST_PAUSE
 from tests.engine.driver import Clock, Driver, alone, request
@@ -151,3 +152,76 @@ def test_a_decode_lies_between_the_copies_for_many_who_come_together() -> None:
         copies_by_decode[n_decodes] += memory.n_copies - n_copies
     assert copies_by_decode.total() >= len(come_back)
     assert max(copies_by_decode.values()) <= 2, "one state that goes and one that comes"
+
+
+def test_a_decode_copies_as_many_streams_as_fit_or_one_that_never_does() -> None:
+    copying = CopyTime(Clock())
+    copying.allow(0.1)
+    for seconds, n_fitting in ((0.02, 5), (0.3, 1)):
+        n_bytes = int(seconds / STREAM_COST)
+        for _ in range(n_fitting):
+            assert copying.may_put_off
+            copying.put_off(n_bytes)
+        assert not copying.may_put_off
+        copying.begin_step()
+        assert copying.is_long
+        assert copying.may_put_off
+        assert copying.fits(1)
+
+
+def test_streams_that_stood_back_come_before_copies() -> None:
+    copying = CopyTime(Clock())
+    for n_streams, pause in ((1, 0.1), (0, inf)):
+        copying.allow(pause)
+        for is_awaited in (False, True):
+            copying.begin_step()
+            copying.computed(is_awaited=is_awaited)
+            assert copying.is_overdue == (is_awaited and n_streams > 0)
+
+
+class CountedMemory(FakeMemory):
+    """Notes before which decode it copies from stream to stream."""
+
+    def __init__(self) -> None:
+        super().__init__(unified=False)
+        self.n_decodes = 0
+        self.copies: Counter[int] = Counter()
+
+    def seq_cp(self, source: int, target: int) -> None:
+        self.copies[self.n_decodes] += 1
+        super().seq_cp(source, target)
+
+    def begin(self, n_sequences: int = 1) -> None:
+        self.n_decodes += 1
+        super().begin(n_sequences)
+
+
+@pytest.mark.parametrize("mixes", [True, False])
+@pytest.mark.parametrize("is_dear", [True, False])
+def test_a_stream_waits_for_one_dear_copy_of_a_stream_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, mixes: bool, is_dear: bool
+) -> None:
+    monkeypatch.setattr(copy_time, "STREAM_COST", 1.0 if is_dear else 1e-9)
+    memory = CountedMemory()
+    runner = FakeRunner(memory=memory, mixes=mixes)
+    run = Driver(runner, n_slots=6, n_ctx=N_CTX)
+    run.submit(request("stream", prompt=(1, 2, 3), n_predict=200))
+    while not run.transcripts["stream", 0].tokens:
+        run.step()
+    asked = [request("four", (5,) * 100, n=4, n_predict=6), request("prompt", (7,) * 200, n_predict=1)]
+    for one in asked:
+        run.submit(one)
+    run.run()
+    assert memory.copies.total() == 3
+    assert max(memory.copies.values()) == (1 if is_dear else 3)
+    stream = runner.batches[0].runs[0].seq_id
+    for n_before in memory.copies:
+        lengths = {one.seq_id: len(one) for one in runner.batches[n_before].runs}
+        if is_dear:
+            assert stream in lengths, "it gets its token by the decode that copies"
+            assert set(lengths.values()) == {1}, "no prompt comes on top of it"
+            before = {one.seq_id for one in runner.batches[n_before - 1].runs}
+            assert stream in before, "it has not waited before"
+    for one in asked:
+        for index, text in alone(one, n_slots=6, n_ctx=N_CTX).items():
+            assert run.transcripts[one.request_id, index].tokens == text.tokens

@@ -79,6 +79,13 @@ def test_one_outlier_does_not_overthrow_what_is_known() -> None:
     assert 150 < pacing.chunk(4) < 200
 
 
+def test_a_step_that_was_held_up_is_no_reason_for_longer_ones() -> None:
+    pacing = Pacing(factor=3.0)
+    measured(pacing, 0.1, 0.001, n_steps=5)
+    pacing.observe(n_decode=4, n_prefill=0, seconds=10.0)
+    assert 200 <= pacing.chunk(4) <= 240
+
+
 def test_a_handful_of_prompt_tokens_measures_nothing() -> None:
     pacing = Pacing(factor=3.0)
     measured(pacing, 0.1, 0.001)

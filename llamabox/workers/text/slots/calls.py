@@ -97,7 +97,7 @@ class SlotCalls:
 
     def retry(self) -> None:
         """Act on calls whose slots are idle by now."""
-        if self._next is not None and not self._is_busy(self._next.call):
+        if self._next is not None and not self._is_busy(self._next.call) and not self._slots.must_wait:
             self._go_on(self._next)
         if not self._waiting:
             return
