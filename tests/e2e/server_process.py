@@ -30,6 +30,9 @@ class ServerProcess:
 
     One thread computes unless the words say otherwise. `before` are words to put before the command. Signals go to the
     process that they start.
+
+    It is in the test's session: Linux shares processors among sessions first (sched_autogroup), and one whose processes
+    mostly sleep is at times not let run for a second beside one that is busy. A test would measure that.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class ServerProcess:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
-                start_new_session=True,
+                process_group=0,
             )
         # Where the server soon ends connections that are idle, one that is used again may end in that very moment.
         kept = 0 if "--conn-keepalive" in arguments else None
