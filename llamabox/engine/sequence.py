@@ -66,6 +66,7 @@ class Sequence:
         self.n_overtaken = 0  # steps in which a later prompt was served before this one
         self.drafts: list[int] = []  # tokens that may come behind its cells
         self.places: list[TokenMask | None] = []  # of these under a grammar that is asked about each (grammar.walk)
+        self.was_refused = False  # the token that was sampled last without a mask, by its grammar
         self.may_draft = True  # the memory has not refused to take a draft back
         self.truncated = False
         self.state = State.WAITING
@@ -242,8 +243,13 @@ class Sequence:
         return self.sampler is not None and self.sampler.takes_highest and self.may_be_forced and not self.n_early
 
     def prepare_mask(self) -> None:
-        """Begin to compute the mask of the next row, unless it needs none, or its grammar leaves no choice there."""
-        if self.constraint is not None and not self.is_checked and not self.forced(1):
+        """Begin to compute the mask of the next row, unless it needs none, or its grammar leaves no choice there.
+
+        A model whose token was refused often wants to say it again, so a mask is likely to be needed then.
+        """
+        if self.constraint is None:
+            return
+        if (self.was_refused or not self.is_checked) and not self.forced(1):
             self.constraint.prepare()
 
     def no_token(self) -> ServerFault:

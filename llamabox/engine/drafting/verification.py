@@ -19,7 +19,7 @@ class Verification:
     once more with one if the `constraint` refuses the token.
     """
 
-    __slots__ = ("_at", "_constraint", "_masks", "_rows", "_sampler", "draft", "is_accepted", "tokens")
+    __slots__ = ("_at", "_constraint", "_masks", "_rows", "_sampler", "draft", "is_accepted", "tokens", "was_refused")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Verification:
         self.draft = draft
         self.tokens: list[int] = []
         self.is_accepted = False  # the constraint has moved on by the only token
+        self.was_refused = False  # it has refused a token, so that its mask was wanted
 
     def ask(self) -> Ask:
         """The rows up to a token that is forced, or to one that needs a mask where others need none."""
@@ -60,6 +61,7 @@ class Verification:
         """
         stop = self._at + len(ask.rows)
         if self._constraint is not None and not ask.masks and self._is_refused(self._constraint, tokens):
+            self.was_refused = True
             self.tokens += tokens[:-1]
             self._at += len(tokens) - 1
             return self._get_mask(self._constraint)
@@ -128,6 +130,7 @@ def sample(
                     continue
             except errors.RequestError as error:
                 failed.append((sequence, error))
+            sequence.was_refused = one.was_refused
             del going[sequence]
     return found, failed
 
