@@ -32,7 +32,7 @@ from llamabox.wire.questions import Tokenise
 from llamabox.wire.text import Abort, Call, Configure, Step, Submit, SubmitAll, Vectors
 from llamabox.wire.text_config import TextConfig
 
-N_EXAMPLES = 50
+N_EXAMPLES = 100
 """Of each kind of message and event."""
 
 texts = st.text(max_size=20)
