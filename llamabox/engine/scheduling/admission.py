@@ -131,9 +131,7 @@ class Admission:
             if sequence.halts:
                 self._halt(sequence)
         admitted: list[Sequence] = []
-        # For those who begin much may have to be copied: not while streams wait behind a prompt's chunk.
-        may_begin = self._waiting and not self._is_full and not self._cache.copy_time.is_overdue
-        free = self._cache.free_slots() if may_begin else []
+        free = self._cache.free_slots() if self._waiting and not self._is_full else []
         for sequence in self._waiting.candidates(slot.slot_id for slot in free) if free else ():
             if sequence.is_early:
                 continue
@@ -246,7 +244,8 @@ class Admission:
         if self._is_taken_over(match.slot, match.n_cells, free):
             return True
         is_quick = self._cache.is_unified or match.n_cells < least_copied(self._cache.n_ctx)
-        return is_quick or self._cache.copy_time.may_put_off
+        copy_time = self._cache.copy_time
+        return is_quick or (copy_time.may_put_off and not copy_time.is_overdue)
 
     def _reuse(self, sequence: Sequence, free: list[Slot], limit: int) -> Reuse | None:
         """The pieces of the prompt worth moving inside one slot, or None. Only where the request allows moved cells."""
