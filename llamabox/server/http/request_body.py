@@ -115,14 +115,15 @@ async def read_body(
     headers = Headers(scope=scope)
     gzip = _Gzip() if _is_packed(headers) else None
     declared = headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    n_declared = int(declared) if declared.isdigit() else 0
+    if n_declared > limit:
         raise _too_large(limit)
     time = asyncio.get_running_loop().time
     deadline = time() + seconds  # else a byte now and then would keep a connection for ever
     body = bytearray()  # not a list: millions of chunks of one byte would take forty times their size
     more = True
     while more:
-        if lease.n_bytes > SMALL:
+        if max(lease.n_bytes, n_declared) > SMALL:
             await lease.turn()
         try:
             async with asyncio.timeout_at(min(time() + gap, deadline)):
