@@ -13,14 +13,17 @@ from tests.e2e.server_process import ServerProcess
 from tests.e2e.speculation.drafted import until_drafted
 from tests.models.drafts.heads import FIRST, write_knowing_by_token
 
+N_LAYER = 32
+"""So many that drafts pay."""
+
 PROMPTS = tuple([FIRST + 700 + 13 * i + 1001 * k for i in range(20 + 7 * k)] for k in range(4))
 
 
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("heads")
-    path = write_knowing_by_token(folder / "model.gguf", model)
-    words = ("-c", "1024", "-np", "4", "--spec-type", "draft-mtp", "--metrics", "--slots")
+    path = write_knowing_by_token(folder / "model.gguf", model, N_LAYER)
+    words = ("-t", "1", "-tb", "1", "-c", "1024", "-np", "4", "--spec-type", "draft-mtp", "--metrics", "--slots")
     running = ServerProcess(folder / "log", "-m", str(path), *words)
     yield running
     assert running.stop() == 0
@@ -37,12 +40,12 @@ def say(server: ServerProcess, prompt: list[int], **fields: Any) -> dict[str, An
 def test_the_models_heads_draft_and_change_no_text(server: ServerProcess) -> None:
     plain = [say(server, prompt, **{"speculative.n_max": 0})["tokens"] for prompt in PROMPTS]
     assert all(len(tokens) == 60 for tokens in plain)
-    with ThreadPoolExecutor(len(PROMPTS)) as pool:
-        found = list(pool.map(lambda prompt: say(server, prompt), PROMPTS))
-    assert [reply["tokens"] for reply in found] == plain
     drafted = until_drafted(lambda: say(server, PROMPTS[0]))
     assert drafted["tokens"] == plain[0]
     assert drafted["timings"]["draft_n_accepted"] == drafted["timings"]["draft_n"]
+    with ThreadPoolExecutor(len(PROMPTS)) as pool:
+        found = list(pool.map(lambda prompt: say(server, prompt), PROMPTS))
+    assert [reply["tokens"] for reply in found] == plain
     metrics = server.http.get("/metrics").text
     [accepted] = [line for line in metrics.splitlines() if line.startswith("llamabox:draft_tokens_accepted_total{")]
     assert 'source="mtp"' in accepted

@@ -37,19 +37,19 @@ def next_token(token: int, n_vocab: int) -> int:
     return FIRST + (token - FIRST + STEP) % (n_vocab - FIRST)
 
 
-def write_knowing_by_token(path: Path, demo: Path) -> Path:
-    """Returns `path`."""
-    return _write_certain(path, demo, "hy_v3", takes_hidden=False)
+def write_knowing_by_token(path: Path, demo: Path, n_layer: int = N_LAYER) -> Path:
+    """Beside more layers its head costs less. Returns `path`."""
+    return _write_certain(path, demo, "hy_v3", n_layer, takes_hidden=False)
 
 
 def write_knowing_by_hidden_row(path: Path, demo: Path) -> Path:
     """Returns `path`."""
-    return _write_certain(path, demo, "hy_v3", takes_hidden=True)
+    return _write_certain(path, demo, "hy_v3", N_LAYER, takes_hidden=True)
 
 
 def write_knowing_hybrid(path: Path, demo: Path) -> Path:
     """A Qwen 3.5 whose head knows the next token by the hidden row. Returns `path`."""
-    return _write_certain(path, demo, "qwen35", takes_hidden=True)
+    return _write_certain(path, demo, "qwen35", N_LAYER, takes_hidden=True)
 
 
 def write_ignorant(path: Path, demo: Path) -> Path:
@@ -66,30 +66,30 @@ def _write_random(path: Path, demo: Path, architecture: str) -> Path:
     """Each token depends on all before it, and the head knows nothing."""
     vocabulary, n_vocab = vocabulary_of(demo)
     weights = Weights(n_vocab)
-    _add_layers(weights, architecture)
+    _add_layers(weights, architecture, N_LAYER)
     weights.norm("output_norm.weight", N_EMBD)
     weights.add("output.weight", N_EMBD, n_vocab)
     weights.add(f"{HEAD}.nextn.eh_proj.weight", 2 * N_EMBD, N_EMBD)
-    return write_model(path, architecture, _values(architecture, n_vocab), vocabulary, weights)
+    return write_model(path, architecture, _values(architecture, N_LAYER, n_vocab), vocabulary, weights)
 
 
-def _write_certain(path: Path, demo: Path, architecture: str, *, takes_hidden: bool) -> Path:
+def _write_certain(path: Path, demo: Path, architecture: str, n_layer: int, *, takes_hidden: bool) -> Path:
     """Layers add nothing to a token's own row of signs, which the output finds again behind the next token."""
     vocabulary, n_vocab = vocabulary_of(demo)
     weights = Weights(n_vocab)
     signs = np.random.default_rng(1).choice(np.array([-1, 1], np.int8), (n_vocab, N_EMBD))
     weights.exact("token_embd.weight", signs)
-    _add_layers(weights, architecture)
+    _add_layers(weights, architecture, n_layer)
     for name, entry in weights.tensors.items():
         if name.split(".")[-2] in ("attn_output", "ffn_down", "ssm_out"):
             weights.exact(name, np.zeros(entry.shape[::-1], np.int8))
     weights.norm("output_norm.weight", N_EMBD, SURE)
     weights.exact("output.weight", _rows_behind(signs, 1))
     taken = np.eye(N_EMBD, 2 * N_EMBD, N_EMBD if takes_hidden else 0, dtype=np.int8)
-    weights.exact(f"{HEAD}.nextn.eh_proj.weight", taken)  # of the token's row and the hidden one, side by side
+    weights.exact(f"blk.{n_layer}.nextn.eh_proj.weight", taken)  # of the token's row and the hidden one, side by side
     if takes_hidden:  # a hidden row is that of the token before
-        weights.exact(f"{HEAD}.nextn.shared_head_head.weight", _rows_behind(signs, 2))
-    return write_model(path, architecture, _values(architecture, n_vocab), vocabulary, weights)
+        weights.exact(f"blk.{n_layer}.nextn.shared_head_head.weight", _rows_behind(signs, 2))
+    return write_model(path, architecture, _values(architecture, n_layer, n_vocab), vocabulary, weights)
 
 
 def _rows_behind(signs: NDArray[np.int8], n_steps: int) -> NDArray[np.int8]:
@@ -102,8 +102,8 @@ def _rows_behind(signs: NDArray[np.int8], n_steps: int) -> NDArray[np.int8]:
     return rows
 
 
-def _add_layers(weights: Weights, architecture: str) -> None:
-    for layer in range(N_LAYER + 1):
+def _add_layers(weights: Weights, architecture: str, n_layer: int) -> None:
+    for layer in range(n_layer + 1):
         weights.feed_forward(layer)
         if architecture == "hy_v3":
             weights.attention(layer, 1)
@@ -116,7 +116,7 @@ def _add_layers(weights: Weights, architecture: str) -> None:
             weights.attention(layer, 1)
             weights.add(f"blk.{layer}.attn_q.weight", N_EMBD, 2 * N_HEAD * N_HEAD_ELEMENTS)  # with gates
     for name in ("enorm", "hnorm"):
-        weights.norm(f"{HEAD}.nextn.{name}.weight", N_EMBD)
+        weights.norm(f"blk.{n_layer}.nextn.{name}.weight", N_EMBD)
 
 
 def _add_delta_net(weights: Weights, layer: int) -> None:
@@ -138,9 +138,9 @@ def _add_delta_net(weights: Weights, layer: int) -> None:
     weights.add(f"{block}.ssm_out.weight", n_values, N_EMBD)
 
 
-def _values(architecture: str, n_vocab: int) -> dict[str, Value]:
+def _values(architecture: str, n_layer: int, n_vocab: int) -> dict[str, Value]:
     values: dict[str, Value] = {
-        "block_count": N_LAYER + 1,
+        "block_count": n_layer + 1,
         "nextn_predict_layers": 1,
         "attention.head_count_kv": 1,
         "attention.key_length": N_HEAD_ELEMENTS,

@@ -132,6 +132,8 @@ class ModelDrafter:
         guesses = self._compute(parts)
         if n_late:
             self.pace.caught_up(sum(len(tokens) for _, tokens, _ in parts), begun)
+        else:  # it takes a little more than a round, which would not be known any more once it seemed too much
+            self.pace.drafted(begun)
         return whole, guesses
 
     def _compute(self, parts: Seq[tuple[Place, Seq[int], bool]]) -> list[Guess | None]:

@@ -13,8 +13,11 @@ from llamabox.workers.text.drafting.heads.seams import HeadsContext, NextPair, P
 FEW = 4
 """Pairs of a sequence that may wait to be computed together with what it drafts from, as rows with outputs."""
 
-PATIENCE = 256
-"""Batches without a call for drafts behind which hidden rows are no longer kept, until there is one."""
+PATIENCE = 16
+"""Batches in which texts went on, without a call for drafts, behind which hidden rows are not kept until there is one.
+
+Where drafts do not pay there is a call now and then, and following the model costs a layer more.
+"""
 
 
 class Follower:
@@ -102,7 +105,7 @@ class HeadCells:
             self._follow(self.followers[run.seq_id], run, rows[start : start + len(run)])
             start += len(run)
         self._compute_waiting([self.followers[run.seq_id] for run in runs])
-        self._n_ignored += 1
+        self._n_ignored += any(run.n_outputs for run in runs)
         if self._n_ignored >= PATIENCE:
             self._keep_rows(False)
 

@@ -14,6 +14,9 @@ from llamabox.workers.text.drafting.pace import Pace, Steps
 
 logger = logging.getLogger(__name__)
 
+FIRST_WINDOW = 16
+"""Tokens of a draft at most, before it is known how many of them are verified."""
+
 MAX_FAILURES = 3
 """Computations that may fail one after the other before the heads are given up."""
 
@@ -37,6 +40,7 @@ class HeadDrafter:
         self._lengths = lengths
         self._n_vocab = n_vocab
         self._eog = eog
+        self._window = FIRST_WINDOW  # tokens of a draft at most
         self._steps = Steps()
         self._n_failures = 0  # since a computation last succeeded
         self._is_told = False
@@ -49,8 +53,16 @@ class HeadDrafter:
         return [drafts.get(wish.key) for wish in wishes]
 
     def accepted(self, key: Key, draft: Draft, n_verified: int, n_accepted: int) -> None:
-        """What stays of a draft shows in what the model computes."""
+        """What stays of a draft shows in what the model computes.
+
+        A pass for a token that is not verified was for nothing: drafts grow while all of them comes, and shrink to a
+        token more than what the price has verified.
+        """
         self._steps.accepted(key, n_accepted)
+        if n_verified < len(draft.tokens):
+            self._window = n_verified + 1
+        elif n_accepted >= self._window:
+            self._window += 1
 
     def truncated(self, key: Key) -> None:
         """The model's memory has said so."""
@@ -74,14 +86,17 @@ class HeadDrafter:
 
     def _begin(self, wish: Wish) -> Chain[Follower] | None:
         """A draft without tokens as yet; None for a text whose hidden rows are not known."""
-        if wish.seq_id < 0 or not self._lengths.of(wish, wish.n_most):
+        room = max(self._window, self._lengths.n_min, wish.params.n_min)
+        if wish.seq_id < 0 or not self._lengths.of(wish, room):
             return None
         follower = self.cells.ready(wish.seq_id, wish.cells.position(len(wish.cells) - 1))
-        return None if follower is None else Chain(wish, follower, self._lengths, wish.n_most)
+        return None if follower is None else Chain(wish, follower, self._lengths, room)
 
     def _draft(self, chains: list[Chain[Follower]]) -> None:
         """Let the drafts grow. Raises a DecodeError."""
+        begun = self.pace.now()
         found = self.cells.begin([(chain.place, chain.wish.cells.key(len(chain.wish.cells) - 1)) for chain in chains])
+        self.pace.drafted(begun)  # else it would not be known what a round takes, once it seemed too much
         growing = list(zip(chains, found, strict=True))
         has_cells = False
         try:
