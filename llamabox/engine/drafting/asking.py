@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 
@@ -35,21 +36,43 @@ class _Worth:
 
     def __init__(self) -> None:
         self.n_rounds = 0  # in which it drafted
-        self.seconds = 0.0  # of a round
         self.promise = HOPE  # tokens of a draft that come
         self.length = HOPE  # of a draft
         self.credit = 0.0  # seconds that may go into asking it in vain
         self.is_told = False
+        self._seconds: dict[int, float] = {}  # of a round, by the number of sequences that it drafted for
+        self._counts: defaultdict[int, int] = defaultdict(int)
 
-    def asked(self, seconds: float, drafts: Seq[Draft], promises: Seq[float]) -> None:
-        self.credit = max(self.credit - seconds, -10 * max(seconds, self.seconds))
+    def asked(self, n_asking: int, seconds: float, drafts: Seq[Draft], promises: Seq[float]) -> None:
+        self.credit = max(self.credit - seconds, -10 * max(seconds, self.seconds(n_asking)))
         if not drafts:
             return
-        weight = max(WEIGHT, 1 / (self.n_rounds + 1))
         self.n_rounds += 1
-        self.seconds += weight * (seconds - self.seconds)
+        self._counts[n_asking] += 1
+        known = self._seconds.get(n_asking, 0.0)
+        self._seconds[n_asking] = known + _weight(self._counts[n_asking]) * (seconds - known)
+        weight = _weight(self.n_rounds)
         self.promise += weight * (sum(promises) / len(promises) - self.promise)
         self.length += weight * (sum(len(draft.tokens) for draft in drafts) / len(drafts) - self.length)
+
+    def seconds(self, n_asking: int) -> float:
+        """Those of a round for so many sequences; 0 if there was none yet.
+
+        Of another number of them a round takes less than in proportion, but not the same: the mean of both is taken.
+        """
+        if not self._seconds:
+            return 0.0
+        nearest = min(self._seconds, key=lambda known: abs(known - n_asking))
+        return self._seconds[nearest] * (1.0 + n_asking / nearest) / 2.0
+
+    def earn(self, seconds: float) -> None:
+        """A step took so many seconds: some more may go into asking in vain."""
+        self.credit = min(self.credit + PROBING * seconds, 2 * max(self._seconds.values(), default=0.0))
+
+
+def _weight(n: int) -> float:
+    """That of the newest of n measurements in their mean."""
+    return max(WEIGHT, 1 / n)
 
 
 class Asking:
@@ -79,7 +102,7 @@ class Asking:
             seconds = self._clock() - begun
             made = [(one, draft) for one, draft in zip(asking, drafts, strict=True) if draft is not None]
             promised = [self._price.promises(draft) for _, draft in made]
-            worth.asked(seconds, [draft for _, draft in made], promised)
+            worth.asked(len(asking), seconds, [draft for _, draft in made], promised)
             for (sequence, draft), promise in zip(made, promised, strict=True):
                 if promise > promises.get(sequence, -1.0):
                     found[sequence], promises[sequence] = (drafter, draft), promise
@@ -88,21 +111,21 @@ class Asking:
     def computed(self, seconds: float) -> None:
         """A step took so many seconds."""
         for worth in self._worths:
-            worth.credit = min(worth.credit + PROBING * seconds, 2 * worth.seconds)
+            worth.earn(seconds)
 
     def _is_worth_it(self, worth: _Worth, n_asking: int, step: Step) -> bool:
         if worth.n_rounds < TRIED:
             return True
-        seconds = self._price.seconds(step)
-        if worth.seconds <= CHEAP * seconds:
+        step_seconds, seconds = self._price.seconds(step), worth.seconds(n_asking)
+        if seconds <= CHEAP * step_seconds:
             return True
-        if self._price.pays(step, n_asking, worth.length, worth.promise, worth.seconds):
+        if self._price.pays(step, n_asking, worth.length, worth.promise, seconds):
             return True
         if not worth.is_told:
             worth.is_told = True
             logger.info(
                 "a draft of %.1f tokens takes %.1f ms and brings %.1f, which does not pay beside steps of %.1f ms: "
                 "it is made now and then, to see whether it does",
-                *(worth.length, 1e3 * worth.seconds, worth.promise, 1e3 * seconds),
+                *(worth.length, 1e3 * seconds, worth.promise, 1e3 * step_seconds),
             )
-        return worth.credit >= worth.seconds
+        return worth.credit >= seconds

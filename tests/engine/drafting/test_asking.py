@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from itertools import count
 from typing import Any
 
 import pytest
@@ -18,14 +17,16 @@ WISH: Any = None
 
 
 class Guesser:
-    """Guesses one token each time, and takes two seconds for it."""
+    """Guesses one token of each sequence, and takes two seconds for it."""
 
     def __init__(self, *, computes: bool) -> None:
         self.computes = computes
         self.n_asked = 0
+        self.now = 0.0
 
     def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
         self.n_asked += 1
+        self.now += 2.0 * len(wishes)
         return [Draft([1], Source.MODEL, 1)] * len(wishes)
 
 
@@ -44,10 +45,29 @@ class Refusing:
 
 @pytest.mark.parametrize("computes", [False, True])
 def test_only_who_computes_is_asked_less_where_it_does_not_pay(computes: bool) -> None:
-    guesser, seconds, price = Guesser(computes=computes), count(step=2.0), Refusing()
-    asking = Asking([guesser], price, lambda: next(seconds))  # type: ignore[list-item, arg-type]
+    guesser = Guesser(computes=computes)
+    asking = Asking([guesser], Refusing(), lambda: guesser.now)  # type: ignore[list-item, arg-type]
     for _ in range(5 * TRIED):
         found = asking.ask({SEQUENCE: WISH}, lambda: STEP)
         assert (SEQUENCE in found) or computes
         asking.computed(1.0)
     assert guesser.n_asked == (TRIED if computes else 5 * TRIED)
+
+
+class Paying(Refusing):
+    """A price at which three seconds pay."""
+
+    def pays(self, step: Step, n_asking: int, length: float, promise: float, seconds: float) -> bool:
+        return seconds <= 3.0
+
+
+def test_what_many_take_together_says_little_about_one_alone() -> None:
+    guesser = Guesser(computes=True)
+    asking = Asking([guesser], Paying(), lambda: guesser.now)  # type: ignore[list-item, arg-type]
+    crowd: dict[Any, Any] = {object(): WISH for _ in range(2)}
+    for _ in range(2 * TRIED):
+        asking.ask(crowd, lambda: STEP)
+    assert guesser.n_asked == TRIED
+    for n in range(TRIED):
+        assert asking.ask({SEQUENCE: WISH}, lambda: STEP), n
+    assert not asking.ask(crowd, lambda: STEP)
