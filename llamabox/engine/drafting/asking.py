@@ -16,11 +16,17 @@ logger = logging.getLogger(__name__)
 WEIGHT = 0.1
 """Of the newest measurement."""
 
+OUTLIER = 2.0
+"""A round counts as at most so many usual ones: one may have been held up by another program."""
+
 CHEAP = 0.01
 """Part of a step that a drafter may always take."""
 
 TRIED = 8
 """Rounds in which a drafter is asked whatever it takes, to learn what it is worth."""
+
+TRIED_EACH = 2
+"""The same for each number of texts that it drafts for together."""
 
 PROBING = 0.005
 """Part of the time that goes into asking a drafter of which it is known that it does not pay."""
@@ -40,18 +46,24 @@ class _Worth:
         self.length = HOPE  # of a draft
         self.credit = 0.0  # seconds that may go into asking it in vain
         self.is_told = False
-        self._seconds: dict[int, float] = {}  # of a round, by the number of sequences that it drafted for
-        self._counts: defaultdict[int, int] = defaultdict(int)
+        # By the number of sequences that it is asked for together:
+        self.n_asked: defaultdict[int, int] = defaultdict(int)
+        self._counts: defaultdict[int, int] = defaultdict(int)  # rounds in which it drafted
+        self._seconds: dict[int, float] = {}  # of such a round
 
     def asked(self, n_asking: int, seconds: float, drafts: Seq[Draft], promises: Seq[float]) -> None:
         self.credit = max(self.credit - seconds, -10 * max(seconds, self.seconds(n_asking)))
+        self.n_asked[n_asking] += 1
         if not drafts:
             return
         self.n_rounds += 1
         self._counts[n_asking] += 1
-        known = self._seconds.get(n_asking, 0.0)
-        self._seconds[n_asking] = known + _weight(self._counts[n_asking]) * (seconds - known)
-        weight = _weight(self.n_rounds)
+        known = self._seconds.get(n_asking, seconds)
+        if self._counts[n_asking] <= TRIED:
+            self._seconds[n_asking] = min(known, seconds)  # the first ones also make what is there from then on
+        else:
+            self._seconds[n_asking] = known + WEIGHT * (min(seconds, OUTLIER * known) - known)
+        weight = max(WEIGHT, 1 / self.n_rounds)
         self.promise += weight * (sum(promises) / len(promises) - self.promise)
         self.length += weight * (sum(len(draft.tokens) for draft in drafts) / len(drafts) - self.length)
 
@@ -68,11 +80,6 @@ class _Worth:
     def earn(self, seconds: float) -> None:
         """A step took so many seconds: some more may go into asking in vain."""
         self.credit = min(self.credit + PROBING * seconds, 2 * max(self._seconds.values(), default=0.0))
-
-
-def _weight(n: int) -> float:
-    """That of the newest of n measurements in their mean."""
-    return max(WEIGHT, 1 / n)
 
 
 class Asking:
@@ -114,7 +121,7 @@ class Asking:
             worth.earn(seconds)
 
     def _is_worth_it(self, worth: _Worth, n_asking: int, step: Step) -> bool:
-        if worth.n_rounds < TRIED:
+        if worth.n_rounds < TRIED or worth.n_asked[n_asking] < TRIED_EACH:
             return True
         step_seconds, seconds = self._price.seconds(step), worth.seconds(n_asking)
         if seconds <= CHEAP * step_seconds:

@@ -17,7 +17,7 @@ WISH: Any = None
 
 
 class Guesser:
-    """Guesses one token of each sequence, and takes two seconds for it."""
+    """Guesses one token of each sequence, and takes two seconds for it; much longer now and then."""
 
     def __init__(self, *, computes: bool) -> None:
         self.computes = computes
@@ -26,7 +26,7 @@ class Guesser:
 
     def propose(self, wishes: Seq[Wish]) -> list[Draft | None]:
         self.n_asked += 1
-        self.now += 2.0 * len(wishes)
+        self.now += 2.0 * len(wishes) + (1000.0 if self.n_asked % 20 == 0 else 0.0)
         return [Draft([1], Source.MODEL, 1)] * len(wishes)
 
 
@@ -71,3 +71,10 @@ def test_what_many_take_together_says_little_about_one_alone() -> None:
     for n in range(TRIED):
         assert asking.ask({SEQUENCE: WISH}, lambda: STEP), n
     assert not asking.ask(crowd, lambda: STEP)
+
+
+def test_a_round_that_was_held_up_counts_as_two() -> None:
+    guesser = Guesser(computes=True)
+    asking = Asking([guesser], Paying(), lambda: guesser.now)  # type: ignore[list-item, arg-type]
+    for n in range(10 * TRIED):
+        assert asking.ask({SEQUENCE: WISH}, lambda: STEP), n
