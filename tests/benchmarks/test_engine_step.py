@@ -45,10 +45,16 @@ class NullMemory:
     def seq_detach(self, seq_id: int) -> bool:
         return True
 
-    def state_get(self, seq_id: int, into: memoryview | None = None) -> bytes:
+    def carry_out(self, seq_id: int) -> None:
+        pass
+
+    def state_size(self, seq_id: int, *, part: bool = False) -> int:
+        return 0
+
+    def state_get(self, seq_id: int, into: memoryview | None = None, *, part: bool = False) -> bytes:
         return b""
 
-    def state_set(self, seq_id: int, state: bytes) -> bool:
+    def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
         return False
 
     def seq_pos_min(self, seq_id: int) -> int:
