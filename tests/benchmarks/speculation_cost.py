@@ -29,7 +29,7 @@ from llamabox.engine.drafting.text.drafter import TextDrafter
 from llamabox.engine.engine import Engine
 from llamabox.engine.request import SamplingParams
 from llamabox.engine.seams import Ask, RunnerFacts
-from tests.benchmarks.test_engine_step import NullMemory, NullSampler
+from tests.benchmarks.fakes.null_runner import NullMemory, NullSampler
 from tests.e2e.server_process import ServerProcess
 from tests.engine.driver import engine_config, request
 

@@ -60,7 +60,8 @@ def ask(port: int, body: dict[str, Any]) -> Asked:
     connection.request("POST", "/v1/chat/completions", sent, {"Content-Type": "application/json"})
     reply = connection.getresponse()
     assert reply.status == 200, reply.read()
-    ms, timings = 0.0, {}
+    ms = 0.0
+    timings: dict[str, Any] = {}
     for line in reply:
         if not line.startswith(b"data: {"):
             continue
