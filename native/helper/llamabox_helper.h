@@ -85,7 +85,8 @@ struct lb_wide {
 //   n_rows[i]     how many rows it has, at least one
 //   chains[i]     sampler chain; NULL only where n_best[i] is 1, then nothing is accepted
 //   n_best[i]     the chain need only see this many of the highest logits; 1: the highest (the lowest id of equals) is
-//                 taken without applying the chain; 0: it must see all. A mask that lets few tokens come shows it all of these.
+//                 taken without applying the chain; 0: it must see all. Where a mask lets few tokens come it sees all
+//                 of these.
 //   wide[i]       how the chain begins, where n_best[i] is 0; NULL: in some other way. The token is the same with it.
 // These have an entry for each row, those of chain 0 first:
 //   masks[r]      bit t & 31 of word t >> 5 says whether token t may come, for all tokens; NULL: all may. masks may be
