@@ -36,13 +36,6 @@ BEGINNINGS = (
 
 
 @pytest.fixture(scope="module")
-def native() -> ffi.Native:
-    native = ffi.load()
-    backend.start(native)
-    return native
-
-
-@pytest.fixture(scope="module")
 def config() -> TextConfig:
     return TextConfig(
         model=str(ensure_demo_model(progress=False)),

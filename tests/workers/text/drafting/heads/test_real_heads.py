@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.bindings import backend, ffi
+from llamabox.bindings import ffi
 from llamabox.bindings.files.gguf import check_model
 from llamabox.bindings.model import Model, ModelParams, type_sizes
 from llamabox.demo import ensure_demo_model
@@ -45,13 +45,6 @@ Write = Callable[[Path, Path], Path]
 IGNORANT = (write_ignorant, write_ignorant_hybrid)
 KNOWING = {write_knowing_by_token: 4, write_knowing_by_hidden_row: 1, write_knowing_hybrid: 1}
 """How many tokens of a draft the head knows."""
-
-
-@pytest.fixture(scope="module")
-def native() -> ffi.Native:
-    native = ffi.load()
-    backend.start(native)
-    return native
 
 
 @pytest.fixture(scope="module")
