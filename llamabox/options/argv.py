@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from llamabox.errors import OptionsError
 from llamabox.log.masking import DASHES, MASK, is_secret, masked
 from llamabox.options import OPTIONS, Option
-from llamabox.options.speculation import REFUSED
+from llamabox.options.refused import CHOOSING, REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,11 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """All uses of options in order, and a warning for each unknown option."""
+    """All uses of options in order, a warning for each unknown option, and those of CHOOSING, which are no options."""
 
     uses: tuple[Use, ...]
     warnings: tuple[str, ...]
+    choosing: tuple[str, ...]
 
 
 GUARDED_WORDS = frozenset({
@@ -55,6 +56,7 @@ def read_words(argv: Sequence[str]) -> CommandLine:
     by_flag = {flag: option for option in OPTIONS for flag in option.flags + option.hidden}
     uses: list[Use] = []
     warnings: list[str] = []
+    choosing: list[str] = []
     position = 0
     while position < len(argv):
         flag, joined, value = argv[position].partition("=")
@@ -62,6 +64,9 @@ def read_words(argv: Sequence[str]) -> CommandLine:
         option = by_flag.get(flag)
         if flag in REFUSED:
             raise OptionsError(f"{flag}: {REFUSED[flag]}")
+        if flag in CHOOSING:
+            choosing.append(flag)
+            continue
         if option is None:
             if _looks_like_a_flag(flag, joined, by_flag):
                 warnings.append(_unknown(flag, by_flag))
@@ -85,7 +90,7 @@ def read_words(argv: Sequence[str]) -> CommandLine:
             )
         position += len(words) - len(given)
         uses.append(Use(flag, option, tuple(words)))
-    return CommandLine(tuple(uses), tuple(warnings))
+    return CommandLine(tuple(uses), tuple(warnings), tuple(choosing))
 
 
 def check_variables(environ: Mapping[str, str]) -> None:

@@ -23,6 +23,7 @@ from llamabox.machine import processors
 from llamabox.options import OPTIONS, Option
 from llamabox.options.argv import Use, check_variables, read_words, shown
 from llamabox.options.defaults import unescape
+from llamabox.options.refused import CHOOSING, CHOOSING_VARIABLES
 from llamabox.options.speculation import check_speculation, drafting_of, idle_options, with_speculation
 from llamabox.options.values import QUANTISED, unknown_samplers
 from llamabox.options.weight_values import with_cpu_weights
@@ -48,6 +49,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> OptionValues:
         _take(values, warnings, use)
     check_variables(environ)
     _read_environment(values, environ)
+    warnings += _choices_passed_over(words.choosing, values, environ)
     if "defrag_thold" in values:
         warnings.append("-dt: the KV memory is not defragmented any more, this option has no effect")
     if values.get("jinja") is False:
@@ -61,6 +63,16 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> OptionValues:
     _check_together(values)
     warnings += idle_options(values)
     return OptionValues(values, tuple(warnings))
+
+
+def _choices_passed_over(flags: Sequence[str], values: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """Warnings about choices of a model that `-m` overrules. Raises OptionsError where there is no `-m`."""
+    reasons = {flag: CHOOSING[flag] for flag in flags}
+    reasons |= {name: why for name, why in CHOOSING_VARIABLES.items() if environ.get(name)}
+    if reasons and "text.model" not in values:
+        name, why = next(iter(reasons.items()))
+        raise OptionsError(f"{name}: {why}")
+    return [f"{name} has no effect beside -m: {why}" for name, why in reasons.items()]
 
 
 def _take(values: dict[str, Any], warnings: list[str], use: Use) -> None:

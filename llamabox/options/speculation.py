@@ -1,6 +1,4 @@
-"""Options of speculation: the values of `--spec-type`, what goes together, and llama-server's options without a place
-here.
-"""
+"""Options of speculation: the values of `--spec-type`, and what goes together."""
 
 from __future__ import annotations
 
@@ -32,19 +30,6 @@ model's own heads.
 """
 
 NEEDS_HIDDEN_ROWS = frozenset({"draft-eagle3", "draft-dflash", "draft-dspark"})
-
-LEARNT = "how long a match must be is learnt from how far such matches held: leave it out"
-LENGTHS = "a draft is as long as pays, up to --spec-draft-n-max: leave it out"
-FETCHED = "models are not fetched by name: download the GGUF file, and name it with -md"
-
-REFUSED: Mapping[str, str] = {
-    **{f"--spec-ngram-{kind}-size-n": LEARNT for kind in ("simple", "map-k", "map-k4v")},
-    **{f"--spec-ngram-{kind}-min-hits": LEARNT for kind in ("simple", "map-k", "map-k4v")},
-    **dict.fromkeys(("--spec-ngram-mod-n-match", "--spec-ngram-size-n", "--spec-ngram-min-hits"), LEARNT),
-    "--spec-ngram-mod-n-min": LENGTHS,
-    **dict.fromkeys(("-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf"), FETCHED),
-}
-"""Options of llama-server's speculation that ask for what cannot be had here, and why."""
 
 OF_DRAFT_MODEL = {
     "text.n_gpu_layers_draft": "-ngld",

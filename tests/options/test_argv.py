@@ -6,8 +6,8 @@ import pytest
 
 from llamabox.errors import OptionsError
 from llamabox.options import OPTIONS
-from llamabox.options.argv import read_words
 from llamabox.options.commandline import compose, echo, parse
+from llamabox.options.refused import CHOOSING, CHOOSING_VARIABLES, REFUSED
 from tests.options.test_commandline import made, refused
 
 PROTECTING = sorted(flag for option in OPTIONS if option.protects for flag in option.flags)
@@ -92,7 +92,7 @@ def test_other_unknown_options_are_a_warning_without_their_value() -> None:
     )
     known = {flag for option in OPTIONS for flag in option.flags + option.hidden}
     theirs = [flag for flag in OF_LLAMA_SERVER.split() if flag not in known]
-    assert len(read_words(theirs).warnings) == len(theirs) > 40, "their start goes on"
+    assert len(parse([*theirs, "-m", "my.gguf"], {}).warnings) == len(theirs) > 40, "their start goes on"
 
 
 def test_an_option_is_no_value_of_the_one_before_it() -> None:
@@ -118,7 +118,7 @@ def test_a_variable_that_could_be_meant_to_protect_ends_the_start(name: str) -> 
 
 def test_other_programs_variables_are_theirs() -> None:
     names = (
-        "MMPROJ_URL HF_FILE HF_REPO MODEL_URL MODELS_DIR LOG_FILE NO_MMAP KV_OFFLOAD CPU_MOES PORTT HOSTS WEBUI_CONFIG "
+        "MMPROJ_URL LOG_FILE NO_MMAP KV_OFFLOAD CPU_MOES PORTT HOSTS WEBUI_CONFIG "
         "ENDPOINT_PROPS STATIC_PATH WEBUI OVERRIDE_TENSORS SPEC_DRAFT_HF_REPO CACHE_IDLE_SLOTS OFFLINE"
     )
     environ = {f"LLAMA_ARG_{name}": "1" for name in names.split()}
@@ -142,3 +142,26 @@ def test_other_programs_variables_are_theirs() -> None:
 )  # fmt: skip
 def test_the_printed_command_line_has_no_secret(words: list[str], shown: str) -> None:
     assert echo(words).replace("'\u2014api-key'", "\u2014api-key") == shown
+
+
+def test_options_of_llama_server_without_a_place_here_say_why() -> None:
+    known = {flag for option in OPTIONS for flag in option.flags + option.hidden}
+    assert not known & (REFUSED.keys() | CHOOSING.keys())
+    for flag, why in {**REFUSED, **CHOOSING}.items():
+        assert refused(flag, "3") == f"{flag}: {why}"
+
+
+@pytest.mark.parametrize("word", CHOOSING)
+def test_a_model_that_is_chosen_otherwise_is_never_the_demo_model_in_silence(word: str) -> None:
+    beside = parse([word, "somebody/model", "-m", "my.gguf"], {})
+    assert beside.values["text.model"] == "my.gguf"
+    assert beside.warnings == (f"{word} has no effect beside -m: {CHOOSING[word]}",)
+    assert parse([word, "x"], {"LLAMA_ARG_MODEL": "my.gguf"}).values["text.model"] == "my.gguf"
+
+
+@pytest.mark.parametrize("name", CHOOSING_VARIABLES)
+def test_nor_by_a_variable(name: str) -> None:
+    with pytest.raises(OptionsError, match=f"^{name}: "):
+        parse([], {name: "somebody/model"})
+    assert parse(["-m", "my.gguf"], {name: "x"}).warnings[0].startswith(f"{name} has no effect beside -m: ")
+    assert parse([], {name: ""}).warnings == ()

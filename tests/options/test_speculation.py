@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llamabox.errors import OptionsError
-from llamabox.options import OPTIONS
 from llamabox.options.commandline import compose, parse
-from llamabox.options.speculation import NEEDS_HIDDEN_ROWS, REFUSED, SPEC_TYPES
+from llamabox.options.speculation import NEEDS_HIDDEN_ROWS, SPEC_TYPES
 from llamabox.wire.text_config import TextConfig
 
 
@@ -91,13 +90,6 @@ def test_types_that_are_not_supported_say_what_is(name: str) -> None:
 )
 def test_contradictions_and_wrong_values_are_named(words: str, named: str) -> None:
     assert named in refused(*words.split())
-
-
-def test_options_of_llama_server_without_a_place_here_say_why() -> None:
-    known = {flag for option in OPTIONS for flag in option.flags + option.hidden}
-    assert not known & set(REFUSED)
-    for flag, why in REFUSED.items():
-        assert refused(flag, "3") == f"{flag}: {why}"
 
 
 def test_what_changes_nothing_is_warned_about() -> None:
