@@ -25,8 +25,8 @@ from llamabox.options.argv import Use, check_variables, read_words, shown
 from llamabox.options.defaults import unescape
 from llamabox.options.refused import CHOOSING, CHOOSING_VARIABLES
 from llamabox.options.speculation import check_speculation, drafting_of, idle_options, with_speculation
-from llamabox.options.values import QUANTISED, unknown_samplers
-from llamabox.options.weight_values import with_cpu_weights
+from llamabox.options.values.common import QUANTISED, unknown_samplers
+from llamabox.options.values.weights import with_cpu_weights
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
 from llamabox.wire.text_config import TextConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from llamabox.options import values as v
+from llamabox.options.values import common as v
 
 GENERAL = "general"
 SERVER = "server"

@@ -8,7 +8,7 @@ from typing import Any
 
 from llamabox.engine.request import DraftingParams
 from llamabox.errors import OptionsError
-from llamabox.options.values import QUANTISED
+from llamabox.options.values.common import QUANTISED
 from llamabox.wire.text_config import TextConfig
 
 TEXT, LOOKUP, MODEL, MTP = "text", "lookup", "model", "mtp"

@@ -19,8 +19,8 @@ from llamabox.lending.config import RpcConfig
 from llamabox.machine import processors
 from llamabox.options import OPTIONS, Option
 from llamabox.options.commandline import compose, compose_images, compose_rpc, echo, parse
-from llamabox.options.file_values import api_keys_of_file, file_text, folder, json_schema_of_file
 from llamabox.options.usage import document, help_text
+from llamabox.options.values.files import api_keys_of_file, file_text, folder, json_schema_of_file
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
 from llamabox.wire.text_config import TextConfig

@@ -13,7 +13,7 @@ import pytest
 from llamabox.machine import processors
 from llamabox.options import OPTIONS, Option
 from llamabox.options.commandline import parse
-from llamabox.options.weight_values import DENSE, EXPERTS
+from llamabox.options.values.weights import DENSE, EXPERTS
 from tests import observed
 from tests.observed import Observer
 from tests.options.test_commandline import FIRST_CPU, values_of
@@ -293,7 +293,7 @@ EFFECTS: dict[str, Shown | Reaches] = {
     "--grammar": Shown(f"{FORM}::test_a_bad_default_keeps_the_server_from_starting"),
     "--grammar-file": Shown(f"{FORM}::test_defaults_of_the_command_line"),
     "--reverse-prompt": row(generation, "-r ### -r END", stop=("###", "END")),
-    "--json-schema-file": Shown("options/test_file_values.py::test_a_json_schema_in_a_file"),
+    "--json-schema-file": Shown("options/test_files.py::test_a_json_schema_in_a_file"),
     "--json-schema": Shown(f"{FORM}::test_defaults_of_the_command_line"),
     "--max-waiting": Shown(f"{SERVER}::test_more_texts_than_may_wait"),
     "--gap-factor": Shown("workers/text/loading/test_loader.py::test_the_gap_that_prompts_may_open"),

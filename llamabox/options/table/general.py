@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llamabox.options import values as v
 from llamabox.options.option import GENERAL, Option, switch, valued
+from llamabox.options.values import common as v
 
 GENERAL_OPTIONS = (
     switch(GENERAL, "-h --help --usage", "help", "print this text and exit"),

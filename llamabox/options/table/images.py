@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llamabox.options import values as v
 from llamabox.options.option import SERVER, switch, valued
+from llamabox.options.values import common as v
 
 IMAGES = "server/images"
 

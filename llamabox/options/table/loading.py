@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from llamabox.options import values as v
-from llamabox.options.device_values import names
-from llamabox.options.file_values import file_text
 from llamabox.options.option import COMPLETION, Option, completion, switch
-from llamabox.options.weight_values import MAX_LAYERS, tensor_buffers
+from llamabox.options.values import common as v
+from llamabox.options.values.devices import names
+from llamabox.options.values.files import file_text
+from llamabox.options.values.weights import MAX_LAYERS, tensor_buffers
 
 LOADING_OPTIONS = (
     completion(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from llamabox.media.fetching.hosts import allowed_hosts
-from llamabox.options import values as v
-from llamabox.options.file_values import folder
 from llamabox.options.option import COMPLETION, completion, switch
+from llamabox.options.values import common as v
+from llamabox.options.values.files import folder
 
 SMALLEST_SIDE = 224
 """Pixels. Below, no model sees what there is."""

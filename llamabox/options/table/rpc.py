@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from llamabox.lending.allow import networks
-from llamabox.options import defaults, device_values
-from llamabox.options import values as v
+from llamabox.options import defaults
 from llamabox.options.option import valued
+from llamabox.options.values import common as v
+from llamabox.options.values import devices
 
 RPC_SERVER = "rpc-server"
 
@@ -15,7 +16,7 @@ lend = partial(valued, RPC_SERVER)
 
 RPC_SERVER_OPTIONS = (
     lend(
-        "--rpc-server-host", "rpc.host", device_values.address, metavar="IP", env="LLAMA_ARG_RPC_SERVER_HOST",
+        "--rpc-server-host", "rpc.host", devices.address, metavar="IP", env="LLAMA_ARG_RPC_SERVER_HOST",
         help="address to lend this machine's device on; :: is every address, IPv4's too",
     ),
     lend(
@@ -27,7 +28,7 @@ RPC_SERVER_OPTIONS = (
         help="the GPU to lend, -1 for the CPU; where there is no GPU, 0 is the CPU too",
     ),
     lend(
-        "--rpc-server-reserve-memory", "rpc.reserve", device_values.any_mebibytes, metavar="MIB",
+        "--rpc-server-reserve-memory", "rpc.reserve", devices.any_mebibytes, metavar="MIB",
         help="memory of the device that clients are not told of, MiB",
     ),
     lend(
@@ -39,7 +40,7 @@ RPC_SERVER_OPTIONS = (
         help="keep clients' large tensors there, which they then need not send again",
     ),
     lend(
-        "--rpc-server-cache-size", "rpc.cache_size", device_values.any_mebibytes, metavar="MIB",
+        "--rpc-server-cache-size", "rpc.cache_size", devices.any_mebibytes, metavar="MIB",
         default=defaults.mebibytes, help="size of that folder, MiB: what was not used for longest goes",
     ),
     lend(

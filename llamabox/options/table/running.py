@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from llamabox.chat.formats.known import FORMS
-from llamabox.options import chat_values as c
-from llamabox.options import values as v
 from llamabox.options.option import COMPLETION, completion, switch
+from llamabox.options.values import chat as c
+from llamabox.options.values import common as v
 
 CHAT_OPTIONS = (
     switch(COMPLETION, "--jinja", "jinja", "render chat templates as Jinja (always so)", env="LLAMA_ARG_JINJA"),

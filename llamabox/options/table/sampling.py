@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from llamabox.options import defaults
-from llamabox.options import values as v
-from llamabox.options.file_values import file_text, json_schema_of_file
 from llamabox.options.option import COMPLETION, completion, switch
+from llamabox.options.values import common as v
+from llamabox.options.values.files import file_text, json_schema_of_file
 
 SAMPLING_OPTIONS = (
     completion(

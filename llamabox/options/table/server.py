@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llamabox.options import defaults
-from llamabox.options import values as v
-from llamabox.options.device_values import rpc_servers
-from llamabox.options.file_values import api_keys_of_file, folder
 from llamabox.options.option import SERVER, switch, valued
+from llamabox.options.values import common as v
+from llamabox.options.values.devices import rpc_servers
+from llamabox.options.values.files import api_keys_of_file, folder
 
 SERVER_OPTIONS = (
     valued(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llamabox.options import speculation as s
-from llamabox.options import values as v
-from llamabox.options.device_values import names
 from llamabox.options.option import COMPLETION, Option, completion, switch
-from llamabox.options.weight_values import MAX_LAYERS, tensor_buffers
+from llamabox.options.values import common as v
+from llamabox.options.values.devices import names
+from llamabox.options.values.weights import MAX_LAYERS, tensor_buffers
 
 SPECULATION_OPTIONS = (
     completion(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llamabox.options import defaults
-from llamabox.options import values as v
 from llamabox.options.option import completion
+from llamabox.options.values import common as v
 
 THREAD_OPTIONS = (
     completion(

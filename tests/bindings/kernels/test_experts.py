@@ -13,7 +13,7 @@ from llamabox.bindings.context import Context, ContextParams
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import Model, ModelParams
 from llamabox.errors import ModelLoadError
-from llamabox.options.weight_values import EXPERTS
+from llamabox.options.values.weights import EXPERTS
 from tests.models.experts import with_experts
 
 TEXT = (

@@ -1,4 +1,4 @@
-"""Option values that say where weights are kept. Raise ValueError as those of `values` do."""
+"""Option values that say where weights are kept. Raise ValueError as those of `common` do."""
 
 from __future__ import annotations
 

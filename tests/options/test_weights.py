@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llamabox.options.commandline import compose, parse
-from llamabox.options.weight_values import EXPERTS
+from llamabox.options.values.weights import EXPERTS
 from tests.options.test_commandline import refused
 
 

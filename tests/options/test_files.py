@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from llamabox.options import OPTIONS
-from llamabox.options.file_values import MAX_TEXT, json_schema_of_file
+from llamabox.options.values.files import MAX_TEXT, json_schema_of_file
 from tests.options.test_commandline import made, refused
 
 TEXT_FILES = [
     o
     for o in OPTIONS
     if o.parse not in (None, json_schema_of_file)
-    and o.parse.__module__.endswith(".file_values")
+    and o.parse.__module__.endswith(".values.files")
     and o.metavar == "FILE"
 ]
 

@@ -1,11 +1,11 @@
-"""Option values that name devices and the machines that lend them. Raise ValueError as those of `values` do."""
+"""Option values that name devices and the machines that lend them. Raise ValueError as those of `common` do."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 
-from llamabox.options.values import integer
+from llamabox.options.values.common import integer
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
-"""Option values that are files or folders. Raise ValueError as those of `values` do."""
+"""Option values that are files or folders. Raise ValueError as those of `common` do."""
 
 from __future__ import annotations
 
 import codecs
 from pathlib import Path
 
-from llamabox.options.values import json_schema
+from llamabox.options.values.common import json_schema
 
 MAX_TEXT = 16 << 20
 """Bytes of a text file. The largest chat templates have 60 thousand; /dev/zero has no end."""

@@ -1,0 +1,1 @@
+"""Parsers of options' values, and what they mean together."""
