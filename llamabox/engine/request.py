@@ -268,6 +268,7 @@ class GenerationParams:
     form_field: str = ""  # where the request has the one or the other, for a refusal to name
     answer_grammar: str = ""  # or a grammar in llguidance's Lark, of a whole answer with its calls
     inner_grammars: tuple[InnerGrammar, ...] = ()  # those that it refers to
+    answer_opening: str | None = None  # of a call, where any text may come first (grammar.free_text); None: it may not
     marks: tuple[int, ...] = ()  # control tokens that stand in the text as marks (llamabox.marks)
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True

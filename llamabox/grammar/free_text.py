@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence as Seq
 
 import numpy as np
-import orjson
 
 from llamabox.engine.grammar import TokenMask
 
-HEAD = re.compile(r'^head\[lazy\]: TEXT ("(?:[^"\\]|\\.)+")$', re.MULTILINE)
-TEXT_FIRST = re.compile(r"^start: (?:section\* TEXT|\(section \| TEXT\))$", re.MULTILINE)
-UP_TO_A_TOKEN = re.compile(r"^start: text (?:\(section text\)\*|section\?)$", re.MULTILINE)
-ANY_TEXT = re.compile(r"^text: \(SOMETHING\)\*$", re.MULTILINE)
-"""Rules of an answer that is text, in which calls may come (chat/formats/grammar/answer.py, `_text_and_calls`)."""
-
 NO_TEXT = 0xFF
 """A byte that no text has, and each token has that is none."""
-
-
-def opening_in(text: str) -> bytes | None:
-    """What a call begins with, in an answer's grammar that allows any text before it; empty where that is no text.
-
-    None: it is another grammar.
-    """
-    found = HEAD.search(text) if TEXT_FIRST.search(text) else None
-    if found is not None:
-        return str(orjson.loads(found[1])).encode()
-    return b"" if UP_TO_A_TOKEN.search(text) and ANY_TEXT.search(text) else None
 
 
 class FreeText:
     """Which tokens say nothing that the opening of a call could begin with. Shared, and never changed."""
 
     def __init__(self, opening: bytes, pieces: Seq[bytes], plain: bytes | None = None) -> None:
-        """`pieces` are what tokens say; those that are no text have the byte NO_TEXT. `plain`: what is known."""
+        """`opening` of a call; empty: a control token begins it. `pieces` are what tokens say; those that are no text
+        have the byte NO_TEXT. `plain`: what is known.
+        """
         self.opening = opening
         self.pieces = pieces
         if plain is None:

@@ -66,7 +66,9 @@ async def plan_chat(
     params = replace(options.params, marks=plan.marks, thought=plan.budget)
     if plan.grammar:
         inner = (*params.inner_grammars, *plan.inner_grammars)
-        params = replace(params, answer_grammar=plan.grammar, inner_grammars=inner, json_schema="")
+        params = replace(
+            params, answer_grammar=plan.grammar, answer_opening=plan.opening, inner_grammars=inner, json_schema=""
+        )
     notes = calling.notes if calling is not None else ()
     return replace(options, params=params, warning=warning_of(notes, options.warning)), plan
 

@@ -37,6 +37,7 @@ class AnswerPlan:
     inputs: Mapping[str, InputFormat] = field(default_factory=dict)  # of custom tools
     grammar: str = ""  # empty: nothing is enforced
     inner_grammars: tuple[InnerGrammar, ...] = ()  # those that it refers to
+    opening: str | None = None  # of a call, where the grammar lets any text come first (AnswerGrammar)
     budget: ThoughtBudget | None = None
     inline: Thought | None = None  # where a whole reply has thoughts in its text as well: what stands around them
 
@@ -93,6 +94,7 @@ def plan_answer(
             InnerGrammar(name=inner.name, tool=inner.tool, is_escaped=inner.is_escaped, **inputs[inner.tool])
             for inner in grammar.inner
         ),
+        opening=grammar.opening,
         budget=_budget(known.form, marked, tail, may_be, thinking, has_tools=bool(tools)),
         inline=known.form.thought if thinking.format == LEGACY and not streams else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,24 +13,38 @@ from llguidance import LLTokenizer
 from llamabox.bindings.sampling.guidance import guidance_pieces, guidance_tokenizer
 from llamabox.bindings.vocab import Vocab
 from llamabox.chat.formats.form import GENERIC, Format, JsonCalls
-from llamabox.chat.formats.grammar.answer import Demand, answer_grammar
-from llamabox.chat.formats.grammar.tool import Tool
+from llamabox.chat.formats.grammar.answer import AnswerGrammar, Demand, Thinking, answer_grammar
 from llamabox.grammar.constraint import GuidedConstraint, GuidedGrammar
-from llamabox.grammar.free_text import FreeText, opening_in
+from llamabox.grammar.free_text import FreeText
 from llamabox.grammar.guidance import answer_grammar as in_guidance
+from tests.chat.formats.test_answer_grammar import CALLABLE, CALLS, FORMS, vocabulary
 
-TOKEN = "<|im_start|>"
-"""A control token of the demo model's."""
+HERMES = FORMS["hermes"]
+TOKEN = "<|one|>"
+"""A control token beside those of the forms. The demo model's own have the places of all."""
 
-TAG = JsonCalls(open="<tool_call>\n", close="\n</tool_call>", separator="\n")
-FORMS = {
-    "generic": GENERIC,
-    "a tag": Format(name="json", calls=TAG),
-    "a tag twice": Format(name="json", calls=replace(TAG, open="<<<call>")),
-    "a control token": Format(name="json", calls=JsonCalls(open=TOKEN, close="!")),
+OPENINGS = {
+    "hermes": "<tool_call>",
+    "qwen": "<tool_call>",
+    "mistral": "",
+    "kimi": "",
+    "python": "",
+    "gemma": "",
+    "generic": '{"tool_calls": [',
+    "a tag twice": "<<<call>",
+    "a control token": "",
+    "skipped before a token": "",
 }
-NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-TOOLS = (Tool("greet", {**NAME, "additionalProperties": False}), Tool("stop", {"type": "object", "properties": {}}))
+"""Of the forms in which any text may come first."""
+
+OTHERS: dict[str, tuple[Format, str]] = {
+    "a tag twice": (replace(HERMES, calls=JsonCalls(open="<<<call>", close="!")), '<<<call>{"name": "stop", '),
+    "a control token": (replace(HERMES, calls=JsonCalls(open=TOKEN, close="!")), TOKEN + '{"name": "stop", '),
+    "skipped": (replace(HERMES, skipped=(TOKEN,)), CALLS["hermes"]),
+    "skipped before a token": (replace(FORMS["gemma"], skipped=(TOKEN,)), TOKEN + CALLS["gemma"]),
+}
+ALL = {name: (form, CALLS[name]) for name, form in FORMS.items()} | OTHERS
+
 SAID = (
     "Ah, ünïcödé 漢字 🙂 ",
     "<",
@@ -56,9 +71,30 @@ def tokenizer(vocab: Vocab, pieces: list[bytes]) -> LLTokenizer:
     return guidance_tokenizer(vocab, pieces)
 
 
-def text_of(form: Format, vocab: Vocab, *, parallel: bool) -> str:
-    [token] = vocab.tokenize(TOKEN, add_special=False, parse_special=True)
-    return answer_grammar(form, Demand(tools=TOOLS, parallel=parallel), {TOKEN: token}).text
+class Told:
+    """Texts of a form as tokens of the demo model, whose control tokens stand for the form's own."""
+
+    def __init__(self, form: Format, vocab: Vocab) -> None:
+        marks = [*vocabulary(form).ids, TOKEN]
+        places = [token for token in vocab.control_tokens if token not in vocab.eog_tokens]
+        assert len(marks) <= len(places)
+        self.ids = dict(zip(marks, places, strict=False))
+        self._split = re.compile(f"({'|'.join(map(re.escape, marks))})")
+        self._vocab = vocab
+
+    def tokens(self, text: str) -> list[int]:
+        found: list[int] = []
+        for piece in self._split.split(text):
+            if piece in self.ids:
+                found.append(self.ids[piece])
+            else:
+                found += self._vocab.tokenize(piece, add_special=False, parse_special=False)
+        return found
+
+
+def grammar_of(form: Format, told: Told, *, parallel: bool = True, **more: object) -> AnswerGrammar:
+    demand = replace(Demand(tools=tuple(CALLABLE), parallel=parallel), **more)  # type: ignore[arg-type]
+    return answer_grammar(form, demand, told.ids)
 
 
 def says(constraint: GuidedConstraint) -> tuple[object, ...]:
@@ -66,26 +102,26 @@ def says(constraint: GuidedConstraint) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", OPENINGS)
 def test_what_is_passed_over_changes_nothing(
     vocab: Vocab, tokenizer: LLTokenizer, pieces: list[bytes], name: str, parallel: bool
 ) -> None:
-    text = text_of(FORMS[name], vocab, parallel=parallel)
-    opening = opening_in(text)
-    assert opening is not None
-    grammar = in_guidance(text, {})
-    free = FreeText(opening, pieces)
+    form, call = ALL[name]
+    told = Told(form, vocab)
+    answer = grammar_of(form, told, parallel=parallel)
+    assert answer.opening == OPENINGS[name]
+    grammar = in_guidance(answer.text, {})
+    free = FreeText(answer.opening.encode(), pieces)
     looks, passes = GuidedGrammar(grammar, tokenizer), GuidedGrammar(grammar, tokenizer, free)
     by_bytes = {piece: token for token, piece in enumerate(pieces) if len(piece) == 1}
     n_plain = 0
     for seed in range(6):
         chance = random.Random(seed)
         ours, oracle = passes.start(), looks.start()
-        call = f'{opening.decode() or TOKEN}{{"name": "greet", "arguments": {{"name": "A <{seed}>"}}}}'
         said = [chance.choice(SAID) for _ in range(8)]
         said.insert(4 + seed, call if seed % 3 else SAID[0])
-        tokens = vocab.tokenize("".join(said), add_special=False, parse_special=True)
-        if seed % 2 and opening:  # letter by letter: characters are cut, and openings too
+        tokens = told.tokens("".join(said))
+        if seed % 2 and answer.opening:  # letter by letter: characters are cut, and openings too
             tokens = [by_bytes[bytes([byte])] for byte in "".join(said).encode()]
         for i, token in enumerate(tokens):
             if i % 5 == 0 or i > len(tokens) - 8:
@@ -107,9 +143,11 @@ def test_what_is_passed_over_changes_nothing(
 
 
 def test_a_draft_over_an_opening_is_followed(vocab: Vocab, tokenizer: LLTokenizer, pieces: list[bytes]) -> None:
-    grammar = in_guidance(text_of(GENERIC, vocab, parallel=True), {})
+    answer = grammar_of(GENERIC, Told(GENERIC, vocab))
+    assert answer.opening is not None
+    grammar = in_guidance(answer.text, {})
     looks = GuidedGrammar(grammar, tokenizer).start()
-    passes = GuidedGrammar(grammar, tokenizer, FreeText(b'{"tool_calls": [', pieces)).start()
+    passes = GuidedGrammar(grammar, tokenizer, FreeText(answer.opening.encode(), pieces)).start()
     tokens = vocab.tokenize('So: {"tool_calls": [{"name": "st', add_special=False, parse_special=False)
     for n in range(len(tokens)):
         assert passes.n_allowed(tokens[:n]) == looks.n_allowed(tokens[:n])
@@ -124,16 +162,13 @@ def test_a_draft_over_an_opening_is_followed(vocab: Vocab, tokenizer: LLTokenize
         assert mine is None or theirs is None or mine.tolist() == theirs.tolist()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        'start: section+\nhead[lazy]: TEXT "<a>"\n',
-        'start: (<[5]>)* section* TEXT\nhead[lazy]: TEXT "<a>"\n',
-        'start: ("<think>" thought BLANKS?)? section* TEXT\nhead[lazy]: TEXT "<a>"\n',
-        "start: text (section text)*\ntext: (SOMETHING | <[5]>)*\n",
-        "start: section* TEXT\n",
-        "",
-    ],
-)
-def test_no_other_grammar_is_taken_for_one_with_any_text_at_first(text: str) -> None:
-    assert opening_in(f"%llguidance {{}}\n{text}") is None
+@pytest.mark.parametrize("name", ALL)
+def test_where_an_answer_begins_otherwise_no_text_is_passed_over(vocab: Vocab, name: str) -> None:
+    form = replace(ALL[name][0], thought=HERMES.thought)
+    told = Told(form, vocab)
+    if name not in OPENINGS:
+        assert grammar_of(form, told).opening is None
+    assert grammar_of(form, told, must_call=True).opening is None
+    assert grammar_of(form, told, final='"4"').opening is None
+    for thinking in (Thinking.MAY_BEGIN, Thinking.BEGUN):
+        assert grammar_of(form, told, thinking=thinking).opening is None

@@ -321,6 +321,11 @@ def test_a_form_that_the_user_names() -> None:
     named = Server("--chat-format", "mistral", words=words)
     assert named.message(tools=tools) == (None, None)
     assert "[TOOL_CALLS]" in named.client.submits[-1].params.answer_grammar
+    assert named.client.submits[-1].params.answer_opening is None, "a thought may come first"
+    turns = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}<|im_start|>assistant\n"
+    unthinking = Server("--chat-format", "mistral-nemo", words=("Four.",), template=turns)
+    assert unthinking.message(tools=tools)[0] == "Four."
+    assert unthinking.client.submits[-1].params.answer_opening == "[TOOL_CALLS]"
     assert named.props()["chat_format"] == "name-json"
     with pytest.raises(OptionsError, match=r"expected hermes, llama-3, .*channels"):
         parse(["--chat-format", "some"], {})

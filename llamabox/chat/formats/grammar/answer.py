@@ -38,48 +38,61 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class AnswerGrammar:
-    """A grammar in Lark, and those of custom tools that it refers to."""
+    """A grammar in Lark, and those of custom tools that it refers to.
+
+    `opening`: an answer begins with any text, which leaves the grammar as it is until it has this in it, with which a
+    call begins. Empty: a control token begins the call. None: an answer begins in another way.
+    """
 
     text: str
     inner: tuple[Inner, ...] = ()
+    opening: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """The words for what comes behind a thought. `opening`: see AnswerGrammar, of an answer without a thought."""
+
+    words: str
+    opening: str | None = None
 
 
 def answer_grammar(form: Format, demand: Demand, tokens: Mapping[str, int]) -> AnswerGrammar:
     """The grammar. `tokens` are the ids of the control tokens that stand in the form, by their texts."""
     rules = Rules(tokens)
-    start = _channels(rules, form, form.channels, demand) if form.channels else _answer(rules, form, demand)
-    return AnswerGrammar(f"%llguidance {{}}\nstart: {start}\n{rules}", rules.inner)
+    start = _Body(_channels(rules, form, form.channels, demand)) if form.channels else _answer(rules, form, demand)
+    return AnswerGrammar(f"%llguidance {{}}\nstart: {start.words}\n{rules}", rules.inner, start.opening)
 
 
-def _answer(rules: Rules, form: Format, demand: Demand) -> str:
-    body = _body(rules, form, demand)
+def _answer(rules: Rules, form: Format, demand: Demand) -> _Body:
     thought = form.thought
     if thought is None or demand.thinking is Thinking.NONE:
-        return body
+        return _body(rules, form, demand)
+    body = _body(rules, form, demand).words
     close = rules.up_to("thought", thought.close.strip())
     blanks = rules.add("BLANKS", BLANKS)
     if demand.thinking is Thinking.BEGUN:
         choices = [f"{close} {blanks}? {body}"]
-        if form.calls is not None and demand.tools and not rules.begins_with_token(_trigger(form.calls)):
-            cut_short = rules.up_to("thought_to_call", _trigger(form.calls))
+        trigger = _trigger(form.calls) if form.calls is not None and demand.tools else ""
+        if form.calls is not None and trigger and not rules.begins_with_token(trigger):
+            cut_short = rules.up_to("thought_to_call", trigger)
             rest = _section_rest(rules, form.calls, demand)
             choices.append(f"{cut_short} {rest}" + ("" if demand.must_call else f" {body}"))
-        return one_of(choices)
-    return f"({rules.text(thought.open.strip())} {close} {blanks}?)? {body}"
+        return _Body(one_of(choices))
+    return _Body(f"({rules.text(thought.open.strip())} {close} {blanks}?)? {body}")
 
 
-def _body(rules: Rules, form: Format, demand: Demand) -> str:
-    """What comes behind a thought."""
+def _body(rules: Rules, form: Format, demand: Demand) -> _Body:
     final = demand.final
     if final is not None and not final.startswith("@"):  # a grammar by name says itself with what a text may begin
         final = f"{rules.add('BLANKS', BLANKS)}? {final}"
     if not demand.tools or form.calls is None:
-        return final or rules.add("text", f"({_any(rules, form)})*")
+        return _Body(final or rules.add("text", f"({_any(rules, form)})*"))
     section = _section(rules, form, form.calls, demand)
     if demand.must_call:
-        return section
+        return _Body(section)
     if final is not None:
-        return one_of([section, final])
+        return _Body(one_of([section, final]))
     return _text_and_calls(rules, form, form.calls, demand)
 
 
@@ -89,22 +102,23 @@ def _any(rules: Rules, form: Format) -> str:
     return " | ".join([rules.any_text(), *around])
 
 
-def _text_and_calls(rules: Rules, form: Format, calls: Calls, demand: Demand) -> str:
+def _text_and_calls(rules: Rules, form: Format, calls: Calls, demand: Demand) -> _Body:
     """Text, in which calls may come. Once a call has its opening, it must be one."""
     trigger = _trigger(calls)
     rest = _section_rest(rules, calls, demand)
     if not trigger:  # a call is the whole answer
-        return one_of([rest, rules.add("text", rules.any_text() + "?")])
+        return _Body(one_of([rest, rules.add("text", rules.any_text() + "?")]))
     if rules.begins_with_token(trigger):
         section = rules.add("section", f"{rules.text(trigger)} {rest}")
         text = rules.add("text", f"({_any(rules, form)})*")
-        return f"{text} ({section} {text})*" if demand.parallel else f"{text} {section}?"
+        return _Body(f"{text} ({section} {text})*" if demand.parallel else f"{text} {section}?", opening="")
     head = rules.add("head", f"TEXT {quoted(trigger)}", "[lazy]")
     rules.add("TEXT", r"/(.|\n)*/")
     section = rules.add("section", f"{head} {rest}")
     around = [rules.text(one) for one in form.skipped if rules.begins_with_token(one)]
     before = f"({' | '.join(around)})* " if around else ""
-    return f"{before}{section}* TEXT" if demand.parallel else f"{before}({section} | TEXT)"
+    words = f"{before}{section}* TEXT" if demand.parallel else f"{before}({section} | TEXT)"
+    return _Body(words, None if before else trigger)  # what stands `before` may not come behind a text
 
 
 def _trigger(calls: Calls) -> str:

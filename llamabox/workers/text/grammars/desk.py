@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llguidance import LLTokenizer
 
@@ -17,7 +17,7 @@ from llamabox.engine.request import GenerationParams, InnerGrammar, Request
 from llamabox.errors import InvalidRequest, LlamaboxError, ServerFault
 from llamabox.grammar import gbnf
 from llamabox.grammar.constraint import GuidedGrammar
-from llamabox.grammar.free_text import FreeText, opening_in
+from llamabox.grammar.free_text import FreeText
 from llamabox.grammar.guidance import answer_grammar, lark_grammar, schema_grammar, schemas_in
 from llamabox.grammar.inputs.inner import OWN, input_grammar
 from llamabox.grammar.lark import to_lark
@@ -36,14 +36,27 @@ MAX_KEPT = 8
 GBNF = "gbnf"
 """The syntax of an inner grammar that is the answer's own, behind a thought."""
 
-GrammarTexts = tuple[str, str, str, tuple[InnerGrammar, ...]]
-"""The three texts of a request that make a grammar, of which at most one is not empty, and what the last refers to."""
-
 SEARCH = 4.0
 """Seconds to look for the one schema of many that is at fault."""
 
 MAX_KEPT_TEXT = 4 << 20
 """Characters that the texts of compiled grammars may have in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrammarTexts:
+    """The three texts of a request that make a grammar, of which at most one is not empty, and more of the last."""
+
+    grammar: str = ""
+    json_schema: str = ""
+    answer: str = ""
+    inner: tuple[InnerGrammar, ...] = ()  # to which the answer's refers
+    opening: str | None = None  # of a call in it, where any text may come first
+
+    @property
+    def n_characters(self) -> int:
+        own = len(self.grammar) + len(self.json_schema) + len(self.answer)
+        return own + sum(len(one.definition) for one in self.inner)
 
 
 class GrammarTrial:
@@ -82,26 +95,25 @@ class GrammarCompiler:
 
         `field` is where the request has it, unless it is an answer's grammar, which comes of several fields.
         """
-        grammar, json_schema, of_answer, inner = texts
-        if of_answer:
+        if texts.answer:
             field = "tools"
-        field = field or ("json_schema" if json_schema else "grammar")
+        field = field or ("json_schema" if texts.json_schema else "grammar")
         if self._tokenizer is None:
             self._pieces = guidance_pieces(self._vocab)
             self._tokenizer = guidance_tokenizer(self._vocab, self._pieces)
         try:
-            if json_schema:
-                text = schema_grammar(json_schema)
-            elif of_answer:
-                text = answer_grammar(of_answer, {one.name: self._inner_text(one) for one in inner})
+            if texts.json_schema:
+                text = schema_grammar(texts.json_schema)
+            elif texts.answer:
+                text = answer_grammar(texts.answer, {one.name: self._inner_text(one) for one in texts.inner})
             else:
-                text = lark_grammar(self._of_gbnf(grammar))
+                text = lark_grammar(self._of_gbnf(texts.grammar))
             reason = self._trial.run(text)
             if reason is not None:
-                self._check_schemas(of_answer)
-                self._check_inner(inner)
+                self._check_schemas(texts.answer)
+                self._check_inner(texts.inner)
                 raise InvalidRequest(reason)
-            return AheadGrammar(GuidedGrammar(text, self._tokenizer, self._free_text(of_answer)), self._helper)
+            return AheadGrammar(GuidedGrammar(text, self._tokenizer, self._free_text(texts.opening)), self._helper)
         except InvalidRequest as error:
             if error.field is not None:
                 raise
@@ -110,13 +122,12 @@ class GrammarCompiler:
     def close(self) -> None:
         self._trial.close()
 
-    def _free_text(self, text: str) -> FreeText | None:
-        """What is to be known of an answer's text before its first call; None where it may not have any text."""
-        opening = opening_in(text)
+    def _free_text(self, opening: str | None) -> FreeText | None:
+        """What is to be known of an answer's text before the opening of its first call; None: it begins otherwise."""
         if opening is None:
             return None
-        if self._free is None or self._free.opening != opening:
-            self._free = FreeText(opening, self._pieces)
+        if self._free is None or self._free.opening != opening.encode():
+            self._free = FreeText(opening.encode(), self._pieces)
         return self._free
 
     def _check_schemas(self, text: str) -> None:
@@ -197,7 +208,7 @@ class GrammarDesk:
 
     def prepare(self, grammar: str, json_schema: str) -> None:
         """Compile and keep what requests are going to bring. Raises InvalidRequest."""
-        self._worker.submit(self._compiled, (grammar, json_schema, "", ()), "").result()
+        self._worker.submit(self._compiled, GrammarTexts(grammar, json_schema), "").result()
 
     def close(self) -> None:
         """End the trial process. The helpers' threads must have ended."""
@@ -239,17 +250,15 @@ class GrammarDesk:
     def _keep(self, key: GrammarTexts, grammar: AheadGrammar) -> None:
         with self._lock:
             self._kept[key] = grammar
-            while len(self._kept) > MAX_KEPT or sum(map(_n_characters, self._kept)) > MAX_KEPT_TEXT:
+            while len(self._kept) > MAX_KEPT or sum(texts.n_characters for texts in self._kept) > MAX_KEPT_TEXT:
                 self._kept.popitem(last=False)
 
 
 def _key(request: Request) -> GrammarTexts:
     params = request.params
-    return params.grammar, params.json_schema, params.answer_grammar, params.inner_grammars
-
-
-def _n_characters(texts: GrammarTexts) -> int:
-    return sum(map(len, texts[:3])) + sum(len(one.definition) for one in texts[3])
+    return GrammarTexts(
+        params.grammar, params.json_schema, params.answer_grammar, params.inner_grammars, params.answer_opening
+    )
 
 
 def _wrong_inner(one: InnerGrammar, reason: str) -> InvalidRequest:

@@ -22,7 +22,7 @@ from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.grammars.ahead import AheadGrammar
 from llamabox.workers.text.grammars.coming import ComingGrammar, GrammarCame
-from llamabox.workers.text.grammars.desk import MAX_KEPT, GrammarDesk, GrammarTrial
+from llamabox.workers.text.grammars.desk import MAX_KEPT, GrammarDesk, GrammarTexts, GrammarTrial
 from llamabox.workers.text.grammars.trial import LIMITS, TOO_MUCH_GIVEN
 from llamabox.workers.text.helpers import Helpers
 
@@ -122,7 +122,7 @@ def test_those_least_lately_asked_for_are_given_up(desk: Desk) -> None:
         desk.ask(grammar=f'root ::= "{i}"')
         desk.next()
     assert len(desk.desk._kept) == MAX_KEPT
-    assert ('root ::= "0"', "") not in desk.desk._kept
+    assert GrammarTexts('root ::= "0"') not in desk.desk._kept
 
 
 def test_what_was_forgotten_while_it_waited_is_not_delivered(desk: Desk) -> None:
