@@ -179,8 +179,8 @@ class GrammarDesk:
     """Gives requests their grammar and passes them on. Every method may be called from any thread.
 
     `deliver` takes the request with its grammar. One that is not known is compiled, after those of earlier requests:
-    it is delivered as a ComingGrammar when that begins, and GrammarCame behind it. So one request at a time may hold a
-    slot without having its grammar.
+    it is delivered as a ComingGrammar when its turn comes, and GrammarCame behind it. So one request at a time may hold
+    a slot without having its grammar.
     """
 
     def __init__(self, vocab: Vocab, helpers: Helpers, deliver: Callable[[Request | GrammarCame], None]) -> None:
@@ -188,18 +188,28 @@ class GrammarDesk:
         self._compiler = GrammarCompiler(vocab, Beside(helpers.masks))
         self._deliver = deliver
         self._lock = threading.Lock()
-        self._pending: set[str] = set()
+        self._pending: set[str] = set()  # requests whose turn has not come
+        self._n_compiling = 0  # of these and the one whose turn it is
         self._kept: OrderedDict[GrammarTexts, AheadGrammar] = OrderedDict()
 
     def take(self, request: Request) -> None:
-        """Deliver a request: at once where its grammar is known, else when it is the next one to be compiled."""
+        """Deliver a request: at once where its grammar is known or the next one to be compiled, else when it is that.
+
+        The engine need not wait for the thread that compiles, which yields to all others.
+        """
         grammar = self._find(_key(request))
         if grammar is not None:
             self._deliver(replace(request, grammar=grammar))
             return
+        coming = ComingGrammar()
         with self._lock:
-            self._pending.add(request.request_id)
-        self._worker.submit(self._serve, request)
+            is_next = self._n_compiling == 0
+            self._n_compiling += 1
+            if is_next:
+                self._deliver(replace(request, grammar=coming))
+            else:
+                self._pending.add(request.request_id)
+        self._worker.submit(self._serve, request, coming, is_delivered=is_next)
 
     def forget(self, request_id: str) -> None:
         """A request that is not delivered is not wanted any more. Nothing for others."""
@@ -214,15 +224,26 @@ class GrammarDesk:
         """End the trial process. The helpers' threads must have ended."""
         self._compiler.close()
 
-    def _serve(self, request: Request) -> None:
-        request_id, known, coming = request.request_id, self._find(_key(request)), ComingGrammar()
+    def _serve(self, request: Request, coming: ComingGrammar, *, is_delivered: bool) -> None:
+        try:
+            if is_delivered or self._begin(request, coming):
+                self._compile(request, coming)
+        finally:
+            with self._lock:
+                self._n_compiling -= 1
+
+    def _begin(self, request: Request, coming: ComingGrammar) -> bool:
+        """Deliver a request whose turn has come. Whether its grammar is to be compiled."""
+        known = self._find(_key(request))
         with self._lock:  # so that an abort comes before or after, and is not lost
-            if request_id not in self._pending:
-                return
-            self._pending.remove(request_id)
+            if request.request_id not in self._pending:
+                return False
+            self._pending.remove(request.request_id)
             self._deliver(replace(request, grammar=known or coming))
-        if known is not None:
-            return
+        return known is None
+
+    def _compile(self, request: Request, coming: ComingGrammar) -> None:
+        request_id = request.request_id
         error: LlamaboxError | None = None
         try:
             coming.bring(self._compiled(_key(request), request.params.form_field))

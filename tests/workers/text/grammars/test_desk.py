@@ -128,10 +128,15 @@ def test_those_least_lately_asked_for_are_given_up(desk: Desk) -> None:
 def test_what_was_forgotten_while_it_waited_is_not_delivered(desk: Desk) -> None:
     gate: Future[None] = Future()
     desk.desk._worker.submit(gate.result)  # the desk is busy
-    desk.ask("gone", grammar='root ::= "a"')
-    desk.ask("stays", grammar='root ::= "a"')
+    for request_id in ("first", "gone", "stays"):
+        desk.ask(request_id, grammar='root ::= "a"')
+    first = desk.out.get(timeout=60)
+    assert isinstance(first, Request)
+    assert first.request_id == "first", "nobody is before it"
+    assert desk.out.empty(), "the others would hold slots in vain"
     desk.desk.forget("gone")
     gate.set_result(None)
+    assert desk.out.get(timeout=60) == GrammarCame("first")
     outcome = desk.next()
     assert isinstance(outcome, Request)
     assert outcome.request_id == "stays"
