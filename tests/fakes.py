@@ -735,6 +735,7 @@ class FakeConstraint:
         self._n_accepted = 0
         self._state = 0
         self._prepared = False
+        self._has_refused = False  # a token, in this state
         self._masks: list[TokenMask | None] = []
         self.is_ahead = False  # a copy that looks what comes
         self.n_masks = 0  # computed so far
@@ -771,6 +772,7 @@ class FakeConstraint:
         assert token in self.allowed(), "a token that the grammar forbids"
         self._move(token)
         self._prepared = self.is_ahead
+        self._has_refused = False
 
     def try_accept(self, token: int) -> bool:
         if not self.n_allowed([token]):
@@ -787,7 +789,9 @@ class FakeConstraint:
         self._prepared = True
 
     def mask(self) -> TokenMask:
-        assert self._prepared, "the mask is computed while nothing else runs"
+        assert self._prepared or self._has_refused, "the mask is computed while nothing else runs"
+        self.n_masks += not self._prepared
+        self._prepared = True
         mask = np.zeros(9, np.uint32)
         for token in self.allowed():
             mask[token >> 5] |= np.uint32(1 << (token & 31))
@@ -797,6 +801,7 @@ class FakeConstraint:
         ahead = copy.copy(self)
         for i, token in enumerate(tokens):
             if token == EOG or token not in ahead.allowed():
+                self._has_refused |= i == 0
                 return i
             ahead._move(token)
         return len(tokens)

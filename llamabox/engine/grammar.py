@@ -53,7 +53,10 @@ class Constraint(Protocol):
         """No more tokens come before the next `mask`: begin to compute it, beside the caller."""
 
     def mask(self) -> TokenMask:
-        """The tokens that may come next: valid until the next `accept`, not to be written to."""
+        """The tokens that may come next: valid until the next `accept`, not to be written to.
+
+        Computed at once where nothing was prepared: for a token that was refused, which nobody could foresee.
+        """
 
     def n_allowed(self, tokens: Seq[int]) -> int:
         """How many of `tokens` may come one after the other, none that ends the text among them. Changes nothing."""

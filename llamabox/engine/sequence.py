@@ -20,6 +20,9 @@ from llamabox.engine.text.detokenizer import Detokenizer
 from llamabox.engine.text.thought import ThoughtLimit
 from llamabox.errors import RequestError, ServerFault
 
+TRIED_EVERY = 4
+"""Of tokens that a grammar refuses in a row, so many-th ones are sampled without a mask first."""
+
 
 class State(Enum):
     """Whether a sequence waits for a slot, has one, or has ended."""
@@ -66,7 +69,8 @@ class Sequence:
         self.n_overtaken = 0  # steps in which a later prompt was served before this one
         self.drafts: list[int] = []  # tokens that may come behind its cells
         self.places: list[TokenMask | None] = []  # of these under a grammar that is asked about each (grammar.walk)
-        self.was_refused = False  # the token that was sampled last without a mask, by its grammar
+        self._free_at = -1  # the number of tokens said behind which its grammar was found to force none
+        self.n_refused = 0  # tokens in a row that its grammar refused, or was thought to
         self.may_draft = True  # the memory has not refused to take a draft back
         self.truncated = False
         self.state = State.WAITING
@@ -205,9 +209,14 @@ class Sequence:
         """Up to `n_most` tokens that come without being sampled: the end of its thought, or what its grammar forces."""
         if not self.may_be_forced:
             return ()
-        if ending := self.thought_end():
+        if self.thought is not None and (ending := self.thought_end()):
             return ending[:n_most]
-        return self.constraint.forced(n_most) if self.constraint is not None else ()
+        if self.constraint is None or self._free_at == len(self.said):
+            return ()
+        tokens = self.constraint.forced(n_most)
+        if not tokens and n_most > 0:
+            self._free_at = len(self.said)
+        return tokens
 
     def thought_end(self) -> Seq[int]:
         """The tokens with which a thought that may have no more of them ends here; none where it need not.
@@ -242,6 +251,11 @@ class Sequence:
         """
         return self.sampler is not None and self.sampler.takes_highest and self.may_be_forced and not self.n_early
 
+    @property
+    def is_likely_refused(self) -> bool:
+        """Whether a token that was sampled without a mask would be refused once more. Now and then it is tried."""
+        return self.n_refused > 1 and self.n_refused % TRIED_EVERY > 0
+
     def prepare_mask(self) -> None:
         """Begin to compute the mask of the next row, unless it needs none, or its grammar leaves no choice there.
 
@@ -249,7 +263,7 @@ class Sequence:
         """
         if self.constraint is None:
             return
-        if (self.was_refused or not self.is_checked) and not self.forced(1):
+        if (self.n_refused or not self.is_checked) and not self.forced(1):
             self.constraint.prepare()
 
     def no_token(self) -> ServerFault:

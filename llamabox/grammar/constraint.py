@@ -16,18 +16,27 @@ from llamabox.grammar.free_text import FreeText, FreeTextState
 from llamabox.grammar.guidance import complaint, limits
 
 
+class EndTokens:
+    """The tokens that end a generation, and a mask that has them alone. Shared, and never changed."""
+
+    def __init__(self, tokenizer: LLTokenizer) -> None:
+        self.tokens = frozenset(tokenizer.eos_tokens)
+        self.mask: TokenMask = np.zeros((tokenizer.vocab_size + 31) // 32, np.uint32)
+        for token in self.tokens:
+            self.mask[token >> 5] |= np.uint32(1 << (token & 31))
+
+
 class GuidedConstraint:
     """A Constraint over a matcher of its own. One thread at a time; each computes what it asks for.
 
-    `ends` has a bit for each token that ends a generation. `text` follows what comes before the first call, where most
-    tokens need no look at the matcher.
+    `text` follows what comes before the first call, where most tokens need no look at the matcher.
     """
 
-    def __init__(self, matcher: LLMatcher, ends: TokenMask, text: FreeTextState | None = None) -> None:
+    def __init__(self, matcher: LLMatcher, ends: EndTokens, text: FreeTextState | None = None) -> None:
         self._matcher = matcher
         self._ends = ends
         self._text = text
-        self._mask: TokenMask = np.zeros_like(ends)
+        self._mask: TokenMask = np.zeros_like(ends.mask)
         self._has_mask = False  # of the present state
         self._may_go_on = False  # the mask has a token that does not end the text
         self._forced: list[int] | None = None  # in an earlier state; since then `_n_taken` of them were accepted
@@ -61,7 +70,7 @@ class GuidedConstraint:
     def try_accept(self, token: int) -> bool:
         if self._is_plain(token):
             return True
-        if self._is_end(token) or not self._matcher.try_consume_tokens([token]):
+        if token in self._ends.tokens or not self._matcher.try_consume_tokens([token]):
             return False
         self._moved(token)
         return True
@@ -76,7 +85,7 @@ class GuidedConstraint:
             return
         self._has_mask = True
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
-        texts = self._mask & ~self._ends
+        texts = self._mask & ~self._ends.mask
         self._may_go_on = bool(texts.any())
         if not self._matcher.is_accepting():  # "any token but this one" is no way to end
             self._mask[:] = texts
@@ -91,7 +100,7 @@ class GuidedConstraint:
         return self._mask
 
     def n_allowed(self, tokens: Seq[int]) -> int:
-        n_text = next((i for i, token in enumerate(tokens) if self._is_end(token)), len(tokens))
+        n_text = next((i for i, token in enumerate(tokens) if token in self._ends.tokens), len(tokens))
         return int(self._matcher.validate_tokens(list(tokens[:n_text])))
 
     def mask_behind(self, tokens: Seq[int]) -> TokenMask | None:
@@ -120,9 +129,6 @@ class GuidedConstraint:
     def _is_plain(self, token: int) -> bool:
         return self._text is not None and self._text.plain[token] != 0
 
-    def _is_end(self, token: int) -> bool:
-        return bool(self._ends[token >> 5] >> (token & 31) & 1)
-
     def _moved(self, token: int) -> None:
         """The matcher has moved on by a token."""
         self._has_mask = False
@@ -149,16 +155,14 @@ class GuidedGrammar:
         `free`: it allows any text before a call, whose opening that has.
         """
         self._matcher = LLMatcher(tokenizer, text, log_level=0, limits=limits())
-        self._ends: TokenMask = np.zeros((tokenizer.vocab_size + 31) // 32, np.uint32)
-        for token in tokenizer.eos_tokens:
-            self._ends[token >> 5] |= np.uint32(1 << (token & 31))
+        self._ends = EndTokens(tokenizer)
         reason = complaint(self._matcher)
         if reason is not None:
             raise InvalidRequest(reason)
         self._free: FreeText | None = None
         mask = self.start().mask()  # some grammars show only here that nothing fits them
         if free is not None:
-            self._free = free.within(mask & ~self._ends)
+            self._free = free.within(mask & ~self._ends.mask)
 
     @property
     def is_ready(self) -> bool:

@@ -10,6 +10,9 @@ from llamabox.engine.scheduling.work import Share
 from llamabox.engine.seams import Ask, Runner, Sampler
 from llamabox.engine.sequence import Sequence
 
+SIDE_BY_SIDE = 8
+"""Masks that are worth waking another thread for, which takes as long as some masks do: 0.1 ms on a busy machine."""
+
 
 class Verification:
     """A token of one sequence and, as long as its draft has the same, the next ones.
@@ -19,7 +22,18 @@ class Verification:
     once more with one if the `constraint` refuses the token.
     """
 
-    __slots__ = ("_at", "_constraint", "_masks", "_rows", "_sampler", "draft", "is_accepted", "tokens", "was_refused")
+    __slots__ = (
+        "_at",
+        "_constraint",
+        "_masks",
+        "_rows",
+        "_sampler",
+        "draft",
+        "is_accepted",
+        "tokens",
+        "wants_mask",
+        "was_refused",
+    )
 
     def __init__(
         self,
@@ -38,7 +52,8 @@ class Verification:
         self.draft = draft
         self.tokens: list[int] = []
         self.is_accepted = False  # the constraint has moved on by the only token
-        self.was_refused = False  # it has refused a token, so that its mask was wanted
+        self.was_refused = False  # it has refused a token, or was thought to: its mask was wanted
+        self.wants_mask = False  # of the next row, before that is asked for
 
     def ask(self) -> Ask:
         """The rows up to a token that is forced, or to one that needs a mask where others need none."""
@@ -55,16 +70,16 @@ class Verification:
         return Ask(self._rows[self._at : stop], self._sampler, masks, self.draft[self._at : stop - 1])
 
     def take(self, ask: Ask, tokens: list[int]) -> bool:
-        """Take the tokens of an ask, and those that are forced behind it. Whether there is more to ask.
+        """Take the tokens of an ask, and those that are forced behind it. Whether there is more to ask, by `get_mask`.
 
         Raises a RequestError where the grammar cannot go on.
         """
         stop = self._at + len(ask.rows)
         if self._constraint is not None and not ask.masks and self._is_refused(self._constraint, tokens):
-            self.was_refused = True
+            self.was_refused = self.wants_mask = True
             self.tokens += tokens[:-1]
             self._at += len(tokens) - 1
-            return self._get_mask(self._constraint)
+            return True
         self.tokens += tokens
         if stop == len(self._rows) or len(tokens) < len(ask.rows) or tokens[-1] != self.draft[stop - 1]:
             return False
@@ -86,15 +101,24 @@ class Verification:
         is_drafted = len(said) < len(self._rows) and said[-1] == self.draft[len(said) - 1]
         return not is_drafted and constraint.n_allowed(said) < len(said)
 
-    def _get_mask(self, constraint: Constraint) -> bool:
-        """Have the next row sampled with a mask. False where the text is complete in front of it."""
+    def prepare_mask(self) -> None:
+        """Have the mask that it wants computed beside the caller."""
+        if self._constraint is not None and not self._at:
+            self._constraint.prepare()
+
+    def get_mask(self) -> bool:
+        """Have the next row sampled with the mask that it wants. False where the text is complete in front of it.
+
+        Raises a RequestError where the grammar cannot go on.
+        """
+        constraint, self.wants_mask = self._constraint, False
+        assert constraint is not None
         if self._at:
             try:
                 mask = constraint.mask_behind(self.draft[: self._at])
             except errors.RequestError:
                 return False  # whoever comes to that place is told then
         else:
-            constraint.prepare()
             mask = constraint.mask()
             if constraint.is_complete:
                 return False
@@ -130,9 +154,31 @@ def sample(
                     continue
             except errors.RequestError as error:
                 failed.append((sequence, error))
-            sequence.was_refused = one.was_refused
+            sequence.n_refused = sequence.n_refused + 1 if one.was_refused else 0
             del going[sequence]
+        failed += _get_masks(going)
     return found, failed
+
+
+def _get_masks(going: dict[Sequence, Verification]) -> list[tuple[Sequence, errors.RequestError]]:
+    """Have the masks computed that are wanted now. Those that need nothing more go from `going`.
+
+    Returns the sequences whose grammar cannot go on, and why.
+    """
+    wanting = [(sequence, one) for sequence, one in going.items() if one.wants_mask]
+    if len(wanting) >= SIDE_BY_SIDE:
+        for _, one in wanting:
+            one.prepare_mask()
+    failed = []
+    for sequence, one in wanting:
+        try:
+            if one.get_mask():
+                continue
+        except errors.RequestError as error:
+            failed.append((sequence, error))
+        sequence.n_refused += 1
+        del going[sequence]
+    return failed
 
 
 def _given(share: Share, runner: Runner) -> Verification | None:
@@ -164,11 +210,15 @@ def _begin(share: Share, sampler: Sampler, runner: Runner) -> Verification | Non
             return Verification(share.rows[:n_rows], sampler, sequence.drafts[: n_rows - 1], masks, constraint)
         if sequence.forced(1):
             return None
-        if is_checked:
+        if is_checked and not sequence.is_likely_refused:
             return Verification(share.rows[:1], sampler, (), (ANY,), constraint)
         mask = constraint.mask()
         if constraint.is_complete:
             return None
+        if is_checked:
+            masked = Verification(share.rows[:1], sampler, (), (mask,))
+            masked.was_refused = True
+            return masked
     if n_early := sequence.n_early:
         mask = _early(sequence, mask)
     if sequence.tells_distribution:

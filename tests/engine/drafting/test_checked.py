@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llamabox.engine.drafting.verification import SIDE_BY_SIDE
 from llamabox.engine.events import FinishReason
+from llamabox.engine.seams import Ask
+from llamabox.engine.sequence import TRIED_EVERY
 from tests.engine.driver import Driver, alone, request
-from tests.fakes import FakeConstraint, FakeDrafter, FakeGrammar
+from tests.fakes import FakeConstraint, FakeDrafter, FakeGrammar, FakeRunner
 
 GREEDY = {"temperature": 0.0}
 
@@ -55,6 +62,55 @@ def test_a_greedy_sequence_has_masks_only_where_its_choice_is_refused(
             assert isinstance(sequence.constraint, FakeConstraint)
             n_masks = sequence.constraint.n_masks
     assert n_least <= n_masks <= n_most
+
+
+class Noting(FakeRunner):
+    """Notes how many rows each call was asked for, and how many of them had a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, int]] = []
+
+    def sample(self, asks: Seq[Ask]) -> list[list[int]]:
+        self.asked.append((len(asks), sum(bool(ask.masks) for ask in asks)))
+        return super().sample(asks)
+
+
+def test_where_tokens_are_refused_in_a_row_most_have_a_mask_at_once() -> None:
+    runner = Noting()
+    driver = Driver(runner)
+    narrow = FakeGrammar(n_tokens=60, period=1, n_choices=2, forces=False)  # two of some hundred tokens
+    driver.submit(request(grammar=narrow, n_predict=60, sampling=GREEDY))
+    driver.run()
+    n_unmasked = sum(n_masked == 0 for _, n_masked in runner.asked)
+    assert 60 // TRIED_EVERY <= n_unmasked <= 60 // TRIED_EVERY + 6
+    assert (len(runner.asked) - n_unmasked, len(runner.asked)) == (60, 60 + n_unmasked)
+
+
+@pytest.mark.parametrize(("n", "n_prepared"), [(SIDE_BY_SIDE - 1, 0), (SIDE_BY_SIDE, SIDE_BY_SIDE)])
+def test_masks_that_many_want_are_begun_before_one_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, n: int, n_prepared: int
+) -> None:
+    calls: list[str] = []
+
+    def noted(name: str) -> Callable[[FakeConstraint], Any]:
+        real = getattr(FakeConstraint, name)
+
+        def call(constraint: FakeConstraint) -> Any:
+            if not constraint.is_ahead:
+                calls.append(name)
+            return real(constraint)
+
+        return call
+
+    for name in ("prepare", "mask"):
+        monkeypatch.setattr(FakeConstraint, name, noted(name))
+    driver = Driver(n_slots=n)
+    for i in range(n):
+        narrow = FakeGrammar(seed=i, period=1, n_choices=2, forces=False)
+        driver.submit(request(f"r{i}", grammar=narrow, n_predict=1, sampling=GREEDY))
+    driver.run()
+    assert calls[: n_prepared + n] == n_prepared * ["prepare"] + n * ["mask"]
 
 
 def test_a_grammar_that_cannot_go_on_fails_its_sequence_alone() -> None:

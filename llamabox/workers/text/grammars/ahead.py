@@ -12,7 +12,8 @@ from llamabox.workers.text.grammars.beside import Beside, Piece
 class AheadConstraint:
     """A Constraint around another one, whose mask the `helper` computes from `prepare` on.
 
-    Everything else waits for the helper, so that one thread at a time uses the inner constraint.
+    Everything else waits for the helper, so that one thread at a time uses the inner constraint. What the helper has
+    not begun is done at once instead.
     """
 
     def __init__(self, inner: Constraint, helper: Beside) -> None:
@@ -22,11 +23,13 @@ class AheadConstraint:
 
     @property
     def is_complete(self) -> bool:
-        self._settle()
+        if self._coming is not None:
+            self._coming.result()
         return self._inner.is_complete
 
     def forced(self, n_most: int) -> list[int]:
-        self._settle()
+        if self._coming is not None:
+            self._coming.result()
         return self._inner.forced(n_most)
 
     def accept(self, token: int) -> None:
@@ -35,7 +38,8 @@ class AheadConstraint:
         self._inner.accept(token)
 
     def try_accept(self, token: int) -> bool:
-        self._settle()
+        if self._coming is not None:
+            self._coming.result()
         if not self._inner.try_accept(token):
             return False
         self._coming = None
@@ -50,8 +54,9 @@ class AheadConstraint:
             self._coming = self._helper.put(self._inner.prepare)
 
     def mask(self) -> TokenMask:
-        self.prepare()
         self._settle()
+        if not self._inner.is_prepared:
+            self._inner.prepare()
         return self._inner.mask()
 
     def n_allowed(self, tokens: Seq[int]) -> int:

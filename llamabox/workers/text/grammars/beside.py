@@ -16,15 +16,19 @@ N_AT_ONCE = 256
 class Piece:
     """A piece of work that was handed over. `result` is for one thread."""
 
-    __slots__ = ("_done", "_error", "_work")
+    __slots__ = ("_begun", "_done", "_error", "_work")
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._error: LlamaboxError | None = None
+        self._begun = threading.Lock()  # never released
         self._done = threading.Lock()
         self._done.acquire()
 
     def do(self) -> None:
+        """Do it, unless another thread has begun."""
+        if not self._begun.acquire(blocking=False):
+            return
         try:
             self._work()
         except LlamaboxError as error:
@@ -32,7 +36,8 @@ class Piece:
         self._done.release()
 
     def result(self) -> None:
-        """Wait until it is done. Raises what it raised."""
+        """Wait until it is done, or do it where nobody has begun. Raises what it raised."""
+        self.do()
         with self._done:
             if self._error is not None:
                 raise self._error
@@ -42,7 +47,8 @@ class Beside:
     """Does pieces of work one after the other, on one thread of an executor, which may be shared.
 
     To wake the thread takes some 20 µs of the caller's time, and a step of the engine may have a piece for each stream:
-    so it is woken once for all that come while it is at work.
+    so it is woken once for all that come while it is at work. Who wants a result before the thread comes to it does
+    the piece: a caller that waits for several of them works at one end of a row of pieces with it.
     """
 
     def __init__(self, executor: Executor) -> None:
