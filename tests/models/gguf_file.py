@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, FLOAT64 = 4, 5, 6, 7, 8, 9, 12
-F32, F16, Q4_0, I32 = 0, 1, 2, 26
+F32, F16, Q4_0, Q8_0, I32 = 0, 1, 2, 8, 26
 KINDS = {np.dtype(np.float32): F32, np.dtype(np.float16): F16, np.dtype(np.int32): I32}
 ALIGNMENT = 32
 
@@ -27,36 +29,75 @@ class Typed:
     data: bytes
 
 
+class Packed(Protocol):
+    """A tensor of a type that numpy has not. Its bytes are made when they are written."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def kind(self) -> int:
+        """GGML_TYPE_*."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def tobytes(self) -> bytes: ...
+
+
 @dataclass(frozen=True)
 class Zeros:
     """A matrix of zeros in Q4_0, which takes a seventh of what it takes as 32-bit numbers. Rows: a multiple of 32."""
 
     shape: tuple[int, ...]
+    kind = Q4_0
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) // 32 * 18
 
     def tobytes(self) -> bytes:
-        return bytes(math.prod(self.shape) // 32 * 18)
+        return bytes(self.nbytes)
+
+
+@dataclass(frozen=True)
+class ByBytes:
+    """A matrix in Q8_0: 32 numbers each as bytes, and what they are multiples of. Rows: a multiple of 32."""
+
+    numbers: NDArray[np.float32]
+    kind = Q8_0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.numbers.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.numbers.size // 32 * 34
+
+    def tobytes(self) -> bytes:
+        blocks = self.numbers.reshape(-1, 32)
+        unit = np.abs(blocks).max(axis=1, keepdims=True) / 127
+        whole = np.rint(np.divide(blocks, unit, out=np.zeros_like(blocks), where=unit > 0)).astype(np.int8)
+        return np.hstack([unit.astype("<f2").view(np.uint8), whole.view(np.uint8)]).tobytes()
 
 
 Value = str | int | float | Typed
-Tensors = dict[str, NDArray[np.generic]] | dict[str, NDArray[np.generic] | Zeros]
+Tensors = Mapping[str, NDArray[np.generic]] | Mapping[str, NDArray[np.generic] | Packed]
 
 
 def write_gguf(path: Path, values: dict[str, Value], tensors: Tensors) -> Path:
     """Arrays have numpy's shape, rows last: the reverse of ggml's. int is a u32, float a 32-bit one. Returns `path`."""
     head = b"GGUF" + struct.pack("<Iqq", 3, len(tensors), len(values))
     head += b"".join(pair(key, value) for key, value in values.items())
-    data: list[bytes] = []
     offset = 0
-    for name, array in tensors.items():
-        shape = array.shape[::-1]
+    for name, tensor in tensors.items():
+        shape = tensor.shape[::-1]
         head += _text(name) + struct.pack(f"<I{len(shape)}q", len(shape), *shape)
-        kind = Q4_0 if isinstance(array, Zeros) else KINDS[array.dtype]
+        kind = KINDS[tensor.dtype] if isinstance(tensor, np.ndarray) else tensor.kind
         head += struct.pack("<IQ", kind, offset)
-        raw = array if isinstance(array, Zeros) else np.ascontiguousarray(array)
-        data.append(_padded(raw.tobytes()))
-        offset += len(data[-1])
+        offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
     with path.open("wb") as out:
-        out.writelines((_padded(head), *data))
+        out.write(_padded(head))
+        out.writelines(_padded(tensor.tobytes()) for tensor in tensors.values())
     return path
 
 

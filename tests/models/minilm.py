@@ -20,13 +20,13 @@ import struct
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamabox.demo import PackagedFile, WheelPart, find
-from tests.models.gguf_file import Value, boolean, int32_array, strings, write_gguf
+from tests.models.gguf_file import ByBytes, Packed, Value, boolean, int32_array, strings, write_gguf
 
 PACKED = PackagedFile(
     name="all-MiniLM-L6-v2.zip",
@@ -55,7 +55,8 @@ LINEAR = {
 }  # fmt: skip
 NORMS = {"attention.output.LayerNorm": "attn_output_norm", "output.LayerNorm": "layer_output_norm"}
 
-Matrices = type[np.float16] | type[np.float32]
+Matrices = Literal["f32", "f16", "q8_0"]
+FILE_TYPES: dict[Matrices, int] = {"f32": 0, "f16": 1, "q8_0": 7}
 Weights = dict[str, NDArray[np.float32]]
 
 
@@ -98,7 +99,7 @@ def as_reranker(encoder: Encoder, delta: Path = DELTA) -> Encoder:
     return replace(encoder, weights=weights)
 
 
-def write_encoder(path: Path, encoder: Encoder, matrices: Matrices = np.float16) -> Path:
+def write_encoder(path: Path, encoder: Encoder, matrices: Matrices = "f16") -> Path:
     """Mean pooling without a head, rank pooling with one, whose rows are classes. All but the matrices is f32.
 
     Returns `path`.
@@ -131,7 +132,7 @@ def _metadata(encoder: Encoder, matrices: Matrices) -> dict[str, Value]:
     return {
         "general.architecture": "bert",
         "general.name": "all-MiniLM-L6-v2",
-        "general.file_type": 1 if matrices is np.float16 else 0,
+        "general.file_type": FILE_TYPES[matrices],
         "bert.block_count": config["num_hidden_layers"],
         "bert.context_length": config["max_position_embeddings"],
         "bert.embedding_length": config["hidden_size"],
@@ -153,9 +154,13 @@ def _metadata(encoder: Encoder, matrices: Matrices) -> dict[str, Value]:
     }
 
 
-def _tensors(weights: Weights, matrices: Matrices) -> dict[str, NDArray[np.generic]]:
-    found: dict[str, NDArray[np.generic]] = {
-        "token_embd.weight": weights["embeddings.word_embeddings.weight"].astype(matrices),
+def _stored(numbers: NDArray[np.float32], matrices: Matrices) -> NDArray[np.generic] | Packed:
+    return ByBytes(numbers) if matrices == "q8_0" else numbers.astype(np.float16 if matrices == "f16" else np.float32)
+
+
+def _tensors(weights: Weights, matrices: Matrices) -> dict[str, NDArray[np.generic] | Packed]:
+    found: dict[str, NDArray[np.generic] | Packed] = {
+        "token_embd.weight": _stored(weights["embeddings.word_embeddings.weight"], matrices),
         "position_embd.weight": weights["embeddings.position_embeddings.weight"],
         "token_types.weight": weights["embeddings.token_type_embeddings.weight"],
         "token_embd_norm.weight": weights["embeddings.LayerNorm.weight"],
@@ -164,7 +169,7 @@ def _tensors(weights: Weights, matrices: Matrices) -> dict[str, NDArray[np.gener
     for layer in range(N_LAYER):
         source, target = f"encoder.layer.{layer}", f"blk.{layer}"
         for name, ours in LINEAR.items():
-            found[f"{target}.{ours}.weight"] = weights[f"{source}.{name}.weight"].astype(matrices)
+            found[f"{target}.{ours}.weight"] = _stored(weights[f"{source}.{name}.weight"], matrices)
             found[f"{target}.{ours}.bias"] = weights[f"{source}.{name}.bias"]
         for name, ours in NORMS.items():
             for kind in ("weight", "bias"):
