@@ -14,9 +14,10 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -35,6 +36,9 @@ from llamabox.options.usage import help_text
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
 from llamabox.wire.text_config import TextConfig
+
+if TYPE_CHECKING:
+    from llamabox.server.hosted.model import Hosted
 
 logger = logging.getLogger(__name__)
 
@@ -236,26 +240,29 @@ def _check_file(what: str, given: str) -> None:
 
 def _run(text: TextConfig, listen: ListenConfig, hosted: ModelConfig) -> int:
     """Serve until told to stop. Raises ListenError."""
-    # Only here: --help and wrong options are answered without the web framework.
+    # Only here: --help and wrong options are answered without what serves.
     from llamabox.clients.text.client import TextClient
-    from llamabox.server.app import create_app
-    from llamabox.server.hosted.text import HostedText
-    from llamabox.server.run import run
+    from llamabox.server.start import run
 
-    return run(
-        listen,
-        lambda: create_app(listen, HostedText(hosted, TextClient(text, max_waiting=hosted.max_waiting))),
-    )
+    def importer() -> Callable[[TextClient], Hosted]:
+        from llamabox.server.hosted.text import HostedText
+
+        return lambda client: HostedText(hosted, client)
+
+    return run(listen, lambda: TextClient(text, max_waiting=hosted.max_waiting), importer)
 
 
 def _run_images(images: ImageConfig, listen: ListenConfig, hosted: ModelConfig) -> int:
     """Serve a model that draws until told to stop. Raises ListenError."""
     from llamabox.clients.image.client import ImageClient
-    from llamabox.server.app import create_app
-    from llamabox.server.hosted.images import HostedImages
-    from llamabox.server.run import run
+    from llamabox.server.start import run
 
-    return run(listen, lambda: create_app(listen, HostedImages(hosted, ImageClient(images), images)))
+    def importer() -> Callable[[ImageClient], Hosted]:
+        from llamabox.server.hosted.images import HostedImages
+
+        return lambda client: HostedImages(hosted, client, images)
+
+    return run(listen, lambda: ImageClient(images), importer)
 
 
 def _run_rpc(config: RpcConfig) -> int:

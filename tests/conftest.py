@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix="llamabox-tests-bytecode-")
         os.environ["PYTHONPYCACHEPREFIX"] = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ.setdefault("LLAMABOX_TRIALS", "")  # what is found here stays out of the user's cache
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -57,7 +57,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "clients": ("errors", "log", "background", "machine", "wire", *VALUES),
     "workers": ("errors", "log", "wire"),
     "workers.inspect": ("errors", "log", "bindings"),
-    "workers.text": ("errors", "log", "quarantine", "machine", "bindings", "engine", "grammar", "wire", "workers"),
+    "workers.text": (
+        *("errors", "log", "quarantine", "machine", "artifacts", "bindings", "engine", "grammar", "wire", "workers"),
+    ),
     "workers.image": ("errors", "log", "bindings", "imaging", "wire", "workers"),
     "workers.lending": ("errors", "log", "bindings", "lending.cache", "lending.settings", "wire", "workers"),
     "lending": ("errors", "log", "background", "artifacts", "machine", "wire"),

@@ -206,7 +206,7 @@ def test_an_error_while_serving_is_no_wrong_address(monkeypatch: pytest.MonkeyPa
     def break_down(*anything: object) -> int:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("llamabox.server.run.run", break_down)
+    monkeypatch.setattr("llamabox.server.start.run", break_down)
     with pytest.raises(OSError, match="disk"):
         cli.main(["-m", str(model)])
 

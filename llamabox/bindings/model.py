@@ -66,9 +66,10 @@ class Model(Owned):
     Reading its properties is thread-safe.
     """
 
-    def __init__(self, native: Native, handle: Any, path: Path, header: gguf.Header) -> None:
+    def __init__(self, native: Native, handle: Any, path: Path, header: gguf.Header, params: ModelParams) -> None:
         super().__init__(handle, native.lib.llama_model_free, "model")
         self.native = native
+        self.params = params
         self.path = path
         self.header = header  # of its file, with the tensors of all parts
         self.vocab = Vocab(native, native.lib.llama_model_get_vocab(handle))
@@ -104,7 +105,7 @@ class Model(Owned):
             raise ModelLoadError(f"{path} cannot be loaded: {load.reason()}")
         if params.repack and kernels(native):
             forget_pages(native)
-        return cls(native, handle, path, header)
+        return cls(native, handle, path, header, params)
 
     def _int(self, name: str) -> int:
         return int(getattr(self.native.lib, f"llama_model_{name}")(self.handle))

@@ -138,6 +138,10 @@ class Supervisor:
         """Process id of the worker that runs now, or None."""
         return None if self._worker is None else self._worker.pid
 
+    @property
+    def has_started(self) -> bool:
+        return self._lives is not None
+
     def start(self) -> None:
         """Returns at once; the first process is spawned by a task."""
         assert self._lives is None, "a supervisor starts once"

@@ -1,4 +1,4 @@
-"""The server process: bind, start the worker, serve until a signal, drain, stop."""
+"""The server process: bind, let the worker load, serve until a signal, drain, stop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import logging
 import os
 import resource
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.applications import Starlette
 
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
-from llamabox.machine.heap import map_large_blocks
 from llamabox.server.hosted.model import Hosted
 from llamabox.server.hosted.seams import Service
 from llamabox.server.hosted.site import Site
@@ -34,29 +32,6 @@ FORCE_SECONDS = 2.0
 """Seconds for the worker to end after a second signal."""
 
 EXIT_LOAD_FAILED, EXIT_NO_NATIVE = 1, 2
-
-SWITCH_INTERVAL = 0.0005
-"""Seconds after which a thread that reads a large body gives the interpreter back to the event loop, which wants it for
-each thing that happens on a socket."""
-
-
-def run(config: ListenConfig, make_app: Callable[[], Starlette]) -> int:
-    """`serve` on an event loop of its own, uvloop's where there is one. Returns the process' exit code."""
-    map_large_blocks()
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    try:
-        import uvloop
-    except ImportError:
-        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    else:
-        loop_factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_serve_made(config, make_app))
-
-
-async def _serve_made(config: ListenConfig, make_app: Callable[[], Starlette]) -> int:
-    """The worker's client belongs to the loop, so the app is made on it."""
-    return await serve(config, make_app())
 
 
 async def serve(config: ListenConfig, app: Starlette) -> int:

@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,9 +20,12 @@ import pytest
 
 from llamabox.clients.state import WorkerState
 from llamabox.errors import ListenError, LlamaboxError, ModelLoadError, NativeMismatch, NativeMissing
+from llamabox.server.hosted.config import ModelConfig
+from llamabox.server.hosted.text import HostedText
 from llamabox.server.listening.binding import bind_sockets
 from llamabox.server.listening.config import ListenConfig
-from llamabox.server.run import run, serve
+from llamabox.server.run import serve
+from llamabox.server.start import run
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
 from tests.server.harness import WITHIN, running, text_app
 from tests.suite.ports import free_port
@@ -180,7 +184,7 @@ def test_a_load_that_fails_ends_it_with_one_line(
     client = FakeTextClient()
     client.load_error = error
     config = ListenConfig(port=free_port())
-    assert run(config, lambda: text_app(client, config)) == code
+    assert run(config, lambda: client, lambda: partial(HostedText, ModelConfig())) == code
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [error.message]
     assert client.stopped.is_set()
 

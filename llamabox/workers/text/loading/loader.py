@@ -25,7 +25,6 @@ from llamabox.engine.kv.checkpoints import CheckpointLimits
 from llamabox.wire.text_config import ModelInfo, TextConfig
 from llamabox.workers.text.drafting.heads.opening import Heads, may_have_heads, open_heads
 from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft_model
-from llamabox.workers.text.drafting.steadiness import is_steady
 from llamabox.workers.text.embedding.pooler import LlamaPooler, can_take_media
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
@@ -43,6 +42,8 @@ from llamabox.workers.text.loading.steering import Steering, read_steering
 from llamabox.workers.text.loading.threads import thread_pools
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.runner import LlamaRunner
+from llamabox.workers.text.steadiness.trial import is_steady
+from llamabox.workers.text.steadiness.verdicts import Verdict, verdict_of
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +258,8 @@ def make_engine(
     rows_of = None if encoder is None else encoder.rows
     # Without drafters steadiness only saves passes: no reason to run a model that is not to be run once.
     is_tried = contexts.generate is not None and not attention.mixes and (drafters or config.warmup)
-    steady = bool(is_tried) and is_steady(contexts.main, tile=attention.tile, drafts=bool(drafters))
+    known = known_verdict(config, contexts) if is_tried else None
+    steady = bool(is_tried) and is_steady(contexts.main, tile=attention.tile, drafts=bool(drafters), verdict=known)
     engine = Engine(
         LlamaRunner(
             contexts.main,
@@ -288,6 +290,14 @@ def make_engine(
     if config.context_shift and not engine.context_shift and contexts.generate is not None:
         logger.info("this model's memory cannot shift: generations end at the context's end")
     return engine
+
+
+def known_verdict(config: TextConfig, contexts: Contexts) -> Verdict | None:
+    """Where it is known whether rows are steady, for what this machine's CPU computes alone."""
+    native = contexts.main.native
+    if config.rpc_servers or has_gpu(native) or offloads(config, native):
+        return None
+    return verdict_of(contexts.main, tile=contexts.attention.tile)
 
 
 def media_contexts(contexts: Contexts) -> list[Context]:

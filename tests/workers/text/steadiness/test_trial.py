@@ -10,7 +10,7 @@ from llamabox.bindings import backend, ffi
 from llamabox.bindings.context import Context, ContextParams, FlashAttention
 from llamabox.bindings.model import Model
 from llamabox.demo import ensure_demo_model
-from llamabox.workers.text.drafting.steadiness import is_steady, why_unsteady
+from llamabox.workers.text.steadiness.trial import is_steady, why_unsteady
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from llamabox.bindings.batch import NativeBatch
 from llamabox.bindings.context import Context
 from llamabox.errors import LlamaboxError
+from llamabox.workers.text.steadiness.verdicts import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -33,19 +35,32 @@ N_BESIDE = 4
 """Rows of a run beside other sequences."""
 
 
-def is_steady(context: Context, *, tile: int, drafts: bool) -> bool:
+def is_steady(context: Context, *, tile: int, drafts: bool, verdict: Verdict | None = None) -> bool:
     """Whether a row of `context` comes out alike everywhere. Where not, the log says what comes of it, and why.
 
-    `tile`: see RunnerFacts. `drafts`: there are drafters. The memory must be empty, and is so afterwards.
+    `tile`: see RunnerFacts. `drafts`: there are drafters. `verdict`: where an earlier trial's may be, and this one's is
+    kept. The memory must be empty, and is so afterwards.
     """
     if tile > 1:  # from 512 cells on ggml's attention adds up a lone row by pieces, which is not tried here
         reason: str | None = "attention computes a row alone in another way than beside others"
     else:
-        reason = why_unsteady(context)
+        reason = _known_or_tried(context, verdict)
     if reason is not None:
         what = "drafting is off, as it could change a text" if drafts else "streams take turns with what grammars force"
         logger.info("%s: %s", what, reason)
     return reason is None
+
+
+def _known_or_tried(context: Context, verdict: Verdict | None) -> str | None:
+    known = None if verdict is None else verdict.recall()
+    if known is not None:
+        return known or None
+    start = time.perf_counter()
+    reason = why_unsteady(context)
+    logger.debug("trying whether rows are steady took %.2f s", time.perf_counter() - start)
+    if verdict is not None:
+        verdict.keep(reason or "")
+    return reason
 
 
 def why_unsteady(context: Context) -> str | None:
