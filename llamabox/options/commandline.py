@@ -60,6 +60,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> OptionValues:
     if not values.get("rpc.port"):
         idle = [option.flags[0] for option in OPTIONS if option.dest in values and option.dest.startswith("rpc.")]
         warnings += [f"{flag} has no effect without --rpc-server-port" for flag in idle if flag != "--rpc-server-port"]
+    if values.get("images") and values.pop("text.embeddings", False):  # gpustack gives both to every llama-box
+        warnings.append("--embeddings has no effect beside --images: a model that draws makes no vectors")
     _check_together(values)
     warnings += idle_options(values)
     return OptionValues(values, tuple(warnings))
@@ -123,7 +125,6 @@ def _check_together(values: dict[str, Any]) -> None:
 
 
 NOT_WITH_IMAGES = {
-    "text.embeddings": "--embeddings",
     "text.rerank": "--rerank",
     "hosted.enable_infill": "--infill",
     "hosted.slot_save_path": "--slot-save-path",

@@ -189,7 +189,7 @@ def test_a_server_that_draws_inherits_what_fits_it() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["--embeddings"], ["--rerank"], ["--infill"], ["--slot-save-path", "."], ["-tps", "5"],
+        ["--rerank"], ["--infill"], ["--slot-save-path", "."], ["-tps", "5"],
         ["--control-vector", "c.gguf"], ["--grammar", 'root ::= "a"'], ["-j", "{}"], ["-md", "d.gguf"],
         ["--lookup-ngram-min", "2"], ["-lcs", "f"], ["-lcd", "f"],
     ],
@@ -198,6 +198,13 @@ def test_a_server_that_draws_inherits_what_fits_it() -> None:
 def test_what_does_not_go_with_images_is_named(words: list[str]) -> None:
     with pytest.raises(OptionsError, match=f"--images and {words[0]} exclude each other"):
         parse(["--images", "-m", "m.gguf", *words], {})
+
+
+def test_vectors_beside_images_are_passed_over() -> None:
+    """gpustack started every llama-box with --embeddings, those that draw too."""
+    parsed = parse(["--images", "--embeddings", "-m", "m.gguf"], {})
+    assert parsed.warnings == ("--embeddings has no effect beside --images: a model that draws makes no vectors",)
+    assert not compose(parsed)[0].embeddings
 
 
 def test_a_server_that_draws_needs_a_model() -> None:
