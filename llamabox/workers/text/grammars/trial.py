@@ -10,6 +10,7 @@ A question is a grammar in llguidance's form, the answer why it cannot be used; 
 from __future__ import annotations
 
 import random
+import re
 import sys
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -50,13 +51,20 @@ STRUCTURE = b'",:{}[]1'
 PREFERENCE = 0.75
 
 
+TOKEN = re.compile(r"<\[(\^?)([0-9]+)\]>")
+"""A token by its id."""
+
+N_SPECIAL = 255
+"""More kinds of control tokens than a form has."""
+
+
 class Bytes:
-    """A vocabulary of all bytes and an end, in the shape that TokenizerWrapper asks for."""
+    """A vocabulary of all bytes, an end, and tokens that no text is made of, as TokenizerWrapper wants it."""
 
     eos_token_id = 256
     bos_token_id = None
-    special_token_ids = (256,)
-    tokens = (*(bytes([i]) for i in range(256)), b"<end>")
+    special_token_ids = tuple(range(256, 257 + N_SPECIAL))
+    tokens = (*(bytes([i]) for i in range(256)), b"<end>", *(b"\xff%d" % i for i in range(N_SPECIAL)))
 
     def __call__(self, text: bytes) -> list[int]:
         return list(text)
@@ -64,12 +72,19 @@ class Bytes:
 
 def try_out(grammar: str, tokenizer: LLTokenizer) -> str | None:
     """The reason why a grammar cannot be used, or None."""
+    grammar = with_own_ids(grammar)
     if '"patternProperties"' in grammar and (text := dead_end(grammar, tokenizer)) is not None:
         return f"nothing can follow behind {text[-80:]}: a pattern of patternProperties fits listed names alone"
     reason = walk(LLMatcher(tokenizer, grammar, log_level=0, limits=limits()))
     if reason is not None and any(sign in reason for sign in WITHOUT_END):
         return TOO_MUCH_GIVEN
     return reason
+
+
+def with_own_ids(grammar: str) -> str:
+    """The grammar with tokens of Bytes in the place of the model's, whose ids may be larger or those of bytes here."""
+    ids: dict[str, int] = {}
+    return TOKEN.sub(lambda told: f"<[{told[1]}{257 + ids.setdefault(told[2], len(ids)) % N_SPECIAL}]>", grammar)
 
 
 def walk(matcher: LLMatcher) -> str | None:
@@ -82,7 +97,7 @@ def walk(matcher: LLMatcher) -> str | None:
                 return TOO_MUCH_GIVEN
             matcher.consume_tokens(forced)
         if complaint(matcher) is None and not matcher.is_stopped():
-            mask = int.from_bytes(matcher.compute_bitmask(), "little") & (1 << 256) - 1
+            mask = int.from_bytes(matcher.compute_bitmask(), "little") & ~(1 << Bytes.eos_token_id)
             if mask == 0 or matcher.is_accepting():
                 break
             onwards = (byte for byte in ONWARDS if mask >> byte & 1)

@@ -294,6 +294,30 @@ def test_a_process_that_is_stopped_is_replaced() -> None:
     trial.close()
 
 
+@pytest.mark.parametrize("token", [1, 5, 256, 257, 40_000])
+def test_any_token_may_be_named(desk: Desk, token: int) -> None:
+    """Of models with control tokens most have these behind tens of thousands of others."""
+    desk.ask(grammar=f'root ::= <[{token}]> "a"')
+    for wanted in (desk.next(), outcome_of(desk, answer_grammar=f'start: <[{token}]> /(.|\\n)+/ <[{token}]> "b"\n')):
+        assert isinstance(wanted, Request)
+        assert wanted.grammar is not None
+        assert wanted.grammar.start().try_accept(token) or wanted.grammar.start().is_complete
+
+
+def outcome_of(desk: Desk, **params: Any) -> Outcome:
+    desk.ask(**params)
+    return desk.next()
+
+
+def test_what_stands_behind_a_named_token_is_tried_too() -> None:
+    trial = GrammarTrial()
+    try:
+        assert trial.run(lark_grammar(f'start: <[90000]> <[90001]> "{"x" * 40_000}"\n')) == TOO_MUCH_GIVEN
+        assert trial.run(lark_grammar("".join(["start: ", *(f"<[{1000 + i}]> " for i in range(600)), "\n"]))) is None
+    finally:
+        trial.close()
+
+
 def test_a_grammar_in_gbnf_may_stand_behind_something(desk: Desk) -> None:
     def behind(definition: str) -> dict[str, Any]:
         inner = InnerGrammar(name="final", field="grammar", syntax="gbnf", definition=definition)
