@@ -46,7 +46,8 @@ class Company:
     """
 
     def __init__(self, facts: RunnerFacts) -> None:
-        self._mixes = facts.mixes
+        self.mixes = facts.mixes
+        """Whether lone rows and runs go into one batch."""
         self.forces_beside = facts.mixes or facts.is_steady
         """Whether what a grammar forces goes beside lone rows, in runs of any length."""
         self._n_batch = facts.n_batch
@@ -79,7 +80,7 @@ class Company:
         kinds = {Kind.MEDIA} if has_media else set()
         if has_exclusive:
             kinds.add(Kind.EXCLUSIVE)
-        if self._mixes:
+        if self.mixes:
             return kinds | {Kind.ANY} if lengths or has_prompts else kinds
         if 1 in lengths or (lengths and self.forces_beside):
             kinds.add(Kind.LONE)
@@ -126,13 +127,21 @@ class Company:
     def chunk_length(self, n_pending: int, n_computed: int, n_chunk: int, n_most: int, others: Collection[int]) -> int:
         """How many of a prompt's `n_pending` cells behind `n_computed` go into a batch; 0: it stands back.
 
-        About `n_chunk`, and more only where whole tiles alone are worth computing. At most `n_most`.
+        About `n_chunk`, and more only where whole tiles alone are worth computing, or where what is left would have
+        passes of its own and is not worth them. At most `n_most`.
         """
         n_cells = min(portion(n_pending, n_computed, n_chunk, tile=self._tile), n_most)
-        if self._mixes:
+        if self.mixes:
+            return n_cells
+        if n_pending - n_cells <= max(LEAST_REST, n_chunk // 4):
+            n_cells = min(n_pending, n_most)
+        if self.forces_beside:
             return n_cells
         return run_length(n_pending, min(max(n_cells, SHORTEST), n_most), others) or (0 if others else n_cells)
 
+
+LEAST_REST = 8
+"""Cells of a prompt that are worth a pass over the weights of their own. So is a quarter of a chunk."""
 
 CHEAP = 256
 """Up to so many cells before them rows cost about the same either way."""

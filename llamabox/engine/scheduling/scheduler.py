@@ -13,8 +13,9 @@ from llamabox.engine.request import Media, Request
 from llamabox.engine.scheduling.admission import Admission
 from llamabox.engine.scheduling.chunks import Chunks
 from llamabox.engine.scheduling.company import Company, Kind
-from llamabox.engine.scheduling.overtaking import is_overdue, note_overtaking, urgency
+from llamabox.engine.scheduling.overtaking import note_overtaking, urgency
 from llamabox.engine.scheduling.pacing import Pacing
+from llamabox.engine.scheduling.prompts import Prompts, has_prompt
 from llamabox.engine.scheduling.turns import Turns
 from llamabox.engine.scheduling.work import Share, Work
 from llamabox.engine.seams import Encoder, RunnerFacts
@@ -26,9 +27,6 @@ MAX_FORCED = 64
 
 FEW_FORCED = 16
 """Cells that a grammar forces which go into one step, however slow the machine: names and punctuation of JSON."""
-
-MAX_TOLD = 128
-"""Rows of prompts that tell their logits in one step. With 150,000 tokens in the vocabulary these take 77 MB."""
 
 
 class Scheduler:
@@ -53,6 +51,7 @@ class Scheduler:
         self._cache = cache
         self._pacing = pacing
         self._company = Company(facts)
+        self._prompts = Prompts(self._company, pacing, cont_batching=cont_batching)
         self._drafts = drafts
         self._adds_bos = facts.adds_bos
         self._cont_batching = cont_batching
@@ -149,19 +148,19 @@ class Scheduler:
         ready = [sequence for time, sequence in due if time <= now]
         mine = self._whose_turn(ready, work.batch)
         at_media = dict.fromkeys(sequence for sequence in mine if sequence.is_media)
-        waiting = dict.fromkeys(filter(_has_prompt, mine))
+        waiting = dict.fromkeys(filter(has_prompt, mine))
         others = [sequence for sequence in mine if sequence not in waiting and sequence not in at_media]
         rows = {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in others}
         work.most_forced = self._pace_forced(rows, ready)
         # Streams of other LoRA sets wait for the end of this step, too.
         work.n_streams = sum(not sequence.is_prefilling for sequence in ready)
         is_calm = not (rows and self._cache.copy_time.is_long)  # else a prompt's chunk would be one wait too many
-        chunk = self._chunk(ready, work.n_streams, next_due, now) if waiting and is_calm else 0
+        chunk = self._prompts.chunk(ready, next_due, now) if waiting and is_calm else 0
         prompts = [sequence for sequence in waiting if sequence not in at_media]
         # A text whose cells were lost computes them again while it decodes: it does not wait as a prompt does.
         media = [sequence for sequence in at_media if chunk or not sequence.is_prefilling]
         self._fill(work, self._plan(work, rows, prompts, media, chunk))
-        if len(mine) < len(ready) and any(_has_prompt(sequence) for sequence in ready):
+        if len(mine) < len(ready) and any(has_prompt(sequence) for sequence in ready):
             self._turns.end()
         return work
 
@@ -226,7 +225,7 @@ class Scheduler:
             work.n_decode = sum(not sequence.is_prefilling for sequence in parts)
             work.n_forced = sum(parts.values()) - len(parts)
         if turn is not Kind.LONE:
-            prefill = self._prefill(prompts, room, chunk, parts)
+            prefill = self._prompts.share(prompts, room, chunk, parts)
             work.n_prefill = sum(prefill.values())
             room -= work.n_prefill
             parts |= prefill
@@ -244,7 +243,7 @@ class Scheduler:
     def _add_media(self, work: Work, media: list[Sequence], chunk: int) -> dict[Sequence, int]:
         """Cells of causal chunks: as of prompts, or where no prompt waits for them, as many as go into a batch."""
         room = self._company.room(Kind.MEDIA, 0)
-        parts = self._prefill(media, room, chunk or room, {})
+        parts = self._prompts.share(media, room, chunk or room, {})
         work.n_prefill = sum(parts.values())
         return parts
 
@@ -285,21 +284,11 @@ class Scheduler:
         """The `ready` sequences whose LoRA set has its turn. The batch gets that set."""
         able = ready
         if not self._cont_batching and any(not sequence.is_prefilling for sequence in ready):
-            able = [sequence for sequence in ready if not _has_prompt(sequence)]
+            able = [sequence for sequence in ready if not has_prompt(sequence)]
         if not able:
             return []
         batch.lora = self._turns.next(sequence.params.lora for sequence in able)
         return [sequence for sequence in ready if sequence.params.lora == batch.lora]
-
-    def _chunk(self, ready: list[Sequence], n_streams: int, next_due: float | None, now: float) -> int:
-        """Number of prompt tokens that this step may carry."""
-        if n_streams:
-            n_prompts = sum(_has_prompt(sequence) for sequence in ready)
-            return min(self._company.n_chunk, self._pacing.chunk(n_streams, n_prompts)) if self._cont_batching else 0
-        if next_due is not None:
-            # A stream whose speed limit keeps it out of this step wants the next one in time.
-            return min(self._company.n_chunk, self._pacing.chunk(1, idle=next_due - now))
-        return self._company.n_chunk
 
     def _shift_all(self) -> list[tuple[Sequence, LlamaboxError]]:
         """Shift the contexts whose next cell would reach the end. Returns the sequences that cannot go on, and why."""
@@ -333,38 +322,6 @@ class Scheduler:
                 self._drafts.truncated(sequence)
         return bool(dropped)
 
-    def _prefill(
-        self, prompts: list[Sequence], room: int, chunk: int, beside: dict[Sequence, int]
-    ) -> dict[Sequence, int]:
-        """The prompt chunks of this step. `beside` are the other sequences in it."""
-        if not prompts or not chunk:
-            return {}
-        candidates = sorted(prompts, key=urgency)
-        fair = budget = min(room, chunk)
-        n_behind = sum(sequence.n_pending for sequence in candidates)
-        n_told = MAX_TOLD
-        lengths = set(beside.values())
-        parts: dict[Sequence, int] = {}
-        for sequence in candidates:
-            if budget <= 0:
-                break
-            n_behind -= sequence.n_pending
-            # A prompt that was overtaken too often goes first, but leaves the others half of the step.
-            share = max((budget + 1) // 2, budget - n_behind) if is_overdue(sequence) else budget
-            most = min(room, n_told) if sequence.tells_prompt else room
-            n_cells = self._company.chunk_length(
-                sequence.n_stretch, sequence.n_computed, min(share, most), most, lengths
-            )
-            if sequence.tells_prompt:
-                n_told -= n_cells
-            if n_cells:
-                parts[sequence] = n_cells
-                lengths.add(n_cells)
-            room -= n_cells
-            budget -= n_cells
-        note_overtaking(candidates, parts, fair)
-        return parts
-
     def _fill(self, work: Work, parts: dict[Sequence, int]) -> None:
         """Lay out the batch in the order of the slots: only so does libllama compute separate KV streams together."""
         for sequence in sorted(parts, key=_slot_id):
@@ -380,11 +337,6 @@ class Scheduler:
             n_told = len(content) if sequence.tells_prompt and sequence.is_prefilling else 0
             last = work.batch.add(Run(slot_id, position, content, max(n_outputs, n_told)))
             work.shares.append(Share(sequence, stop, range(last - n_outputs, last), range(last - n_told, last)))
-
-
-def _has_prompt(sequence: Sequence) -> bool:
-    """Whether the next stretch of its prompt takes more than the one row that everybody gets."""
-    return sequence.is_prefilling and (sequence.n_stretch > 1 or sequence.is_media)
 
 
 def _slot_id(sequence: Sequence) -> int:
