@@ -64,7 +64,6 @@ class WorkerClient(ABC, Generic[Config, Info]):
             backoff=backoff or Backoff(),
             may_start=self._may_start,
         )
-        self._may_load = asyncio.Event()
         self._channel: ServerEnd | None = None  # None also for a worker that is given up
         self._is_planned = False  # the restart that is under way
         self._hang_timeout = config.hang_timeout
@@ -91,18 +90,10 @@ class WorkerClient(ABC, Generic[Config, Info]):
         """The model that a worker loads, in words for messages."""
         return self.config.model
 
-    def spawn(self) -> None:
-        """Starts the worker's process and returns at once. It imports what it needs, and loads nothing before `start`.
-
-        `stop` must be awaited also if `start` never is.
-        """
-        self._supervisor.start()
-
     async def start(self) -> None:
-        """Has the worker load, in the background; spawns it where `spawn` has not. Returns at once."""
+        """Spawns the worker and returns at once; it loads in the background. Further calls change nothing."""
         if not self._supervisor.has_started:
-            self.spawn()
-        self._may_load.set()
+            self._supervisor.start()
 
     async def wait_ready(self) -> Info:
         """Waits for READY, through restarts. Raises the error of a first load that fails, Unavailable after a stop."""
@@ -122,9 +113,6 @@ class WorkerClient(ABC, Generic[Config, Info]):
     async def stop(self, grace: float) -> None:
         """Ends what runs with Unavailable, then the worker, with `grace` seconds before force. Idempotent."""
         self._stopped()
-        if not self._may_load.is_set():  # there is nothing to end in order
-            self._supervisor.kill()
-            self._may_load.set()
         await self._supervisor.stop(grace)
 
     async def __aenter__(self: Self) -> Self:
@@ -163,9 +151,6 @@ class WorkerClient(ABC, Generic[Config, Info]):
         self._ready_since = None
         self._load_error = None
         self.progress = 0.0
-        await self._may_load.wait()
-        if self.state is WorkerState.STOPPED:
-            return 0.0
         channel.send(self._configure())
         watching = background.spawn(self._watch(channel), f"the vigil over the {self._kind} worker")
         try:

@@ -1,4 +1,4 @@
-"""The server process: bind, let the worker load, serve until a signal, drain, stop."""
+"""The server process: serve until a signal, drain, stop."""
 
 from __future__ import annotations
 
@@ -8,71 +8,61 @@ import gc
 import logging
 import os
 import resource
-import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.applications import Starlette
 
 from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
 from llamabox.server.hosted.model import Hosted
-from llamabox.server.hosted.seams import Service
 from llamabox.server.hosted.site import Site
-from llamabox.server.listening.binding import bind_sockets, describe_socket, unix_paths
+from llamabox.server.listening.binding import describe_socket, unix_paths
 from llamabox.server.listening.config import ListenConfig
+from llamabox.server.listening.doors import Doors
 from llamabox.server.listening.listener import Listener
-from llamabox.server.listening.tls import tls_context
 
 logger = logging.getLogger(__name__)
 
 CLOSE_GRACE = 2.0
 """Seconds for connections to close once their requests have ended."""
 
-FORCE_SECONDS = 2.0
-"""Seconds for the worker to end after a second signal."""
-
 EXIT_LOAD_FAILED, EXIT_NO_NATIVE = 1, 2
 
 
-async def serve(config: ListenConfig, app: Starlette) -> int:
-    """Serves an app of app.py until SIGTERM or SIGINT, or until the first load fails; the worker ends before.
+async def serve(config: ListenConfig, app: Starlette, doors: Doors, signalled: asyncio.Event) -> int:
+    """Serves an app of app.py at its doors until `signalled` is set, or until the first load fails; the worker ends
+    before. It is started here, unless it was before.
 
     Returns the exit code: 0 after a signal, 1 when the model cannot be loaded, 2 when the native libraries are missing
     or do not fit.
-    Raises, before anything is loaded, ListenError if a host or port cannot be listened on, and OptionsError if key or
-    certificate cannot be used.
     """
     _size_thread_pool(config)
-    tls = tls_context(config)
-    sockets = bind_sockets(config.hosts, config.port, reuse_port=config.reuse_port)
+    sockets, tls = doors.sockets, doors.tls
     paths = unix_paths(sockets)
     _raise_file_limit()
     site: Site = app.state.site
     client = site.hosted.client
     listener = Listener(app, config, sockets, tls)
-    signalled = asyncio.Event()
-    with _catching_signals(signalled, client):
-        try:
-            await listener.start()
-            await client.start()
-            for sock in sockets:
-                logger.info(
-                    "listening on %s", describe_socket(sock, "http" if tls is None else "https") + config.api_prefix
-                )
-            code = await _until_over(site.hosted, signalled)
-            site.lifecycle.stop()
-            await listener.stop_accepting()
-            if code == 0:
-                await _drain(site)
-            return code
-        finally:
-            site.lifecycle.stop()
-            await client.stop(CLOSE_GRACE)
-            await site.hosted.close()
-            await listener.close(CLOSE_GRACE)
-            for path in paths:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+    try:
+        await listener.start()
+        await client.start()
+        for sock in sockets:
+            logger.info(
+                "listening on %s", describe_socket(sock, "http" if tls is None else "https") + config.api_prefix
+            )
+        code = await _until_over(site.hosted, signalled)
+        site.lifecycle.stop()
+        await listener.stop_accepting()
+        if code == 0:
+            await _drain(site)
+        return code
+    finally:
+        site.lifecycle.stop()
+        await client.stop(CLOSE_GRACE)
+        await site.hosted.close()
+        await listener.close(CLOSE_GRACE)
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 async def _until_over(hosted: Hosted, signalled: asyncio.Event) -> int:
@@ -137,40 +127,6 @@ async def _drain(site: Site) -> None:
             await site.lifecycle.drained()
     except TimeoutError:
         logger.warning("stopping: %d requests are cut off", site.lifecycle.n_active)
-
-
-@contextlib.contextmanager
-def _catching_signals(signalled: asyncio.Event, client: Service) -> Iterator[None]:
-    """The first signal asks for an orderly end, the second for one now."""
-    loop = asyncio.get_running_loop()
-    forcing: set[asyncio.Task[None]] = set()
-
-    def on_signal() -> None:
-        if not signalled.is_set():
-            signalled.set()
-        elif not forcing:
-            logger.warning("stopping at once")
-            forcing.add(loop.create_task(_force(client)))
-        else:
-            logging.shutdown()
-            os._exit(1)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
-async def _force(client: Service) -> None:
-    """End the worker and then this process, without waiting for requests."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(FORCE_SECONDS):
-            await client.stop(0.0)
-    logging.shutdown()
-    os._exit(1)
 
 
 def _size_thread_pool(config: ListenConfig) -> None:

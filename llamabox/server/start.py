@@ -1,7 +1,4 @@
-"""The server process' first moments: its worker's process is started, and what serves is imported meanwhile.
-
-Both import for a third of a second, which side by side is one.
-"""
+"""The server process' first moments: bind, start the worker, and import what serves while that one loads."""
 
 from __future__ import annotations
 
@@ -9,10 +6,13 @@ import asyncio
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 from llamabox.machine.heap import map_large_blocks
 from llamabox.server.listening.config import ListenConfig
+from llamabox.server.listening.doors import open_doors
+from llamabox.server.signals import catching_signals
 
 if TYPE_CHECKING:
     # What is imported while the worker starts.
@@ -30,8 +30,9 @@ Host = Callable[[C], "Hosted"]
 def run(config: ListenConfig, make_client: Callable[[], C], importer: Callable[[], Host[C]]) -> int:
     """`serve` on an event loop of its own, uvloop's where there is one. Returns the process' exit code.
 
-    The worker of the client that `make_client` makes is started first. `importer` is called on another thread: it
-    imports the kind of Hosted for that client, and returns its maker.
+    The client that `make_client` makes is started before anything else is imported. `importer` is called on another
+    thread meanwhile: it imports the kind of Hosted for that client, and returns its maker.
+    Raises, before anything is loaded, ListenError and OptionsError as `open_doors` does.
     """
     map_large_blocks()
     sys.setswitchinterval(SWITCH_INTERVAL)
@@ -47,17 +48,22 @@ def run(config: ListenConfig, make_client: Callable[[], C], importer: Callable[[
 
 async def _serve(config: ListenConfig, make_client: Callable[[], C], importer: Callable[[], Host[C]]) -> int:
     """Client and app belong to the loop, so they are made on it."""
+    doors = open_doors(config)
     client = make_client()
-    client.spawn()
-    try:
-        with ThreadPoolExecutor(1, "imports") as importing:  # the loop must be free to spawn
-            host = await asyncio.get_running_loop().run_in_executor(importing, _imported, importer)
-        from llamabox.server.app import create_app
-        from llamabox.server.run import serve
+    with ExitStack() as opened, catching_signals(client) as signalled:
+        opened.callback(doors.close)
+        await client.start()
+        try:
+            with ThreadPoolExecutor(1, "imports") as importing:  # the loop must be free to spawn
+                host = await asyncio.get_running_loop().run_in_executor(importing, _imported, importer)
+            from llamabox.server.app import create_app
+            from llamabox.server.run import serve
 
-        return await serve(config, create_app(config, host(client)))
-    finally:
-        await client.stop(0.0)  # before it loads: a port that cannot be had, or an import that fails
+            app = create_app(config, host(client))
+            opened.pop_all()  # `serve` closes them
+            return await serve(config, app, doors, signalled)
+        finally:
+            await client.stop(0.0)  # where something could not be imported
 
 
 def _imported(importer: Callable[[], Host[C]]) -> Host[C]:

@@ -186,9 +186,6 @@ class FakeTextClient:
         self.stop_asked = asyncio.Event()
         self._arrivals: asyncio.Queue[FakeGeneration] = asyncio.Queue()
 
-    def spawn(self) -> None:
-        """There is no process."""
-
     async def start(self) -> None:
         self.started.set()
 

@@ -110,9 +110,6 @@ class FakeImageClient:
         self.stop_asked = asyncio.Event()
         self._arrivals: asyncio.Queue[FakeDrawing] = asyncio.Queue()
 
-    def spawn(self) -> None:
-        """There is no process."""
-
     async def start(self) -> None:
         pass
 

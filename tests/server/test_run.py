@@ -11,7 +11,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,18 +24,25 @@ from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.hosted.text import HostedText
 from llamabox.server.listening.binding import bind_sockets
 from llamabox.server.listening.config import ListenConfig
+from llamabox.server.listening.doors import open_doors
 from llamabox.server.run import serve
+from llamabox.server.signals import catching_signals
 from llamabox.server.start import run
 from tests.server.fake_client import FakeTextClient, delta, finished, saying, started
 from tests.server.harness import WITHIN, running, text_app
 from tests.suite.ports import free_port
 
 
+async def served(client: FakeTextClient, config: ListenConfig) -> int:
+    with catching_signals(client) as signalled:
+        return await serve(config, text_app(client, config), open_doors(config), signalled)
+
+
 @contextlib.asynccontextmanager
 async def serving(client: FakeTextClient, config: ListenConfig) -> AsyncIterator[asyncio.Task[int]]:
     """serve() as a task; a test ends it with a signal to this very process."""
     async with asyncio.timeout(WITHIN):
-        task = asyncio.create_task(serve(config, text_app(client, config)))
+        task = asyncio.create_task(served(client, config))
         await client.started.wait()
         try:
             yield task
@@ -189,12 +196,48 @@ def test_a_load_that_fails_ends_it_with_one_line(
     assert client.stopped.is_set()
 
 
+def test_the_model_loads_while_what_serves_is_imported() -> None:
+    client = FakeTextClient()
+    client.load_error = ModelLoadError("not a GGUF")
+    had_started: list[bool] = []
+
+    def importer() -> Callable[[FakeTextClient], HostedText]:
+        had_started.append(client.started.is_set())
+        return partial(HostedText, ModelConfig())
+
+    assert run(ListenConfig(port=free_port()), lambda: client, importer) == 1
+    assert had_started == [True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_amid_the_imports_ends_it_with_0(number: signal.Signals) -> None:
+    client = FakeTextClient()
+
+    def importer() -> Callable[[FakeTextClient], HostedText]:
+        os.kill(os.getpid(), number)
+        return partial(HostedText, ModelConfig())
+
+    assert run(ListenConfig(port=free_port()), lambda: client, importer) == 0
+    assert client.stopped.is_set()
+
+
+def test_an_import_that_fails_leaves_no_worker() -> None:
+    client = FakeTextClient()
+
+    def importer() -> Callable[[FakeTextClient], HostedText]:
+        raise ImportError("half an installation")
+
+    with pytest.raises(ImportError, match="half"):
+        run(ListenConfig(port=free_port()), lambda: client, importer)
+    assert client.stopped.is_set()
+
+
 def test_a_port_that_is_taken_is_found_before_anything_is_loaded() -> None:
     port = free_port()
     config = ListenConfig(port=port)
     client = FakeTextClient()
     with socket.create_server(("127.0.0.1", port)), pytest.raises(ListenError, match=f"127.0.0.1:{port}: .*in use"):
-        asyncio.run(serve(config, text_app(client, config)))
+        run(config, lambda: client, lambda: partial(HostedText, ModelConfig()))
     assert not client.started.is_set()
 
 

@@ -48,10 +48,9 @@ class Service(Protocol):
     def stop_asked(self) -> asyncio.Event:
         """Set when the worker was sent the SIGTERM that is meant for the whole server."""
 
-    def spawn(self) -> None:
-        """Start the worker's process, which loads nothing before `start`."""
+    async def start(self) -> None:
+        """Have it load in the background. Further calls change nothing."""
 
-    async def start(self) -> None: ...
     async def wait_ready(self) -> LoadedModel: ...
     async def stop(self, grace: float) -> None: ...
 

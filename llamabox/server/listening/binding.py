@@ -11,9 +11,10 @@ import stat
 from collections.abc import Iterable
 
 from llamabox.errors import ListenError
-from llamabox.server.listening.listener import BACKLOG
 
 Address = tuple[socket.AddressFamily, str]
+
+BACKLOG = 1024
 
 ANY = "*"
 """The host that stands for every address of this machine."""

@@ -28,6 +28,7 @@ from llamabox import background
 from llamabox.server.http.record import RUNNING, RequestRecord
 from llamabox.server.listening.arrival import KEY as ARRIVAL
 from llamabox.server.listening.arrival import Arrival
+from llamabox.server.listening.binding import BACKLOG
 from llamabox.server.listening.config import ListenConfig
 from llamabox.server.listening.h2_streams import harden_h2
 from llamabox.server.listening.patient_server import PatientServer
@@ -35,8 +36,6 @@ from llamabox.server.listening.target import Targets
 from llamabox.server.listening.unread import SECONDS, ReadsOn
 
 logger = logging.getLogger(__name__)
-
-BACKLOG = 1024
 
 N_PROBES = 4
 """TCP's questions to a silent client that may go unanswered."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ssl
 
-from hypercorn.config import Config
-
 from llamabox.errors import OptionsError
 from llamabox.server.listening.config import ListenConfig
 
@@ -24,6 +22,8 @@ def tls_context(config: ListenConfig) -> ssl.SSLContext | None:
         except (OSError, ValueError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else str(exc)
             raise OptionsError(f"{flag} {path}: cannot read the file: {why}") from None
+    from hypercorn.config import Config  # only here: the worker's start waits until this is decided
+
     hypercorn = Config()
     hypercorn.keyfile, hypercorn.certfile = key, certificate
     hypercorn.keyfile_password = ""  # else OpenSSL would ask the terminal for that of an encrypted key

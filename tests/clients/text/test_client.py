@@ -22,7 +22,6 @@ from llamabox.wire.server_end import ServerEnd
 from llamabox.wire.text import Submit
 from llamabox.wire.text_config import TextConfig
 from tests.clients.harness import (
-    DEADLINE,
     LOOPS,
     command,
     events_of,
@@ -402,43 +401,15 @@ def test_a_request_that_killed_two_workers_is_refused_and_no_other(lives: Path) 
 # Stopping
 
 
-async def pid_of(client: TextClient) -> int:
-    """Of a worker that is being spawned."""
-    while client.pid is None:
-        await asyncio.sleep(0.001)
-    return client.pid
-
-
-def test_a_worker_that_is_spawned_loads_once_it_is_told_to(lives: Path, new_loop: Loop) -> None:
+def test_whoever_starts_it_again_changes_nothing(lives: Path) -> None:
     async def main() -> None:
-        client = make_client(lives)
-        client.spawn()
-        pid = await pid_of(client)
-        assert not lives.exists()
-        await client.start()
-        await client.wait_ready()
-        assert client.pid == pid
-        await client.stop(5.0)
+        async with ready_client(lives) as client:
+            pid = client.pid
+            await client.start()
+            assert client.pid == pid
         assert lives.read_text() == "x"
 
-    run(main(), new_loop)
-
-
-def test_a_worker_that_never_loaded_is_stopped_at_once(lives: Path, new_loop: Loop) -> None:
-    async def main() -> None:
-        client = make_client(lives, "hang")
-        client.spawn()
-        ended = watch(await pid_of(client))
-        await client.stop(DEADLINE)
-        assert ended()
-        assert client.state is WorkerState.STOPPED
-        other = make_client(lives, "hang")
-        other.spawn()
-        await other.stop(DEADLINE)  # before there is a process
-        assert other.pid is None
-        assert not lives.exists()
-
-    run(main(), new_loop)
+    run(main())
 
 
 def test_stopping_ends_what_runs_and_leaves_no_process_and_no_descriptor(lives: Path, new_loop: Loop) -> None:
