@@ -37,10 +37,12 @@ using Ints   = __m512i;
 using Floats = __m512;
 
 static constexpr const char * lanes_name  = "AVX-512 VNNI";
-static constexpr bool         takes_bytes = true; // whether dot() is exact for weights above 127
+static constexpr bool         takes_bytes = true;  // whether weights may be bytes above 127
+static constexpr bool         adds_shorts = false; // whether products are added in 16 bits first (shorts.h)
 
 static inline Ints   load(const void * from) { return _mm512_loadu_si512(from); }
 static inline void   store(float * to, Floats x) { _mm512_storeu_ps(to, x); }
+static inline void   store(void * to, Ints x) { _mm512_storeu_si512(to, x); }
 static inline Ints   ints(int32_t x) { return _mm512_set1_epi32(x); }
 static inline Ints   add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 static inline Floats floats(float x) { return _mm512_set1_ps(x); }
@@ -132,13 +134,17 @@ using Floats = __m256;
 #if defined(__AVXVNNI__)
 static constexpr const char * lanes_name  = "AVX-VNNI";
 static constexpr bool         takes_bytes = true;
+static constexpr bool         adds_shorts = false;
 #else
-static constexpr const char * lanes_name = "AVX2";
-static constexpr bool takes_bytes        = false; // two products of such bytes do not fit the 16 bits they are added in
+#define LB_SHORTS 1 // there is no dot()
+static constexpr const char * lanes_name  = "AVX2";
+static constexpr bool         takes_bytes = false;
+static constexpr bool         adds_shorts = true;
 #endif
 
 static inline Ints   load(const void * from) { return _mm256_loadu_si256((const __m256i *) from); }
 static inline void   store(float * to, Floats x) { _mm256_storeu_ps(to, x); }
+static inline void   store(void * to, Ints x) { _mm256_storeu_si256((__m256i *) to, x); }
 static inline Ints   ints(int32_t x) { return _mm256_set1_epi32(x); }
 static inline Ints   add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 static inline Floats floats(float x) { return _mm256_set1_ps(x); }
@@ -174,13 +180,36 @@ static inline Ints with_fifth_bit(Ints x, const uint8_t * bits) {
     return _mm256_or_si256(x, _mm256_and_si256(_mm256_cmpeq_epi8(spread, bit_of), _mm256_set1_epi8(16)));
 }
 
-static inline Ints dot(Ints sum, Ints w, int32_t four) {
-#if defined(__AVXVNNI__)
-    return _mm256_dpbusd_avx_epi32(sum, w, ints(four));
+#ifndef LB_SHORTS
+static inline Ints dot(Ints sum, Ints w, int32_t four) { return _mm256_dpbusd_avx_epi32(sum, w, ints(four)); }
 #else
-    return add(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, ints(four)), _mm256_set1_epi16(1)));
-#endif
+// In each 16 bits: the sum of two products of unsigned bytes of w with signed bytes.
+static inline Ints pairs(Ints w, int32_t four) { return _mm256_maddubs_epi16(w, ints(four)); }
+
+// The same for signed bytes of w.
+static inline Ints signed_pairs(Ints w, int32_t four) {
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(ints(four), w));
 }
+
+// The compiler must not divide a long sum into several: their parts would not fit the registers.
+static inline Ints whole(Ints sum) {
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
+static inline Ints add_shorts(Ints a, Ints b) { return whole(_mm256_add_epi16(a, b)); }
+
+// Powers of two from bytes of MXFP4: 2^(byte − 128), as GGML_E8M0_TO_FP32_HALF.
+static inline Floats powers(const uint8_t * from) {
+    const Ints bytes  = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) from));
+    const Ints normal = _mm256_slli_epi32(_mm256_sub_epi32(bytes, ints(1)), 23);
+    const Ints small  = _mm256_sllv_epi32(ints(0x00200000), bytes); // of the bytes 0 and 1
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(small, normal, _mm256_cmpgt_epi32(bytes, ints(1))));
+}
+
+// In each lane: the sum of its two numbers of 16 bits.
+static inline Ints sum_shorts(Ints x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1)); }
+#endif
 
 static inline Floats load_floats(const float * from) { return _mm256_loadu_ps(from); }
 static inline Floats plus(Floats a, Floats b) { return _mm256_add_ps(a, b); }

@@ -2,6 +2,7 @@
 // part of each block is exact. The result does not depend on the other tokens, or on the number of threads.
 #pragma once
 
+#include "shorts.h"
 #include "tokens.h"
 
 #ifdef LB_LANES
@@ -9,6 +10,8 @@
 namespace llamabox {
 
 static constexpr int TILE = 8; // tokens that share an unpacked group of weights
+
+#ifndef LB_SHORTS
 
 // Multiply LB_LANES rows of weights with `count` tokens. `rows` are the tokens' rows (tokens.h), `size` bytes apart.
 // The first token's results go to `dst`, the next token's `stride` floats further.
@@ -28,16 +31,15 @@ static void multiply_tile(const uint8_t * weights, const uint8_t * rows, int64_t
         F::quants(group, part, w);
         F::scales(group, part, scales);
         for (int t = 0; t < count; t++) {
-            const Token    token(rows + t * size, n);
-            const int8_t * quants = token.quants + block * COLUMNS;
+            const Token token(rows + t * size, n);
             // Two chains: a processor does two such sums at a time, and each waits for the one before it.
             Ints first  = F::bias ? ints(token.for_bias(block, 0)) : ints(0);
             Ints second = F::bias ? ints(token.for_bias(block, 1)) : ints(0);
             for (int i = 0; i < VECTORS / 2; i++) {
-                first  = dot(first, w[i], four_bytes(quants + i * 4));
-                second = dot(second, w[i + VECTORS / 2], four_bytes(quants + (i + VECTORS / 2) * 4));
+                first  = dot(first, w[i], token.four(block, i));
+                second = dot(second, w[i + VECTORS / 2], token.four(block, i + VECTORS / 2));
             }
-            const Floats scale = floats(token.scales[block]);
+            const Floats scale = floats(token.scale(block));
             if constexpr (F::n_scales == 2) {
                 sums[t] = times_plus(times(scales[0], scale), to_floats(first), sums[t]);
                 sums[t] = times_plus(times(scales[1], scale), to_floats(second), sums[t]);
@@ -53,6 +55,8 @@ static void multiply_tile(const uint8_t * weights, const uint8_t * rows, int64_t
         store(dst + t * stride, sums[t]);
     }
 }
+
+#endif
 
 // As multiply_tile, for any number of tokens.
 template <class F>

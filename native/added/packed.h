@@ -2,7 +2,8 @@
 // holds each row's scales; the minimums, where the type has them; then the quants, in vectors of four columns of every
 // row, 8 vectors to 32 columns. Nibbles and single bits stay packed: the time of a step goes into reading memory.
 //
-// A format defines how its groups are made and read: weight = scale · (quant − bias) + minimum, the quants unsigned.
+// A format defines how its groups are made and read: weight = scale · (quant − bias) + minimum. Quants are unsigned and
+// `most` at most; where `most` is 0 they are signed.
 #pragma once
 
 #define GGML_COMMON_DECL_CPP
@@ -31,20 +32,31 @@ static inline void put_bytes(uint8_t * to, int row, const void * from, int n) {
 
 static inline void put_half(uint8_t * to, int row, const void * half) { memcpy(to + 2 * row, half, 2); }
 
+// Write a few bits of a byte.
+static inline void put_few(uint8_t & byte, int shift, int mask, int bits) {
+    byte = (uint8_t) ((byte & ~(mask << shift)) | bits << shift);
+}
+
 // Write a bit for each of 32 columns, the first column's in the lowest bit.
 static inline void put_bits(uint8_t * to, int row, uint32_t bits) {
     for (int i = 0; i < VECTORS; i++) {
-        uint8_t & byte  = to[i * BITS + row / 2]; // this row and its neighbour share it
-        const int shift = row % 2 * 4;
-        byte            = (uint8_t) ((byte & ~(15 << shift)) | (bits >> i * 4 & 15) << shift);
+        // This row and its neighbour share a byte.
+        put_few(to[i * BITS + row / 2], row % 2 * 4, 15, bits >> i * 4 & 15);
     }
 }
 
 // ---- reading -----------------------------------------------------------------------------------------------------
 
-// Values of the nibbles of IQ4_NL and IQ4_XS (kvalues_iq4nl of ggml-common.h), plus CURVE_BIAS.
-static constexpr int     CURVE_BIAS = 128;
-static constexpr uint8_t CURVE[16]  = { 1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241 };
+// Weights of eight bits are signed in files. dot() takes them unsigned; where it cannot, they stay signed.
+static constexpr int BYTES_BIAS = takes_bytes ? 128 : 0;
+// The largest quant of such a type: where it is 0, they are signed.
+static constexpr int BYTES_MOST = takes_bytes ? 255 : 0;
+
+// Values of the nibbles of IQ4_NL and IQ4_XS (kvalues_iq4nl of ggml-common.h), plus BYTES_BIAS.
+static constexpr uint8_t curved(int value) { return (uint8_t) (value + BYTES_BIAS); }
+static constexpr uint8_t CURVE[16] = { curved(-127), curved(-104), curved(-83), curved(-65), curved(-49), curved(-35),
+                                       curved(-22),  curved(-10),  curved(1),   curved(13),  curved(25),  curved(38),
+                                       curved(53),   curved(69),   curved(89),  curved(113) };
 
 // Values of the nibbles of MXFP4 times two (kvalues_mxfp4), plus FLOAT_BIAS.
 static constexpr int     FLOAT_BIAS = 12;
@@ -64,6 +76,7 @@ template <class Block_, int bits, int bias_, bool has_min_, bool is_curved = fal
 
     static constexpr int  columns  = COLUMNS;
     static constexpr int  bias     = bias_;
+    static constexpr int  most     = bits == 8 || is_curved ? BYTES_MOST : (1 << bits) - 1;
     static constexpr bool has_min  = has_min_;
     static constexpr int  n_scales = 1;
     static constexpr int  MINIMUMS = HALVES;
@@ -91,7 +104,8 @@ template <class Block_, int bits, int bias_, bool has_min_, bool is_curved = fal
     static void quants(const uint8_t * group, int, Ints w[VECTORS]) {
         for (int i = 0; i < VECTORS; i++) {
             if constexpr (bits == 8) {
-                w[i] = unsign(load(group + QUANTS + i * VECTOR));
+                w[i] = load(group + QUANTS + i * VECTOR);
+                w[i] = takes_bytes ? unsign(w[i]) : w[i];
             } else {
                 w[i] = nibbles_of(group + QUANTS, i);
             }
@@ -109,30 +123,39 @@ using Q4_0 = Plain<block_q4_0, 4, 8, false>;
 using Q4_1 = Plain<block_q4_1, 4, 0, true>;
 using Q5_0 = Plain<block_q5_0, 5, 16, false>;
 using Q5_1 = Plain<block_q5_1, 5, 0, true>;
-using Q8_0 = Plain<block_q8_0, 8, 128, false>;
+using Q8_0 = Plain<block_q8_0, 8, BYTES_BIAS, false>;
 
-using IQ4_NL = Plain<block_iq4_nl, 4, CURVE_BIAS, false, true>;
+using IQ4_NL = Plain<block_iq4_nl, 4, BYTES_BIAS, false, true>;
 
 // ---- MXFP4 -------------------------------------------------------------------------------------------------------
 
-// 32 columns with one exponent. The scale is kept as the upper 16 bits of a float.
+// 32 columns with one exponent. The scale is kept as the upper 16 bits of a float; for shorts.h as the exponent.
 struct MXFP4 {
     using Block = block_mxfp4;
 
     static constexpr int  columns  = COLUMNS;
     static constexpr int  bias     = FLOAT_BIAS;
+    static constexpr int  most     = 2 * FLOAT_BIAS;
     static constexpr bool has_min  = false;
     static constexpr int  n_scales = 1;
-    static constexpr int  QUANTS   = HALVES;
+    static constexpr int  QUANTS   = adds_shorts ? LB_LANES : HALVES;
     static constexpr int  size     = QUANTS + VECTORS * VECTOR / 2;
 
     static void pack(uint8_t * to, int row, const Block & block) {
         const float scale = GGML_E8M0_TO_FP32_HALF(block.e);
-        put_half(to, row, (const uint8_t *) &scale + 2);
+        if (adds_shorts) {
+            to[row] = block.e;
+        } else {
+            put_half(to, row, (const uint8_t *) &scale + 2);
+        }
         put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
     }
 
+#ifdef LB_SHORTS
+    static void scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = powers(group); }
+#else
     static void scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = upper_halves(group); }
+#endif
 
     static void quants(const uint8_t * group, int, Ints w[VECTORS]) {
         for (int i = 0; i < VECTORS; i++) {
@@ -143,19 +166,23 @@ struct MXFP4 {
 
 // ---- blocks of 256 columns: Q4_K, Q5_K -----------------------------------------------------------------------------
 
-// Eight times 32 columns, each with a scale and a minimum of six bits, which take a byte here. Nibbles hold columns c
-// and c + 32 of 64, as in ggml's blocks.
+// Eight times 32 columns, each with a scale and a minimum of six bits. Nibbles hold columns c and c + 32 of 64, as in
+// ggml's blocks. The six bits take a byte; for shorts.h they stay packed, and all of a group are unpacked together: a
+// byte has the low four bits of a scale and a minimum, another the high two of those of parts p and p + 4.
 template <class Block_, int bits> struct Super {
     using Block = Block_;
 
     static constexpr int  columns  = QK_K;
     static constexpr int  bias     = 0;
+    static constexpr int  most     = (1 << bits) - 1;
     static constexpr bool has_min  = true;
+    static constexpr bool is_tight = adds_shorts;
     static constexpr int  n_scales = 1;
     static constexpr int  PARTS    = QK_K / COLUMNS;
     static constexpr int  MINIMUMS = HALVES;
-    static constexpr int  SIXES    = MINIMUMS + HALVES; // for every part: scales, then minimums
-    static constexpr int  FIFTHS   = SIXES + PARTS * 2 * LB_LANES;
+    static constexpr int  SIXES    = MINIMUMS + HALVES;
+    static constexpr int  HIGHS    = SIXES + PARTS * LB_LANES; // where is_tight
+    static constexpr int  FIFTHS   = SIXES + PARTS * (is_tight ? LB_LANES + LB_LANES / 2 : 2 * LB_LANES);
     static constexpr int  QUANTS   = FIFTHS + (bits == 5 ? PARTS * VECTORS * BITS : 0);
     static constexpr int  size     = QUANTS + PARTS * VECTORS * VECTOR / 2;
 
@@ -169,14 +196,23 @@ template <class Block_, int bits> struct Super {
         return (uint8_t) (low | packed[minimum ? part : part - 4] >> 6 << 4);
     }
 
+    static void put_sixes(uint8_t * to, int row, int part, uint8_t scale, uint8_t minimum) {
+        if constexpr (is_tight) {
+            to[SIXES + part * LB_LANES + row] = (uint8_t) ((scale & 15) | (minimum & 15) << 4);
+            put_few(to[HIGHS + part % 4 * LB_LANES + row], part / 4 * 4, 15, scale >> 4 | minimum >> 4 << 2);
+        } else {
+            uint8_t * sixes       = to + SIXES + part * 2 * LB_LANES;
+            sixes[row]            = scale;
+            sixes[LB_LANES + row] = minimum;
+        }
+    }
+
     static void pack(uint8_t * to, int row, const Block & block) {
         const auto * bytes = (const uint8_t *) &block;
         put_half(to, row, bytes);
         put_half(to + MINIMUMS, row, bytes + 2);
         for (int part = 0; part < PARTS; part++) {
-            uint8_t * sixes       = to + SIXES + part * 2 * LB_LANES;
-            sixes[row]            = six(block.scales, part, false);
-            sixes[LB_LANES + row] = six(block.scales, part, true);
+            put_sixes(to, row, part, six(block.scales, part, false), six(block.scales, part, true));
             if constexpr (bits == 5) {
                 uint32_t fifths = 0;
                 for (int column = 0; column < COLUMNS; column++) {
@@ -213,27 +249,35 @@ using Q5_K = Super<block_q5_K, 5>;
 
 // ---- IQ4_XS ------------------------------------------------------------------------------------------------------
 
-// Eight times 32 columns, each with a scale of six bits, which takes a byte here. Nibbles hold columns c and c + 16 of
-// 32, as in ggml's blocks.
+// Eight times 32 columns, each with a scale of six bits. Nibbles hold columns c and c + 16 of 32, as in ggml's blocks.
+// The six bits take a byte; for shorts.h the low four of parts p and p + 4 share a byte, and the high two of parts p,
+// p + 2, p + 4 and p + 6 another.
 struct IQ4_XS {
     using Block = block_iq4_xs;
 
     static constexpr int  columns  = QK_K;
-    static constexpr int  bias     = CURVE_BIAS;
+    static constexpr int  bias     = BYTES_BIAS;
+    static constexpr int  most     = BYTES_MOST;
     static constexpr bool has_min  = false;
     static constexpr int  n_scales = 1;
     static constexpr int  PARTS    = QK_K / COLUMNS;
     static constexpr int  SIXES    = HALVES;
-    static constexpr int  QUANTS   = SIXES + PARTS * LB_LANES;
+    static constexpr int  HIGHS    = SIXES + PARTS / 2 * LB_LANES; // for shorts.h
+    static constexpr int  QUANTS   = SIXES + PARTS * LB_LANES / 4 * (adds_shorts ? 3 : 4);
     static constexpr int  PART     = VECTORS * VECTOR / 2; // bytes of a part's quants
     static constexpr int  size     = QUANTS + PARTS * PART;
 
     static void pack(uint8_t * to, int row, const Block & block) {
         put_half(to, row, &block.d);
         for (int part = 0; part < PARTS; part++) {
-            const int low                     = block.scales_l[part / 2] >> part % 2 * 4 & 15;
-            const int high                    = block.scales_h >> part * 2 & 3;
-            to[SIXES + part * LB_LANES + row] = (uint8_t) ((high << 4 | low) - 32);
+            const int low  = block.scales_l[part / 2] >> part % 2 * 4 & 15;
+            const int high = block.scales_h >> part * 2 & 3;
+            if (adds_shorts) {
+                put_few(to[SIXES + part % 4 * LB_LANES + row], part / 4 * 4, 15, low);
+                put_few(to[HIGHS + part % 2 * LB_LANES + row], part / 2 * 2, 3, high);
+            } else {
+                to[SIXES + part * LB_LANES + row] = (uint8_t) ((high << 4 | low) - 32);
+            }
         }
         put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
     }
@@ -258,6 +302,7 @@ struct Q6_K {
 
     static constexpr int  columns  = QK_K;
     static constexpr int  bias     = 32;
+    static constexpr int  most     = 63;
     static constexpr bool has_min  = false;
     static constexpr int  n_scales = 2; // one for columns 0 to 15, one for 16 to 31
     static constexpr int  PARTS    = QK_K / COLUMNS;

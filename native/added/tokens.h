@@ -11,28 +11,51 @@
 
 namespace llamabox {
 
-// A token's row is `n` bytes, then a scale for each 32 of them, then for each 32 the term that the weights' minimum or
-// bias adds: scale · sum, or −bias · sum for each 16.
+// A token's row is `n` bytes, a scale for each 32 of them, and for each 32 the term that the weights' minimum or bias
+// adds: scale · sum, or −bias · sum for each 16. These are three lists; for shorts.h all that belongs to 32 columns
+// lies together: then one address is enough for each token of a tile, and all of them are in registers.
 static inline size_t token_size(int64_t n) { return (size_t) (n + n / COLUMNS * 12); }
 
+static constexpr bool is_together = adds_shorts;
+
+static constexpr int64_t QUANTS_STEP = is_together ? COLUMNS + 12 : COLUMNS;
+static constexpr int64_t SCALES_STEP = is_together ? COLUMNS + 12 : 4;
+static constexpr int64_t SUMS_STEP   = is_together ? COLUMNS + 12 : 8;
+
+static inline int64_t scales_at(int64_t n) { return is_together ? COLUMNS : n; }
+static inline int64_t sums_at(int64_t n) { return is_together ? COLUMNS + 4 : n + n / COLUMNS * 4; }
+
+// Whether the first term of the bias is that of all 32 columns.
+template <class F> static constexpr bool has_whole_bias = adds_shorts && F::n_scales == 1;
+
 struct Token {
-    const int8_t *  quants;
-    const float *   scales;
+    const uint8_t * quants;
+    const uint8_t * scales;
     const uint8_t * sums;
 
-    Token(const uint8_t * at, int64_t n) :
-        quants((const int8_t *) at), scales((const float *) (at + n)), sums(at + n + n / COLUMNS * 4) {}
+    Token(const uint8_t * at, int64_t n) : quants(at), scales(at + scales_at(n)), sums(at + sums_at(n)) {}
+
+    // Four columns of a block.
+    int32_t four(int64_t block, int i) const {
+        return four_bytes((const int8_t *) quants + block * QUANTS_STEP + i * 4);
+    }
+
+    float scale(int64_t block) const {
+        float scale;
+        memcpy(&scale, scales + block * SCALES_STEP, 4);
+        return scale;
+    }
 
     float for_minimum(int64_t block) const {
         float sum;
-        memcpy(&sum, sums + block * 8, 4);
+        memcpy(&sum, sums + block * SUMS_STEP, 4);
         return sum;
     }
 
-    // The term of the bias for the first or the second 16 columns.
+    // The term of the bias for the first or the second 16 columns, or for both (has_whole_bias).
     int32_t for_bias(int64_t block, int half) const {
         int32_t sum;
-        memcpy(&sum, sums + block * 8 + half * 4, 4);
+        memcpy(&sum, sums + block * SUMS_STEP + half * 4, 4);
         return sum;
     }
 };
@@ -46,13 +69,13 @@ static inline int32_t total(__m256i x) {
 // The inverse of a scale would be infinite for less than this.
 static constexpr float LEAST = 128 * FLT_MIN;
 
-// Write n floats as a token's row: scale = max |x| / 127, rounded to the nearest. Columns below LEAST count as 0.
-// Where a NaN or an infinity is among 32 columns, their scale is NaN, and so is every product with the row.
-template <class F> static void quantize_token(uint8_t * to, const float * from, int64_t n) {
+// Write n floats as a token's row, of which this call does blocks `first` to before `last` of 32 columns:
+// scale = max |x| / 127, rounded to the nearest. Columns below LEAST count as 0. Where a NaN or an infinity is among 32
+// columns, their scale is NaN, and so is every product with the row.
+template <class F>
+static void quantize_token(uint8_t * to, const float * from, int64_t n, int64_t first, int64_t last) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    uint8_t *     scales    = to + n;
-    uint8_t *     sums      = scales + n / COLUMNS * 4;
-    for (int64_t block = 0; block < n / COLUMNS; block++) {
+    for (int64_t block = first; block < last; block++) {
         __m256  x[4];
         __m256i most = _mm256_setzero_si256(); // as integers: there a NaN is greater than every number
         for (int i = 0; i < 4; i++) {
@@ -62,12 +85,14 @@ template <class F> static void quantize_token(uint8_t * to, const float * from, 
         const int32_t bits = highest_of(most);
         float         amax;
         memcpy(&amax, &bits, sizeof(amax));
+        uint8_t *   quants    = to + block * QUANTS_STEP;
+        uint8_t *   sums      = to + sums_at(n) + block * SUMS_STEP;
         const bool  is_number = amax <= FLT_MAX;
         const float scale     = is_number ? amax / 127.0f : NAN;
-        memcpy(scales + block * 4, &scale, 4);
+        memcpy(to + scales_at(n) + block * SCALES_STEP, &scale, 4);
         if (!is_number || amax < LEAST) {
-            memset(to + block * COLUMNS, 0, COLUMNS);
-            memset(sums + block * 8, 0, 8);
+            memset(quants, 0, COLUMNS);
+            memset(sums, 0, 8);
             continue;
         }
         const __m256 inverse = _mm256_set1_ps(127.0f / amax);
@@ -79,12 +104,13 @@ template <class F> static void quantize_token(uint8_t * to, const float * from, 
         const __m256i bytes  = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
         // The packs work on each half of a vector by itself, so the groups of four bytes are put back in order.
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        _mm256_storeu_si256((__m256i *) (to + block * COLUMNS), _mm256_permutevar8x32_epi32(bytes, order));
-        const float   for_minimum = scale * (float) (sum[0] + sum[1]);
-        const int32_t for_bias[2] = { -F::bias * sum[0], -F::bias * sum[1] };
-        memcpy(sums + block * 8, for_bias, 8);
+        _mm256_storeu_si256((__m256i *) quants, _mm256_permutevar8x32_epi32(bytes, order));
+        const int32_t whole       = sum[0] + sum[1];
+        const float   for_minimum = scale * (float) whole;
+        const int32_t for_bias[2] = { -F::bias * (has_whole_bias<F> ? whole : sum[0]), -F::bias * sum[1] };
+        memcpy(sums, for_bias, 8);
         if constexpr (F::has_min) {
-            memcpy(sums + block * 8, &for_minimum, 4);
+            memcpy(sums, &for_minimum, 4);
         }
     }
 }

@@ -29,12 +29,16 @@ class Packed : public ggml::cpu::tensor_traits {
 template <class F> class PackedAs final : public Packed {
     void pack(const ggml_tensor * tensor, const void * data) const override {
         const int64_t blocks = tensor->ne[0] / F::columns;
+        const int64_t groups = ggml_nrows(tensor) / LB_LANES;
         const auto *  from   = (const typename F::Block *) data;
-        auto *        to     = (uint8_t *) tensor->data;
-        for (int64_t first = 0; first < ggml_nrows(tensor); first += LB_LANES) {
+#ifdef GGML_USE_OPENMP // most of the time goes into taking the memory
+#pragma omp parallel for
+#endif
+        for (int64_t group = 0; group < groups; group++) {
+            uint8_t * to = (uint8_t *) tensor->data + group * group_size(tensor);
             for (int64_t block = 0; block < blocks; block++, to += F::size) {
                 for (int row = 0; row < LB_LANES; row++) {
-                    F::pack(to, row, from[(first + row) * blocks + block]);
+                    F::pack(to, row, from[(group * LB_LANES + row) * blocks + block]);
                 }
             }
         }
@@ -65,11 +69,17 @@ template <class F> class PackedAs final : public Packed {
     static void multiply_all(const ggml_compute_params * params, ggml_tensor * op) {
         const ggml_tensor * tokens = op->src[1];
         const int64_t       n      = tokens->ne[0];
-        for (int64_t i = params->ith; i < ggml_nrows(tokens); i += params->nth) {
-            const int64_t i3 = i / (tokens->ne[1] * tokens->ne[2]);
-            const int64_t i2 = i / tokens->ne[1] % tokens->ne[2];
-            const int64_t i1 = i % tokens->ne[1];
-            quantize_token<F>((uint8_t *) params->wdata + (size_t) i * token_size(n), row_of(tokens, i1, i2, i3), n);
+        const int64_t       many   = ggml_nrows(tokens);
+        const int64_t       slices = many < params->nth ? params->nth : 1; // of a row
+        for (int64_t i = params->ith; i < many * slices; i += params->nth) {
+            const int64_t row   = i / slices;
+            const int64_t i3    = row / (tokens->ne[1] * tokens->ne[2]);
+            const int64_t i2    = row / tokens->ne[1] % tokens->ne[2];
+            const int64_t i1    = row % tokens->ne[1];
+            const int64_t first = n / COLUMNS * (i % slices) / slices;
+            const int64_t last  = n / COLUMNS * (i % slices + 1) / slices;
+            auto *        to    = (uint8_t *) params->wdata + (size_t) row * token_size(n);
+            quantize_token<F>(to, row_of(tokens, i1, i2, i3), n, first, last);
         }
         begin_pieces(params);
         const int64_t groups = op->src[0]->ne[1] / LB_LANES;
@@ -120,7 +130,7 @@ template <class F> class PackedAs final : public Packed {
         for (int64_t i = params->ith; i < visits.count; i += params->nth) {
             const int64_t visit = visits.order[i];
             const float * from  = row_of(tokens, visit % visits.n_used % tokens->ne[1], visit / visits.n_used, 0);
-            quantize_token<F>(rows + (size_t) i * token_size(n), from, n);
+            quantize_token<F>(rows + (size_t) i * token_size(n), from, n, 0, n / COLUMNS);
         }
         begin_pieces(params);
         const int64_t groups = weights->ne[1] / LB_LANES;
@@ -168,22 +178,22 @@ static Packed * packed_as(const ggml_tensor * weights) {
     static PackedAs<IQ4_NL> iq4_nl;
     static PackedAs<IQ4_XS> iq4_xs;
     static PackedAs<MXFP4>  mxfp4;
-    // With eight lanes ggml's own kernels for K-quants are as fast, except for experts: they take tokens one by one.
-    const bool pays = LB_LANES == 16 || ggml_n_dims(weights) == 3;
     if (ggml_n_dims(weights) < 2 || ggml_n_dims(weights) > 3 || weights->ne[1] % LB_LANES != 0) {
         return nullptr;
     }
+    // With AVX-VNNI ggml's own kernels for K-quants are as fast, except for experts: they take tokens one by one.
+    const bool pays = LB_LANES == 16 || adds_shorts || ggml_n_dims(weights) == 3;
     switch (weights->type) {
         case GGML_TYPE_Q4_0: return &q4_0;
         case GGML_TYPE_Q4_1: return &q4_1;
         case GGML_TYPE_Q5_0: return &q5_0;
         case GGML_TYPE_Q5_1: return &q5_1;
-        case GGML_TYPE_Q8_0: return takes_bytes ? &q8_0 : nullptr;
+        case GGML_TYPE_Q8_0: return &q8_0;
         case GGML_TYPE_Q4_K: return pays ? &q4_k : nullptr;
         case GGML_TYPE_Q5_K: return pays ? &q5_k : nullptr;
         case GGML_TYPE_Q6_K: return pays ? &q6_k : nullptr;
-        case GGML_TYPE_IQ4_NL: return takes_bytes ? &iq4_nl : nullptr;
-        case GGML_TYPE_IQ4_XS: return takes_bytes ? &iq4_xs : nullptr;
+        case GGML_TYPE_IQ4_NL: return &iq4_nl;
+        case GGML_TYPE_IQ4_XS: return &iq4_xs;
         case GGML_TYPE_MXFP4: return &mxfp4;
         default: return nullptr;
     }

@@ -55,6 +55,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_alloc_ctx_tensors_from_buft": (c_void_p, [c_void_p, c_void_p]),
     "ggml_backend_buffer_free": (None, [c_void_p]),
     "ggml_backend_buft_name": (c_char_p, [c_void_p]),
+    "ggml_backend_buft_get_alloc_size": (c_size_t, [c_void_p, c_void_p]),
     "ggml_backend_tensor_set": (None, [c_void_p, c_void_p, c_size_t, c_size_t]),
     "ggml_backend_tensor_get": (None, [c_void_p, c_void_p, c_size_t, c_size_t]),
     "ggml_backend_graph_compute": (c_int, [c_void_p, c_void_p]),
@@ -120,9 +121,12 @@ class Ggml:
 
 
 class Matrix:
-    """Quantised weights [n_rows, n] or [expert, n_rows, n] in a buffer of a type; None is the CPU's usual one."""
+    """Quantised weights [n_rows, n] or [expert, n_rows, n] in a buffer of a type; None is the CPU's usual one.
 
-    def __init__(self, ggml: Ggml, kind: str, weights: Floats, buffer_type: Any) -> None:
+    `raw` are ggml's blocks in place of those that the weights quantise to.
+    """
+
+    def __init__(self, ggml: Ggml, kind: str, weights: Floats, buffer_type: Any, raw: bytes = b"") -> None:
         self.ggml, (*_, self.n_rows, self.n) = ggml, weights.shape
         self.context = ggml.context()
         self.type = TYPES[kind]
@@ -132,7 +136,7 @@ class Matrix:
             self.memory = ggml.ggml_backend_alloc_ctx_tensors(self.context, ggml.cpu)
         else:
             self.memory = ggml.ggml_backend_alloc_ctx_tensors_from_buft(self.context, buffer_type)
-        raw = ggml.quantized(kind, weights.reshape(-1, self.n))
+        raw = raw or ggml.quantized(kind, weights.reshape(-1, self.n))
         ggml.ggml_backend_tensor_set(self.tensor, raw, 0, len(raw))
 
     def __enter__(self) -> Matrix:
