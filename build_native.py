@@ -10,11 +10,10 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,9 @@ from native.build.sources import BuildError, Source
 
 ROOT = Path(__file__).resolve().parent
 PACKAGED = ROOT / "llamabox" / "_native"
+WITHOUT_ADDED = "no kernels of native/added, which do not fit its insides"
+"""What users miss with a llama.cpp of their own that those do not fit."""
+
 BUILD_REQUIRES = ["setuptools>=77", "cffi>=1.16", "cmake>=3.21", "ninja>=1.10", "pip"]
 
 
@@ -129,19 +131,34 @@ def cores() -> int:
     return processors.n_logical()
 
 
-def check_cdef(tree: Path, project: Project = LLAMA) -> None:
-    """Whether the headers of a source tree have what native/cdef declares. Costs two seconds; the build, minutes."""
+def check_cdef(tree: Path, project: Project = LLAMA) -> list[str]:
+    """Whether the headers of a source tree have what native/cdef declares. Costs two seconds; the build, minutes.
+
+    Returns what users miss with this tree, a sentence each.
+    """
     from native.build import module  # cffi need not be installed to ask for --help or for the PEP 517 requirements
 
     spec = module.LLAMA if project is LLAMA else module.DIFFUSION
     with tempfile.TemporaryDirectory() as scratch:
-        module.check([tree / folder for folder in project.headers], Path(scratch), module=spec)
+        return module.check([tree / folder for folder in project.headers], Path(scratch), module=spec)
+
+
+def fitting(options: Options) -> Options:
+    """Without native/added where it does not fit the insides of somebody's own llama.cpp; else as they are."""
+    if not options.added or options.llama_cpp is None or not (options.llama_cpp / LLAMA.header).is_file():
+        return options
+    wrong = libraries.why_added_does_not_fit(options.llama_cpp)
+    if wrong is None:
+        return options
+    Progress("llamabox native")(f"native/added does not fit {options.llama_cpp} and is left out: {wrong}")
+    return replace(options, added=False)
 
 
 def build_prefix(options: Options) -> Path:
     """The complete prefix in the cache."""
     from native.build import module
 
+    wanted, options = options, fitting(options)
     specs = {LLAMA: module.LLAMA, DIFFUSION: module.DIFFUSION}
     made_of, libs = {}, {}
     for project in options.projects:
@@ -150,20 +167,22 @@ def build_prefix(options: Options) -> Path:
         libs[project] = built_libraries(options, source, made_of[project], project)
     cache = cache_folder()
     cdefs = [module.cdef(module=specs[project]) for project in options.projects]
-    key = digest([*(folder.name for folder in libs.values()), *cdefs, module.own_code(), FORMAT])
+    key = digest([*(folder.name for folder in libs.values()), *cdefs, module.own_code(), options != wanted, FORMAT])
     target = cache / f"prefix-{key}"
     with locked(cache / f"prefix-{key}.lock"), tempfile.TemporaryDirectory(dir=cache) as scratch:
         if target.is_dir():
             return target
         staging = Path(scratch, "prefix")
-        manifests = {}
+        manifests: dict[Project, dict[str, Any]] = {}
         for project, folder in libs.items():
             headers = [folder / "include"]
             shutil.copytree(folder, staging, ignore=shutil.ignore_patterns("include"), dirs_exist_ok=True)
-            module.check(headers, Path(scratch), module=specs[project])
+            lacks = module.check(headers, Path(scratch), module=specs[project])
+            if project is LLAMA and options != wanted:
+                lacks.append(WITHOUT_ADDED)
             built = module.link(headers, folder, Path(scratch), specs[project])
             shutil.copy(built, staging / built.name)
-            manifests[project] = manifest(staging, folder, built.name, made_of[project], project)
+            manifests[project] = manifest(staging, folder, built.name, made_of[project], project) | {"lacks": lacks}
         images = {"images": manifests[DIFFUSION]} if DIFFUSION in manifests else {}
         whole = {"format": FORMAT, **manifests[LLAMA], **images}
         (staging / MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
@@ -173,32 +192,20 @@ def build_prefix(options: Options) -> Path:
 
 def manifest(staging: Path, libs: Path, name: str, made_of: dict[str, Any], project: Project) -> dict[str, Any]:
     """The part of build.json about one project's libraries, which came from `libs`, and their module."""
+    from native.build import module
+
     suffixes = (".so", ".dylib")
     files = sorted(path.name for path in libs.iterdir() if path.suffix in suffixes)
     function = "llama_version" if project is LLAMA else "sd_version"
-    said = library_version(staging, name, function)
+    said = module.library_version(staging / name, function)
+    known = made_of["source"]["version"] or made_of["commit"]
     return {
-        "version": made_of["source"]["version"] or said if project is DIFFUSION else said,
+        "version": made_of["source"]["version"] or said if project is DIFFUSION else said or known,
         "module": name,
         "headers_sha256": sources.tree_hash(libs / "include"),
         **made_of,
         "files": {file: fingerprint(staging / file) for file in sorted([*files, name])},
     }
-
-
-def library_version(staging: Path, module_name: str, function: str) -> str:
-    """The library's own version, asked in a process of its own: that proves as well that everything links."""
-    code = (
-        "import importlib.util as u, sys\n"
-        f"s = u.spec_from_file_location({Path(module_name).name.partition('.')[0]!r}, {str(staging / module_name)!r})\n"
-        "m = u.module_from_spec(s); s.loader.exec_module(m)\n"
-        f"sys.stdout.write(m.ffi.string(m.lib.{function}()).decode())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise BuildError(f"the libraries were built but do not load: {reason[0]}")
-    return done.stdout
 
 
 def make(options: Options, target: Path) -> Path:
@@ -217,17 +224,19 @@ def make(options: Options, target: Path) -> Path:
     return target
 
 
-def check(options: Options) -> None:
-    """The cdefs against the headers of the chosen sources, building nothing."""
+def check(options: Options) -> list[str]:
+    """The cdefs against the headers of the chosen sources, building nothing. Returns what users miss with them."""
+    lacks = [] if fitting(options) == options else [WITHOUT_ADDED]
     for project in options.projects:
         source = source_of(options, project)
         if checkout := options.checkout(project):
-            check_cdef(checkout, project)
+            lacks += check_cdef(checkout, project)
             continue
         with tempfile.TemporaryDirectory() as folder:
             tree = Path(folder, "source")
             get_sources(options, source, tree, project)
-            check_cdef(tree, project)
+            lacks += check_cdef(tree, project)
+    return lacks
 
 
 def bump(version: str) -> None:
@@ -284,8 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         if parsed.check:
-            check(options)
-            done = "native/cdef fits the headers"
+            done = "native/cdef fits the headers" + "".join(f"\n  not with these: {lost}" for lost in check(options))
         elif parsed.bump:
             bump(parsed.bump)
             done = f"pinned llama-cpp-python {parsed.bump}; native/cdef fits its headers"

@@ -36,7 +36,10 @@ NETWORK=${NETWORK-}
 SECONDS_UP=${SECONDS_UP:-300}
 read -ra run_args <<<"${RUN_ARGS-}"
 prefix=llamabox-check-$$
+sources=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
+if [ -n "${MODEL-}" ]; then MODEL=$(realpath -e "$MODEL") || exit 1; fi
 folder=$(mktemp -d)
+cd "$folder" || exit 1 # podman's monitor leaves a file where it was started when memory runs out
 failed=0
 own_network=
 
@@ -45,7 +48,7 @@ clean_up() {
   local name
   for name in server lender limited drained crowded; do "$ENGINE" rm -f -v "$prefix-$name" >/dev/null 2>&1; done
   [ -z "$own_network" ] || "$ENGINE" network rm "$own_network" >/dev/null 2>&1
-  rm -rf "$folder"
+  cd / && rm -rf "$folder"
 }
 trap clean_up EXIT
 
@@ -78,7 +81,7 @@ up() {
   shift
   while [ $# -gt 0 ] && [ "$1" != -- ]; do words+=("$1") && shift; done
   if [ $# -gt 0 ]; then shift; fi
-  if [ -n "${MODEL-}" ]; then words+=(-v "$(realpath "$MODEL"):/models/model.gguf:ro"); fi
+  if [ -n "${MODEL-}" ]; then words+=(-v "$MODEL:/models/model.gguf:ro"); fi
   # The root is read-only and there are no rights in every check: no server may need them.
   "$ENGINE" run -d --name "$prefix-$name" --network "${NETWORK:-$own_network}" --read-only --tmpfs /tmp --cap-drop ALL \
     --security-opt no-new-privileges "${run_args[@]}" "${words[@]}" "$IMAGE" "$@" >/dev/null 2>"$folder/$name.err" ||
@@ -132,7 +135,7 @@ if [ -z "$IMAGE" ]; then
   IMAGE=llamabox:check
   read -ra builder <<<"${BUILDER:-$ENGINE build}"
   began=$SECONDS
-  (cd "$(dirname "${BASH_SOURCE[0]}")/.." && "${builder[@]}" -f Dockerfile.cpu -t "$IMAGE" .) >"$folder/build.log" 2>&1
+  (cd "$sources" && "${builder[@]}" -f Dockerfile.cpu -t "$IMAGE" .) >"$folder/build.log" 2>&1
   built=$?
   verdict "Dockerfile.cpu builds" "$((SECONDS - began)) s" [ "$built" -eq 0 ]
   if [ "$built" -ne 0 ]; then tail -n 20 "$folder/build.log" >&2 && exit 1; fi
@@ -202,9 +205,17 @@ fi
 # ---- two containers ----------------------------------------------------------------------------------------------------
 
 rpc_port=$(free_port)
-lender=$prefix-lender:$rpc_port
-if [ "$NETWORK" = host ]; then lender=127.0.0.1:$rpc_port; fi
-if said=$(up lender -- --rpc-server-host 0.0.0.0 --rpc-server-port "$rpc_port") && serve drained -- --rpc "$lender" -c 2048; then
+# address NAME: by its number, as not every engine makes names of containers known.
+address() { "$ENGINE" inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$prefix-$1"; }
+
+# borrow: a server that computes on the lender.
+borrow() {
+  local at=127.0.0.1
+  if [ "$NETWORK" != host ]; then at=$(address lender); fi
+  serve drained -- --rpc "$at:$rpc_port" -c 2048
+}
+
+if said=$(up lender -- --rpc-server-host 0.0.0.0 --rpc-server-port "$rpc_port") && borrow; then
   answer=$(chat)
   devices=$(curl -s "http://127.0.0.1:$port/v1/models" | jq -c '.data[0].meta.split // empty')
   verdict "RPC between two containers" "$answer; $(cut -c1-80 <<<"$devices")" like "$answer$devices" '.+RPC'

@@ -34,6 +34,10 @@ class Native:
         self.ffi = ffi
         self.lib = lib
 
+    def has(self, name: str) -> bool:
+        """Whether the library declares a function or constant that older ones lack (native/build/optional.py)."""
+        return hasattr(self.lib, name)
+
     def first_error(self) -> str:
         """The first line of level ERROR that was logged since `lib.lb_log_forget_error()`."""
         buffer = self.ffi.new("char[]", FIRST_ERROR)
@@ -144,4 +148,5 @@ def build_info(native: Native) -> dict[str, Any]:
     """
     manifest = native.prefix.manifest
     build = f"b{manifest['number'] or ''}-{manifest['commit']}"
-    return {**manifest, "version": native.text(native.lib.llama_version()), "build": build}
+    version = native.text(native.lib.llama_version()) if native.has("llama_version") else manifest["version"]
+    return {**manifest, "version": version, "build": build, "lacks": manifest.get("lacks", [])}

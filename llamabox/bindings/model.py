@@ -199,7 +199,10 @@ class Model(Owned):
     @cached_property
     def ftype(self) -> str:
         """The quantisation's name, for example `Q4_1`."""
-        return self.native.text(self.native.lib.llama_ftype_name(self.native.lib.llama_model_ftype(self.handle))) or ""
+        lib = self.native.lib
+        if not self.native.has("llama_ftype_name"):
+            return self.desc.split(" ", 2)[-1]  # behind architecture and size
+        return self.native.text(lib.llama_ftype_name(lib.llama_model_ftype(self.handle))) or ""
 
     def meta(self, key: str) -> str | None:
         """A scalar or string of the file's metadata as text; None where it has none of that name."""
@@ -235,7 +238,11 @@ class _Load:
         native, lib, ffi = self._native, self._native.lib, self._native.ffi
         c = lib.llama_model_default_params()
         c.n_gpu_layers = params.n_gpu_layers
-        c.load_mode = getattr(lib, f"LLAMA_LOAD_MODE_{params.load_mode.name}")
+        if native.has("LLAMA_LOAD_MODE_AUTO"):
+            c.load_mode = getattr(lib, f"LLAMA_LOAD_MODE_{params.load_mode.name}")
+        else:
+            c.use_mmap = params.load_mode in (LoadMode.AUTO, LoadMode.MMAP, LoadMode.MMAP_MLOCK)
+            c.use_mlock = params.load_mode in (LoadMode.MLOCK, LoadMode.MMAP_MLOCK)
         c.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{params.split_mode.name}")
         c.main_gpu = params.main_gpu
         c.use_extra_bufts = params.repack

@@ -22,7 +22,8 @@ REBUILD = 'run "python build_native.py --prefix {}" to build libraries and modul
 class Prefix:
     """A prefix whose build.json was read. `manifest` holds, besides what the build was made of:
 
-    version   what llama_version() of the library says
+    version   what llama_version() of the library says; of one without it, that of its sources, or their commit
+    lacks     what users miss with this library, a sentence each
     module    file name of the cffi module
     files     file name → fingerprint, of every library and of the module
     images    the same for libstable-diffusion and its module; absent where it was left out

@@ -102,6 +102,8 @@ class Vocab:
     @cached_property
     def suppress_tokens(self) -> tuple[int, ...]:
         """Tokens that the model's author wants never sampled (tokenizer.ggml.suppress_tokens)."""
+        if not self.native.has("llama_vocab_get_suppress_tokens"):
+            return ()
         count = self.native.ffi.new("int32_t *")
         tokens = self.native.lib.llama_vocab_get_suppress_tokens(self.handle, count)
         return tuple(tokens[0 : count[0]]) if count[0] else ()

@@ -45,6 +45,7 @@ def version(native: Native) -> str:
     lines += [f"  {compiler}" for compiler in info["compiler"].values()]
     lines.append(f"  {' '.join(info['flags'])}")
     lines.append(f"  native libraries: {native.prefix.path}")
+    lines += [f"  this llama.cpp is an older one: {lost}" for lost in info["lacks"]]
     return "\n".join(lines)
 
 

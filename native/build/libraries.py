@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -149,6 +150,27 @@ DIFFUSION = Project(
 )
 
 
+ADDED = (
+    ("C++", "kernels.cpp", ("-std=gnu++17",), ("ggml/include", "ggml/src", "ggml/src/ggml-cpu")),
+    ("C", "clear.c", ("-std=gnu11",), ("ggml/include",)),
+)
+"""Files of native/added that llama.cpp's libraries compile: language, name, flags, folders of llama.cpp's headers."""
+
+
+def why_added_does_not_fit(tree: Path) -> str | None:
+    """The first error of native/added with the headers of a llama.cpp, or None. Takes some seconds."""
+    vectors = ["-mavx2", "-mfma", "-mf16c"] if platform.machine() in ("x86_64", "AMD64") else []
+    for language, name, flags, folders in ADDED:
+        compiler = compilers()[language].split(": ")[0]
+        headers = [f"-I{tree / folder}" for folder in folders]
+        command = [*shlex.split(compiler), *flags, *vectors, *headers, "-fsyntax-only", str(NATIVE / "added" / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_locale())
+        if done.returncode != 0:
+            errors = [line for line in done.stderr.splitlines() if "error" in line]
+            return errors[0].partition("error: ")[2] or errors[0] if errors else f"{name} does not compile"
+    return None
+
+
 def tool(name: str) -> str:
     """Path of cmake or ninja: from its wheel when that is installed, else from PATH."""
     try:
@@ -181,6 +203,11 @@ def compilers() -> dict[str, str]:
             ) from exc
         found[language] = f"{command}: {done.stdout.splitlines()[0]}"
     return found
+
+
+def plain_locale() -> dict[str, str]:
+    """An environment in which the compiler writes English and ASCII quotes."""
+    return {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}
 
 
 def cmake_arguments() -> list[str]:

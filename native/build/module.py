@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import subprocess
+import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 import cffi
 
-from native.build.libraries import MACOS, NATIVE, ORIGIN, compilers
+from native.build import optional
+from native.build.libraries import MACOS, NATIVE, ORIGIN, compilers, plain_locale
 from native.build.sources import BuildError
 
 HELPER = "helper"
@@ -50,8 +51,10 @@ LLAMA = Module(
     ),
     linked=("mtmd", "llama", "ggml", "ggml-base"),
     probes=(
+        ("LB_LLAMA_SAMPLER_COPY", r"void\s+llama_sampler_copy\s*\("),
+        ("LB_LLAMA_DRY_TAKES_CONTEXT", r"llama_sampler_init_dry\([^)]*n_ctx_train"),
         ("LB_GGML_TELLS_ABORTS", r"ggml_set_abort_callback\("),
-        ("LB_LLAMA_MTP", r"bool load_mtp;[\s\S]*struct llama_context \* ctx_other;[\s\S]*llama_model_n_layer_nextn"),
+        ("LB_LLAMA_MTP", optional.PARTS["mtp"].pattern),
     ),
 )
 DIFFUSION = Module(
@@ -91,9 +94,13 @@ MISSING = (
 )
 
 
-def cdef(folder: Path = NATIVE, module: Module = LLAMA) -> str:
-    """The declarations for cffi, in an order in which names are known before they are used."""
-    parts = [(folder / "cdef" / name).read_text() for name in module.cdefs]
+def cdef(folder: Path = NATIVE, module: Module = LLAMA, headers: list[Path] | None = None) -> str:
+    """The declarations for cffi, in an order in which names are known before they are used.
+
+    Those for libraries with these headers; without any, those for the newest ones.
+    """
+    text = None if headers is None else optional.text_of(headers, module.cdefs)
+    parts = [optional.chosen((folder / "cdef" / name).read_text(), text) for name in module.cdefs]
     for name in module.own:
         lines = (folder / HELPER / name).read_text().splitlines()
         parts.append("\n".join(line for line in lines if not line.startswith("#")))
@@ -107,10 +114,10 @@ def own_code(folder: Path = NATIVE) -> str:
     return "".join(path.read_text() for path in sorted(paths))
 
 
-def generate(target: Path, folder: Path = NATIVE, module: Module = LLAMA) -> Path:
-    """Write the module's C source."""
+def generate(headers: list[Path], target: Path, folder: Path = NATIVE, module: Module = LLAMA) -> Path:
+    """Write the C source of the module for libraries with these headers."""
     ffi = cffi.FFI()
-    ffi.cdef(cdef(folder, module))
+    ffi.cdef(cdef(folder, module, headers))
     ffi.set_source(module.name, "".join(f'#include "{name}"\n' for name in (*module.cdefs, *module.own)))
     path = target / f"{module.name}.c"
     with contextlib.redirect_stdout(io.StringIO()):  # it says what it generates
@@ -146,9 +153,12 @@ def probed(headers: list[Path], module: Module) -> list[str]:
     return [f"-D{macro}" for macro, pattern in module.probes if re.search(pattern, text)]
 
 
-def check(headers: list[Path], scratch: Path, folder: Path = NATIVE, module: Module = LLAMA) -> None:
-    """Compile the generated C for its errors only. BuildError names what the headers lack."""
-    source = generate(scratch, folder, module)
+def check(headers: list[Path], scratch: Path, folder: Path = NATIVE, module: Module = LLAMA) -> list[str]:
+    """Compile the generated C for its errors only. BuildError names what the headers lack and must have.
+
+    Returns what users miss with them, a sentence each.
+    """
+    source = generate(headers, scratch, folder, module)
     strict = [f"-Werror={name}" for name in STRICT]
     commands = [
         [*compile_command(headers, folder, module), *strict, str(source), *own_sources(module, "C", folder)],
@@ -160,16 +170,12 @@ def check(headers: list[Path], scratch: Path, folder: Path = NATIVE, module: Mod
         )
         if done.returncode != 0:
             raise BuildError(explain(done.stderr, headers, folder))
+    return optional.lost(optional.text_of(headers, module.cdefs)) if module is LLAMA else []
 
 
 def own_sources(module: Module, language: str, folder: Path = NATIVE) -> list[str]:
     """The paths of those of the module's own files that are written in C, or in C++."""
     return [str(folder / HELPER / name) for name in module.compiled if name.endswith(".cpp") == (language == "C++")]
-
-
-def plain_locale() -> dict[str, str]:
-    """An environment in which the compiler writes English and ASCII quotes."""
-    return {**os.environ, "LC_ALL": "C", "LANGUAGE": "C"}
 
 
 def explain(errors: str, headers: list[Path], folder: Path = NATIVE) -> str:
@@ -220,3 +226,22 @@ def _compile(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_locale())
     if done.returncode != 0:
         raise BuildError(f"the cffi module does not compile:\n{done.stderr[-3000:]}")
+
+
+def library_version(path: Path, function: str) -> str:
+    """The version that a module's library says, asked in a process of its own: that proves as well that all links.
+
+    Empty where the library is too old to say it.
+    """
+    code = (
+        "import importlib.util as u, sys\n"
+        f"s = u.spec_from_file_location({path.name.partition('.')[0]!r}, {str(path)!r})\n"
+        "m = u.module_from_spec(s); s.loader.exec_module(m)\n"
+        f"said = getattr(m.lib, {function!r}, None)\n"
+        "sys.stdout.write(m.ffi.string(said()).decode() if said else '')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise BuildError(f"the libraries were built but do not load: {reason[0]}")
+    return done.stdout

@@ -52,7 +52,9 @@ enum llama_ftype {
     ...
 };
 
+//if ftype_name
 const char * llama_ftype_name(enum llama_ftype ftype);
+//end
 
 enum llama_rope_scaling_type {
     LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED,
@@ -94,6 +96,7 @@ enum llama_split_mode {
     ...
 };
 
+//if load_mode
 enum llama_load_mode {
     LLAMA_LOAD_MODE_AUTO,
     LLAMA_LOAD_MODE_NONE,
@@ -103,6 +106,7 @@ enum llama_load_mode {
     LLAMA_LOAD_MODE_DIRECT_IO,
     ...
 };
+//end
 
 typedef struct llama_token_data {
     llama_token id;
@@ -159,7 +163,12 @@ struct llama_model_params {
     const struct llama_model_tensor_buft_override * tensor_buft_overrides;
     int32_t n_gpu_layers;
     enum llama_split_mode split_mode;
+//if load_mode
     enum llama_load_mode load_mode;
+//else
+    bool use_mmap;
+    bool use_mlock;
+//end
     int32_t main_gpu;
     const float * tensor_split;
     llama_progress_callback progress_callback;
@@ -221,7 +230,9 @@ typedef struct llama_chat_message {
 
 struct llama_adapter_lora;
 
+//if version
 const char * llama_version(void);
+//end
 
 struct llama_model_params         llama_model_default_params(void);
 struct llama_context_params       llama_context_default_params(void);
@@ -283,7 +294,9 @@ int32_t llama_model_meta_key_by_index(const struct llama_model * model, int32_t 
 int32_t llama_model_meta_val_str_by_index(const struct llama_model * model, int32_t i, char * buf, size_t buf_size);
 int32_t llama_model_desc(const struct llama_model * model, char * buf, size_t buf_size);
 
+//if ftype_name
 enum llama_ftype llama_model_ftype(const struct llama_model * model);
+//end
 uint64_t         llama_model_size(const struct llama_model * model);
 const char *     llama_model_chat_template(const struct llama_model * model, const char * name);
 uint64_t         llama_model_n_params(const struct llama_model * model);
@@ -355,7 +368,9 @@ bool llama_vocab_get_add_bos(const struct llama_vocab * vocab);
 bool llama_vocab_get_add_eos(const struct llama_vocab * vocab);
 bool llama_vocab_get_add_sep(const struct llama_vocab * vocab);
 
+//if suppress_tokens
 const llama_token * llama_vocab_get_suppress_tokens(const struct llama_vocab * vocab, int32_t * n_suppress_tokens);
+//end
 
 llama_token llama_vocab_fim_pre(const struct llama_vocab * vocab);
 llama_token llama_vocab_fim_suf(const struct llama_vocab * vocab);
@@ -376,7 +391,9 @@ void                   llama_sampler_accept(struct llama_sampler * smpl, llama_t
 void                   llama_sampler_apply(struct llama_sampler * smpl, llama_token_data_array * cur_p);
 void                   llama_sampler_reset(struct llama_sampler * smpl);
 struct llama_sampler * llama_sampler_clone(const struct llama_sampler * smpl);
+//if sampler_copy
 void                   llama_sampler_copy(const struct llama_sampler * src, struct llama_sampler * dst);
+//end
 void                   llama_sampler_free(struct llama_sampler * smpl);
 
 struct llama_sampler * llama_sampler_chain_init(struct llama_sampler_chain_params params);
@@ -399,8 +416,14 @@ struct llama_sampler * llama_sampler_init_mirostat(int32_t n_vocab, uint32_t see
 struct llama_sampler * llama_sampler_init_mirostat_v2(uint32_t seed, float tau, float eta);
 struct llama_sampler * llama_sampler_init_grammar(const struct llama_vocab * vocab, const char * grammar_str, const char * grammar_root);
 struct llama_sampler * llama_sampler_init_grammar_lazy_patterns(const struct llama_vocab * vocab, const char * grammar_str, const char * grammar_root, const char ** trigger_patterns, size_t num_trigger_patterns, const llama_token * trigger_tokens, size_t num_trigger_tokens);
+//if penalties_of_vocab
 struct llama_sampler * llama_sampler_init_penalties(int32_t n_vocab, int32_t penalty_last_n, float penalty_repeat, float penalty_freq, float penalty_present);
+//else
+struct llama_sampler * llama_sampler_init_penalties(int32_t penalty_last_n, float penalty_repeat, float penalty_freq, float penalty_present);
+//end
+//if dry_without_context
 struct llama_sampler * llama_sampler_init_dry(const struct llama_vocab * vocab, float dry_multiplier, float dry_base, int32_t dry_allowed_length, int32_t dry_penalty_last_n, const char ** seq_breakers, size_t num_breakers);
+//end
 struct llama_sampler * llama_sampler_init_adaptive_p(float target, float decay, uint32_t seed);
 struct llama_sampler * llama_sampler_init_logit_bias(int32_t n_vocab, int32_t n_logit_bias, const llama_logit_bias * logit_bias);
 struct llama_sampler * llama_sampler_init_infill(const struct llama_vocab * vocab);

@@ -1,5 +1,6 @@
 // mtmd.h: image and audio chunks of a prompt.
 
+//if media
 enum mtmd_input_chunk_type {
     MTMD_INPUT_CHUNK_TYPE_TEXT,
     MTMD_INPUT_CHUNK_TYPE_IMAGE,
@@ -28,8 +29,6 @@ typedef struct mtmd_input_part {
     ...;
 } mtmd_input_part;
 
-typedef bool (*mtmd_progress_callback)(float progress, void * user_data);
-
 struct mtmd_context_params {
     bool use_gpu;
     ggml_backend_dev_t device;
@@ -40,8 +39,6 @@ struct mtmd_context_params {
     int image_min_tokens;
     int image_max_tokens;
     int32_t batch_max_tokens;
-    mtmd_progress_callback progress_callback;
-    void * progress_callback_user_data;
     ...;
 };
 
@@ -78,9 +75,7 @@ const char *               mtmd_input_chunk_get_id(const mtmd_input_chunk * chun
 llama_pos                  mtmd_input_chunk_get_n_pos(const mtmd_input_chunk * chunk);
 mtmd_input_chunk *         mtmd_input_chunk_copy(const mtmd_input_chunk * chunk);
 void                       mtmd_input_chunk_free(mtmd_input_chunk * chunk);
-mtmd_input_chunk *         mtmd_input_chunk_get_placeholder(const mtmd_input_chunk * chunk);
 int32_t                    mtmd_input_chunk_save(const mtmd_input_chunk * chunk, char * out_buf, size_t out_len, size_t * expected_out_len);
-mtmd_input_chunk *         mtmd_input_chunk_load(const char * buf, size_t len);
 
 struct mtmd_decoder_pos {
     uint32_t t;
@@ -110,3 +105,4 @@ struct mtmd_caps {
 };
 
 struct mtmd_caps mtmd_get_cap_from_file(const char * mmproj_fname);
+//end

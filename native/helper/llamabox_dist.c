@@ -91,17 +91,23 @@ static struct llama_sampler * dist_clone(const struct llama_sampler * sampler) {
 
 static void dist_free(struct llama_sampler * sampler) { free(sampler->ctx); }
 
+#ifdef LB_LLAMA_SAMPLER_COPY
+
 static void dist_copy_state(const struct llama_sampler * from, struct llama_sampler * to) {
     memcpy(to->ctx, from->ctx, sizeof(struct dist));
 }
 
+#endif
+
 static struct llama_sampler_i dist_interface = {
-    .name       = dist_name,
-    .apply      = dist_apply,
-    .reset      = dist_reset,
-    .clone      = dist_clone,
-    .free       = dist_free,
+    .name  = dist_name,
+    .apply = dist_apply,
+    .reset = dist_reset,
+    .clone = dist_clone,
+    .free  = dist_free,
+#ifdef LB_LLAMA_SAMPLER_COPY
     .copy_state = dist_copy_state,
+#endif
 };
 
 struct llama_sampler * lb_sampler_init_dist(uint32_t seed) {

@@ -334,6 +334,8 @@ static struct llama_sampler * dry_clone(const struct llama_sampler * sampler) {
     return clone;
 }
 
+#ifdef LB_LLAMA_SAMPLER_COPY
+
 static void dry_copy_state(const struct llama_sampler * from, struct llama_sampler * to) {
     const struct dry * source = from->ctx;
     struct dry *       target = to->ctx;
@@ -342,20 +344,28 @@ static void dry_copy_state(const struct llama_sampler * from, struct llama_sampl
     target->at        = source->at;
 }
 
+#endif
+
 static struct llama_sampler_i dry_interface = {
-    .name       = dry_name,
-    .accept     = dry_accept,
-    .apply      = dry_apply,
-    .reset      = dry_reset,
-    .clone      = dry_clone,
-    .free       = dry_free,
+    .name   = dry_name,
+    .accept = dry_accept,
+    .apply  = dry_apply,
+    .reset  = dry_reset,
+    .clone  = dry_clone,
+    .free   = dry_free,
+#ifdef LB_LLAMA_SAMPLER_COPY
     .copy_state = dry_copy_state,
+#endif
 };
 
 struct llama_sampler * lb_sampler_init_dry(struct lb_breakers * breakers, float multiplier, float base,
                                            int32_t allowed_length, int32_t last_n) {
     if (multiplier == 0.0f || base < 1.0f || last_n <= 0) { // as libllama has it, it is off then
+#ifdef LB_LLAMA_DRY_TAKES_CONTEXT
+        return llama_sampler_init_dry(NULL, 0, 0.0f, base, allowed_length, 0, NULL, 0);
+#else
         return llama_sampler_init_dry(NULL, 0.0f, base, allowed_length, 0, NULL, 0);
+#endif
     }
     struct dry *  dry     = calloc(1, sizeof(*dry));
     llama_token * history = malloc(sizeof(llama_token) * (size_t) last_n);

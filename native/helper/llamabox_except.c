@@ -58,18 +58,24 @@ static void except_free(struct llama_sampler * sampler) {
     free(except);
 }
 
+#ifdef LB_LLAMA_SAMPLER_COPY
+
 static void except_copy_state(const struct llama_sampler * from, struct llama_sampler * to) {
     llama_sampler_copy(((const struct except *) from->ctx)->inner, ((struct except *) to->ctx)->inner);
 }
 
+#endif
+
 static struct llama_sampler_i except_interface = {
-    .name       = except_name,
-    .accept     = except_accept,
-    .apply      = except_apply,
-    .reset      = except_reset,
-    .clone      = except_clone,
-    .free       = except_free,
+    .name   = except_name,
+    .accept = except_accept,
+    .apply  = except_apply,
+    .reset  = except_reset,
+    .clone  = except_clone,
+    .free   = except_free,
+#ifdef LB_LLAMA_SAMPLER_COPY
     .copy_state = except_copy_state,
+#endif
 };
 
 struct llama_sampler * lb_sampler_init_except(struct llama_sampler * inner, llama_token token) {

@@ -18,7 +18,7 @@
 
 const char * lb_library_path(void) {
     Dl_info info;
-    return dladdr((void *) llama_version, &info) ? info.dli_fname : NULL;
+    return dladdr((void *) llama_backend_init, &info) ? info.dli_fname : NULL;
 }
 
 #ifdef __linux__

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from llamabox import libllama
 from llamabox.bindings import backend, ffi
-from llamabox.errors import NativeError
+from llamabox.bindings.media import projector
+from llamabox.bindings.media.projector import Projector, ProjectorParams
+from llamabox.bindings.model import Model
+from llamabox.errors import ModelLoadError, NativeError
 
 
 def test_there_is_a_cpu_device_with_memory(native: ffi.Native) -> None:
@@ -59,3 +63,30 @@ def test_build_info_has_the_library_s_own_version(native: ffi.Native) -> None:
     info = ffi.build_info(native)
     assert info["version"] == native.text(native.lib.llama_version())
     assert info["build"].startswith("b")
+
+
+# ---- a libllama that lacks what a feature alone needs ----------------------------------------------------------------
+
+
+@pytest.fixture
+def older(native: ffi.Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a module whose cdef has none of the optional functions. The struct says how weights are loaded."""
+    monkeypatch.setattr(ffi.Native, "has", lambda self, name: name == "LLAMA_LOAD_MODE_AUTO")
+
+
+def test_names_come_from_elsewhere(native: ffi.Native, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Model.load(native, model_path) as newer:
+        expected = (newer.ftype, newer.vocab.suppress_tokens)
+    monkeypatch.setattr(ffi.Native, "has", lambda self, name: name == "LLAMA_LOAD_MODE_AUTO")
+    with Model.load(native, model_path) as model:
+        assert (model.ftype, model.vocab.suppress_tokens) == expected
+    info = ffi.build_info(native)
+    assert info["version"] == native.prefix.manifest["version"]
+    assert info["lacks"] == []
+
+
+@pytest.mark.usefixtures("older")
+def test_a_projector_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projector, "check_projector", lambda path, model: None)
+    with pytest.raises(ModelLoadError, match=r"^mm\.gguf: this build's llama\.cpp is too old for pictures and sound"):
+        Projector(model, "mm.gguf", ProjectorParams())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import build_native
 from llamabox.artifacts import packages
 from llamabox.artifacts.manifest import MANIFEST
-from native.build import libraries, module, sources, vocabularies
+from native.build import libraries, module, optional, sources, vocabularies
 from native.build.sources import BuildError, Source
 
 ROOT = Path(build_native.__file__).parent
@@ -342,6 +343,21 @@ def test_llama_cpp_may_be_built_as_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
         assert includes(options) == ("", [])
 
 
+def test_what_is_added_is_left_out_where_it_does_not_fit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of a checkout, whose insides may be other ones; the pinned sources fit."""
+    unpacked = tmp_path / "source"
+    source = build_native.source_of(build_native.Options())
+    sources.unpack(sources.fetch(source, build_native.cache_folder() / "downloads"), source, unpacked)
+    options = build_native.Options(llama_cpp=unpacked, images=False)
+    assert build_native.fitting(options) == options
+    traits = unpacked / "ggml" / "src" / "ggml-cpu" / "traits.h"
+    traits.write_text(traits.read_text().replace("class tensor_traits", "class tensor_trait"))
+    assert build_native.fitting(options).added is False
+    assert "native/added does not fit" in capfd.readouterr().err
+    assert build_native.fitting(build_native.Options(added=False, llama_cpp=unpacked)).added is False
+    assert build_native.check(options) == ["no kernels of native/added, which do not fit its insides"]
+
+
 def test_the_cdef_fits_the_headers(headers: list[Path], tmp_path: Path) -> None:
     module.check(headers, tmp_path)
 
@@ -373,6 +389,57 @@ def test_the_module_fits_headers_without_heads_of_multi_token_prediction(headers
     assert "-DLB_LLAMA_MTP" in module.probed(headers, module.LLAMA)
     assert "-DLB_LLAMA_MTP" not in module.probed([older], module.LLAMA)
     module.check([older], tmp_path)
+
+
+OLDER = (
+    # Of the headers that llama.cpp had half a year earlier, what is told apart: pattern, and what stood there.
+    ("llama.h", r"    enum llama_load_mode \{.*?\};\n", ""),
+    ("llama.h", r"    LLAMA_API [^\n]*llama_load_mode_\w+\([^\n]*\n", ""),
+    ("llama.h", r"        enum llama_load_mode  load_mode;[^\n]*\n", "bool use_mmap;\nbool use_mlock;\n"),
+    ("llama.h", r"    LLAMA_API const char \* llama_ftype_name\([^\n]*\n", ""),
+    ("llama.h", r"    LLAMA_API enum llama_ftype llama_model_ftype\([^\n]*\n", ""),
+    ("llama.h", r"    LLAMA_API const char \* llama_version\(void\);\n", ""),
+    ("llama.h", r"    LLAMA_API const llama_token \* llama_vocab_get_suppress_tokens\([^;]*;\n", ""),
+    ("llama.h", r"        void \(\*copy_state\)\([^\n]*\n", ""),
+    ("llama.h", r"    LLAMA_API void +llama_sampler_copy +\([^\n]*\n", ""),
+    ("llama.h", r"(?<=llama_sampler_init_penalties\()\s*int32_t   n_vocab,", ""),
+    ("llama.h", r"(llama_sampler_init_dry\(\s*const struct llama_vocab \*  vocab,)", r"\1 int32_t n_ctx_train,"),
+    ("mtmd.h", r"MTMD_API int32_t mtmd_tokenize_from_parts\([^;]*;\n", ""),
+)
+
+
+def older_headers(headers: list[Path], target: Path) -> Path:
+    shutil.copytree(headers[0], target)
+    for name, pattern, instead in OLDER:
+        path = target / name
+        text, n_found = re.subn(pattern, instead, path.read_text(), flags=re.DOTALL)
+        assert n_found, pattern
+        path.write_text(text)
+    return target
+
+
+def test_what_a_feature_alone_needs_may_be_missing(headers: list[Path], tmp_path: Path) -> None:
+    assert module.check(headers, tmp_path) == []
+    lost = module.check([older_headers(headers, tmp_path / "older")], tmp_path)
+    assert [sentence.partition(":")[0] for sentence in lost] == [
+        "tokens that a model bars for good (tokenizer.ggml.suppress_tokens) are not barred",
+        "no pictures and no sound",
+    ]
+
+
+def test_what_is_optional_is_declared_by_the_pinned_headers(headers: list[Path]) -> None:
+    """Else a feature would be left out of every build, and nobody would hear of it."""
+    text = optional.text_of(headers, module.LLAMA.cdefs)
+    assert [part for part in optional.PARTS if not optional.declares(text, part)] == []
+
+
+def test_parts_of_a_cdef_are_chosen_by_the_headers() -> None:
+    cdef = "int a;\n//if version\nint b;\n//if media\nint c;\n//end\n//else\nint d;\n//end\nint e;\n"
+    both, one, none = "llama_version mtmd_tokenize_from_parts", "llama_version", "// llama_version"
+    chosen = [optional.chosen(cdef, text).split() for text in (None, both, one)]
+    assert [found[1::2] for found in chosen] == [["a;", "b;", "c;", "e;"]] * 2 + [["a;", "b;", "e;"]]
+    stripped = optional.COMMENT.sub("", none)
+    assert optional.chosen(cdef, stripped).split()[1::2] == ["a;", "d;", "e;"]
 
 
 def test_the_module_fits_newer_headers_too(image_headers: list[Path], tmp_path: Path) -> None:

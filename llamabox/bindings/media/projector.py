@@ -64,6 +64,11 @@ class Projector(Owned):
         self.path = Path(path)
         self._vocab = model.vocab
         check_projector(self.path, model)
+        if not self.native.has("mtmd_tokenize_from_parts"):
+            raise ModelLoadError(
+                f"{path}: this build's llama.cpp is too old for pictures and sound (libmtmd has no "
+                "mtmd_tokenize_from_parts): build a newer one with build_native.py"
+            )
         lib = self.native.lib
         lib.lb_log_forget_error()
         handle = lib.mtmd_init_from_file(os.fsencode(path), model.handle, c_params(self.native, params))

@@ -158,7 +158,9 @@ class ChainBuilder:
 
     def _penalties(self, last_n: int, repeat: float, frequency: float, presence: float, newlines: bool = True) -> Any:
         lib, newline = self._native.lib, self._vocab.nl
-        sampler = lib.llama_sampler_init_penalties(self._vocab.n_tokens, last_n, repeat, frequency, presence)
+        takes_size = len(self._native.ffi.typeof(lib.llama_sampler_init_penalties).args) == 5  # older ones do not
+        size = (self._vocab.n_tokens,) if takes_size else ()
+        sampler = lib.llama_sampler_init_penalties(*size, last_n, repeat, frequency, presence)
         if newlines or newline is None or sampler == self._native.ffi.NULL:
             return sampler
         return lib.lb_sampler_init_except(sampler, newline)
