@@ -96,8 +96,12 @@ def serve(body: Body, config: TextConfig) -> None:
         if links is not None:
             owned.callback(links.close)  # before the model: it ends the process where a connection is closed
         is_spare = has_spare_core(config, text)
+        # Behind Ready: a start waits for no grammar, and a model that generates nothing has none.
+        at_rest = None if text.contexts.generate is None else grammars.make_ready
         loop = TextLoop(
-            channel, reader.tasks, text.engine, slots, pulse, embedding, text.encoder, has_spare_core=is_spare
+            *(channel, reader.tasks, text.engine, slots, pulse, embedding, text.encoder),
+            has_spare_core=is_spare,
+            at_rest=at_rest,
         )
         gc.collect()
         gc.freeze()  # what is there now stays: no collection need look at it again

@@ -106,3 +106,32 @@ def test_streams_go_on_while_many_tasks_come(monkeypatch: pytest.MonkeyPatch) ->
     TextLoop(nobody, tasks, cast(Any, engine), slots, Pulse(nobody, 0.0)).run()
     assert [engine.heard.get_nowait() for _ in range(50)] == [f"{i}" for i in range(50)]
     assert engine.n_steps >= 50
+
+
+class IdleEngine(RestingEngine):
+    is_idle = True
+
+    def check_integrity(self) -> list[str]:
+        return []
+
+
+def test_what_is_made_ready_at_rest_begins_behind_the_tasks_at_hand_and_once() -> None:
+    engine, tasks = IdleEngine(0.0), queue.SimpleQueue[Any]()
+    nobody, slots = cast(Any, None), cast(Any, NoSlotCalls())
+    begun: queue.SimpleQueue[list[object]] = queue.SimpleQueue()
+
+    def at_rest() -> None:
+        begun.put([engine.heard.get_nowait() for _ in range(engine.heard.qsize())])
+
+    tasks.put(Abort("first"))
+    loop = TextLoop(nobody, tasks, cast(Any, engine), slots, Pulse(nobody, 0.0), at_rest=at_rest)
+    running = threading.Thread(target=loop.run, daemon=True)
+    running.start()
+    assert begun.get(timeout=WITHIN) == ["first"]
+    for i in range(3):
+        tasks.put(Abort(f"{i}"))
+        assert engine.heard.get(timeout=WITHIN) == f"{i}"
+    tasks.put(Shutdown())
+    running.join(WITHIN)
+    assert not running.is_alive()
+    assert begun.empty()

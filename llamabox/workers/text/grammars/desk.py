@@ -80,7 +80,10 @@ class GrammarTrial:
 
 
 class GrammarCompiler:
-    """Compiles for one vocabulary. One thread at a time; the first call takes a part of a second more."""
+    """Compiles for one vocabulary. One thread at a time; the first call takes a part of a second more, or `make_ready`.
+
+    llguidance keeps the interpreter locked for most of that, and so rests every stream.
+    """
 
     def __init__(self, vocab: Vocab, helper: Beside) -> None:
         self._vocab = vocab
@@ -98,9 +101,7 @@ class GrammarCompiler:
         if texts.answer:
             field = "tools"
         field = field or ("json_schema" if texts.json_schema else "grammar")
-        if self._tokenizer is None:
-            self._pieces = guidance_pieces(self._vocab)
-            self._tokenizer = guidance_tokenizer(self._vocab, self._pieces)
+        tokenizer = self.make_ready()
         try:
             if texts.json_schema:
                 text = schema_grammar(texts.json_schema)
@@ -113,11 +114,18 @@ class GrammarCompiler:
                 self._check_schemas(texts.answer)
                 self._check_inner(texts.inner)
                 raise InvalidRequest(reason)
-            return AheadGrammar(GuidedGrammar(text, self._tokenizer, self._free_text(texts.opening)), self._helper)
+            return AheadGrammar(GuidedGrammar(text, tokenizer, self._free_text(texts.opening)), self._helper)
         except InvalidRequest as error:
             if error.field is not None:
                 raise
             raise _wrong(field, error.message) from error
+
+    def make_ready(self) -> LLTokenizer:
+        """llguidance's form of the vocabulary, made once. Raises NotSupported for a model that has none."""
+        if self._tokenizer is None:
+            self._pieces = guidance_pieces(self._vocab)
+            self._tokenizer = guidance_tokenizer(self._vocab, self._pieces)
+        return self._tokenizer
 
     def close(self) -> None:
         self._trial.close()
@@ -219,6 +227,10 @@ class GrammarDesk:
     def prepare(self, grammar: str, json_schema: str) -> None:
         """Compile and keep what requests are going to bring. Raises InvalidRequest."""
         self._worker.submit(self._compiled, GrammarTexts(grammar, json_schema), "").result()
+
+    def make_ready(self) -> None:
+        """Begin what the first grammar would have to wait for, and all streams with it. Returns at once."""
+        self._worker.submit(self._compiler.make_ready)  # a model without a vocabulary tells whoever wants a grammar
 
     def close(self) -> None:
         """End the trial process. The helpers' threads must have ended."""

@@ -17,7 +17,7 @@ from llamabox.bindings import backend, ffi
 from llamabox.bindings.model import Model
 from llamabox.demo import ensure_demo_model
 from llamabox.engine.request import GenerationParams, InnerGrammar, Request, Words
-from llamabox.errors import InvalidRequest, LlamaboxError
+from llamabox.errors import InvalidRequest, LlamaboxError, NotSupported
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.grammars.ahead import AheadGrammar
@@ -92,6 +92,29 @@ def test_a_grammar_is_compiled_once_and_shared(desk: Desk) -> None:
     assert isinstance(grammars[0], ComingGrammar)
     assert grammars[1] is not None
     assert grammars[0]._grammar is grammars[1] is grammars[2]
+
+
+def test_no_grammar_waits_for_a_vocabulary_that_was_made_ready(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.desk.make_ready()
+    desk.helpers.grammars.submit(int).result(60)  # whatever came before is done
+    monkeypatch.setattr("llamabox.workers.text.grammars.desk.guidance_tokenizer", None)
+    monkeypatch.setattr("llamabox.workers.text.grammars.desk.guidance_pieces", None)
+    desk.ask(grammar='root ::= "a"')
+    assert isinstance(desk.next(), Request)
+
+
+def test_a_model_without_a_vocabulary_says_so_to_whoever_wants_a_grammar(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> list[bytes]:
+        raise NotSupported("the model has no vocabulary")
+
+    monkeypatch.setattr("llamabox.workers.text.grammars.desk.guidance_pieces", none)
+    desk.desk.make_ready()
+    desk.ask(grammar='root ::= "a"')
+    outcome = desk.next()
+    assert isinstance(outcome, tuple)
+    assert isinstance(outcome[1], NotSupported)
 
 
 def test_a_request_is_on_its_way_while_its_grammar_is_compiled(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
