@@ -168,6 +168,10 @@ class FakeMemory:
         return self._unified
 
     @property
+    def is_near(self) -> bool:
+        return True
+
+    @property
     def n_pool(self) -> int:
         return self.n_cells if self._unified else 0
 

@@ -108,6 +108,10 @@ class Memory(Protocol):
         """
 
     @property
+    def is_near(self) -> bool:
+        """Whether cells lie in this machine's own memory: a state is copied as quickly as anything there."""
+
+    @property
     def n_pool(self) -> int:
         """Cells of the pool; 0 where each sequence has room for a whole context: a stream of its own, or one state."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, event, example, given, settings
@@ -21,7 +22,8 @@ from llamabox import errors
 from llamabox.engine.batch import MediaRows
 from llamabox.engine.drafting.price import Price
 from llamabox.engine.events import StopType
-from llamabox.engine.kv import checkpoints, kv_cache
+from llamabox.engine.kv import checkpoints, copy_time
+from llamabox.engine.kv.tier import host_tier
 from llamabox.engine.request import Media, Request, n_cells
 from llamabox.engine.scheduling import admission
 from tests.engine.driver import Driver, Transcript, alone, request
@@ -241,7 +243,7 @@ def memories() -> st.SearchStrategy[dict[str, object]]:
 def small_scale() -> Iterator[None]:
     """What pays from dozens of cells on does so from a few on here, or it would never happen."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kv_cache, "WORTH_KEEPING", 4)
+        patch.setattr(host_tier, "WORTH_KEEPING", 4)
         patch.setattr(admission, "WORTH_RESTORING", 1)
         patch.setattr(checkpoints, "LEAST_GAP", 2)
         patch.setattr(admission, "WORTH_WAITING", 4)
@@ -277,7 +279,13 @@ class WatchedMemory(FakeMemory):
         self.met["a state back while a copy is put off"] += bool(self._copies)
         is_set = super().state_set(seq_id, state, part=part)
         self.met["a media chunk back from host memory"] += any(isinstance(one.said, tuple) for one in self.of(seq_id))
+        self.met["a state back of what another slot holds"] += not part and self._is_elsewhere(seq_id)
         return is_set
+
+    def _is_elsewhere(self, seq_id: int) -> bool:
+        mine = [(cell.said, cell.position) for cell in self.of(seq_id)]
+        others = {owner for cell in self.cells for owner in cell.owners} - {seq_id}
+        return any([(cell.said, cell.position) for cell in self.of(other)][: len(mine)] == mine for other in others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +306,7 @@ class Case:
     at_once: bool  # whether the encoder needs no time
     n_right: int | None  # tokens of each draft that will come, see FakeDrafter; None: nothing is drafted
     price: Price | None = None  # of drafts; None: they cost nothing
+    is_dear: bool = False  # a decode that copies from stream to stream
     n_pool: int | None = None  # cells that all slots share; None: as many as they can use
 
 
@@ -317,6 +326,7 @@ settled = st.builds(
     at_once=st.booleans(),
     n_right=st.sampled_from([None, 4, 0, -1]),
     price=st.none() | st.builds(RandomPrice, st.integers(0, 9)),
+    is_dear=st.booleans(),
 )
 
 crossing = st.builds(
@@ -404,6 +414,7 @@ def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
         "a state in host memory",
         "a state back from host memory",
         "a state back while a copy is put off",
+        "a state back of what another slot holds",
         "a checkpoint",
         "a checkpoint back",
         "a draft that came",
@@ -447,6 +458,11 @@ def situations(cases: st.SearchStrategy[Case], n: int) -> Counter[str]:
 
 def obeyed(case: Case) -> Counter[str]:
     """Try the law. Returns the situations that came about."""
+    with mock.patch.object(copy_time, "STREAM_COST", 1.0 if case.is_dear else copy_time.STREAM_COST):
+        return _obeyed(case)
+
+
+def _obeyed(case: Case) -> Counter[str]:
     pool = WatchedMemory(n_cells=case.n_pool or case.n_slots * N_CTX, **case.memory)
     texts: dict[tuple[str, int], list[int]] = {}
     drafter = None if case.n_right is None else FakeDrafter(texts, n_right=case.n_right)

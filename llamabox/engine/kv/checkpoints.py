@@ -18,6 +18,7 @@ from llamabox.engine.kv.prefix_index import Match
 from llamabox.engine.kv.put_off import PutOff
 from llamabox.engine.kv.reuse import usable_prefix
 from llamabox.engine.kv.slot import Slot, SlotState
+from llamabox.engine.kv.tier.ready import LARGE
 from llamabox.engine.seams import Memory
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Checkpoints:
         self._memory = memory
         self._host = host
         self._put_off = put_off
-        self._copy_time = copy_time
+        self.copy_time = copy_time
         self._undoable: dict[int, int] = {}  # by slot: cells at its end that the memory can take back, until a decode
         self._n_rollback = 0  # cells that may be taken back of each sequence of the last decode
         self._undone: set[int] = set()  # slots that it took some back of, and that computed nothing since
@@ -103,10 +104,13 @@ class Checkpoints:
         if not self._put_off.may_read(slot.slot_id) or self._find(slot.resident, n_cells).n_cells == n_cells:
             return
         n_bytes = self._memory.state_size(slot.slot_id, part=True)
-        if not self._copy_time.fits(n_bytes):
-            self._copy_time.may_fit_later(n_bytes)
+        is_fresh = n_bytes >= LARGE
+        if not self.copy_time.fits(n_bytes, is_fresh=is_fresh):
+            self.copy_time.may_fit_later(n_bytes, is_fresh=is_fresh)
         elif self._host.make_room(size(n_cells, n_bytes)):
-            native = self._copy_time.run(n_bytes, lambda: self._memory.state_get(slot.slot_id, part=True))
+            native = self.copy_time.run(
+                n_bytes, lambda: self._memory.state_get(slot.slot_id, part=True), is_fresh=is_fresh
+            )
             self._host.put_part(SlotState(slot.resident.copy(), n_cells, native))
             self._thin_out(slot.resident)
             logger.debug("slot %d: a checkpoint after %d tokens, %d bytes", slot.slot_id, n_cells, n_bytes)
@@ -174,7 +178,7 @@ class Checkpoints:
             return 0
         part = self._host.get(found.entry)
         native = part.native
-        if not self._copy_time.run(len(native), lambda: self._memory.state_set(slot.slot_id, native, part=True)):
+        if not self.copy_time.run(len(native), lambda: self._memory.state_set(slot.slot_id, native, part=True)):
             return 0
         self.forget(slot)
         is_cut = self._memory.seq_rm(slot.slot_id, slot.resident.position(found.n_cells), -1)

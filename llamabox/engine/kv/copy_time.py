@@ -10,10 +10,22 @@ from typing import TypeVar
 T = TypeVar("T")
 
 FIRST_COST = 1e-9
-"""Seconds a byte until a copy has been measured. It is high, as memory is slow when it is first written."""
+"""Seconds a byte until a copy has been measured."""
+
+FRESH_COST = 2e-9
+"""The least that is reckoned with for copies into memory that is written for the first time.
+
+75 MiB took 175 to 215 ms where written memory took 9; but 14 MiB took 6, as little may come from memory of before.
+"""
 
 STREAM_COST = 0.4e-9
-"""Seconds a byte of a copy between streams, which a decode makes with its own work. 188 MB took 60 to 130 ms."""
+"""Seconds a byte of a copy between streams, which a decode makes with its own work.
+
+188 MB took 60 to 130 ms; by itself 16 where the target was written before, 155 where it was not.
+"""
+
+DEAR = 0.01
+"""Seconds that a copy of a stream takes which is better made in two pauses."""
 
 LONG = 0.25
 """Part of the time that copies may take from which on they take long."""
@@ -45,7 +57,7 @@ class CopyTime:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._cost = FIRST_COST
+        self._cost = {False: FIRST_COST, True: FRESH_COST}  # by whether the memory is fresh
         self._whole = inf
         self._spent = 0.0
         self._before = 0.0  # spent before the decode that is planned
@@ -56,6 +68,16 @@ class CopyTime:
     def allow(self, seconds: float) -> None:
         """Let all copies between two decodes take this many seconds; inf where nobody waits for a token."""
         self._whole = seconds
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a token."""
+        return self._whole < inf
+
+    @staticmethod
+    def is_dear(n_bytes: int) -> bool:
+        """Whether a decode that copies a stream of `n_bytes` takes noticeably longer for it."""
+        return n_bytes * STREAM_COST > DEAR
 
     @property
     def is_long(self) -> bool:
@@ -87,21 +109,30 @@ class CopyTime:
         """Whether streams stood back for the last decode: they get a token before anything is copied."""
         return self._stood_back and self._whole < inf
 
-    def fits(self, n_bytes: int) -> bool:
-        """Whether a copy of `n_bytes` may be made before the next decode."""
-        return self._spent + n_bytes * self._cost <= self._whole
+    def fits(self, n_bytes: int, *, is_fresh: bool = False, n_more: int = 0) -> bool:
+        """Whether a copy of `n_bytes` may be made before the next decode, with `n_more` bytes that will be copied too.
 
-    def may_fit_later(self, n_bytes: int) -> bool:
+        `is_fresh`: into memory that is written for the first time.
+        """
+        more = n_more * self._cost[False]
+        return self._spent + more + n_bytes * self._cost[is_fresh] <= self._whole
+
+    def may_fit_later(self, n_bytes: int, *, is_fresh: bool = False) -> bool:
         """Whether a copy that does not fit now may be made where nothing else is copied between two decodes."""
-        self._cost *= HOPE
-        return n_bytes * self._cost <= self._whole
+        self._cost[is_fresh] = max(self._cost[is_fresh] * HOPE, FRESH_COST if is_fresh else 0.0)
+        return self.may_fit(n_bytes, is_fresh=is_fresh)
 
-    def run(self, n_bytes: int, work: Callable[[], T]) -> T:
+    def may_fit(self, n_bytes: int, *, is_fresh: bool = False) -> bool:
+        """Whether a copy may be made where nothing else is copied between two decodes."""
+        return n_bytes * self._cost[is_fresh] <= self._whole
+
+    def run(self, n_bytes: int, work: Callable[[], T], *, is_fresh: bool = False) -> T:
         """Make a copy of `n_bytes` by `work`, and learn what it costs."""
         start = self._clock()
         done = work()
         seconds = self._clock() - start
         self._spent += seconds
         if n_bytes:
-            self._cost += WEIGHT * (seconds / n_bytes - self._cost)
+            cost = self._cost[is_fresh] + WEIGHT * (seconds / n_bytes - self._cost[is_fresh])
+            self._cost[is_fresh] = max(cost, FRESH_COST) if is_fresh else cost
         return done

@@ -59,7 +59,7 @@ class HostCache:
     def put(self, state: SlotState) -> bool:
         """Keep `state` in the place of entries that are beginnings of it. False where it is larger than the budget."""
         tree = self._trees.get(state.cells.lora)
-        if not self.make_room(size(len(state.cells), len(state.native))):
+        if not self.make_room(size(len(state.cells), held_by(state.native))):
             return False
         for entry in tree.beginnings(state.cells.key_array()) if tree else ():
             self.drop(entry)
@@ -68,7 +68,7 @@ class HostCache:
 
     def put_part(self, part: SlotState) -> bool:
         """Keep a part, of whose cells there is none yet. False where it is larger than the budget."""
-        if not self.make_room(size(len(part.cells), len(part.native))):
+        if not self.make_room(size(len(part.cells), held_by(part.native))):
             return False
         self._add(part, self._part_trees)
         return True
@@ -105,7 +105,7 @@ class HostCache:
     def drop(self, entry: int) -> None:
         """Forget an entry."""
         state = self._states.pop(entry)
-        self.n_bytes -= size(len(state.cells), len(state.native))
+        self.n_bytes -= size(len(state.cells), held_by(state.native))
         lora = state.cells.lora
         for trees in (self._trees, self._part_trees):
             if (tree := trees.get(lora)) is not None:
@@ -118,7 +118,7 @@ class HostCache:
         entry, self._next = self._next, self._next + 1
         self._states[entry] = state
         trees.setdefault(state.cells.lora, RadixTree()).extend(entry, state.cells.key_array())
-        self.n_bytes += size(len(state.cells), len(state.native))
+        self.n_bytes += size(len(state.cells), held_by(state.native))
 
     def _longest(self, tree: RadixTree | None, prompt: History, limit: int) -> HostMatch:
         found = tree.beginnings(prompt.key_array(0, limit)) if tree else set()
@@ -127,5 +127,10 @@ class HostCache:
 
 
 def size(n_cells: int, n_native: int) -> int:
-    """Bytes that an entry counts which has `n_cells` cells and `n_native` bytes of native state."""
+    """Bytes that an entry counts which has `n_cells` cells and `n_native` bytes of memory for its native state."""
     return n_native + CELL_BYTES * n_cells
+
+
+def held_by(native: bytes | memoryview) -> int:
+    """Bytes of the memory that a native state stands in: there may be more than it fills."""
+    return memoryview(native.obj).nbytes if isinstance(native, memoryview) else len(native)

@@ -11,16 +11,14 @@ from collections.abc import Sequence as Seq
 from llamabox.engine.kv.checkpoints import MOST_UNDOING, USUAL_LIMITS, CheckpointLimits, Checkpoints
 from llamabox.engine.kv.copy_time import CopyTime, least_copied
 from llamabox.engine.kv.history import History
-from llamabox.engine.kv.host_cache import HostCache, HostMatch, size
+from llamabox.engine.kv.host_cache import HostCache, HostMatch
 from llamabox.engine.kv.prefix_index import Match, PrefixIndex
 from llamabox.engine.kv.put_off import PutOff
 from llamabox.engine.kv.reuse import Reuse, best_reuse
 from llamabox.engine.kv.slot import Sharing, Slot, SlotState
+from llamabox.engine.kv.tier.host_tier import HostTier
 from llamabox.engine.seams import Memory
 from llamabox.errors import DecodeError
-
-WORTH_KEEPING = 64
-"""Least number of cells, held nowhere else, for which a state in host memory pays: it is written and read whole."""
 
 
 class KVCache:
@@ -47,6 +45,7 @@ class KVCache:
         self._index = PrefixIndex(self.slots)
         self.sharing = Sharing(self.slots)
         self.checkpoints = Checkpoints(memory, self._host, self._put_off, self.copy_time, limits)
+        self.tier = HostTier(memory, n_ctx, self.slots, self._index, self._host, self.checkpoints, self._put_off)
 
     @property
     def can_shift(self) -> bool:
@@ -122,7 +121,7 @@ class KVCache:
         """Make the free `slot` busy, keeping its first `n_cells` cells. Returns how many it really kept."""
         assert not slot.is_busy
         if 2 * n_cells < len(slot.resident):
-            self._keep(slot)
+            self.tier.keep(slot)
         slot.is_busy = True
         self._touch(slot)
         return self.truncate(slot, n_cells)
@@ -138,7 +137,8 @@ class KVCache:
     def take_from_host(self, slot: Slot, match: HostMatch) -> int:
         """Make the free `slot` busy with cells from host memory. Returns how many it really got."""
         state = self._host.get(match.entry)
-        self._keep(slot)
+        self.tier.took()
+        self.tier.keep(slot, len(state.native))
         self.restore(slot, state)
         return self.take(slot, match.n_cells)
 
@@ -198,6 +198,7 @@ class KVCache:
     def carried_out(self, n_sequences: int = 1) -> None:
         """Note that a decode with rows of so many went through: it has done everything that was put off."""
         self._put_off.carried_out()
+        self.tier.carried_out()
         self.checkpoints.carried_out(n_sequences)
 
     def computed(self, slot: Slot, history: History, stop: int, drafts: Seq[int] = ()) -> None:
@@ -266,10 +267,7 @@ class KVCache:
     def state(self, slot: Slot, into: memoryview | None = None) -> SlotState:
         """A copy of all that `slot` holds: in `into`, if that is large enough. Changes nothing."""
         assert self.may_save(slot) or not len(slot.resident)
-        n_bytes = self.state_size(slot)
-        buffer = into if into is not None and len(into) >= n_bytes else None
-        native = self.copy_time.run(n_bytes, lambda: self._memory.state_get(slot.slot_id, buffer))
-        return SlotState(slot.resident.copy(), slot.n_exact, native)
+        return self.tier.state(slot, into)
 
     def restore(self, slot: Slot, state: SlotState) -> bool:
         """Let the free `slot` hold `state`, which must be from this model. False, and the slot empty, if it cannot.
@@ -320,7 +318,7 @@ class KVCache:
     def _drop(self, slot: Slot) -> int:
         """Forget the cells of a free slot, but for a copy in host memory where that pays. Returns how many it had."""
         n_cells = len(slot.resident)
-        self._keep(slot)
+        self.tier.keep(slot)
         self.clear(slot)
         return n_cells
 
@@ -337,21 +335,6 @@ class KVCache:
                     f"slot {slot.slot_id}: {len(slot.resident)} cells, {slot.n_shared} shared, {slot.n_exact} exact"
                 )
         return problems
-
-    def _keep(self, slot: Slot) -> None:
-        """Put a copy of a slot that is about to lose its cells into host memory, if it is worth it. Changes no cell."""
-        n_cells = len(slot.resident)
-        if not self._host.is_on or n_cells < WORTH_KEEPING or slot.n_exact < n_cells:
-            return
-        self.checkpoints.take(slot)  # the state may give way to a longer one, which cannot be cut
-        n_elsewhere = max(self._index.n_shared(slot), self.match_host(slot.resident, n_cells).n_cells)
-        if n_cells - n_elsewhere < WORTH_KEEPING or not self.may_save(slot):
-            return
-        n_bytes = self._memory.state_size(slot.slot_id)
-        if not self.copy_time.fits(n_bytes):
-            self.copy_time.may_fit_later(n_bytes)
-        elif self._host.make_room(size(n_cells, n_bytes)):
-            self._host.put(self.state(slot))
 
     def _detach(self, slot: Slot) -> bool:
         """Give `slot` cells of its own. False, and its native memory empty, where that cannot be."""

@@ -174,7 +174,7 @@ class Admission:
             sources = self._find(sequence, free, limit)
             if self._coming(sequence, running, limit) > sources.n_cells:
                 return False
-            if _is_from_host(sources):
+            if self._is_from_host(sources, free):
                 n_bytes = self._cache.n_bytes(sources.host)
                 if not self._cache.copy_time.fits(n_bytes):
                     if self._cache.copy_time.may_fit_later(n_bytes):
@@ -188,7 +188,7 @@ class Admission:
             self._cache.free_up(len(sequence.saved.cells))
         if sequence.saved is not None and self._cache.restore(free[0], sequence.saved):
             slot, n_cached = free[0], self._cache.take(free[0], len(sequence.saved.cells))
-        elif _is_from_host(sources):
+        elif self._is_from_host(sources, free):
             slot = next(filter(self._cache.may_restore, free), free[0])
             n_cached = self._cache.take_from_host(slot, sources.host)
         elif sources.reuse is not None and _is_from_reuse(sources):
@@ -239,13 +239,31 @@ class Admission:
     def _may_place(self, sources: Sources, free: list[Slot]) -> bool:
         """Whether it may start from these sources now: a copy of a slot may have to wait until streams had a token."""
         match = sources.match
-        if match.slot is None or _is_from_host(sources) or _is_from_reuse(sources):
+        if match.slot is None or self._is_from_host(sources, free) or _is_from_reuse(sources):
             return True
-        if self._is_taken_over(match.slot, match.n_cells, free):
+        if not self._is_copied(match, free):
             return True
-        is_quick = self._cache.is_unified or match.n_cells < least_copied(self._cache.n_ctx)
+        if self._cache.tier.lift(match.slot, match.n_cells):
+            return False
         copy_time = self._cache.copy_time
-        return is_quick or (copy_time.may_put_off and not copy_time.is_overdue)
+        return copy_time.may_put_off and not copy_time.is_overdue
+
+    def _is_copied(self, match: Match, free: list[Slot]) -> bool:
+        """Whether a sequence that starts from these cells gets a copy of a stream."""
+        if match.slot is None or self._cache.is_unified or match.n_cells < least_copied(self._cache.n_ctx):
+            return False
+        return not self._is_taken_over(match.slot, match.n_cells, free)
+
+    def _is_from_host(self, sources: Sources, free: list[Slot]) -> bool:
+        """Whether it is best to start from host memory, which has more cells, or spares the copy of a stream."""
+        match, host = sources.match, sources.host
+        if not host.n_cells or host.n_cells < sources.n_cells:
+            return False
+        if host.n_cells > match.n_cells + WORTH_RESTORING:
+            return True
+        if match.slot is None or not self._is_copied(match, free) or self._cache.tier.has_just_lifted:
+            return False
+        return self._cache.tier.goes_by_host(match.slot, self._cache.n_bytes(host))
 
     def _reuse(self, sequence: Sequence, free: list[Slot], limit: int) -> Reuse | None:
         """The pieces of the prompt worth moving inside one slot, or None. Only where the request allows moved cells."""
@@ -289,8 +307,3 @@ class Admission:
 def _is_from_reuse(sources: Sources) -> bool:
     """Whether moving pieces inside a slot gives more cells than any slot holds."""
     return sources.reuse is not None and sources.reuse.n_cells > sources.match.n_cells
-
-
-def _is_from_host(sources: Sources) -> bool:
-    """Whether host memory has the most cells, by a margin that is worth restoring a state."""
-    return sources.host.n_cells >= sources.n_cells > sources.match.n_cells + WORTH_RESTORING

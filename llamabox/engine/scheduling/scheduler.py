@@ -121,7 +121,7 @@ class Scheduler:
         What is copied for them belongs to the step that `schedule` plans next, however often slots are given before.
         """
         n_streams = sum(not sequence.is_prefilling for sequence in self.running)
-        self._cache.copy_time.allow(self._pacing.pause(n_streams))
+        self._cache.tier.bear(self._pacing.pause(n_streams))
         admitted = self._admission.admit(self.running)
         for sequence in admitted:
             if sequence.admitted == sequence.arrived:

@@ -42,7 +42,7 @@ from llamabox.workers.text.loop import TextLoop
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.media.encoder import EncoderThread
 from llamabox.workers.text.reader import TextReader
-from llamabox.workers.text.slots.calls import SlotCalls
+from llamabox.workers.text.slots.calls import SlotCalls, written_memory
 from llamabox.workers.text.slots.fingerprint import SIZE, Fingerprint, settings_digest
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ def serve(body: Body, config: TextConfig) -> None:
         digests = [lora.digest for lora in text.loras]
         put = reader.tasks.put
         files = helpers.files
+        text.engine.cache.tier.ready.made_by(partial(files.submit, written_memory))
         slots = SlotCalls(text.engine.slots, fingerprint.keys, digests, vocab.n_tokens, files, channel.send, put)
         embedding = embedding_desk(config, text, channel, reader, pulse)
         if embedding is not None:

@@ -28,8 +28,8 @@ MAX_KEPT = 16
 class LlamaMemory:
     """The engine's Memory over a context's."""
 
-    def __init__(self, context: Context, heads: HeadCells | None = None) -> None:
-        """`heads` follow what changes here."""
+    def __init__(self, context: Context, heads: HeadCells | None = None, *, is_near: bool = True) -> None:
+        """`heads` follow what changes here. `is_near`: see the seam."""
         self._context = context
         self._heads = heads
         self._memory = context.memory
@@ -37,6 +37,7 @@ class LlamaMemory:
         self._can_truncate = not (context.model.is_recurrent or context.model.is_hybrid)
         self._has_part = not self._can_truncate or (self._n_window > 0 and not context.params.swa_full)
         self._is_unified = context.kv_unified
+        self._is_near = is_near
 
     @property
     def can_shift(self) -> bool:
@@ -61,6 +62,10 @@ class LlamaMemory:
     @property
     def is_unified(self) -> bool:
         return self._is_unified
+
+    @property
+    def is_near(self) -> bool:
+        return self._is_near
 
     @property
     def n_pool(self) -> int:
@@ -201,8 +206,9 @@ class LlamaRunner:
         is_steady: bool = False,
         rows_of: RowsOf | None = None,
         heads: HeadCells | None = None,
+        is_near: bool = True,
     ) -> None:
-        """`tile`, `mixes` and `is_steady`: see RunnerFacts. Without `rows_of` it takes no media.
+        """`tile`, `mixes` and `is_steady`: see RunnerFacts; `is_near`: see Memory. Without `rows_of` it takes no media.
 
         `heads` are told what is computed, and what changes in the memory.
         """
@@ -214,7 +220,7 @@ class LlamaRunner:
         self._rows_of = rows_of
         self._rows = RowSampler(context)
         self._heads = heads
-        self._memory = LlamaMemory(context, heads)
+        self._memory = LlamaMemory(context, heads, is_near=is_near)
         self._eog = frozenset(self._vocab.eog_tokens)
         self._pieces: dict[int, bytes] = {}  # key: token * 2 + special
         self._facts = RunnerFacts(

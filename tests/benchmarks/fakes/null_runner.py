@@ -22,6 +22,7 @@ class NullMemory:
     has_part = False
     part_is_all = False
     is_unified = False
+    is_near = True
     n_pool = 0
     n_window = 0
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import Future
 from itertools import pairwise
 from math import inf
 
 import pytest
 
-from llamabox.engine.kv import copy_time, kv_cache
+from llamabox.engine.kv import copy_time
 from llamabox.engine.kv.copy_time import STREAM_COST, CopyTime
+from llamabox.engine.kv.tier import host_tier
+from llamabox.engine.kv.tier import ready as ready_memory
 from llamabox.engine.scheduling import admission
 from llamabox.engine.scheduling.pacing import LEAST_PAUSE
 from tests.engine.driver import Clock, Driver, alone, request
@@ -74,7 +77,7 @@ def stream_beside_conversations(rate: float, *, beside: bool) -> tuple[Driver, S
 
 @pytest.fixture(autouse=True)
 def small_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_cache, "WORTH_KEEPING", 16)
+    monkeypatch.setattr(host_tier, "WORTH_KEEPING", 16)
     monkeypatch.setattr(admission, "WORTH_RESTORING", 4)
 
 
@@ -180,12 +183,24 @@ def test_streams_that_stood_back_come_before_copies() -> None:
 
 
 class CountedMemory(FakeMemory):
-    """Notes before which decode it copies from stream to stream."""
+    """Notes before which decode it copies from stream to stream, and before which it gives and takes states."""
 
     def __init__(self) -> None:
         super().__init__(unified=False)
         self.n_decodes = 0
         self.copies: Counter[int] = Counter()
+        self.moved: Counter[int] = Counter()
+
+    def state_get(self, seq_id: int, into: memoryview | None = None, *, part: bool = False) -> bytes | memoryview:
+        self.moved[self.n_decodes] += 1
+        return super().state_get(seq_id, into, part=part)
+
+    def state_size(self, seq_id: int, *, part: bool = False) -> int:
+        return len(FakeMemory.state_get(self, seq_id, part=part))
+
+    def state_set(self, seq_id: int, state: bytes | memoryview, *, part: bool = False) -> bool:
+        self.moved[self.n_decodes] += 1
+        return super().state_set(seq_id, state, part=part)
 
     def seq_cp(self, source: int, target: int) -> None:
         self.copies[self.n_decodes] += 1
@@ -225,3 +240,115 @@ def test_a_stream_waits_for_one_dear_copy_of_a_stream_and_nothing_else(
     for one in asked:
         for index, text in alone(one, n_slots=6, n_ctx=N_CTX).items():
             assert run.transcripts[one.request_id, index].tokens == text.tokens
+
+
+def test_where_a_stream_waits_a_dear_copy_goes_by_way_of_host_memory_in_two_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(copy_time, "STREAM_COST", 1.0)
+    memory = CountedMemory()
+    runner = FakeRunner(memory=memory)
+    run = Driver(runner, n_slots=6, n_ctx=N_CTX, host_budget=10_000_000)
+    run.submit(request("stream", prompt=(1, 2, 3), n_predict=200))
+    while not run.transcripts["stream", 0].tokens:
+        run.step()
+    asked = [request("three", (5,) * 100, n=3, n_predict=6)]
+    for one in asked:
+        run.submit(one)
+    run.run()
+    assert memory.copies.total() == 0
+    assert memory.moved.total() == 3, "the state is taken once, and put into two slots"
+    assert memory.moved[min(memory.moved)] == 1, "the stream gets its token before it is put anywhere"
+    for one in asked:
+        for index, text in alone(one, n_slots=6, n_ctx=N_CTX).items():
+            assert run.transcripts[one.request_id, index].tokens == text.tokens
+
+
+def test_streams_are_copied_where_a_state_is_as_large_or_may_not_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy_time, "STREAM_COST", 1.0)
+    for n_prompt, host_budget in ((200, 10_000_000), (100, 0), (100, 500)):
+        memory = CountedMemory()
+        run = Driver(FakeRunner(memory=memory), n_slots=6, n_ctx=N_CTX, host_budget=host_budget)
+        run.submit(request("stream", prompt=(1, 2, 3), n_predict=200))
+        while not run.transcripts["stream", 0].tokens:
+            run.step()
+        run.submit(request("two", (5,) * n_prompt, n=2, n_predict=6))
+        run.run()
+        assert memory.copies.total() == 1
+        assert memory.moved.total() == 0
+
+
+class Helper:
+    """Makes memory when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, Future[memoryview]]] = []
+
+    def make(self, n_bytes: int) -> Future[memoryview]:
+        self.asked.append((n_bytes, Future()))
+        return self.asked[-1][1]
+
+    def finish(self) -> None:
+        n_bytes, future = self.asked[-1]
+        future.set_result(memoryview(bytearray(n_bytes)))
+
+
+def test_states_that_streams_wait_for_are_copied_into_memory_that_was_made_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ready_memory, "LARGE", 1)
+    monkeypatch.setattr(host_tier, "LARGE", 1)
+    memory, helper = FakeMemory(unified=False), Helper()
+    run = Driver(FakeRunner(memory=memory), n_slots=2, n_ctx=N_CTX, host_budget=10_000_000)
+    run.engine.cache.tier.ready.made_by(helper.make)
+    run.submit(request("old", (7,) * 100, n_predict=1))
+    run.run()
+    assert not helper.asked, "nobody waits for a token"
+    run.submit(request("stream", prompt=(1, 2, 3), n_predict=100))
+    while not run.transcripts["stream", 0].tokens:
+        run.step()
+    run.step()
+    assert len(helper.asked) == 1
+    helper.finish()
+    [n_bytes] = [n_bytes for n_bytes, _ in helper.asked]
+    [old] = [slot.slot_id for slot in run.engine.cache.slots if len(slot.resident) == 100]
+    assert n_bytes >= memory.state_size(old)
+    run.submit(request("new", (8,) * 90, n_predict=1))
+    run.run()
+    host = run.engine.cache._host
+    assert len(host) == 1
+    assert host.n_bytes >= n_bytes, "all of that memory counts"
+    run.submit(request("old again", (7,) * 100 + (9,), n_predict=3))
+    run.run()
+    started = run.transcripts["old again", 0].started
+    assert started is not None
+    assert started.n_cached == 100
+
+
+def test_memory_is_made_once_and_one_that_does_not_come_is_not_waited_for() -> None:
+    now = [0.0]
+    helper, ready = Helper(), ready_memory.ReadyMemory(lambda: now[0])
+    n_bytes = ready_memory.LARGE
+    ready.want(n_bytes)
+    assert not helper.asked
+    ready.made_by(helper.make)
+    ready.want(n_bytes - 1)
+    assert not helper.asked, "so little makes no pause long"
+    for _ in range(3):
+        ready.want(n_bytes)
+    assert len(helper.asked) == 1
+    assert ready.is_coming
+    assert ready.take(n_bytes) is None
+    now[0] = 2 * ready_memory.PATIENCE
+    assert not ready.is_coming
+    helper.finish()
+    for n_other in (2 * n_bytes, n_bytes // (ready_memory.WASTE + 1)):
+        assert ready.take(n_other) is None
+    ready.want(n_bytes)
+    assert len(helper.asked) == 1
+    memory = ready.take(n_bytes)
+    assert memory is not None
+    assert len(memory) >= n_bytes
+    assert ready.take(n_bytes) is None
+    ready.want(n_bytes)
+    assert len(helper.asked) == 2

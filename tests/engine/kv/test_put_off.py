@@ -8,10 +8,10 @@ from itertools import product
 
 import pytest
 
-from llamabox.engine.kv import kv_cache
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.slot import Slot, SlotState
+from llamabox.engine.kv.tier import host_tier
 from tests.engine.driver import foreign_cells
 from tests.fakes import FakeMemory
 
@@ -121,7 +121,7 @@ PAIRS = [*product([name for name in PUT_OFF if name != "a shift"], [SOURCE, TARG
 
 @pytest.fixture(autouse=True)
 def small_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_cache, "WORTH_KEEPING", 4)
+    monkeypatch.setattr(host_tier, "WORTH_KEEPING", 4)
 
 
 def outcome(

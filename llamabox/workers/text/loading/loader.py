@@ -269,6 +269,7 @@ def make_engine(
             is_steady=steady,
             rows_of=rows_of,
             heads=None if heads is None else heads.cells,
+            is_near=not offloads(config, contexts.main.native),
         ),
         EngineConfig(
             n_slots=min(config.n_parallel, contexts.main.n_seq_max),  # less for a model that only embeds

@@ -1,0 +1,1 @@
+"""What of slots goes to host memory and comes back, between steps, while streams wait."""
