@@ -89,7 +89,7 @@ def serve(body: Body, config: TextConfig) -> None:
         digests = [lora.digest for lora in text.loras]
         put = reader.tasks.put
         files = helpers.files
-        text.engine.cache.tier.ready.made_by(partial(files.submit, written_memory))
+        text.engine.cache.tier.ready.made_by(lambda n_bytes: files.submit(written_memory, n_bytes))
         slots = SlotCalls(text.engine.slots, fingerprint.keys, digests, vocab.n_tokens, files, channel.send, put)
         embedding = embedding_desk(config, text, channel, reader, pulse)
         if embedding is not None:

@@ -29,6 +29,7 @@ from llamabox.server.fields import logprobs as logprob_fields
 from llamabox.server.fields import prompt as prompt_fields
 from llamabox.server.fields import sampling as sampling_fields
 from llamabox.server.generation import running
+from tests.e2e.law.processors import Use
 from tests.e2e.server_process import ServerProcess
 from tests.e2e.survival import resident
 
@@ -53,12 +54,16 @@ Attack = Callable[[], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Longest gap of the stream and slowest answer of /health, in milliseconds; growth of both processes, in MiB."""
+    """Longest gap of the stream and slowest answer of /health, in milliseconds; growth of both processes, in MiB.
+
+    `others` is the part of the machine's processor time that processes had which are not the test's.
+    """
 
     gap: float
     health: float
     server_mib: float = 0.0
     worker_mib: float = 0.0
+    others: float = 0.0
 
 
 class Witness:
@@ -331,16 +336,16 @@ def watched(server: ServerProcess, name: str) -> tuple[Seen, Seen, list[int]]:
 
         measuring = threading.Thread(target=measure)
         measuring.start()
-        begun = time.monotonic()
+        begun, before_it = time.monotonic(), Use.now()
         try:
             statuses = attack()
             time.sleep(0.3)
-            seen = witness.between(begun, time.monotonic())
+            seen, others = witness.between(begun, time.monotonic()), Use.now().others_since(before_it)
         finally:
             over.set()
             measuring.join()
-    grown = [(peak - start) / (1 << 20) for peak, start in zip(peaks, before, strict=True)]
-    return quiet, Seen(seen.gap, seen.health, *grown), statuses
+    server_mib, worker_mib = ((peak - start) / (1 << 20) for peak, start in zip(peaks, before, strict=True))
+    return quiet, Seen(seen.gap, seen.health, server_mib, worker_mib, others), statuses
 
 
 def arguments(model: Path, folder: Path) -> tuple[str, ...]:
@@ -367,7 +372,7 @@ def arguments(model: Path, folder: Path) -> tuple[str, ...]:
 
 def main() -> None:
     """Try the cases named on the command line, or all, and print a row for each."""
-    columns = ("case", "gap ms", "/health ms", "server MiB", "worker MiB", "statuses")
+    columns = ("case", "gap ms", "/health ms", "server MiB", "worker MiB", "others' processors", "statuses")
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     with tempfile.TemporaryDirectory() as folder:
         model = ensure_demo_model(progress=False)
@@ -377,7 +382,7 @@ def main() -> None:
                 counted = ", ".join(f"{statuses.count(each)} × {each}" for each in sorted(set(statuses)))
                 print(
                     f"| {name} | {quiet.gap:.0f} → {seen.gap:.0f} | {quiet.health:.0f} → {seen.health:.0f} "
-                    f"| +{seen.server_mib:.0f} | +{seen.worker_mib:.0f} | {counted} |",
+                    f"| +{seen.server_mib:.0f} | +{seen.worker_mib:.0f} | {seen.others:.0%} | {counted} |",
                     flush=True,
                 )
 
