@@ -11,10 +11,9 @@ import asyncio
 import logging
 import os
 import signal
-import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -24,14 +23,22 @@ import orjson
 from llamabox.chat.template import ChatTemplate, resolve_template
 from llamabox.clients.text.rpc_servers import RpcServers
 from llamabox.demo import ensure_demo_model
-from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, OptionsError, from_wire
+from llamabox.errors import (
+    DOCTOR,
+    LlamaboxError,
+    NativeMismatch,
+    NativeMissing,
+    OptionsError,
+    from_wire,
+    hint,
+)
 from llamabox.imaging.config import ImageConfig
 from llamabox.lending.config import RpcConfig
 from llamabox.log import entries as log
 from llamabox.log.output import ensure_descriptors, say, settle
 from llamabox.options import OPTIONS
 from llamabox.options.commandline import compose, compose_images, compose_rpc, echo, parse
-from llamabox.options.table.images import FILES
+from llamabox.options.named_files import check_file, named_files
 from llamabox.options.usage import help_text
 from llamabox.server.hosted.config import ModelConfig
 from llamabox.server.listening.config import ListenConfig
@@ -71,6 +78,8 @@ def _command(argv: Sequence[str]) -> int:
         signal.signal(number, _stop)
     if argv[:1] == ["bench"]:
         return _bench(argv[1:])
+    if argv[:1] == ["doctor"]:
+        return _doctor(argv[1:])
     if argv[:1] == ["health"]:
         return _health(argv[1:])
     if argv[:1] == ["lookup-build"]:
@@ -110,14 +119,17 @@ def _command(argv: Sequence[str]) -> int:
         _check_template(hosted)
         if not text.model:
             text, hosted = with_demo_model(text, hosted)
-        for what, path in _files(text, images):
-            _check_file(what, path)
+        for what, path in named_files(text, images):
+            check_file(what, path)
         return _run(text, listen, hosted) if images is None else _run_images(images, listen, hosted)
     except LlamaboxError as error:
+        advice = hint(error)
         if text.log_json:
             logger.error("%s", error.message)
+            if advice:
+                logger.info("%s", advice)
             return exit_status(error)
-        return _fail(error)
+        return _fail(error, advice)
 
 
 def _help() -> int:
@@ -127,6 +139,15 @@ def _help() -> int:
 def _bench(argv: Sequence[str]) -> int:
     # Only here: a server does not load it.
     from llamabox.bench import command
+
+    try:
+        return command.main(argv)
+    except Stopped:
+        return 130
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    from llamabox.doctor import command
 
     try:
         return command.main(argv)
@@ -157,12 +178,12 @@ def exit_status(error: LlamaboxError) -> int:
     return 2 if isinstance(error, NativeMissing | NativeMismatch) else 1
 
 
-def _fail(error: LlamaboxError, hint: str = "") -> int:
+def _fail(error: LlamaboxError, advice: str = "") -> int:
     for handler in logging.getLogger().handlers:
         handler.flush()  # earlier lines are read first
     say(f"error: {error.message}", sys.stderr)
-    if hint:
-        say(hint, sys.stderr)
+    if advice:
+        say(advice, sys.stderr)
     return exit_status(error)
 
 
@@ -181,11 +202,12 @@ def _answer(question: str, text: TextConfig) -> int:
     command = [sys.executable, "-m", "llamabox.workers.inspect", question, text.native or "", *servers]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
     if run.returncode != 0:
-        say(f"error: the native libraries failed with status {run.returncode}", sys.stderr)
+        say(f"error: the native libraries failed with status {run.returncode}\n{DOCTOR}", sys.stderr)
         return 2
     reply = orjson.loads(run.stdout)
     if "error" in reply:
-        return _fail(from_wire(reply))
+        error = from_wire(reply)
+        return _fail(error, hint(error))
     say(reply["text"], sys.stderr)
     return 0
 
@@ -209,33 +231,6 @@ def with_demo_model(text: TextConfig, hosted: ModelConfig) -> tuple[TextConfig, 
     """
     text = replace(text, model=str(ensure_demo_model(progress=not text.log_json)))
     return text, replace(hosted, chat_template=hosted.chat_template or "chatml")
-
-
-def _files(text: TextConfig, images: ImageConfig | None) -> Iterator[tuple[str, str]]:
-    """The files that will be loaded: a wrong name is told at once, not after the model took a minute."""
-    yield "model", text.model
-    yield from (("LoRA adapter", path) for path, _ in text.lora)
-    yield from (("control vector", path) for path, _ in text.control_vectors)
-    if text.model_draft is not None:
-        yield "draft model", text.model_draft
-    if text.lookup_cache_static is not None:
-        yield "static lookup cache", text.lookup_cache_static
-    if images is not None:
-        named = ((what, getattr(images, name)) for name, what in FILES.items())
-        yield from ((what, path) for what, path in named if path is not None)
-
-
-def _check_file(what: str, given: str) -> None:
-    """Raises OptionsError for a file that cannot be opened."""
-    try:
-        kind = os.stat(given).st_mode
-        if stat.S_ISDIR(kind):
-            raise OptionsError(f"cannot read the {what} {given}: it is a folder, a file is needed")
-        if not stat.S_ISREG(kind):  # a pipe would be waited for, and cannot be read twice
-            raise OptionsError(f"cannot read the {what} {given}: it is a pipe or device, a file is needed")
-        open(given, "rb").close()
-    except OSError as error:
-        raise OptionsError(f"cannot read the {what} {given}: {error.strerror}") from error
 
 
 def _run(text: TextConfig, listen: ListenConfig, hosted: ModelConfig) -> int:

@@ -38,6 +38,9 @@ from __future__ import annotations
 
 from typing import Any
 
+DOCTOR = "see: python -m llamabox doctor"
+"""Said below errors that end a start; see `hint`."""
+
 
 class LlamaboxError(Exception):
     """Base of all. `message` is a sentence for the person who has to act on it."""
@@ -194,6 +197,11 @@ def all_errors() -> dict[str, type[LlamaboxError]]:
         found[cls.__name__] = cls
         pending.extend(cls.__subclasses__())
     return found
+
+
+def hint(error: LlamaboxError) -> str:
+    """A line below an error that ends a start for what is here, such as libraries or an address; else empty."""
+    return DOCTOR if isinstance(error, NativeError | ListenError) else ""
 
 
 def to_wire(error: LlamaboxError) -> dict[str, Any]:

@@ -39,6 +39,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "schemas": ("errors", "checks"),
     "bench": ("errors", "log"),
     "bindings": ("errors", "log", "artifacts", "libllama"),
+    "doctor": (
+        *("errors", "log", "machine", "artifacts", "demo", "chat.template", "options", "imaging.config"),
+        *("lending.config", "server.listening", "wire.text_config"),
+    ),
     "engine": ("errors", "marks"),
     "grammar": ("errors", "engine.grammar"),
     "imaging": ("errors", "log", "bindings", "imaging.config", "imaging.job", "imaging.events"),
@@ -57,6 +61,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "clients": ("errors", "log", "background", "machine", "wire", *VALUES),
     "workers": ("errors", "log", "wire"),
     "workers.inspect": ("errors", "log", "bindings"),
+    "workers.doctor": ("errors", "log", "bindings"),
     "workers.text": (
         *("errors", "log", "quarantine", "machine", "artifacts", "bindings", "engine", "grammar", "wire", "workers"),
     ),
@@ -122,7 +127,7 @@ LLAMA = ("bindings.backend", "bindings.model", "bindings.context", "bindings.voc
 WORKER_PROCESSES = ("workers",)
 """What runs in a process of its own and may load native code; nobody else may import it."""
 
-SERVER_PROCESS = ("__main__", "cli", "server", "lending", "clients", "wire", "chat", "media", "options")
+SERVER_PROCESS = ("__main__", "cli", "doctor", "server", "lending", "clients", "wire", "chat", "media", "options")
 """What runs in the server process, or in the one that listens for RPC clients: no native code."""
 
 PURE = frozenset(

@@ -178,15 +178,16 @@ def test_exit_status(
     answer = subprocess.CompletedProcess([], 0, stdout=orjson.dumps(to_wire(error)))
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
     assert cli.main(["--version"]) == status
-    assert capsys.readouterr().err == "error: x\n"
+    assert capsys.readouterr().err == "error: x\nsee: python -m llamabox doctor\n"
 
 
 def test_missing_native_libraries(tmp_path: Path) -> None:
     for question in ("--version", "--system-info", "--list-devices"):
         done = command(question, "--native", str(tmp_path))
         assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        assert str(tmp_path) in done.stderr
+        error, advice = done.stderr.splitlines()
+        assert str(tmp_path) in error
+        assert advice == "see: python -m llamabox doctor"
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
@@ -197,6 +198,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         done = command("-m", str(model), "--port", port)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert done.stderr.endswith("\nsee: python -m llamabox doctor\n")
 
 
 def test_an_error_while_serving_is_no_wrong_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def help_text() -> str:
         "usage: llamabox [options]",
         "       python -m llamabox [options]",
         "       llamabox bench [options]    measures a running server; bench --help tells how",
+        "       llamabox doctor [options]   looks for what does not work here, and says what to do about it",
         "       llamabox health [options]   asks a running server how it is: with its options, or those of process 1",
         "       llamabox lookup-build …     makes a static lookup cache of texts; lookup-build --help tells how",
     ]

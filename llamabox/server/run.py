@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from starlette.applications import Starlette
 
-from llamabox.errors import LlamaboxError, NativeMismatch, NativeMissing, Unavailable
+from llamabox.errors import DOCTOR, LlamaboxError, NativeMismatch, NativeMissing, Unavailable, hint
 from llamabox.server.hosted.model import Hosted
 from llamabox.server.hosted.site import Site
 from llamabox.server.listening.binding import describe_socket, unix_paths
@@ -97,16 +97,19 @@ async def _asked_to_stop(hosted: Hosted, signalled: asyncio.Event) -> None:
 
 
 async def _load(hosted: Hosted) -> int:
-    """0 once the model is ready; else the exit code, after one line that says why."""
+    """0 once the model is ready; else the exit code, after a line that says why, and one that names the doctor."""
     try:
         info = await hosted.client.wait_ready()
     except (NativeMissing, NativeMismatch) as exc:
         logger.error("%s", exc.message)
+        logger.info("%s", DOCTOR)
         return EXIT_NO_NATIVE
     except Unavailable:
         return 0  # stopped while loading: the signal decides
     except LlamaboxError as exc:
         logger.error("%s", exc.message)
+        if advice := hint(exc):
+            logger.info("%s", advice)
         return EXIT_LOAD_FAILED
     logger.info("model ready: %s", hosted.describe())
     scales = dict(hosted.defaults.lora)

@@ -16,7 +16,7 @@ import llamabox
 from llamabox.bindings import backend
 from llamabox.bindings.ffi import Native, build_info, load
 from llamabox.bindings.rpc import devices as rpc_devices
-from llamabox.errors import LlamaboxError, to_wire
+from llamabox.errors import DOCTOR, LlamaboxError, to_wire
 
 
 def main(question: str, prefix: str, servers: Sequence[str]) -> int:
@@ -58,7 +58,10 @@ def list_devices(native: Native) -> str:
     for device in backend.devices(native):
         memory = f"{device.memory_total >> 20} MiB, {device.memory_free >> 20} MiB free"
         lines.append(f"  {device.name}: {device.description} ({device.kind}, {device.backend}, {memory})")
-    return "\n".join(lines)
+    built = str(native.prefix.manifest["backend"])
+    if built != "cpu" and not any(kind in ("gpu", "igpu") for _, kind in backend.kinds(native)):
+        lines.append(f"The libraries are built for {built}, and find no device of it.")
+    return "\n".join([*lines, f"{DOCTOR}, which lets each of them compute"])
 
 
 ANSWERS = {"version": version, "system_info": system_info, "list_devices": list_devices}

@@ -34,13 +34,15 @@ def test_texts_are_those_without_the_draft_model_that_is_loaded_beside(
     assert float(accepted.rsplit(" ", 1)[1]) > 0, "it was tried, whether it pays or not"
 
 
-def test_a_file_that_is_no_draft_model_ends_the_start_with_one_line(model: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_draft_model_ends_the_start_with_a_line_that_says_why(model: Path, tmp_path: Path) -> None:
     other = tmp_path / "notes.gguf"
     other.write_text("what I meant to buy\n")
     command = [sys.executable, "-m", "llamabox", "--port", str(free_port()), "-m", str(model), "-md", str(other)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].endswith(
+    *_, why, advice = ended.stderr.splitlines()
+    assert advice.endswith("see: python -m llamabox doctor")
+    assert why.endswith(
         f"--model-draft: {other} cannot be loaded: it is not a GGUF file (the first four bytes are not GGUF)"
     )
     assert ended.stderr.count("notes.gguf") == 1
