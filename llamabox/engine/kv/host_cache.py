@@ -30,7 +30,8 @@ class HostCache:
 
     Owned by the engine's thread.
 
-    `budget` is in bytes and is never exceeded; 0 keeps nothing. All cells of a state must be exact.
+    `budget` is in bytes and is never exceeded, with the `n_reserved` bytes that a state will come into; 0 keeps
+    nothing. All cells of a state must be exact.
     """
 
     def __init__(self, budget: int) -> None:
@@ -40,6 +41,7 @@ class HostCache:
         self._part_trees: dict[LoraSet, RadixTree] = {}
         self._next = 0
         self.n_bytes = 0
+        self.n_reserved = 0
 
     def __len__(self) -> int:
         return len(self._states)
@@ -50,9 +52,9 @@ class HostCache:
 
     def make_room(self, n_bytes: int) -> bool:
         """Drop old entries until `n_bytes` more fit. False, and nothing dropped, where they never will."""
-        if n_bytes > self._budget:
+        if self.n_reserved + n_bytes > self._budget:
             return False
-        while self.n_bytes + n_bytes > self._budget:
+        while self.n_reserved + self.n_bytes + n_bytes > self._budget:
             self.drop(next(iter(self._states)))
         return True
 

@@ -309,6 +309,7 @@ def test_states_that_streams_wait_for_are_copied_into_memory_that_was_made_ready
         run.step()
     run.step()
     assert len(helper.asked) == 1
+    assert run.engine.cache._host.n_reserved == helper.asked[0][0]
     helper.finish()
     [n_bytes] = [n_bytes for n_bytes, _ in helper.asked]
     [old] = [slot.slot_id for slot in run.engine.cache.slots if len(slot.resident) == 100]
@@ -323,6 +324,28 @@ def test_states_that_streams_wait_for_are_copied_into_memory_that_was_made_ready
     started = run.transcripts["old again", 0].started
     assert started is not None
     assert started.n_cached == 100
+
+
+@pytest.mark.parametrize("host_budget", [1, 4_000, 40_000, 10_000_000])
+def test_states_and_the_memory_for_the_next_one_keep_to_the_budget(
+    monkeypatch: pytest.MonkeyPatch, host_budget: int
+) -> None:
+    monkeypatch.setattr(ready_memory, "LARGE", 1)
+    monkeypatch.setattr(host_tier, "LARGE", 1)
+    memory, helper = FakeMemory(unified=False), Helper()
+    run = Driver(FakeRunner(memory=memory), n_slots=3, n_ctx=N_CTX, host_budget=host_budget)
+    host = run.engine.cache._host
+    run.engine.cache.tier.ready.made_by(helper.make)
+    run.submit(request("stream", prompt=(1, 2, 3), n_predict=200))
+    for i in range(120):
+        if i % 10 == 0:
+            run.submit(request(f"{i}", (i + 1,) * (40 + i), n_predict=1))
+        run.step()
+        if helper.asked and not helper.asked[-1][1].done():
+            helper.finish()
+        assert host.n_bytes + host.n_reserved <= host_budget
+    run.run()
+    assert bool(len(host)) == (host_budget >= 40_000)
 
 
 def test_memory_is_made_once_and_one_that_does_not_come_is_not_waited_for() -> None:

@@ -9,7 +9,7 @@ from llamabox.engine.kv.host_cache import HostCache, size
 from llamabox.engine.kv.prefix_index import PrefixIndex
 from llamabox.engine.kv.put_off import PutOff
 from llamabox.engine.kv.slot import Slot, SlotState
-from llamabox.engine.kv.tier.ready import LARGE, ReadyMemory
+from llamabox.engine.kv.tier.ready import LARGE, ReadyMemory, with_slack
 from llamabox.engine.seams import Memory
 
 WORTH_KEEPING = 64
@@ -80,6 +80,7 @@ class HostTier:
         if not self._copy_time.fits(n_bytes, is_fresh=is_fresh, n_more=n_more):
             return False, self._copy_time.may_fit_later(n_bytes, is_fresh=is_fresh)
         memory, self._largest = self.ready.take(n_bytes), (None, 0)
+        self._host.n_reserved = self.ready.n_held
         if not self._host.make_room(size(len(slot.resident), n_bytes if memory is None else len(memory))):
             return False, False
         return self._host.put(self.state(slot, memory)), False
@@ -114,8 +115,7 @@ class HostTier:
             return True
         n_bytes = self._memory.state_size(source.slot_id)
         if n_bytes >= LARGE and not self.ready.has(n_bytes):
-            if copy_time.may_fit(n_bytes):
-                self.ready.want(n_bytes)
+            self._want(n_bytes)
             return self.ready.is_coming
         is_kept, may_come = self._put_into_host(source)
         self._lifted = MOST_LIFTED if is_kept else 0
@@ -140,9 +140,14 @@ class HostTier:
         if largest is None or n_cells < WORTH_KEEPING or (largest, n_cells) == self._largest:
             return
         self._largest = largest, n_cells
-        n_bytes = self._memory.state_size(largest.slot_id)
-        if self._copy_time.may_fit(n_bytes):
+        self._want(self._memory.state_size(largest.slot_id))
+
+    def _want(self, n_bytes: int) -> None:
+        """Have memory made ready for a state of `n_bytes`, if that could be copied then. The budget knows of it."""
+        n_new = with_slack(n_bytes) - self.ready.n_held
+        if self._copy_time.may_fit(n_bytes) and (self.ready.has(n_bytes) or self._host.make_room(max(n_new, 0))):
             self.ready.want(n_bytes)
+            self._host.n_reserved = self.ready.n_held
 
     def took(self) -> None:
         """Note that a sequence has taken a state from host memory: it may be the one that was lifted for it."""

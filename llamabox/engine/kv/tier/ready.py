@@ -41,6 +41,7 @@ class ReadyMemory:
         self._make: Callable[[int], Coming] | None = None
         self._coming: Coming | None = None
         self._since = 0.0
+        self.n_held = 0  # bytes that are there or on their way
 
     def made_by(self, make: Callable[[int], Coming]) -> None:
         """Let `make` begin to make ready so many bytes."""
@@ -51,7 +52,8 @@ class ReadyMemory:
         if self._make is None or n_bytes < LARGE or self.has(n_bytes):
             return
         if self._coming is None or self._coming.done():
-            self._coming, self._since = self._make(n_bytes + n_bytes // SLACK), self._clock()
+            self.n_held = with_slack(n_bytes)
+            self._coming, self._since = self._make(self.n_held), self._clock()
 
     def has(self, n_bytes: int) -> bool:
         """Whether there is some that fits a state of `n_bytes`."""
@@ -68,5 +70,10 @@ class ReadyMemory:
         """What there is for a state of `n_bytes`, the caller's from now on."""
         if self._coming is None or not self.has(n_bytes):
             return None
-        memory, self._coming = self._coming.result(), None
+        memory, self._coming, self.n_held = self._coming.result(), None, 0
         return memory
+
+
+def with_slack(n_bytes: int) -> int:
+    """Bytes of the memory that is made ready for a state of `n_bytes`."""
+    return n_bytes + n_bytes // SLACK
