@@ -56,7 +56,10 @@ def _known_or_tried(context: Context, verdict: Verdict | None) -> str | None:
     if known is not None:
         return known or None
     start = time.perf_counter()
-    reason = why_unsteady(context)
+    try:
+        reason = why_unsteady(context)
+    except LlamaboxError as error:  # another start may do better, so it is not kept
+        return error.message
     logger.debug("trying whether rows are steady took %.2f s", time.perf_counter() - start)
     if verdict is not None:
         verdict.keep(reason or "")
@@ -66,7 +69,8 @@ def _known_or_tried(context: Context, verdict: Verdict | None) -> str | None:
 def why_unsteady(context: Context) -> str | None:
     """Say where a row of `context` comes out otherwise than elsewhere; None: nowhere that was tried.
 
-    Takes a dozen decodes of few rows. The memory must be empty, and is so afterwards.
+    Takes a dozen decodes of few rows. The memory must be empty, and is so afterwards. Raises LlamaboxError where they
+    cannot be computed.
     """
     n_most = min(context.n_batch, context.n_ctx_seq)
     n_prefix = min(N_PREFIX, n_most - LONGEST)
@@ -74,8 +78,6 @@ def why_unsteady(context: Context) -> str | None:
         return f"a batch or a context of {n_most} tokens is too short to try whether it does"
     try:
         return _Trial(context, n_prefix).run()
-    except LlamaboxError as error:
-        return error.message
     finally:
         context.memory.clear(data=True)
 

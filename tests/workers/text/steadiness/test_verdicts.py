@@ -12,6 +12,7 @@ import pytest
 from llamabox.bindings import backend, ffi
 from llamabox.bindings.context import Context, ContextParams, FlashAttention
 from llamabox.bindings.model import Model, ModelParams
+from llamabox.errors import DecodeError
 from llamabox.workers.text.steadiness import trial
 from llamabox.workers.text.steadiness.trial import is_steady
 from llamabox.workers.text.steadiness.verdicts import (
@@ -68,6 +69,20 @@ def test_it_is_tried_once(
     assert not tried(context, verdict_of(context, tile=1, environ=environ), monkeypatch, reason)
     [kept] = verdict.folder.iterdir()
     assert kept.read_text() == (reason or "")
+
+
+def test_what_could_not_be_tried_is_not_kept(
+    context: Context, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(given: Context) -> str | None:
+        raise DecodeError("no memory left")
+
+    verdict = verdict_of(context, tile=1, environ=environ)
+    assert verdict is not None
+    monkeypatch.setattr(trial, "why_unsteady", fail)
+    assert not is_steady(context, tile=1, drafts=False, verdict=verdict)
+    assert verdict.recall() is None
+    assert tried(context, verdict, monkeypatch, None)
 
 
 def test_whatever_may_change_a_row_is_a_case_of_its_own(
