@@ -269,6 +269,7 @@ class GenerationParams:
     answer_grammar: str = ""  # or a grammar in llguidance's Lark, of a whole answer with its calls
     inner_grammars: tuple[InnerGrammar, ...] = ()  # those that it refers to
     answer_opening: str | None = None  # of a call, where any text may come first (grammar.free_text); None: it may not
+    answer_is_plain: bool = False  # it can do no harm, and is compiled without a trial
     marks: tuple[int, ...] = ()  # control tokens that stand in the text as marks (llamabox.marks)
     post_sampling_probs: bool = False  # those that the samplers leave, instead of the model's own
     cache_prompt: bool = True

@@ -16,6 +16,7 @@ from llamabox.chat.formats.grammar.tool import Tool
 from llamabox.chat.messages import Conversation
 from llamabox.checks import describe, mapping, wrong
 from llamabox.errors import InvalidRequest
+from llamabox.schemas.plain import n_parts
 from llamabox.schemas.relax import relax
 from llamabox.schemas.shape import check_shape
 
@@ -122,7 +123,8 @@ def _tool(function: Mapping[str, Any], where: str, notes: list[str], schema_name
     if strict and relaxed.notes:
         raise wrong(field, f"cannot be kept to the letter, as `strict` asks: {relaxed.notes[0]}")
     notes += [f"tool {name}: {note}" for note in relaxed.notes]
-    return Tool(name, _closed(relaxed.schema), field=field)
+    closed = _closed(relaxed.schema)
+    return Tool(name, closed, field=field, n_plain_parts=n_parts(closed))
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:

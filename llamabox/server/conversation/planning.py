@@ -67,7 +67,12 @@ async def plan_chat(
     if plan.grammar:
         inner = (*params.inner_grammars, *plan.inner_grammars)
         params = replace(
-            params, answer_grammar=plan.grammar, answer_opening=plan.opening, inner_grammars=inner, json_schema=""
+            params,
+            answer_grammar=plan.grammar,
+            answer_opening=plan.opening,
+            answer_is_plain=plan.is_plain,
+            inner_grammars=inner,
+            json_schema="",
         )
     notes = calling.notes if calling is not None else ()
     return replace(options, params=params, warning=warning_of(notes, options.warning)), plan

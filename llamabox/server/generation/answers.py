@@ -38,6 +38,7 @@ class AnswerPlan:
     grammar: str = ""  # empty: nothing is enforced
     inner_grammars: tuple[InnerGrammar, ...] = ()  # those that it refers to
     opening: str | None = None  # of a call, where the grammar lets any text come first (AnswerGrammar)
+    is_plain: bool = False  # the grammar is
     budget: ThoughtBudget | None = None
     inline: Thought | None = None  # where a whole reply has thoughts in its text as well: what stands around them
 
@@ -95,6 +96,7 @@ def plan_answer(
             for inner in grammar.inner
         ),
         opening=grammar.opening,
+        is_plain=grammar.is_plain,
         budget=_budget(known.form, marked, tail, may_be, thinking, has_tools=bool(tools)),
         inline=known.form.thought if thinking.format == LEGACY and not streams else None,
     )

@@ -14,6 +14,10 @@ from llamabox.chat.formats.grammar.words import Inner, Rules, one_of, quoted
 MAX_BEFORE = 8
 """Thoughts, and words to the user, before the last message of an answer in channels."""
 
+MAX_PLAIN_PARTS = 200
+MAX_ALL_PLAIN_PARTS = 4000
+"""Schemas, names and values of one tool, and of all, whose grammar is compiled without a trial: in 0.4 s at most."""
+
 BLANKS = r"/[ \n\t]{1,16}/"
 
 
@@ -42,11 +46,14 @@ class AnswerGrammar:
 
     `opening`: an answer begins with any text, which leaves the grammar as it is until it has this in it, with which a
     call begins. Empty: a control token begins the call. None: an answer begins in another way.
+
+    `is_plain`: there is so little in it, and of such simple kinds, that it is compiled in part of a second.
     """
 
     text: str
     inner: tuple[Inner, ...] = ()
     opening: str | None = None
+    is_plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,14 @@ def answer_grammar(form: Format, demand: Demand, tokens: Mapping[str, int]) -> A
     """The grammar. `tokens` are the ids of the control tokens that stand in the form, by their texts."""
     rules = Rules(tokens)
     start = _Body(_channels(rules, form, form.channels, demand)) if form.channels else _answer(rules, form, demand)
-    return AnswerGrammar(f"%llguidance {{}}\nstart: {start.words}\n{rules}", rules.inner, start.opening)
+    text = f"%llguidance {{}}\nstart: {start.words}\n{rules}"
+    return AnswerGrammar(text, rules.inner, start.opening, _is_plain(demand))
+
+
+def _is_plain(demand: Demand) -> bool:
+    n_parts = [tool.n_plain_parts for tool in demand.tools]
+    n_known = [n for n in n_parts if n is not None and n <= MAX_PLAIN_PARTS]
+    return demand.final is None and len(n_known) == len(n_parts) and sum(n_known) <= MAX_ALL_PLAIN_PARTS
 
 
 def _answer(rules: Rules, form: Format, demand: Demand) -> _Body:

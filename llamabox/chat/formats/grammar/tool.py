@@ -26,6 +26,7 @@ class Tool:
     parameters: Schema
     has_grammar: bool = False  # a custom tool, whose only parameter is a text of its own grammar
     field: str = ""  # where the request has the schema
+    n_plain_parts: int | None = None  # schemas, names and values in it; None: it is not plain (schemas.plain)
 
     @cached_property
     def properties(self) -> dict[str, Schema]:

@@ -52,6 +52,7 @@ class GrammarTexts:
     answer: str = ""
     inner: tuple[InnerGrammar, ...] = ()  # to which the answer's refers
     opening: str | None = None  # of a call in it, where any text may come first
+    is_plain: bool = False  # the answer's can do no harm
 
     @property
     def n_characters(self) -> int:
@@ -109,12 +110,15 @@ class GrammarCompiler:
                 text = answer_grammar(texts.answer, {one.name: self._inner_text(one) for one in texts.inner})
             else:
                 text = lark_grammar(self._of_gbnf(texts.grammar))
-            reason = self._trial.run(text)
-            if reason is not None:
-                self._check_schemas(texts.answer)
-                self._check_inner(texts.inner)
-                raise InvalidRequest(reason)
-            return AheadGrammar(GuidedGrammar(text, tokenizer, self._free_text(texts.opening)), self._helper)
+            if not texts.is_plain:
+                self._try_out(text, texts)
+            try:
+                made = GuidedGrammar(text, tokenizer, self._free_text(texts.opening))
+            except InvalidRequest:
+                if texts.is_plain:
+                    self._try_out(text, texts)  # which finds the field
+                raise
+            return AheadGrammar(made, self._helper)
         except InvalidRequest as error:
             if error.field is not None:
                 raise
@@ -129,6 +133,14 @@ class GrammarCompiler:
 
     def close(self) -> None:
         self._trial.close()
+
+    def _try_out(self, text: str, texts: GrammarTexts) -> None:
+        """Raise InvalidRequest where `text`, of which `texts` are the origin, cannot be used."""
+        reason = self._trial.run(text)
+        if reason is not None:
+            self._check_schemas(texts.answer)
+            self._check_inner(texts.inner)
+            raise InvalidRequest(reason)
 
     def _free_text(self, opening: str | None) -> FreeText | None:
         """What is to be known of an answer's text before the opening of its first call; None: it begins otherwise."""
@@ -290,7 +302,12 @@ class GrammarDesk:
 def _key(request: Request) -> GrammarTexts:
     params = request.params
     return GrammarTexts(
-        params.grammar, params.json_schema, params.answer_grammar, params.inner_grammars, params.answer_opening
+        params.grammar,
+        params.json_schema,
+        params.answer_grammar,
+        params.inner_grammars,
+        params.answer_opening,
+        params.answer_is_plain,
     )
 
 

@@ -187,6 +187,19 @@ def test_the_reason_names_the_field(desk: Desk) -> None:
         desk.desk.prepare("", '{"not":{}}')
 
 
+def test_a_plain_answer_is_compiled_without_a_trial_and_refused_as_after_one(desk: Desk) -> None:
+    closed = {"type": "object", "properties": {}, "additionalProperties": False}
+    told = {"$comment": "tools[0].function.parameters", "x-guidance": {"whitespace_flexible": False}}
+    good, bad = (json.dumps({**closed, "required": required, **told}) for required in ([], ["a"]))
+    desk.ask(answer_grammar=f"start: %json {good}\n", answer_is_plain=True)
+    outcome = desk.next()
+    assert isinstance(outcome, Request)
+    assert desk.desk._compiler._trial.process.pid is None
+    refused = desk.refused(answer_grammar=f"start: %json {bad}\n", answer_is_plain=True)
+    assert refused.field == "tools[0].function.parameters"
+    assert desk.desk._compiler._trial.process.pid is not None
+
+
 def refs(n: int) -> dict[str, Any]:
     chain = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(n)}
     return {"$ref": "#/$defs/a0", "$defs": {**chain, f"a{n}": {"type": "string"}}}
