@@ -55,6 +55,7 @@ LLAMA = Module(
         ("LB_LLAMA_DRY_TAKES_CONTEXT", r"llama_sampler_init_dry\([^)]*n_ctx_train"),
         ("LB_GGML_TELLS_ABORTS", r"ggml_set_abort_callback\("),
         ("LB_LLAMA_MTP", optional.PARTS["mtp"].pattern),
+        ("LB_LLAMA_MEDIA", optional.PARTS["media"].pattern),
     ),
 )
 DIFFUSION = Module(
@@ -197,6 +198,12 @@ def declared_in(symbol: str, folder: Path = NATIVE) -> str | None:
     return None
 
 
+def linked(headers: list[Path], module: Module = LLAMA) -> list[str]:
+    """The libraries that the module needs. An older llama.cpp builds libmtmd with its tools alone, so not here."""
+    has_media = module is not LLAMA or optional.declares(optional.text_of(headers, module.cdefs), "media")
+    return [name for name in module.linked if has_media or name != "mtmd"]
+
+
 def link(headers: list[Path], libraries: Path, scratch: Path, module: Module = LLAMA) -> Path:
     """Compile module and helpers and link them with the libraries. The result uses Python's limited API only."""
     target = scratch / f"{module.name}.abi3.so"
@@ -211,7 +218,7 @@ def link(headers: list[Path], libraries: Path, scratch: Path, module: Module = L
         *objects,
         *(("-bundle", "-undefined", "dynamic_lookup") if MACOS else ("-shared", "-Wl,--disable-new-dtags")),
         f"-L{libraries}",
-        *(f"-l{name}" for name in module.linked),
+        *(f"-l{name}" for name in linked(headers, module)),
         "-lm",
         f"-Wl,-rpath,{ORIGIN}",
         *([] if MACOS else ["-ldl", "-pthread"]),

@@ -14,7 +14,9 @@
 #include <link.h>
 #endif
 
+#ifdef LB_LLAMA_MEDIA
 #include "mtmd.h"
+#endif
 
 const char * lb_library_path(void) {
     Dl_info info;
@@ -130,7 +132,9 @@ void lb_log_install(void) {
 #endif
     ggml_log_set(lb_log_callback, NULL);
     llama_log_set(lb_log_callback, NULL);
+#ifdef LB_LLAMA_MEDIA
     mtmd_log_set(lb_log_callback, NULL);
+#endif
 }
 
 // ---- progress of decodes and loads -----------------------------------------------------------------------------

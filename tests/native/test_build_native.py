@@ -420,7 +420,9 @@ def older_headers(headers: list[Path], target: Path) -> Path:
 
 def test_what_a_feature_alone_needs_may_be_missing(headers: list[Path], tmp_path: Path) -> None:
     assert module.check(headers, tmp_path) == []
-    lost = module.check([older_headers(headers, tmp_path / "older")], tmp_path)
+    older = older_headers(headers, tmp_path / "older")
+    lost = module.check([older], tmp_path)
+    assert module.linked(headers) == ["mtmd", *module.linked([older])]  # which is built where it can be used
     assert [sentence.partition(":")[0] for sentence in lost] == [
         "tokens that a model bars for good (tokenizer.ggml.suppress_tokens) are not barred",
         "no pictures and no sound",
