@@ -337,7 +337,8 @@ def widening(config: TextConfig, native: Native, header: Header) -> int:
     """
     causal = header.values.get(f"{header.text('general.architecture')}.attention.causal")
     is_encoder = (config.embeddings or config.rerank) and causal is False
-    return MAX_WIDENING if is_encoder and not offloads(config, native) else 0
+    gains = (backend.kernels(native) or "").startswith("AVX-512")
+    return MAX_WIDENING if is_encoder and gains and not offloads(config, native) else 0
 
 
 def _plain_vocabularies(model: Model) -> tuple[int, int]:
