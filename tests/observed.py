@@ -67,6 +67,7 @@ class RecordingLib:
             self.calls.append((name, self._kept(name, arguments)))
             return self._native.ffi.NULL if name in self._refusing else value(*arguments)
 
+        call.__wrapped__ = value  # type: ignore[attr-defined]
         return call
 
     def _kept(self, name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -79,6 +80,19 @@ class RecordingLib:
             case "penalties", (_, *numbers):
                 return tuple(numbers)
         return arguments
+
+
+class RecordingFfi:
+    """cffi's door, which knows the types of noted functions as well."""
+
+    def __init__(self, native: ffi.Native) -> None:
+        self._native = native
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._native.ffi, name)
+
+    def typeof(self, value: Any) -> Any:
+        return self._native.ffi.typeof(getattr(value, "__wrapped__", value))
 
 
 @cache
@@ -95,7 +109,7 @@ def model() -> Model:
 
 def recording(*refusing: str) -> tuple[ffi.Native, RecordingLib]:
     lib = RecordingLib(native(), frozenset(refusing))
-    return ffi.Native(native().prefix, native().ffi, lib), lib
+    return ffi.Native(native().prefix, RecordingFfi(native()), lib), lib
 
 
 def composed(*words: str) -> tuple[TextConfig, ListenConfig, ModelConfig]:

@@ -157,4 +157,8 @@ def _advice(told: Told) -> str:
         return f"{REBUILD} on this machine, or with --portable for every processor"
     if told.status == -signal.SIGKILL or any("MemoryError" in line or "bad_alloc" in line for line in told.stderr):
         return KILLED_FOR_MEMORY
+    if any(line.startswith(("ModuleNotFoundError:", "ImportError:")) for line in told.stderr):
+        return (
+            "a package that llamabox needs is missing or broken: install llamabox anew with pip (pip check tells more)"
+        )
     return f"{REBUILD}; if it is so again, please report it with the output of --json"

@@ -51,7 +51,9 @@ def examine_memory(system: System, n_weights: int, gpus: bool, locked: bool) -> 
         yield ok("memory", f"{available // MIB} MiB available{of}{limited}", **facts)
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY and soft < ADDRESSES + n_weights:
-        text = f"ulimit -v allows {soft // MIB} MiB of addresses; a worker takes {ADDRESSES // MIB} and the model"
+        text = (
+            f"ulimit -v allows {soft // MIB} MiB of addresses, and a worker takes {ADDRESSES // MIB} MiB and its model"
+        )
         yield problem("memory", text, "leave it out (ulimit -v unlimited), and limit memory by a control group")
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if locked and soft != resource.RLIM_INFINITY and soft < n_weights:

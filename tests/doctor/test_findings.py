@@ -54,6 +54,7 @@ def worst(findings: Iterable[Finding]) -> Finding:
         (-signal.SIGKILL, b"", "SIGKILL", "memory"),
         (-signal.SIGSEGV, b"ggml: assert\n", "SIGSEGV (Segmentation fault): ggml: assert", "report"),
         (1, b"Traceback\nMemoryError\n", "exited with code 1: MemoryError", "memory"),
+        (1, b"ModuleNotFoundError: No module named 'numpy'\n", "No module named 'numpy'", "with pip"),
         (TIMED_OUT, b"", "did not end", "build_native.py"),
     ],
 )
