@@ -31,15 +31,16 @@ static void multiply_tile(const uint8_t * weights, const uint8_t * rows, int64_t
         F::quants(group, part, w);
         F::scales(group, part, scales);
         for (int t = 0; t < count; t++) {
-            const Token token(rows + t * size, n);
+            const Token    token(rows + t * size, n);
+            const int8_t * quants = token.quants + block * COLUMNS;
             // Two chains: a processor does two such sums at a time, and each waits for the one before it.
             Ints first  = F::bias ? ints(token.for_bias(block, 0)) : ints(0);
             Ints second = F::bias ? ints(token.for_bias(block, 1)) : ints(0);
             for (int i = 0; i < VECTORS / 2; i++) {
-                first  = dot(first, w[i], token.four(block, i));
-                second = dot(second, w[i + VECTORS / 2], token.four(block, i + VECTORS / 2));
+                first  = dot(first, w[i], four_bytes(quants + i * 4));
+                second = dot(second, w[i + VECTORS / 2], four_bytes(quants + (i + VECTORS / 2) * 4));
             }
-            const Floats scale = floats(token.scale(block));
+            const Floats scale = floats(token.scales[block]);
             if constexpr (F::n_scales == 2) {
                 sums[t] = times_plus(times(scales[0], scale), to_floats(first), sums[t]);
                 sums[t] = times_plus(times(scales[1], scale), to_floats(second), sums[t]);

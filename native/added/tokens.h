@@ -28,6 +28,7 @@ static inline int64_t sums_at(int64_t n) { return is_together ? COLUMNS + 4 : n 
 // Whether the first term of the bias is that of all 32 columns.
 template <class F> static constexpr bool has_whole_bias = adds_shorts && F::n_scales == 1;
 
+#ifdef LB_SHORTS
 struct Token {
     const uint8_t * quants;
     const uint8_t * scales;
@@ -59,6 +60,29 @@ struct Token {
         return sum;
     }
 };
+#else
+struct Token {
+    const int8_t *  quants;
+    const float *   scales;
+    const uint8_t * sums;
+
+    Token(const uint8_t * at, int64_t n) :
+        quants((const int8_t *) at), scales((const float *) (at + n)), sums(at + n + n / COLUMNS * 4) {}
+
+    float for_minimum(int64_t block) const {
+        float sum;
+        memcpy(&sum, sums + block * 8, 4);
+        return sum;
+    }
+
+    // The term of the bias for the first or the second 16 columns.
+    int32_t for_bias(int64_t block, int half) const {
+        int32_t sum;
+        memcpy(&sum, sums + block * 8 + half * 4, 4);
+        return sum;
+    }
+};
+#endif
 
 static inline int32_t total(__m256i x) {
     __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
