@@ -76,6 +76,10 @@ def examine(libraries: Libraries) -> Iterator[Finding]:
             f"{found['path']}: backend {kind}, llama.cpp {found['version']} ({found['commit']}), kernels: {kernels}",
             **{**found, "kernels": libraries.kernels},
         )
+        for lost in found.get("lacks") or ():
+            yield warning(
+                AREA, f"this llama.cpp is an older one: {lost}", f"{REBUILD}, without --llama-cpp, for a newer one"
+            )
     for step in ("prefix", "load", "devices"):
         if (error := told.error(step)) is not None:
             yield Finding(Level.PROBLEM, AREA, *_refused(error))

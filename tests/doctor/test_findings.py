@@ -69,6 +69,12 @@ def test_a_child_that_ends_says_where(step: str, status: int, err: bytes, says: 
     assert advises in found.advice
 
 
+def test_what_an_older_llama_cpp_lacks_is_told() -> None:
+    found = list(libraries.examine(Libraries(well(lacks=["no heads"]))))
+    assert [one.level for one in found] == [Level.OK, Level.WARNING]
+    assert "no heads" in found[1].text
+
+
 def test_a_device_that_computes_wrongly_is_named() -> None:
     right = {"tokens": [1, 2], "expected": [1, 2], "seconds": 0.1}
     wrong = {**right, "tokens": [1, -1]}

@@ -94,7 +94,7 @@ def _checked(prefix: str | None) -> prefixes.Prefix:
 
 
 def _shown_prefix(found: prefixes.Prefix) -> dict[str, Any]:
-    names = ("version", "commit", "backend", "portable", "machine")
+    names = ("version", "commit", "backend", "portable", "machine", "lacks")
     images = found.manifest.get("images")
     return {
         "path": str(found.path),
