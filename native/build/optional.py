@@ -56,7 +56,8 @@ def declares(text: str, part: str) -> bool:
 
 def chosen(cdef: str, text: str | None) -> str:
     """The lines of a cdef that fit headers with this text; those for the newest ones where it is None."""
-    lines, keeps = [], []
+    lines: list[str] = []
+    keeps: list[bool] = []
     for line in cdef.splitlines():
         found = DIRECTIVE.match(line.strip())
         if found is None:
