@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Coroutine, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,21 @@ async def ask(client: TextClient, submit: Submit) -> None:
             pass
 
 
+async def ask_often(client: TextClient, grammar: str) -> None:
+    """Until the worker ends: a mask that its own thread has not begun when it is wanted is computed by the engine's."""
+    for number in count():
+        if client.n_restarts or client.state is not WorkerState.READY:
+            return
+        await ask(client, submit(f"often {number}", grammar=grammar))
+
+
 def provoke(client: TextClient, fault: str, folder: Path) -> Coroutine[Any, Any, Any]:
     match fault:
         case "long texts":
             return client.ask(Tokenise(["a" * (MIN_BYTES + 1)], add_special=False, parse_special=False))
-        case "masks" | "grammars":
+        case "masks":
+            return ask_often(client, 'root ::= ("a" | "b")+')
+        case "grammars":
             return ask(client, submit("1", grammar='root ::= "a" | "b"'))
         case "slot files":
             return client.ask(SaveSlot(0, str(folder / "slot")))

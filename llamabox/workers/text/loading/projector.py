@@ -24,7 +24,10 @@ from llamabox.workers.text.media.rows import decode_media
 logger = logging.getLogger(__name__)
 
 SPARE = 32
-"""Batches are a multiple of it: a picture of a shape that was not tried may have a cell more than all that were."""
+"""Batches are a multiple of it."""
+
+UNTRIED = 64
+"""A picture of a shape that was not tried may have more cells than all that were: by less than this part of them."""
 
 DETAIL = 4
 """Pixels of a picture that are of use, for each that the projector makes of them: a picture may lose its proportions
@@ -126,7 +129,8 @@ def whole_cells(projector: Projector | None) -> int:
     """Cells of the largest picture that must be computed at once, and some to spare; 0 where none must."""
     if projector is None or projector.is_causal:
         return 0
-    return -(-projector.largest_picture // SPARE) * SPARE
+    largest = projector.largest_picture
+    return -(-(largest + largest // UNTRIED) // SPARE) * SPARE
 
 
 def media_info(projector: Projector | None) -> MediaInfo | None:
