@@ -10,14 +10,13 @@ from llamabox.engine.sequence import Sequence
 MAX_TOLD = 128
 """Rows of prompts that tell their logits in one step. With 150,000 tokens in the vocabulary these take 77 MB."""
 
-AT_FIRST = 8
+FEW_TOKENS = 8
 """Tokens of a text at its beginning, for which it waits longer where others that came with it have none yet."""
 
 ALIKE = 2
 """Prompts are alike where one computes at most so many times as many cells as the other."""
 
-
-FEW = 32
+FEW_CELLS = 32
 """Cells for which even the shortest prompt may wait that is computed beside them."""
 
 
@@ -93,7 +92,7 @@ class Prompts:
         """
         if self._company.mixes:
             return True
-        if n_cells > max(FEW, ALIKE * min(parts.values())):
+        if n_cells > max(FEW_CELLS, ALIKE * min(parts.values())):
             return False
         return n_cells == sequence.n_stretch or (sequence.n_stretch > fair and 2 * budget >= fair)
 
@@ -109,7 +108,7 @@ def _came_together(prompt: Sequence, streams: list[Sequence]) -> bool:
     Such a stream was lucky to go first. The first token of the one is worth waiting for with the second of the other.
     """
     return all(
-        stream.n_generated <= AT_FIRST
+        stream.n_generated <= FEW_TOKENS
         and prompt.arrived <= stream.first_token
         and _n_to_compute(prompt) <= ALIKE * _n_to_compute(stream)
         for stream in streams
