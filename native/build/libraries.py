@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from native.build import vulkan
 from native.build.sources import BuildError
 
 NATIVE = Path(__file__).parents[1]
@@ -254,11 +255,17 @@ def progress(report: Report) -> Callable[[str], None]:
 
 
 def build(source: Path, output: Path, flags: list[str], jobs: int, log: Path, report: Report) -> None:
-    """Configure and compile. What an interrupted build left in `output` is used."""
+    """Configure and compile. What an interrupted build left in `output` is used. Raises BuildError."""
     ninja = tool("ninja")
     configure = [tool("cmake"), "-S", str(source), "-B", str(output), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     report("configuring")
-    run_logged([*configure, *flags], log, lambda _: None, "cmake")
+    try:
+        run_logged([*configure, *flags], log, lambda _: None, "cmake")
+    except BuildError as error:
+        if lack := vulkan.missing(str(error)):
+            raise BuildError(f"{lack}. All that CMake said is in {log}") from None
+        raise
+    vulkan.check_headers(source, output)
     run_logged([ninja, "-C", str(output), "-j", str(jobs)], log, progress(report), "compiling")
 
 
