@@ -169,7 +169,7 @@ class ModelInfo:
     generates: bool = True  # not an encoder, and not a reranker
     pooling: str = ""  # how vectors are made; none where it does not embed
     n_vector: int = 0  # floats of a vector; with pooling rank the classifier's outputs
-    split: list[dict[str, Any]] = field(default_factory=list)  # of --rpc: device, server, n_layers, weights in bytes
+    split: list[dict[str, Any]] = field(default_factory=list)  # by device: its name, server, n_layers, weights in bytes
     media: MediaInfo | None = None  # None: text alone
     embeds_media: bool = False  # whether it makes vectors of pictures and sound too
     drafters: list[str] = field(default_factory=list)  # who guesses, of SPEC_TYPES; none: no speculation here

@@ -118,7 +118,7 @@ def load_model(
     on_progress: Callable[[float], None],
     start: Callable[[Projector], EncodingDesk],
 ) -> tuple[TextModel, list[dict[str, Any]]]:
-    """The model, and where its parts are as ModelInfo says it: known where there are RPC servers.
+    """The model, and where its parts are as ModelInfo says it: known where there is a GPU or an RPC server.
 
     `start` is called with the projector, if the model has one.
     """

@@ -17,7 +17,7 @@ from llamabox.wire.text_config import DraftModelInfo, TextConfig
 from llamabox.workers.text.drafting.vocabulary import difference
 from llamabox.workers.text.loading.attention import choose_attention
 from llamabox.workers.text.loading.contexts import Contexts, context_params
-from llamabox.workers.text.loading.devices import has_gpu, model_params
+from llamabox.workers.text.loading.devices import model_params, uses_gpu
 from llamabox.workers.text.loading.threads import thread_pools
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def _check(model: Model, target: Model) -> None:
 
 def _open_context(config: TextConfig, model: Model, target: Context) -> Context:
     """Its context has as many sequences and as many cells as that of its model."""
-    flash = choose_attention(config, model, has_gpu=has_gpu(model.native)).flash
+    flash = choose_attention(config, model, has_gpu=uses_gpu(config, model.native)).flash
     params = context_params(config, model, flash)
     return Context(model, replace(params, n_ctx=target.n_ctx, n_seq_max=target.n_seq_max))
 

@@ -16,7 +16,7 @@ from llamabox.engine.embedding.rooms import TILE
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.embedding.pooler import can_split
 from llamabox.workers.text.loading.attention import Attention, choose_attention
-from llamabox.workers.text.loading.devices import has_gpu, offloads
+from llamabox.workers.text.loading.devices import offloads, uses_gpu
 from llamabox.workers.text.loading.threads import n_threads, thread_params
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def open_contexts(config: TextConfig, model: Model, n_whole: int = 0) -> Context
     Passages may have media chunks of up to `n_whole` cells that are computed at once.
     """
     native = model.native
-    attention = choose_attention(config, model, has_gpu=has_gpu(native))
+    attention = choose_attention(config, model, has_gpu=uses_gpu(config, native))
     params = context_params(config, model, attention.flash)
     n_ctx = slot_context(config, model, params.n_ctx)
     if config.rerank and not model.has_classifier:

@@ -16,9 +16,12 @@ from llamabox.workers.text.loading.placement import Placement
 
 logger = logging.getLogger(__name__)
 
+NO_DEVICES = ("none",)
+"""The devices of `-dev none`."""
+
 
 def start_backends(config: TextConfig, native: Native) -> Placement | None:
-    """Start ggml and make the RPC servers' devices known to it. With servers: what hears where the model goes.
+    """Start ggml and make the RPC servers' devices known to it. With servers or a GPU: what hears where the model goes.
 
     Raises NativeError where a server has no device. One that does not answer ends the process.
     """
@@ -28,14 +31,14 @@ def start_backends(config: TextConfig, native: Native) -> Placement | None:
         for endpoint in config.rpc_servers
         for index, name in enumerate(rpc_devices.add_server(native, endpoint))
     ]
-    return Placement(remote, config.tensor_buffers) if remote else None
+    return Placement(remote, config.tensor_buffers) if remote or has_gpu(native) else None
 
 
 def chosen_devices(config: TextConfig, native: Native, option: str = "--device") -> tuple[str, ...] | None:
     """The devices that `option` names; None for all. Raises OptionsError for one that is not there, or is the CPU."""
     if not config.devices:
         return None
-    if config.devices == ("none",):
+    if config.devices == NO_DEVICES:
         return ()
     there = {device.name: device for device in backend.devices(native)}
     for name in config.devices:
@@ -48,7 +51,7 @@ def chosen_devices(config: TextConfig, native: Native, option: str = "--device")
 
 
 def has_gpu(native: Native) -> bool:
-    """Whether this machine has a GPU, which decides how things are computed.
+    """Whether this machine has a GPU.
 
     `llama_supports_gpu_offload` does not ask that: it is true of any build with RPC. Nor does the kind of an RPC
     server's device, which ggml calls a GPU whatever it is. They are taken for CPUs: texts are then those that one
@@ -57,8 +60,18 @@ def has_gpu(native: Native) -> bool:
     return any(kind in ("gpu", "igpu") and name != RPC for name, kind in backend.kinds(native))
 
 
+def uses_gpu(config: TextConfig, native: Native) -> bool:
+    """Whether a GPU of this machine may compute: even with `-ngl 0` it takes large batches. Not with `-dev none`."""
+    return config.devices != NO_DEVICES and has_gpu(native)
+
+
 def offloads(config: TextConfig, native: Native) -> bool:
-    """Whether layers may be computed elsewhere than on the CPUs of this machine."""
+    """Whether something may be computed elsewhere than on the CPUs of this machine."""
+    return config.devices != NO_DEVICES and can_offload(config, native)
+
+
+def can_offload(config: TextConfig, native: Native) -> bool:
+    """Whether there is a device beside the CPUs of this machine."""
     return bool(config.rpc_servers) or has_gpu(native)
 
 
@@ -85,7 +98,7 @@ def model_params(config: TextConfig, native: Native, *, devices_option: str = "-
         tensor_split=config.tensor_split,
         devices=chosen_devices(config, native, devices_option),
     )
-    if split != plain and not offloads(config, native):
+    if split != plain and not can_offload(config, native):
         logger.warning("-sm, -ts, -mg and %s have no effect: there is no GPU and no RPC server", devices_option)
         return plain
     return split

@@ -28,7 +28,7 @@ from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft
 from llamabox.workers.text.embedding.pooler import LlamaPooler, can_take_media
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
-from llamabox.workers.text.loading.devices import has_gpu, model_params, offloads
+from llamabox.workers.text.loading.devices import model_params, offloads, uses_gpu
 from llamabox.workers.text.loading.drafters import drafter_names, make_drafters
 from llamabox.workers.text.loading.projector import (
     load_projector,
@@ -296,7 +296,7 @@ def make_engine(
 def known_verdict(config: TextConfig, contexts: Contexts) -> Verdict | None:
     """Where it is known whether rows are steady, for what this machine's CPU computes alone."""
     native = contexts.main.native
-    if config.rpc_servers or has_gpu(native) or offloads(config, native):
+    if offloads(config, native):
         return None
     return verdict_of(contexts.main, tile=contexts.attention.tile)
 
@@ -311,7 +311,8 @@ def make_poolers(config: TextConfig, contexts: Contexts, encoder: EncodingDesk |
     """One for each context that makes vectors."""
     if contexts.embed is None:
         return []
-    is_tiled = not contexts.embed.memory.exists and config.flash_attn != "off" and not has_gpu(contexts.embed.native)
+    is_plain = not contexts.embed.memory.exists and not uses_gpu(config, contexts.embed.native)
+    is_tiled = is_plain and config.flash_attn != "off"
     rows_of = encoder.rows if encoder is not None and can_take_media(contexts.embed) else None
     return [LlamaPooler(context, is_tiled=is_tiled, rows_of=rows_of) for context in contexts.poolers]
 

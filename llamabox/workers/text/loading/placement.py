@@ -28,7 +28,7 @@ REPORT_SECONDS = 5.0
 
 
 class Placement:
-    """Hears the lines of a load, on the thread that reads the native log."""
+    """Hears the lines of a model's load, on the thread that reads the native log, and not those of a second model's."""
 
     def __init__(self, remote: Sequence[tuple[str, str, int]], tensor_buffers: TensorBuffers = ()) -> None:
         """`remote` are the RPC devices: ggml's name, endpoint, number on that server.
@@ -42,9 +42,15 @@ class Placement:
         self._mebibytes: dict[str, float] = {}  # in the order in which they are loaded
         self._said = time.monotonic()
         self._n_done = 0
+        self._is_over = False
 
     def hear(self, line: str) -> None:
-        if layer := LAYER.match(line):
+        layer = LAYER.match(line)
+        if layer and int(layer[1]) in self._layers:
+            self._is_over = True  # the first line of another model
+        if self._is_over:
+            return
+        if layer:
             self._layers[int(layer[1])] = layer[2]
         elif buffer := BUFFER.match(line):
             remote = REMOTE.fullmatch(buffer[1])

@@ -226,6 +226,21 @@ def test_what_a_gpu_is_told(native: ffi.Native, monkeypatch: pytest.MonkeyPatch)
     assert (params.n_gpu_layers, params.load_mode) == (7, LoadMode.AUTO)
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_gpu_that_may_take_nothing_changes_nothing(
+    native: ffi.Native, load: Load, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """Was: with `-dev none` beside a GPU, the CPU computed under a GPU's rules: lone rows shared batches with runs."""
+    plain = load().contexts.attention
+    monkeypatch.setattr(devices, "has_gpu", lambda native: is_there)
+    config = config_of("-dev", "none")
+    assert load("-dev", "none").contexts.attention == plain
+    assert not devices.uses_gpu(config, native)
+    assert not devices.offloads(config, native)
+    assert devices.uses_gpu(config_of("-ngl", "0"), native) is is_there, "it takes large batches"
+    assert model_params(config, native).devices == (() if is_there else None)
+
+
 def test_more_shares_than_devices_can_be(native: ffi.Native) -> None:
     room = native.lib.llama_max_devices()
     model_params(config_of("-ts", ",".join("1" * (room - 1))), native)

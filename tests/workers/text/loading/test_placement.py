@@ -38,6 +38,23 @@ def test_layers_and_weights_by_device() -> None:
     ]
 
 
+def test_a_draft_model_that_is_loaded_behind_it_is_another_model() -> None:
+    placement = heard()
+    expected = placement.split(SIZES)
+    for line in LINES.splitlines():
+        placement.hear(line)
+    assert placement.split(SIZES) == expected
+
+
+def test_a_gpu_of_this_machine_has_no_server() -> None:
+    placement = Placement(())
+    for line in LINES.replace("RPC1[b:2]", "Vulkan0").replace("RPC2", "Vulkan0").splitlines()[2:3]:
+        placement.hear(line)
+    placement.hear("load_tensors:      Vulkan0 model buffer size =    12.50 MiB")
+    placement.hear("load_tensors:  Vulkan_Host model buffer size =    28.00 MiB")
+    assert placement.split({})[-1] == {"device": "Vulkan0", "server": "", "n_layers": 1, "size": 12.5 * MIB}
+
+
 def test_the_log_tells_which_server_has_what(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     placement = heard()
