@@ -37,8 +37,7 @@ using Ints   = __m512i;
 using Floats = __m512;
 
 static constexpr const char * lanes_name  = "AVX-512 VNNI";
-static constexpr bool         takes_bytes = true;  // whether weights may be bytes above 127
-static constexpr bool         adds_shorts = false; // whether products are added in 16 bits first (shorts.h)
+static constexpr bool         takes_bytes = true; // whether weights may be bytes above 127
 
 static inline Ints   load(const void * from) { return _mm512_loadu_si512(from); }
 static inline void   store(float * to, Floats x) { _mm512_storeu_ps(to, x); }
@@ -50,16 +49,22 @@ static inline Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
 static inline Floats halves(const uint8_t * from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) from));
 }
-static inline Floats upper_halves(const uint8_t * from) {
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) from)), 16));
-}
 static inline Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 static inline Floats times_plus(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 static inline Floats small_ints(const int8_t * from) {
     return to_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) from)));
 }
+
+// Powers of two from bytes of MXFP4: 2^(byte − 128), as GGML_E8M0_TO_FP32_HALF.
+static inline Floats powers(const uint8_t * from) {
+    const Ints bytes  = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *) from));
+    const Ints normal = _mm512_slli_epi32(_mm512_sub_epi32(bytes, ints(1)), 23);
+    const Ints small  = _mm512_sllv_epi32(ints(0x00200000), bytes); // of the bytes 0 and 1
+    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(small, _mm512_cmpgt_epi32_mask(bytes, ints(1)), normal));
+}
+
 static inline Ints unsign(Ints x) { return _mm512_xor_si512(x, _mm512_set1_epi8((char) 0x80)); }
+static inline Ints minus_bytes(Ints x, int8_t n) { return _mm512_sub_epi8(x, _mm512_set1_epi8(n)); }
 static inline Ints low_nibbles(Ints x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 static inline Ints high_nibbles(Ints x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
 
@@ -72,6 +77,12 @@ static inline Ints looked_up(const uint8_t * table, Ints nibbles) {
 static inline Ints with_pair(Ints x, Ints pairs, int from) {
     const Ints placed = from < 4 ? _mm512_slli_epi16(pairs, 4 - from) : _mm512_srli_epi16(pairs, from - 4);
     return _mm512_or_si512(x, _mm512_and_si512(placed, _mm512_set1_epi8(0x30)));
+}
+
+// Half a vector twice; the second time shifted right by two bits.
+static inline Ints twice_shifted(const uint8_t * from) {
+    const Ints both = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) from));
+    return _mm512_mask_srli_epi16(both, 0xffff0000, both, 2);
 }
 
 // The bytes, with 16 added where the byte's bit is set.
@@ -134,12 +145,10 @@ using Floats = __m256;
 #if defined(__AVXVNNI__)
 static constexpr const char * lanes_name  = "AVX-VNNI";
 static constexpr bool         takes_bytes = true;
-static constexpr bool         adds_shorts = false;
 #else
-#define LB_SHORTS 1 // there is no dot()
+#define LB_SHORTS 1 // there is no dot(): products are added in 16 bits first (shorts.h)
 static constexpr const char * lanes_name  = "AVX2";
 static constexpr bool         takes_bytes = false;
-static constexpr bool         adds_shorts = true;
 #endif
 
 static inline Ints   load(const void * from) { return _mm256_loadu_si256((const __m256i *) from); }
@@ -150,15 +159,21 @@ static inline Ints   add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 static inline Floats floats(float x) { return _mm256_set1_ps(x); }
 static inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
 static inline Floats halves(const uint8_t * from) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) from)); }
-static inline Floats upper_halves(const uint8_t * from) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *) from)), 16));
-}
 static inline Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 static inline Floats times_plus(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 static inline Floats small_ints(const int8_t * from) {
     return to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) from)));
 }
+
+static inline Floats powers(const uint8_t * from) {
+    const Ints bytes  = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) from));
+    const Ints normal = _mm256_slli_epi32(_mm256_sub_epi32(bytes, ints(1)), 23);
+    const Ints small  = _mm256_sllv_epi32(ints(0x00200000), bytes); // of the bytes 0 and 1
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(small, normal, _mm256_cmpgt_epi32(bytes, ints(1))));
+}
+
 static inline Ints unsign(Ints x) { return _mm256_xor_si256(x, _mm256_set1_epi8((char) 0x80)); }
+static inline Ints minus_bytes(Ints x, int8_t n) { return _mm256_sub_epi8(x, _mm256_set1_epi8(n)); }
 static inline Ints low_nibbles(Ints x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
 static inline Ints high_nibbles(Ints x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
 
@@ -169,6 +184,11 @@ static inline Ints looked_up(const uint8_t * table, Ints nibbles) {
 static inline Ints with_pair(Ints x, Ints pairs, int from) {
     const Ints placed = from < 4 ? _mm256_slli_epi16(pairs, 4 - from) : _mm256_srli_epi16(pairs, from - 4);
     return _mm256_or_si256(x, _mm256_and_si256(placed, _mm256_set1_epi8(0x30)));
+}
+
+static inline Ints twice_shifted(const uint8_t * from) {
+    const Ints both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) from));
+    return _mm256_blend_epi32(both, _mm256_srli_epi16(both, 2), 0xf0);
 }
 
 static inline Ints with_fifth_bit(Ints x, const uint8_t * bits) {
@@ -198,14 +218,6 @@ static inline Ints whole(Ints sum) {
 }
 
 static inline Ints add_shorts(Ints a, Ints b) { return whole(_mm256_add_epi16(a, b)); }
-
-// Powers of two from bytes of MXFP4: 2^(byte − 128), as GGML_E8M0_TO_FP32_HALF.
-static inline Floats powers(const uint8_t * from) {
-    const Ints bytes  = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) from));
-    const Ints normal = _mm256_slli_epi32(_mm256_sub_epi32(bytes, ints(1)), 23);
-    const Ints small  = _mm256_sllv_epi32(ints(0x00200000), bytes); // of the bytes 0 and 1
-    return _mm256_castsi256_ps(_mm256_blendv_epi8(small, normal, _mm256_cmpgt_epi32(bytes, ints(1))));
-}
 
 // In each lane: the sum of its two numbers of 16 bits.
 static inline Ints sum_shorts(Ints x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1)); }

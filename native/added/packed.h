@@ -1,9 +1,11 @@
 // How weights lie in memory for the kernels: LB_LANES rows side by side, one of ggml's blocks of each row. Such a group
 // holds each row's scales; the minimums, where the type has them; then the quants, in vectors of four columns of every
-// row, 8 vectors to 32 columns. Nibbles and single bits stay packed: the time of a step goes into reading memory.
+// row, 8 vectors to 32 columns. Nibbles, single bits and scales of six bits stay packed: the time of a step goes into
+// reading memory, and a packed matrix is no larger than the file's.
 //
 // A format defines how its groups are made and read: weight = scale · (quant − bias) + minimum. Quants are unsigned and
-// `most` at most; where `most` is 0 they are signed.
+// `most` at most; where `most` is 0 they are signed. Where the bits of a quant lie in two places, too far from each
+// other for one stream of reading, the format `is_apart`.
 #pragma once
 
 #define GGML_COMMON_DECL_CPP
@@ -78,6 +80,7 @@ template <class Block_, int bits, int bias_, bool has_min_, bool is_curved = fal
     static constexpr int  bias     = bias_;
     static constexpr int  most     = bits == 8 || is_curved ? BYTES_MOST : (1 << bits) - 1;
     static constexpr bool has_min  = has_min_;
+    static constexpr bool is_apart = false;
     static constexpr int  n_scales = 1;
     static constexpr int  MINIMUMS = HALVES;
     static constexpr int  FIFTHS   = MINIMUMS + (has_min ? HALVES : 0);
@@ -129,7 +132,7 @@ using IQ4_NL = Plain<block_iq4_nl, 4, BYTES_BIAS, false, true>;
 
 // ---- MXFP4 -------------------------------------------------------------------------------------------------------
 
-// 32 columns with one exponent. The scale is kept as the upper 16 bits of a float; for shorts.h as the exponent.
+// 32 columns with one exponent of a power of two.
 struct MXFP4 {
     using Block = block_mxfp4;
 
@@ -137,25 +140,17 @@ struct MXFP4 {
     static constexpr int  bias     = FLOAT_BIAS;
     static constexpr int  most     = 2 * FLOAT_BIAS;
     static constexpr bool has_min  = false;
+    static constexpr bool is_apart = false;
     static constexpr int  n_scales = 1;
-    static constexpr int  QUANTS   = adds_shorts ? LB_LANES : HALVES;
+    static constexpr int  QUANTS   = LB_LANES;
     static constexpr int  size     = QUANTS + VECTORS * VECTOR / 2;
 
     static void pack(uint8_t * to, int row, const Block & block) {
-        const float scale = GGML_E8M0_TO_FP32_HALF(block.e);
-        if (adds_shorts) {
-            to[row] = block.e;
-        } else {
-            put_half(to, row, (const uint8_t *) &scale + 2);
-        }
+        to[row] = block.e;
         put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
     }
 
-#ifdef LB_SHORTS
     static void scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = powers(group); }
-#else
-    static void scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = upper_halves(group); }
-#endif
 
     static void quants(const uint8_t * group, int, Ints w[VECTORS]) {
         for (int i = 0; i < VECTORS; i++) {
@@ -167,8 +162,8 @@ struct MXFP4 {
 // ---- blocks of 256 columns: Q4_K, Q5_K -----------------------------------------------------------------------------
 
 // Eight times 32 columns, each with a scale and a minimum of six bits. Nibbles hold columns c and c + 32 of 64, as in
-// ggml's blocks. The six bits take a byte; for shorts.h they stay packed, and all of a group are unpacked together: a
-// byte has the low four bits of a scale and a minimum, another the high two of those of parts p and p + 4.
+// ggml's blocks. A byte has the low four bits of a scale and a minimum, another the high two of those of parts p and
+// p + 4; all of a group are unpacked together (opened.h).
 template <class Block_, int bits> struct Super {
     using Block = Block_;
 
@@ -176,13 +171,13 @@ template <class Block_, int bits> struct Super {
     static constexpr int  bias     = 0;
     static constexpr int  most     = (1 << bits) - 1;
     static constexpr bool has_min  = true;
-    static constexpr bool is_tight = adds_shorts;
+    static constexpr bool is_apart = bits == 5;
     static constexpr int  n_scales = 1;
     static constexpr int  PARTS    = QK_K / COLUMNS;
     static constexpr int  MINIMUMS = HALVES;
     static constexpr int  SIXES    = MINIMUMS + HALVES;
-    static constexpr int  HIGHS    = SIXES + PARTS * LB_LANES; // where is_tight
-    static constexpr int  FIFTHS   = SIXES + PARTS * (is_tight ? LB_LANES + LB_LANES / 2 : 2 * LB_LANES);
+    static constexpr int  HIGHS    = SIXES + PARTS * LB_LANES;
+    static constexpr int  FIFTHS   = HIGHS + PARTS / 2 * LB_LANES;
     static constexpr int  QUANTS   = FIFTHS + (bits == 5 ? PARTS * VECTORS * BITS : 0);
     static constexpr int  size     = QUANTS + PARTS * VECTORS * VECTOR / 2;
 
@@ -197,14 +192,8 @@ template <class Block_, int bits> struct Super {
     }
 
     static void put_sixes(uint8_t * to, int row, int part, uint8_t scale, uint8_t minimum) {
-        if constexpr (is_tight) {
-            to[SIXES + part * LB_LANES + row] = (uint8_t) ((scale & 15) | (minimum & 15) << 4);
-            put_few(to[HIGHS + part % 4 * LB_LANES + row], part / 4 * 4, 15, scale >> 4 | minimum >> 4 << 2);
-        } else {
-            uint8_t * sixes       = to + SIXES + part * 2 * LB_LANES;
-            sixes[row]            = scale;
-            sixes[LB_LANES + row] = minimum;
-        }
+        to[SIXES + part * LB_LANES + row] = (uint8_t) ((scale & 15) | (minimum & 15) << 4);
+        put_few(to[HIGHS + part % 4 * LB_LANES + row], part / 4 * 4, 15, scale >> 4 | minimum >> 4 << 2);
     }
 
     static void pack(uint8_t * to, int row, const Block & block) {
@@ -224,15 +213,6 @@ template <class Block_, int bits> struct Super {
         put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
     }
 
-    static void scales(const uint8_t * group, int part, Floats to[n_scales]) {
-        to[0] = times(halves(group), small_ints((const int8_t *) group + SIXES + part * 2 * LB_LANES));
-    }
-
-    static Floats minimums(const uint8_t * group, int part) {
-        const Floats six = small_ints((const int8_t *) group + SIXES + (part * 2 + 1) * LB_LANES);
-        return times(times(halves(group + MINIMUMS), six), floats(-1.0f));
-    }
-
     static void quants(const uint8_t * group, int part, Ints w[VECTORS]) {
         for (int i = 0; i < VECTORS; i++) {
             const Ints both = load(group + QUANTS + (part / 2 * VECTORS + i) * VECTOR);
@@ -250,8 +230,8 @@ using Q5_K = Super<block_q5_K, 5>;
 // ---- IQ4_XS ------------------------------------------------------------------------------------------------------
 
 // Eight times 32 columns, each with a scale of six bits. Nibbles hold columns c and c + 16 of 32, as in ggml's blocks.
-// The six bits take a byte; for shorts.h the low four of parts p and p + 4 share a byte, and the high two of parts p,
-// p + 2, p + 4 and p + 6 another.
+// The scales' low four bits of parts p and p + 4 share a byte, and the high two of parts p, p + 2, p + 4 and p + 6
+// another; all of a group are unpacked together (opened.h).
 struct IQ4_XS {
     using Block = block_iq4_xs;
 
@@ -259,11 +239,12 @@ struct IQ4_XS {
     static constexpr int  bias     = BYTES_BIAS;
     static constexpr int  most     = BYTES_MOST;
     static constexpr bool has_min  = false;
+    static constexpr bool is_apart = false;
     static constexpr int  n_scales = 1;
     static constexpr int  PARTS    = QK_K / COLUMNS;
     static constexpr int  SIXES    = HALVES;
-    static constexpr int  HIGHS    = SIXES + PARTS / 2 * LB_LANES; // for shorts.h
-    static constexpr int  QUANTS   = SIXES + PARTS * LB_LANES / 4 * (adds_shorts ? 3 : 4);
+    static constexpr int  HIGHS    = SIXES + PARTS / 2 * LB_LANES;
+    static constexpr int  QUANTS   = HIGHS + PARTS / 4 * LB_LANES;
     static constexpr int  PART     = VECTORS * VECTOR / 2; // bytes of a part's quants
     static constexpr int  size     = QUANTS + PARTS * PART;
 
@@ -272,18 +253,10 @@ struct IQ4_XS {
         for (int part = 0; part < PARTS; part++) {
             const int low  = block.scales_l[part / 2] >> part % 2 * 4 & 15;
             const int high = block.scales_h >> part * 2 & 3;
-            if (adds_shorts) {
-                put_few(to[SIXES + part % 4 * LB_LANES + row], part / 4 * 4, 15, low);
-                put_few(to[HIGHS + part % 2 * LB_LANES + row], part / 2 * 2, 3, high);
-            } else {
-                to[SIXES + part * LB_LANES + row] = (uint8_t) ((high << 4 | low) - 32);
-            }
+            put_few(to[SIXES + part % 4 * LB_LANES + row], part / 4 * 4, 15, low);
+            put_few(to[HIGHS + part % 2 * LB_LANES + row], part / 2 * 2, 3, high);
         }
         put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
-    }
-
-    static void scales(const uint8_t * group, int part, Floats to[n_scales]) {
-        to[0] = times(halves(group), small_ints((const int8_t *) group + SIXES + part * LB_LANES));
     }
 
     static void quants(const uint8_t * group, int part, Ints w[VECTORS]) {
@@ -296,7 +269,7 @@ struct IQ4_XS {
 // ---- Q6_K --------------------------------------------------------------------------------------------------------
 
 // Sixteen times 16 columns, each with a scale of eight bits. Of 128 columns the low four bits of c and c + 64 share a
-// byte, and the high two of c, c + 32, c + 64 and c + 96, as in ggml's blocks.
+// byte, and the high two of c, c + 32, c + 64 and c + 96, as in ggml's blocks; both lie together.
 struct Q6_K {
     using Block = block_q6_K;
 
@@ -304,20 +277,24 @@ struct Q6_K {
     static constexpr int  bias     = 32;
     static constexpr int  most     = 63;
     static constexpr bool has_min  = false;
+    static constexpr bool is_apart = true;
     static constexpr int  n_scales = 2; // one for columns 0 to 15, one for 16 to 31
     static constexpr int  PARTS    = QK_K / COLUMNS;
     static constexpr int  EIGHTS   = HALVES; // for every part: two scales of each row
     static constexpr int  PAIRS    = EIGHTS + PARTS * 2 * LB_LANES;
-    static constexpr int  QUANTS   = PAIRS + PARTS / 4 * VECTORS * VECTOR;
-    static constexpr int  size     = QUANTS + PARTS / 2 * VECTORS * VECTOR;
+    static constexpr int  QUANTS   = PAIRS + VECTORS * VECTOR;
+    static constexpr int  HALF     = 3 * VECTORS * VECTOR; // bytes of 128 columns
+    static constexpr int  size     = PAIRS + 2 * HALF;
 
     static void pack(uint8_t * to, int row, const Block & block) {
         put_half(to, row, &block.d);
         for (int i = 0; i < QK_K / 16; i++) {
             to[EIGHTS + i * LB_LANES + row] = (uint8_t) block.scales[i];
         }
-        put_bytes(to + PAIRS, row, block.qh, sizeof(block.qh));
-        put_bytes(to + QUANTS, row, block.ql, sizeof(block.ql));
+        for (int half = 0; half < 2; half++, to += HALF) {
+            put_bytes(to + PAIRS, row, block.qh + half * 32, 32);
+            put_bytes(to + QUANTS, row, block.ql + half * 64, 64);
+        }
     }
 
     static void scales(const uint8_t * group, int part, Floats to[n_scales]) {
@@ -327,10 +304,11 @@ struct Q6_K {
     }
 
     static void quants(const uint8_t * group, int part, Ints w[VECTORS]) {
-        const int quarter = part % 4; // a quarter of 128 columns
+        const int       quarter = part % 4; // a quarter of 128 columns
+        const uint8_t * half    = group + part / 4 * HALF;
         for (int i = 0; i < VECTORS; i++) {
-            const Ints both  = load(group + QUANTS + ((part / 4 * 2 + quarter % 2) * VECTORS + i) * VECTOR);
-            const Ints pairs = load(group + PAIRS + (part / 4 * VECTORS + i) * VECTOR);
+            const Ints both  = load(half + QUANTS + (quarter % 2 * VECTORS + i) * VECTOR);
+            const Ints pairs = load(half + PAIRS + i * VECTOR);
             w[i]             = with_pair(quarter < 2 ? low_nibbles(both) : high_nibbles(both), pairs, quarter * 2);
         }
     }

@@ -11,78 +11,46 @@
 
 namespace llamabox {
 
-// A token's row is `n` bytes, a scale for each 32 of them, and for each 32 the term that the weights' minimum or bias
-// adds: scale · sum, or −bias · sum for each 16. These are three lists; for shorts.h all that belongs to 32 columns
-// lies together: then one address is enough for each token of a tile, and all of them are in registers.
-static inline size_t token_size(int64_t n) { return (size_t) (n + n / COLUMNS * 12); }
+// A token's row: for each 32 columns their bytes, their scale, and the term that the weights' minimum or bias adds,
+// which is scale · sum, or −bias · sum (for each 16 columns where they have a scale of their own). All that belongs to
+// 32 columns lies together: then one address is enough for each token of a tile, and all of them are in registers.
+static constexpr int64_t STEP   = COLUMNS + 12; // bytes
+static constexpr int64_t SCALES = COLUMNS;
+static constexpr int64_t SUMS   = COLUMNS + 4;
 
-static constexpr bool is_together = adds_shorts;
-
-static constexpr int64_t QUANTS_STEP = is_together ? COLUMNS + 12 : COLUMNS;
-static constexpr int64_t SCALES_STEP = is_together ? COLUMNS + 12 : 4;
-static constexpr int64_t SUMS_STEP   = is_together ? COLUMNS + 12 : 8;
-
-static inline int64_t scales_at(int64_t n) { return is_together ? COLUMNS : n; }
-static inline int64_t sums_at(int64_t n) { return is_together ? COLUMNS + 4 : n + n / COLUMNS * 4; }
+static inline size_t token_size(int64_t n) { return (size_t) (n / COLUMNS * STEP); }
 
 // Whether the first term of the bias is that of all 32 columns.
-template <class F> static constexpr bool has_whole_bias = adds_shorts && F::n_scales == 1;
+template <class F> static constexpr bool has_whole_bias = F::n_scales == 1;
 
-#ifdef LB_SHORTS
+// A token's 32 columns.
 struct Token {
-    const uint8_t * quants;
-    const uint8_t * scales;
-    const uint8_t * sums;
+    const uint8_t * at;
 
-    Token(const uint8_t * at, int64_t n) : quants(at), scales(at + scales_at(n)), sums(at + sums_at(n)) {}
+    explicit Token(const uint8_t * at) : at(at) {}
 
-    // Four columns of a block.
-    int32_t four(int64_t block, int i) const {
-        return four_bytes((const int8_t *) quants + block * QUANTS_STEP + i * 4);
-    }
+    // Columns 4 · i to 4 · i + 3.
+    int32_t four(int i) const { return four_bytes((const int8_t *) at + i * 4); }
 
-    float scale(int64_t block) const {
+    float scale() const {
         float scale;
-        memcpy(&scale, scales + block * SCALES_STEP, 4);
+        memcpy(&scale, at + SCALES, 4);
         return scale;
     }
 
-    float for_minimum(int64_t block) const {
+    float for_minimum() const {
         float sum;
-        memcpy(&sum, sums + block * SUMS_STEP, 4);
+        memcpy(&sum, at + SUMS, 4);
         return sum;
     }
 
     // The term of the bias for the first or the second 16 columns, or for both (has_whole_bias).
-    int32_t for_bias(int64_t block, int half) const {
+    int32_t for_bias(int half) const {
         int32_t sum;
-        memcpy(&sum, sums + block * SUMS_STEP + half * 4, 4);
+        memcpy(&sum, at + SUMS + half * 4, 4);
         return sum;
     }
 };
-#else
-struct Token {
-    const int8_t *  quants;
-    const float *   scales;
-    const uint8_t * sums;
-
-    Token(const uint8_t * at, int64_t n) :
-        quants((const int8_t *) at), scales((const float *) (at + n)), sums(at + n + n / COLUMNS * 4) {}
-
-    float for_minimum(int64_t block) const {
-        float sum;
-        memcpy(&sum, sums + block * 8, 4);
-        return sum;
-    }
-
-    // The term of the bias for the first or the second 16 columns.
-    int32_t for_bias(int64_t block, int half) const {
-        int32_t sum;
-        memcpy(&sum, sums + block * 8 + half * 4, 4);
-        return sum;
-    }
-};
-#endif
 
 static inline int32_t total(__m256i x) {
     __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
@@ -93,11 +61,10 @@ static inline int32_t total(__m256i x) {
 // The inverse of a scale would be infinite for less than this.
 static constexpr float LEAST = 128 * FLT_MIN;
 
-// Write n floats as a token's row, of which this call does blocks `first` to before `last` of 32 columns:
+// Write floats as a token's row, of which this call does blocks `first` to before `last` of 32 columns:
 // scale = max |x| / 127, rounded to the nearest. Columns below LEAST count as 0. Where a NaN or an infinity is among 32
 // columns, their scale is NaN, and so is every product with the row.
-template <class F>
-static void quantize_token(uint8_t * to, const float * from, int64_t n, int64_t first, int64_t last) {
+template <class F> static void quantize_token(uint8_t * to, const float * from, int64_t first, int64_t last) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     for (int64_t block = first; block < last; block++) {
         __m256  x[4];
@@ -109,11 +76,11 @@ static void quantize_token(uint8_t * to, const float * from, int64_t n, int64_t 
         const int32_t bits = highest_of(most);
         float         amax;
         memcpy(&amax, &bits, sizeof(amax));
-        uint8_t *   quants    = to + block * QUANTS_STEP;
-        uint8_t *   sums      = to + sums_at(n) + block * SUMS_STEP;
+        uint8_t *   quants    = to + block * STEP;
+        uint8_t *   sums      = quants + SUMS;
         const bool  is_number = amax <= FLT_MAX;
         const float scale     = is_number ? amax / 127.0f : NAN;
-        memcpy(to + scales_at(n) + block * SCALES_STEP, &scale, 4);
+        memcpy(quants + SCALES, &scale, 4);
         if (!is_number || amax < LEAST) {
             memset(quants, 0, COLUMNS);
             memset(sums, 0, 8);

@@ -79,7 +79,7 @@ template <class F> class PackedAs final : public Packed {
             const int64_t first = n / COLUMNS * (i % slices) / slices;
             const int64_t last  = n / COLUMNS * (i % slices + 1) / slices;
             auto *        to    = (uint8_t *) params->wdata + (size_t) row * token_size(n);
-            quantize_token<F>(to, row_of(tokens, i1, i2, i3), n, first, last);
+            quantize_token<F>(to, row_of(tokens, i1, i2, i3), first, last);
         }
         begin_pieces(params);
         const int64_t groups = op->src[0]->ne[1] / LB_LANES;
@@ -130,7 +130,7 @@ template <class F> class PackedAs final : public Packed {
         for (int64_t i = params->ith; i < visits.count; i += params->nth) {
             const int64_t visit = visits.order[i];
             const float * from  = row_of(tokens, visit % visits.n_used % tokens->ne[1], visit / visits.n_used, 0);
-            quantize_token<F>(rows + (size_t) i * token_size(n), from, n, 0, n / COLUMNS);
+            quantize_token<F>(rows + (size_t) i * token_size(n), from, 0, n / COLUMNS);
         }
         begin_pieces(params);
         const int64_t groups = weights->ne[1] / LB_LANES;
@@ -182,7 +182,7 @@ static Packed * packed_as(const ggml_tensor * weights) {
         return nullptr;
     }
     // With AVX-VNNI ggml's own kernels for K-quants are as fast, except for experts: they take tokens one by one.
-    const bool pays = LB_LANES == 16 || adds_shorts || ggml_n_dims(weights) == 3;
+    const bool pays = LB_LANES == 16 || !takes_bytes || ggml_n_dims(weights) == 3;
     switch (weights->type) {
         case GGML_TYPE_Q4_0: return &q4_0;
         case GGML_TYPE_Q4_1: return &q4_1;
