@@ -9,6 +9,7 @@
     faulty       loads; its reader fails at the first job
 
 Lives are counted in the file that FAKE_LIVES names. FAKE_GATE names a pipe: what waits at the gate takes a byte of it.
+FAKE_CANCELS names a file that is there once a draw was cancelled.
 A job's prompt is a command, see `FakePipeline.draw`.
 """
 
@@ -106,6 +107,7 @@ class FakePipeline:
 
     def cancel(self) -> bool:
         self.is_last = True
+        Path(os.environ["FAKE_CANCELS"]).touch()
         if self.info.can_cancel:
             os.write(self.canceller, b".")
         return self.info.can_cancel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,12 +38,21 @@ class Stage:
         """Whoever waits at the gate may take that many steps."""
         os.write(self.pipe, b"." * n)
 
+    async def has_cancelled(self) -> None:
+        """Until a worker knows that a draw is to end: what is let before that, it may draw."""
+        while not self._cancels.exists():
+            await asyncio.sleep(0.01)
+
+    @property
+    def _cancels(self) -> Path:
+        return self.folder / "cancels"
+
     def client(self, script: str = "fine", *, n_parallel: int = 4, **config: Any) -> ImageClient:
-        gate = str(self.folder / "gate")
+        told = {"FAKE_GATE": str(self.folder / "gate"), "FAKE_CANCELS": str(self._cancels)}
         return ImageClient(
             ImageConfig(model=script, n_parallel=n_parallel, **config),
             module="tests.clients.image.fake_image_worker",
-            env={**worker_env(self.folder / "lives"), "FAKE_GATE": gate},
+            env={**worker_env(self.folder / "lives"), **told},
             backoff=Backoff(first=0.01, most=0.05),
             clock=self.clock,
         )

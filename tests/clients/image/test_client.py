@@ -326,6 +326,7 @@ def test_an_image_that_is_nearly_done_goes_on_for_nobody_and_those_after_it_do_n
             assert await first.batch() == []
             assert client.state is WorkerState.READY
             assert states(client) == [("a", "leaving"), ("b", "waiting")]
+            await stage.has_cancelled()
             stage.let(4)
             assert len(images(await all_of(second))) == 1
             assert (client.pid, client.n_restarts) == (pid, 0)
