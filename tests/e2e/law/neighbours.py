@@ -33,7 +33,7 @@ from tests.e2e.law.processors import Use
 from tests.e2e.server_process import ServerProcess
 from tests.e2e.survival import resident
 
-QUIET = 1.0
+QUIET = 0.5
 """Seconds for which the stream is watched alone."""
 
 LONGEST = 60.0
@@ -177,21 +177,24 @@ def dry_breakers(server: ServerProcess) -> Attack:
 
 
 def penalised_histories(server: ServerProcess) -> Attack:
-    """Long prompts whose every token goes into the penalties of every choice."""
+    """A long prompt whose every token goes into the penalties of every choice, in all slots that are free."""
     prompt = list(range(100, 3000))
-    body = encoded(prompt=[prompt] * 2, n=3, repeat_last_n=-1, repeat_penalty=1.1, dry_multiplier=0.8, max_tokens=1)
+    body = encoded(prompt=prompt, n=3, repeat_last_n=-1, repeat_penalty=1.1, dry_multiplier=0.8, max_tokens=1)
     return partial(at_once, server.port, "/v1/completions", [body])
 
 
-def many_prompts(server: ServerProcess, **more: Any) -> Attack:
+def many_prompts(server: ServerProcess, n_prompts: int = running.MAX_ANSWERS, **more: Any) -> Attack:
     bias = [[token, 0.5] for token in range(MAX_BIASES)]
-    texts = [f"Prompt {i}" for i in range(running.MAX_ANSWERS)]
+    texts = [f"Prompt {i}" for i in range(n_prompts)]
     return partial(at_once, server.port, "/completion", [encoded(prompt=texts, logit_bias=bias, n_predict=0, **more)])
 
 
 def many_prompts_with_stops_and_a_grammar(server: ServerProcess) -> Attack:
+    """Not as many as may be: they wait for slots as those of `many_prompts` do, and each has stops and a grammar."""
     stop = [words(params.MAX_STOPS_LENGTH // 16 - 2) + f"{i:02}" for i in range(16)]
-    return many_prompts(server, stop=stop, grammar='root ::= [a-z] "' + words(LONGEST_LITERAL) + '"')
+    return many_prompts(
+        server, running.MAX_ANSWERS // 4, stop=stop, grammar='root ::= [a-z] "' + words(LONGEST_LITERAL) + '"'
+    )
 
 
 def probabilities(server: ServerProcess) -> Attack:
@@ -207,7 +210,7 @@ def large_chats(server: ServerProcess) -> Attack:
 
 def many_messages(server: ServerProcess) -> Attack:
     messages = [{"role": ("user", "assistant")[i % 2], "content": f"{i}"} for i in range(401)]
-    return partial(at_once, server.port, "/v1/chat/completions", [encoded(messages=messages, max_tokens=1)] * 2)
+    return partial(at_once, server.port, "/v1/chat/completions", [encoded(messages=messages, max_tokens=1)])
 
 
 def unfinished_bodies(server: ServerProcess) -> Attack:
@@ -230,11 +233,12 @@ def unfinished_bodies(server: ServerProcess) -> Attack:
 
 def long_infill(server: ServerProcess) -> Attack:
     half = words(prompt_fields.MAX_TEXT // 2)
-    return partial(at_once, server.port, "/infill", [encoded(input_prefix=half, input_suffix=half, n_predict=1)] * 2)
+    return partial(at_once, server.port, "/infill", [encoded(input_prefix=half, input_suffix=half, n_predict=1)])
 
 
 def long_texts(server: ServerProcess) -> Attack:
-    return partial(at_once, server.port, "/tokenize", [encoded(content=words(prompt_fields.MAX_TEXT))] * 4)
+    """One that is at work and one that waits for it."""
+    return partial(at_once, server.port, "/tokenize", [encoded(content=words(prompt_fields.MAX_TEXT))] * 2)
 
 
 def a_queue_for_one_slot(server: ServerProcess) -> Attack:
@@ -244,15 +248,18 @@ def a_queue_for_one_slot(server: ServerProcess) -> Attack:
     return partial(at_once, server.port, "/completion", bodies, 4)
 
 
+SAVED = {"prompt": "A saved one: " + words(16_000), "n_predict": 1, "id_slot": 2}
+
+
 def evicted_prompts(server: ServerProcess) -> Attack:
-    """Prompts that fill slots and push each other out to host memory."""
-    bodies = [encoded(prompt=f"{i} " + words(8_000), n_predict=1) for i in range(4)]
+    """Prompts that push each other out of a slot, to host memory."""
+    bodies = [encoded(prompt="Another one: " + words(8_000), n_predict=1, id_slot=2), encoded(**SAVED)]
     return partial(in_turn, server.port, "/completion", bodies)
 
 
 def a_saved_slot(server: ServerProcess) -> Attack:
-    """Of a prompt that was computed before."""
-    post(server.port, "/completion", encoded(prompt="A saved one: " + words(16_000), n_predict=1, id_slot=2))
+    """Of a prompt that was computed before, by `evicted_prompts` where that came first."""
+    post(server.port, "/completion", encoded(**SAVED))
     return partial(in_turn, server.port, "/slots/2?action=save", [encoded(filename="neighbours.bin")] * 3)
 
 
