@@ -183,18 +183,15 @@ def penalised_histories(server: ServerProcess) -> Attack:
     return partial(at_once, server.port, "/v1/completions", [body])
 
 
-def many_prompts(server: ServerProcess, n_prompts: int = running.MAX_ANSWERS, **more: Any) -> Attack:
+def many_prompts(server: ServerProcess, **more: Any) -> Attack:
     bias = [[token, 0.5] for token in range(MAX_BIASES)]
-    texts = [f"Prompt {i}" for i in range(n_prompts)]
+    texts = [f"Prompt {i}" for i in range(running.MAX_ANSWERS)]
     return partial(at_once, server.port, "/completion", [encoded(prompt=texts, logit_bias=bias, n_predict=0, **more)])
 
 
 def many_prompts_with_stops_and_a_grammar(server: ServerProcess) -> Attack:
-    """Not as many as may be: they wait for slots as those of `many_prompts` do, and each has stops and a grammar."""
     stop = [words(params.MAX_STOPS_LENGTH // 16 - 2) + f"{i:02}" for i in range(16)]
-    return many_prompts(
-        server, running.MAX_ANSWERS // 4, stop=stop, grammar='root ::= [a-z] "' + words(LONGEST_LITERAL) + '"'
-    )
+    return many_prompts(server, stop=stop, grammar='root ::= [a-z] "' + words(LONGEST_LITERAL) + '"')
 
 
 def probabilities(server: ServerProcess) -> Attack:
@@ -210,7 +207,7 @@ def large_chats(server: ServerProcess) -> Attack:
 
 def many_messages(server: ServerProcess) -> Attack:
     messages = [{"role": ("user", "assistant")[i % 2], "content": f"{i}"} for i in range(401)]
-    return partial(at_once, server.port, "/v1/chat/completions", [encoded(messages=messages, max_tokens=1)])
+    return partial(at_once, server.port, "/v1/chat/completions", [encoded(messages=messages, max_tokens=1)] * 2)
 
 
 def unfinished_bodies(server: ServerProcess) -> Attack:
@@ -233,7 +230,7 @@ def unfinished_bodies(server: ServerProcess) -> Attack:
 
 def long_infill(server: ServerProcess) -> Attack:
     half = words(prompt_fields.MAX_TEXT // 2)
-    return partial(at_once, server.port, "/infill", [encoded(input_prefix=half, input_suffix=half, n_predict=1)])
+    return partial(at_once, server.port, "/infill", [encoded(input_prefix=half, input_suffix=half, n_predict=1)] * 2)
 
 
 def long_texts(server: ServerProcess) -> Attack:
