@@ -778,6 +778,10 @@ class FakeConstraint:
         self._prepared = self.is_ahead
         self._has_refused = False
 
+    def accept_all(self, tokens: Seq[int]) -> None:
+        for token in tokens:
+            self.accept(token)
+
     def try_accept(self, token: int) -> bool:
         if not self.n_allowed([token]):
             return False

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.sampling.breakers import BreakerTables
+from llamabox.bindings.sampling.remembered import RememberedTexts
 from llamabox.errors import InvalidRequest, NotSupported
 
 MAX_TEXT = 2**31 - 1
@@ -143,6 +144,11 @@ class Vocab:
         if len(data) > MAX_TEXT:
             raise InvalidRequest(f"a text of {len(data)} bytes is too long to tokenise")
         return self._tokenize(data, add_special, parse_special)
+
+    @cached_property
+    def remembered(self) -> RememberedTexts:
+        """llama_tokenize with a memory, as a function in C."""
+        return RememberedTexts(self.native)
 
     @cached_property
     def _halves_syllables(self) -> bool:

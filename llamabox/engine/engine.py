@@ -19,7 +19,7 @@ from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.slots import Slots
 from llamabox.engine.reporter import Likelihoods, Reporter
-from llamabox.engine.request import FILL_CONTEXT, RANDOM_SEED, Request, n_cells, prompt_tokens
+from llamabox.engine.request import RANDOM_SEED, Request, n_cells, prompt_tokens
 from llamabox.engine.scheduling.misses import explainer
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler
@@ -320,16 +320,29 @@ class Engine:
         assert sequence.sampler is not None
         limit = sequence.rate_limit
         most = MAX_FORCED if limit is None else min(MAX_FORCED, limit.n_at_once - n_taken)
-        for token in sequence.forced(most):
-            sequence.sampler.accept(token)
-            self._take(sequence, token, -1, now)
-            if sequence.state is State.ENDED:
-                return
+        tokens = sequence.forced(most)
+        if not self._take_all(sequence, tokens, now):
+            for token in tokens:
+                sequence.sampler.accept(token)
+                self._take(sequence, token, -1, now)
+                if sequence.state is State.ENDED:
+                    return
         if sequence.constraint is not None and sequence.constraint.is_complete:
             self._reporter.said(sequence, sequence.detokenizer.flush())
             self._finish(sequence, StopType.EOS)
         else:
             sequence.prepare_mask()
+
+    def _take_all(self, sequence: Sequence, tokens: Seq[int], now: float) -> bool:
+        """Say forced tokens in one piece, where none of them ends the sequence. Else nothing has changed."""
+        piece = sequence.say_all(tokens, self._runner, self.config.n_ctx)
+        if piece is None:
+            return False
+        self._reporter.generated(sequence, now, len(tokens))
+        self._reporter.said(sequence, piece)
+        if sequence.constraint is not None:
+            sequence.constraint.accept_all(tokens)
+        return True
 
     def _take(self, sequence: Sequence, token: int, row: int, now: float, *, is_accepted: bool = False) -> None:
         """Say a token, and end the sequence if the token ends it (order of checks: docs/api.md, How a text ends)."""
@@ -351,7 +364,9 @@ class Engine:
             if piece.stop_word is not None:
                 self._finish(sequence, StopType.WORD, piece.stop_word)
                 return
-        stop_type = self._stop_type(sequence, token, said)
+        stop_type = sequence.stop_type(said, self.config.n_ctx, may_shift=self.context_shift)
+        if self._runner.is_eog(token):
+            stop_type = StopType.EOS
         if stop_type is not None:
             self._reporter.said(sequence, sequence.detokenizer.flush())
             self._finish(sequence, stop_type)
@@ -360,20 +375,6 @@ class Engine:
             sequence.thought.take(token)
         if sequence.constraint is not None and not is_accepted:  # else it has moved on by it
             sequence.constraint.accept(token)
-
-    def _stop_type(self, sequence: Sequence, token: int, said: bytes) -> StopType | None:
-        params, at_wall = sequence.params, False
-        if len(sequence.cells) >= self.config.n_ctx:
-            at_wall = not (self.context_shift and params.may_shift and params.n_predict != FILL_CONTEXT)
-            sequence.truncated = sequence.truncated or at_wall
-        if self._runner.is_eog(token):
-            return StopType.EOS
-        if at_wall or len(sequence.said) == params.n_predict:
-            return StopType.LIMIT
-        t_max = params.t_max_predict_ms
-        if t_max > 0 and b"\n" in said and sequence.timings.predicted_ms > t_max:
-            return StopType.LIMIT
-        return None
 
     def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
         if sequence.drafts:

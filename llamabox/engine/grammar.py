@@ -39,6 +39,9 @@ class Constraint(Protocol):
     def accept(self, token: int) -> None:
         """Move on by a token that mask or `forced` allowed."""
 
+    def accept_all(self, tokens: Seq[int]) -> None:
+        """Move on by tokens that `forced` gave, or that `n_allowed` counted."""
+
     def try_accept(self, token: int) -> bool:
         """Move on by a token, unless it may not come or ends the text. Whether it has moved on.
 

@@ -100,12 +100,12 @@ class Reporter:
             )
         )
 
-    def generated(self, sequence: Sequence, now: float) -> None:
-        """One more token was generated, at `now`."""
+    def generated(self, sequence: Sequence, now: float, n_tokens: int = 1) -> None:
+        """So many more tokens were generated, at `now`."""
         timings = sequence.timings
         timings.predicted_n = len(sequence.said)
         predicted_ms = (now - sequence.first_token) * 1e3
-        self.done.n_predicted += 1
+        self.done.n_predicted += n_tokens
         self.done.predicted_ms += predicted_ms - timings.predicted_ms
         timings.predicted_ms = predicted_ms
 

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from enum import Enum, auto
 
-from llamabox.engine.events import Timings, TokenProbs
+from llamabox.engine.events import StopType, Timings, TokenProbs
 from llamabox.engine.grammar import Constraint, TokenMask
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.slot import Slot, SlotState
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.rate import RateLimit
-from llamabox.engine.request import GenerationParams, Request
+from llamabox.engine.request import FILL_CONTEXT, GenerationParams, Request
 from llamabox.engine.sampling import choice_seed
-from llamabox.engine.seams import Sampler
-from llamabox.engine.text.detokenizer import Detokenizer
+from llamabox.engine.seams import Runner, Sampler
+from llamabox.engine.text.detokenizer import Detokenizer, Piece
 from llamabox.engine.text.thought import ThoughtLimit
 from llamabox.errors import RequestError, ServerFault
 
@@ -57,6 +57,7 @@ class Sequence:
         self.tells_prompt = params.n_prompt_probs > 0 and first is None
         """Whether it tells each token of the prompt with its log-probability: for all sequences of its request."""
         self.tells_distribution = params.post_sampling_probs and params.n_probs > 0
+        self._ends = frozenset(params.stop_tokens)
         self.may_be_forced = not params.n_probs
         """Whether tokens that are forced come without a row of their own. Only a row tells log-probabilities."""
         self.seed = seed
@@ -204,6 +205,44 @@ class Sequence:
         """Append a generated token."""
         self.cells.append(token)
         self.said.append(token)
+
+    def say_all(self, tokens: Seq[int], runner: Runner, n_ctx: int) -> Piece | None:
+        """Append tokens that were not sampled, at least two, and that do not end it. What they say, in one piece.
+
+        None where one of them may end it: nothing has changed then, and each must be said by itself.
+        """
+        params, n_said = self.params, len(self.said) + len(tokens)
+        is_at_limit = 0 <= params.n_predict <= n_said or len(self.cells) + len(tokens) >= n_ctx
+        if is_at_limit or len(tokens) < 2 or params.t_max_predict_ms > 0:
+            return None
+        if not self._ends.isdisjoint(tokens) or any(map(runner.is_eog, tokens)):
+            return None
+        piece = self.detokenizer.push_all(tokens, [runner.piece(token, params.special) for token in tokens])
+        if piece is None:
+            return None
+        self.cells.extend(tokens)
+        self.said.extend(tokens)
+        assert self.sampler is not None
+        for token in tokens:
+            self.sampler.accept(token)
+        if self.thought is not None:
+            for token in tokens:
+                self.thought.take(token)
+        return piece
+
+    def stop_type(self, said: bytes, n_ctx: int, *, may_shift: bool) -> StopType | None:
+        """Why it ends behind a token with the text `said`, unless that is one that ends texts. None: it goes on.
+
+        `n_ctx` cells are all that it may have, unless the engine `may_shift`.
+        """
+        params, at_wall = self.params, False
+        if len(self.cells) >= n_ctx:
+            at_wall = not (may_shift and params.may_shift and params.n_predict != FILL_CONTEXT)
+            self.truncated = self.truncated or at_wall
+        if at_wall or len(self.said) == params.n_predict:
+            return StopType.LIMIT
+        is_late = 0 < params.t_max_predict_ms < self.timings.predicted_ms
+        return StopType.LIMIT if is_late and b"\n" in said else None
 
     def forced(self, n_most: int) -> Seq[int]:
         """Up to `n_most` tokens that come without being sampled: the end of its thought, or what its grammar forces."""

@@ -65,14 +65,23 @@ class GuidedConstraint:
             return
         if not self._matcher.consume_token(token):
             self._check()
-        self._moved(token)
+        self._moved((token,))
+
+    def accept_all(self, tokens: Seq[int]) -> None:
+        if self._text is not None and not self._text.is_over:
+            for token in tokens:
+                self.accept(token)
+            return
+        if not self._matcher.consume_tokens(list(tokens)):
+            self._check()
+        self._moved(tokens)
 
     def try_accept(self, token: int) -> bool:
         if self._is_plain(token):
             return True
         if token in self._ends.tokens or not self._matcher.try_consume_tokens([token]):
             return False
-        self._moved(token)
+        self._moved((token,))
         return True
 
     @property
@@ -129,16 +138,18 @@ class GuidedConstraint:
     def _is_plain(self, token: int) -> bool:
         return self._text is not None and self._text.plain[token] != 0
 
-    def _moved(self, token: int) -> None:
-        """The matcher has moved on by a token."""
+    def _moved(self, tokens: Seq[int]) -> None:
+        """The matcher has moved on by these tokens."""
         self._has_mask = False
         if self._forced is not None:
             # Finding a list of forced tokens takes as long as it is long, so it is used to its end.
-            self._n_taken += 1
-            if self._n_taken >= len(self._forced) or self._forced[self._n_taken - 1] != token:
+            n_before = self._n_taken
+            self._n_taken += len(tokens)
+            if self._n_taken >= len(self._forced) or self._forced[n_before : self._n_taken] != list(tokens):
                 self._forced = None
         if self._text is not None:
-            self._text.take(token)
+            for token in tokens:
+                self._text.take(token)
 
     def _check(self) -> None:
         reason = complaint(self._matcher)

@@ -44,30 +44,31 @@ class FreeTextState:
     """Follows one text up to its first call.
 
     `plain` has a 1 for each token that may come and leaves the state of the grammar as it is, that of the beginning.
+    `is_over`: a call has begun, and no token is plain from there on.
     """
 
-    __slots__ = ("_free", "_is_over", "_tail", "plain")
+    __slots__ = ("_free", "_tail", "is_over", "plain")
 
     def __init__(self, free: FreeText) -> None:
         self._free = free
         self._tail = b""  # the end of the text, where an opening or a character may have begun
-        self._is_over = False
+        self.is_over = False
         self.plain = free.plain
 
     def copy(self) -> FreeTextState:
         """One that goes its own way from here."""
         copied = FreeTextState(self._free)
-        copied._tail, copied._is_over, copied.plain = self._tail, self._is_over, self.plain
+        copied._tail, copied.is_over, copied.plain = self._tail, self.is_over, self.plain
         return copied
 
     def take(self, token: int) -> None:
         """A token that the grammar has accepted, and that is not plain here."""
-        if self._is_over:
+        if self.is_over:
             return
         free, piece = self._free, self._free.pieces[token]
         text = self._tail + piece
-        self._is_over = NO_TEXT in piece or bool(free.opening and free.opening in text)
-        if self._is_over or _is_cut(text) or _begins(free.opening, text):
+        self.is_over = NO_TEXT in piece or bool(free.opening and free.opening in text)
+        if self.is_over or _is_cut(text) or _begins(free.opening, text):
             self._tail = text[-max(3, len(free.opening) - 1) :]
             self.plain = free.none
         else:

@@ -44,6 +44,16 @@ def test_forced_tokens_cost_no_steps_and_count_as_predicted() -> None:
     assert found.finished.timings.predicted_n == 24
 
 
+@pytest.mark.parametrize("stop", [(), ("nothing of the kind",)])
+def test_what_is_forced_in_a_step_is_told_in_one_piece(stop: tuple[str, ...]) -> None:
+    driver = Driver()
+    driver.submit(request(grammar=FakeGrammar(n_tokens=24, period=8), n_predict=-1, stop=stop))
+    told = []
+    while not driver.transcripts["r", 0].is_over:
+        told += [len(event.tokens) for event in driver.step() if isinstance(event, Delta)]
+    assert [n for n in told if n] == [1, 7] * 3
+
+
 def test_a_complete_text_ends_without_another_token_even_where_the_end_token_is_banned() -> None:
     found = one(FakeGrammar(n_tokens=5), sampling={"ignore_eos": True})
     assert len(found.tokens) == 5

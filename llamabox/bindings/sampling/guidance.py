@@ -31,15 +31,15 @@ def guidance_pieces(vocab: Vocab) -> list[bytes]:
 
 
 def guidance_tokenizer(vocab: Vocab, pieces: list[bytes] | None = None) -> LLTokenizer:
-    """Takes a part of a second. Valid as long as the model is open, since forced text goes through llama_tokenize.
+    """Takes a part of a second. Valid as long as the model is open, since forced text goes through its vocabulary.
 
     `pieces` are its guidance_pieces(), if they are known. Raises NotSupported for a model without a vocabulary.
     """
-    ffi, lib = vocab.native.ffi, vocab.native.lib
+    ffi = vocab.native.ffi
     tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
         tokens=guidance_pieces(vocab) if pieces is None else pieces,
         vocab_ptr=int(ffi.cast("intptr_t", vocab.handle)),
-        tokenize_fptr=int(ffi.cast("intptr_t", ffi.addressof(lib, "llama_tokenize"))),
+        tokenize_fptr=vocab.remembered.address,
         eos_token=list(vocab.eog_tokens),
         slices=[],
     )

@@ -64,15 +64,43 @@ class Detokenizer:
         """Take the next token. None while its bytes end inside a character."""
         self._waiting.append(token)
         self._n_least -= 1
+        text = self._text(token, piece)
+        if text is None:
+            return None
+        tokens, self._waiting = self._waiting, []
+        if self._stop is None or self._n_least >= 0:
+            return self._say(text, tokens)
+        return self._release(self._stop, text, tokens)
+
+    def push_all(self, tokens: Seq[int], pieces: Seq[bytes]) -> Piece | None:
+        """Take tokens that come at once, in one piece. None where a stop string may end among them, or a line cut the
+        text: then nothing has changed, and each must be pushed by itself.
+        """
+        if self._indentation is not None or (self._stop is not None and self._n_least > 0):
+            return None
+        before, texts, n_whole = self._decoder.getstate(), [], 0
+        for n, (token, piece) in enumerate(zip(tokens, pieces, strict=True), 1):
+            text = self._text(token, piece)
+            if text is not None:
+                texts.append(text)
+                n_whole = n
+        text = "".join(texts)
+        if self._stop is not None and self._stop.read(self._state, text)[1] is not None:
+            self._decoder.setstate(before)
+            return None
+        self._n_least -= len(tokens)
+        whole = [*self._waiting, *tokens[:n_whole]] if n_whole else []
+        self._waiting = [*([] if n_whole else self._waiting), *tokens[n_whole:]]
+        return self._say(text, whole) if self._stop is None else self._release(self._stop, text, whole)
+
+    def _text(self, token: int, piece: bytes) -> str | None:
+        """What a token adds to the text. None while its bytes end inside a character."""
         text = self._decoder.decode(piece) if token not in self._marks else self._mark(token)
         if not text and self._decoder.getstate()[0]:
             return None
         if self._marks and token not in self._marks and not text.isascii():
             text = text.translate(REPLACED)
-        tokens, self._waiting = self._waiting, []
-        if self._stop is None or self._n_least >= 0:
-            return self._say(text, tokens)
-        return self._release(self._stop, text, tokens)
+        return text
 
     def _mark(self, token: int) -> str:
         """A token's mark, behind what is left of a character that it cut off."""

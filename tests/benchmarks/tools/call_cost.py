@@ -5,10 +5,12 @@ Prints a Markdown table of the milliseconds that the next decode waits for the h
 
 * `text`: a chat without tools.
 * `auto`: the same with tools that it may call, so that its text is followed by a grammar until a call begins.
-* `required`: amid the arguments of a call, a string without an end.
+* `required`: amid the arguments of a call, a string without an end. Between tags no such bound is kept, so that some
+  strings end there and calls follow one another: a step has tokens beside that the grammar forces.
 
 All are asked of one server, in turn. The means of a round are of some hundred steps; the medians over the rounds are
-printed, and of the rounds' differences from text. The model is read by one thread unless `--threads` says otherwise.
+printed, and of the rounds' differences from text; and how many tokens a step brings, forced ones among them. The model
+is read by one thread unless `--threads` says otherwise.
 """
 
 from __future__ import annotations
@@ -60,12 +62,14 @@ def body(kind: str, temperature: float, i: int) -> dict[str, Any]:
 
 
 def stages(server: ServerProcess) -> dict[str, tuple[float, float]]:
-    """The seconds of each stage so far, and of how many steps they are."""
+    """The seconds of each stage so far, and of how many steps they are; and how many tokens were said."""
     text = server.http.get("/metrics").text
     found = {}
     for stage in STAGES:
         values = (re.search(rf'^llamabox:step_seconds_{what}{{stage="{stage}"}} (\S+)', text, re.M) for what in SUMMED)
         found[stage] = tuple(0.0 if value is None else float(value[1]) for value in values)
+    said = re.search(r"^llamacpp:tokens_predicted_total (\S+)", text, re.M)
+    found["tokens"] = (0.0 if said is None else float(said[1]), 0.0)
     return found  # type: ignore[return-value]
 
 
@@ -117,13 +121,14 @@ def streams(server: ServerProcess, n: int, kind: str, temperature: float) -> Ite
 
 
 def measure(server: ServerProcess, n: int, kind: str, temperature: float, seconds: float) -> dict[str, float]:
-    """Milliseconds of each stage in a step, and how many steps they are the means of."""
+    """Milliseconds of each stage in a step, the tokens that it brings, and how many steps they are the means of."""
     with streams(server, n, kind, temperature):
         before = stages(server)
         time.sleep(seconds)
         after = stages(server)
     n_steps = after["host"][1] - before["host"][1]
-    return {stage: 1e3 * (after[stage][0] - before[stage][0]) / n_steps for stage in STAGES} | {"steps": n_steps}
+    found = {stage: 1e3 * (after[stage][0] - before[stage][0]) / n_steps for stage in STAGES}
+    return found | {"steps": n_steps, "tokens": (after["tokens"][0] - before["tokens"][0]) / n_steps}
 
 
 def main(words: list[str]) -> None:
@@ -135,8 +140,8 @@ def main(words: list[str]) -> None:
     parser.add_argument("--temperatures", type=float, nargs="*", default=[0.0, 0.8])
     parser.add_argument("--forms", nargs="*", choices=sorted(TEMPLATES), default=sorted(TEMPLATES))
     asked = parser.parse_args(words)
-    print(f"| form | temperature | {asked.streams} streams | {' | '.join(STAGES)} | host more | steps |")
-    print("| --- " * (len(STAGES) + 5) + "|")
+    print(f"| form | temperature | {asked.streams} streams | {' | '.join(STAGES)} | host more | tokens | steps |")
+    print("| --- " * (len(STAGES) + 6) + "|")
     for form in asked.forms:
         arguments = ["-m", str(ensure_demo_model()), "-c", str(1024 * asked.streams), "-np", str(asked.streams)]
         arguments += ["-t", str(asked.threads), "--metrics"]
@@ -154,7 +159,8 @@ def main(words: list[str]) -> None:
                     pairs = zip(rounds, found["text"], strict=True)
                     more = statistics.median(one["host"] - text["host"] for one, text in pairs)
                     n_steps = sum(one["steps"] for one in rounds)
-                    cells = (form, temperature, kind, *medians, f"{more:+.3f}", f"{n_steps:.0f}")
+                    n_tokens = statistics.median(one["tokens"] for one in rounds)
+                    cells = (form, temperature, kind, *medians, f"{more:+.3f}", f"{n_tokens:.1f}", f"{n_steps:.0f}")
                     print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 

@@ -172,3 +172,40 @@ def test_where_an_answer_begins_otherwise_no_text_is_passed_over(vocab: Vocab, n
     assert grammar_of(form, told, final='"4"').opening is None
     for thinking in (Thinking.MAY_BEGIN, Thinking.BEGUN):
         assert grammar_of(form, told, thinking=thinking).opening is None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_forced_tokens_are_taken_at_once_as_one_by_one(
+    vocab: Vocab, tokenizer: LLTokenizer, pieces: list[bytes], name: str
+) -> None:
+    """Whether text comes first or a call must, and wherever a list of forced tokens is left."""
+    form, call = ALL[name]
+    told = Told(form, vocab)
+    n_forced = 0
+    for must_call in (False, True):
+        answer = grammar_of(form, told, must_call=must_call)
+        free = None if answer.opening is None else FreeText(answer.opening.encode(), pieces)
+        grammar = GuidedGrammar(in_guidance(answer.text, {}), tokenizer, free)
+        for n_most in (2, 64):
+            ours, oracle = grammar.start(), grammar.start()
+            chance = random.Random(n_most)
+            for token in told.tokens("" if must_call else call[: len(call) // 2]):
+                if not ours.try_accept(token):
+                    break
+                oracle.accept(token)
+            for _ in range(40):
+                forced = ours.forced(n_most)
+                assert forced == oracle.forced(n_most)
+                if not forced:
+                    assert says(ours) == says(oracle)
+                    bits = np.unpackbits(ours.mask().view(np.uint8), bitorder="little")
+                    may_come = [int(token) for token in np.flatnonzero(bits) if token not in vocab.eog_tokens]
+                    if ours.is_complete or not may_come:
+                        break
+                    forced = [chance.choice(may_come)]
+                else:
+                    n_forced += len(forced)
+                ours.accept_all(forced)
+                for token in forced:
+                    oracle.accept(token)
+    assert n_forced > 5

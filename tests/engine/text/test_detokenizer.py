@@ -251,3 +251,43 @@ def test_text_ends_where_its_indentation_does(
     expected = cut_off(before_stop, n_indent)
     assert said == expected
     assert is_cut == (expected != before_stop)
+
+
+@settings(max_examples=400)
+@given(
+    pieces=any_bytes,
+    at_once=st.tuples(st.integers(0, 8), st.integers(0, 8)),
+    stop=st.sampled_from([(), ("a世",), ("éa", "\n")]),
+    n_least=st.integers(0, 4),
+    marks=st.sampled_from([(), (2, 5)]),
+)
+def test_tokens_that_come_at_once_say_what_they_say_one_by_one(
+    pieces: list[bytes], at_once: tuple[int, int], stop: tuple[str, ...], n_least: int, marks: tuple[int, ...]
+) -> None:
+    """In one piece, and not where a stop string ends among them: then nothing has changed."""
+    ours, oracle = (Detokenizer(StopStrings(stop), marks=marks, n_least=n_least) for _ in range(2))
+    first, behind = sorted(at_once)
+    found: list[Piece | None] = []
+    expected: list[Piece | None] = []
+    token = 0
+    while token < len(pieces):
+        run = range(token, min(behind, len(pieces))) if token == first < behind else range(token, token + 1)
+        merged = ours.push_all(run, [pieces[one] for one in run]) if len(run) > 1 else None
+        if merged is None:
+            found += [ours.push(one, pieces[one]) for one in run]
+        else:
+            found.append(merged)
+        each = [oracle.push(one, pieces[one]) for one in run]
+        expected += each
+        is_stopped = any(one is not None and one.stop_word is not None for one in each)
+        assert (merged is None) == (len(run) == 1 or is_stopped or bool(stop and n_least > token))
+        if is_stopped:
+            return
+        token = run.stop
+        assert [told(found), ours.has_new_line] == [told(expected), oracle.has_new_line]
+    assert ours.flush() == oracle.flush()
+
+
+def told(pieces: list[Piece | None]) -> tuple[str, list[int]]:
+    there = [piece for piece in pieces if piece is not None]
+    return "".join(piece.text for piece in there), [token for piece in there for token in piece.tokens]

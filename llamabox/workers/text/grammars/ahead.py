@@ -37,6 +37,11 @@ class AheadConstraint:
         self._coming = None
         self._inner.accept(token)
 
+    def accept_all(self, tokens: Seq[int]) -> None:
+        self._settle()
+        self._coming = None
+        self._inner.accept_all(tokens)
+
     def try_accept(self, token: int) -> bool:
         if self._coming is not None:
             self._coming.result()
