@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import orjson
+
 from llamabox.chat.formats.form import GENERIC, Format
 from llamabox.chat.formats.telling import calls_text, with_tools
 from llamabox.chat.formats.values.as_written import AsWritten
@@ -49,7 +51,16 @@ def adapt_tools(tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     What is of another type than it should be is left out; it is refused where the tools' schemas are read.
     """
-    return [{**tool, "type": "function", "function": _whole(tool["function"])} for tool in without_nulls(list(tools))]
+    whole = without_nulls(list(tools)) if _may_have_nulls(tools) else tools
+    return [{**tool, "type": "function", "function": _whole(tool["function"])} for tool in whole]
+
+
+def _may_have_nulls(tools: Sequence[dict[str, Any]]) -> bool:
+    """Whether a null is among them, as far as their JSON tells: written at once it takes a fifteenth of the walk."""
+    try:
+        return b"null" in orjson.dumps(tools)
+    except TypeError:  # too deep, or half a surrogate
+        return True
 
 
 def _whole(function: dict[str, Any]) -> dict[str, Any]:
