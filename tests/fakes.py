@@ -172,6 +172,10 @@ class FakeMemory:
         return True
 
     @property
+    def state_is_all(self) -> bool:
+        return True
+
+    @property
     def n_pool(self) -> int:
         return self.n_cells if self._unified else 0
 

@@ -112,6 +112,10 @@ class Memory(Protocol):
         """Whether cells lie in this machine's own memory: a state is copied as quickly as anything there."""
 
     @property
+    def state_is_all(self) -> bool:
+        """Whether a state has all that `seq_cp` copies. Heads that draft have cells of their own, which are in none."""
+
+    @property
     def n_pool(self) -> int:
         """Cells of the pool; 0 where each sequence has room for a whole context: a stream of its own, or one state."""
 

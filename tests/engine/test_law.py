@@ -307,6 +307,7 @@ class Case:
     n_right: int | None  # tokens of each draft that will come, see FakeDrafter; None: nothing is drafted
     price: Price | None = None  # of drafts; None: they cost nothing
     is_dear: bool = False  # a decode that copies from stream to stream
+    quicker: int = host_tier.QUICKER
     n_pool: int | None = None  # cells that all slots share; None: as many as they can use
 
 
@@ -327,6 +328,7 @@ settled = st.builds(
     n_right=st.sampled_from([None, 4, 0, -1]),
     price=st.none() | st.builds(RandomPrice, st.integers(0, 9)),
     is_dear=st.booleans(),
+    quicker=st.sampled_from([1, host_tier.QUICKER, 1000]),
 )
 
 crossing = st.builds(
@@ -458,7 +460,8 @@ def situations(cases: st.SearchStrategy[Case], n: int) -> Counter[str]:
 
 def obeyed(case: Case) -> Counter[str]:
     """Try the law. Returns the situations that came about."""
-    with mock.patch.object(copy_time, "STREAM_COST", 1.0 if case.is_dear else copy_time.STREAM_COST):
+    cost = 1.0 if case.is_dear else copy_time.STREAM_COST
+    with mock.patch.object(copy_time, "STREAM_COST", cost), mock.patch.object(host_tier, "QUICKER", case.quicker):
         return _obeyed(case)
 
 

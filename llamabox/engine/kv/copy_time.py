@@ -59,15 +59,20 @@ class CopyTime:
         self._clock = clock
         self._cost = {False: FIRST_COST, True: FRESH_COST}  # by whether the memory is fresh
         self._whole = inf
+        self._pace = inf
         self._spent = 0.0
         self._before = 0.0  # spent before the decode that is planned
         self._n_stream = 0  # bytes of a stream, once one was copied
         self._stood_back = False
         self.has_put_off = False  # the next decode copies from stream to stream
 
-    def allow(self, seconds: float) -> None:
-        """Let all copies between two decodes take this many seconds; inf where nobody waits for a token."""
+    def allow(self, seconds: float, pace: float = inf) -> None:
+        """Let all copies between two decodes take this many seconds; inf where nobody waits for a token.
+
+        One may take all of it; others come with it only as far as all together take no more than `pace` seconds.
+        """
         self._whole = seconds
+        self._pace = min(pace, seconds)
 
     @property
     def is_awaited(self) -> bool:
@@ -83,6 +88,20 @@ class CopyTime:
     def is_long(self) -> bool:
         """Whether so much is spent before the decode that is planned that streams should get their tokens by it."""
         return self._before > LONG * self._whole
+
+    @property
+    def before(self) -> float:
+        """Seconds that copies take which the decode that is planned has to wait for."""
+        return self._before
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether copies took so long since the last decode that those who would bring more wait for the next one."""
+        return self._spent > self._pace
+
+    def keeps_pace(self, n_bytes: int) -> bool:
+        """Whether a copy of `n_bytes` is the first between two decodes, or as short as those together should be."""
+        return self._spent == 0.0 or self._spent + n_bytes * self._cost[False] <= self._pace
 
     @property
     def may_put_off(self) -> bool:

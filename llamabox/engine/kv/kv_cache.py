@@ -153,6 +153,8 @@ class KVCache:
             return 0
         if self._memory.n_window and not self._memory.is_unified and not self.checkpoints.may_cut(source, n_cells):
             return self._copy_state(source, target, n_cells)
+        if self.tier.is_state_quicker(source, target) and (n_kept := self._copy_state(source, target, n_cells)):
+            return n_kept
         # Whole sequences only: separate KV streams cannot copy a part, and a part costs the same in a unified pool.
         self._memory.seq_cp(source.slot_id, target.slot_id)
         target.resident.append_from(source.resident, 0, len(source.resident))

@@ -133,6 +133,8 @@ class Admission:
         admitted: list[Sequence] = []
         free = self._cache.free_slots() if self._waiting and not self._is_full else []
         for sequence in self._waiting.candidates(slot.slot_id for slot in free) if free else ():
+            if self._cache.copy_time.is_spent:
+                break
             if sequence.is_early:
                 continue
             mine = [slot for slot in free if sequence.id_slot in (-1, slot.slot_id)]
@@ -243,9 +245,12 @@ class Admission:
             return True
         if not self._is_copied(match, free):
             return True
+        copy_time = self._cache.copy_time
+        n_bytes = 2 * self._cache.state_size(match.slot)  # are read and written
+        if self._cache.tier.is_state_quicker(match.slot, free[0]) and copy_time.may_fit(n_bytes):
+            return copy_time.keeps_pace(n_bytes) and not copy_time.is_overdue
         if self._cache.tier.lift(match.slot, match.n_cells):
             return False
-        copy_time = self._cache.copy_time
         return copy_time.may_put_off and not copy_time.is_overdue
 
     def _is_copied(self, match: Match, free: list[Slot]) -> bool:

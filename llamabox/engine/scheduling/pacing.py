@@ -64,14 +64,18 @@ class Pacing:
     def chunk(self, n_decode: int, n_prompts: int = 1, idle: float = 0.0, *, at_first: bool = False) -> int:
         """Number of tokens that `n_prompts` together may add to a step of `n_decode` rows.
 
-        `idle`: seconds by which the step may last longer because no stream is due earlier. `at_first`: the streams have
-        but begun, and the prompts came before that.
+        `idle`: seconds by which the step may last longer because no stream is due earlier; below 0 where streams have
+        waited so long before it. `at_first`: the streams have but begun, and the prompts came before that.
         """
         decode = self._decode_time(n_decode)
         if not decode or not self._token:
             return MIN_CHUNK
         patience = (self._factor - 1.0) * max(AT_FIRST if at_first else 1.0, n_prompts / n_decode)
         return int(min(max(MIN_CHUNK, (patience * decode + idle) / self._token), MAX_CHUNK))
+
+    def spare(self, n_decode: int) -> float:
+        """Seconds that a step of `n_decode` streams may be longer than usual; inf where it is unknown, or none runs."""
+        return (self._factor - 1.0) * self._decode_time(n_decode) or float("inf")
 
     def pause(self, n_decode: int) -> float:
         """Longest pause between two steps, in seconds, while `n_decode` streams run; inf without streams."""

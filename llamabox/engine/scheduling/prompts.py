@@ -31,8 +31,11 @@ class Prompts:
         self._pacing = pacing
         self._cont_batching = cont_batching
 
-    def chunk(self, ready: list[Sequence], next_due: float | None, now: float) -> int:
-        """Number of prompt tokens that this step may carry. `next_due`: when the first is due of those left out."""
+    def chunk(self, ready: list[Sequence], next_due: float | None, now: float, spent: float = 0.0) -> int:
+        """Number of prompt tokens that this step may carry. `next_due`: when the first is due of those left out.
+
+        `spent`: seconds that streams wait for copies before it.
+        """
         n_chunk = self._company.n_chunk
         streams = [sequence for sequence in ready if not sequence.is_prefilling]
         if not streams:
@@ -43,10 +46,10 @@ class Prompts:
         if not self._cont_batching:
             return 0
         prompts = list(filter(has_prompt, ready))
-        usual = self._pacing.chunk(len(streams), len(prompts))
+        usual = self._pacing.chunk(len(streams), len(prompts), -spent)
         n_together = sum(sequence.n_pending for sequence in prompts if _came_together(sequence, streams))
         if n_together > usual:
-            usual = max(usual, min(n_together, self._pacing.chunk(len(streams), len(prompts), at_first=True)))
+            usual = max(usual, min(n_together, self._pacing.chunk(len(streams), len(prompts), -spent, at_first=True)))
         return min(n_chunk, usual)
 
     def share(self, prompts: list[Sequence], room: int, chunk: int, beside: dict[Sequence, int]) -> dict[Sequence, int]:

@@ -121,7 +121,7 @@ class Scheduler:
         What is copied for them belongs to the step that `schedule` plans next, however often slots are given before.
         """
         n_streams = sum(not sequence.is_prefilling for sequence in self.running)
-        self._cache.tier.bear(self._pacing.pause(n_streams))
+        self._cache.tier.bear(self._pacing.pause(n_streams), self._pacing.spare(n_streams))
         admitted = self._admission.admit(self.running)
         for sequence in admitted:
             if sequence.admitted == sequence.arrived:
@@ -155,7 +155,8 @@ class Scheduler:
         # Streams of other LoRA sets wait for the end of this step, too.
         work.n_streams = sum(not sequence.is_prefilling for sequence in ready)
         is_calm = not (rows and self._cache.copy_time.is_long)  # else a prompt's chunk would be one wait too many
-        chunk = self._prompts.chunk(ready, next_due, now) if waiting and is_calm else 0
+        spent = self._cache.copy_time.before
+        chunk = self._prompts.chunk(ready, next_due, now, spent) if waiting and is_calm else 0
         prompts = [sequence for sequence in waiting if sequence not in at_media]
         # A text whose cells were lost computes them again while it decodes: it does not wait as a prompt does.
         media = [sequence for sequence in at_media if chunk or not sequence.is_prefilling]

@@ -68,6 +68,10 @@ class LlamaMemory:
         return self._is_near
 
     @property
+    def state_is_all(self) -> bool:
+        return self._heads is None
+
+    @property
     def n_pool(self) -> int:
         return self._context.n_ctx if self._is_unified and not self._context.model.is_recurrent else 0
 

@@ -23,6 +23,7 @@ class NullMemory:
     part_is_all = False
     is_unified = False
     is_near = True
+    state_is_all = False
     n_pool = 0
     n_window = 0
 

@@ -375,3 +375,74 @@ def test_memory_is_made_once_and_one_that_does_not_come_is_not_waited_for() -> N
     assert ready.take(n_bytes) is None
     ready.want(n_bytes)
     assert len(helper.asked) == 2
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("host_budget", [0, 10_000_000])
+def test_a_slot_that_is_nearly_empty_is_copied_by_what_it_holds(waits: bool, host_budget: int) -> None:
+    memory = CountedMemory()
+    run = Driver(FakeRunner(memory=memory), n_slots=6, n_ctx=N_CTX, host_budget=host_budget)
+    if waits:
+        run.submit(request("stream", prompt=(1, 2, 3), n_predict=200))
+        while not run.transcripts["stream", 0].tokens:
+            run.step()
+    one = request("three", (5,) * (N_CTX // host_tier.QUICKER - 20), n=3, n_predict=6)
+    run.submit(one)
+    run.run()
+    assert memory.copies.total() == 0
+    assert memory.moved.total() == 4, "two copies are read and written"
+    for index, text in alone(one, n_slots=6, n_ctx=N_CTX).items():
+        assert run.transcripts["three", index].tokens == text.tokens
+
+
+@pytest.mark.parametrize(("factor", "n_moves"), [(2.0, 2), (1e6, 8)])
+def test_short_copies_for_many_who_come_together_keep_the_pace_of_streams(factor: float, n_moves: int) -> None:
+    memory = SlowMemory(Clock(), float("inf"), unified=False)
+    runner = FakeRunner(memory=memory)
+    run = Driver(runner, n_slots=8, n_ctx=N_CTX, gap_factor=factor)
+    memory.clock = run.clock
+    run.submit(request("first", (7,) * 40, n_predict=1))
+    run.run()
+    run.submit(request("stream", prompt=(1, 2, 3), n_predict=200))
+    while len(run.transcripts["stream", 0].tokens) < 10:
+        run.step()
+    [first] = [slot.slot_id for slot in run.engine.cache.slots if len(slot.resident) == 40]
+    memory.rate = memory.state_size(first) / 0.01  # longer than a step
+    for number in range(5):
+        run.submit(request(f"{number}", (7,) * 40 + (number,) * 20, n_predict=40))
+    copies_by_decode: Counter[int] = Counter()
+    while not all(run.transcripts[f"{number}", 0].started for number in range(5)):
+        n_decodes, n_copies = len(runner.batches), memory.n_copies
+        run.step()
+        copies_by_decode[n_decodes] += memory.n_copies - n_copies
+    assert copies_by_decode.total() == 8, "one takes the slot over, four get copies that are read and written"
+    assert max(copies_by_decode.values()) == n_moves
+    for number in range(5):
+        started = run.transcripts[f"{number}", 0].started
+        assert started is not None
+        assert started.n_cached == 40
+
+
+@pytest.mark.parametrize(("factor", "n_moves"), [(2.0, 1), (1e6, 5)])
+def test_states_that_many_push_out_at_once_keep_the_pace_of_streams(factor: float, n_moves: int) -> None:
+    memory = SlowMemory(Clock(), float("inf"), unified=False)
+    runner = FakeRunner(memory=memory)
+    run = Driver(runner, n_slots=6, n_ctx=N_CTX, gap_factor=factor, host_budget=10_000_000)
+    memory.clock = run.clock
+    for talker in range(10, 16):
+        run.submit(request(f"{talker}", (talker,) * 100, n_predict=1))
+        run.run_dry()
+    run.submit(request("stream", prompt=(1, 2, 3), n_predict=200))
+    while len(run.transcripts["stream", 0].tokens) < 10:
+        run.step()
+    assert memory.n_copies == 1
+    memory.rate = memory.state_size(run.engine.cache.free_slots()[0].slot_id) / 0.01  # longer than a step
+    for talker in range(20, 25):
+        run.submit(request(f"{talker}", (talker,) * 10, n_predict=40))
+    copies_by_decode: Counter[int] = Counter()
+    while not all(run.transcripts[f"{talker}", 0].started for talker in range(20, 25)):
+        n_decodes, n_copies = len(runner.batches), memory.n_copies
+        run.step()
+        copies_by_decode[n_decodes] += memory.n_copies - n_copies
+    assert copies_by_decode.total() == 5
+    assert max(copies_by_decode.values()) == n_moves

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from llamabox.engine.kv.copy_time import MIN_COPY
 from llamabox.engine.kv.history import History
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.slot import Slot
+from llamabox.engine.kv.tier import host_tier
 from llamabox.engine.request import Media, Words
 from tests.engine.driver import said_by
 from tests.fakes import Cell, FakeMemory, content_of
@@ -88,8 +91,11 @@ class Bookkeeping(RuleBasedStateMachine):
             [{}, {}, {"unified": False}, {"partial_removal": False}, {"can_shift": False, "n_window": 4}]
         ),
         n_cells=st.sampled_from([24, 1000]),
+        quicker=st.sampled_from([1, 1000]),
     )
-    def start(self, kind: dict[str, object], n_cells: int) -> None:
+    def start(self, kind: dict[str, object], n_cells: int, quicker: int) -> None:
+        self.patch = mock.patch.object(host_tier, "QUICKER", quicker)
+        self.patch.start()
         self.store = Store(FakeMemory(n_cells=n_cells, **kind))  # type: ignore[arg-type]
 
     @rule(slot_id=slot_ids, n_cells=counts)
@@ -189,6 +195,9 @@ class Bookkeeping(RuleBasedStateMachine):
     @invariant()
     def ledger_and_memory_agree(self) -> None:
         self.store.check()
+
+    def teardown(self) -> None:
+        self.patch.stop()
 
 
 TestBookkeeping = Bookkeeping.TestCase

@@ -133,3 +133,10 @@ def test_what_was_not_measured_lies_between_the_nearest_time_and_a_proportional_
     off = min(abs(n - n_rows) for n in known)
     bounds = [t * k for n, t in known.items() if abs(n - n_rows) == off for k in (1.0, n_rows / n)]
     assert min(bounds) - 1e-5 <= time <= max(bounds) + 1e-5
+
+
+def test_what_streams_have_waited_for_copies_is_taken_from_the_chunk() -> None:
+    pacing = Pacing(factor=3.0)
+    measured(pacing, 0.1, 0.001)
+    assert pacing.chunk(4, idle=-0.05) == 150
+    assert pacing.chunk(4, idle=-1.0) == MIN_CHUNK
