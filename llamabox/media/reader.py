@@ -48,6 +48,9 @@ megapixel. All requests together hold what `--max-bodies` allows."""
 MAX_KEPT = 64 << 20
 """Bytes of decoded media that are kept for whoever sends the same file again."""
 
+SHORT = 128 << 10
+"""Bytes of a file whose digest is made on the event loop: it takes as long as the way to a thread and back."""
+
 N_AT_ONCE = 4
 """Media of one request that are worked on at a time, so that others get their turns."""
 
@@ -195,7 +198,8 @@ class MediaReader:
         return data, 0
 
     async def _decoded(self, file: File, wanted: Wanted) -> Picture | Sound:
-        key = await asyncio.to_thread(key_of, file, wanted)
+        is_short = len(file) <= SHORT
+        key = key_of(file, wanted) if is_short else await asyncio.to_thread(key_of, file, wanted)
         if (known := self._kept.find(key)) is not None:
             return known
         errand = Errand(wanted, file)
