@@ -14,6 +14,9 @@ from llamabox.engine.request import NO_MEDIA, LoraSet, Media
 from llamabox.engine.seams import RunnerFacts
 from llamabox.errors import InvalidRequest
 
+LEAST_REST = 8
+"""Cells of a prompt that are worth a pass over the weights of their own. So is a quarter of a chunk."""
+
 
 class Kind(IntEnum):
     """A batch has runs of one kind. Where several kinds wait equally long, the lowest goes first."""
@@ -124,24 +127,29 @@ class Company:
             return min(n_cells, n_most)
         return run_length(n_cells, n_most, others) or (0 if others else min(n_cells, n_most))
 
-    def chunk_length(self, n_pending: int, n_computed: int, n_chunk: int, n_most: int, others: Collection[int]) -> int:
+    def chunk_length(
+        self,
+        n_pending: int,
+        n_computed: int,
+        n_chunk: int,
+        n_most: int,
+        others: Collection[int],
+        least_rest: int = LEAST_REST,
+    ) -> int:
         """How many of a prompt's `n_pending` cells behind `n_computed` go into a batch; 0: it stands back.
 
         About `n_chunk`, and more only where whole tiles alone are worth computing, or where what is left would have
-        passes of its own and is not worth them. At most `n_most`.
+        passes of its own and is not worth them: up to `least_rest` cells, or a quarter of a chunk. At most `n_most`.
         """
         n_cells = min(portion(n_pending, n_computed, n_chunk, tile=self._tile), n_most)
         if self.mixes:
             return n_cells
-        if n_pending - n_cells <= max(LEAST_REST, n_chunk // 4):
+        if n_pending - n_cells <= max(least_rest, n_chunk // 4):
             n_cells = min(n_pending, n_most)
         if self.forces_beside:
             return n_cells
         return run_length(n_pending, min(max(n_cells, SHORTEST), n_most), others) or (0 if others else n_cells)
 
-
-LEAST_REST = 8
-"""Cells of a prompt that are worth a pass over the weights of their own. So is a quarter of a chunk."""
 
 CHEAP = 256
 """Up to so many cells before them rows cost about the same either way."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamabox.engine.scheduling.company import Company
+from llamabox.engine.scheduling.company import LEAST_REST, Company
 from llamabox.engine.scheduling.overtaking import is_overdue, note_overtaking, urgency
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.sequence import Sequence
@@ -46,10 +46,12 @@ class Prompts:
         if not self._cont_batching:
             return 0
         prompts = list(filter(has_prompt, ready))
-        usual = self._pacing.chunk(len(streams), len(prompts), -spent)
+        # Who brings a picture has waited for it to be decoded and encoded: the growth is for texts that come together.
+        n_texts = sum(sequence.cells.is_text for sequence in prompts)
+        usual = self._pacing.chunk(len(streams), n_texts, -spent)
         n_together = sum(sequence.n_pending for sequence in prompts if _came_together(sequence, streams))
         if n_together > usual:
-            usual = max(usual, min(n_together, self._pacing.chunk(len(streams), len(prompts), -spent, at_first=True)))
+            usual = max(usual, min(n_together, self._pacing.chunk(len(streams), n_texts, -spent, at_first=True)))
         return min(n_chunk, usual)
 
     def share(self, prompts: list[Sequence], room: int, chunk: int, beside: dict[Sequence, int]) -> dict[Sequence, int]:
@@ -72,8 +74,10 @@ class Prompts:
             # A prompt that was overtaken too often goes first, but leaves the others half of the step.
             share = max((budget + 1) // 2, budget - n_behind) if is_overdue(sequence) else budget
             most = min(room, n_told) if sequence.tells_prompt else room
+            # A picture cuts its prompt into short stretches: each would be such a rest, and streams feel all of them.
+            least_rest = LEAST_REST if sequence.cells.is_text else 0
             n_cells = self._company.chunk_length(
-                sequence.n_stretch, sequence.n_computed, min(share, most), most, lengths
+                sequence.n_stretch, sequence.n_computed, min(share, most), most, lengths, least_rest
             )
             if parts and not self._joins(sequence, n_cells, parts, budget, fair):
                 continue

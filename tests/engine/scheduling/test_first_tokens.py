@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,3 +105,17 @@ def test_no_prompt_that_a_step_has_room_for_is_cut(lengths: list[int], is_steady
     timed.run(texts)
     runs = [run for batch in timed.runner.batches[n_before:] for run in batch.runs]
     assert len(runs) == len(lengths)
+
+
+@pytest.mark.parametrize("machine", [SMALL, LARGE, WIDE])
+@pytest.mark.parametrize(("n_pictures", "n_cells"), [(8, 16), (2, 64), (1, 256)])
+def test_texts_keep_their_pace_however_many_pictures_come(machine: Machine, n_pictures: int, n_cells: int) -> None:
+    timed = Timed(machine)
+    texts = timed.come([20, 20, 20, 20], n_predict=200)
+    timed.run(texts, n_tokens=40)
+    usual = median(gap for text in texts for gap in text.gaps[-20:])
+    n_before = [len(text.tokens) for text in texts]
+    pictures = timed.come([30] * n_pictures, n_predict=1, n_cells=n_cells)
+    timed.run(pictures)
+    gaps = [gap for text, n in zip(texts, n_before, strict=True) for gap in text.gaps[n - 1 :]]
+    assert max(gaps) <= 3 * usual

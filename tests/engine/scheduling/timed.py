@@ -10,8 +10,9 @@ from itertools import pairwise
 from llamabox.engine.batch import Batch
 from llamabox.engine.engine import Engine
 from llamabox.engine.events import Delta
+from llamabox.engine.request import Media
 from tests.engine.driver import engine_config, request
-from tests.fakes import FakeMemory, FakeRunner, ubatches
+from tests.fakes import FakeEncoder, FakeMemory, FakeRunner, ubatches
 
 N_UBATCH = 512
 
@@ -55,9 +56,7 @@ class TimedRunner(FakeRunner):
 
     def __init__(self, machine: Machine, clock: Clock, *, is_steady: bool) -> None:
         memory = FakeMemory(unified=False)
-        super().__init__(
-            n_batch=2048, n_ubatch=N_UBATCH, memory=memory, mixes=False, is_steady=is_steady, takes_media=False
-        )
+        super().__init__(n_batch=2048, n_ubatch=N_UBATCH, memory=memory, mixes=False, is_steady=is_steady)
         self._machine = machine
         self._clock = clock
         self.n_passes = 0
@@ -95,19 +94,27 @@ class Timed:
         self.machine = machine
         self.clock = Clock()
         self.runner = TimedRunner(machine, self.clock, is_steady=is_steady)
-        self._engine = Engine(self.runner, engine_config(n_slots=n_slots, n_ctx=1024), clock=self.clock)
+        encoder = self.runner.encoder = FakeEncoder()
+        config = engine_config(n_slots=n_slots, n_ctx=1024)
+        self._engine = Engine(self.runner, config, encoder=encoder, clock=self.clock)
         self.texts: list[Text] = []
         self.come([9, 12], n_predict=4)  # as after any earlier request, it is known what rows and prompts take
         self.run()
         self.texts.clear()
 
-    def come(self, lengths: Iterable[int], *, n_predict: int = 16) -> list[Text]:
-        """Requests with prompts of these lengths come now, all at once. No two prompts begin alike."""
+    def come(self, lengths: Iterable[int], *, n_predict: int = 16, n_cells: int = 0) -> list[Text]:
+        """Requests with prompts of these lengths come now, all at once. No two prompts begin alike.
+
+        With `n_cells`, a picture of so many cells stands behind the first half of each.
+        """
         come = []
         for n_tokens in lengths:
             number = len(self.texts)
             first = 1000 + 10 * number + int(1e6 * self.clock.now)
-            self._engine.submit(request(f"{number}", (first, *[2] * (n_tokens - 1)), n_predict=n_predict))
+            half, rest = n_tokens // 2, n_tokens - 1 - n_tokens // 2
+            picture = (Media(f"{number}".encode(), n_cells, n_cells),) if n_cells else ()
+            prompt = (first, *[2] * half, *picture, *[2] * rest)
+            self._engine.submit(request(f"{number}", prompt, n_predict=n_predict))
             self.texts.append(Text(self.clock.now))
             come.append(self.texts[-1])
         return come
