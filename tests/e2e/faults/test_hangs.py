@@ -34,7 +34,7 @@ size_t fread(void * target, size_t size, size_t n, FILE * file) {
         real = (size_t (*)(void *, size_t, size_t, FILE *)) dlsym(RTLD_NEXT, "fread");
     }
     if (size * n > 100000) {
-        usleep(40000);
+        usleep(25000);
     }
     return real(target, size, n, file);
 }

@@ -59,10 +59,11 @@ def before() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def texts(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def texts(tiny_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """It is all one what it says."""
     log = tmp_path_factory.mktemp("texts") / "log"
     saves = tmp_path_factory.mktemp("saves")
-    words = (*DEMO, "-m", str(model), "-c", "512", "--slots", "--metrics", "--embeddings")
+    words = (*DEMO, "-m", str(tiny_text), "-c", "512", "--slots", "--metrics", "--embeddings")
     with ServerProcess(log, *words, "--slot-save-path", str(saves), before=before()) as running:
         yield running
         assert "Traceback" not in running.log
