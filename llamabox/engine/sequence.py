@@ -209,11 +209,11 @@ class Sequence:
     def say_all(self, tokens: Seq[int], runner: Runner, n_ctx: int) -> Piece | None:
         """Append tokens that were not sampled, at least two, and that do not end it. What they say, in one piece.
 
-        None where one of them may end it: nothing has changed then, and each must be said by itself.
+        None where one of them may end it, or each is told: nothing has changed then, and each must be said by itself.
         """
         params, n_said = self.params, len(self.said) + len(tokens)
         is_at_limit = 0 <= params.n_predict <= n_said or len(self.cells) + len(tokens) >= n_ctx
-        if is_at_limit or len(tokens) < 2 or params.t_max_predict_ms > 0:
+        if is_at_limit or len(tokens) < 2 or params.by_token or params.t_max_predict_ms > 0:
             return None
         if not self._ends.isdisjoint(tokens) or any(map(runner.is_eog, tokens)):
             return None

@@ -44,14 +44,21 @@ def test_forced_tokens_cost_no_steps_and_count_as_predicted() -> None:
     assert found.finished.timings.predicted_n == 24
 
 
+@pytest.mark.parametrize("by_token", [False, True])
 @pytest.mark.parametrize("stop", [(), ("nothing of the kind",)])
-def test_what_is_forced_in_a_step_is_told_in_one_piece(stop: tuple[str, ...]) -> None:
+def test_what_is_forced_in_a_step_is_told_in_one_piece_unless_tokens_are_counted_apart(
+    stop: tuple[str, ...], by_token: bool
+) -> None:
     driver = Driver()
-    driver.submit(request(grammar=FakeGrammar(n_tokens=24, period=8), n_predict=-1, stop=stop))
+    driver.submit(request(grammar=FakeGrammar(n_tokens=24, period=8), n_predict=-1, stop=stop, by_token=by_token))
     told = []
     while not driver.transcripts["r", 0].is_over:
         told += [len(event.tokens) for event in driver.step() if isinstance(event, Delta)]
-    assert [n for n in told if n] == [1, 7] * 3
+    assert sum(told) == 24
+    if by_token:
+        assert max(told) <= 4, "tokens of one character"
+    else:
+        assert [n for n in told if n] == [1, 7] * 3
 
 
 def test_a_complete_text_ends_without_another_token_even_where_the_end_token_is_banned() -> None:

@@ -63,7 +63,8 @@ async def plan_chat(
         streams=options.stream,
     )
     options = replace(options, answer=replace(words, chat_format=known.form.name))
-    params = replace(options.params, marks=plan.marks, thought=plan.budget)
+    tells_thoughts = plan.form.thought is not None or plan.form.channels is not None  # and counts their tokens
+    params = replace(options.params, marks=plan.marks, thought=plan.budget, by_token=tells_thoughts)
     if plan.grammar:
         inner = (*params.inner_grammars, *plan.inner_grammars)
         params = replace(
