@@ -33,7 +33,7 @@ from tests.e2e.law.processors import Use
 from tests.e2e.server_process import ServerProcess
 from tests.e2e.survival import resident
 
-QUIET = 0.5
+QUIET = 1.0
 """Seconds for which the stream is watched alone."""
 
 LONGEST = 60.0
@@ -177,9 +177,9 @@ def dry_breakers(server: ServerProcess) -> Attack:
 
 
 def penalised_histories(server: ServerProcess) -> Attack:
-    """A long prompt whose every token goes into the penalties of every choice, in all slots that are free."""
+    """Long prompts whose every token goes into the penalties of every choice."""
     prompt = list(range(100, 3000))
-    body = encoded(prompt=prompt, n=3, repeat_last_n=-1, repeat_penalty=1.1, dry_multiplier=0.8, max_tokens=1)
+    body = encoded(prompt=[prompt] * 2, n=3, repeat_last_n=-1, repeat_penalty=1.1, dry_multiplier=0.8, max_tokens=1)
     return partial(at_once, server.port, "/v1/completions", [body])
 
 
@@ -234,8 +234,7 @@ def long_infill(server: ServerProcess) -> Attack:
 
 
 def long_texts(server: ServerProcess) -> Attack:
-    """One that is at work and one that waits for it."""
-    return partial(at_once, server.port, "/tokenize", [encoded(content=words(prompt_fields.MAX_TEXT))] * 2)
+    return partial(at_once, server.port, "/tokenize", [encoded(content=words(prompt_fields.MAX_TEXT))] * 4)
 
 
 def a_queue_for_one_slot(server: ServerProcess) -> Attack:
@@ -245,18 +244,15 @@ def a_queue_for_one_slot(server: ServerProcess) -> Attack:
     return partial(at_once, server.port, "/completion", bodies, 4)
 
 
-SAVED = {"prompt": "A saved one: " + words(16_000), "n_predict": 1, "id_slot": 2}
-
-
 def evicted_prompts(server: ServerProcess) -> Attack:
-    """Prompts that push each other out of a slot, to host memory."""
-    bodies = [encoded(prompt="Another one: " + words(8_000), n_predict=1, id_slot=2), encoded(**SAVED)]
+    """Prompts that fill slots and push each other out to host memory."""
+    bodies = [encoded(prompt=f"{i} " + words(8_000), n_predict=1) for i in range(4)]
     return partial(in_turn, server.port, "/completion", bodies)
 
 
 def a_saved_slot(server: ServerProcess) -> Attack:
-    """Of a prompt that was computed before, by `evicted_prompts` where that came first."""
-    post(server.port, "/completion", encoded(**SAVED))
+    """Of a prompt that was computed before."""
+    post(server.port, "/completion", encoded(prompt="A saved one: " + words(16_000), n_predict=1, id_slot=2))
     return partial(in_turn, server.port, "/slots/2?action=save", [encoded(filename="neighbours.bin")] * 3)
 
 
