@@ -64,51 +64,6 @@ def test_what_measures_runs_last_and_alone(project: Path) -> None:
     assert ran[2:] == [["benchmarks", "none"], ["command", "none"], ["law", "none"]]
 
 
-MADE = """
-import os, sys
-from pathlib import Path
-
-while os.sched_getscheduler(0) != os.SCHED_IDLE:
-    pass
-Path(sys.argv[1], "prefix").touch()
-print("made in", sys.argv[1])
-"""
-
-TAKEN = """
-import tests.suite.ahead
-
-def test(request):
-    ahead = request.config.stash[tests.suite.ahead.AHEAD]
-    assert ahead.wait() == (0, f"made in {ahead.folder}\\n")
-    assert (ahead.folder / "prefix").exists()
-    request.config.rootpath.joinpath("taken").write_text(str(ahead.folder))
-"""
-
-
-@pytest.fixture
-def made_ahead(project: Path) -> Path:
-    """The file in which a test that runs alone says where it found what is made ahead of it."""
-    folder = project / "tests" / "e2e" / "command"
-    folder.mkdir(parents=True)
-    (folder / "own_prefix.py").write_text(MADE)
-    (folder / "test_swap.py").write_text(TAKEN)
-    return project / "taken"
-
-
-def test_what_takes_long_to_make_is_made_while_the_others_run(project: Path, made_ahead: Path) -> None:
-    """On what they leave of the processors. Nothing of it is left afterwards."""
-    code, closing, _ = run(project, ("benchmarks/test_a.py", "e2e/law/test_neighbours.py", "engine/test_b.py"))
-    assert (code, closing.split(" in ")[0]) == (0, "4 passed")
-    assert not Path(made_ahead.read_text()).parent.exists()
-
-
-@pytest.mark.parametrize("words", [("-n", "0"), ("-k", "test")], ids=" ".join)
-def test_nothing_is_made_ahead_of_a_part_of_the_tests(project: Path, made_ahead: Path, words: tuple[str, ...]) -> None:
-    code, closing, _ = run(project, ("benchmarks/test_a.py", "e2e/law/test_neighbours.py", "engine/test_b.py"), *words)
-    assert (code, closing.split(" in ")[0]) == (1, "1 failed, 3 passed")
-    assert not made_ahead.exists()
-
-
 def test_failures_of_both_halves_count(project: Path) -> None:
     files = (*ALONE, "benchmarks/test_fails.py", "engine/test_b.py", "engine/test_fails.py")
     code, closing, _ = run(project, files)

@@ -14,13 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.suite.ahead import AHEAD, begin
-
 N_WORKERS = 2
 
 ALONE = ("tests/benchmarks", "tests/e2e/command/test_swap.py", "tests/e2e/law/test_neighbours.py")
-"""What measures how fast a piece is, or how long a request holds its neighbours up; and what tests/suite/ahead.py makes
-something for while the others run."""
+"""What measures how fast a piece is, or how long a request holds its neighbours up; and what compiles on all cores."""
 
 LONGEST = (
     "tests/e2e/images/",
@@ -60,12 +57,6 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.stash[SHARED] = True
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Begin with what takes long and is wanted last."""
-    if session.config.stash.get(SHARED, False):
-        begin(session.config)
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker what it is part of."""
@@ -90,8 +81,6 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     done = yield
     if session.config.stash.get(SHARED, False):
         n_shared = session.testscollected
-        if AHEAD in session.config.stash:
-            session.config.stash[AHEAD].wait()  # nothing is measured beside it
         _measure_again(session.config)
         session.perform_collect([str(session.config.rootpath / path) for path in ALONE])
         session.testscollected += n_shared

@@ -11,11 +11,25 @@ from pathlib import Path
 import pytest
 
 from llamabox.bindings import prefix as prefixes
-from tests.e2e.command.own_prefix import ROOT, VERSION
+from native.build.cache import cache_folder
+from native.build.sources import fetch, read_versions, unpack
 from tests.e2e.conftest import DEMO
 from tests.e2e.server_process import ServerProcess
-from tests.suite.ahead import AHEAD, MODULE
 from tests.suite.ports import free_port
+
+ROOT = Path(__file__).parents[3]
+VERSION = "98.76.54"
+FIELD = "struct llama_context * ctx_other;"
+HASTY = "-DCMAKE_C_FLAGS_RELEASE='-O0 -DNDEBUG' -DCMAKE_CXX_FLAGS_RELEASE='-O0 -DNDEBUG -U__AMX_INT8__'"
+"""CMake's words for libraries that say eight tokens: to make them fast would take longer than to use them slow."""
+
+UNITY = "set_target_properties({0} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)\n"
+IN_HASTE = {
+    "src/CMakeLists.txt": UNITY.format("llama"),
+    "tools/mtmd/CMakeLists.txt": UNITY.format("mtmd")
+    + "set_source_files_properties(mtmd-helper.cpp mtmd-helper-gen.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)\n",
+}
+"""Lines that have CMake compile sixteen files as one: their headers, which are most of the work, are read once."""
 
 
 def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -25,17 +39,27 @@ def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def own_prefix(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built while the other tests ran, where they did, and else now."""
-    if AHEAD in request.config.stash:
-        ahead = request.config.stash[AHEAD]
-        folder, (code, said) = ahead.folder, ahead.wait()
-    else:
-        folder = tmp_path_factory.mktemp("swap")
-        built = run("-m", MODULE, str(folder))
-        code, said = built.returncode, built.stdout + built.stderr
-    assert code == 0, said
+def own_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prefix built from a changed copy of the sources: another version string, one struct longer by a field."""
+    folder = tmp_path_factory.mktemp("swap")
+    source = read_versions()
+    checkout = folder / "llama.cpp"
+    unpack(fetch(source, cache_folder() / "downloads"), source, checkout)
+    replace(checkout / "CMakeLists.txt", 'set(LLAMA_VERSION "${LLAMA_VERSION_BASE}', f'set(LLAMA_VERSION "{VERSION}')
+    replace(checkout / "include/llama.h", FIELD, f"{FIELD}\n        int64_t a_field_of_my_own;")
+    for name, lines in IN_HASTE.items():
+        with (checkout / name).open("a") as file:
+            file.write(f"\n{lines}")
+    words = ("--llama-cpp", str(checkout), "--prefix", str(folder / "prefix"), "--without-images")
+    built = run("build_native.py", *words, CMAKE_ARGS=HASTY)
+    assert built.returncode == 0, built.stdout + built.stderr
     return folder / "prefix"
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path} no longer says {old!r}"
+    path.write_text(text.replace(old, new))
 
 
 def test_version_shows_it_and_chat_works(own_prefix: Path, tmp_path: Path, model: Path) -> None:
