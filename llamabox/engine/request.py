@@ -277,9 +277,7 @@ class GenerationParams:
     id_slot: int = -1  # wait for this slot; -1: any
     lora: LoraSet = ()
     tokens_per_second: int = 0  # the most that each sequence generates after its first token; 0: no limit
-    by_token: bool = (
-        False  # each token's text is told by itself, also where several come at once: they are counted apart
-    )
+    by_token: bool = False  # tokens that come at once are told one by one: who reads them counts those of thoughts
     thought: ThoughtBudget | None = None  # None: thoughts may be as long as the answer
     drafting: DraftingParams = field(default_factory=DraftingParams)
     sampling: SamplingParams = field(default_factory=SamplingParams)
