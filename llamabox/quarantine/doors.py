@@ -32,6 +32,7 @@ DENIED: dict[str, tuple[int, ...]] = {
         *(258, 260, 263, 264, 265, 266, 268, 316),  # mkdir, chown, unlink, rename, link, symlink, chmod, rename2: …at
         *(76, 165, 272, 308),  # truncate, mount, unshare, setns
         *(29, 250, 298, 321, 323, 425),  # shmget, keyctl, perf_event_open, bpf, userfaultfd, io_uring_setup
+        16,  # ioctl, which types into a terminal
     ),
     "aarch64": (
         *(56, 437, 265, 279),  # openat, openat2, open_by_handle_at, memfd_create
@@ -41,6 +42,7 @@ DENIED: dict[str, tuple[int, ...]] = {
         *(34, 35, 36, 37, 38, 53, 54, 276),  # mkdir, unlink, symlink, link, rename, chmod, chown, rename2: …at
         *(45, 40, 97, 268),  # truncate, mount, unshare, setns
         *(194, 219, 241, 280, 282, 425),  # shmget, keyctl, perf_event_open, bpf, userfaultfd, io_uring_setup
+        29,  # ioctl, which types into a terminal
     ),
 }
 """System calls by machine: they open, connect, start or reach into something. Threads may still be started."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
 
-from llamabox.machine.niceness import be_nice
 from llamabox.quarantine.doors import close_doors
 from llamabox.quarantine.frames import ANSWER, QUESTION, receive
 
@@ -23,7 +23,7 @@ def serve(words: Sequence[str], prepare: Callable[[], Answer]) -> None:
     `prepare` makes what answers. It is called before the doors close: what is imported later is not found.
     """
     descriptor, memory, stack, niceness = map(int, words)
-    be_nice(niceness)
+    os.nice(niceness)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the side that asks gets them too, and closes the socket when it is done
     signal.signal(signal.SIGPROF, signal.SIG_DFL)

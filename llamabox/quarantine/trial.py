@@ -32,7 +32,7 @@ class Limits:
     memory: int  # bytes of address space of the whole process
     start_seconds: float = 0.0  # further processor time for the first question, see Trial
     stack: int = 0  # bytes for the thread that answers; 0: the main thread answers, with the stack that it has
-    niceness: int = 0  # above 0 it yields to other processes where processors are short
+    niceness: int = 0  # above 0 it yields to the server and its workers where processors are short
     wall_seconds: float | None = None  # of silence; None: WALL_SECONDS + 10 times the processor time
 
     def silence(self, cpu_seconds: float) -> float:
@@ -67,6 +67,10 @@ class Death:
 
 class Trial:
     """Owns a process that runs `module`, which calls `inside.serve`. It starts with the first question.
+
+    The process is out of reach of a terminal's Ctrl-C, but has no session of its own: Linux shares processors among
+    sessions first (sched_autogroup). A whole server's share, spread over all processors, was on one of them no more
+    than that of a nice child with a session to itself, and its decodes were not let run for 34 ms.
 
     Not thread-safe, except for `abort`. Every call blocks. A process that died, whenever that was, is replaced when the
     next question comes: what it knew is lost, so `hello` makes a question that each new process is asked first.
@@ -133,7 +137,7 @@ class Trial:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,
+                process_group=0,
                 env=environment(),
             )
         self._socket = ours

@@ -18,6 +18,7 @@ ESCAPED = {
     "a connection": "import socket; socket.socket()",
     "a program": "import subprocess; subprocess.run(['/bin/true'])",
     "a program without pipes": "import os; sys.exit(not os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)[1])",
+    "the terminal's input": "import fcntl; fcntl.ioctl(2, 0x5412, b'l')",  # TIOCSTI
     "the environment of the server": "import os; open(f'/proc/{os.getppid()}/environ')",
 }
 
