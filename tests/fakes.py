@@ -698,6 +698,9 @@ class FakeRunner:
             if i >= len(run) - run.n_outputs:
                 self._values[row] = value
 
+    def wait(self) -> None:
+        pass
+
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         return [self._sample(ask) for ask in asks]
 

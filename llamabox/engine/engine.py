@@ -12,19 +12,19 @@ from llamabox import errors
 from llamabox.engine.drafting.drafter import Drafter
 from llamabox.engine.drafting.drafts import Drafts
 from llamabox.engine.drafting.price import LearntPrice, Price
-from llamabox.engine.drafting.verification import Verification, sample
+from llamabox.engine.drafting.verification import Verification, begin, sample
 from llamabox.engine.events import Activity, StepResult, StepTimes, StopType
 from llamabox.engine.kv.checkpoints import USUAL_LIMITS, CheckpointLimits
 from llamabox.engine.kv.copy_time import CopyTime
 from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.kv.slots import Slots
 from llamabox.engine.reporter import Likelihoods, Reporter
-from llamabox.engine.request import RANDOM_SEED, Request, n_cells, prompt_tokens
+from llamabox.engine.request import RANDOM_SEED, Request, n_cells
 from llamabox.engine.scheduling.misses import explainer
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.scheduler import MAX_FORCED, Scheduler
 from llamabox.engine.scheduling.work import Work
-from llamabox.engine.seams import Encoder, Runner, Sampler
+from llamabox.engine.seams import Encoder, Runner
 from llamabox.engine.sequence import Sequence, State, sequences_of
 
 
@@ -157,9 +157,12 @@ class Engine:
     def _compute(self, work: Work, begun: float) -> StepTimes:
         """Run the planned step. `begun` is when planning it started, in clock seconds."""
         planned = self._clock()
-        self._execute(work)
+        submitted = self._execute(work)
+        verified, failed = begin(work.shares, self._runner)  # beside a device that computes
+        ready = self._clock()
+        self._runner.wait()
         computed = self._clock()
-        verified, failed = sample(work.shares, self._runner)
+        failed += sample(verified, self._runner)
         for sequence, error in failed:
             self._fail(sequence, error)
         sampled = self._clock()
@@ -174,7 +177,7 @@ class Engine:
             )
             if work.n_decode and not work.n_prefill and not work.n_forced:
                 self._drafts.took(work.batch.runs, work.n_context, seconds)
-        return StepTimes(planned - begun, computed - planned, sampled - computed, updated - sampled)
+        return StepTimes.of(begun, planned, submitted, ready, computed, sampled, updated)
 
     def rest(self) -> float:
         """Seconds for which a step would compute nothing, unless something is submitted, aborted or encoded meanwhile.
@@ -211,7 +214,7 @@ class Engine:
             is_done = True
             for sequence in self._scheduler.admit(now):
                 try:
-                    sequence.begin(self._new_sampler(sequence), self._runner.piece)
+                    sequence.begin(self._runner, self.config.n_ctx)
                     self._reporter.admitted(sequence, now, self._runner.facts.n_ubatch)
                 except errors.RequestError as error:
                     self._fail(sequence, error)
@@ -226,23 +229,17 @@ class Engine:
             self._resting_until = work.next_due
         return work
 
-    def _new_sampler(self, sequence: Sequence) -> Sampler:
-        request, n_ctx = sequence.request, self.config.n_ctx
-        if request.samplers is not None:
-            return request.samplers.start(sequence.seed)
-        tokens = prompt_tokens(request.prompt)
-        return self._runner.sampler_source(request.params.sampling, tokens, n_ctx).start(sequence.seed)
-
-    def _execute(self, work: Work) -> None:
-        """Run the batch. If it could not be computed, the work has no shares afterwards."""
+    def _execute(self, work: Work) -> float:
+        """Begin the batch. If it could not be computed, the work has no shares afterwards. Since when it may run."""
         try:
             self._runner.execute(work.batch)
         except errors.NoRoom as error:
             self._shed(work, error)
-            return
+            return self._clock()
         except errors.DecodeError as error:
             self._lose(work, error)
-            return
+            return self._clock()
+        submitted = self._clock()
         self._drafts.computed()
         self.cache.carried_out(len(work.shares))
         self._reporter.done.n_decode += 1
@@ -251,6 +248,7 @@ class Engine:
             sequence = share.sequence
             assert sequence.slot is not None
             self.cache.computed(sequence.slot, sequence.cells, share.stop, sequence.drafts)
+        return submitted
 
     def _shed(self, work: Work, error: errors.NoRoom) -> None:
         """There was no room, and nothing was computed: drafts go, or else cached cells, or the latest comer waits."""

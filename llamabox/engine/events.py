@@ -83,15 +83,39 @@ class Timings:
         )
 
 
+AT_ONCE = 20e-6
+"""Seconds within which llama_synchronize returns where there is nothing to wait for."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepTimes:
     """Seconds that the parts of one step took. The engine does not send its events, and leaves `emit` at 0."""
 
     schedule: float = 0.0  # to plan it
-    decode: float = 0.0  # in llama_decode
-    sample: float = 0.0  # to choose its tokens
+    decode: float = 0.0  # in llama_decode, and until a device has computed it
+    sample: float = 0.0  # to choose its tokens, but for what was done beside the device
     update: float = 0.0  # to move the sequences on and make events of it
     emit: float = 0.0  # to encode and send the events of the step before
+
+    @classmethod
+    def of(
+        cls,
+        begun: float,
+        planned: float,
+        submitted: float,
+        ready: float,
+        computed: float,
+        sampled: float,
+        updated: float,
+    ) -> StepTimes:
+        """From when, in seconds, each part was done.
+
+        Whether the device was at work while the host made itself `ready` shows when that then waits for it: a CPU has
+        computed all by the time it is submitted.
+        """
+        was_beside = computed - ready > AT_ONCE
+        decode = (computed if was_beside else submitted) - planned
+        return cls(planned - begun, decode, sampled - planned - decode, updated - sampled)
 
     @property
     def host(self) -> float:

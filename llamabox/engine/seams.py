@@ -216,7 +216,13 @@ class Runner(Protocol):
         """For the sequences of a request that brings none. Raises InvalidRequest for what libllama refuses."""
 
     def execute(self, batch: Batch) -> None:
-        """Compute the batch with its LoRA set: one llama_decode. Raises a DecodeError."""
+        """Compute the batch with its LoRA set: one llama_decode. Raises a DecodeError.
+
+        A device may still be at it when this returns. Until then the memory counts as filled all the same.
+        """
+
+    def wait(self) -> None:
+        """Wait until the last batch is computed. What reads its rows waits by itself."""
 
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         """The tokens of each ask, from rows of the last batch.

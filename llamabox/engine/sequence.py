@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from enum import Enum, auto
 
@@ -13,7 +12,7 @@ from llamabox.engine.kv.history import History
 from llamabox.engine.kv.slot import Slot, SlotState
 from llamabox.engine.logprobs import Distribution
 from llamabox.engine.rate import RateLimit
-from llamabox.engine.request import FILL_CONTEXT, GenerationParams, Request
+from llamabox.engine.request import FILL_CONTEXT, GenerationParams, Request, prompt_tokens
 from llamabox.engine.sampling import choice_seed
 from llamabox.engine.seams import Runner, Sampler
 from llamabox.engine.text.detokenizer import Detokenizer, Piece
@@ -189,14 +188,17 @@ class Sequence:
         self.stand = None
         return True
 
-    def begin(self, sampler: Sampler, piece: Callable[[int, bool], bytes]) -> None:
-        """It has a slot and its grammar is ready. That and the limit of its thoughts begin.
+    def begin(self, runner: Runner, n_ctx: int) -> None:
+        """It has a slot of `n_ctx` cells and its grammar is ready. Sampler, grammar and limit of thoughts begin.
 
-        `piece` gives the bytes of tokens. Raises a RequestError.
+        Raises a RequestError.
         """
-        self.sampler = sampler
+        source = self.request.samplers
+        if source is None:
+            source = runner.sampler_source(self.params.sampling, prompt_tokens(self.request.prompt), n_ctx)
+        self.sampler = source.start(self.seed)
         if self.params.thought is not None:
-            self.thought = ThoughtLimit(self.params.thought, self.params.marks, piece)
+            self.thought = ThoughtLimit(self.params.thought, self.params.marks, runner.piece)
         if self.request.grammar is not None:
             self.constraint = self.request.grammar.start()
             self.prepare_mask()

@@ -84,6 +84,9 @@ class RepeatingRunner:
         lengths = [(run.seq_id, len(run)) for run in batch.runs]
         self._clock.seconds += sum(ALONE * (0.75 + 0.25 * n) for n in passes(lengths, 512, is_unified=False))
 
+    def wait(self) -> None:
+        pass
+
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         return [self._sample(ask) for ask in asks]
 

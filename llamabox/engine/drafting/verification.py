@@ -126,15 +126,17 @@ class Verification:
         return mask is not None
 
 
-def sample(
-    shares: list[Share], runner: Runner
-) -> tuple[dict[Sequence, Verification], list[tuple[Sequence, errors.RequestError]]]:
-    """Sample each sequence whose cells are all computed, unless its grammar leaves no choice.
+Failures = list[tuple[Sequence, errors.RequestError]]
+"""Sequences whose grammar cannot go on, and why."""
 
-    Returns the sequences whose grammar cannot go on as well, and why.
+
+def begin(shares: list[Share], runner: Runner) -> tuple[dict[Sequence, Verification], Failures]:
+    """What is to be sampled of each sequence whose cells are all in the batch, unless its grammar leaves no choice.
+
+    It reads no row, so that it can be done while the batch is computed, but for sequences that tell a distribution.
     """
     found: dict[Sequence, Verification] = {}
-    failed: list[tuple[Sequence, errors.RequestError]] = []
+    failed: Failures = []
     for share in shares:
         if share.rows and share.sequence.sampler is not None:
             try:
@@ -144,6 +146,12 @@ def sample(
             else:
                 if verification is not None:
                     found[share.sequence] = verification
+    return found, failed
+
+
+def sample(found: dict[Sequence, Verification], runner: Runner) -> Failures:
+    """Sample what `begin` has found. Returns the sequences whose grammar cannot go on."""
+    failed: Failures = []
     going = {sequence: one for sequence, one in found.items() if not one.tokens}
     while going:
         asks = [one.ask() for one in going.values()]
@@ -157,10 +165,10 @@ def sample(
             sequence.n_refused = sequence.n_refused + 1 if one.was_refused else 0
             del going[sequence]
         failed += _get_masks(going)
-    return found, failed
+    return failed
 
 
-def _get_masks(going: dict[Sequence, Verification]) -> list[tuple[Sequence, errors.RequestError]]:
+def _get_masks(going: dict[Sequence, Verification]) -> Failures:
     """Have the masks computed that are wanted now. Those that need nothing more go from `going`.
 
     Returns the sequences whose grammar cannot go on, and why.

@@ -264,6 +264,9 @@ class LlamaRunner:
         if self._heads is not None:
             self._heads.computed(batch.runs)
 
+    def wait(self) -> None:
+        self._context.synchronize()
+
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         if not asks:
             return []

@@ -97,6 +97,9 @@ class NullRunner:
         self.n_rows = len(batch)
         self.memory.last.update((run.seq_id, run.position + len(run) - 1) for run in batch.runs)
 
+    def wait(self) -> None:
+        pass
+
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         return [[65] for _ in asks]
 

@@ -52,19 +52,27 @@ class Clock:
 
 
 class TimedRunner(FakeRunner):
-    """Each of its passes moves the clock on."""
+    """Each of its passes moves the clock on: within `execute`, or on a device that is waited for."""
 
-    def __init__(self, machine: Machine, clock: Clock, *, is_steady: bool) -> None:
+    def __init__(self, machine: Machine, clock: Clock, *, is_steady: bool, has_device: bool = False) -> None:
         memory = FakeMemory(unified=False)
         super().__init__(n_batch=2048, n_ubatch=N_UBATCH, memory=memory, mixes=False, is_steady=is_steady)
         self._machine = machine
         self._clock = clock
+        self._has_device = has_device
+        self._computes = 0.0  # seconds that the device still needs
         self.n_passes = 0
 
     def execute(self, batch: Batch) -> None:
         super().execute(batch)
         self.n_passes += len(ubatches(batch, N_UBATCH))
-        self._clock.now += self._machine.passes(batch)
+        self._computes = self._machine.passes(batch)
+        if not self._has_device:
+            self.wait()
+
+    def wait(self) -> None:
+        self._clock.now += self._computes
+        self._computes = 0.0
 
     def piece(self, token: int, special: bool) -> bytes:
         return b"A"  # else it might be a part of a character, which is told later
@@ -90,10 +98,12 @@ class Text:
 class Timed:
     """Texts by the order in which their requests came."""
 
-    def __init__(self, machine: Machine, *, is_steady: bool = True, n_slots: int = 16) -> None:
+    def __init__(
+        self, machine: Machine, *, is_steady: bool = True, n_slots: int = 16, has_device: bool = False
+    ) -> None:
         self.machine = machine
         self.clock = Clock()
-        self.runner = TimedRunner(machine, self.clock, is_steady=is_steady)
+        self.runner = TimedRunner(machine, self.clock, is_steady=is_steady, has_device=has_device)
         encoder = self.runner.encoder = FakeEncoder()
         config = engine_config(n_slots=n_slots, n_ctx=1024)
         self._engine = Engine(self.runner, config, encoder=encoder, clock=self.clock)
