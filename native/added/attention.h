@@ -16,6 +16,7 @@ namespace llamabox {
 static constexpr int CELLS    = LB_LANES;
 static constexpr int MAX_ROWS = 16;  // rows of a unit of work
 static constexpr int MAX_HEAD = 256; // elements of a head, in K and in V
+static constexpr int TOGETHER = LB_LANES / 4; // rows that share a loaded value: their sums fit the registers
 
 static inline Floats exp_of(Floats x) {
 #if LB_LANES == 8 && defined(__AVX512F__) && defined(__AVX512DQ__) // AVX-512 without VNNI: ggml's exp has 16 lanes
@@ -92,12 +93,21 @@ class Unit {
         for (bool more = true; more;) {
             more = false;
             for (int row = 0; row < n_rows; row++) {
-                Seen & next = seen[row];
-                look(row, next);
-                if (const int n = std::min(next.n, CELLS)) {
-                    read(next.cells, n);
-                    add_values(row, scores(row, load_floats(next.bias), n), n);
-                    next.drop(n);
+                if (lead[row] == row) {
+                    look(row);
+                }
+            }
+            for (int row = 0, end; row < n_rows; row = end) {
+                end         = alike(row);
+                const int n = std::min(seen_by(row).n, CELLS);
+                if (n > 0) {
+                    if (n_rows == 1) {
+                        point(seen_by(row).cells, n);
+                        add_cells<true>(row, end, n);
+                    } else {
+                        read(seen_by(row).cells, n);
+                        add_cells<false>(row, end, n);
+                    }
                     more = true;
                 }
             }
@@ -112,11 +122,15 @@ class Unit {
     const int64_t  stream, head, count, token;
     const int      n_rows;
 
-    alignas(64) float queries[MAX_ROWS][MAX_HEAD]; // times the scale
-    alignas(64) float sums[MAX_ROWS][MAX_HEAD];    // of values times weights
-    alignas(64) float keys[CELLS][MAX_HEAD];
-    alignas(64) float values[CELLS][MAX_HEAD];
-    float greatest[MAX_ROWS];
+    // Rows lie close together: at a fixed distance as of the largest head they would share few lines of the cache.
+    alignas(64) float all_queries[MAX_ROWS * MAX_HEAD]; // times the scale
+    alignas(64) float all_sums[MAX_ROWS * MAX_HEAD];    // of values times weights
+    alignas(64) float all_keys[CELLS * MAX_HEAD];
+    alignas(64) float all_values[CELLS * MAX_HEAD];
+    alignas(64) float weights[MAX_ROWS][CELLS]; // of the cells that are held; at first their scores
+    const uint8_t *key_at[CELLS], *value_at[CELLS];
+    float          greatest[MAX_ROWS];
+    float kept[MAX_ROWS]; // the part of sums that a greater score leaves
     float total[MAX_ROWS]; // of weights
     float slopes[MAX_ROWS];
 
@@ -129,35 +143,50 @@ class Unit {
 
         void drop(int count) {
             n -= count;
+            if (n == 0) {
+                return;
+            }
             memmove(cells, cells + count, (size_t) n * sizeof(*cells));
             memmove(bias, bias + count, (size_t) n * sizeof(*bias));
         }
     };
 
-    Seen    seen[MAX_ROWS];
+    Seen    seen[MAX_ROWS]; // of rows that lead
+    int     lead[MAX_ROWS]; // the row whose cells this row sees
     int32_t held[CELLS]; // the cells whose keys and values are loaded
     int     n_held = 0;
 
+    float *       query(int row) { return all_queries + row * a.k_size; }
+    const float * query(int row) const { return all_queries + row * a.k_size; }
+    float *       sum(int row) { return all_sums + row * a.v_size; }
+    float *       key(int cell) { return all_keys + cell * a.k_size; }
+    float *       value(int cell) { return all_values + cell * a.v_size; }
+
     int64_t head_of(int row) const { return head + row % count; }
     int64_t token_of(int row) const { return token + row / count; }
+
+    const Seen & seen_by(int row) const { return seen[lead[row]]; }
 
     void begin(int row) {
         const char * from =
             (const char *) a.q->data + token_of(row) * a.q->nb[1] + head_of(row) * a.q->nb[2] + stream * a.q->nb[3];
         const Floats scale = floats(a.softcap != 0.0f ? a.scale / a.softcap : a.scale);
         for (int i = 0; i < a.k_size; i += LB_LANES) {
-            store(queries[row] + i, times(load_floats((const float *) from + i), scale));
+            store(query(row) + i, times(load_floats((const float *) from + i), scale));
         }
-        memset(sums[row], 0, (size_t) a.v_size * sizeof(float));
+        memset(sum(row), 0, (size_t) a.v_size * sizeof(float));
         greatest[row] = -INFINITY;
         total[row]    = 0.0f;
         slopes[row]   = a.slope(head_of(row));
         seen[row].n   = 0;
         seen[row].at  = 0;
+        // Heads of a token see the same cells with the same bias, unless the mask or its slopes are theirs alone.
+        lead[row] = !a.mask || (a.mask->ne[2] == 1 && a.max_bias <= 0.0f) ? row / (int) count * (int) count : row;
     }
 
     // Look for cells until `next` has CELLS that the row sees, or all that are left.
-    void look(int row, Seen & next) const {
+    void look(int row) {
+        Seen &              next = seen[row];
         const ggml_fp16_t * mask = a.mask_row(stream, head_of(row), token_of(row));
         for (; next.n < CELLS && next.at < a.n_cells; next.at += CELLS) {
             const int n    = (int) std::min<int64_t>(CELLS, a.n_cells - next.at);
@@ -192,14 +221,32 @@ class Unit {
         const char * k = a.cells(a.k, stream, head);
         const char * v = a.cells(a.v, stream, head);
         for (int i = 0; i < n; i++) {
-            widen(keys[i], k + (size_t) cells[i] * a.k->nb[1], a.k_size);
-            widen(values[i], v + (size_t) cells[i] * a.v->nb[1], a.v_size);
+            widen(key(i), k + (size_t) cells[i] * a.k->nb[1], a.k_size);
+            widen(value(i), v + (size_t) cells[i] * a.v->nb[1], a.v_size);
         }
         for (int i = n; i < CELLS; i++) {
-            memset(keys[i], 0, (size_t) a.k_size * sizeof(float));
+            memset(key(i), 0, (size_t) a.k_size * sizeof(float));
         }
         memcpy(held, cells, (size_t) n * sizeof(*cells));
         n_held = n;
+    }
+
+    // For a row that is alone: where keys and values of n cells are.
+    void point(const int32_t * cells, int n) {
+        for (int i = 0; i < CELLS; i++) {
+            const size_t cell = (size_t) cells[i < n ? i : 0];
+            key_at[i]         = (const uint8_t *) a.cells(a.k, stream, head) + cell * a.k->nb[1];
+            value_at[i]       = (const uint8_t *) a.cells(a.v, stream, head) + cell * a.v->nb[1];
+        }
+    }
+
+    // Elements of a cell from the i-th on: of a row alone they are not loaded before.
+    template <bool alone> Floats key_part(int cell, int i) const {
+        return alone ? halves(key_at[cell] + 2 * i) : load_floats(all_keys + cell * a.k_size + i);
+    }
+
+    template <bool alone> Floats value_part(int cell, int i) const {
+        return alone ? halves(value_at[cell] + 2 * i) : load_floats(all_values + cell * a.v_size + i);
     }
 
     static void widen(float * to, const char * from, int size) {
@@ -208,16 +255,18 @@ class Unit {
         }
     }
 
-    // The scores of the n cells that are held; −inf in the other lanes.
-    Floats scores(int row, Floats bias, int n) const {
+    // The scores of n cells; −inf in the other lanes.
+    template <bool alone> Floats scores(int row, Floats bias, int n) const {
         Floats z[CELLS];
+#pragma GCC unroll 16
         for (int cell = 0; cell < CELLS; cell++) {
             z[cell] = floats(0.0f);
         }
         for (int i = 0; i < a.k_size; i += LB_LANES) {
-            const Floats query = load_floats(queries[row] + i);
+            const Floats q = load_floats(query(row) + i);
+#pragma GCC unroll 16
             for (int cell = 0; cell < CELLS; cell++) {
-                z[cell] = times_plus(query, load_floats(keys[cell] + i), z[cell]);
+                z[cell] = times_plus(q, key_part<alone>(cell, i), z[cell]);
             }
         }
         Floats score = sums_of(z);
@@ -229,36 +278,112 @@ class Unit {
         return where(first_few(n), plus(score, bias));
     }
 
-    void add_values(int row, Floats score, int n) {
-        const float  most = std::max(greatest[row], highest_of(score));
-        const float  kept = most == greatest[row] ? 1.0f : std::exp(greatest[row] - most); // exp(−inf) at first: 0
-        const Floats p    = exp_of(minus(score, floats(most)));
-        greatest[row]     = most;
-        total[row]        = total[row] * kept + sum_of(p);
-        alignas(64) float weights[CELLS];
-        store(weights, p);
-        for (int i = 0; i < a.v_size; i += LB_LANES) {
-            Floats sum = times(load_floats(sums[row] + i), floats(kept));
-            for (int cell = 0; cell < n; cell++) {
-                sum = times_plus(floats(weights[cell]), load_floats(values[cell] + i), sum);
+    // The first row behind `row` whose next cells are not the same.
+    int alike(int row) const {
+        const Seen & first = seen_by(row);
+        const int    n     = std::min(first.n, CELLS);
+        int          end   = row + 1;
+        while (end < n_rows && (lead[end] != end || sees_as(seen[end], first, n))) {
+            end++;
+        }
+        return end;
+    }
+
+    static bool sees_as(const Seen & one, const Seen & other, int n) {
+        return std::min(one.n, CELLS) == n && memcmp(one.cells, other.cells, (size_t) n * sizeof(*one.cells)) == 0;
+    }
+
+    // Let rows `first` to before `last` see n cells. Each step is done for all of them: by itself a
+    // row would wait for its own scores, and again for their weights.
+    template <bool alone> void add_cells(int first, int last, int n) {
+        for (int row = first; row < last; row++) {
+            store(weights[row], scores<alone>(row, load_floats(seen_by(row).bias), n));
+        }
+        for (int row = first; row < last; row++) {
+            if (lead[row] == row) {
+                seen[row].drop(n);
             }
-            store(sums[row] + i, sum);
+        }
+        for (int row = first; row < last; row++) {
+            weigh(row);
+        }
+        int row = first;
+        for (; row + TOGETHER <= last; row += TOGETHER) {
+            add_values<TOGETHER, alone>(row, n);
+        }
+        for (; row < last; row++) {
+            add_values<1, alone>(row, n);
+        }
+    }
+
+    // Make weights of a row's scores, as far as the greatest is known.
+    void weigh(int row) {
+        const Floats score = load_floats(weights[row]);
+        const float  most  = std::max(greatest[row], highest_of(score));
+        const Floats p     = exp_of(minus(score, floats(most)));
+        kept[row]          = most == greatest[row] ? 1.0f : std::exp(greatest[row] - most); // exp(−inf) at first: 0
+        greatest[row]      = most;
+        total[row]         = std::fma(total[row], kept[row], sum_of(p));
+        store(weights[row], p);
+    }
+
+    // Add the values of n cells to `count` rows.
+    template <int count, bool alone> void add_values(int row, int n) {
+        int i = 0;
+        for (; i + 4 * LB_LANES <= a.v_size; i += 4 * LB_LANES) {
+            add_columns<count, 4, alone>(row, n, i);
+        }
+        for (; i + 2 * LB_LANES <= a.v_size; i += 2 * LB_LANES) {
+            add_columns<count, 2, alone>(row, n, i);
+        }
+        for (; i < a.v_size; i += LB_LANES) {
+            add_columns<count, 1, alone>(row, n, i);
+        }
+    }
+
+    // The same for `some` vectors of columns.
+    template <int count, int some, bool alone>
+    inline __attribute__((always_inline)) void add_columns(int row, int n, int first) {
+        Floats totals[count][some];
+#pragma GCC unroll 4
+        for (int r = 0; r < count; r++) {
+#pragma GCC unroll 4
+            for (int i = 0; i < some; i++) {
+                totals[r][i] = times(load_floats(sum(row + r) + first + i * LB_LANES), floats(kept[row + r]));
+            }
+        }
+        for (int cell = 0; cell < n; cell++) {
+#pragma GCC unroll 4
+            for (int i = 0; i < some; i++) {
+                const Floats of_cell = value_part<alone>(cell, first + i * LB_LANES);
+#pragma GCC unroll 4
+                for (int r = 0; r < count; r++) {
+                    totals[r][i] = times_plus(floats(weights[row + r][cell]), of_cell, totals[r][i]);
+                }
+            }
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < count; r++) {
+#pragma GCC unroll 4
+            for (int i = 0; i < some; i++) {
+                store(sum(row + r) + first + i * LB_LANES, totals[r][i]);
+            }
         }
     }
 
     void finish(int row) {
-        float kept = 1.0f;
+        float rest = 1.0f;
         if (a.sinks) { // one more score, which belongs to no cell
             const float sink = ((const float *) a.sinks->data)[head_of(row)];
             const float most = std::max(greatest[row], sink);
-            kept             = std::exp(greatest[row] - most);
-            total[row]       = total[row] * kept + std::exp(sink - most);
+            rest             = std::exp(greatest[row] - most);
+            total[row]       = total[row] * rest + std::exp(sink - most);
         }
-        const Floats factor = floats(total[row] == 0.0f ? 0.0f : kept / total[row]);
+        const Floats factor = floats(total[row] == 0.0f ? 0.0f : rest / total[row]);
         float *      to =
             (float *) a.out->data + ((stream * a.n_tokens + token_of(row)) * a.n_heads + head_of(row)) * a.v_size;
         for (int i = 0; i < a.v_size; i += LB_LANES) {
-            store(to + i, times(load_floats(sums[row] + i), factor));
+            store(to + i, times(load_floats(sum(row) + i), factor));
         }
     }
 };

@@ -23,9 +23,9 @@ static inline void ask_ahead(const uint8_t * weights, int first, int last) {
 template <class F, int count>
 static void multiply_tile(const uint8_t * weights, const uint8_t * rows, int64_t n, float * dst, int64_t stride,
                           bool is_first) {
-    constexpr int  parts = F::columns / COLUMNS;
-    const size_t   size  = token_size(n);
-    const bool     asks  = is_first && asks_ahead<F>(count);
+    constexpr int parts = F::columns / COLUMNS;
+    const size_t  size  = token_size<F>(n);
+    const bool    asks  = is_first && asks_ahead<F>(count);
     Tile<F, count> tile;
 #pragma GCC unroll 8
     for (int t = 0; t < count; t++) {
@@ -33,24 +33,27 @@ static void multiply_tile(const uint8_t * weights, const uint8_t * rows, int64_t
     }
     for (const uint8_t * end = weights + n / F::columns * F::size; weights < end; weights += F::size) {
         const Opened<F> opened(weights);
+        tile.begin();
         if constexpr (parts == 1) {
             if (asks) {
                 ask_ahead(weights, 0, F::size);
             }
             tile.add_part(weights, opened, 0, rows, size);
-            rows += STEP;
+            rows += step<F>;
         } else {
             for (int part = 0; part < parts; part += 4) { // parts are read in up to four ways
                 if (asks) {
                     ask_ahead(weights, part * (F::size / parts), (part + 4) * (F::size / parts));
                 }
                 tile.add_part(weights, opened, part, rows, size);
-                tile.add_part(weights, opened, part + 1, rows + STEP, size);
-                tile.add_part(weights, opened, part + 2, rows + 2 * STEP, size);
-                tile.add_part(weights, opened, part + 3, rows + 3 * STEP, size);
-                rows += 4 * STEP;
+                tile.add_part(weights, opened, part + 1, rows + step<F>, size);
+                tile.add_part(weights, opened, part + 2, rows + 2 * step<F>, size);
+                tile.add_part(weights, opened, part + 3, rows + 3 * step<F>, size);
+                rows += 4 * step<F>;
             }
         }
+        tile.end(opened, rows, size);
+        rows += behind<F>;
     }
 #pragma GCC unroll 8
     for (int t = 0; t < count; t++) {
@@ -70,7 +73,7 @@ static void multiply(const uint8_t * weights, const uint8_t * rows, int64_t n_to
     };
     for (int64_t t = 0; t < n_tokens; t += TILE) {
         const int64_t count = n_tokens - t < TILE ? n_tokens - t : TILE;
-        tiles[count - 1](weights, rows + t * token_size(n), n, dst + t * stride, stride, t == 0);
+        tiles[count - 1](weights, rows + t * token_size<F>(n), n, dst + t * stride, stride, t == 0);
     }
 }
 

@@ -7,15 +7,32 @@
 
 namespace llamabox {
 
+// What the products of 32 columns are multiplied with: of wide weights whole numbers, one for each 32 or 16 columns.
+template <class F, bool wide = is_wide<F>> struct Factors {
+    Floats scale, minimum;
+};
+
+template <class F> struct Factors<F, true> {
+    Ints each[F::n_scales];
+};
+
+// Of weights in blocks of 32 columns.
 template <class F> struct Opened {
     const uint8_t * group;
 
     explicit Opened(const uint8_t * group) : group(group) {}
 
-    void   scales(int part, Floats to[F::n_scales]) const { F::scales(group, part, to); }
-    Floats minimums(int part) const { return F::minimums(group, part); }
+    Factors<F> factors(int) const {
+        if constexpr (F::has_min) {
+            return { F::scales(group), F::minimums(group) };
+        } else {
+            return { F::scales(group), floats(0.0f) };
+        }
+    }
 };
 
+// Of wide weights: in every row the parts' scales are whole numbers times `scale`, their minimums whole
+// numbers times `minimum`, which has the opposite sign.
 template <class Block, int bits> struct Opened<Super<Block, bits>> {
     using F = Super<Block, bits>;
 
@@ -32,11 +49,13 @@ template <class Block, int bits> struct Opened<Super<Block, bits>> {
         }
     }
 
-    void scales(int part, Floats to[1]) const {
-        to[0] = times(scale, small_ints((const int8_t *) sixes[0] + part * LB_LANES));
-    }
+    Factors<F> factors(int part) const { return { { small_ints(sixes[0] + part * LB_LANES) } }; }
 
-    Floats minimums(int part) const { return times(minimum, small_ints((const int8_t *) sixes[1] + part * LB_LANES)); }
+    // The whole minimums of two parts, as shorts.
+    Ints minimums(int part) const {
+        const uint8_t * from = sixes[1] + part * LB_LANES;
+        return two_shorts(small_ints(from), small_ints(from + LB_LANES));
+    }
 };
 
 template <> struct Opened<IQ4_XS> {
@@ -50,8 +69,18 @@ template <> struct Opened<IQ4_XS> {
         store(sixes + VECTOR, minus_bytes(with_pair(high_nibbles(lows), highs, 4), 32));
     }
 
-    void scales(int part, Floats to[1]) const {
-        to[0] = times(scale, small_ints((const int8_t *) sixes + part * LB_LANES));
+    Factors<IQ4_XS> factors(int part) const { return { { small_ints(sixes + part * LB_LANES) } }; }
+};
+
+template <> struct Opened<Q6_K> {
+    Floats          scale;
+    const uint8_t * eights;
+
+    explicit Opened(const uint8_t * group) : scale(halves(group)), eights(group + Q6_K::EIGHTS) {}
+
+    Factors<Q6_K> factors(int part) const {
+        const uint8_t * from = eights + part * 2 * LB_LANES;
+        return { { small_ints(from), small_ints(from + LB_LANES) } };
     }
 };
 

@@ -23,6 +23,9 @@ static constexpr int VECTOR  = LB_LANES * 4; // bytes
 static constexpr int HALVES  = LB_LANES * 2; // bytes of a 16-bit number for each row
 static constexpr int BITS    = VECTOR / 8;   // bytes that hold a bit for each byte of a vector
 
+// Whether weights have blocks of 256 columns.
+template <class F> static constexpr bool is_wide = F::columns > COLUMNS;
+
 // ---- writing -----------------------------------------------------------------------------------------------------
 
 // Write the bytes of a row, four of them into each vector.
@@ -101,8 +104,8 @@ template <class Block_, int bits, int bias_, bool has_min_, bool is_curved = fal
         put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
     }
 
-    static void   scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = halves(group); }
-    static Floats minimums(const uint8_t * group, int) { return halves(group + MINIMUMS); }
+    static Floats scales(const uint8_t * group) { return halves(group); }
+    static Floats minimums(const uint8_t * group) { return halves(group + MINIMUMS); }
 
     static void quants(const uint8_t * group, int, Ints w[VECTORS]) {
         for (int i = 0; i < VECTORS; i++) {
@@ -150,7 +153,7 @@ struct MXFP4 {
         put_bytes(to + QUANTS, row, block.qs, sizeof(block.qs));
     }
 
-    static void scales(const uint8_t * group, int, Floats to[n_scales]) { to[0] = powers(group); }
+    static Floats scales(const uint8_t * group) { return powers(group); }
 
     static void quants(const uint8_t * group, int, Ints w[VECTORS]) {
         for (int i = 0; i < VECTORS; i++) {
@@ -294,12 +297,6 @@ struct Q6_K {
         for (int half = 0; half < 2; half++, to += HALF) {
             put_bytes(to + PAIRS, row, block.qh + half * 32, 32);
             put_bytes(to + QUANTS, row, block.ql + half * 64, 64);
-        }
-    }
-
-    static void scales(const uint8_t * group, int part, Floats to[n_scales]) {
-        for (int i = 0; i < n_scales; i++) {
-            to[i] = times(halves(group), small_ints((const int8_t *) group + EIGHTS + (part * 2 + i) * LB_LANES));
         }
     }
 

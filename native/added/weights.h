@@ -53,8 +53,8 @@ template <class F> class PackedAs final : public Packed {
 
     bool work_size(int, const ggml_tensor * op, size_t & size) override {
         const int64_t n = op->src[1]->ne[0];
-        size = op->op == GGML_OP_MUL_MAT_ID ? Visits::size(op) + token_size(n) * (size_t) ggml_nelements(op->src[2])
-                                            : token_size(n) * (size_t) ggml_nrows(op->src[1]);
+        size = op->op == GGML_OP_MUL_MAT_ID ? Visits::size(op) + token_size<F>(n) * (size_t) ggml_nelements(op->src[2])
+                                            : token_size<F>(n) * (size_t) ggml_nrows(op->src[1]);
         return true;
     }
 
@@ -76,9 +76,9 @@ template <class F> class PackedAs final : public Packed {
             const int64_t i3    = row / (tokens->ne[1] * tokens->ne[2]);
             const int64_t i2    = row / tokens->ne[1] % tokens->ne[2];
             const int64_t i1    = row % tokens->ne[1];
-            const int64_t first = n / COLUMNS * (i % slices) / slices;
-            const int64_t last  = n / COLUMNS * (i % slices + 1) / slices;
-            auto *        to    = (uint8_t *) params->wdata + (size_t) row * token_size(n);
+            const int64_t first = n / F::columns * (i % slices) / slices;
+            const int64_t last  = n / F::columns * (i % slices + 1) / slices;
+            auto *        to    = (uint8_t *) params->wdata + (size_t) row * token_size<F>(n);
             quantize_token<F>(to, row_of(tokens, i1, i2, i3), first, last);
         }
         begin_pieces(params);
@@ -101,7 +101,7 @@ template <class F> class PackedAs final : public Packed {
         const int64_t stride = op->ne[0];
         const int64_t panel  = panel_of(n);
         for (int64_t token = 0; token < many; token += panel) {
-            const auto *  rows  = (const uint8_t *) params->wdata + (size_t) token * token_size(n);
+            const auto *  rows  = (const uint8_t *) params->wdata + (size_t) token * token_size<F>(n);
             const int64_t count = std::min(many - token, panel);
             for (int64_t group = first; group < last; group++) {
                 const auto * weights = (const uint8_t *) op->src[0]->data + group * group_size(op->src[0]);
@@ -112,7 +112,7 @@ template <class F> class PackedAs final : public Packed {
 
     // How many tokens of n columns are multiplied with a group before the next group comes.
     static int64_t panel_of(int64_t n) {
-        const int64_t fits = (int64_t) (PANEL / token_size(n)) / TILE * TILE;
+        const int64_t fits = (int64_t) (PANEL / token_size<F>(n)) / TILE * TILE;
         return std::max<int64_t>(fits, TILE);
     }
 
@@ -130,7 +130,7 @@ template <class F> class PackedAs final : public Packed {
         for (int64_t i = params->ith; i < visits.count; i += params->nth) {
             const int64_t visit = visits.order[i];
             const float * from  = row_of(tokens, visit % visits.n_used % tokens->ne[1], visit / visits.n_used, 0);
-            quantize_token<F>(rows + (size_t) i * token_size(n), from, 0, n / COLUMNS);
+            quantize_token<F>(rows + (size_t) i * token_size<F>(n), from, 0, n / F::columns);
         }
         begin_pieces(params);
         const int64_t groups = weights->ne[1] / LB_LANES;
@@ -155,7 +155,7 @@ template <class F> class PackedAs final : public Packed {
             for (int64_t group = first; group < last; group++) {
                 const auto * weights =
                     (const uint8_t *) op->src[0]->data + (expert * groups + group) * group_size(op->src[0]);
-                multiply<F>(weights, rows + (size_t) at * token_size(n), count, n, results, LB_LANES);
+                multiply<F>(weights, rows + (size_t) at * token_size<F>(n), count, n, results, LB_LANES);
                 for (int64_t i = 0; i < count; i++) {
                     float * to = (float *) op->data + visits.order[at + i] * op->ne[0] + group * LB_LANES;
                     memcpy(to, results + i * LB_LANES, LB_LANES * sizeof(float));

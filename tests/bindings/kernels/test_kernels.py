@@ -30,10 +30,21 @@ def kinds(ggml: Ggml) -> list[str]:
     return [kind for kind in TYPES if found != "AVX-VNNI" or not kind.endswith("_K")]
 
 
-def as_bytes(tokens: Floats) -> NDArray[np.float64]:
-    """What is left of tokens when each 32 columns are bytes with one scale: the oracle for native/added/tokens.h."""
+WIDE = {"q4_K", "q5_K", "q6_K", "iq4_xs"}
+"""The types with blocks of 256 columns."""
+
+
+def as_bytes(kind: str, tokens: Floats) -> NDArray[np.float64]:
+    """What is left of tokens when each 32 columns are bytes with one scale: the oracle for native/added/tokens.h.
+
+    For types with blocks of 256 columns the scale is that of the block's largest column, halved up to three times.
+    """
     blocks = tokens.reshape(-1, COLUMNS)
     most = np.abs(blocks).max(axis=1, keepdims=True)
+    if kind in WIDE:
+        of_block = np.repeat(most.reshape(-1, 256 // COLUMNS).max(axis=1), 256 // COLUMNS)[:, np.newaxis]
+        halvings = [of_block / np.float32(2**n) for n in range(4)]
+        most = np.min([np.where(one >= most, one, of_block) for one in halvings], axis=0)
     inverse = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > 0)
     quants = np.rint(blocks * inverse).astype(np.float64)
     return (quants * (most / np.float32(127)).astype(np.float64)).reshape(tokens.shape)
@@ -59,9 +70,24 @@ def test_products_are_those_of_the_weights_with_tokens_of_eight_bits(ggml: Ggml,
             values = plain.values().astype(np.float64)
             for n_tokens in (1, 2, 5, 8, 9, 40):
                 tokens = random_floats(seed + n_tokens, n_tokens, n)
-                expected = as_bytes(tokens) @ values.T
-                scale = np.abs(as_bytes(tokens)) @ np.abs(values).T + 1e-9
+                expected = as_bytes(kind, tokens) @ values.T
+                scale = np.abs(as_bytes(kind, tokens)) @ np.abs(values).T + 1e-9
                 assert (np.abs(packed.times(tokens) - expected) / scale).max() < 1e-5, (kind, n_rows, n, n_tokens)
+
+
+def test_small_columns_keep_their_bits_beside_large_ones(ggml: Ggml, kinds: list[str]) -> None:
+    """Some columns of a token are often many times as large as the others."""
+    sizes = 2.0 ** -np.array([0, 1, 2, 3, 4, 7, 12, 0.9])
+    for seed, kind in enumerate(kinds):
+        with (
+            Matrix(ggml, kind, random_floats(seed, 16, 512) / 16, None) as plain,
+            Matrix(ggml, kind, random_floats(seed, 16, 512) / 16, ggml.types["CPU_LLAMABOX"]) as packed,
+        ):
+            values = plain.values().astype(np.float64)
+            tokens = random_floats(seed, 3, 512) * np.tile(np.repeat(sizes, COLUMNS), 2).astype(np.float32)
+            expected = as_bytes(kind, tokens) @ values.T
+            scale = np.abs(as_bytes(kind, tokens)) @ np.abs(values).T
+            assert (np.abs(packed.times(tokens) - expected) / scale).max() < 1e-5, kind
 
 
 SCALES = {"q4_1": [0, 2], "q5_1": [0, 2], "q4_K": [0, 2], "q5_K": [0, 2], "q6_K": [-2]}
@@ -76,6 +102,8 @@ def filled_blocks(ggml: Ggml, kind: str, byte: int, n_rows: int, n: int) -> byte
     if kind == "mxfp4":
         blocks[:, 0] = 120
         return rows.tobytes()
+    if kind == "q6_K" and byte == 0:  # the quants are the least; so may the whole scales be
+        blocks[:, 192:208] = 0x80
     for at in SCALES.get(kind, [0]):
         blocks[:, [at, at + 1]] = np.frombuffer(np.float16(2**-7).tobytes(), np.uint8)
     return rows.tobytes()
@@ -208,7 +236,7 @@ def test_experts_multiply_those_who_visit_them(
             token, place = np.nonzero(experts == expert)
             with Matrix(ggml, kind, weights[expert], None) as plain:
                 values = plain.values().astype(np.float64)
-            visitors = as_bytes(tokens[token, place % n_inputs])
+            visitors = as_bytes(kind, tokens[token, place % n_inputs])
             scale = np.abs(visitors) @ np.abs(values).T + 1e-9
             assert np.all(np.abs(found[token, place] - visitors @ values.T) < 1e-5 * scale), (kind, expert)
 
