@@ -31,11 +31,6 @@ static struct room * room_for(int32_t n_vocab) {
     return room.capacity ? &room : NULL;
 }
 
-// Whether a mask lets a token come. Without a mask all do.
-static inline bool is_allowed(const uint32_t * mask, int32_t token) {
-    return mask == NULL || (mask[token >> 5] >> (token & 31) & 1) != 0;
-}
-
 // Whether a mask lets so many tokens come that it takes long to look at each of them.
 static bool allows_many(const uint32_t * mask, int32_t n_vocab) {
     enum { MANY = 1024 };
@@ -87,18 +82,28 @@ static size_t highest_few(const float * logits, int32_t n_vocab, int32_t n, cons
     return size;
 }
 
-// The same among the tokens that a large mask allows. Those of the whole row are looked through first: what a model
-// finds likely is seldom forbidden.
-static size_t highest_few_allowed(const float * logits, int32_t n_vocab, int32_t n, const uint32_t * mask,
-                                  const struct room * room) {
-    const size_t n_seen = highest_few(logits, n_vocab, n + n / 2 + 16, room);
-    size_t       n_kept = 0;
-    for (size_t i = 0; i < n_seen && n_kept < (size_t) n; i++) {
-        if (is_allowed(mask, room->candidates[i].id)) {
-            room->candidates[n_kept++] = room->candidates[i];
+// The same among the tokens that a large mask allows, or 0 where a row has NaN or +inf, or few logits are left. What a
+// model finds likely is seldom forbidden: a floor that a few more logits reach than are wanted is mostly reached by
+// enough of those that are allowed.
+static size_t likely_and_allowed(const float * logits, int32_t n_vocab, int32_t n, const uint32_t * mask,
+                                 const struct room * room) {
+    const int32_t spares[] = { 2, n + 14 };
+    const bool    is_fit   = n < n_vocab && block_maxima(logits, n_vocab, room->wide.maxima);
+    for (int32_t i = 0; is_fit && i < 2; i++) {
+        const float  floor  = floor_of_highest(room->wide.maxima, n_blocks_of(n_vocab), n + spares[i]);
+        const size_t n_kept = heap_from(logits, n_vocab, n, floor, mask, room->candidates, room->wide.maxima);
+        if (n_kept == (size_t) n) {
+            qsort(room->candidates, n_kept, sizeof(*room->candidates), higher_first);
+            return n_kept;
         }
     }
-    return n_kept == (size_t) n ? n_kept : highest_few(masked_row(logits, n_vocab, mask, room), n_vocab, n, room);
+    return 0;
+}
+
+static size_t highest_few_allowed(const float * logits, int32_t n_vocab, int32_t n, const uint32_t * mask,
+                                  const struct room * room) {
+    const size_t n_kept = likely_and_allowed(logits, n_vocab, n, mask, room);
+    return n_kept ? n_kept : highest_few(masked_row(logits, n_vocab, mask, room), n_vocab, n, room);
 }
 
 // The highest logit of the tokens that the mask allows, the lowest id among equals; -1 where it allows none, or a NaN
@@ -106,9 +111,8 @@ static size_t highest_few_allowed(const float * logits, int32_t n_vocab, int32_t
 static llama_token highest_allowed(const float * logits, int32_t n_vocab, const uint32_t * mask,
                                    const struct room * room) {
     if (allows_many(mask, n_vocab)) {
-        const llama_token token = highest(logits, n_vocab, room->wide.maxima);
-        if (token >= 0 && is_allowed(mask, token)) {
-            return token;
+        if (likely_and_allowed(logits, n_vocab, 1, mask, room)) {
+            return room->candidates[0].id;
         }
         const float *     row  = masked_row(logits, n_vocab, mask, room);
         const llama_token next = highest(row, n_vocab, room->wide.maxima);

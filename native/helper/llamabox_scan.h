@@ -150,30 +150,40 @@ static inline float floor_of_highest(const float * maxima, int32_t n_blocks, int
     return n_found >= n ? low : -INFINITY;
 }
 
-// The n highest logits of a row in a heap, the lowest first. Returns how many there are, 0 for a row with NaN or +inf.
-// Only the blocks that have one of them are looked into.
-static inline size_t heap_of_highest(const float * logits, int32_t n_vocab, int32_t n, llama_token_data * heap,
-                                     float * maxima) {
-    n = n < n_vocab ? n : n_vocab;
-    if (!block_maxima(logits, n_vocab, maxima)) {
-        return 0;
-    }
-    const int32_t n_blocks = n_blocks_of(n_vocab);
-    const float   floor    = floor_of_highest(maxima, n_blocks, n);
+// Whether a mask lets a token come. Without a mask all do.
+static inline bool is_allowed(const uint32_t * mask, int32_t token) {
+    return mask == NULL || (mask[token >> 5] >> (token & 31) & 1) != 0;
+}
+
+// The n highest logits of the tokens that a mask allows in a heap, the lowest first, of those that reach the floor.
+// Returns how many there are. Only the blocks that have such a logit are looked into.
+static inline size_t heap_from(const float * logits, int32_t n_vocab, int32_t n, float floor, const uint32_t * mask,
+                               llama_token_data * heap, const float * maxima) {
     for (int32_t i = 0; i < n; i++) {
         heap[i] = (llama_token_data) { 0, -INFINITY, 0.0f };
     }
     int32_t n_in = 0;
-    for (int32_t b = 0; b < n_blocks; b++) {
+    for (int32_t b = 0; b < n_blocks_of(n_vocab); b++) {
         const int32_t end = (b + 1) * BLOCK < n_vocab ? (b + 1) * BLOCK : n_vocab;
         for (int32_t i = b * BLOCK; maxima[b] >= floor && i < end; i++) {
-            if (logits[i] >= floor && logits[i] > heap[0].logit) {
+            if (logits[i] >= floor && logits[i] > heap[0].logit && is_allowed(mask, i)) {
                 replace_lowest(heap, n, (llama_token_data) { i, logits[i], 0.0f });
                 n_in += n_in < n;
             }
         }
     }
     return (size_t) n_in;
+}
+
+// The n highest logits of a row in a heap, the lowest first. Returns how many there are, 0 for a row with NaN or +inf.
+static inline size_t heap_of_highest(const float * logits, int32_t n_vocab, int32_t n, llama_token_data * heap,
+                                     float * maxima) {
+    n = n < n_vocab ? n : n_vocab;
+    if (!block_maxima(logits, n_vocab, maxima)) {
+        return 0;
+    }
+    const float floor = floor_of_highest(maxima, n_blocks_of(n_vocab), n);
+    return heap_from(logits, n_vocab, n, floor, NULL, heap, maxima);
 }
 
 // Whether two candidates, which are sorted by their logits, have the same one.
