@@ -795,11 +795,20 @@ class FakeConstraint:
         self.accept(token)
         return True
 
+    def is_free_behind(self, token: int) -> bool:
+        assert self._prepared or self._has_refused, "a token that no mask allowed"
+        guesses = self._grammar.seed if self._grammar.guesses < 0 else self._grammar.guesses
+        return guesses > 0 and digest(self._grammar.seed, token) % guesses == 0
+
+    def accept_beside(self, token: int) -> None:
+        self.accept(token)
+        self.prepare()
+
     @property
     def is_prepared(self) -> bool:
         return self._prepared
 
-    def prepare(self) -> None:
+    def prepare(self, *, at_once: bool = False) -> None:
         self.n_masks += not self._prepared
         self._prepared = True
 
@@ -853,7 +862,8 @@ class FakeConstraint:
 class FakeGrammar:
     """Texts of up to `n_tokens` tokens: a choice, then `period` - 1 tokens that follow from those before, and again.
 
-    With `forces` it knows that the latter have no choice; else only its masks tell.
+    With `forces` it knows that the latter have no choice; else only its masks tell. Behind one of `guesses` tokens, or
+    none, it thinks that there is a choice before it has moved on; -1: as its seed is.
     """
 
     seed: int = 0
@@ -863,6 +873,7 @@ class FakeGrammar:
     may_end: bool = False
     fails_at: int = -1
     n_choices: int = 5
+    guesses: int = -1
     is_ready: ClassVar[bool] = True
 
     def start(self) -> FakeConstraint:

@@ -305,7 +305,7 @@ class Engine:
                     return
             if sequence.drafts:
                 self._drafts.take_back(sequence)
-            if sequence.constraint is not None or sequence.thought is not None:
+            if sequence.is_led and not (tokens and sequence.is_beside):
                 self._follow(sequence, now, n_taken=len(tokens))
         except errors.RequestError as error:
             self._fail(sequence, error)
@@ -319,7 +319,7 @@ class Engine:
         limit = sequence.rate_limit
         most = MAX_FORCED if limit is None else min(MAX_FORCED, limit.n_at_once - n_taken)
         tokens = sequence.forced(most)
-        if not self._take_all(sequence, tokens, now):
+        if tokens and not self._take_all(sequence, tokens, now):
             for token in tokens:
                 sequence.sampler.accept(token)
                 self._take(sequence, token, -1, now)
@@ -369,10 +369,7 @@ class Engine:
             self._reporter.said(sequence, sequence.detokenizer.flush())
             self._finish(sequence, stop_type)
             return
-        if sequence.thought is not None:
-            sequence.thought.take(token)
-        if sequence.constraint is not None and not is_accepted:  # else it has moved on by it
-            sequence.constraint.accept(token)
+        sequence.move_on(token, is_accepted=is_accepted, may_wait=row >= 0 and not sequence.drafts)
 
     def _finish(self, sequence: Sequence, stop_type: StopType, word: str = "") -> None:
         if sequence.drafts:

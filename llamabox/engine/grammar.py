@@ -39,6 +39,15 @@ class Constraint(Protocol):
     def accept(self, token: int) -> None:
         """Move on by a token that mask or `forced` allowed."""
 
+    def is_free_behind(self, token: int) -> bool:
+        """Whether a token that the mask allows leaves a choice behind it, as far as can be told at a glance."""
+
+    def accept_beside(self, token: int) -> None:
+        """Move on by a token that the mask allowed, and prepare the next one, both beside the next decode.
+
+        What is forced behind it is known only then, and comes a step later: `is_free_behind` should have said so.
+        """
+
     def accept_all(self, tokens: Seq[int]) -> None:
         """Move on by tokens that `forced` gave, or that `n_allowed` counted."""
 
@@ -52,8 +61,8 @@ class Constraint(Protocol):
     def is_prepared(self) -> bool:
         """Whether the mask is computed, so that there is nothing to begin."""
 
-    def prepare(self) -> None:
-        """No more tokens come before the next `mask`: begin to compute it, beside the caller."""
+    def prepare(self, *, at_once: bool = False) -> None:
+        """No more tokens come before the next `mask`, which is computed beside the next decode, or from now on."""
 
     def mask(self) -> TokenMask:
         """The tokens that may come next: valid until the next `accept`, not to be written to.
@@ -71,7 +80,7 @@ class Constraint(Protocol):
         """What `walk` finds of a `draft` that it allows without computing masks. Changes nothing."""
 
     def look_ahead(self, draft: Seq[int], *, forces: bool) -> None:
-        """Begin to compute the masks of a `draft` that it allows, beside the caller: those that `walk` finds."""
+        """Have the masks of a `draft` that it allows computed beside the next decode: those that `walk` finds."""
 
     def masks_ahead(self) -> list[TokenMask | None]:
         """What `look_ahead` has computed. Valid until the next `look_ahead`, not to be written to."""

@@ -57,6 +57,7 @@ class Sequence:
         """Whether it tells each token of the prompt with its log-probability: for all sequences of its request."""
         self.tells_distribution = params.post_sampling_probs and params.n_probs > 0
         self._ends = frozenset(params.stop_tokens)
+        self._n_least = params.n_least
         self.may_be_forced = not params.n_probs
         """Whether tokens that are forced come without a row of their own. Only a row tells log-probabilities."""
         self.seed = seed
@@ -70,6 +71,9 @@ class Sequence:
         self.drafts: list[int] = []  # tokens that may come behind its cells
         self.places: list[TokenMask | None] = []  # of these under a grammar that is asked about each (grammar.walk)
         self._free_at = -1  # the number of tokens said behind which its grammar was found to force none
+        self._may_check = False  # see is_checked
+        self.is_led = False  # by a grammar, or by a limit of its thoughts
+        self.is_beside = False  # its grammar moves on by the token said last beside the next decode
         self.n_refused = 0  # tokens in a row that its grammar refused, or was thought to
         self.may_draft = True  # the memory has not refused to take a draft back
         self.truncated = False
@@ -173,7 +177,7 @@ class Sequence:
     @property
     def n_early(self) -> int:
         """How many of its next tokens may not end it."""
-        return max(0, self.params.n_least - len(self.said))
+        return max(0, self._n_least - len(self.said)) if self._n_least else 0
 
     def is_stopped_by(self, token: int) -> bool:
         """Whether the `token` that it said last is one that the request wants to end at."""
@@ -197,8 +201,10 @@ class Sequence:
         if source is None:
             source = runner.sampler_source(self.params.sampling, prompt_tokens(self.request.prompt), n_ctx)
         self.sampler = source.start(self.seed)
+        self._may_check = self.may_be_forced and self.sampler.takes_highest
         if self.params.thought is not None:
             self.thought = ThoughtLimit(self.params.thought, self.params.marks, runner.piece)
+        self.is_led = self.thought is not None or self.request.grammar is not None
         if self.request.grammar is not None:
             self.constraint = self.request.grammar.start()
             self.prepare_mask()
@@ -207,6 +213,22 @@ class Sequence:
         """Append a generated token."""
         self.cells.append(token)
         self.said.append(token)
+
+    def move_on(self, token: int, *, is_accepted: bool, may_wait: bool) -> None:
+        """Let its thought and its grammar know the token that it said last.
+
+        is_accepted: its grammar has moved on by it. may_wait: its next token is sampled in another step.
+        """
+        self.is_beside = False
+        if self.thought is not None:
+            self.thought.take(token)
+        if self.constraint is None or is_accepted:
+            return
+        if may_wait and self.thought is None and not self.is_checked and self.constraint.is_free_behind(token):
+            self.is_beside = True
+            self.constraint.accept_beside(token)
+        else:
+            self.constraint.accept(token)
 
     def say_all(self, tokens: Seq[int], runner: Runner, n_ctx: int) -> Piece | None:
         """Append tokens that were not sampled, at least two, and that do not end it. What they say, in one piece.
@@ -290,7 +312,7 @@ class Sequence:
         Not where the grammar's forced tokens are sampled, of which it allows no other spelling, nor where the text may
         not end yet.
         """
-        return self.sampler is not None and self.sampler.takes_highest and self.may_be_forced and not self.n_early
+        return self._may_check and not self.n_early
 
     @property
     def is_likely_refused(self) -> bool:

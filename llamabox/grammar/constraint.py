@@ -5,6 +5,7 @@ llguidance needs nothing of libllama but the vocabulary, which comes in ready ma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence as Seq
 
 import numpy as np
@@ -14,6 +15,9 @@ from llamabox.engine.grammar import TokenMask, walk
 from llamabox.errors import InvalidRequest
 from llamabox.grammar.free_text import FreeText, FreeTextState
 from llamabox.grammar.guidance import complaint, limits
+
+WORD = re.compile(rb'[^\x00-\x1f"\\<|{}\[\]]+')
+"""A piece that seldom ends a string, whatever its grammar."""
 
 
 class EndTokens:
@@ -29,16 +33,21 @@ class EndTokens:
 class GuidedConstraint:
     """A Constraint over a matcher of its own. One thread at a time; each computes what it asks for.
 
-    `text` follows what comes before the first call, where most tokens need no look at the matcher.
+    `text` follows what comes before the first call, where most tokens need no look at the matcher. `pieces` are what
+    tokens say; without them none is free behind another.
     """
 
-    def __init__(self, matcher: LLMatcher, ends: EndTokens, text: FreeTextState | None = None) -> None:
+    def __init__(
+        self, matcher: LLMatcher, ends: EndTokens, text: FreeTextState | None = None, pieces: Seq[bytes] = ()
+    ) -> None:
         self._matcher = matcher
         self._ends = ends
+        self._pieces = pieces
         self._text = text
         self._mask: TokenMask = np.zeros_like(ends.mask)
         self._has_mask = False  # of the present state
         self._may_go_on = False  # the mask has a token that does not end the text
+        self._is_wide = False  # and has many
         self._forced: list[int] | None = None  # in an earlier state; since then `_n_taken` of them were accepted
         self._n_taken = 0
         self._is_complete = False
@@ -67,6 +76,14 @@ class GuidedConstraint:
             self._check()
         self._moved((token,))
 
+    def is_free_behind(self, token: int) -> bool:
+        return self._is_wide and self._has_mask and WORD.fullmatch(self._pieces[token]) is not None
+
+    def accept_beside(self, token: int) -> None:
+        self.accept(token)
+        if not self.forced(1):
+            self.prepare()
+
     def accept_all(self, tokens: Seq[int]) -> None:
         if self._text is not None and not self._text.is_over:
             for token in tokens:
@@ -88,14 +105,16 @@ class GuidedConstraint:
     def is_prepared(self) -> bool:
         return self._has_mask
 
-    def prepare(self) -> None:
+    def prepare(self, *, at_once: bool = False) -> None:
         """Compute the mask. What is wrong with the grammar is raised by `mask`."""
         if self._has_mask:
             return
         self._has_mask = True
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         texts = self._mask & ~self._ends.mask
-        self._may_go_on = bool(texts.any())
+        n_words = int(np.count_nonzero(texts))
+        self._may_go_on = n_words > 0
+        self._is_wide = len(self._pieces) > 0 and 2 * n_words > len(texts)
         if not self._matcher.is_accepting():  # "any token but this one" is no way to end
             self._mask[:] = texts
 
@@ -130,8 +149,9 @@ class GuidedConstraint:
 
     def _copy(self) -> GuidedConstraint:
         text = None if self._text is None else self._text.copy()
-        copied = GuidedConstraint(self._matcher.deep_copy(), self._ends, text)
+        copied = GuidedConstraint(self._matcher.deep_copy(), self._ends, text, self._pieces)
         copied._mask, copied._has_mask, copied._may_go_on = self._mask.copy(), self._has_mask, self._may_go_on
+        copied._is_wide = self._is_wide
         copied._forced, copied._n_taken, copied._is_complete = self._forced, self._n_taken, self._is_complete
         return copied
 
@@ -160,16 +180,19 @@ class GuidedConstraint:
 class GuidedGrammar:
     """A Grammar over llguidance, in its own form (grammar.guidance)."""
 
-    def __init__(self, text: str, tokenizer: LLTokenizer, free: FreeText | None = None) -> None:
+    def __init__(
+        self, text: str, tokenizer: LLTokenizer, free: FreeText | None = None, pieces: Seq[bytes] = ()
+    ) -> None:
         """Compiles it, which may take long and drops the interpreter lock. Raises InvalidRequest.
 
-        `free`: it allows any text before a call, whose opening that has.
+        `free`: it allows any text before a call, whose opening that has. `pieces`: see GuidedConstraint.
         """
         self._matcher = LLMatcher(tokenizer, text, log_level=0, limits=limits())
         self._ends = EndTokens(tokenizer)
         reason = complaint(self._matcher)
         if reason is not None:
             raise InvalidRequest(reason)
+        self._pieces = pieces
         self._free: FreeText | None = None
         mask = self.start().mask()  # some grammars show only here that nothing fits them
         if free is not None:
@@ -181,4 +204,4 @@ class GuidedGrammar:
 
     def start(self) -> GuidedConstraint:
         text = None if self._free is None else FreeTextState(self._free)
-        return GuidedConstraint(self._matcher.deep_copy(), self._ends, text)
+        return GuidedConstraint(self._matcher.deep_copy(), self._ends, text, self._pieces)

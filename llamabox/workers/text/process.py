@@ -72,7 +72,9 @@ def serve(body: Body, config: TextConfig) -> None:
         # Before the model: loading binds this thread to CPUs, which threads that it starts inherit.
         helpers = Helpers(pulse)
         start = partial(start_encoder, config, reader, pulse)
-        text, split = load_model(native, pump, config, lambda progress: channel.send(Loading(progress)), start)
+        text, split = load_model(
+            native, pump, config, lambda progress: channel.send(Loading(progress)), start, helpers.beside.begin
+        )
         owned.callback(text.close)
         pulse.watch(lambda: n_nodes(native), has_device=has_gpu(native) or bool(config.rpc_servers))
         vocab, n_ctx = text.model.vocab, text.contexts.n_ctx
@@ -117,21 +119,22 @@ def load_model(
     config: TextConfig,
     on_progress: Callable[[float], None],
     start: Callable[[Projector], EncodingDesk],
+    before_decode: Callable[[], None],
 ) -> tuple[TextModel, list[dict[str, Any]]]:
     """The model, and where its parts are as ModelInfo says it: known where there is a GPU or an RPC server.
 
-    `start` is called with the projector, if the model has one.
+    `start` is called with the projector, if the model has one, and `before_decode` as each decode begins.
     """
     placement = start_backends(config, native)
     if placement is None:
-        return TextModel.load(native, config, on_progress, start), []
+        return TextModel.load(native, config, on_progress, start, before_decode), []
 
     def report(progress: float) -> None:
         placement.progress(progress)
         on_progress(progress)
 
     with pump.heard_by(placement.hear):
-        text = TextModel.load(native, config, report, start)
+        text = TextModel.load(native, config, report, start, before_decode)
     split = placement.split({name: tensor.n_bytes for name, tensor in text.model.header.tensors.items()})
     placement.report(split)
     return text, split

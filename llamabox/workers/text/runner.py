@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from functools import lru_cache
 from typing import cast
@@ -211,10 +212,12 @@ class LlamaRunner:
         rows_of: RowsOf | None = None,
         heads: HeadCells | None = None,
         is_near: bool = True,
+        before_decode: Callable[[], None] | None = None,
     ) -> None:
         """`tile`, `mixes` and `is_steady`: see RunnerFacts; `is_near`: see Memory. Without `rows_of` it takes no media.
 
-        `heads` are told what is computed, and what changes in the memory.
+        `heads` are told what is computed, and what changes in the memory. `before_decode` begins what other threads are
+        to do while the interpreter is free.
         """
         self._context = context
         self._loras = loras
@@ -224,6 +227,7 @@ class LlamaRunner:
         self._rows_of = rows_of
         self._rows = RowSampler(context)
         self._heads = heads
+        self._before_decode = before_decode
         self._memory = LlamaMemory(context, heads, is_near=is_near)
         self._eog = frozenset(self._vocab.eog_tokens)
         self._pieces: dict[int, bytes] = {}  # key: token * 2 + special
@@ -257,15 +261,21 @@ class LlamaRunner:
             self._heads.take()
         if has_media(batch):
             assert self._rows_of is not None, "this runner takes no media"
+            self._begin()
             decode_media(self._context, batch.runs, self._rows_of)
             return
         self._batch.lay(batch.runs)
+        self._begin()
         self._context.decode(self._batch)
         if self._heads is not None:
             self._heads.computed(batch.runs)
 
     def wait(self) -> None:
         self._context.synchronize()
+
+    def _begin(self) -> None:
+        if self._before_decode is not None:
+            self._before_decode()
 
     def sample(self, asks: Seq[Ask]) -> list[list[int]]:
         if not asks:

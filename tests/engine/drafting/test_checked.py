@@ -96,9 +96,10 @@ def test_masks_that_many_want_are_begun_before_one_is_waited_for(
     def noted(name: str) -> Callable[[FakeConstraint], Any]:
         real = getattr(FakeConstraint, name)
 
-        def call(constraint: FakeConstraint) -> Any:
+        def call(constraint: FakeConstraint, *, at_once: bool = False) -> Any:
             if not constraint.is_ahead:
                 calls.append(name)
+                assert at_once == (name == "prepare"), "they are begun before the next decode"
             return real(constraint)
 
         return call

@@ -10,7 +10,7 @@ from llamabox.workers.text.grammars.beside import Beside, Piece
 
 
 class AheadConstraint:
-    """A Constraint around another one, whose mask the `helper` computes from `prepare` on.
+    """A Constraint around another one, whose mask the `helper` computes beside the next decode.
 
     Everything else waits for the helper, so that one thread at a time uses the inner constraint. What the helper has
     not begun is done at once instead.
@@ -24,42 +24,51 @@ class AheadConstraint:
     @property
     def is_complete(self) -> bool:
         if self._coming is not None:
-            self._coming.result()
+            self._settle()
         return self._inner.is_complete
 
     def forced(self, n_most: int) -> list[int]:
         if self._coming is not None:
-            self._coming.result()
+            self._settle()
         return self._inner.forced(n_most)
 
     def accept(self, token: int) -> None:
-        self._settle()
-        self._coming = None
+        if self._coming is not None:
+            self._settle()
         self._inner.accept(token)
+
+    def is_free_behind(self, token: int) -> bool:
+        if self._coming is not None:
+            self._settle()
+        return self._inner.is_free_behind(token)
+
+    def accept_beside(self, token: int) -> None:
+        if self._coming is not None:
+            self._settle()
+        self._coming = self._helper.put(partial(self._inner.accept_beside, token))
 
     def accept_all(self, tokens: Seq[int]) -> None:
         self._settle()
-        self._coming = None
         self._inner.accept_all(tokens)
 
     def try_accept(self, token: int) -> bool:
         if self._coming is not None:
-            self._coming.result()
-        if not self._inner.try_accept(token):
-            return False
-        self._coming = None
-        return True
+            self._settle()
+        return self._inner.try_accept(token)
 
     @property
     def is_prepared(self) -> bool:
         return self._coming is not None or self._inner.is_prepared
 
-    def prepare(self) -> None:
-        if not self.is_prepared:
+    def prepare(self, *, at_once: bool = False) -> None:
+        if self._coming is None and not self._inner.is_prepared:
             self._coming = self._helper.put(self._inner.prepare)
+        if at_once:
+            self._helper.begin()
 
     def mask(self) -> TokenMask:
-        self._settle()
+        if self._coming is not None:
+            self._settle()
         if not self._inner.is_prepared:
             self._inner.prepare()
         return self._inner.mask()
@@ -85,8 +94,10 @@ class AheadConstraint:
         return self._inner.masks_ahead()
 
     def _settle(self) -> None:
+        """Wait for what the helper is to do, or do it. Raises what it raised."""
         if self._coming is not None:
             self._coming.result()
+            self._coming = None
 
 
 class AheadGrammar:

@@ -16,11 +16,12 @@ N_AT_ONCE = 256
 class Piece:
     """A piece of work that was handed over. `result` is for one thread."""
 
-    __slots__ = ("_begun", "_done", "_error", "_work")
+    __slots__ = ("_begun", "_done", "_error", "_is_done", "_work")
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._error: LlamaboxError | None = None
+        self._is_done = False
         self._begun = threading.Lock()  # never released
         self._done = threading.Lock()
         self._done.acquire()
@@ -33,40 +34,48 @@ class Piece:
             self._work()
         except LlamaboxError as error:
             self._error = error
+        self._is_done = True
         self._done.release()
 
     def result(self) -> None:
         """Wait until it is done, or do it where nobody has begun. Raises what it raised."""
-        self.do()
-        with self._done:
-            if self._error is not None:
-                raise self._error
+        if not self._is_done:
+            self.do()
+            self._done.acquire()
+            self._done.release()
+        if self._error is not None:
+            raise self._error
 
 
 class Beside:
     """Does pieces of work one after the other, on one thread of an executor, which may be shared.
 
-    To wake the thread takes some 20 µs of the caller's time, and a step of the engine may have a piece for each stream:
-    so it is woken once for all that come while it is at work. Who wants a result before the thread comes to it does
-    the piece: a caller that waits for several of them works at one end of a row of pieces with it.
+    Pieces wait until `begin`: a thread at work wants the interpreter now and then, which the caller has until its next
+    decode. To wake it takes some 20 µs of the caller's time, so it is woken once for all pieces. Who wants a result
+    before the thread comes to it does the piece.
     """
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        self._waiting: deque[Piece] = deque()  # guarded by _lock, as is the flag
-        self._is_at_work = False
+        self._waiting: deque[Piece] = deque()
+        self._is_at_work = False  # guarded by _lock
         self._lock = threading.Lock()
 
     def put(self, work: Callable[[], None]) -> Piece:
-        """Have `work` done soon. An exception of it that is no LlamaboxError is the executor's."""
+        """Have `work` done from the next `begin` on. An exception of it that is no LlamaboxError is the executor's."""
         piece = Piece(work)
+        self._waiting.append(piece)
+        return piece
+
+    def begin(self) -> None:
+        """Have done what was put here, beside the caller."""
+        if not self._waiting:
+            return
         with self._lock:
-            self._waiting.append(piece)
             if self._is_at_work:
-                return piece
+                return
             self._is_at_work = True
         self._executor.submit(self._run)
-        return piece
 
     def _run(self) -> None:
         for _ in range(N_AT_ONCE):

@@ -113,7 +113,7 @@ class GrammarCompiler:
             if not texts.is_plain:
                 self._try_out(text, texts)
             try:
-                made = GuidedGrammar(text, tokenizer, self._free_text(texts.opening))
+                made = GuidedGrammar(text, tokenizer, self._free_text(texts.opening), self._pieces)
             except InvalidRequest:
                 if texts.is_plain:
                     self._try_out(text, texts)  # which finds the field
@@ -205,7 +205,7 @@ class GrammarDesk:
 
     def __init__(self, vocab: Vocab, helpers: Helpers, deliver: Callable[[Request | GrammarCame], None]) -> None:
         self._worker = helpers.grammars
-        self._compiler = GrammarCompiler(vocab, Beside(helpers.masks))
+        self._compiler = GrammarCompiler(vocab, helpers.beside)
         self._deliver = deliver
         self._lock = threading.Lock()
         self._pending: set[str] = set()  # requests whose turn has not come

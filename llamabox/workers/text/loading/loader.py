@@ -86,8 +86,11 @@ class TextModel:
         config: TextConfig,
         on_progress: Callable[[float], None],
         start_encoder: Callable[[Projector], EncodingDesk] | None = None,
+        before_decode: Callable[[], None] | None = None,
     ) -> TextModel:
         """`start_encoder` makes what encodes with a projector, which is closed with the model; None: nobody has media.
+
+        The engine's thread calls `before_decode` as each decode begins.
 
         Raises ModelLoadError or ContextError with one line that says what is wrong.
         """
@@ -114,16 +117,13 @@ class TextModel:
             heads = owned.enter_context(open_heads(config, model, contexts))
             warn_if_scarce(untouched(native) - before)
             owned.enter_context(lend_threads(config, contexts, draft, heads))
-            if steering is not None:
-                for context in contexts.all:
-                    steering.apply(context)
-                logger.info("control vector on layers %d to %d", steering.first, steering.last)
+            steer(steering, contexts)
             if config.warmup:
                 warm_up(contexts, loras)
                 warm_up_projector(config, projector, media_contexts(contexts))
             tokens_per_second = token_rate(config, contexts)
             drafters = make_drafters(config, model, draft, heads, owned)
-            engine = make_engine(config, contexts, loras, encoder, drafters, heads)
+            engine = make_engine(config, contexts, loras, encoder, drafters, heads, before_decode)
             poolers = make_poolers(config, contexts, encoder)
             return cls(
                 model=model,
@@ -203,6 +203,15 @@ class TextModel:
         return self.model.n_cls_out if is_rank else self.model.n_embd_out
 
 
+def steer(steering: Steering | None, contexts: Contexts) -> None:
+    """Add the control vector, if there is one, to what all contexts compute."""
+    if steering is None:
+        return
+    for context in contexts.all:
+        steering.apply(context)
+    logger.info("control vector on layers %d to %d", steering.first, steering.last)
+
+
 def warm_up(contexts: Contexts, loras: Sequence[Lora]) -> None:
     """Compute once, with the adapters too: what libllama cannot compute with should end the load, not a request."""
     if loras and contexts.generate is not None:
@@ -252,6 +261,7 @@ def make_engine(
     encoder: EncodingDesk | None,
     drafters: Sequence[Drafter] = (),
     heads: Heads | None = None,
+    before_decode: Callable[[], None] | None = None,
 ) -> Engine:
     """The engine over the main context, which `heads` follow."""
     attention = contexts.attention
@@ -270,6 +280,7 @@ def make_engine(
             rows_of=rows_of,
             heads=None if heads is None else heads.cells,
             is_near=not offloads(config, contexts.main.native),
+            before_decode=before_decode,
         ),
         EngineConfig(
             n_slots=min(config.n_parallel, contexts.main.n_seq_max),  # less for a model that only embeds
