@@ -312,7 +312,7 @@ class Sequence:
         Not where the grammar's forced tokens are sampled, of which it allows no other spelling, nor where the text may
         not end yet.
         """
-        return self._may_check and not self.n_early
+        return self._may_check and not (self._n_least and self.n_early)
 
     @property
     def is_likely_refused(self) -> bool:

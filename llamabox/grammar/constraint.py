@@ -65,7 +65,7 @@ class GuidedConstraint:
     def forced(self, n_most: int) -> list[int]:
         if self._forced is None:
             self._forced, self._n_taken = self._matcher.compute_ff_tokens(), 0
-            if not self._forced:
+            if not self._forced and self._matcher.is_error():
                 self._check()
         return self._forced[self._n_taken : self._n_taken + n_most]
 

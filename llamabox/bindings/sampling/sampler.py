@@ -40,6 +40,8 @@ class SamplerChain(Owned):
     is the token, whatever the chain. ALL: it must see every logit, and `wide` says how it begins.
 
     takes_highest: the token is the one whose logit is the highest behind the chain's biases, if it has any.
+
+    remembers: some sampler of it takes note of the tokens that it accepts.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class SamplerChain(Owned):
         n_best: int = ALL,
         wide: Wide | None = None,
         takes_highest: bool = False,
+        remembers: bool = True,
     ) -> None:
         super().__init__(handle, native.lib.llama_sampler_free, "sampler chain")
         self._native = native
+        self._remembers = remembers
         self.wide = wide
         self.n_best = n_best
         self.takes_highest = takes_highest
@@ -71,13 +75,27 @@ class SamplerChain(Owned):
 
     def accept(self, token: int) -> None:
         """Take a token into the penalty history. Must be one of the vocabulary."""
-        self._native.lib.llama_sampler_accept(self.handle, token)
+        handle = self.handle
+        if self._remembers:
+            self._native.lib.llama_sampler_accept(handle, token)
 
     def clone(self) -> SamplerChain:
         """A copy with the same history and random state, to go its own way."""
         copied = self._native.lib.llama_sampler_clone(self.handle)
-        return SamplerChain(self._native, copied, n_best=self.n_best, wide=self.wide, takes_highest=self.takes_highest)
+        return SamplerChain(
+            self._native,
+            copied,
+            n_best=self.n_best,
+            wide=self.wide,
+            takes_highest=self.takes_highest,
+            remembers=self._remembers,
+        )
 
+
+FORGETFUL = frozenset(
+    {"logit_bias", "top_k", "top_p", "min_p", "typical", "top_n_sigma", "xtc", "temp", "temp_ext", "dist", "greedy"}
+)
+"""Samplers to which it is the same which tokens came before."""
 
 SEED_AT = {"dist": 0, "xtc": 3, "mirostat": 0, "mirostat_v2": 0, "adaptive_p": 2}
 """The place of the seed among the arguments of those samplers that draw."""
@@ -149,7 +167,14 @@ class ChainBuilder:
 
     def _finish(self, n_best: int, wide: Wide | None) -> SamplerChain:
         chain, self._chain = self._chain, None
-        return SamplerChain(self._native, chain, n_best=n_best, wide=wide, takes_highest=takes_highest(self._steps))
+        return SamplerChain(
+            self._native,
+            chain,
+            n_best=n_best,
+            wide=wide,
+            takes_highest=takes_highest(self._steps),
+            remembers=not FORGETFUL.issuperset(name for name, _ in self._steps),
+        )
 
     def _logit_bias(self, pairs: Sequence[tuple[int, float]]) -> Any:
         biases = [(self._vocab.check(token), bias) for token, bias in pairs]

@@ -78,13 +78,8 @@ class Detokenizer:
         """
         if self._indentation is not None or (self._stop is not None and self._n_least > 0):
             return None
-        before, texts, n_whole = self._decoder.getstate(), [], 0
-        for n, (token, piece) in enumerate(zip(tokens, pieces, strict=True), 1):
-            text = self._text(token, piece)
-            if text is not None:
-                texts.append(text)
-                n_whole = n
-        text = "".join(texts)
+        before = self._decoder.getstate()
+        text, n_whole = self._texts(tokens, pieces)
         if self._stop is not None and self._stop.read(self._state, text)[1] is not None:
             self._decoder.setstate(before)
             return None
@@ -92,6 +87,18 @@ class Detokenizer:
         whole = [*self._waiting, *tokens[:n_whole]] if n_whole else []
         self._waiting = [*([] if n_whole else self._waiting), *tokens[n_whole:]]
         return self._say(text, whole) if self._stop is None else self._release(self._stop, text, whole)
+
+    def _texts(self, tokens: Seq[int], pieces: Seq[bytes]) -> tuple[str, int]:
+        """What tokens add to the text, and how many of them say whole characters."""
+        if not self._marks and not self._decoder.getstate()[0] and (joined := b"".join(pieces)).isascii():
+            return joined.decode(), len(tokens)
+        texts, n_whole = [], 0
+        for n, (token, piece) in enumerate(zip(tokens, pieces, strict=True), 1):
+            text = self._text(token, piece)
+            if text is not None:
+                texts.append(text)
+                n_whole = n
+        return "".join(texts), n_whole
 
     def _text(self, token: int, piece: bytes) -> str | None:
         """What a token adds to the text. None while its bytes end inside a character."""
