@@ -65,12 +65,14 @@ class GuidedConstraint:
     def forced(self, n_most: int) -> list[int]:
         if self._forced is None:
             self._forced, self._n_taken = self._matcher.compute_ff_tokens(), 0
-            if not self._forced and self._matcher.is_error():
-                self._check()
+            if not self._forced:
+                if self._matcher.is_error():
+                    self._check()
+                return self._forced
         return self._forced[self._n_taken : self._n_taken + n_most]
 
     def accept(self, token: int) -> None:
-        if self._is_plain(token):
+        if self._text is not None and self._text.plain[token]:
             return
         if not self._matcher.consume_token(token):
             self._check()
@@ -94,7 +96,7 @@ class GuidedConstraint:
         self._moved(tokens)
 
     def try_accept(self, token: int) -> bool:
-        if self._is_plain(token):
+        if self._text is not None and self._text.plain[token]:
             return True
         if token in self._ends.tokens or not self._matcher.try_consume_tokens([token]):
             return False
@@ -155,13 +157,12 @@ class GuidedConstraint:
         copied._forced, copied._n_taken, copied._is_complete = self._forced, self._n_taken, self._is_complete
         return copied
 
-    def _is_plain(self, token: int) -> bool:
-        return self._text is not None and self._text.plain[token] != 0
-
     def _moved(self, tokens: Seq[int]) -> None:
         """The matcher has moved on by these tokens."""
         self._has_mask = False
-        if self._forced is not None:
+        if not self._forced:
+            self._forced = None
+        else:
             # Finding a list of forced tokens takes as long as it is long, so it is used to its end.
             n_before = self._n_taken
             self._n_taken += len(tokens)
