@@ -9,8 +9,8 @@ Prints a Markdown table of the milliseconds that the next decode waits for the h
   strings end there and calls follow one another: a step has tokens beside that the grammar forces.
 
 All are asked of one server, in turn. The means of a round are of some hundred steps; the medians over the rounds are
-printed, and of the rounds' differences from text; and how many tokens a step brings, forced ones among them. The model
-is read by one thread unless `--threads` says otherwise.
+printed, and of the rounds' differences from text; how many tokens a step brings, forced ones among them, and the
+microseconds of the host that each takes. The model is read by one thread unless `--threads` says otherwise.
 """
 
 from __future__ import annotations
@@ -140,8 +140,9 @@ def main(words: list[str]) -> None:
     parser.add_argument("--temperatures", type=float, nargs="*", default=[0.0, 0.8])
     parser.add_argument("--forms", nargs="*", choices=sorted(TEMPLATES), default=sorted(TEMPLATES))
     asked = parser.parse_args(words)
-    print(f"| form | temperature | {asked.streams} streams | {' | '.join(STAGES)} | host more | tokens | steps |")
-    print("| --- " * (len(STAGES) + 6) + "|")
+    heads = ("form", "temperature", f"{asked.streams} streams", *STAGES, "host more", "tokens", "µs a token", "steps")
+    print(f"| {' | '.join(heads)} |")
+    print("| --- " * len(heads) + "|")
     for form in asked.forms:
         arguments = ["-m", str(ensure_demo_model()), "-c", str(1024 * asked.streams), "-np", str(asked.streams)]
         arguments += ["-t", str(asked.threads), "--metrics"]
@@ -160,7 +161,9 @@ def main(words: list[str]) -> None:
                     more = statistics.median(one["host"] - text["host"] for one, text in pairs)
                     n_steps = sum(one["steps"] for one in rounds)
                     n_tokens = statistics.median(one["tokens"] for one in rounds)
-                    cells = (form, temperature, kind, *medians, f"{more:+.3f}", f"{n_tokens:.1f}", f"{n_steps:.0f}")
+                    a_token = 1e3 * statistics.median(one["host"] / one["tokens"] for one in rounds)
+                    counts = (f"{n_tokens:.1f}", f"{a_token:.1f}", f"{n_steps:.0f}")
+                    cells = (form, temperature, kind, *medians, f"{more:+.3f}", *counts)
                     print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
