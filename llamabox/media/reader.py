@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from llamabox.checks import wrong
 from llamabox.engine.request import Picture, Sound
 from llamabox.machine import processors
+from llamabox.machine.niceness import MOST
 from llamabox.media.decoding.link import CPU_SECONDS, MAX_USEFUL_PIXELS, MEMORY, NOUNS, Unreadable, Wanted
 from llamabox.media.desk import Room
 from llamabox.media.errand import Errand, File
@@ -36,7 +37,9 @@ SANDBOX = "llamabox.media.decoding.sandbox"
 """The module that a child runs."""
 
 NICENESS = 10
-"""A large picture takes seconds, which would else be felt by the texts that are being generated."""
+"""A large picture takes seconds, which would else be felt by the texts that are being generated. Children beside the
+first one yield to all: of two on two processors one shares that of a decode, which waits for it a tick at a time.
+"""
 
 MAX_FILE = 25 << 20
 """Bytes of a file that is fetched, or read from the media folder. Those in a body are bounded by `--max-body`."""
@@ -80,7 +83,7 @@ class MediaReader:
         """`folder` may be read from and `hosts` fetched from; None: none. `max_side` bounds pictures, 0: not at all."""
         n_children = max(2, min(8, len(processors.allowed()) // 4))
         limits = Limits(cpu_seconds=CPU_SECONDS, memory=MEMORY, niceness=NICENESS)
-        self.lane = Lane(SANDBOX, n_children, limits, _greeting)
+        self.lane = Lane(SANDBOX, n_children, limits, _greeting, beside=dataclasses.replace(limits, niceness=MOST))
         self._finalizer = weakref.finalize(self, self.lane.close)
         self._threads = ThreadPoolExecutor(n_children, thread_name_prefix="media")
         self._folder = None if folder is None else MediaFolder(folder)

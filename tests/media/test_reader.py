@@ -16,9 +16,10 @@ import pytest
 
 from llamabox.engine.request import Picture
 from llamabox.errors import InvalidRequest, ServerFault, Unavailable
+from llamabox.machine.niceness import MOST
 from llamabox.media import reader as reader_module
 from llamabox.media.decoding.link import MEMORY
-from llamabox.media.reader import MAX_HELD, MediaReader
+from llamabox.media.reader import MAX_HELD, NICENESS, MediaReader
 from llamabox.media.source import MAX_SOURCES
 from llamabox.quarantine.trial import Trial
 from llamabox.wire.text_config import MediaInfo
@@ -221,6 +222,14 @@ def test_a_large_request_lets_others_have_their_turn(reader: MediaReader) -> Non
 def test_two_children_are_ready_from_the_start(own: MediaReader) -> None:
     asyncio.run(own.warm())
     assert sum(child.pid is not None for child in own.lane.children) == 2
+
+
+def test_children_yield_to_decodes_and_those_beside_the_first_to_all(own: MediaReader) -> None:
+    """On two processors one child shares that of a decode: it must not have it for a whole tick."""
+    asyncio.run(own.warm())
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    found = [os.getpriority(os.PRIO_PROCESS, child.pid) for child in own.lane.children if child.pid is not None]
+    assert found == [min(mine + NICENESS, MOST), MOST]
 
 
 def test_a_reader_that_was_closed_has_no_children(own: MediaReader) -> None:
