@@ -406,7 +406,7 @@ def test_tokens_equal_those_it_would_have_got_alone(case: Case) -> None:
 
 def test_the_law_is_tried_where_sequences_have_to_do_with_each_other() -> None:
     """The same cases in every run: each of these situations comes about in many, or the law above says little."""
-    seen = situations(others, 400)
+    seen = situations(others, 600)
     for situation in (
         "a prefix that was resident",
         "a wait for another's prefix",

@@ -90,6 +90,11 @@ class CopyTime:
         return self._before > LONG * self._whole
 
     @property
+    def is_noticed(self) -> bool:
+        """Whether more than a little is spent of what the decode that is planned may take longer beside prompts."""
+        return self._before > LONG * self._pace
+
+    @property
     def before(self) -> float:
         """Seconds that copies take which the decode that is planned has to wait for."""
         return self._before

@@ -27,13 +27,16 @@ class Kind(IntEnum):
     LONE = 1
     """A row that decodes, with the drafts behind it; and what a grammar forces, where rows are steady."""
 
-    RUN = 2
+    APART = 2
+    """Rows that decode in slots apart from those of most others, for which libllama has a further pass."""
+
+    RUN = 3
     """A chunk of a prompt, or what a grammar forces, where rows are not steady."""
 
-    MEDIA = 3
+    MEDIA = 4
     """Rows of pictures and sounds, of one sequence or several: libllama takes no tokens beside them."""
 
-    EXCLUSIVE = 4
+    EXCLUSIVE = 5
     """A chunk of which each cell sees all others: nobody else may be in its batch."""
 
 
@@ -53,6 +56,8 @@ class Company:
         """Whether lone rows and runs go into one batch."""
         self.forces_beside = facts.mixes or facts.is_steady
         """Whether what a grammar forces goes beside lone rows, in runs of any length."""
+        self.parts_stragglers = facts.is_steady and not facts.mixes
+        """Whether lone rows may be computed in two batches."""
         self._n_batch = facts.n_batch
         self._tile = facts.tile if 2 * (facts.tile + 1) <= facts.n_batch else 1
         self._takes_media = facts.takes_media
@@ -74,15 +79,24 @@ class Company:
             )
 
     def kinds(
-        self, lengths: Collection[int], *, has_prompts: bool, has_media: bool = False, has_exclusive: bool = False
+        self,
+        lengths: Collection[int],
+        *,
+        has_prompts: bool,
+        has_media: bool = False,
+        has_exclusive: bool = False,
+        has_apart: bool = False,
     ) -> set[Kind]:
         """The kinds of runs of these lengths that decode, drafts not counted, and of chunks if there are prompts.
 
         `has_media`: there are rows of pictures or sounds. `has_exclusive`: of some that must be computed by themselves.
+        `has_apart`: some of those that decode are `stragglers`, which have a kind of their own.
         """
         kinds = {Kind.MEDIA} if has_media else set()
         if has_exclusive:
             kinds.add(Kind.EXCLUSIVE)
+        if has_apart:
+            kinds.add(Kind.APART)
         if self.mixes:
             return kinds | {Kind.ANY} if lengths or has_prompts else kinds
         if 1 in lengths or (lengths and self.forces_beside):
@@ -149,6 +163,22 @@ class Company:
         if self.forces_beside:
             return n_cells
         return run_length(n_pending, min(max(n_cells, SHORTEST), n_most), others) or (0 if others else n_cells)
+
+
+def stragglers(slot_ids: Collection[int]) -> set[int]:
+    """The slots apart from the longest stretch of slots that follow one another: at most half as many, or none.
+
+    libllama computes separate streams in one pass only where they follow one another.
+    """
+    stretches: list[list[int]] = []
+    for slot_id in sorted(slot_ids):
+        if stretches and slot_id == stretches[-1][-1] + 1:
+            stretches[-1].append(slot_id)
+        else:
+            stretches.append([slot_id])
+    longest = max(stretches, key=len, default=[])
+    apart = set(slot_ids).difference(longest)
+    return apart if 2 * len(apart) <= len(longest) else set()
 
 
 CHEAP = 256

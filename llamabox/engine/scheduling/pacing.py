@@ -11,6 +11,10 @@ MIN_CHUNK = 8
 OUTLIER = 2.0
 """A step counts as at most so many usual ones: one that another process held up is no reason for larger chunks."""
 
+RECOVERY = 1.02
+"""By how many times what counts as the time of a step that nothing held up grows with each that takes longer: 35 steps
+double it."""
+
 AT_FIRST = 16.0
 """How much longer streams that have begun before others which came with them wait for those. Simulated with eight equal
 prompts, of which the last has its first token after 1.09 to 1.13 times as long as in one batch with 10, and after 1.03
@@ -28,7 +32,8 @@ class Pacing:
 
     A step of n decoding rows alone takes t_decode(n) seconds; each prompt token adds t_token. A chunk of
     (factor - 1) * t_decode(n) / t_token tokens keeps a step, hence a stream's gap, near factor * t_decode(n).
-    Both are moving averages.
+    Both are moving averages. Beside media the quickest steps count instead of t_decode: pictures that come together
+    keep the processors busy before they reach the engine, and what holds up steps then would make chunks larger.
 
     Where more prompts wait than streams run, the chunk grows in proportion: sixteen clients that come together should
     not be served by ones because one of them was first.
@@ -45,6 +50,7 @@ class Pacing:
         assert factor > 1.0
         self._factor = factor
         self._decode: dict[int, float] = {}  # decoding rows: seconds of a step with them and no prefill
+        self._calm: dict[int, float] = {}  # the same, of steps that nothing held up
         self._token = 0.0  # seconds that one prompt token adds
 
     def observe(self, *, n_decode: int, n_prefill: int, n_forced: int = 0, seconds: float) -> None:
@@ -58,16 +64,27 @@ class Pacing:
             n_rows = n_decode + n_forced
             known = self._decode.get(n_rows, 0.0)
             self._decode[n_rows] = _blend(known, min(seconds, OUTLIER * known) if known else seconds)
+            calm = self._calm.get(n_rows) or self._time_of(n_rows, self._calm) or seconds
+            self._calm[n_rows] = min(seconds, RECOVERY * calm)
         elif n_prefill >= MIN_CHUNK:
             self._token = _blend(self._token, max(seconds - self._decode_time(n_decode), 0.0) / n_prefill)
 
-    def chunk(self, n_decode: int, n_prompts: int = 1, idle: float = 0.0, *, at_first: bool = False) -> int:
+    def chunk(
+        self,
+        n_decode: int,
+        n_prompts: int = 1,
+        idle: float = 0.0,
+        *,
+        at_first: bool = False,
+        is_media: bool = False,
+    ) -> int:
         """Number of tokens that `n_prompts` together may add to a step of `n_decode` rows.
 
         `idle`: seconds by which the step may last longer because no stream is due earlier; below 0 where streams have
-        waited so long before it. `at_first`: the streams have but begun, and the prompts came before that.
+        waited so long before it. `at_first`: the streams have but begun, and the prompts came before that. `is_media`:
+        pictures or sounds are among them.
         """
-        decode = self._decode_time(n_decode)
+        decode = self._time_of(n_decode, self._calm if is_media else self._decode)
         if not decode or not self._token:
             return MIN_CHUNK
         patience = (self._factor - 1.0) * max(AT_FIRST if at_first else 1.0, n_prompts / n_decode)
@@ -84,15 +101,20 @@ class Pacing:
         return max(LEAST_PAUSE, (self._factor - 1.0) * self._decode_time(n_decode))
 
     def _decode_time(self, n_rows: int) -> float:
-        """Estimated seconds of a step of `n_rows` and nothing else; 0 if no such step was measured.
+        """Estimated seconds of a step of `n_rows` and nothing else; 0 if no such step was measured."""
+        return self._time_of(n_rows, self._decode)
+
+    @staticmethod
+    def _time_of(n_rows: int, measured: dict[int, float]) -> float:
+        """Estimated seconds of a step of `n_rows` from those `measured`, by their numbers of rows.
 
         Rows cost less together than each alone: from the nearest number of rows that was measured, a proportional guess
         is too high for more rows and too low for fewer, and its time as it is errs the other way. Their mean is taken.
         """
-        if not n_rows or not self._decode:
+        if not n_rows or not measured:
             return 0.0
-        nearest = min(self._decode, key=lambda known: abs(known - n_rows))
-        return self._decode[nearest] * (1.0 + n_rows / nearest) / 2.0
+        nearest = min(measured, key=lambda known: abs(known - n_rows))
+        return measured[nearest] * (1.0 + n_rows / nearest) / 2.0
 
 
 def _blend(average: float, value: float) -> float:

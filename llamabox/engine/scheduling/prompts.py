@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from llamabox.engine.scheduling.company import LEAST_REST, Company
 from llamabox.engine.scheduling.overtaking import is_overdue, note_overtaking, urgency
 from llamabox.engine.scheduling.pacing import Pacing
@@ -31,10 +33,17 @@ class Prompts:
         self._pacing = pacing
         self._cont_batching = cont_batching
 
-    def chunk(self, ready: list[Sequence], next_due: float | None, now: float, spent: float = 0.0) -> int:
+    def chunk(
+        self,
+        ready: list[Sequence],
+        next_due: float | None,
+        now: float,
+        spent: float = 0.0,
+        apart: Collection[Sequence] = (),
+    ) -> int:
         """Number of prompt tokens that this step may carry. `next_due`: when the first is due of those left out.
 
-        `spent`: seconds that streams wait for copies before it.
+        `spent`: seconds that streams wait for copies before it. `apart`: sequences that decode in a step of their own.
         """
         n_chunk = self._company.n_chunk
         streams = [sequence for sequence in ready if not sequence.is_prefilling]
@@ -48,10 +57,11 @@ class Prompts:
         prompts = list(filter(has_prompt, ready))
         # Who brings a picture has waited for it to be decoded and encoded: the growth is for texts that come together.
         n_texts = sum(sequence.cells.is_text for sequence in prompts)
-        usual = self._pacing.chunk(len(streams), n_texts, -spent)
+        n_streams = max(1, sum(stream not in apart for stream in streams))
+        usual = self._pacing.chunk(n_streams, n_texts, -spent, is_media=n_texts < len(prompts))
         n_together = sum(sequence.n_pending for sequence in prompts if _came_together(sequence, streams))
         if n_together > usual:
-            usual = max(usual, min(n_together, self._pacing.chunk(len(streams), n_texts, -spent, at_first=True)))
+            usual = max(usual, min(n_together, self._pacing.chunk(n_streams, n_texts, -spent, at_first=True)))
         return min(n_chunk, usual)
 
     def share(self, prompts: list[Sequence], room: int, chunk: int, beside: dict[Sequence, int]) -> dict[Sequence, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 
 from llamabox.engine.batch import Batch, Run
@@ -12,7 +12,7 @@ from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import Media, Request
 from llamabox.engine.scheduling.admission import Admission
 from llamabox.engine.scheduling.chunks import Chunks
-from llamabox.engine.scheduling.company import Company, Kind
+from llamabox.engine.scheduling.company import Company, Kind, stragglers
 from llamabox.engine.scheduling.overtaking import note_overtaking, urgency
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.scheduling.prompts import Prompts, has_prompt
@@ -57,6 +57,7 @@ class Scheduler:
         self._cont_batching = cont_batching
         self._admission = Admission(cache, slot_similarity, self._company.n_least, on_start, marks=facts.marks)
         self._turns = Turns()
+        self._had_media = False  # a prompt with media waited when the last step was planned
         self.chunks = Chunks(encoder)
         self.running: list[Sequence] = []
 
@@ -152,18 +153,35 @@ class Scheduler:
         others = [sequence for sequence in mine if sequence not in waiting and sequence not in at_media]
         rows = {sequence: 1 if sequence.is_prefilling else self._n_decoding(sequence) for sequence in others}
         work.most_forced = self._pace_forced(rows, ready)
+        has_media = bool(at_media) or any(not sequence.cells.is_text for sequence in waiting)
+        # The step behind the last chunk is one that streams wait for beside it.
+        apart = self._apart(rows) if has_media or self._had_media else set()
+        self._had_media = has_media
         # Streams of other LoRA sets wait for the end of this step, too.
         work.n_streams = sum(not sequence.is_prefilling for sequence in ready)
-        is_calm = not (rows and self._cache.copy_time.is_long)  # else a prompt's chunk would be one wait too many
-        spent = self._cache.copy_time.before
-        chunk = self._prompts.chunk(ready, next_due, now, spent) if waiting and is_calm else 0
+        copy_time = self._cache.copy_time
+        is_long = copy_time.is_noticed if has_media else copy_time.is_long
+        is_calm = not (rows and is_long)  # else a prompt's chunk would be one wait too many
+        spent = copy_time.before
+        chunk = self._prompts.chunk(ready, next_due, now, spent, apart) if waiting and is_calm else 0
         prompts = [sequence for sequence in waiting if sequence not in at_media]
         # A text whose cells were lost computes them again while it decodes: it does not wait as a prompt does.
         media = [sequence for sequence in at_media if chunk or not sequence.is_prefilling]
-        self._fill(work, self._plan(work, rows, prompts, media, chunk))
+        self._fill(work, self._plan(work, rows, apart, prompts, media, chunk))
         if len(mine) < len(ready) and any(has_prompt(sequence) for sequence in ready):
             self._turns.end()
         return work
+
+    def _apart(self, rows: Collection[Sequence]) -> set[Sequence]:
+        """Those of `rows` that take turns with prompts which bring media, since they have a pass of their own.
+
+        The others would wait for both between two tokens. Of pictures that come together those which are answered first
+        are in whatever slots they have, and what is short of the others is computed meanwhile.
+        """
+        if self._cache.is_unified or not self._company.parts_stragglers:
+            return set()
+        slot_ids = stragglers([_slot_id(sequence) for sequence in rows])
+        return {sequence for sequence in rows if _slot_id(sequence) in slot_ids}
 
     def _n_decoding(self, sequence: Sequence) -> int:
         """Cells that a decoding sequence has to compute: no drafts, and none behind the context's end."""
@@ -195,11 +213,15 @@ class Scheduler:
         self,
         work: Work,
         rows: dict[Sequence, int],
+        apart: set[Sequence],
         prompts: list[Sequence],
         media: list[Sequence],
         chunk: int,
     ) -> dict[Sequence, int]:
-        """Cells of each sequence in this step: of `rows`, which decode, and of `prompts`, or of `media`."""
+        """Cells of each sequence in this step: of `rows`, which decode, and of `prompts`, or of `media`.
+
+        Of the `rows` those of sequences `apart` go in one step, and the others in another.
+        """
         company = self._company
         exclusive = [sequence for sequence in media if sequence.is_exclusive]
         kinds = company.kinds(
@@ -207,6 +229,7 @@ class Scheduler:
             has_prompts=bool(prompts and chunk),
             has_media=len(exclusive) < len(media),
             has_exclusive=bool(exclusive),
+            has_apart=bool(apart),
         )
         if not kinds:
             return {}
@@ -222,10 +245,11 @@ class Scheduler:
             room = self._add_forced(work, parts, rows, company.room(turn, 0))
             work.n_forced = sum(parts.values())
         else:
-            room = self._add_rows(work, parts, rows, turn)
+            chosen = {one: n for one, n in rows.items() if (one in apart) == (turn is Kind.APART)} if apart else rows
+            room = self._add_rows(work, parts, chosen, turn)
             work.n_decode = sum(not sequence.is_prefilling for sequence in parts)
             work.n_forced = sum(parts.values()) - len(parts)
-        if turn is not Kind.LONE:
+        if turn not in (Kind.LONE, Kind.APART):
             prefill = self._prompts.share(prompts, room, chunk, parts)
             work.n_prefill = sum(prefill.values())
             room -= work.n_prefill

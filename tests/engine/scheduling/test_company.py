@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.engine.scheduling.company import CHEAP, SHORTEST, Company, Kind, portion, run_length
+from llamabox.engine.scheduling.company import CHEAP, SHORTEST, Company, Kind, portion, run_length, stragglers
 from llamabox.engine.seams import RunnerFacts
 
 TILE = 64
@@ -70,6 +70,31 @@ def test_runs_beside_others_leave_no_lone_row_of_either(n_pending: int, n_most: 
         assert n_pending - one == 1 or any(abs(one - other) == 1 for other in others), "a longer one would have done"
 
 
+@given(st.sets(st.integers(0, 20)))
+def test_stragglers_are_few_beside_a_stretch_of_slots_that_is_as_long_as_any(slot_ids: set[int]) -> None:
+    apart = stragglers(slot_ids)
+    together = sorted(slot_ids - apart)
+    assert apart <= slot_ids
+    if apart:
+        assert together == list(range(together[0], together[0] + len(together)))
+        assert 2 * len(apart) <= len(together)
+        assert not {together[0] - 1, together[-1] + 1} & slot_ids
+    longest = max(map(len, stretches(slot_ids)), default=0)
+    assert len(apart) in (0, len(slot_ids) - longest)
+    assert bool(apart) == (0 < len(slot_ids) - longest <= longest / 2)
+
+
+def stretches(slot_ids: set[int]) -> list[set[int]]:
+    """All slots from one to another of which none is missing."""
+    found = []
+    for start in slot_ids:
+        stop = start
+        while stop in slot_ids:
+            stop += 1
+            found.append(set(range(start, stop)))
+    return found
+
+
 def company(*, mixes: bool = False, is_steady: bool = False) -> Company:
     return Company(RunnerFacts(n_batch=64, n_ubatch=32, mixes=mixes, is_steady=is_steady))
 
@@ -103,6 +128,15 @@ def test_streams_have_every_second_batch_beside_prompts_and_pictures(streams: Ki
     turns = [one.turn((), {streams, *others}) for _ in range(12)]
     assert turns[::2] == [streams] * 6
     assert {*turns[1:6:2]} == {*turns[7::2]} == others
+
+
+def test_rows_apart_take_turns_with_what_else_streams_wait_for() -> None:
+    one = company(is_steady=True)
+    kinds = one.kinds([1, 1, 1], has_prompts=True, has_media=True, has_apart=True)
+    assert kinds == {Kind.LONE, Kind.APART, Kind.RUN, Kind.MEDIA}
+    turns = [one.turn((), kinds) for _ in range(12)]
+    assert turns[::2] == [Kind.LONE] * 6
+    assert {*turns[1:6:2]} == {*turns[7::2]} == kinds - {Kind.LONE}
 
 
 def test_nothing_stands_back_where_rows_mix() -> None:

@@ -140,3 +140,18 @@ def test_what_streams_have_waited_for_copies_is_taken_from_the_chunk() -> None:
     measured(pacing, 0.1, 0.001)
     assert pacing.chunk(4, idle=-0.05) == 150
     assert pacing.chunk(4, idle=-1.0) == MIN_CHUNK
+
+
+def test_steps_that_were_held_up_make_no_larger_chunks_of_pictures() -> None:
+    """Pictures that come together are read and decoded beside the streams: their own work must not buy them room."""
+    pacing = Pacing(factor=2.0)
+    pacing.observe(n_decode=4, n_prefill=0, seconds=0.01)
+    pacing.observe(n_decode=4, n_prefill=32, seconds=0.042)
+    calm = pacing.chunk(4, is_media=True)
+    for _ in range(5):
+        pacing.observe(n_decode=4, n_prefill=0, seconds=0.05)
+    assert pacing.chunk(4) > 1.5 * calm
+    assert calm <= pacing.chunk(4, is_media=True) <= 1.2 * calm
+    for _ in range(200):  # what lasts is how long steps take
+        pacing.observe(n_decode=4, n_prefill=0, seconds=0.05)
+    assert pacing.chunk(4, is_media=True) > 3 * calm

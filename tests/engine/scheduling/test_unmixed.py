@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llamabox.engine.request import Media, Segment
 from llamabox.engine.scheduling.work import Work
 from llamabox.engine.sequence import Sequence
+from tests.engine.driver import Driver, request
 from tests.engine.workbench import Workbench
-from tests.fakes import ubatches
+from tests.fakes import FakeMemory, FakeRunner, ubatches
 
 N_CHUNK = 16
 
@@ -88,3 +90,35 @@ def test_a_prompt_that_is_there_computes_two_cells_and_says_so() -> None:
         assert sum(bench.step().n_prefill for _ in range(2)) == n_computed
         assert bench.scheduler.is_idle
         assert sequence.n_cached == n_cached
+
+
+def slots_by_batch(*long_prompt: Segment) -> list[set[int]]:
+    """Slots of each batch while a long prompt is computed in slot 4, beside streams in slots 0 to 3, and in 6."""
+    runner = FakeRunner(mixes=False, is_steady=True, memory=FakeMemory(unified=False))
+    driver = Driver(runner, n_slots=8, n_ctx=256)
+    for slot_id in (0, 1, 2, 3, 6):
+        driver.submit(request(f"stream {slot_id}", (slot_id, 1), n_predict=200, id_slot=slot_id))
+        driver.step()
+    driver.submit(request("long", long_prompt, n_predict=1, id_slot=4))
+    began = len(runner.batches)
+    while not driver.transcripts["long", 0].started:
+        driver.step()
+    return [{run.seq_id for run in batch.runs} for batch in runner.batches[began:]]
+
+
+def test_beside_media_streams_wait_for_one_other_pass_between_two_tokens() -> None:
+    """Rows whose slots stand apart are another pass: they take turns with a picture's chunks, and nobody starves."""
+    batches = slots_by_batch(*range(10, 40), Media(b"cat", 60, 60), *range(40, 70))
+    assert {frozenset(batch) for batch in batches} == {frozenset({0, 1, 2, 3}), frozenset({4}), frozenset({6})}
+    for one, other in pairwise(batches):
+        assert 0 in one or 0 in other
+    for slot_id in (4, 6):
+        turns = [i for i, batch in enumerate(batches) if slot_id in batch]
+        assert all(later - turn <= 4 for turn, later in pairwise(turns))
+
+
+def test_beside_texts_all_streams_have_a_token_at_a_time() -> None:
+    assert {frozenset(batch) for batch in slots_by_batch(*range(10, 130))} == {
+        frozenset({0, 1, 2, 3, 6}),
+        frozenset({4}),
+    }
