@@ -64,10 +64,19 @@ class Prompts:
             usual = max(usual, min(n_together, self._pacing.chunk(n_streams, n_texts, -spent, at_first=True)))
         return min(n_chunk, usual)
 
-    def share(self, prompts: list[Sequence], room: int, chunk: int, beside: dict[Sequence, int]) -> dict[Sequence, int]:
+    def share(
+        self,
+        prompts: list[Sequence],
+        room: int,
+        chunk: int,
+        beside: dict[Sequence, int],
+        *,
+        spares_last: bool = False,
+    ) -> dict[Sequence, int]:
         """The cells of each prompt in this step: about `chunk` in all, `room` at most.
 
-        `beside` are the cells of the other sequences in it.
+        `beside` are the cells of the other sequences in it. With `spares_last` the last cell of a prompt with media,
+        whose row has logits, is left to the next step of what decodes: to streams it costs less there.
         """
         if not prompts or not chunk:
             return {}
@@ -89,6 +98,8 @@ class Prompts:
             n_cells = self._company.chunk_length(
                 sequence.n_stretch, sequence.n_computed, min(share, most), most, lengths, least_rest
             )
+            if spares_last and not sequence.cells.is_text and 2 < n_cells == sequence.n_pending:
+                n_cells -= 1
             if parts and not self._joins(sequence, n_cells, parts, budget, fair):
                 continue
             if sequence.tells_prompt:

@@ -250,7 +250,8 @@ class Scheduler:
             work.n_decode = sum(not sequence.is_prefilling for sequence in parts)
             work.n_forced = sum(parts.values()) - len(parts)
         if turn not in (Kind.LONE, Kind.APART):
-            prefill = self._prompts.share(prompts, room, chunk, parts)
+            spares_last = work.n_streams > 0 and company.parts_stragglers
+            prefill = self._prompts.share(prompts, room, chunk, parts, spares_last=spares_last)
             work.n_prefill = sum(prefill.values())
             room -= work.n_prefill
             parts |= prefill

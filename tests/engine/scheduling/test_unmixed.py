@@ -108,7 +108,8 @@ def slots_by_batch(*long_prompt: Segment) -> list[set[int]]:
 
 def test_beside_media_streams_wait_for_one_other_pass_between_two_tokens() -> None:
     """Rows whose slots stand apart are another pass: they take turns with a picture's chunks, and nobody starves."""
-    batches = slots_by_batch(*range(10, 40), Media(b"cat", 60, 60), *range(40, 70))
+    *batches, last = slots_by_batch(*range(10, 40), Media(b"cat", 60, 60), *range(40, 70))
+    assert last == {0, 1, 2, 3, 4}, "the last cell of a prompt goes with what decodes"
     assert {frozenset(batch) for batch in batches} == {frozenset({0, 1, 2, 3}), frozenset({4}), frozenset({6})}
     for one, other in pairwise(batches):
         assert 0 in one or 0 in other
@@ -119,6 +120,17 @@ def test_beside_media_streams_wait_for_one_other_pass_between_two_tokens() -> No
 
 def test_beside_texts_all_streams_have_a_token_at_a_time() -> None:
     assert {frozenset(batch) for batch in slots_by_batch(*range(10, 130))} == {
+        frozenset({0, 1, 2, 3, 6}),
+        frozenset({4}),
+    }
+
+
+def test_the_last_cell_of_a_prompt_with_media_goes_with_what_decodes() -> None:
+    """Its row has logits, and streams would wait for these beside the chunk."""
+    with_media = slots_by_batch(Media(b"cat", 6, 6), *range(10, 16))
+    assert {4} in with_media
+    assert with_media[-1] == {0, 1, 2, 3, 4}
+    assert {frozenset(batch) for batch in slots_by_batch(*range(10, 16))} == {
         frozenset({0, 1, 2, 3, 6}),
         frozenset({4}),
     }
