@@ -69,8 +69,9 @@ class Trial:
     """Owns a process that runs `module`, which calls `inside.serve`. It starts with the first question.
 
     The process is out of reach of a terminal's Ctrl-C, but has no session of its own: Linux shares processors among
-    sessions first (sched_autogroup). A whole server's share, spread over all processors, was on one of them no more
-    than that of a nice child with a session to itself, and its decodes were not let run for 34 ms.
+    sessions first (sched_autogroup), and a session's share is spread over the processors that it uses. On each of them
+    a child with a session to itself has a part that its niceness inside the server's would not give it, and where the
+    server's session yields to others it has more than a decode.
 
     Not thread-safe, except for `abort`. Every call blocks. A process that died, whenever that was, is replaced when the
     next question comes: what it knew is lost, so `hello` makes a question that each new process is asked first.
