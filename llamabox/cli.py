@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from llamabox.chat.template import ChatTemplate, resolve_template
 from llamabox.clients.text.rpc_servers import RpcServers
 from llamabox.demo import ensure_demo_model
 from llamabox.errors import (
@@ -216,6 +215,8 @@ def _check_template(hosted: ModelConfig) -> None:
     """A template that the user gave is compiled before anything is loaded. Raises OptionsError."""
     if hosted.chat_template is None:
         return
+    from llamabox.chat.template import ChatTemplate, resolve_template  # else imported while the model loads
+
     template = ChatTemplate(resolve_template(hosted.chat_template, None), "", "")
     try:
         template.check()

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from llamabox.bindings.backend import buffer_types, device_handle, kernels
 from llamabox.bindings.ffi import Native, Owned
 from llamabox.bindings.files import gguf
-from llamabox.bindings.vocab import Vocab
 from llamabox.bindings.weights.pages import forget_pages
-from llamabox.bindings.weights.widen import widened
 from llamabox.errors import ModelLoadError
 from llamabox.libllama import MAX_KV_TEXT
 
@@ -67,6 +65,8 @@ class Model(Owned):
     """
 
     def __init__(self, native: Native, handle: Any, path: Path, header: gguf.Header, params: ModelParams) -> None:
+        from llamabox.bindings.vocab import Vocab  # with numpy, which is imported while a model loads
+
         super().__init__(handle, native.lib.llama_model_free, "model")
         self.native = native
         self.params = params
@@ -83,7 +83,7 @@ class Model(Owned):
         *,
         on_progress: Callable[[float], bool | None] | None = None,
         widen: Callable[[gguf.Header], int] = lambda header: 0,
-    ) -> Self:
+    ) -> Model:
         """Load a GGUF file; `backend.start()` must have run. Takes as long as reading the file does.
 
         `widen` says how many bytes more the weights may take to be computed with faster (see bindings.widen).
@@ -91,21 +91,27 @@ class Model(Owned):
         on_progress is called in the calling thread, now and then, with 0 to 1; it stops the load by returning False.
         Raises ModelLoadError with one line that says what is wrong with the file.
         """
+        return cls.begin(native, path, params, widen=widen).finish(on_progress)
+
+    @classmethod
+    def begin(
+        cls,
+        native: Native,
+        path: str | Path,
+        params: ModelParams | None = None,
+        *,
+        widen: Callable[[gguf.Header], int] = lambda header: 0,
+    ) -> Loading:
+        """Begin to load a GGUF file; see `load`. It goes on beside the caller."""
         path, params = Path(path), params or ModelParams()
         header = gguf.check_model(path, type_sizes(native))
-        descriptor = widened(path, header, budget) if (budget := widen(header)) else None
+        descriptor = None
+        if budget := widen(header):
+            from llamabox.bindings.weights.widen import widened  # with numpy, too
+
+            descriptor = widened(path, header, budget)
         native.lib.lb_lock_packed(params.load_mode in (LoadMode.MLOCK, LoadMode.MMAP_MLOCK))
-        try:
-            load = _Load(native, path if descriptor is None else Path(f"/proc/self/fd/{descriptor}"), params)
-            handle = load.run(on_progress)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
-        if handle == native.ffi.NULL:
-            raise ModelLoadError(f"{path} cannot be loaded: {load.reason()}")
-        if params.repack and kernels(native):
-            forget_pages(native)
-        return cls(native, handle, path, header, params)
+        return Loading(native, path, header, params, descriptor)
 
     def _int(self, name: str) -> int:
         return int(getattr(self.native.lib, f"llama_model_{name}")(self.handle))
@@ -223,6 +229,54 @@ class Model(Owned):
         return self.native.text(self.native.lib.llama_model_chat_template(self.handle, wanted))
 
 
+class Loading:
+    """A model that is being loaded, on a thread of its own. Owns what is loaded until `finish()` hands it on."""
+
+    def __init__(
+        self, native: Native, path: Path, header: gguf.Header, params: ModelParams, descriptor: int | None
+    ) -> None:
+        """`descriptor`: of a file to read in place of the one at `path`, which is closed in the end."""
+        self._model = (native, path, header, params)
+        self._descriptor = descriptor
+        self._is_over = False
+        try:
+            self._load = _Load(native, path if descriptor is None else Path(f"/proc/self/fd/{descriptor}"), params)
+        except BaseException:
+            self._close()
+            raise
+
+    def finish(self, on_progress: Callable[[float], bool | None] | None = None) -> Model:
+        """Wait for the model, once. Raises ModelLoadError; see Model.load."""
+        native, path, header, params = self._model
+        self._is_over = True
+        try:
+            handle = self._load.wait(on_progress)
+        finally:
+            self._close()
+        if handle == native.ffi.NULL:
+            raise ModelLoadError(f"{path} cannot be loaded: {self._load.reason()}")
+        if params.repack and kernels(native):
+            forget_pages(native)
+        return Model(native, handle, path, header, params)
+
+    def close(self) -> None:
+        """Give the load up where nobody has waited for its end. Idempotent."""
+        if self._is_over:
+            return
+        self._is_over, native = True, self._model[0]
+        try:
+            handle = self._load.wait(lambda _: False)
+        finally:
+            self._close()
+        if handle != native.ffi.NULL:
+            native.lib.llama_model_free(handle)
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 class _Load:
     """One load: the C parameters with all that they point at, and a thread that runs it."""
 
@@ -233,6 +287,10 @@ class _Load:
         self._alive: list[Any] = []  # what the C struct points at
         self._params = self._fill(params)
         self._result: Any = native.ffi.NULL
+        self._done = threading.Event()
+        native.lib.lb_log_forget_error()
+        self._thread = threading.Thread(target=self._run, name="model-load")
+        self._thread.start()
 
     def _fill(self, params: ModelParams) -> Any:
         native, lib, ffi = self._native, self._native.lib, self._native.ffi
@@ -286,28 +344,23 @@ class _Load:
         self._alive.append(value)
         return value
 
-    def run(self, on_progress: Callable[[float], bool | None] | None) -> Any:
-        """The llama_model, or NULL. The load runs beside so that progress is told from the calling thread."""
-        self._native.lib.lb_log_forget_error()
-        done = threading.Event()
-
-        def load() -> None:
-            try:
-                self._result = self._native.lib.llama_model_load_from_file(self._path, self._params)
-            finally:
-                done.set()
-
-        thread = threading.Thread(target=load, name="model-load")
-        thread.start()
+    def _run(self) -> None:
         try:
-            while not done.wait(REPORT_SECONDS):
+            self._result = self._native.lib.llama_model_load_from_file(self._path, self._params)
+        finally:
+            self._done.set()
+
+    def wait(self, on_progress: Callable[[float], bool | None] | None) -> Any:
+        """The llama_model, or NULL. The load runs beside so that progress is told from the calling thread."""
+        try:
+            while not self._done.wait(REPORT_SECONDS):
                 if on_progress and on_progress(self._state.progress_ppm / 1e6) is False:
                     self._state.cancel = 1
         except BaseException:
             self._state.cancel = 1
             raise
         finally:
-            thread.join()
+            self._thread.join()
         if on_progress and self._result != self._native.ffi.NULL:
             on_progress(1.0)
         return self._result

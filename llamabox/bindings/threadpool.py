@@ -6,13 +6,15 @@ import logging
 import os
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamabox.bindings import backend
-from llamabox.bindings.context import Context
 from llamabox.bindings.ffi import Native
 from llamabox.bindings.spin import SPINS, is_told
 from llamabox.errors import ContextError
+
+if TYPE_CHECKING:
+    from llamabox.bindings.context import Context
 
 logger = logging.getLogger(__name__)
 

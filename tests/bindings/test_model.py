@@ -8,6 +8,7 @@ import resource
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,7 @@ def test_damaged_headers_are_refused_or_load_but_never_kill(model_path: Path, tm
     """Random damage to the front of a real file, loaded in a process of its own: an abort is seen as its death."""
     code = """
 import sys
+import threading
 from pathlib import Path
 from llamabox.bindings import ffi, backend
 from llamabox.bindings.model import Model, ModelParams
@@ -189,8 +191,6 @@ def test_properties(model: Model) -> None:
 
 
 def test_progress_is_told_in_the_calling_thread_and_rises(native: Native, model_path: Path) -> None:
-    import threading
-
     told: list[tuple[int, float]] = []
     params = ModelParams(load_mode=LoadMode.NONE)
     with Model.load(native, model_path, params, on_progress=lambda part: told.append((threading.get_ident(), part))):
@@ -220,3 +220,19 @@ def test_closing_twice_is_harmless(native: Native, model_path: Path) -> None:
     model = Model.load(native, model_path, ModelParams(vocab_only=True))
     model.close()
     model.close()
+
+
+def test_a_load_that_is_given_up_ends_and_leaves_nothing(native: Native, model_path: Path) -> None:
+    before = set(threading.enumerate())
+    for _ in range(3):
+        loading = Model.begin(native, model_path, ModelParams(load_mode=LoadMode.NONE))
+        loading.close()
+        loading.close()
+        assert set(threading.enumerate()) <= before
+
+
+def test_a_model_that_was_waited_for_outlives_its_load(native: Native, model_path: Path) -> None:
+    loading = Model.begin(native, model_path, ModelParams(vocab_only=True))
+    with loading.finish() as model:
+        loading.close()
+        assert model.vocab.n_tokens > 0

@@ -69,7 +69,7 @@ def install(fault: str) -> None:
 if __name__ == "__main__":
     leave_group()
     block_sigterm()
-    from llamabox.workers.text.process import run
+    from llamabox.workers.text.start import run
 
     with Path(os.environ["FAKE_LIVES"]).open("a+") as counter:
         counter.write("x")

@@ -11,9 +11,9 @@ from llamabox.workers.sigterm import block_sigterm, leave_group
 
 def main(fd: int) -> int:
     leave_group()
-    # Only then the rest, which imports numpy: its BLAS starts threads as it is imported, and they inherit the mask.
+    # Only then the rest: its threads, those of numpy's BLAS among them, inherit the mask.
     block_sigterm()
-    from llamabox.workers.text.process import run
+    from llamabox.workers.text.start import run
 
     return run(fd)
 

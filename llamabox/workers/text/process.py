@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,18 +11,17 @@ from functools import partial
 from typing import Any
 
 from llamabox.bindings.context import n_nodes
-from llamabox.bindings.ffi import Native, build_info, load
+from llamabox.bindings.ffi import Native, build_info
 from llamabox.bindings.log import LogPump
 from llamabox.bindings.media.projector import Projector
-from llamabox.bindings.threadpool import spin_environment
+from llamabox.bindings.model import Loading
 from llamabox.errors import InvalidRequest, OptionsError
 from llamabox.machine import processors
-from llamabox.wire.common import Loading
+from llamabox.wire.common import Loading as Progress
 from llamabox.wire.signs.pulse import Pulse
-from llamabox.wire.text import Configure, Ready
+from llamabox.wire.text import Ready
 from llamabox.wire.text_config import TextConfig
 from llamabox.wire.worker_end import WorkerEnd
-from llamabox.workers import body
 from llamabox.workers.body import Body
 from llamabox.workers.text.calls import QuickCalls
 from llamabox.workers.text.embedding.desk import EmbeddingDesk
@@ -37,7 +34,7 @@ from llamabox.workers.text.layouts.pairs import PairFormat
 from llamabox.workers.text.links import watch
 from llamabox.workers.text.loading.devices import has_gpu, offloads, start_backends
 from llamabox.workers.text.loading.loader import TextModel
-from llamabox.workers.text.loading.threads import n_threads, thread_params
+from llamabox.workers.text.loading.threads import n_threads
 from llamabox.workers.text.loop import TextLoop
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.media.encoder import EncoderThread
@@ -47,70 +44,59 @@ from llamabox.workers.text.slots.fingerprint import SIZE, Fingerprint, settings_
 
 logger = logging.getLogger(__name__)
 
-SWITCH_INTERVAL = 0.0005
-"""Seconds after which the reader gives the interpreter back to the engine, which wants it as soon as a decode ends."""
 
-
-def run(fd: int) -> int:
-    """Live the whole life of a text worker; see body.run."""
-    return body.run(fd, Configure, serve)
-
-
-def serve(body: Body, config: TextConfig) -> None:
-    """Load, then answer until Shutdown. Raises LlamaboxError where the model cannot be loaded."""
-    sys.setswitchinterval(SWITCH_INTERVAL)
+def answer(body: Body, config: TextConfig, native: Native, pump: LogPump, loading: Loading | None) -> None:
+    """Load, where that has not begun, then answer until Shutdown. Raises LlamaboxError where that fails."""
     channel, pulse = body.channel, body.pulse
     reader = TextReader(body)
     reader.start()
-    spin_environment(*thread_params(config), os.environ)
-    native = load(config.native)
     # Closed in order at an orderly end alone. After an error the process ends at once: waiting for what still runs
     # could take for ever.
     owned = ExitStack()
     links = watch(config.rpc_servers)
-    with LogPump(native) as pump:
-        # Before the model: loading binds this thread to CPUs, which threads that it starts inherit.
-        helpers = Helpers(pulse)
-        start = partial(start_encoder, config, reader, pulse)
-        text, split = load_model(
-            native, pump, config, lambda progress: channel.send(Loading(progress)), start, helpers.beside.begin
-        )
-        owned.callback(text.close)
-        pulse.watch(lambda: n_nodes(native), has_device=has_gpu(native) or bool(config.rpc_servers))
-        vocab, n_ctx = text.model.vocab, text.contexts.n_ctx
-        has_rows = None if text.encoder is None else text.encoder.has_rows
-        intake = Intake(vocab, pair_format(text), n_ctx, text.projector, has_rows)
-        grammars = GrammarDesk(vocab, helpers, reader.tasks.put)
-        owned.callback(grammars.close)
-        prepare_default(grammars, config)
-        calls = QuickCalls(vocab, intake, infill_format(config, text), text.engine.slots)
-        reader.serve(intake, calls, grammars)
-        fingerprint = fingerprint_of(config, text)
-        owned.callback(fingerprint.close)
-        owned.callback(helpers.close)  # its threads use all of the above
-        digests = [lora.digest for lora in text.loras]
-        put = reader.tasks.put
-        files = helpers.files
-        text.engine.cache.tier.ready.made_by(lambda n_bytes: files.submit(written_memory, n_bytes))
-        slots = SlotCalls(text.engine.slots, fingerprint.keys, digests, vocab.n_tokens, files, channel.send, put)
-        embedding = embedding_desk(config, text, channel, reader, pulse)
-        if embedding is not None:
-            owned.callback(embedding.close)
-        if links is not None:
-            owned.callback(links.close)  # before the model: it ends the process where a connection is closed
-        is_spare = has_spare_core(config, text)
-        # Behind Ready: a start waits for no grammar, and a model that generates nothing has none.
-        at_rest = None if text.contexts.generate is None else grammars.make_ready
-        loop = TextLoop(
-            *(channel, reader.tasks, text.engine, slots, pulse, embedding, text.encoder),
-            has_spare_core=is_spare,
-            at_rest=at_rest,
-        )
-        gc.collect()
-        gc.freeze()  # what is there now stays: no collection need look at it again
-        channel.send(Ready(replace(text.info(), split=split)))
-        loop.run()
-        owned.close()
+    # Before the model: loading binds this thread to CPUs, which threads that it starts inherit.
+    helpers = Helpers(pulse)
+    start = partial(start_encoder, config, reader, pulse)
+    begin = helpers.beside.begin
+    text, split = load_model(
+        native, pump, config, lambda progress: channel.send(Progress(progress)), start, begin, loading
+    )
+    owned.callback(text.close)
+    pulse.watch(lambda: n_nodes(native), has_device=has_gpu(native) or bool(config.rpc_servers))
+    vocab, n_ctx = text.model.vocab, text.contexts.n_ctx
+    has_rows = None if text.encoder is None else text.encoder.has_rows
+    intake = Intake(vocab, pair_format(text), n_ctx, text.projector, has_rows)
+    grammars = GrammarDesk(vocab, helpers, reader.tasks.put)
+    owned.callback(grammars.close)
+    prepare_default(grammars, config)
+    calls = QuickCalls(vocab, intake, infill_format(config, text), text.engine.slots)
+    reader.serve(intake, calls, grammars)
+    fingerprint = fingerprint_of(config, text)
+    owned.callback(fingerprint.close)
+    owned.callback(helpers.close)  # its threads use all of the above
+    digests = [lora.digest for lora in text.loras]
+    put = reader.tasks.put
+    files = helpers.files
+    text.engine.cache.tier.ready.made_by(lambda n_bytes: files.submit(written_memory, n_bytes))
+    slots = SlotCalls(text.engine.slots, fingerprint.keys, digests, vocab.n_tokens, files, channel.send, put)
+    embedding = embedding_desk(config, text, channel, reader, pulse)
+    if embedding is not None:
+        owned.callback(embedding.close)
+    if links is not None:
+        owned.callback(links.close)  # before the model: it ends the process where a connection is closed
+    is_spare = has_spare_core(config, text)
+    # Behind Ready: a start waits for no grammar, and a model that generates nothing has none.
+    at_rest = None if text.contexts.generate is None else grammars.make_ready
+    loop = TextLoop(
+        *(channel, reader.tasks, text.engine, slots, pulse, embedding, text.encoder),
+        has_spare_core=is_spare,
+        at_rest=at_rest,
+    )
+    gc.collect()
+    gc.freeze()  # what is there now stays: no collection need look at it again
+    channel.send(Ready(replace(text.info(), split=split)))
+    loop.run()
+    owned.close()
 
 
 def load_model(
@@ -120,6 +106,7 @@ def load_model(
     on_progress: Callable[[float], None],
     start: Callable[[Projector], EncodingDesk],
     before_decode: Callable[[], None],
+    loading: Loading | None,
 ) -> tuple[TextModel, list[dict[str, Any]]]:
     """The model, and where its parts are as ModelInfo says it: known where there is a GPU or an RPC server.
 
@@ -127,14 +114,14 @@ def load_model(
     """
     placement = start_backends(config, native)
     if placement is None:
-        return TextModel.load(native, config, on_progress, start, before_decode), []
+        return TextModel.load(native, config, on_progress, start, before_decode, loading), []
 
     def report(progress: float) -> None:
         placement.progress(progress)
         on_progress(progress)
 
     with pump.heard_by(placement.hear):
-        text = TextModel.load(native, config, report, start, before_decode)
+        text = TextModel.load(native, config, report, start, before_decode, loading)
     split = placement.split({name: tensor.n_bytes for name, tensor in text.model.header.tensors.items()})
     placement.report(split)
     return text, split

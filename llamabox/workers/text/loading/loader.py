@@ -6,16 +6,14 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from types import TracebackType
 
 from llamabox.bindings import backend
 from llamabox.bindings.context import Context, Pooling
 from llamabox.bindings.ffi import Native, build_info
-from llamabox.bindings.files.gguf import Header
 from llamabox.bindings.media.projector import Projector
-from llamabox.bindings.model import Model
+from llamabox.bindings.model import Loading, Model
 from llamabox.bindings.weights.adapters import Lora, apply_loras
 from llamabox.bindings.weights.pages import untouched
 from llamabox.engine.drafting.drafter import Drafter
@@ -23,12 +21,12 @@ from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.kv.checkpoints import CheckpointLimits
 from llamabox.wire.text_config import ModelInfo, TextConfig
-from llamabox.workers.text.drafting.heads.opening import Heads, may_have_heads, open_heads
+from llamabox.workers.text.drafting.heads.opening import Heads, open_heads
 from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft_model
 from llamabox.workers.text.embedding.pooler import LlamaPooler, can_take_media
 from llamabox.workers.text.loading.cell_memory import warn_if_scarce
 from llamabox.workers.text.loading.contexts import Contexts, open_contexts, quick_rows
-from llamabox.workers.text.loading.devices import model_params, offloads, uses_gpu
+from llamabox.workers.text.loading.devices import offloads, uses_gpu
 from llamabox.workers.text.loading.drafters import drafter_names, make_drafters
 from llamabox.workers.text.loading.projector import (
     load_projector,
@@ -42,6 +40,7 @@ from llamabox.workers.text.loading.steering import Steering, read_steering
 from llamabox.workers.text.loading.threads import thread_pools
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.runner import LlamaRunner
+from llamabox.workers.text.start import begin_load
 from llamabox.workers.text.steadiness.trial import is_steady
 from llamabox.workers.text.steadiness.verdicts import Verdict, verdict_of
 
@@ -87,10 +86,12 @@ class TextModel:
         on_progress: Callable[[float], None],
         start_encoder: Callable[[Projector], EncodingDesk] | None = None,
         before_decode: Callable[[], None] | None = None,
+        loading: Loading | None = None,
     ) -> TextModel:
         """`start_encoder` makes what encodes with a projector, which is closed with the model; None: nobody has media.
 
-        The engine's thread calls `before_decode` as each decode begins.
+        The engine's thread calls `before_decode` as each decode begins. `loading` is the model where its load has
+        begun. It is finished here.
 
         Raises ModelLoadError or ContextError with one line that says what is wrong.
         """
@@ -98,10 +99,8 @@ class TextModel:
         check_file(config, native)
         if found := backend.kernels(native):
             logger.info("CPU kernels: %s", found)
-        widen = partial(widening, config, native)
-        params = replace(model_params(config, native), mtp=may_have_heads(config))
         with ExitStack() as owned:
-            model = owned.enter_context(Model.load(native, config.model, params, on_progress=on_progress, widen=widen))
+            model = owned.enter_context((loading or begin_load(native, config)).finish(on_progress))
             steering = read_steering(config, model)
             loras = [owned.enter_context(Lora(model, path)) for path, _ in config.lora]
             encoder = None
@@ -336,21 +335,6 @@ def make_embedder(
         return None
     n_rows = quick_rows(config, contexts.main.native)
     return Embedder(poolers[0], n_ctx=contexts.n_ctx, n_rows=n_rows, encoder=encoder)
-
-
-MAX_WIDENING = 256 << 20
-"""Bytes. The matrices of a model of 110 million parameters take 170 more."""
-
-
-def widening(config: TextConfig, native: Native, header: Header) -> int:
-    """Bytes that an encoder's weights may take in addition, for the sake of speed (see bindings.widen).
-
-    What generates reads all weights for each token, and would lose by it.
-    """
-    causal = header.values.get(f"{header.text('general.architecture')}.attention.causal")
-    is_encoder = (config.embeddings or config.rerank) and causal is False
-    gains = (backend.kernels(native) or "").startswith("AVX-512")
-    return MAX_WIDENING if is_encoder and gains and not offloads(config, native) else 0
 
 
 def _plain_vocabularies(model: Model) -> tuple[int, int]:

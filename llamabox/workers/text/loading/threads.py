@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from llamabox.bindings.context import Context
+from typing import TYPE_CHECKING
+
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.wire.text_config import TextConfig
+
+if TYPE_CHECKING:
+    from llamabox.bindings.context import Context
 
 
 def n_threads(config: TextConfig) -> int:

@@ -13,7 +13,7 @@ from llamabox.engine.drafting.drafter import Source, Wish
 from llamabox.engine.kv.history import History
 from llamabox.engine.request import DraftingParams
 from llamabox.wire.text_config import TextConfig
-from llamabox.workers.text.drafting.heads.opening import may_have_heads
+from llamabox.workers.text.drafting.heads.wanted import may_have_heads
 from llamabox.workers.text.loading.drafters import drafter_names, make_drafters
 
 TARGET: Any = SimpleNamespace(vocab=SimpleNamespace(n_tokens=1000))

@@ -17,6 +17,7 @@ from llamabox.wire.text_config import SPEC_TYPES, TextConfig
 from llamabox.workers.text.drafting.heads.cells import HeadCells
 from llamabox.workers.text.drafting.heads.context import LlamaHeadsContext
 from llamabox.workers.text.drafting.heads.seams import Pairs
+from llamabox.workers.text.drafting.heads.wanted import may_have_heads
 from llamabox.workers.text.loading.contexts import Contexts
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,6 @@ class Heads:
 
     context: Context
     cells: HeadCells
-
-
-def may_have_heads(config: TextConfig) -> bool:
-    """Whether a model's heads are to draft, if it has some. A draft model that is named goes before them."""
-    return config.spec != "off" and config.spec_n_max > 0 and "mtp" in config.spec_types and not config.model_draft
 
 
 @contextmanager
