@@ -310,6 +310,21 @@ def test_infill_needs_an_end_and_short_pieces(context: Context, monkeypatch: pyt
             chain(context, (("infill",),))
 
 
+@pytest.mark.parametrize("name", ["greedy", *CHAINS])
+def test_a_chain_that_is_not_told_of_a_token_would_take_no_note_of_it(
+    context: Context, rows: list[int], name: str
+) -> None:
+    """The oracle is told by libllama's own function."""
+    steps = CHAINS.get(name, (("greedy",),))
+    with chain(context, steps) as ours, chain(context, steps) as oracle:
+        for row in (*rows, *rows):
+            for token in (28, 504, row):
+                ours.accept(token)
+                context.native.lib.llama_sampler_accept(oracle.handle, token)
+            sampler = RowSampler(context)
+            assert sampler.sample([row], [ours]) == sampler.sample([row], [oracle])
+
+
 def mask_of(context: Context, tokens: Iterable[int]) -> Mask:
     bits = np.zeros((context.n_vocab + 31) // 32 * 32, bool)
     bits[list(tokens)] = True
