@@ -217,6 +217,14 @@ static llama_token token_of_row(struct llama_context * ctx, int32_t index, struc
     return chosen(chain, logits, n_vocab, n_best, wide, mask, room);
 }
 
+// Ask for a mask before it is read: another core has written it, and of its lines a few dozen are looked at in no order.
+static void fetch(const uint32_t * mask, int32_t n_vocab) {
+    enum { LINE = 64 / sizeof(*mask) };
+    for (int32_t i = 0; mask && i < n_vocab / 32; i += LINE) {
+        __builtin_prefetch(mask + i);
+    }
+}
+
 int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_chains, const int32_t * first, const int32_t * n_rows,
                        struct llama_sampler ** chains, const int32_t * n_best, const struct lb_wide ** wide,
                        const uint32_t ** masks, const llama_token * expected, llama_token * out, int32_t * n_out) {
@@ -225,6 +233,9 @@ int32_t lb_sample_rows(struct llama_context * ctx, int32_t n_chains, const int32
     int32_t       n_failed = 0;
     int32_t       row      = 0; // of all chains
     for (int32_t i = 0; i < n_chains; i++) {
+        if (masks && i + 1 < n_chains) {
+            fetch(masks[row + n_rows[i]], n_vocab);
+        }
         n_out[i] = 0;
         for (int32_t k = 0; k < n_rows[i]; k++) {
             const uint32_t *  mask = masks ? masks[row + k] : NULL;
