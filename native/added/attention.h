@@ -14,7 +14,7 @@
 namespace llamabox {
 
 static constexpr int CELLS    = LB_LANES;
-static constexpr int MAX_ROWS = 16;  // rows of a unit of work
+static constexpr int MAX_ROWS = 32;  // rows of a unit of work
 static constexpr int MAX_HEAD = 256; // elements of a head, in K and in V
 static constexpr int TOGETHER = LB_LANES / 4; // rows that share a loaded value: their sums fit the registers
 
@@ -391,11 +391,13 @@ class Unit {
 // This thread's share of the operation. Units are handed out one by one, as the last rows of a prompt see most cells.
 static void attend(const ggml_compute_params * params, ggml_tensor * op) {
     const Attend  a(op);
-    const int64_t together  = std::min<int64_t>(a.n_shared, MAX_ROWS);
+    const int64_t n_rows    = a.n_streams * a.n_heads * a.n_tokens;
+    const int64_t most      = n_rows < 4 * MAX_ROWS * params->nth ? MAX_ROWS / 2 : MAX_ROWS; // of a unit
+    const int64_t together  = std::min<int64_t>(a.n_shared, most);
     const int64_t few       = a.n_streams * a.n_heads / together; // units, if all heads that share a cell shared a unit
     const int64_t count     = a.n_tokens == 1 && few < 4 * params->nth ? 1 : together;
     const int64_t n_groups  = (a.n_shared + count - 1) / count; // groups of heads that share their cells
-    const int64_t n_at_once = MAX_ROWS / count;
+    const int64_t n_at_once = most / count;
     const int64_t n_parts   = (a.n_tokens + n_at_once - 1) / n_at_once;
     const int64_t n_units   = a.n_streams * a.k->ne[2] * n_groups * n_parts;
     begin_pieces(params);

@@ -5,6 +5,7 @@
 #include "traits.h"
 
 #include "experts.h"
+#include "halves.h"
 #include "multiply.h"
 #include "pieces.h"
 
@@ -25,6 +26,16 @@ class Packed : public ggml::cpu::tensor_traits {
     // Bytes that the packed rows take.
     virtual size_t packed_size(const ggml_tensor * tensor) const = 0;
 };
+
+static inline const float * row_of(const ggml_tensor * tokens, int64_t i1, int64_t i2, int64_t i3) {
+    return (const float *) ((const char *) tokens->data + i1 * tokens->nb[1] + i2 * tokens->nb[2] + i3 * tokens->nb[3]);
+}
+
+// Of all tokens the row-th.
+static inline const float * row_of(const ggml_tensor * tokens, int64_t row) {
+    const int64_t i1 = row % tokens->ne[1], rest = row / tokens->ne[1];
+    return row_of(tokens, i1, rest % tokens->ne[2], rest / tokens->ne[2]);
+}
 
 template <class F> class PackedAs final : public Packed {
     void pack(const ggml_tensor * tensor, const void * data) const override {
@@ -73,13 +84,10 @@ template <class F> class PackedAs final : public Packed {
         const int64_t       slices = many < params->nth ? params->nth : 1; // of a row
         for (int64_t i = params->ith; i < many * slices; i += params->nth) {
             const int64_t row   = i / slices;
-            const int64_t i3    = row / (tokens->ne[1] * tokens->ne[2]);
-            const int64_t i2    = row / tokens->ne[1] % tokens->ne[2];
-            const int64_t i1    = row % tokens->ne[1];
             const int64_t first = n / F::columns * (i % slices) / slices;
             const int64_t last  = n / F::columns * (i % slices + 1) / slices;
             auto *        to    = (uint8_t *) params->wdata + (size_t) row * token_size<F>(n);
-            quantize_token<F>(to, row_of(tokens, i1, i2, i3), first, last);
+            quantize_token<F>(to, row_of(tokens, row), first, last);
         }
         begin_pieces(params);
         const int64_t groups = op->src[0]->ne[1] / LB_LANES;
@@ -87,11 +95,6 @@ template <class F> class PackedAs final : public Packed {
         for (int64_t piece = params->ith; piece < pieces; piece = next_piece(params)) {
             multiply_groups(params, op, groups * piece / pieces, groups * (piece + 1) / pieces);
         }
-    }
-
-    static const float * row_of(const ggml_tensor * tokens, int64_t i1, int64_t i2, int64_t i3) {
-        return (const float *) ((const char *) tokens->data + i1 * tokens->nb[1] + i2 * tokens->nb[2]
-                                + i3 * tokens->nb[3]);
     }
 
     // Multiply groups `first` to before `last` of the weights with all tokens. dst is contiguous (supports_op).
@@ -165,6 +168,85 @@ template <class F> class PackedAs final : public Packed {
     }
 };
 
+// The same of weights in half precision.
+class PackedHalves final : public Packed {
+    void pack(const ggml_tensor * tensor, const void * data) const override {
+        const int64_t n      = tensor->ne[0];
+        const int64_t groups = ggml_nrows(tensor) / LB_LANES;
+        const auto *  from   = (const ggml_fp16_t *) data;
+        auto *        to     = (ggml_fp16_t *) tensor->data;
+#ifdef GGML_USE_OPENMP
+#pragma omp parallel for
+#endif
+        for (int64_t group = 0; group < groups; group++) {
+            for (int64_t i = 0; i < n; i++) {
+                for (int row = 0; row < LB_LANES; row++) {
+                    to[(group * n + i) * LB_LANES + row] = from[(group * LB_LANES + row) * n + i];
+                }
+            }
+        }
+    }
+
+    size_t packed_size(const ggml_tensor * tensor) const override { return ggml_nbytes(tensor); }
+
+    bool work_size(int, const ggml_tensor * op, size_t & size) override {
+        size = (size_t) ggml_nelements(op->src[1]) * sizeof(float);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        if (op->op != GGML_OP_MUL_MAT) {
+            return false;
+        }
+        const int64_t n      = op->src[1]->ne[0];
+        const int64_t many   = ggml_nrows(op->src[1]);
+        const int64_t tiles  = (many + HALF_TILE - 1) / HALF_TILE;
+        const int64_t slices = tiles < params->nth ? params->nth : 1; // of a tile
+        for (int64_t i = params->ith; i < tiles * slices; i += params->nth) {
+            const int64_t tile = i / slices;
+            put_tile(op->src[1], (float *) params->wdata + tile * HALF_TILE * n, tile * HALF_TILE,
+                     n * (i % slices) / slices, n * (i % slices + 1) / slices);
+        }
+        begin_pieces(params);
+        const int64_t groups = op->src[0]->ne[1] / LB_LANES;
+        const int64_t pieces = std::min<int64_t>(groups, params->nth * PIECES);
+        for (int64_t piece = params->ith; piece < pieces; piece = next_piece(params)) {
+            multiply_groups(params, op, groups * piece / pieces, groups * (piece + 1) / pieces);
+        }
+        return true;
+    }
+
+    static int count_at(int64_t token, int64_t many) { return (int) std::min<int64_t>(many - token, HALF_TILE); }
+
+    static void put_tile(const ggml_tensor * tokens, float * to, int64_t token, int64_t first, int64_t last) {
+        const float * rows[HALF_TILE];
+        const int     count = count_at(token, ggml_nrows(tokens));
+        for (int t = 0; t < count; t++) {
+            rows[t] = row_of(tokens, token + t);
+        }
+        HALF_TILES[count - 1].put(to, rows, first, last);
+    }
+
+    // Multiply groups `first` to before `last` of the weights with all tokens.
+    static void multiply_groups(const ggml_compute_params * params, ggml_tensor * op, int64_t first, int64_t last) {
+        const int64_t n     = op->src[0]->ne[0];
+        const int64_t many  = ggml_nrows(op);
+        const int64_t fits  = (int64_t) (PANEL / ((size_t) n * sizeof(float))) / HALF_TILE * HALF_TILE;
+        const int64_t panel = std::max<int64_t>(fits, HALF_TILE);
+        for (int64_t begin = 0; begin < many; begin += panel) {
+            const int64_t end = std::min(begin + panel, many);
+            for (int64_t group = first; group < last; group++) {
+                const auto * weights = (const uint8_t *) op->src[0]->data + group * n * HALVES;
+                for (int64_t token = begin; token < end; token += HALF_TILE) {
+                    const auto * tile = (const float *) params->wdata + token * n;
+                    float *      to   = (float *) op->data + token * op->ne[0] + group * LB_LANES;
+                    HALF_TILES[count_at(token, many) - 1].multiply(weights, tile, n, to, op->ne[0]);
+                }
+            }
+        }
+    }
+};
+
 // How a tensor is packed, or nullptr where it is not.
 static Packed * packed_as(const ggml_tensor * weights) {
     static PackedAs<Q4_0>   q4_0;
@@ -178,6 +260,7 @@ static Packed * packed_as(const ggml_tensor * weights) {
     static PackedAs<IQ4_NL> iq4_nl;
     static PackedAs<IQ4_XS> iq4_xs;
     static PackedAs<MXFP4>  mxfp4;
+    static PackedHalves     halves;
     if (ggml_n_dims(weights) < 2 || ggml_n_dims(weights) > 3 || weights->ne[1] % LB_LANES != 0) {
         return nullptr;
     }
@@ -195,6 +278,7 @@ static Packed * packed_as(const ggml_tensor * weights) {
         case GGML_TYPE_IQ4_NL: return &iq4_nl;
         case GGML_TYPE_IQ4_XS: return &iq4_xs;
         case GGML_TYPE_MXFP4: return &mxfp4;
+        case GGML_TYPE_F16: return ggml_n_dims(weights) == 2 && weights->ne[0] % 2 == 0 ? &halves : nullptr;
         default: return nullptr;
     }
 }

@@ -73,9 +73,10 @@ def begin_load(native: Native, config: TextConfig) -> Loading:
 def widening(config: TextConfig, native: Native, header: Header) -> int:
     """Bytes that an encoder's weights may take in addition, for the sake of speed (see bindings.widen).
 
-    What generates reads all weights for each token, and would lose by it.
+    What generates reads all weights for each token, and would lose by it. Nor do packed weights gain, which the kernels
+    multiply as they are.
     """
     causal = header.values.get(f"{header.text('general.architecture')}.attention.causal")
     is_encoder = (config.embeddings or config.rerank) and causal is False
-    gains = (backend.kernels(native) or "").startswith("AVX-512")
+    gains = not config.repack and (backend.kernels(native) or "").startswith("AVX-512")
     return MAX_WIDENING if is_encoder and gains and not offloads(config, native) else 0

@@ -17,7 +17,7 @@ Halves = NDArray[np.float16]
 
 TYPES = {
     "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8,
-    "q4_K": 12, "q5_K": 13, "q6_K": 14, "iq4_nl": 20, "iq4_xs": 23, "mxfp4": 39,
+    "q4_K": 12, "q5_K": 13, "q6_K": 14, "iq4_nl": 20, "iq4_xs": 23, "mxfp4": 39, "f16": 1,
 }  # fmt: skip
 """GGML_TYPE_*: part of the file format."""
 F32, F16, I32 = 0, 1, 26
