@@ -167,7 +167,9 @@ def build_prefix(options: Options) -> Path:
         libs[project] = built_libraries(options, source, made_of[project], project)
     cache = cache_folder()
     cdefs = [module.cdef(module=specs[project]) for project in options.projects]
-    key = digest([*(folder.name for folder in libs.values()), *cdefs, module.own_code(), options != wanted, FORMAT])
+    carrying = [libraries.RUNTIME_LICENCE] if options.portable else []
+    made_with = [*cdefs, module.own_code(), options != wanted, *carrying, FORMAT]
+    key = digest([*(folder.name for folder in libs.values()), *made_with])
     target = cache / f"prefix-{key}"
     with locked(cache / f"prefix-{key}.lock"), tempfile.TemporaryDirectory(dir=cache) as scratch:
         if target.is_dir():
@@ -184,6 +186,9 @@ def build_prefix(options: Options) -> Path:
             shutil.copy(built, staging / built.name)
             manifests[project] = manifest(staging, folder, built.name, made_of[project], project) | {"lacks": lacks}
         images = {"images": manifests[DIFFUSION]} if DIFFUSION in manifests else {}
+        if options.portable:
+            runtimes = libraries.carry_runtimes(staging)
+            manifests[LLAMA]["files"] |= {name: fingerprint(staging / name) for name in runtimes}
         whole = {"format": FORMAT, **manifests[LLAMA], **images}
         (staging / MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
         publish(staging, target)

@@ -14,7 +14,8 @@ environment:
                            in the user's cache
   PYTHON                   python
   GGML_VK_VISIBLE_DEVICES  devices of Vulkan by their numbers. Where there is no GPU and this is not set, device 0 is
-                           taken: Mesa's lavapipe for instance, which ggml passes over because it is a CPU
+                           taken: Mesa's lavapipe for instance, which ggml passes over because it is a CPU. It wants
+                           Mesa 25 (docs/building.md): that of Debian 12 crashes. VK_DRIVER_FILES names another driver
 
 The exit status is pytest's; 1 where the build fails, or no device is found.
 TEXT

@@ -101,6 +101,9 @@ def diffusion_flags(backend: str, *, portable: bool) -> list[str]:
     ]
     if MACOS and backend != "metal":
         flags.append("-DGGML_METAL=OFF")
+    if portable and not MACOS:
+        # Where a runtime lies that is carried with it (carry_runtimes).
+        flags += ["-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON", f"-DCMAKE_INSTALL_RPATH={ORIGIN}"]
     if not MACOS:  # where each library's references name the library they are to be found in
         flags.append("-DCMAKE_SHARED_LINKER_FLAGS=-Wl,--disable-new-dtags -Wl,--exclude-libs,ALL")
     return flags
@@ -267,6 +270,32 @@ def build(source: Path, output: Path, flags: list[str], jobs: int, log: Path, re
         raise
     vulkan.check_headers(source, output)
     run_logged([ninja, "-C", str(output), "-j", str(jobs)], log, progress(report), "compiling")
+
+
+RUNTIME = re.compile(r"^\s*(lib(?:gomp|omp|iomp5)\.so\S*) => (/\S+)", re.MULTILINE)
+"""A line of ldd that names a runtime of OpenMP. A bare Debian or Ubuntu has none, but libstdc++."""
+
+RUNTIME_LICENCE = """\
+libgomp, the runtime of OpenMP that is part of GCC, is under the GNU General Public License, version 3 or later, with
+the GCC Runtime Library Exception, version 3.1 (https://www.gnu.org/licenses/gcc-exception-3.1.html). Its source is
+GCC's (https://gcc.gnu.org). LLVM's, libomp, is under the Apache License 2.0 with LLVM exceptions (https://openmp.llvm.org).
+"""
+
+
+def carry_runtimes(prefix: Path) -> list[str]:
+    """Copy the runtimes that a prefix's libraries need beside them, where their RPATH finds them. Returns the names.
+
+    So a portable prefix needs nothing of another machine but its C and C++ libraries.
+    """
+    carried: dict[str, Path] = {}
+    for library in sorted(prefix.glob("*.so")) if not MACOS else []:
+        done = subprocess.run(["ldd", str(library)], capture_output=True, text=True, check=False)
+        carried |= {name: Path(path) for name, path in RUNTIME.findall(done.stdout)}
+    for name, path in carried.items():
+        shutil.copy(path, prefix / name)
+    if carried:
+        (prefix / "OpenMP-LICENSE").write_text(RUNTIME_LICENCE)
+    return sorted(carried)
 
 
 def install(source: Path, output: Path, target: Path, project: Project = LLAMA) -> None:

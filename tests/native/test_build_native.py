@@ -567,9 +567,43 @@ def test_each_backend_is_another_build_of_the_library_that_draws() -> None:
     for backend, flag in {"cuda": "SD_CUDA", "rocm": "SD_HIPBLAS", "vulkan": "SD_VULKAN", "metal": "SD_METAL"}.items():
         assert f"-D{flag}=ON" in found[backend]
         assert f"-D{flag}=ON" not in found["cpu"]
-    assert "-DGGML_NATIVE=OFF" in libraries.diffusion_flags("cpu", portable=True)
+    portable = libraries.diffusion_flags("cpu", portable=True)
+    assert "-DGGML_NATIVE=OFF" in portable
+    assert libraries.MACOS or "-DCMAKE_INSTALL_RPATH=$ORIGIN" in portable, "so that it finds the runtime beside it"
     with pytest.raises(BuildError, match="choose one of cpu, cuda"):
         libraries.diffusion_flags("tpu", portable=False)
+
+
+@pytest.mark.skipif(libraries.MACOS, reason="a bare macOS has all that its libraries need")
+def test_a_portable_prefix_carries_the_runtime_of_openmp(tmp_path: Path) -> None:
+    source = tmp_path / "sum.c"
+    source.write_text(
+        "int sum(int n) {\n  int s = 0;\n#pragma omp parallel for reduction(+ : s)\n"
+        "  for (int i = 0; i < n; i++) s += i;\n  return s;\n}\n"
+    )
+    for name, flags in {"lone": [], "parallel": ["-fopenmp", "-Wl,-rpath,$ORIGIN", "-Wl,--disable-new-dtags"]}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        library = folder / f"lib{name}.so"
+        command = [
+            *shlex.split(os.environ.get("CC", "cc")),
+            "-shared",
+            "-fPIC",
+            *flags,
+            str(source),
+            "-o",
+            str(library),
+        ]
+        subprocess.run(command, check=True)
+        carried = libraries.carry_runtimes(folder)
+        beside = sorted(path.name for path in folder.iterdir() if path != library)
+        if name == "lone":
+            assert (carried, beside) == ([], [])
+            continue
+        [runtime] = carried
+        assert beside == sorted(["OpenMP-LICENSE", runtime])
+        found = subprocess.run(["ldd", str(library)], capture_output=True, text=True, check=True).stdout
+        assert f"{runtime} => {folder / runtime}" in found, "it is found beside the library, and not in the system"
 
 
 @pytest.mark.skipif(libraries.MACOS, reason="its assembler has other words, and the sources stay as they are")
