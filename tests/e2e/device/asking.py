@@ -71,3 +71,21 @@ def assert_near(got: list[Steps], expected: list[Steps]) -> None:
             assert max(map(abs, apart.values())) <= NEAR, apart
             if token != expected_token:
                 break
+
+
+NEAR_TIE = 0.3
+"""Between the log-probabilities of two tokens of which a device may choose the other.
+
+Rows are rounded to 8 bits before they meet quantised weights, by each kernel in its own way. In a build for Vulkan even
+-ngl 0, where the CPU computes a short prompt, put them 0.27 apart in the demo model.
+"""
+
+
+def assert_same_or_near_tie(got: Steps, expected: Steps) -> bool:
+    """True when the texts are equal; otherwise the two leading tokens are nearly as likely where they first part."""
+    for at, ((token, _), (expected_token, likely)) in enumerate(zip(got, expected, strict=True)):
+        if token != expected_token:
+            first, second = sorted(likely.values(), reverse=True)[:2]
+            assert first - second <= NEAR_TIE, f"texts part at token {at}, where {first - second:.3f} lies between two"
+            return False
+    return True
