@@ -16,6 +16,9 @@ from typing import Any
 from llamabox.checks import describe, wrong
 from llamabox.media.source import MAX_SOURCES, ONE_TOO_MANY, MediaSource
 
+NUMBER = re.compile("([0-9]{1,3})e")
+"""The end of a marker, with the number of its medium."""
+
 CutPrompt = list[str | MediaSource]
 """A prompt's texts and media in order."""
 
@@ -44,7 +47,7 @@ def cut_at_markers(text: str, random: str, sources: Sequence[MediaSource]) -> Cu
     """
     if not sources:
         return [text]
-    pieces = re.split(rf"media{random}n([0-9]{{1,3}})e", text)
+    pieces = _split(text, f"media{random}n")  # no pattern of its own: that takes longer to compile than all of this
     shown = Counter(map(int, pieces[1::2]))
     for at, source in enumerate(sources):
         n_times = shown.pop(at, 0)
@@ -55,6 +58,18 @@ def cut_at_markers(text: str, random: str, sources: Sequence[MediaSource]) -> Cu
         raise wrong(sources[0].field, "the model's chat template changes what stands for media")
     cut: CutPrompt = [sources[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces)]
     return [piece for piece in cut if piece != ""]
+
+
+def _split(text: str, start: str) -> list[str]:
+    """Texts and the numbers of the markers between them, in turn. `start` is how each marker begins."""
+    first, *rest = text.split(start)
+    pieces = [first]
+    for piece in rest:
+        if number := NUMBER.match(piece):
+            pieces += number[1], piece[number.end() :]
+        else:
+            pieces[-1] += start + piece
+    return pieces
 
 
 def joined(parts: Sequence[tuple[str, bool]]) -> str:

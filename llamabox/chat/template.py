@@ -1,10 +1,12 @@
 """A chat template as the server uses it: chosen, checked, rendered in processes of its own.
 
-Why a process: see sandbox.py. It costs a small child that sleeps between calls, and about 0.2 ms a call.
+Why a process: see sandbox.py. It costs a small child that sleeps between calls, and about 0.2 ms a call, in which the
+event loop can do other things.
 """
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -72,8 +74,8 @@ class RenderedChat:
 class ChatTemplate:
     """Renders conversations with one Jinja template.
 
-    Owned by the server process; thread-safe. All calls block: use a worker thread. Children start when they are needed
-    and are replaced after a call that had to be ended.
+    Owned by the server process; thread-safe. All calls but `begin` block: use a worker thread. Children start when they
+    are needed and are replaced after a call that had to be ended.
     """
 
     def __init__(
@@ -162,6 +164,26 @@ class ChatTemplate:
         with (self.long if is_long(messages) else self.quick).child() as child:
             return self._without_bos(self._answer(child, seconds, call)["text"])
 
+    def begin(self, conversation: Conversation) -> asyncio.Task[bytearray | Death] | None:
+        """Have a child that is ready render a short conversation, from an event loop; `finish` makes the prompt of it.
+
+        The way over a thread takes as long as the template. None where no child is ready: call `render` on a thread.
+        Raises InvalidRequest for messages that are not JSON.
+        """
+        call = _encode(question_of(conversation))
+        child = self.quick.take_ready()
+        if child is None:
+            return None
+        seconds = seconds_for(len(conversation.messages), self._cpu_seconds)
+        if "error" in self._started(child) or not child.put(call, seconds):
+            self.quick.give_back(child)
+            return None
+        return asyncio.create_task(self._await(child, seconds))
+
+    def finish(self, answer: bytearray | Death) -> str:
+        """The prompt that the child of `begin` rendered. Raises as `render` does."""
+        return self._without_bos(_checked(_decode(answer))["text"])
+
     def read(
         self, raw: bytes | bytearray, *, wishes: Wishes, most_bytes: int | None, api: str = "openai"
     ) -> tuple[dict[str, Any], RenderedChat]:
@@ -187,20 +209,20 @@ class ChatTemplate:
         answer = self._started(child)
         if "error" not in answer:
             answer = _decode(child.ask(*question, cpu_seconds=cpu_seconds))
-        match answer.get("error"):
-            case None:
-                return answer
-            case "refused":
-                raise InvalidRequest(
-                    f"the chat template cannot render these messages: {answer['message']}", field="messages"
-                )
-            case "long":
-                raise TooLong(answer["n_bytes"])
-            case "media":
-                raise HasMedia
-            case "request":
-                raise from_wire(answer["reason"])
-        raise ServerFault(f"the chat template failed: {answer['message']}")
+        return _checked(answer)
+
+    async def _await(self, child: Trial, cpu_seconds: float) -> bytearray | Death:
+        """The answer to what was put to a child, which is then given back."""
+        is_answered = False
+        try:
+            answer = await child.answer(cpu_seconds)
+            is_answered = True
+            return answer
+        finally:
+            if not is_answered:  # the event loop ends: nobody will read what it says
+                child.abort()
+                child.close()
+            self.quick.give_back(child)
 
     def _without_bos(self, text: str) -> str:
         return text.removeprefix(self._bos_token) if self._add_bos and self._bos_token else text
@@ -232,6 +254,24 @@ def _encode(call: dict[str, Any]) -> bytes:
         raise InvalidRequest(f"messages: nested too deeply or not JSON: {error}", field="messages") from error
 
 
+def _checked(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer, or what it says is wrong, raised."""
+    match answer.get("error"):
+        case None:
+            return answer
+        case "refused":
+            raise InvalidRequest(
+                f"the chat template cannot render these messages: {answer['message']}", field="messages"
+            )
+        case "long":
+            raise TooLong(answer["n_bytes"])
+        case "media":
+            raise HasMedia
+        case "request":
+            raise from_wire(answer["reason"])
+    raise ServerFault(f"the chat template failed: {answer['message']}")
+
+
 def _decode(answer: bytearray | Death) -> dict[str, Any]:
     if isinstance(answer, Death):
         return {"error": "fault", "message": str(answer)}
@@ -261,11 +301,16 @@ def resolve_template(option: str | None, model_template: str | None) -> str:
 
 def render_chat(template: ChatTemplate, conversation: Conversation) -> str:
     """The whole prompt; a message that the answer continues stands last, in the assistant's opened turn. Blocks."""
-    return template.render(
-        conversation.messages,
-        add_generation_prompt=conversation.add_generation_prompt,
-        continues=conversation.continues,
-        in_thought=conversation.in_thought,
-        tools=conversation.tools,
-        extra=conversation.template_kwargs,
-    )
+    return template.render(**question_of(conversation))
+
+
+def question_of(conversation: Conversation) -> dict[str, Any]:
+    """What a child is told of a conversation."""
+    return {
+        "messages": conversation.messages,
+        "tools": conversation.tools,
+        "add_generation_prompt": conversation.add_generation_prompt,
+        "continues": conversation.continues,
+        "in_thought": conversation.in_thought,
+        "extra": conversation.template_kwargs,
+    }

@@ -263,6 +263,8 @@ def _key(source: MediaSource) -> object:
 
 async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All results in order. The first failure, or a cancellation, ends the others and waits for their end."""
+    if len(work) == 1:  # as mostly: no task is made for it
+        return [await work[0]]
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         if tasks:

@@ -8,8 +8,24 @@ from __future__ import annotations
 import socket
 import struct
 
+Bytes = bytes | bytearray | memoryview
+
 QUESTION = struct.Struct("<dQ")
 ANSWER = struct.Struct("<Q")
+
+
+def send(peer: socket.socket, *pieces: Bytes) -> None:
+    """Send the pieces, one behind the other. Raises OSError, as sockets do.
+
+    By one call where the kernel has room: one for each would wake the other side for a head without its bytes.
+    """
+    left = [memoryview(piece) for piece in pieces]
+    while left:
+        n_sent = peer.sendmsg(left)
+        while left and n_sent >= len(left[0]):
+            n_sent -= len(left.pop(0))
+        if n_sent:
+            left[0] = left[0][n_sent:]
 
 
 def receive(peer: socket.socket, n: int) -> bytearray | None:

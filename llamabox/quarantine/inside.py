@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from llamabox.quarantine.doors import close_doors
-from llamabox.quarantine.frames import ANSWER, QUESTION, receive
+from llamabox.quarantine.frames import ANSWER, QUESTION, receive, send
 
 Answer = Callable[[bytearray], bytes]
 """From a question's bytes to those of the answer. An exception ends the process."""
@@ -54,6 +54,5 @@ def _answer_all(peer: socket.socket, memory: int, prepare: Callable[[], Answer])
         said = answer(question)
         signal.setitimer(signal.ITIMER_PROF, 0)
         del question
-        peer.sendall(ANSWER.pack(len(said)))
-        peer.sendall(said)
+        send(peer, ANSWER.pack(len(said)), said)
         del said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -12,16 +13,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from llamabox.quarantine.doors import environment
-from llamabox.quarantine.frames import ANSWER, QUESTION, receive
+from llamabox.quarantine.frames import ANSWER, QUESTION, Bytes, receive, send
 
 WALL_SECONDS = 30.0
 """A process is given up after this much silence beyond ten times its processor time. Its own limits come first, except
 for a process that somebody stopped."""
 
+MOST_PUT = 64 << 10
+"""Bytes of a question that is put without waiting: a socket that nobody has written to has room for three times as
+much."""
+
 MOST_ANSWER = 1 << 30
 """Bytes of an answer. Only a process that was taken over would send more."""
-
-Bytes = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,37 @@ class Trial:
             return greeting
         return self._exchange(question, self.limits.cpu_seconds if cpu_seconds is None else cpu_seconds)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a process waits for a question, and has answered its greeting."""
+        return self._process is not None and self._process.poll() is None and not isinstance(self._greeting, Death)
+
+    def put(self, question: Bytes, cpu_seconds: float) -> bool:
+        """Put a question to a process that is ready, and do not wait: `answer` gives what it says.
+
+        False for more than MOST_PUT bytes: nothing was sent.
+        """
+        assert self._socket is not None
+        if len(question) > MOST_PUT:
+            return False
+        self._socket.setblocking(False)
+        with contextlib.suppress(OSError):  # the process has just ended, as `answer` finds out
+            send(self._socket, QUESTION.pack(cpu_seconds, len(question)), question)
+        return True
+
+    async def answer(self, cpu_seconds: float) -> bytearray | Death:
+        """The answer to the question that was put. Blocks no event loop, whatever the process does."""
+        assert self._socket is not None
+        wall = self.limits.silence(cpu_seconds)
+        try:
+            async with asyncio.timeout(wall):
+                answer = await self._answer_soon(self._socket)
+        except TimeoutError:
+            return await asyncio.to_thread(self._gave_up, wall)
+        except OSError:
+            answer = None
+        return await asyncio.to_thread(self._died, cpu_seconds) if answer is None else answer
+
     def abort(self) -> None:
         """End the process, so that the question that it is asked comes to a Death. From any thread."""
         if process := self._process:
@@ -148,30 +182,53 @@ class Trial:
         wall = self.limits.silence(cpu_seconds)
         self._socket.settimeout(wall)
         try:
-            self._socket.sendall(QUESTION.pack(cpu_seconds, sum(len(piece) for piece in question)))
-            for piece in question:
-                self._socket.sendall(piece)
+            send(self._socket, QUESTION.pack(cpu_seconds, sum(map(len, question))), *question)
             answer = self._receive(self._socket)
         except TimeoutError:
-            self.abort()
-            return Death(Cause.SILENCE, self._status(), wall)
+            return self._gave_up(wall)
         except OSError:
             answer = None
-        if answer is not None:
-            return answer
-        status = self._status()
-        return Death(Cause.TIME if status == -signal.SIGPROF else Cause.CRASH, status, cpu_seconds)
+        return self._died(cpu_seconds) if answer is None else answer
 
     def _receive(self, peer: socket.socket) -> bytearray | None:
         head = receive(peer, ANSWER.size)
-        if head is None:
-            return None
-        (length,) = ANSWER.unpack(head)
-        if length > MOST_ANSWER:
+        if head is None or (length := _length(head)) > MOST_ANSWER:
             return None
         return receive(peer, length)
+
+    async def _answer_soon(self, peer: socket.socket) -> bytearray | None:
+        head = await _receive_soon(peer, ANSWER.size)
+        if head is None or (length := _length(head)) > MOST_ANSWER:
+            return None
+        return await _receive_soon(peer, length)
+
+    def _gave_up(self, wall: float) -> Death:
+        self.abort()
+        return Death(Cause.SILENCE, self._status(), wall)
+
+    def _died(self, cpu_seconds: float) -> Death:
+        status = self._status()
+        return Death(Cause.TIME if status == -signal.SIGPROF else Cause.CRASH, status, cpu_seconds)
 
     def _status(self) -> int:
         status = self.close()
         assert status is not None, "there was a process"
         return status
+
+
+def _length(head: bytearray) -> int:
+    (length,) = ANSWER.unpack(head)
+    return int(length)
+
+
+async def _receive_soon(peer: socket.socket, n: int) -> bytearray | None:
+    """As `receive`, of a socket that does not block. Here, as a child would import asyncio with it."""
+    data = bytearray(n)
+    view = memoryview(data)
+    loop = asyncio.get_running_loop()
+    while view:
+        n_read = await loop.sock_recv_into(peer, view)
+        if n_read == 0:
+            return None
+        view = view[n_read:]
+    return data

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from llamabox.chat import builtin
-from llamabox.chat.messages import parse_messages
+from llamabox.chat.messages import Conversation, parse_messages
 from llamabox.chat.template import ChatTemplate, RenderedChat, TooLong, render_chat, resolve_template
 from llamabox.errors import InvalidRequest, OptionsError, ServerFault
 
@@ -186,6 +187,50 @@ def test_nobody_waits_behind_long_conversations(make: Make) -> None:
         assert template.render(USER) == "done"
         assert not all(work.done() for work in waiting)
         assert [work.result() for work in waiting] == ["done"] * 2
+
+
+def test_an_event_loop_renders_as_a_thread_does(make: Make) -> None:
+    """With the same words for what goes wrong; and a chat whose client left costs nobody else's answer."""
+    template = make(EVIL_WHEN_ASKED % "{{ raise_exception('no') }}")
+    chat, evil = (parse_messages({"messages": [{"role": "user", "content": text}]}) for text in ("hi", "evil"))
+
+    async def rendered(conversation: Conversation) -> str:
+        begun = template.begin(conversation)
+        assert begun is not None
+        return template.finish(await asyncio.shield(begun))
+
+    async def scene() -> None:
+        assert template.begin(chat) is None, "no child has started"
+        template.warm()
+        assert await rendered(chat) == render_chat(template, chat) == "hi"
+        with pytest.raises(InvalidRequest) as by_loop:
+            await rendered(evil)
+        with pytest.raises(InvalidRequest) as by_thread:
+            render_chat(template, evil)
+        assert by_loop.value.message == by_thread.value.message
+        leaving = asyncio.create_task(rendered(evil))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        while (begun := template.begin(chat)) is None:
+            await asyncio.sleep(0.01)
+        assert template.finish(await begun) == "hi"
+
+    asyncio.run(scene())
+    assert len([child for child in template.quick.children if child.pid is not None]) == 1
+
+
+def test_an_event_loop_asks_no_child_of_a_broken_template(make: Make) -> None:
+    template = make("{{ unclosed")
+    template.warm()
+
+    async def scene() -> None:
+        assert template.begin(parse_messages({"messages": USER})) is None
+
+    asyncio.run(scene())
+    with pytest.raises(ServerFault, match="the chat template failed"):
+        template.render(USER)
 
 
 def test_close_ends_the_child(make: Make) -> None:

@@ -25,6 +25,8 @@ class Answers:
                 return self.first
             case [b"turn", rest]:
                 return rest[::-1]
+            case [b"long", size]:
+                return b"x" * int(size)
             case [b"spin"]:
                 while True:
                     pass

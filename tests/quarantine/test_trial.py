@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from llamabox.quarantine.trial import Cause, Death, Limits, Trial
+from llamabox.quarantine.trial import MOST_PUT, Cause, Death, Limits, Trial
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = Limits(cpu_seconds=0.5, memory=1 << 30)
@@ -162,6 +163,65 @@ def test_a_question_can_be_broken_off_from_another_thread(make: Make) -> None:
         trial.abort()
         asking.join(0.1)
     assert death(answers[0]).status == -signal.SIGKILL
+
+
+async def put(trial: Trial, question: bytes, cpu_seconds: float = 0.5) -> bytearray | Death:
+    assert trial.is_ready
+    assert trial.put(question, cpu_seconds)
+    return await trial.answer(cpu_seconds)
+
+
+def test_an_event_loop_asks_without_waiting(make: Make) -> None:
+    """Questions and answers are the same on either way, one after the other."""
+    trial = make()
+
+    async def scene() -> None:
+        assert not trial.is_ready
+        for n in (0, 3, 30_000):
+            assert await asyncio.to_thread(trial.ask, b"turn ", b"ab" * n) == b"ba" * n
+            assert await put(trial, b"turn " + b"ab" * n) == b"ba" * n
+        assert not trial.put(bytes(MOST_PUT + 1), 0.5)
+        assert await asyncio.to_thread(trial.ask, b"turn ab") == b"ba"
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_who_dies_of_what_an_event_loop_asks_is_replaced(make: Make, name: str) -> None:
+    question, cause = ENDS[name]
+    trial = make()
+    trial.start()
+    assert death(asyncio.run(put(trial, question))).cause is cause
+    assert not trial.is_ready
+    assert trial.ask(b"turn ab") == b"ba"
+
+
+def test_an_event_loop_goes_on_beside_one_that_says_nothing(make: Make) -> None:
+    trial = make()
+    trial.start()
+    trial.limits = replace(LIMITS, wall_seconds=0.5)
+
+    async def scene() -> None:
+        asking = asyncio.create_task(put(trial, b"sleep"))
+        n_turns = 0
+        while not asking.done():
+            await asyncio.sleep(0.01)
+            n_turns += 1
+        assert death(asking.result()).cause is Cause.SILENCE
+        assert n_turns >= 5
+
+    asyncio.run(scene())
+
+
+def test_an_answer_that_comes_in_pieces_is_waited_for(make: Make) -> None:
+    """More than a socket has room for: the process is held up amid its answer."""
+    trial = make()
+    trial.start()
+
+    async def scene() -> None:
+        assert await put(trial, b"long 3000000") == b"x" * 3_000_000
+
+    asyncio.run(scene())
 
 
 def test_closing_ends_it_and_leaves_nothing_behind(make: Make) -> None:

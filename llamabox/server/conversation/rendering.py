@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import Scope
 
@@ -28,6 +29,8 @@ LARGE = 64 << 10
 MEDIA = re.compile(rb'"type"\s*:\s*"(?:%b)"' % "|".join(sorted(MEDIA_PARTS)).encode())
 """A part of a message with a picture or sound: most of such a body is base64, which is read in no time."""
 
+
+T = TypeVar("T")
 
 Wishes = Callable[[dict[str, Any], str], dict[str, Any]]
 """Variables for a template, of a body and the template's text."""
@@ -57,6 +60,22 @@ class Dialect:
         if exchange.chat is not None:
             return exchange.chat
         return await self._render(exchange.hosted, exchange.body, READERS[self._reader(exchange.hosted)](exchange.body))
+
+    async def rendered_beside(self, exchange: Exchange, read: Callable[[], T]) -> tuple[T, RenderedChat]:
+        """What `read` returns, and as `rendered`. It is called while the template's process renders.
+
+        Raises what `read` raises, else as `rendered` does.
+        """
+        rendering = asyncio.create_task(self.rendered(exchange))
+        try:
+            await asyncio.sleep(0)  # the rendering goes up to its first pause
+            return read(), await rendering
+        finally:
+            if not rendering.done():
+                rendering.cancel()
+                await asyncio.wait((rendering,))
+            if not rendering.cancelled():
+                rendering.exception()  # seen, even if another was raised first
 
     async def _read(
         self, hosted: HostedText, raw: bytearray, scope: Scope, lease: Lease, most_bytes: int | None

@@ -56,10 +56,18 @@ class Templates:
         await asyncio.wrap_future(self._quick.submit(self._get(info).warm))
 
     async def render(self, info: ModelInfo, conversation: Conversation) -> str:
-        """The prompt. InvalidRequest: the template refuses these messages; ServerFault: the template is at fault."""
-        threads = self._long if is_long(conversation.messages) else self._quick
+        """The prompt. InvalidRequest: the template refuses these messages; ServerFault: the template is at fault.
+
+        Up to its first pause it has a short conversation on its way to a child that is ready.
+        """
+        template, takes_long = self._get(info), is_long(conversation.messages)
         with _usable():
-            return await asyncio.wrap_future(threads.submit(render_chat, self._get(info), conversation))
+            begun = None if takes_long else template.begin(conversation)
+            if begun is not None:
+                answer = await asyncio.shield(begun)  # the child answers, whether the client stays or not
+                return template.finish(answer)
+            threads = self._long if takes_long else self._quick
+            return await asyncio.wrap_future(threads.submit(render_chat, template, conversation))
 
     async def read(
         self, info: ModelInfo, raw: bytearray, *, api: str, wishes: Wishes, most_bytes: int | None

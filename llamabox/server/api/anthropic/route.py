@@ -11,6 +11,7 @@ from llamabox.chat.anthropic.tools import in_parallel
 from llamabox.chat.messages import Conversation
 from llamabox.server.api.anthropic import errors
 from llamabox.server.api.anthropic.fields import (
+    Thinking,
     check_shared,
     message_options,
     neutral_thinking,
@@ -22,6 +23,7 @@ from llamabox.server.conversation.calling import Calling, chosen, make_tools
 from llamabox.server.conversation.planning import plan_chat
 from llamabox.server.conversation.rendering import Dialect
 from llamabox.server.fields.grammar import header_warning
+from llamabox.server.fields.request import Options
 from llamabox.server.generation.prompts import cut_prompt, read_media
 from llamabox.server.generation.reply import TextReply
 from llamabox.server.hosted.exchange import Exchange
@@ -34,9 +36,11 @@ ANTHROPIC = Dialect("anthropic", wishes)
 async def create_message(exchange: Exchange) -> Response:
     """The messages through the model's template, then as any prompt."""
     hosted, body, record = exchange.hosted, exchange.body, exchange.record
-    options = message_options(body, hosted.config, hosted.defaults, exchange.info)
-    thinking = parse_thinking(body)
-    chat = await ANTHROPIC.rendered(exchange)
+
+    def read() -> tuple[Options, Thinking]:
+        return message_options(body, hosted.config, hosted.defaults, exchange.info), parse_thinking(body)
+
+    (options, thinking), chat = await ANTHROPIC.rendered_beside(exchange, read)
     calling = calling_of(body, chat.conversation)
     options, plan = await plan_chat(hosted, neutral_thinking(body), options, chat, calling)
     if chat.conversation.notes:

@@ -225,3 +225,28 @@ def test_a_schema_however_deep_is_answered_or_refused(n_levels: int) -> None:
     body = {"tools": [function(parameters={"type": "object", "properties": {"a": schema}})]}
     [(status, reply)] = asyncio.run(statuses({"deep": body})).values()
     assert status == 200 or (status == 400 and "nested too deep" in reply["error"]["message"]), reply
+
+
+REFUSING = "{% if messages[0].content == 'no' %}{{ raise_exception('not so') }}{% endif %}{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_wrong_field_is_told_before_what_the_template_refuses(path: str) -> None:
+    """The fields are read while the template renders. Whatever comes of either, the next chat is answered."""
+
+    async def scene() -> None:
+        async with running(FakeTextClient(saying("yes")), ModelConfig(chat_template=REFUSING)) as server:
+
+            async def told(content: str, **fields: Any) -> tuple[int, str]:
+                body = {"messages": [{"role": "user", "content": content}], "max_tokens": 9, **fields}
+                reply = await server.http.post(path, json=body)
+                return reply.status_code, reply.text
+
+            for _ in range(3):  # the process starts with the first one
+                status, text = await told("no", temperature="hot")
+                assert (status, "temperature" in text, "not so" in text) == (400, True, False)
+                status, text = await told("no")
+                assert (status, "not so" in text) == (400, True)
+                assert (await told("yes"))[0] == 200
+
+    asyncio.run(scene())

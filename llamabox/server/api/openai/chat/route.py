@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from starlette.responses import Response
 
@@ -21,8 +22,8 @@ from llamabox.wire.questions import CountTokens
 async def chat_completion(exchange: Exchange) -> Response:
     """The messages through the model's template, then as any prompt."""
     hosted = exchange.hosted
-    options = chat_options(exchange.body, hosted.config, hosted.defaults, exchange.info)
-    chat = await OPENAI.rendered(exchange)
+    read_options = partial(chat_options, exchange.body, hosted.config, hosted.defaults, exchange.info)
+    options, chat = await OPENAI.rendered_beside(exchange, read_options)
     calling = parse_calling(exchange.body, chat.conversation)
     options, plan = await plan_chat(hosted, exchange.body, options, chat, calling)
     prompts = await read_media(exchange, [cut_prompt(chat, exchange.info)])
