@@ -1,5 +1,5 @@
 // How ggml's CPU backend reaches the kernels. Multiplication with quantised weights is a buffer type: libllama puts the
-// weights that it supports there, and they are packed as they are read. Attention is found by its operation.
+// weights that it supports there, and they are packed as they are read. Attention and GELU are found by their operations.
 // This file is compiled into libggml-cpu (llama.cmake), because its base classes are not in ggml's public headers.
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
@@ -11,6 +11,7 @@
 #include <cerrno>
 
 #include "attention.h"
+#include "gelu.h"
 #include "weights.h"
 
 #ifdef LB_LANES
@@ -34,6 +35,23 @@ static ggml::cpu::tensor_traits * attention(const ggml_tensor * op) {
     return Attend::supports(op) ? &kernel : nullptr;
 }
 
+class Gelu final : public ggml::cpu::tensor_traits {
+    bool work_size(int, const ggml_tensor *, size_t & size) override {
+        size = 0;
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        gelu(params, op);
+        return true;
+    }
+};
+
+static ggml::cpu::tensor_traits * unary(const ggml_tensor * op) {
+    static Gelu kernel;
+    return takes_gelu(op) ? &kernel : nullptr;
+}
+
 static ggml_backend_buffer_type_t buffer_type();
 
 class Kernels final : public ggml::cpu::extra_buffer_type {
@@ -51,6 +69,7 @@ class Kernels final : public ggml::cpu::extra_buffer_type {
             case GGML_OP_MUL_MAT:
             case GGML_OP_MUL_MAT_ID: return is_packed(op->src[0]) ? (Packed *) op->src[0]->extra : nullptr;
             case GGML_OP_FLASH_ATTN_EXT: return attention(op);
+            case GGML_OP_UNARY: return unary(op);
             default: return nullptr;
         }
     }

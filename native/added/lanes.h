@@ -143,6 +143,11 @@ static inline Floats where(uint32_t bits, Floats x) {
     return _mm512_mask_mov_ps(floats(-INFINITY), (__mmask16) bits, x);
 }
 
+// y, but 0 in the lanes where x is not above a bound.
+static inline Floats where_above(Floats x, float bound, Floats y) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, floats(bound), _CMP_NLE_UQ), y);
+}
+
 // A mask with the bits of the lanes that are not −inf.
 static inline uint32_t finite(Floats x) { return _mm512_cmp_ps_mask(x, floats(-INFINITY), _CMP_NEQ_UQ); }
 
@@ -267,6 +272,10 @@ static inline Floats where(uint32_t bits, Floats x) {
     const Ints bit_of = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     const Ints is_set = _mm256_cmpeq_epi32(_mm256_and_si256(ints((int32_t) bits), bit_of), bit_of);
     return _mm256_blendv_ps(floats(-INFINITY), x, _mm256_castsi256_ps(is_set));
+}
+
+static inline Floats where_above(Floats x, float bound, Floats y) {
+    return _mm256_and_ps(y, _mm256_cmp_ps(x, floats(bound), _CMP_NLE_UQ));
 }
 
 static inline uint32_t finite(Floats x) {

@@ -48,6 +48,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_new_tensor_4d": (c_void_p, [c_void_p, c_int, c_int64, c_int64, c_int64, c_int64]),
     "ggml_flash_attn_ext": (c_void_p, [c_void_p] * 5 + [c_float] * 3),
     "ggml_flash_attn_ext_add_sinks": (None, [c_void_p, c_void_p]),
+    "ggml_gelu": (c_void_p, [c_void_p, c_void_p]),
     "ggml_get_rows": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "ggml_new_graph": (c_void_p, [c_void_p]),
     "ggml_build_forward_expand": (None, [c_void_p, c_void_p]),
