@@ -62,7 +62,10 @@ class Constraint(Protocol):
         """Whether the mask is computed, so that there is nothing to begin."""
 
     def prepare(self, *, at_once: bool = False) -> None:
-        """No more tokens come before the next `mask`, which is computed beside the next decode, or from now on."""
+        """No more tokens come before the next `mask`, which is computed beside the next decode.
+
+        `at_once`: the caller waits for no decode, but goes on to other constraints.
+        """
 
     def mask(self) -> TokenMask:
         """The tokens that may come next: valid until the next `accept`, not to be written to.

@@ -17,7 +17,7 @@ from llamabox.grammar.free_text import FreeText, FreeTextState
 from llamabox.grammar.guidance import complaint, limits
 
 WORD = re.compile(rb'[^\x00-\x1f"\\<|{}\[\]]+')
-"""A piece that seldom ends a string, whatever its grammar."""
+"""What a token says that seldom ends a string, whatever its grammar: what is forced begins where strings end."""
 
 
 class EndTokens:
@@ -34,7 +34,7 @@ class GuidedConstraint:
     """A Constraint over a matcher of its own. One thread at a time; each computes what it asks for.
 
     `text` follows what comes before the first call, where most tokens need no look at the matcher. `pieces` are what
-    tokens say; without them none is free behind another.
+    tokens say; without them no token is thought to leave a choice behind it.
     """
 
     def __init__(
