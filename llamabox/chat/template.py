@@ -170,12 +170,14 @@ class ChatTemplate:
         The way over a thread takes as long as the template. None where no child is ready: call `render` on a thread.
         Raises InvalidRequest for messages that are not JSON.
         """
+        if self._hello.can is None:  # no child has found the template usable
+            return None
         call = _encode(question_of(conversation))
         child = self.quick.take_ready()
         if child is None:
             return None
         seconds = seconds_for(len(conversation.messages), self._cpu_seconds)
-        if "error" in self._started(child) or not child.put(call, seconds):
+        if not child.put(call, seconds):
             self.quick.give_back(child)
             return None
         return asyncio.create_task(self._await(child, seconds))
