@@ -131,7 +131,7 @@ class ChatTemplate:
     def warm(self) -> None:
         """Start a child, so that the first request does not wait for it. Failing is left to the requests."""
         with self.quick.child() as child:
-            child.start()
+            self._started(child)
 
     def render(
         self,
