@@ -12,6 +12,7 @@
 
 #include "attention.h"
 #include "gelu.h"
+#include "pages.h"
 #include "weights.h"
 
 #ifdef LB_LANES
@@ -97,31 +98,25 @@ static const char * buffer_type_name(ggml_backend_buffer_type_t) { return "CPU_L
 // Whether new buffers are locked in memory. libllama locks only weights that the CPU reads as the file has them.
 static bool locks = false;
 
-// Let memory consist of huge pages, where the system leaves that to programs: a lone row reads all weights once, and
-// with small pages that takes an eighth (Q4_K) to a third (Q8_0) longer. Best effort.
-static void take_huge_pages(void * base, size_t size) {
-#ifdef MADV_HUGEPAGE
-    const size_t    page  = 2 * 1024 * 1024;
-    const uintptr_t first = ((uintptr_t) base + page - 1) / page * page;
-    const uintptr_t last  = ((uintptr_t) base + size) / page * page;
-    if (first < last) {
-        madvise((void *) first, last - first, MADV_HUGEPAGE);
-    }
-#else
-    (void) base;
-    (void) size;
-#endif
+// ggml's own way to free a buffer of the CPU.
+static void (*free_memory)(ggml_backend_buffer_t) = nullptr;
+
+static void free_buffer(ggml_backend_buffer_t buffer) {
+    Pages::leave(ggml_backend_buffer_get_base(buffer), ggml_backend_buffer_get_size(buffer));
+    free_memory(buffer);
 }
 
 static ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_t size) {
     ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
     if (buffer) {
         buffer->buft              = type;
+        free_memory               = buffer->iface.free_buffer;
+        buffer->iface.free_buffer = free_buffer;
         buffer->iface.init_tensor = init_tensor;
         buffer->iface.set_tensor  = set_tensor;
         buffer->iface.get_tensor  = nullptr; // nobody reads packed weights
         buffer->iface.cpy_tensor  = nullptr;
-        take_huge_pages(ggml_backend_buffer_get_base(buffer), size);
+        Pages::take(ggml_backend_buffer_get_base(buffer), size);
     }
     if (buffer && locks && mlock(ggml_backend_buffer_get_base(buffer), size) != 0) {
         GGML_LOG_WARN("warning: failed to mlock %zu bytes of packed weights: %s\n", size, strerror(errno));
@@ -182,5 +177,15 @@ extern "C" __attribute__((visibility("default"))) void llamabox_kernels_lock(boo
     llamabox::locks = on;
 #else
     (void) on;
+#endif
+}
+
+// Set how much processor time, in ns, the first access to a huge page may take: where several take more, the buffer's
+// further pages are small until the model is packed (pages.h).
+extern "C" __attribute__((visibility("default"))) void llamabox_kernels_patience(int64_t ns) {
+#ifdef LB_LANES
+    llamabox::Pages::have_patience(ns);
+#else
+    (void) ns;
 #endif
 }

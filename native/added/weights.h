@@ -7,6 +7,7 @@
 #include "experts.h"
 #include "halves.h"
 #include "multiply.h"
+#include "pages.h"
 #include "pieces.h"
 
 #ifdef LB_LANES
@@ -47,6 +48,7 @@ template <class F> class PackedAs final : public Packed {
 #endif
         for (int64_t group = 0; group < groups; group++) {
             uint8_t * to = (uint8_t *) tensor->data + group * group_size(tensor);
+            Pages::enter(to, group_size(tensor));
             for (int64_t block = 0; block < blocks; block++, to += F::size) {
                 for (int row = 0; row < LB_LANES; row++) {
                     F::pack(to, row, from[(group * LB_LANES + row) * blocks + block]);
@@ -70,6 +72,9 @@ template <class F> class PackedAs final : public Packed {
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        if (params->ith == 0) {
+            Pages::at_work();
+        }
         switch (op->op) {
             case GGML_OP_MUL_MAT: multiply_all(params, op); return true;
             case GGML_OP_MUL_MAT_ID: multiply_experts(params, op); return true;

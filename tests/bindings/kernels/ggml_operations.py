@@ -73,6 +73,7 @@ class Ggml:
 
     def __init__(self, native: ffi.Native) -> None:
         backend.start(native)
+        self.library = native.prefix.path / "libggml-base.so"
         libraries = [ctypes.CDLL(str(native.prefix.path / f"lib{name}.so")) for name in ("ggml-base", "ggml")]
         for name, (result, arguments) in SIGNATURES.items():
             function = next(getattr(one, name) for one in libraries if hasattr(one, name))
