@@ -181,8 +181,38 @@ static llama_token chosen_of_all(struct llama_sampler * chain, const struct lb_w
     return token_of_rest(chain, n_head, &array);
 }
 
+// The longest shortlist for which libllama takes the partial sort of C++'s library.
+enum { SORTED_AT_ONCE = 128 };
+
+// The candidates that a partial sort for the n highest takes hold of, in the order of their ids: the first n, and each
+// that is above the n highest before it. Others leave all as it is, so that among these alone it finds the same, equal
+// ones in the same order. Samplers in front may lower as many as a shortlist allows for (bindings.sampling.shortlist).
+// The maxima of blocks are known.
+static size_t held_by_sort(const float * logits, int32_t n_vocab, int32_t n, const uint32_t * mask,
+                           const struct room * room) {
+    llama_token_data * held   = room->candidates;
+    llama_token_data * heap   = room->wide.chosen;
+    int32_t            n_held = 0;
+    for (int32_t i = 0; i < n; i++) {
+        heap[i] = (llama_token_data) { 0, -INFINITY, 0.0f };
+    }
+    for (int32_t b = 0; b < n_blocks_of(n_vocab); b++) {
+        const int32_t end = (b + 1) * BLOCK < n_vocab ? (b + 1) * BLOCK : n_vocab;
+        for (int32_t i = b * BLOCK; i < end && (n_held < n || room->wide.maxima[b] > heap[0].logit); i++) {
+            if (is_allowed(mask, i) && (n_held < n || logits[i] > heap[0].logit)) {
+                held[n_held++] = (llama_token_data) { i, logits[i], 0.0f };
+                if (logits[i] > heap[0].logit) {
+                    replace_lowest(heap, n, held[n_held - 1]);
+                }
+            }
+        }
+    }
+    return (size_t) n_held;
+}
+
 // A token by the chain: from the n_best highest logits of those that may come, or from all of them. Which of equal
-// logits comes first when libllama sorts depends on all that it sorts.
+// logits comes first when libllama sorts depends on all that it sorts. A GPU's logits are often of half precision, of
+// which some are equal in most rows.
 static llama_token chosen(struct llama_sampler * chain, const float * logits, int32_t n_vocab, int32_t n_best,
                           const struct lb_wide * wide, const uint32_t * mask, struct room * room) {
     if (n_best > 0 && (mask == NULL || allows_many(mask, n_vocab))) {
@@ -194,6 +224,11 @@ static llama_token chosen(struct llama_sampler * chain, const float * logits, in
         if (size > 0 && !has_equals(room->candidates, size)) {
             const size_t           n_shown = size < (size_t) n_best ? size : (size_t) n_best;
             llama_token_data_array array   = { room->candidates, n_shown, -1, false };
+            return token_of_rest(chain, 0, &array);
+        }
+        if (size > 0 && n_best <= SORTED_AT_ONCE) {
+            const size_t           n_held = held_by_sort(logits, n_vocab, n_best, mask, room);
+            llama_token_data_array array  = { room->candidates, n_held, -1, false };
             return token_of_rest(chain, 0, &array);
         }
     }

@@ -22,6 +22,7 @@ ROWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.float32]]] = {
     "low": lambda rng, n: rng.normal(-40, 3, n).astype(np.float32),
     "equal ones": lambda rng, n: np.round(rng.normal(0, 2.5, n) * 8).astype(np.float32) / 8,
     "equal high ones": lambda rng, n: np.round(rng.normal(20, 2.5, n) * 64).astype(np.float32) / 64,
+    "half precision": lambda rng, n: rng.normal(-2, 2.2, n).astype(np.float16).astype(np.float32),
     "far off": lambda rng, n: (rng.normal(0, 10, n) + 3e6).astype(np.float32),
     "all equal": lambda rng, n: np.full(n, 1.5, np.float32),
     "one high": lambda rng, n: np.where(np.arange(n) == n - 2, 25, rng.normal(0, 1, n)).astype(np.float32),

@@ -15,6 +15,7 @@ from tests.bindings.sampling.blank_rows import ROWS, blank_context
 from tests.bindings.sampling.chains import Steps, chain, libllama_chain
 
 BIAS = ("logit_bias", ((3, -np.inf), (5, 2.0), (1000, -1.5)))
+BAN = ("logit_bias", ((3, -np.inf), (1000, -1.5)))
 PENALTIES = ("penalties", 64, 1.3, 0.2, 0.1)
 TEMP = ("temp_ext", 0.8, 0.0, 1.0)
 
@@ -40,6 +41,10 @@ CHAINS: dict[str, Steps] = {
     "penalties behind": (("top_p", 0.9, 0), PENALTIES, TEMP),
     "typical behind": (("top_p", 0.9, 0), ("typical", 0.8, 0)),
     "top_k": (("top_k", 40), ("top_p", 0.95, 0), TEMP),
+    "top_k of one sort": (("top_k", 128), TEMP),
+    "top_k of buckets": (("top_k", 129), TEMP),
+    "top_k behind penalties": (PENALTIES, ("top_k", 40), TEMP),
+    "top_k behind a ban": (BAN, ("top_k", 40), TEMP),
 }
 
 
