@@ -1,8 +1,8 @@
 """Half-precision matrices as float32: ggml multiplies those faster with AVX-512, having nothing to convert.
 
-It is of use where the kernels of native/added do not pack them (`--no-repack`). Measured with a MiniLM on two cores with
-AVX-512: 72 vectors a second from f16, 87 from the same numbers as f32. With AVX2 alone the numbers' size counts for
-more: a text of 60 words took a core 24.2 ms from f16, 29.6 from f32.
+It is of use where the kernels of native/added do not pack them (`--no-repack`). Measured with a MiniLM on two cores
+with AVX-512: 72 vectors a second from f16, 87 from the same numbers as f32. With AVX2 alone the numbers' size counts
+for more: a text of 60 words took a core 24.2 ms from f16, 29.6 from f32.
 """
 
 from __future__ import annotations
