@@ -3,7 +3,7 @@
 // tokens of a tile. Every element is the sum of its even columns plus that of its odd ones, whoever else is in the tile.
 #pragma once
 
-#include "packed.h"
+#include "multiply.h"
 
 #ifdef LB_LANES
 
@@ -31,6 +31,9 @@ static void multiply_halves(const uint8_t * weights, const float * tokens, int64
         sums[0][t] = sums[1][t] = floats(0.0f);
     }
     for (int64_t i = 0; i < n; i += 2, weights += 2 * HALVES, tokens += 2 * count) {
+        if (count > 2) {
+            ask_ahead(weights, 0, 2 * HALVES);
+        }
 #pragma GCC unroll 2
         for (int odd = 0; odd < 2; odd++) {
             const Floats w = halves(weights + odd * HALVES);
