@@ -20,7 +20,7 @@ from llamabox.wire.text_config import TextConfig
 from llamabox.workers import body
 from llamabox.workers.body import Body
 from llamabox.workers.text.drafting.heads.wanted import may_have_heads
-from llamabox.workers.text.loading.devices import can_offload, model_params, offloads
+from llamabox.workers.text.loading.devices import can_offload, model_params, offloads, require_device
 from llamabox.workers.text.loading.threads import thread_params
 
 SWITCH_INTERVAL = 0.0005
@@ -57,9 +57,11 @@ def begin_early(native: Native, config: TextConfig) -> Loading | None:
     """Begin to load the model. None where something else comes first.
 
     That is: devices that are not this machine's CPUs, another model's file, or weights that are widened, by numpy.
-    Raises ModelLoadError.
+    Raises ModelLoadError, or NativeError where there is no device of the kind that the libraries are built for.
     """
+    native.lib.lb_log_forget_error()
     backend.start(native)
+    require_device(config, native)
     has_others = config.numa != backend.Numa.DISABLED or config.model_draft or config.embeddings or config.rerank
     return None if has_others or can_offload(config, native) else begin_load(native, config)
 

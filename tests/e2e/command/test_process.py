@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from llamabox.artifacts.manifest import MANIFEST
+from llamabox.bindings import prefix as prefixes
 from tests.e2e.server_process import ServerProcess
 
 
@@ -52,6 +56,28 @@ def test_a_taken_port_is_named() -> None:
         ended = run("-m", "llamabox", "--port", str(port))
     assert ended.returncode == 1
     assert f"127.0.0.1:{port}" in ended.stderr
+
+
+def test_libraries_for_gpus_do_not_quietly_compute_on_the_cpu(
+    tmp_path: Path, serve: Callable[..., ServerProcess]
+) -> None:
+    """Those of the CPU, said to be built for CUDA: without a driver they find no device, either."""
+    prefix = Path(shutil.copytree(prefixes.packaged(), tmp_path / "prefix"))
+    manifest = json.loads((prefix / MANIFEST).read_bytes())
+    (prefix / MANIFEST).write_text(json.dumps({**manifest, "backend": "cuda"}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ended = run("-m", "llamabox", "--native", str(prefix), "--port", str(port))
+    assert ended.returncode != 0
+    [error] = [line for line in ended.stderr.splitlines() if " E server.run: " in line]
+    assert "the libraries are built for cuda and find no device of it" in error
+    assert "-dev none" in error
+    assert "doctor" in ended.stderr
+    for asks_cpu in (("-dev", "none"), ("-ngl", "0")):
+        server = serve("--native", str(prefix), *asks_cpu)
+        assert server.post("/completion", {"prompt": "a", "n_predict": 1}).status_code == 200
+        server.stop()
 
 
 def test_a_silent_clients_next_probe_is_due_within_conn_idle(serve: Callable[..., ServerProcess]) -> None:
