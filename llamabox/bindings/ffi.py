@@ -127,8 +127,16 @@ def _import_module(prefix: Prefix) -> Any:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except ImportError as exc:
-        raise NativeMismatch(f"{prefix.module} does not load ({exc}): " + REBUILD.format(prefix.path)) from exc
+        raise NativeMismatch(f"{prefix.module} does not load ({exc}): {_remedy(str(exc), prefix)}") from exc
     return module
+
+
+def _remedy(why: str, prefix: Prefix) -> str:
+    """What makes a module load again: another build has no use where the system lacks a library, such as CUDA's."""
+    library, is_missing, _ = why.partition(": cannot open shared object file")
+    if is_missing and not (prefix.path / library).exists():
+        return f"install what {library} belongs to, or name its folder in LD_LIBRARY_PATH"
+    return REBUILD.format(prefix.path)
 
 
 def _check_origin(native: Native, library: str) -> None:

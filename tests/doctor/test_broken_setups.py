@@ -101,6 +101,10 @@ def test_1_no_driver_for_the_built_backend(copy: Path, model: str, capsys: pytes
     assert "they need libcuda.so.1, which is not here" in found["text"]
     assert "NVIDIA's driver" in found["advice"]
     assert "--gpus all" in found["advice"]
+    command = [sys.executable, "-m", "llamabox", "--native", str(copy), "--version"]
+    said = subprocess.run(command, capture_output=True, text=True).stderr
+    assert "install what libcuda.so.1 belongs to" in said
+    assert "build_native" not in said, "another build would need it, too"
 
 
 def test_1_no_device_for_the_built_backend(
