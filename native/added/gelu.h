@@ -1,5 +1,5 @@
-// The function between the two products of most encoders' layers, for GGML_OP_UNARY: ggml looks it up element by element
-// in a table of 16-bit numbers.
+// The function between the two products of most encoders' layers, for GGML_OP_UNARY: ggml looks it up element by
+// element in a table of 16-bit numbers.
 #pragma once
 
 #include "attention.h"

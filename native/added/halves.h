@@ -1,6 +1,7 @@
 // The product with weights in half precision, which encoders often have: nothing is rounded, weights and tokens are
 // multiplied as float32. LB_LANES rows of weights lie side by side, one column of them behind the other; so do the
-// tokens of a tile. Every element is the sum of its even columns plus that of its odd ones, whoever else is in the tile.
+// tokens of a tile. Every element is the sum of its even columns plus that of its odd ones, whoever else is in the
+// tile.
 #pragma once
 
 #include "multiply.h"

@@ -1,5 +1,6 @@
 // How ggml's CPU backend reaches the kernels. Multiplication with quantised weights is a buffer type: libllama puts the
-// weights that it supports there, and they are packed as they are read. Attention and GELU are found by their operations.
+// weights that it supports there, and they are packed as they are read. Attention and GELU are found by their
+// operations.
 // This file is compiled into libggml-cpu (llama.cmake), because its base classes are not in ggml's public headers.
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"

@@ -252,7 +252,8 @@ static llama_token token_of_row(struct llama_context * ctx, int32_t index, struc
     return chosen(chain, logits, n_vocab, n_best, wide, mask, room);
 }
 
-// Ask for a mask before it is read: another core has written it, and of its lines a few dozen are looked at in no order.
+// Ask for a mask before it is read: another core has written it, and of its lines a few dozen are looked at in no
+// order.
 static void fetch(const uint32_t * mask, int32_t n_vocab) {
     enum { LINE = 64 / sizeof(*mask) };
     for (int32_t i = 0; mask && i < n_vocab / 32; i += LINE) {
