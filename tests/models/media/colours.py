@@ -147,7 +147,7 @@ def colour_classifier() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArr
     weights, bias = random.normal(size=(N_FEATURES, 3)) * 2.5, random.uniform(-3, 3, size=N_FEATURES)
     features = gelu(seen @ weights.T + bias)
     wanted = np.eye(len(COLOURS))[label[nearest]]
-    readout = np.linalg.solve(features.T @ features + 0.1 * np.eye(N_FEATURES), features.T @ wanted)
+    readout = np.linalg.solve(features.T @ features + 0.001 * np.eye(N_FEATURES), features.T @ wanted)
     return weights, bias, readout
 
 
