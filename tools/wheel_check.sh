@@ -13,6 +13,7 @@ As root, on Debian or Ubuntu, with bash, curl, jq and debootstrap; to build, wit
 environment:
   PYTHON      with which it is built; python
   ROOTS       folders of systems that are there; without them bookworm (Debian 12) and noble (Ubuntu 24.04) are made
+  UBUNTU      the mirror of Ubuntu's archive that noble comes from; without it Debian alone is tried
   MODEL       a GGUF file; without one each system fetches the demo model
   SECONDS_UP  how long a server may take until it is well; 300
 
@@ -51,12 +52,10 @@ build() {
   echo "${built[-1]}"
 }
 
-# make_root SUITE: a bare system with a Python. Prints its folder.
+# make_root SUITE [MIRROR SCRIPT]: a bare system with a Python. Prints its folder.
 make_root() {
-  local mirror=http://deb.debian.org/debian
-  if [ "$1" = noble ]; then mirror=http://archive.ubuntu.com/ubuntu; fi
   debootstrap --variant=minbase --components=main,universe --include=python3,python3-venv,ca-certificates \
-    "$1" "$folder/$1" "$mirror" >"$folder/$1.log" 2>&1 || { tail -3 "$folder/$1.log" >&2 && return 1; }
+    "$1" "$folder/$1" "${@:2}" >"$folder/$1.log" 2>&1 || { tail -3 "$folder/$1.log" >&2 && return 1; }
   echo "$folder/$1"
 }
 
@@ -120,7 +119,9 @@ answer() {
 if [ $# = 1 ]; then wheel=$(realpath -e "$1"); else wheel=$(build); fi
 echo "$(basename "$wheel"), $(($(stat -c %s "$wheel") >> 20)) MiB"
 if [ ${#roots[@]} = 0 ]; then
-  for suite in bookworm noble; do roots+=("$(make_root "$suite")"); done
+  roots+=("$(make_root bookworm)")
+  # Debian 12's debootstrap does not know noble, whose script is that of all its elders.
+  if [ -n "${UBUNTU-}" ]; then roots+=("$(make_root noble "$UBUNTU" gutsy)"); else echo "no UBUNTU: Debian alone is tried"; fi
 fi
 for root in "${roots[@]}"; do
   # shellcheck disable=SC1091
