@@ -83,6 +83,20 @@ def kinds(native: Native) -> list[tuple[str, str]]:
     return found
 
 
+def require_gpu(native: Native, way_out: str) -> None:
+    """Raise NativeError where the libraries were built for GPUs and find none; `way_out` says what else there is.
+
+    Else a machine whose driver is broken would compute on its CPU, at a tenth of the speed. What is said of it is the
+    first error that was logged since `lb_log_forget_error`, so this is for the moment after ggml has started.
+    """
+    built = str(native.prefix.manifest["backend"])
+    if built not in ("", "cpu") and not any(kind in ("gpu", "igpu") for _, kind in kinds(native)):
+        raise NativeError(
+            f"the libraries are built for {built} and find no device of it ({native.first_error()}): "
+            f"mend its driver, or {way_out}"
+        )
+
+
 def device_handle(native: Native, name: str) -> Any:
     """The `ggml_backend_dev_t` of a device by its name. Raises NativeError naming those there are."""
     handle = native.lib.ggml_backend_dev_by_name(name.encode())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from llamabox.bindings.prefix import locate
+from llamabox.bindings.prefix import MANIFEST, locate, packaged
 from llamabox.lending import listener
 from llamabox.lending.config import RpcConfig
 from tests.e2e.server_process import children
@@ -127,6 +129,18 @@ def test_a_reserve_that_leaves_nothing_names_both_numbers(tmp_path: Path) -> Non
 
 def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     assert "--rpc-server-main-gpu 9: there is" in refused(tmp_path, "--rpc-server-main-gpu", "9")
+
+
+def test_libraries_for_gpus_do_not_quietly_lend_the_cpu(lend: Lend, tmp_path: Path) -> None:
+    """Those of the CPU, said to be built for CUDA: without a driver they find no device, either."""
+    prefix = Path(shutil.copytree(packaged(), tmp_path / "prefix"))
+    manifest = json.loads((prefix / MANIFEST).read_bytes())
+    (prefix / MANIFEST).write_text(json.dumps({**manifest, "backend": "cuda"}))
+    log = refused(tmp_path, "--native", str(prefix))
+    assert "the libraries are built for cuda and find no device of it" in log
+    assert "--rpc-server-main-gpu -1" in log
+    with lend("--native", str(prefix), "--rpc-server-main-gpu", "-1").client() as client:
+        assert client.sum([1], [2]) == (3,)
 
 
 def test_an_address_that_is_taken(lend: Lend, tmp_path: Path) -> None:

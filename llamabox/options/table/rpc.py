@@ -25,7 +25,7 @@ RPC_SERVER_OPTIONS = (
     ),
     lend(
         "--rpc-server-main-gpu", "rpc.main_gpu", v.integer(-1, 1024),
-        help="the GPU to lend, -1 for the CPU; where there is no GPU, 0 is the CPU too",
+        help="the GPU to lend, -1 for the CPU; with libraries for the CPU alone 0 is the CPU, too",
     ),
     lend(
         "--rpc-server-reserve-memory", "rpc.reserve", devices.any_mebibytes, metavar="MIB",

@@ -41,7 +41,10 @@ def describe(settings: LenderSettings) -> int:
     """Writes the lent device as JSON to stdout, or the error that keeps it from being lent."""
     try:
         native = load(settings.native)
+        native.lib.lb_log_forget_error()
         backend.start(native)
+        if settings.main_gpu >= 0:
+            backend.require_gpu(native, "lend the CPU with --rpc-server-main-gpu -1")
         reply: object = asdict(lend(native, settings).device)
     except LlamaboxError as error:
         reply = to_wire(error)

@@ -10,7 +10,7 @@ from llamabox.bindings.ffi import Native
 from llamabox.bindings.model import LoadMode, ModelParams, SplitMode
 from llamabox.bindings.rpc import devices as rpc_devices
 from llamabox.bindings.rpc.devices import RPC
-from llamabox.errors import ModelLoadError, NativeError, OptionsError
+from llamabox.errors import ModelLoadError, OptionsError
 from llamabox.wire.text_config import TextConfig
 from llamabox.workers.text.loading.placement import Placement
 
@@ -21,18 +21,12 @@ NO_DEVICES = ("none",)
 
 
 def require_device(config: TextConfig, native: Native) -> None:
-    """Raise NativeError where the libraries were built for GPUs and find none, unless the CPU is asked for.
+    """Raise NativeError where the libraries were built for GPUs and find none, unless the CPU or a server is asked for.
 
-    Else a machine whose driver is broken would answer, at a tenth of its speed. What is said of it is the first error
-    that was logged since `lb_log_forget_error`, so this is for the moment after ggml has started.
+    See backend.require_gpu.
     """
-    built = str(native.prefix.manifest["backend"])
-    asks_cpu = config.devices == NO_DEVICES or config.n_gpu_layers == 0
-    if built not in ("", "cpu") and not asks_cpu and not can_offload(config, native):
-        raise NativeError(
-            f"the libraries are built for {built} and find no device of it ({native.first_error()}): "
-            "mend its driver, or let the CPU compute with -dev none"
-        )
+    if config.devices != NO_DEVICES and config.n_gpu_layers != 0 and not config.rpc_servers:
+        backend.require_gpu(native, "let the CPU compute with -dev none")
 
 
 def start_backends(config: TextConfig, native: Native) -> Placement | None:
