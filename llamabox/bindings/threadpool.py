@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamabox.bindings import backend
 from llamabox.bindings.ffi import Native
-from llamabox.bindings.spin import SPINS, is_told
+from llamabox.bindings.spin import KMP_BLOCKTIME, SPINS, is_told, spin
 from llamabox.errors import ContextError
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def spin_environment(plain: ThreadParams, batch: ThreadParams, environ: MutableM
     default = ThreadParams().poll
     is_given = plain.poll != default or batch.poll != default
     if is_given or not is_told(environ):
-        environ["GOMP_SPINCOUNT"] = str(round(SPINS ** (poll / default)) if poll else 0)
+        spin(environ, round(SPINS ** (poll / default)) if poll else 0)
     if is_given:
-        environ["KMP_BLOCKTIME"] = str(4 * poll)  # milliseconds; 200 is LLVM's own
+        environ["KMP_BLOCKTIME"] = str(KMP_BLOCKTIME * poll // default)
 
 
 class ThreadPools:

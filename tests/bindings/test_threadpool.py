@@ -51,12 +51,14 @@ def test_a_backend_without_threadpools_is_said(context: Context, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("plain", "batch", "already", "told"),
-    [(50, 50, {}, {"GOMP_SPINCOUNT": "1000"}),
+    [(50, 50, {}, {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "ACTIVE", "KMP_BLOCKTIME": "200"}),
+     (50, 50, {"KMP_BLOCKTIME": "7"}, {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "ACTIVE"}),
      (50, 50, {"GOMP_SPINCOUNT": "7"}, {}),
-     (50, 50, {"OMP_WAIT_POLICY": "ACTIVE"}, {}),
-     (0, 0, {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}),
-     (0, 100, {}, {"GOMP_SPINCOUNT": "1000000", "KMP_BLOCKTIME": "400"}),
-     (10, 50, {}, {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "200"})],
+     (50, 50, {"OMP_WAIT_POLICY": "PASSIVE"}, {}),
+     (0, 0, {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "ACTIVE", "KMP_BLOCKTIME": "0"}),
+     (0, 0, {"OMP_WAIT_POLICY": "PASSIVE"}, {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}),
+     (0, 100, {}, {"GOMP_SPINCOUNT": "1000000", "OMP_WAIT_POLICY": "ACTIVE", "KMP_BLOCKTIME": "400"}),
+     (10, 50, {}, {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "ACTIVE", "KMP_BLOCKTIME": "200"})],
 )  # fmt: skip
 def test_how_long_openmp_is_to_spin(plain: int, batch: int, already: dict[str, str], told: dict[str, str]) -> None:
     environ = dict(already)
