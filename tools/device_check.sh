@@ -46,4 +46,5 @@ fi
 echo "$found"
 marked=device
 if [ "$backend" != vulkan ]; then marked="device and not vulkan"; fi
-"$python" -m pytest -n 0 -m "$marked" tests/e2e/device "$@"
+# A device in software takes minutes to compile a test's kernels, more beside others.
+"$python" -m pytest -n 0 -o faulthandler_timeout=1800 -m "$marked" tests/e2e/device "$@"

@@ -8,16 +8,29 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e import server_process
 from tests.e2e.device.asking import Device
 from tests.e2e.server_process import ServerProcess
 
 LISTED = re.compile(r"  (?P<name>\S+): .* \((?P<kind>gpu|igpu), (?P<backend>[^,]+), (?P<mebibytes>\d+) MiB, .*\)")
 """A line of --list-devices."""
+
+
+PATIENCE = 400.0
+"""Seconds: a device in software compiles its kernels when they are first used, a minute for each on a busy machine."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> Iterator[None]:
+    """No server of these tests is given up while it may be compiling."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(server_process, "PATIENCE", PATIENCE)
+        yield
 
 
 @pytest.fixture(scope="session")
