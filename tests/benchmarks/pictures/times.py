@@ -6,6 +6,9 @@ Both servers stay up, and are asked the same in turn: a question about a picture
 about the same picture. Prints a Markdown table of medians, in milliseconds, and the median of the ratios. `floor` is
 what the tokens of the second question cost by a bare llama_decode, behind as many tokens as were there: no server that
 computes them answers earlier. Without a llama-server there are no ratios.
+
+The llama-server runs as it does by itself: its OpenMP threads spin for some five milliseconds after an answer, and hold
+a processor that the next question to the other server would lack. So each question waits for `--pause` before.
 """
 
 from __future__ import annotations
@@ -74,11 +77,12 @@ def ask(port: int, body: dict[str, Any]) -> Asked:
 
 
 @contextmanager
-def peer(binary: Path, options: list[str], log: Path) -> Iterator[int]:
-    """The port of a llama-server."""
+def peer(binary: Path, options: list[str], log: Path, environ: dict[str, str]) -> Iterator[int]:
+    """The port of a llama-server with this environment."""
     port = free_port()
     with log.open("wb") as out:
-        process = subprocess.Popen([str(binary), "--port", str(port), *options], stdout=out, stderr=subprocess.STDOUT)
+        words = [str(binary), "--port", str(port), *options]
+        process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, env=environ)
     try:
         until = time.monotonic() + PATIENCE
         while not _is_healthy(port):
@@ -102,14 +106,19 @@ def _is_healthy(port: int) -> bool:
         connection.close()
 
 
-def compare(ports: list[int], side: int, rounds: int) -> list[list[tuple[Asked, ...]]]:
-    """For each question and round what each server took."""
+def compare(ports: list[int], side: int, rounds: int, pause: float) -> list[list[tuple[Asked, ...]]]:
+    """For each question and round what each server took. `pause` in seconds."""
+
+    def ask_rested(port: int, body: dict[str, Any]) -> Asked:
+        time.sleep(pause)
+        return ask(port, body)
+
     found: list[list[tuple[Asked, ...]]] = [[] for _ in QUESTIONS]
     for number in range(rounds):
         file = picture(1000 * side + number, side)
         for which, question in enumerate(QUESTIONS):
             order = range(len(ports)) if number % 2 else range(len(ports))[::-1]
-            took = {at: ask(ports[at], chat(file, question)) for at in order}
+            took = {at: ask_rested(ports[at], chat(file, question)) for at in order}
             found[which].append(tuple(took[at] for at in range(len(ports))))
     return found
 
@@ -144,7 +153,9 @@ def main(given: list[str]) -> int:
     parser.add_argument("--sides", default="96,512,2000", help="pixels")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pause", type=float, default=20.0, help="milliseconds before each question")
     asked = parser.parse_args(given)
+    environ = dict(os.environ)
     spin_briefly(os.environ)  # as the worker does
     model = asked.model or ensure_demo_model()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -153,14 +164,14 @@ def main(given: list[str]) -> int:
         options = ["-m", str(model), "--mmproj", str(mmproj), "-c", "8192", "-np", "4", "-t", str(asked.threads)]
         ports = [stack.enter_context(ServerProcess(folder / "log", *options)).port]
         if asked.llama_server:
-            ports.append(stack.enter_context(peer(asked.llama_server, options, folder / "peer.log")))
+            ports.append(stack.enter_context(peer(asked.llama_server, options, folder / "peer.log", environ)))
         for port in ports:
             for question in QUESTIONS:
                 ask(port, chat(picture(1, 64), question))
         print("| side | question | llamabox, ms | its prompt | floor | computed | llama-server | its prompt | ratio |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
         for side in map(int, asked.sides.split(",")):
-            for which, pairs in enumerate(compare(ports, side, asked.rounds)):
+            for which, pairs in enumerate(compare(ports, side, asked.rounds, asked.pause / 1e3)):
                 print(row(side, which, pairs, model, asked.threads), flush=True)
     return 0
 
