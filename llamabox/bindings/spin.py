@@ -25,16 +25,15 @@ def is_told(environ: MutableMapping[str, str]) -> bool:
 def spin_briefly(environ: MutableMapping[str, str]) -> None:
     """Have threads look SPINS times, unless the user has told OpenMP something else."""
     if not is_told(environ):
-        spin(environ, SPINS)
+        environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
-def spin(environ: MutableMapping[str, str], n: int) -> None:
-    """Have threads look `n` times; 1,000 times at most where there are more of them than processors.
+def spin_beside_others(environ: MutableMapping[str, str]) -> None:
+    """Have threads look as often where other threads of the process compute, too; at most 1,000 times.
 
     GNU's OpenMP counts the threads of all that ever computed. Where they are more than the processors, each looks 100
     times, unless it is to wait actively. So once an encoder had computed, with threads of its own, those of every later
     step slept at each operation: a step of four texts took 11.5 ms instead of 6.8.
     """
-    environ["GOMP_SPINCOUNT"] = str(n)
     environ.setdefault("OMP_WAIT_POLICY", "ACTIVE")
     environ.setdefault("KMP_BLOCKTIME", str(KMP_BLOCKTIME))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamabox.bindings import backend
 from llamabox.bindings.ffi import Native
-from llamabox.bindings.spin import KMP_BLOCKTIME, SPINS, is_told, spin
+from llamabox.bindings.spin import KMP_BLOCKTIME, SPINS, is_told, spin_beside_others
 from llamabox.errors import ContextError
 
 if TYPE_CHECKING:
@@ -33,17 +33,23 @@ class ThreadParams:
     poll: int = 50  # 0 to 100
 
 
-def spin_environment(plain: ThreadParams, batch: ThreadParams, environ: MutableMapping[str, str]) -> None:
+def spin_environment(
+    plain: ThreadParams, batch: ThreadParams, environ: MutableMapping[str, str], *, crowded: bool
+) -> None:
     """Tell OpenMP how long to spin: it has one pool for everything, and ggml does not pass `poll` on to it.
 
     Call this before the native library is loaded, because OpenMP reads it then. From 1 to 100 the spins grow from 1 to
     SPINS squared. The user's own settings for OpenMP stay, unless `poll` was given.
+
+    `crowded`: the threads of a step are more than the processors. Else they spin as long where an encoder has threads.
     """
     poll = max(plain.poll, batch.poll)
     default = ThreadParams().poll
     is_given = plain.poll != default or batch.poll != default
     if is_given or not is_told(environ):
-        spin(environ, round(SPINS ** (poll / default)) if poll else 0)
+        environ["GOMP_SPINCOUNT"] = str(round(SPINS ** (poll / default)) if poll else 0)
+        if not crowded:
+            spin_beside_others(environ)
     if is_given:
         environ["KMP_BLOCKTIME"] = str(KMP_BLOCKTIME * poll // default)
 

@@ -62,5 +62,12 @@ def test_a_backend_without_threadpools_is_said(context: Context, monkeypatch: py
 )  # fmt: skip
 def test_how_long_openmp_is_to_spin(plain: int, batch: int, already: dict[str, str], told: dict[str, str]) -> None:
     environ = dict(already)
-    spin_environment(ThreadParams(poll=plain), ThreadParams(poll=batch), environ)
+    spin_environment(ThreadParams(poll=plain), ThreadParams(poll=batch), environ, crowded=False)
     assert environ == already | told
+
+
+def test_threads_that_have_no_processor_each_are_not_to_wait_actively() -> None:
+    """OpenMP then lets them sleep sooner: who spins would hold the processor that another one needs."""
+    environ: dict[str, str] = {}
+    spin_environment(ThreadParams(), ThreadParams(), environ, crowded=True)
+    assert environ == {"GOMP_SPINCOUNT": "1000"}

@@ -21,7 +21,7 @@ from llamabox.workers import body
 from llamabox.workers.body import Body
 from llamabox.workers.text.drafting.heads.wanted import may_have_heads
 from llamabox.workers.text.loading.devices import can_offload, model_params, offloads, require_device
-from llamabox.workers.text.loading.threads import thread_params
+from llamabox.workers.text.loading.threads import are_crowded, thread_params
 
 SWITCH_INTERVAL = 0.0005
 """Seconds after which the reader gives the interpreter back to the engine, which wants it as soon as a decode ends."""
@@ -38,7 +38,7 @@ def run(fd: int) -> int:
 def serve(body: Body, config: TextConfig) -> None:
     """Load, then answer until Shutdown. Raises LlamaboxError where the model cannot be loaded."""
     sys.setswitchinterval(SWITCH_INTERVAL)
-    spin_environment(*thread_params(config), os.environ)
+    spin_environment(*thread_params(config), os.environ, crowded=are_crowded(config))
     native = load(config.native)
     with ExitStack() as owned:
         pump = owned.enter_context(LogPump(native))

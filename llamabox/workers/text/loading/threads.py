@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
+from llamabox.machine import processors
 from llamabox.wire.text_config import TextConfig
 
 if TYPE_CHECKING:
@@ -12,8 +13,13 @@ if TYPE_CHECKING:
 
 
 def n_threads(config: TextConfig) -> int:
-    """Threads that compute a batch of passages which is alone."""
+    """Threads that compute a step at most, or a batch of passages which is alone."""
     return max(config.n_threads_batch, config.n_threads, 1)
+
+
+def are_crowded(config: TextConfig) -> bool:
+    """Whether the threads of a step are more than the processors that they may use."""
+    return n_threads(config) > processors.n_logical()
 
 
 def thread_params(config: TextConfig) -> tuple[ThreadParams, ThreadParams]:
