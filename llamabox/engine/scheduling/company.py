@@ -181,6 +181,19 @@ def stragglers(slot_ids: Collection[int]) -> set[int]:
     return apart if 2 * len(apart) <= len(longest) else set()
 
 
+def joined(slot_ids: Collection[int], others: Collection[int]) -> list[int]:
+    """Those of the slots `others` that make stretches with `slot_ids`, the nearest to these first.
+
+    So does any beginning of what is returned: libllama computes it in no more passes than `slot_ids` alone.
+    """
+    found: list[int] = []
+    held = set(slot_ids)
+    while near := sorted(slot for slot in others if slot not in held and not held.isdisjoint((slot - 1, slot + 1))):
+        held.update(near)
+        found += near
+    return found
+
+
 CHEAP = 256
 """Up to so many cells before them rows cost about the same either way."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from llamabox.engine.scheduling.company import LEAST_REST, Company
+from llamabox.engine.scheduling.company import LEAST_REST, Company, Kind, joined
 from llamabox.engine.scheduling.overtaking import is_overdue, note_overtaking, urgency
 from llamabox.engine.scheduling.pacing import Pacing
 from llamabox.engine.sequence import Sequence
@@ -20,6 +20,12 @@ ALIKE = 2
 
 FEW_CELLS = 32
 """Cells for which even the shortest prompt may wait that is computed beside them."""
+
+MOST_LEFT_OUT = 32
+"""Steps for which prompts wait for a chunk while others ride, or compute pictures: eight pictures take as many."""
+
+FEW_LEFT_OUT = 4
+"""The same steps where that goes on for longer."""
 
 
 class Prompts:
@@ -123,6 +129,53 @@ class Prompts:
         if n_cells > max(FEW_CELLS, ALIKE * min(parts.values())):
             return False
         return n_cells == sequence.n_stretch or (sequence.n_stretch > fair and 2 * budget >= fair)
+
+
+class Riders:
+    """Prompts of which one cell each is computed with the rows of streams: while pictures come, and where rows are
+    steady. Owned by the engine's thread.
+
+    A chunk is a pass over the weights of its own between two tokens of the streams, as long as theirs. Where several
+    prompts wait in slots beside those of the streams, as many cells in the streams' own pass cost them a fraction of
+    that, and the prompts are computed no later. Those that have computed their pictures wait for the others' pictures,
+    so that they ride together.
+    """
+
+    def __init__(self) -> None:
+        self._n_left_out = 0  # steps for which prompts waited that did not ride, less those that had a chunk
+        self._was_lone = False  # the last batch was of rows that decode
+
+    def are_enough(
+        self, prompts: Collection[Sequence], media: Collection[Sequence], rows: Collection[Sequence], chunk: int
+    ) -> bool:
+        """Whether those ride that can, or could once their `media` are computed, and no chunk of so many cells goes."""
+        if not prompts or all(sequence.is_prefilling for sequence in rows):
+            return False
+        slot_ids = joined(_slot_ids(rows), _slot_ids([*prompts, *media]))
+        # The step with a chunk takes twice as long.
+        return 2 * len(slot_ids) >= chunk > 0 and self._n_left_out < MOST_LEFT_OUT
+
+    def join(self, prompts: Collection[Sequence], rows: Collection[Sequence], chunk: int, turn: Kind) -> list[Sequence]:
+        """Those of the `prompts` that go into a batch of this kind with the `rows`, where they are enough.
+
+        None behind another pass that streams have just waited for.
+        """
+        if turn is not Kind.LONE or not self._was_lone:
+            return []
+        waiting = {one.slot.slot_id: one for one in prompts if one.slot is not None and not one.tells_prompt}
+        return [waiting[slot_id] for slot_id in joined(_slot_ids(rows), waiting)][:chunk]
+
+    def note(self, turn: Kind, n_waiting: int, *, rides: bool) -> None:
+        """A batch of this kind was planned, and so many prompts wait that have no cell in it; `rides`: for others."""
+        self._was_lone = turn is Kind.LONE
+        if turn is Kind.RUN or not n_waiting:
+            self._n_left_out = max(0, self._n_left_out - FEW_LEFT_OUT)
+        elif rides:
+            self._n_left_out += 1
+
+
+def _slot_ids(sequences: Collection[Sequence]) -> list[int]:
+    return [one.slot.slot_id for one in sequences if one.slot is not None]
 
 
 def has_prompt(sequence: Sequence) -> bool:

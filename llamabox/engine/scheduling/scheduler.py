@@ -12,10 +12,10 @@ from llamabox.engine.kv.kv_cache import KVCache
 from llamabox.engine.request import Media, Request
 from llamabox.engine.scheduling.admission import Admission
 from llamabox.engine.scheduling.chunks import Chunks
-from llamabox.engine.scheduling.company import Company, Kind, stragglers
+from llamabox.engine.scheduling.company import Company, Kind, joined, stragglers
 from llamabox.engine.scheduling.overtaking import note_overtaking, urgency
 from llamabox.engine.scheduling.pacing import Pacing
-from llamabox.engine.scheduling.prompts import Prompts, has_prompt
+from llamabox.engine.scheduling.prompts import Prompts, Riders, has_prompt
 from llamabox.engine.scheduling.turns import Turns
 from llamabox.engine.scheduling.work import Share, Work
 from llamabox.engine.seams import Encoder, RunnerFacts
@@ -52,6 +52,7 @@ class Scheduler:
         self._pacing = pacing
         self._company = Company(facts)
         self._prompts = Prompts(self._company, pacing, cont_batching=cont_batching)
+        self._riders = Riders()
         self._drafts = drafts
         self._adds_bos = facts.adds_bos
         self._cont_batching = cont_batching
@@ -176,12 +177,15 @@ class Scheduler:
         """Those of `rows` that take turns with prompts which bring media, since they have a pass of their own.
 
         The others would wait for both between two tokens. Of pictures that come together those which are answered first
-        are in whatever slots they have, and what is short of the others is computed meanwhile.
+        are in whatever slots they have, and what is short of the others is computed meanwhile. So are prompts of which
+        one cell is left before a picture, or at their end, where their slots are apart from those of all streams.
         """
         if self._cache.is_unified or not self._company.parts_stragglers:
             return set()
-        slot_ids = stragglers([_slot_id(sequence) for sequence in rows])
-        return {sequence for sequence in rows if _slot_id(sequence) in slot_ids}
+        streams = [_slot_id(sequence) for sequence in rows if not sequence.is_prefilling]
+        near = {*streams, *joined(streams, [_slot_id(sequence) for sequence in rows])}
+        slot_ids = stragglers(near or [_slot_id(sequence) for sequence in rows])
+        return {one for one in rows if _slot_id(one) in slot_ids or (near and _slot_id(one) not in near)}
 
     def _n_decoding(self, sequence: Sequence) -> int:
         """Cells that a decoding sequence has to compute: no drafts, and none behind the context's end."""
@@ -224,9 +228,12 @@ class Scheduler:
         """
         company = self._company
         exclusive = [sequence for sequence in media if sequence.is_exclusive]
+        beside = [sequence for sequence in rows if sequence not in apart]
+        may_ride = self._had_media and company.parts_stragglers and not self._cache.is_unified
+        rides = may_ride and self._riders.are_enough(prompts, media, beside, chunk)
         kinds = company.kinds(
             rows.values(),
-            has_prompts=bool(prompts and chunk),
+            has_prompts=bool(prompts and chunk and not rides),
             has_media=len(exclusive) < len(media),
             has_exclusive=bool(exclusive),
             has_apart=bool(apart),
@@ -234,6 +241,8 @@ class Scheduler:
         if not kinds:
             return {}
         turn = company.turn(work.batch.lora, kinds)
+        riders = self._riders.join(prompts, beside, chunk, turn) if rides and not media else []
+        self._riders.note(turn, len(prompts) - len(riders), rides=rides)
         if turn is Kind.EXCLUSIVE:
             return self._add_exclusive(work, exclusive)
         if turn is Kind.MEDIA:
@@ -249,6 +258,9 @@ class Scheduler:
             room = self._add_rows(work, parts, chosen, turn)
             work.n_decode = sum(not sequence.is_prefilling for sequence in parts)
             work.n_forced = sum(parts.values()) - len(parts)
+            parts |= dict.fromkeys(riders, 1)
+            work.n_decode += len(riders)
+            room -= len(riders)
         if turn not in (Kind.LONE, Kind.APART):
             spares_last = work.n_streams > 0 and company.parts_stragglers
             prefill = self._prompts.share(prompts, room, chunk, parts, spares_last=spares_last)

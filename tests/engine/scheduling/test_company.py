@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamabox.engine.scheduling.company import CHEAP, SHORTEST, Company, Kind, portion, run_length, stragglers
+from llamabox.engine.scheduling.company import CHEAP, SHORTEST, Company, Kind, joined, portion, run_length, stragglers
 from llamabox.engine.seams import RunnerFacts
 
 TILE = 64
@@ -137,6 +137,22 @@ def test_rows_apart_take_turns_with_what_else_streams_wait_for() -> None:
     turns = [one.turn((), kinds) for _ in range(12)]
     assert turns[::2] == [Kind.LONE] * 6
     assert {*turns[1:6:2]} == {*turns[7::2]} == kinds - {Kind.LONE}
+
+
+@given(st.sets(st.integers(0, 15), min_size=1), st.sets(st.integers(0, 15)))
+def test_slots_that_join_others_make_no_further_stretches(slot_ids: set[int], free: set[int]) -> None:
+    others = free - slot_ids
+    found = joined(slot_ids, others)
+    assert set(found) <= others
+    assert len(set(found)) == len(found)
+    for n in range(len(found) + 1):
+        assert n_stretches(slot_ids | set(found[:n])) <= n_stretches(slot_ids)
+    for slot_id in others.difference(found):
+        assert n_stretches(slot_ids | set(found) | {slot_id}) > n_stretches(slot_ids | set(found))
+
+
+def n_stretches(slot_ids: set[int]) -> int:
+    return sum(slot_id - 1 not in slot_ids for slot_id in slot_ids)
 
 
 def test_nothing_stands_back_where_rows_mix() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count, pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamabox.engine.request import Media, Segment
+from llamabox.engine.scheduling.prompts import MOST_LEFT_OUT
 from llamabox.engine.scheduling.work import Work
 from llamabox.engine.sequence import Sequence
-from tests.engine.driver import Driver, request
+from tests.engine.driver import Driver, alone, request
 from tests.engine.workbench import Workbench
 from tests.fakes import FakeMemory, FakeRunner, ubatches
 
@@ -123,6 +125,76 @@ def test_beside_texts_all_streams_have_a_token_at_a_time() -> None:
         frozenset({0, 1, 2, 3, 6}),
         frozenset({4}),
     }
+
+
+STREAMS = range(4)
+"""Slots of streams beside which prompts ride."""
+
+
+def batches_beside(*coming: tuple[Segment, ...]) -> list[list[set[int]]]:
+    """For each token of the streams: the slots of the batches for which they waited, while prompts that come at once
+    are computed in the slots behind theirs. Each text is what it is alone.
+    """
+    runner = FakeRunner(mixes=False, is_steady=True, memory=FakeMemory(unified=False))
+    driver = Driver(runner, n_slots=12, n_ctx=256)
+    asked = [request(f"stream {i}", (i, 1), n_predict=200, id_slot=i) for i in STREAMS]
+    for one in asked:
+        driver.submit(one)
+        driver.step()
+    asked += [request(f"{i}", prompt, n_predict=2, id_slot=i) for i, prompt in enumerate(coming, start=len(STREAMS))]
+    began = len(runner.batches)
+    for one in asked[len(STREAMS) :]:
+        driver.submit(one)
+    while not all(driver.transcripts[one.request_id, 0].started for one in asked[len(STREAMS) :]):
+        driver.step()
+    batches = [{run.seq_id for run in batch.runs} for batch in runner.batches[began:]]
+    driver.run()
+    for one in asked:
+        assert driver.transcripts[one.request_id, 0].tokens == alone(one, n_slots=12, n_ctx=256)[0].tokens
+    gaps: list[list[set[int]]] = [[]]
+    for batch in batches:
+        gaps[-1].append(batch)
+        if set(STREAMS) <= batch:
+            gaps.append([])
+    return gaps[:-1]
+
+
+def test_cells_of_prompts_ride_with_streams_while_pictures_come() -> None:
+    """Streams wait for rows of pictures, or for cells of prompts beside their own, but never for both."""
+    gaps = batches_beside(*((*range(i, i + 20), Media(bytes([i]), 6, 6), *range(20, 40)) for i in range(8)))
+    assert all(len(gap) <= 2 for gap in gaps)
+    n_riding = sum(len(gap) == 1 and len(gap[0]) >= len(STREAMS) + 4 for gap in gaps)
+    assert n_riding >= 2 * 18
+    assert len(gaps) - n_riding <= 8 + 2, "there is a pass for each picture"
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(1, 30)), min_size=4, max_size=8))
+def test_no_text_changes_beside_those_that_ride(prompts: list[tuple[int, int, int]]) -> None:
+    """That is what `batches_beside` looks at."""
+    media = [Media(bytes([i]), n_cells, n_cells) for i, (_, n_cells, _) in enumerate(prompts)]
+    batches_beside(
+        *((*range(i, i + n_head), media[i], *range(n_tail)) for i, (n_head, _, n_tail) in enumerate(prompts))
+    )
+
+
+@pytest.mark.parametrize("n_prompts", [1, 3])
+def test_few_prompts_with_pictures_go_by_chunks(n_prompts: int) -> None:
+    gaps = batches_beside(*((*range(50, 80), Media(bytes([i]), 6, 6), *range(20)) for i in range(n_prompts)))
+    assert sum(len(gap) == 2 for gap in gaps) >= len(gaps) - 3
+
+
+def test_texts_that_come_together_go_by_chunks() -> None:
+    assert all(len(gap) == 2 for gap in batches_beside(*(tuple(range(50 + i, 90 + i)) for i in range(8)))[:-2])
+
+
+def test_chunks_go_on_where_some_prompt_cannot_ride() -> None:
+    """Slot 11 is apart from those beside the streams, which have cells for hundreds of steps."""
+    rides = [(*range(100), Media(bytes([i]), 6, 6), *range(100 - i)) for i in range(6)]
+    gaps = batches_beside(*rides, (7,), (*range(30, 230),))
+    with_chunks = [i for i, gap in enumerate(gaps) if len(gap) == 2]
+    assert len(with_chunks) < len(gaps) * 0.7
+    assert all(later - one <= MOST_LEFT_OUT + 2 for one, later in pairwise(with_chunks))
 
 
 def test_the_last_cell_of_a_prompt_with_media_goes_with_what_decodes() -> None:
