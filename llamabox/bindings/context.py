@@ -261,8 +261,13 @@ class Context(Owned):
 
     @property
     def n_threads(self) -> int:
-        """Threads of a decode."""
+        """Threads of a decode of one row."""
         return int(self.native.lib.llama_n_threads(self.handle))
+
+    @property
+    def n_threads_batch(self) -> int:
+        """Threads of a decode of several rows."""
+        return int(self.native.lib.llama_n_threads_batch(self.handle))
 
     def set_n_threads(self, n_threads: int, n_threads_batch: int) -> None:
         self.native.lib.llama_set_n_threads(self.handle, n_threads, n_threads_batch)

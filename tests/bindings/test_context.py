@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llamabox.bindings.batch import NativeBatch
-from llamabox.bindings.context import Context, ContextParams
+from llamabox.bindings.context import Context, ContextParams, FlashAttention
 from llamabox.bindings.model import Model
 from llamabox.errors import BadBatch, ContextError, NoRoom
 
@@ -178,3 +178,30 @@ def test_an_impossible_context_is_refused_in_one_line(model: Model, change: dict
     with pytest.raises(ContextError) as refused:
         Context(model, ContextParams(**fields))  # type: ignore[arg-type]
     assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("flash", FlashAttention)
+def test_every_number_of_threads_computes_the_same(model: Model, flash: FlashAttention) -> None:
+    """To the bit: a chunk of a prompt, one row, and a few."""
+    params = ContextParams(n_ctx=256, n_batch=64, n_ubatch=64, n_seq_max=1, n_threads=2, flash_attn=flash)
+    with Context(model, params) as context:
+        batch = NativeBatch(context.native, 64)
+        for start, stop in ((0, 64), (64, 65), (65, 70), (70, 71)):
+            found = []
+            for n_threads in (2, 1, 3):
+                context.set_n_threads(n_threads, n_threads)
+                context.memory.seq_rm(0, start, -1)
+                batch.clear()
+                rows = batch.extend([100 + i for i in range(start, stop)], start, 0)
+                batch.logits[rows.start : rows.stop] = True
+                context.decode(batch)
+                found.append(b"".join(context.logits(row).tobytes() for row in rows))
+            assert found[0] == found[1] == found[2]
+
+
+def test_a_context_tells_how_many_threads_it_has(model: Model) -> None:
+    params = ContextParams(n_ctx=64, n_batch=32, n_ubatch=32, n_seq_max=1, n_threads=2, n_threads_batch=1)
+    with Context(model, params) as context:
+        assert (context.n_threads, context.n_threads_batch) == (2, 1)
+        context.set_n_threads(1, 2)
+        assert (context.n_threads, context.n_threads_batch) == (1, 2)

@@ -19,6 +19,7 @@ from llamabox.engine.request import LoraSet, SamplingParams
 from llamabox.engine.sampling import plan
 from llamabox.engine.seams import Ask, RunnerFacts, Sampler
 from llamabox.errors import NoRoom
+from llamabox.machine.team import Team
 from llamabox.workers.text.drafting.heads.cells import HeadCells
 from llamabox.workers.text.media.rows import RowsOf, decode_media, has_media
 
@@ -213,11 +214,12 @@ class LlamaRunner:
         heads: HeadCells | None = None,
         is_near: bool = True,
         before_decode: Callable[[], None] | None = None,
+        team: Team | None = None,
     ) -> None:
         """`tile`, `mixes` and `is_steady`: see RunnerFacts; `is_near`: see Memory. Without `rows_of` it takes no media.
 
         `heads` are told what is computed, and what changes in the memory. `before_decode` begins what other threads are
-        to do while the interpreter is free.
+        to do while the interpreter is free. The `team` is how many threads a decode has; None: as many as the context.
         """
         self._context = context
         self._loras = loras
@@ -228,6 +230,7 @@ class LlamaRunner:
         self._rows = RowSampler(context)
         self._heads = heads
         self._before_decode = before_decode
+        self._team = team
         self._memory = LlamaMemory(context, heads, is_near=is_near)
         self._eog = frozenset(self._vocab.eog_tokens)
         self._pieces: dict[int, bytes] = {}  # key: token * 2 + special
@@ -261,19 +264,23 @@ class LlamaRunner:
             self._heads.take()
         if has_media(batch):
             assert self._rows_of is not None, "this runner takes no media"
-            self._begin()
+            self._begin(sum(map(len, batch.runs)))
             decode_media(self._context, batch.runs, self._rows_of)
             return
         self._batch.lay(batch.runs)
-        self._begin()
+        self._begin(self._batch.n_tokens)
         self._context.decode(self._batch)
         if self._heads is not None:
             self._heads.computed(batch.runs)
 
     def wait(self) -> None:
         self._context.synchronize()
+        if self._team is not None:
+            self._team.end()
 
-    def _begin(self) -> None:
+    def _begin(self, n_rows: int) -> None:
+        if self._team is not None:
+            self._team.begin(n_rows)
         if self._before_decode is not None:
             self._before_decode()
 

@@ -20,6 +20,7 @@ from llamabox.engine.drafting.drafter import Drafter
 from llamabox.engine.embedding.embedder import Embedder
 from llamabox.engine.engine import Engine, EngineConfig
 from llamabox.engine.kv.checkpoints import CheckpointLimits
+from llamabox.machine.team import Team
 from llamabox.wire.text_config import ModelInfo, TextConfig
 from llamabox.workers.text.drafting.heads.opening import Heads, open_heads
 from llamabox.workers.text.drafting.opening import DraftModel, check_file, draft_model
@@ -37,7 +38,7 @@ from llamabox.workers.text.loading.projector import (
 )
 from llamabox.workers.text.loading.speed import measure
 from llamabox.workers.text.loading.steering import Steering, read_steering
-from llamabox.workers.text.loading.threads import thread_pools
+from llamabox.workers.text.loading.threads import adaptive_team, thread_pools
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.runner import LlamaRunner
 from llamabox.workers.text.start import begin_load
@@ -115,14 +116,14 @@ class TextModel:
             draft = owned.enter_context(draft_model(config, model, contexts))
             heads = owned.enter_context(open_heads(config, model, contexts))
             warn_if_scarce(untouched(native) - before)
-            owned.enter_context(lend_threads(config, contexts, draft, heads))
+            team = owned.enter_context(lend_threads(config, contexts, draft, heads, encoder))
             steer(steering, contexts)
             if config.warmup:
                 warm_up(contexts, loras)
                 warm_up_projector(config, projector, media_contexts(contexts))
             tokens_per_second = token_rate(config, contexts)
             drafters = make_drafters(config, model, draft, heads, owned)
-            engine = make_engine(config, contexts, loras, encoder, drafters, heads, before_decode)
+            engine = make_engine(config, contexts, loras, encoder, drafters, heads, before_decode, team)
             poolers = make_poolers(config, contexts, encoder)
             return cls(
                 model=model,
@@ -223,12 +224,20 @@ def warm_up(contexts: Contexts, loras: Sequence[Lora]) -> None:
 
 @contextmanager
 def lend_threads(
-    config: TextConfig, contexts: Contexts, draft: DraftModel | None, heads: Heads | None
-) -> Iterator[None]:
-    """Let the contexts compute with the threads that the options describe, for as long as the `with` lasts."""
+    config: TextConfig,
+    contexts: Contexts,
+    draft: DraftModel | None,
+    heads: Heads | None,
+    encoder: EncodingDesk | None,
+) -> Iterator[Team | None]:
+    """Let the contexts compute with the threads that the options describe, for as long as the `with` lasts.
+
+    Where no option says anything of them, decodes may have fewer: by the team that this yields.
+    """
     threads = thread_pools(config, contexts.main)
     if threads is None:
-        yield
+        with adaptive_team(config, contexts.main, encoder) as team:
+            yield team
         return
     try:
         if contexts.embed not in (None, contexts.main):
@@ -237,7 +246,7 @@ def lend_threads(
             threads.attach(draft.context)
         if heads is not None:
             threads.attach(heads.context)
-        yield
+        yield None
     finally:
         threads.close()
 
@@ -261,8 +270,9 @@ def make_engine(
     drafters: Sequence[Drafter] = (),
     heads: Heads | None = None,
     before_decode: Callable[[], None] | None = None,
+    team: Team | None = None,
 ) -> Engine:
-    """The engine over the main context, which `heads` follow."""
+    """The engine over the main context, which `heads` follow. Where rows are steady, the `team` computes them."""
     attention = contexts.attention
     rows_of = None if encoder is None else encoder.rows
     # Without drafters steadiness only saves passes: no reason to run a model that is not to be run once.
@@ -280,6 +290,7 @@ def make_engine(
             heads=None if heads is None else heads.cells,
             is_near=not offloads(config, contexts.main.native),
             before_decode=before_decode,
+            team=team if steady else None,  # else a row may depend on the number of threads
         ),
         EngineConfig(
             n_slots=min(config.n_parallel, contexts.main.n_seq_max),  # less for a model that only embeds

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llamabox.bindings.threadpool import ThreadParams, ThreadPools
 from llamabox.machine import processors
+from llamabox.machine.team import Team
 from llamabox.wire.text_config import TextConfig
+from llamabox.workers.text.loading.devices import offloads
 
 if TYPE_CHECKING:
     from llamabox.bindings.context import Context
+    from llamabox.workers.text.media.desk import EncodingDesk
 
 
 def n_threads(config: TextConfig) -> int:
@@ -41,3 +46,17 @@ def thread_pools(config: TextConfig, context: Context) -> ThreadPools | None:
     if plain == batch == ThreadParams():
         return None
     return ThreadPools(context, plain, batch)
+
+
+@contextmanager
+def adaptive_team(config: TextConfig, context: Context, encoder: EncodingDesk | None) -> Iterator[Team | None]:
+    """What lets decodes have fewer threads while pictures or sounds come, which want their processors.
+
+    None where none may come, where there is one thread, or where a GPU computes as well.
+    """
+    n_all = {context.n_threads, context.n_threads_batch}
+    if encoder is None or len(n_all) > 1 or n_all == {1} or offloads(config, context.native):
+        yield None
+        return
+    with Team(context, encoder.was_busy_lately) as team:
+        yield team

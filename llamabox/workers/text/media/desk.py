@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 
 from llamabox.bindings.media.chunk import ChunkRows
 from llamabox.engine.events import Activity
@@ -14,6 +16,9 @@ from llamabox.workers.text.media.encoder import EncoderThread, Encoding, Encodin
 
 Key = tuple[str, int]
 
+LATELY = 1.0
+"""Seconds: where one picture came, others may be on their way, and these take processors before they come here."""
+
 
 class EncodingDesk:
     """Belongs to the engine's thread. Owns the encoder's thread: `close()` ends it, and is idempotent.
@@ -22,9 +27,11 @@ class EncodingDesk:
     encoding is done. Beyond `budget` bytes the least recently used rows go, but none that somebody wants.
     """
 
-    def __init__(self, thread: EncoderThread, budget: int) -> None:
+    def __init__(self, thread: EncoderThread, budget: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._thread = thread
         self._budget = budget
+        self._clock = clock
+        self._busy_until = -inf
         self._contents: dict[str, dict[Media, Content]] = {}  # by request
         self._wanted: dict[Key, dict[Media, None]] = {}
         self._n_wanting: Counter[Media] = Counter()
@@ -63,6 +70,9 @@ class EncodingDesk:
     def is_idle(self) -> bool:
         return not self._encodings
 
+    def was_busy_lately(self) -> bool:
+        return not self.is_idle or self._clock() < self._busy_until
+
     def is_ready(self, media: Media) -> bool:
         return media in self._rows
 
@@ -88,6 +98,7 @@ class EncodingDesk:
 
     def finished(self, done: EncodingsDone) -> None:
         """The encoder's thread has done some."""
+        self._busy_until = self._clock() + LATELY
         self._seconds += done.seconds
         for i, one in enumerate(done.encodings):
             del self._encodings[one.media]

@@ -21,7 +21,7 @@ from llamabox.errors import EncodeError, ServerFault
 from llamabox.machine.niceness import BESIDE_DECODES, MOST
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.workers.text.media.content import Content, PreparedBytes, segments
-from llamabox.workers.text.media.desk import EncodingDesk
+from llamabox.workers.text.media.desk import LATELY, EncodingDesk
 from llamabox.workers.text.media.encoder import MOST_CELLS, EncoderThread, EncodingsDone
 
 WITHIN = 60.0
@@ -93,7 +93,8 @@ class Studio:
         nobody = cast(Any, None)
         thread = EncoderThread(self.projector, self.done.put, pulse or Pulse(nobody, 0.0))
         thread.start()
-        self.desk = EncodingDesk(thread, budget)
+        self.now = 100.0
+        self.desk = EncodingDesk(thread, budget, lambda: self.now)
         self.chunks: list[Chunk] = []
 
     def take(self, request_id: str, *chunks: Chunk) -> list[Media]:
@@ -134,6 +135,21 @@ def studio() -> Iterator[Studio]:
     yield made
     made.projector.may_go.release(99)
     made.desk.close()
+
+
+def test_the_encoder_was_busy_lately_from_its_first_work_until_a_while_behind_the_last(studio: Studio) -> None:
+    assert not studio.desk.was_busy_lately()
+    studio.want("a", Chunk("cat"))
+    assert studio.desk.was_busy_lately()
+    studio.now += 10
+    assert studio.desk.was_busy_lately()
+    studio.begun()
+    studio.finish()
+    assert studio.desk.was_busy_lately()
+    studio.now += LATELY / 2
+    assert studio.desk.was_busy_lately()
+    studio.now += LATELY
+    assert not studio.desk.was_busy_lately()
 
 
 def test_equal_content_is_encoded_once_for_all_who_want_it(studio: Studio) -> None:
