@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,16 @@ class BatchRun(Protocol):
 
     @property
     def n_outputs(self) -> int: ...
+
+
+@dataclass(slots=True)
+class _Part:
+    """Of a BatchRun."""
+
+    seq_id: int
+    position: int
+    tokens: Sequence[int]
+    n_outputs: int
 
 
 class DecodeBatch(Protocol):
@@ -93,6 +104,33 @@ class NativeBatch:
         self.pos[:n_rows] = positions
         self.seq_id[:n_rows] = seq_ids
         self.logits[:n_rows] = outputs
+
+    def lay_in_passes(self, runs: Sequence[BatchRun]) -> dict[int, int]:
+        """As `lay`, but the first tokens of all runs in front of what longer ones have behind theirs.
+
+        Returns where the last token of each run stands, by where `lay` would put it. At most that one has an output.
+
+        libllama computes lone rows and the first rows of longer runs together where sequences have KV streams of their
+        own, and then the rest. Outputs stand in the order in which they are computed. If the batch has another,
+        libllama moves them before the first is read: 30 rows of logits for one long run in front of 30 lone rows.
+        """
+        firsts: list[BatchRun] = []
+        rests: list[BatchRun] = []
+        rows: dict[int, int] = {}
+        n_before, n_rests = -1, len(runs) - 1
+        for i, run in enumerate(runs):
+            n_rest = len(run.tokens) - 1
+            n_before += 1 + n_rest
+            n_rests += n_rest
+            rows[n_before] = n_rests if n_rest else i
+            if n_rest:
+                assert run.n_outputs <= 1
+                firsts.append(_Part(run.seq_id, run.position, run.tokens[:1], 0))
+                rests.append(_Part(run.seq_id, run.position + 1, run.tokens[1:], run.n_outputs))
+            else:
+                firsts.append(run)
+        self.lay([*firsts, *rests])
+        return rows
 
     def add(self, token: int, pos: int, seq_id: int, *, wants_logits: bool) -> int:
         """Append one token; returns its row."""

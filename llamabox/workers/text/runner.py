@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from functools import lru_cache
 from typing import cast
@@ -232,6 +232,8 @@ class LlamaRunner:
         self._before_decode = before_decode
         self._team = team
         self._memory = LlamaMemory(context, heads, is_near=is_near)
+        self._has_streams = not context.kv_unified and heads is None
+        self._rows_at: Mapping[int, int] | None = None  # see _lay
         self._eog = frozenset(self._vocab.eog_tokens)
         self._pieces: dict[int, bytes] = {}  # key: token * 2 + special
         self._facts = RunnerFacts(
@@ -264,10 +266,11 @@ class LlamaRunner:
             self._heads.take()
         if has_media(batch):
             assert self._rows_of is not None, "this runner takes no media"
+            self._rows_at = None
             self._begin(sum(map(len, batch.runs)))
             decode_media(self._context, batch.runs, self._rows_of)
             return
-        self._batch.lay(batch.runs)
+        self._rows_at = self._lay(batch)
         self._begin(self._batch.n_tokens)
         self._context.decode(self._batch)
         if self._heads is not None:
@@ -277,6 +280,18 @@ class LlamaRunner:
         self._context.synchronize()
         if self._team is not None:
             self._team.end()
+
+    def _lay(self, batch: Batch) -> Mapping[int, int] | None:
+        """Fill the native batch. Where the rows stand in it that have an output; None: where they stand in `batch`."""
+        is_long = len(batch) > len(batch.runs) and self._has_streams
+        if is_long and all(run.n_outputs <= 1 for run in batch.runs) and any(len(run) == 1 for run in batch.runs):
+            return self._batch.lay_in_passes(batch.runs)
+        self._batch.lay(batch.runs)
+        return None
+
+    def _row(self, row: int) -> int:
+        """A row of the last batch as the context counts them."""
+        return row if self._rows_at is None else self._rows_at[row]
 
     def _begin(self, n_rows: int) -> None:
         if self._team is not None:
@@ -293,13 +308,16 @@ class LlamaRunner:
             masks = [ask.masks for ask in asks] if has_masks else None
             return self._rows.verify([ask.rows for ask in asks], chains, [ask.draft for ask in asks], masks)
         mask_by_row = [ask.masks[0] if ask.masks else None for ask in asks] if has_masks else None
-        return [[token] for token in self._rows.sample([ask.rows.start for ask in asks], chains, mask_by_row)]
+        rows = [ask.rows.start for ask in asks]
+        if self._rows_at is not None:
+            rows = [self._rows_at[row] for row in rows]
+        return [[token] for token in self._rows.sample(rows, chains, mask_by_row)]
 
     def logprobs(self, row: int, token: int, n: int) -> tuple[float, list[tuple[int, float]]]:
-        return top_logprobs(self._context.logits(row), token, n)  # sampling worked on a copy of the row
+        return top_logprobs(self._context.logits(self._row(row)), token, n)  # sampling worked on a copy of the row
 
     def distribution(self, row: int, sampler: Sampler, mask: TokenMask | None) -> Distribution:
-        return Distribution(*self._rows.distribution(row, cast(LlamaSampler, sampler).chain, mask))
+        return Distribution(*self._rows.distribution(self._row(row), cast(LlamaSampler, sampler).chain, mask))
 
     def piece(self, token: int, special: bool) -> bytes:
         key = 2 * token + special
