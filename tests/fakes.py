@@ -438,6 +438,9 @@ class FakeSampler:
     def accept(self, token: int) -> None:
         self.history.append(token)
 
+    def accept_all(self, tokens: Seq[int]) -> None:
+        self.history += tokens
+
     def close(self) -> None:
         self.closed = True
 
@@ -636,6 +639,7 @@ class FakeRunner:
         mixes: bool = True,
         is_steady: bool = False,
         takes_media: bool = True,
+        has_spare_core: bool = False,
         marks: frozenset[int] = frozenset(),
     ) -> None:
         self.encoder: FakeEncoder | None = None  # which must have made all media rows; None: nobody looks
@@ -647,6 +651,7 @@ class FakeRunner:
             is_steady=is_steady,
             takes_media=takes_media,
             adds_bos=adds_bos,
+            has_spare_core=has_spare_core,
             marks=marks,
         )
         self._memory = memory or FakeMemory()
@@ -804,6 +809,10 @@ class FakeConstraint:
         self.accept(token)
         self.prepare()
 
+    def prepare_choice(self) -> None:
+        if not self.forced(1):
+            self.prepare()
+
     @property
     def is_prepared(self) -> bool:
         return self._prepared
@@ -811,6 +820,12 @@ class FakeConstraint:
     def prepare(self, *, at_once: bool = False) -> None:
         self.n_masks += not self._prepared
         self._prepared = True
+
+    def choice(self) -> TokenMask | None:
+        if self.forced(1):
+            return None
+        mask = self.mask()
+        return None if self.is_complete else mask
 
     def mask(self) -> TokenMask:
         assert self._prepared or self._has_refused, "the mask is computed while nothing else runs"

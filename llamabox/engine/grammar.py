@@ -73,6 +73,12 @@ class Constraint(Protocol):
         Computed at once where nothing was prepared: for a token that was refused, which nobody could foresee.
         """
 
+    def prepare_choice(self) -> None:
+        """No more tokens come before the next `choice`, which is worked out beside the next decode."""
+
+    def choice(self) -> TokenMask | None:
+        """The mask as by `mask`; None where the next token is forced, or nothing may follow but the end."""
+
     def n_allowed(self, tokens: Seq[int]) -> int:
         """How many of `tokens` may come one after the other, none that ends the text among them. Changes nothing."""
 

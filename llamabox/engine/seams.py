@@ -148,6 +148,9 @@ class Sampler(Protocol):
     def accept(self, token: int) -> None:
         """Take a token that was not sampled, of the prompt or a forced one, into the penalty history."""
 
+    def accept_all(self, tokens: Seq[int]) -> None:
+        """As `accept`, one after the other."""
+
     def close(self) -> None:
         """Free it; idempotent."""
 
@@ -191,6 +194,9 @@ class RunnerFacts:
 
     adds_bos: bool = False
     """Whether prompts begin with a BOS token, which a context shift keeps."""
+
+    has_spare_core: bool = False
+    """Whether `execute` leaves a processor to other threads: what is done beside it is done in no time."""
 
     marks: frozenset[int] = frozenset()
     """Tokens that stand where a message of a chat begins or ends."""

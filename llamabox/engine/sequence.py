@@ -201,7 +201,7 @@ class Sequence:
         if source is None:
             source = runner.sampler_source(self.params.sampling, prompt_tokens(self.request.prompt), n_ctx)
         self.sampler = source.start(self.seed)
-        self._may_check = self.may_be_forced and self.sampler.takes_highest
+        self._may_check = self.may_be_forced and self.sampler.takes_highest and not runner.facts.has_spare_core
         if self.params.thought is not None:
             self.thought = ThoughtLimit(self.params.thought, self.params.marks, runner.piece)
         self.is_led = self.thought is not None or self.request.grammar is not None
@@ -247,8 +247,7 @@ class Sequence:
         self.cells.extend(tokens)
         self.said.extend(tokens)
         assert self.sampler is not None
-        for token in tokens:
-            self.sampler.accept(token)
+        self.sampler.accept_all(tokens)
         if self.thought is not None:
             for token in tokens:
                 self.thought.take(token)
@@ -310,7 +309,8 @@ class Sequence:
         """Whether its tokens are sampled without masks and then shown to its grammar: a mask is seldom needed then.
 
         Not where the grammar's forced tokens are sampled, of which it allows no other spelling, nor where the text may
-        not end yet.
+        not end yet. Nor where a core is spare for masks: all that moves the grammar on is done there as well, in which
+        a step would take longer than in sampling with masks.
         """
         return self._may_check and not (self._n_least and self.n_early)
 
@@ -319,14 +319,26 @@ class Sequence:
         """Whether a token that was sampled without a mask would be refused once more. Now and then it is tried."""
         return self.n_refused > 1 and self.n_refused % TRIED_EVERY > 0
 
+    def choice(self) -> TokenMask | None:
+        """The mask of its next token; None where its grammar forces that, or wants the end."""
+        assert self.constraint is not None
+        if self.may_be_forced:
+            return self.constraint.choice()
+        mask = self.constraint.mask()
+        return None if self.constraint.is_complete else mask
+
     def prepare_mask(self) -> None:
         """Begin to compute the mask of the next row, unless it needs none, or its grammar leaves no choice there.
 
         A model whose token was refused often wants to say it again, so a mask is likely to be needed then.
         """
-        if self.constraint is None:
+        if self.constraint is None or (self.is_checked and not self.n_refused):
             return
-        if (self.n_refused or not self.is_checked) and not self.forced(1):
+        if self.thought is not None and self.forced(1):
+            return
+        if self.may_be_forced:
+            self.constraint.prepare_choice()
+        else:
             self.constraint.prepare()
 
     def no_token(self) -> ServerFault:

@@ -30,19 +30,48 @@ class EndTokens:
             self.mask[token >> 5] |= np.uint32(1 << (token & 31))
 
 
+class Words:
+    """Tokens behind which a grammar leaves a choice, where one may be said among most others: as far as was seen.
+
+    One that says no more than words is thought to do so at first, any other once it was seen to. All constraints of a
+    grammar share it, on any threads.
+    """
+
+    def __init__(self, pieces: Seq[bytes]) -> None:
+        """`pieces` are what tokens say."""
+        self._pieces = pieces
+        self._are_free: dict[int, bool] = {}
+
+    def is_free_behind(self, token: int) -> bool:
+        known = self._are_free.get(token)
+        if known is None:
+            known = WORD.fullmatch(self._pieces[token]) is not None
+            if known:
+                self._are_free[token] = True
+        return known
+
+    def note(self, token: int, *, is_free: bool) -> None:
+        """What was seen of it. Where something was forced behind it once, that may come again."""
+        if not is_free:
+            self._are_free[token] = False
+        else:
+            self._are_free.setdefault(token, True)
+
+
 class GuidedConstraint:
     """A Constraint over a matcher of its own. One thread at a time; each computes what it asks for.
 
-    `text` follows what comes before the first call, where most tokens need no look at the matcher. `pieces` are what
-    tokens say; without them no token is thought to leave a choice behind it.
+    `text` follows what comes before the first call, where most tokens need no look at the matcher. Without `words` no
+    token is thought to leave a choice behind it.
     """
 
     def __init__(
-        self, matcher: LLMatcher, ends: EndTokens, text: FreeTextState | None = None, pieces: Seq[bytes] = ()
+        self, matcher: LLMatcher, ends: EndTokens, text: FreeTextState | None = None, words: Words | None = None
     ) -> None:
         self._matcher = matcher
         self._ends = ends
-        self._pieces = pieces
+        self._words = words
+        self._word = -1  # the token by which it has moved on last, if most others could have come in its place
         self._text = text
         self._mask: TokenMask = np.zeros_like(ends.mask)
         self._has_mask = False  # of the present state
@@ -57,6 +86,8 @@ class GuidedConstraint:
     def is_complete(self) -> bool:
         if self._is_complete:
             return True
+        if self._has_mask and self._may_go_on:  # at every token: the matcher need not be asked
+            return False
         if not self._matcher.is_stopped():
             return False
         self._check()  # it also stops where it cannot be followed
@@ -65,6 +96,8 @@ class GuidedConstraint:
     def forced(self, n_most: int) -> list[int]:
         if self._forced is None:
             self._forced, self._n_taken = self._matcher.compute_ff_tokens(), 0
+            if self._words is not None and self._word >= 0:
+                self._words.note(self._word, is_free=not self._forced)
             if not self._forced:
                 if self._matcher.is_error():
                     self._check()
@@ -79,12 +112,11 @@ class GuidedConstraint:
         self._moved((token,))
 
     def is_free_behind(self, token: int) -> bool:
-        return self._is_wide and self._has_mask and WORD.fullmatch(self._pieces[token]) is not None
+        return self._is_wide and self._has_mask and self._words is not None and self._words.is_free_behind(token)
 
     def accept_beside(self, token: int) -> None:
         self.accept(token)
-        if not self.forced(1):
-            self.prepare()
+        self.prepare_choice()
 
     def accept_all(self, tokens: Seq[int]) -> None:
         if self._text is not None and not self._text.is_over:
@@ -116,7 +148,7 @@ class GuidedConstraint:
         texts = self._mask & ~self._ends.mask
         n_words = int(np.count_nonzero(texts))
         self._may_go_on = n_words > 0
-        self._is_wide = len(self._pieces) > 0 and 2 * n_words > len(texts)
+        self._is_wide = 2 * n_words > len(texts)
         if not self._matcher.is_accepting():  # "any token but this one" is no way to end
             self._mask[:] = texts
 
@@ -128,6 +160,18 @@ class GuidedConstraint:
                 raise InvalidRequest("the grammar leaves nothing to say")
             self._is_complete = True
         return self._mask
+
+    def prepare_choice(self) -> None:
+        if not self.forced(1):
+            self.prepare()
+
+    def choice(self) -> TokenMask | None:
+        if self.forced(1):
+            return None
+        if self._has_mask and self._may_go_on:
+            return self._mask
+        mask = self.mask()
+        return None if self.is_complete else mask
 
     def n_allowed(self, tokens: Seq[int]) -> int:
         n_text = next((i for i, token in enumerate(tokens) if token in self._ends.tokens), len(tokens))
@@ -151,7 +195,7 @@ class GuidedConstraint:
 
     def _copy(self) -> GuidedConstraint:
         text = None if self._text is None else self._text.copy()
-        copied = GuidedConstraint(self._matcher.deep_copy(), self._ends, text, self._pieces)
+        copied = GuidedConstraint(self._matcher.deep_copy(), self._ends, text, self._words)
         copied._mask, copied._has_mask, copied._may_go_on = self._mask.copy(), self._has_mask, self._may_go_on
         copied._is_wide = self._is_wide
         copied._forced, copied._n_taken, copied._is_complete = self._forced, self._n_taken, self._is_complete
@@ -159,6 +203,7 @@ class GuidedConstraint:
 
     def _moved(self, tokens: Seq[int]) -> None:
         """The matcher has moved on by these tokens."""
+        self._word = tokens[0] if self._has_mask and self._is_wide and len(tokens) == 1 else -1
         self._has_mask = False
         if not self._forced:
             self._forced = None
@@ -186,14 +231,15 @@ class GuidedGrammar:
     ) -> None:
         """Compiles it, which may take long and drops the interpreter lock. Raises InvalidRequest.
 
-        `free`: it allows any text before a call, whose opening that has. `pieces`: see GuidedConstraint.
+        `free`: it allows any text before a call, whose opening that has. `pieces` are what tokens say; without them no
+        token is thought to leave a choice behind it.
         """
         self._matcher = LLMatcher(tokenizer, text, log_level=0, limits=limits())
         self._ends = EndTokens(tokenizer)
         reason = complaint(self._matcher)
         if reason is not None:
             raise InvalidRequest(reason)
-        self._pieces = pieces
+        self._words = Words(pieces) if pieces else None
         self._free: FreeText | None = None
         mask = self.start().mask()  # some grammars show only here that nothing fits them
         if free is not None:
@@ -205,4 +251,4 @@ class GuidedGrammar:
 
     def start(self) -> GuidedConstraint:
         text = None if self._free is None else FreeTextState(self._free)
-        return GuidedConstraint(self._matcher.deep_copy(), self._ends, text, self._pieces)
+        return GuidedConstraint(self._matcher.deep_copy(), self._ends, text, self._words)

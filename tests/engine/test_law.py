@@ -310,6 +310,11 @@ class Case:
     quicker: int = host_tier.QUICKER
     n_pool: int | None = None  # cells that all slots share; None: as many as they can use
 
+    @property
+    def has_spare_core(self) -> bool:
+        """Drawn with `at_once`, of which no grammar knows anything."""
+        return self.at_once
+
 
 settled = st.builds(
     Case,
@@ -476,6 +481,7 @@ def _obeyed(case: Case) -> Counter[str]:
         tile=case.tile,
         mixes=case.mixes,
         is_steady=case.is_steady,
+        has_spare_core=case.has_spare_core,
         marks=frozenset({5}),
     )
     driver = Driver(

@@ -56,7 +56,7 @@ class SamplerChain(Owned):
     ) -> None:
         super().__init__(handle, native.lib.llama_sampler_free, "sampler chain")
         self._native = native
-        self._remembers = remembers
+        self.remembers = remembers
         self.wide = wide
         self.n_best = n_best
         self.takes_highest = takes_highest
@@ -76,7 +76,7 @@ class SamplerChain(Owned):
     def accept(self, token: int) -> None:
         """Take a token into the penalty history. Must be one of the vocabulary."""
         handle = self.handle
-        if self._remembers:
+        if self.remembers:
             self._native.lib.llama_sampler_accept(handle, token)
 
     def clone(self) -> SamplerChain:
@@ -88,7 +88,7 @@ class SamplerChain(Owned):
             n_best=self.n_best,
             wide=self.wide,
             takes_highest=self.takes_highest,
-            remembers=self._remembers,
+            remembers=self.remembers,
         )
 
 

@@ -219,12 +219,10 @@ def _begin(share: Share, sampler: Sampler, runner: Runner) -> Verification | Non
             n_rows, n_early = len(masks), sequence.n_early
             masks = [mask if mask is None else _early(sequence, mask) for mask in masks[:n_early]] + masks[n_early:]
             return Verification(share.rows[:n_rows], sampler, sequence.drafts[: n_rows - 1], masks, constraint)
-        if sequence.forced(1):
-            return None
         if is_checked and not sequence.is_likely_refused:
-            return Verification(share.rows[:1], sampler, (), (ANY,), constraint)
-        mask = constraint.mask()
-        if constraint.is_complete:
+            return None if sequence.forced(1) else Verification(share.rows[:1], sampler, (), (ANY,), constraint)
+        mask = sequence.choice()
+        if mask is None:
             return None
         if is_checked:
             masked = Verification(share.rows[:1], sampler, (), (mask,))

@@ -16,7 +16,6 @@ from llamabox.bindings.log import LogPump
 from llamabox.bindings.media.projector import Projector
 from llamabox.bindings.model import Loading
 from llamabox.errors import InvalidRequest, OptionsError
-from llamabox.machine import processors
 from llamabox.wire.common import Loading as Progress
 from llamabox.wire.signs.pulse import Pulse
 from llamabox.wire.text import Ready
@@ -32,9 +31,9 @@ from llamabox.workers.text.intake import Intake
 from llamabox.workers.text.layouts.infill import InfillFormat
 from llamabox.workers.text.layouts.pairs import PairFormat
 from llamabox.workers.text.links import watch
-from llamabox.workers.text.loading.devices import has_gpu, offloads, start_backends
+from llamabox.workers.text.loading.devices import has_gpu, start_backends
 from llamabox.workers.text.loading.loader import TextModel
-from llamabox.workers.text.loading.threads import n_threads
+from llamabox.workers.text.loading.threads import has_spare_core, n_threads
 from llamabox.workers.text.loop import TextLoop
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.media.encoder import EncoderThread
@@ -84,7 +83,7 @@ def answer(body: Body, config: TextConfig, native: Native, pump: LogPump, loadin
         owned.callback(embedding.close)
     if links is not None:
         owned.callback(links.close)  # before the model: it ends the process where a connection is closed
-    is_spare = has_spare_core(config, text)
+    is_spare = has_spare_core(config, text.contexts.main)
     # Behind Ready: a start waits for no grammar, and a model that generates nothing has none.
     at_rest = None if text.contexts.generate is None else grammars.make_ready
     loop = TextLoop(
@@ -175,8 +174,3 @@ def infill_format(config: TextConfig, text: TextModel) -> InfillFormat:
     """The layout of /infill's prompts."""
     vocab = text.model.vocab
     return InfillFormat(vocab, n_batch=config.n_batch, n_ctx=text.contexts.n_ctx, suffix_first=config.spm_infill)
-
-
-def has_spare_core(config: TextConfig, text: TextModel) -> bool:
-    """Whether a decode leaves a processor to other threads."""
-    return offloads(config, text.model.native) or text.contexts.main.n_threads < processors.n_logical()

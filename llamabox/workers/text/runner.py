@@ -157,6 +157,11 @@ class LlamaSampler:
     def accept(self, token: int) -> None:
         self.chain.accept(token)
 
+    def accept_all(self, tokens: Seq[int]) -> None:
+        if self.chain.remembers:
+            for token in tokens:
+                self.chain.accept(token)
+
     def close(self) -> None:
         self.chain.close()
 
@@ -213,10 +218,13 @@ class LlamaRunner:
         rows_of: RowsOf | None = None,
         heads: HeadCells | None = None,
         is_near: bool = True,
+        has_spare_core: bool = False,
         before_decode: Callable[[], None] | None = None,
         team: Team | None = None,
     ) -> None:
-        """`tile`, `mixes` and `is_steady`: see RunnerFacts; `is_near`: see Memory. Without `rows_of` it takes no media.
+        """`tile`, `mixes`, `is_steady` and `has_spare_core`: see RunnerFacts; `is_near`: see Memory.
+
+        Without `rows_of` it takes no media.
 
         `heads` are told what is computed, and what changes in the memory. `before_decode` begins what other threads are
         to do while the interpreter is free. The `team` is how many threads a decode has; None: as many as the context.
@@ -244,6 +252,7 @@ class LlamaRunner:
             is_steady=is_steady,
             takes_media=rows_of is not None,
             adds_bos=self._vocab.add_bos,
+            has_spare_core=has_spare_core,
             marks=frozenset(self._vocab.control_tokens) if self._memory.has_part else frozenset(),
         )
 

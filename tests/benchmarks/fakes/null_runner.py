@@ -74,6 +74,9 @@ class NullSampler:
     def accept(self, token: int) -> None:
         pass
 
+    def accept_all(self, tokens: Seq[int]) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from llguidance import LLTokenizer
 
-from llamabox.bindings.sampling.guidance import guidance_tokenizer
+from llamabox.bindings.sampling.guidance import guidance_pieces, guidance_tokenizer
 from llamabox.bindings.sampling.sampler import CANDIDATE
 from llamabox.bindings.vocab import Vocab
 from llamabox.errors import InvalidRequest
@@ -251,6 +251,54 @@ def test_forced_tokens_say_what_masks_alone_would_let_come(from_schema: Compile,
             said += vocab.piece(token, special=False)
     assert by_mask.is_complete
     assert said == b'{"first_name":"Ada Lovelace"}'
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_a_choice_is_a_mask_where_nothing_is_forced_and_the_text_is_not_complete(
+    from_schema: Compile, vocab: Vocab, is_prepared: bool
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "string", "maxLength": 9}}}
+    grammar = from_schema(json.dumps({**schema, "required": ["a", "b"], "additionalProperties": False}))
+    chooser, other, drawn, kinds = grammar.start(), grammar.start(), random.Random(3), set()
+    for _ in range(60):
+        if is_prepared:
+            chooser.prepare_choice()
+        choice, forced = chooser.choice(), other.forced(1)
+        kinds.add((bool(forced), choice is None))
+        if forced or other.is_complete:
+            assert choice is None
+        else:
+            assert choice is not None
+            assert (choice == other.mask()).all()
+        if other.is_complete:
+            break
+        token = forced[0] if forced else drawn.choice(sorted(allowed(other, vocab.n_tokens)))
+        chooser.accept(token)
+        other.accept(token)
+    assert kinds == {(True, True), (False, False), (False, True)}
+
+
+def test_a_token_is_thought_to_leave_a_choice_once_it_was_seen_to_and_no_more_once_something_was_forced(
+    vocab: Vocab, tokenizer: LLTokenizer
+) -> None:
+    lark = 'start: (TEXT "x, and so on: <")*\nTEXT: /[^x]*/'
+    constraint = GuidedGrammar(lark_grammar(lark), tokenizer, pieces=guidance_pieces(vocab)).start()
+    word, line, tag, end = (
+        vocab.tokenize(text, add_special=False, parse_special=False)[0] for text in ("a", "\n", "<", "x")
+    )
+
+    def thought_free(token: int) -> bool:
+        """Whether it is, where it may come now; and then it comes, with what has to come behind it."""
+        constraint.prepare_choice()
+        found = constraint.is_free_behind(token)
+        constraint.accept(token)
+        while (forced := constraint.forced(100)) or len(some := allowed(constraint, vocab.n_tokens)) < 1000:
+            constraint.accept_all(forced or [max(some, key=lambda token: len(vocab.piece(token, special=False)))])
+        return found
+
+    said = [word, line, tag, end] * 3
+    found = [thought_free(token) for token in said]
+    assert found == [True, False, False, True, True, True, True, False, True, True, True, False]
 
 
 def test_a_forced_list_is_used_up_bit_by_bit(from_schema: Compile, vocab: Vocab) -> None:

@@ -1,4 +1,7 @@
-"""A greedy sequence under a grammar is sampled without masks first, and says what it says with masks."""
+"""A greedy sequence under a grammar is sampled without masks first, and says what it says with masks.
+
+Where a core is spare it has masks: they are computed there.
+"""
 
 from __future__ import annotations
 
@@ -37,22 +40,28 @@ def test_texts_are_those_of_masks(
     checked = request(grammar=grammar, n_predict=n_predict, sampling=GREEDY)
     # Who tells log-probabilities has a mask for each token, and none that is forced.
     masked = alone(request(grammar=grammar, n_predict=n_predict, sampling=GREEDY, n_probs=1))[0]
-    drafter = FakeDrafter({("r", 0): masked.tokens}, n_right=n_right, length=7)
-    drafted = Driver(drafters=[drafter])
-    drafted.submit(checked)
-    drafted.run()
-    for one in (alone(checked)[0], drafted.transcripts["r", 0]):
+    found = [alone(checked)[0]]
+    for has_spare_core in (False, True):
+        drafter = FakeDrafter({("r", 0): masked.tokens}, n_right=n_right, length=7)
+        drafted = Driver(FakeRunner(has_spare_core=has_spare_core), [drafter])
+        drafted.submit(checked)
+        drafted.run()
+        found.append(drafted.transcripts["r", 0])
+    for one in found:
         assert one.finished is not None
         assert masked.finished is not None
         assert (one.tokens, one.text) == (masked.tokens, masked.text)
         assert one.finished.stop_type == masked.finished.stop_type
 
 
-@pytest.mark.parametrize(("temperature", "n_least", "n_most"), [(0.0, 1, 40), (1.0, 55, 61)])
-def test_a_greedy_sequence_has_masks_only_where_its_choice_is_refused(
-    temperature: float, n_least: int, n_most: int
+@pytest.mark.parametrize(
+    ("temperature", "has_spare_core", "n_least", "n_most"),
+    [(0.0, False, 1, 40), (1.0, False, 55, 61), (0.0, True, 55, 61)],
+)
+def test_a_greedy_sequence_has_masks_only_where_its_choice_is_refused_or_a_core_is_spare_for_them(
+    temperature: float, has_spare_core: bool, n_least: int, n_most: int
 ) -> None:
-    driver = Driver()
+    driver = Driver(FakeRunner(has_spare_core=has_spare_core))
     wide = FakeGrammar(n_tokens=60, period=1, n_choices=600)  # nine of ten tokens
     driver.submit(request(grammar=wide, n_predict=60, sampling={"temperature": temperature}))
     n_masks = 0

@@ -45,7 +45,7 @@ class AheadConstraint:
     def accept_beside(self, token: int) -> None:
         if self._coming is not None:
             self._settle()
-        self._coming = self._helper.put(partial(self._inner.accept_beside, token))
+        self._coming = self._helper.put(self._inner.accept_beside, token)
 
     def accept_all(self, tokens: Seq[int]) -> None:
         self._settle()
@@ -72,6 +72,15 @@ class AheadConstraint:
         if not self._inner.is_prepared:
             self._inner.prepare()
         return self._inner.mask()
+
+    def prepare_choice(self) -> None:
+        if self._coming is None and not self._inner.is_prepared:
+            self._coming = self._helper.put(self._inner.prepare_choice)
+
+    def choice(self) -> TokenMask | None:
+        if self._coming is not None:
+            self._settle()
+        return self._inner.choice()
 
     def n_allowed(self, tokens: Seq[int]) -> int:
         self._settle()

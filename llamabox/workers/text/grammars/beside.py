@@ -6,8 +6,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import TypeVarTuple
 
 from llamabox.errors import LlamaboxError
+
+Values = TypeVarTuple("Values")
 
 N_AT_ONCE = 256
 """Pieces after which the thread says that it gets on."""
@@ -16,10 +19,11 @@ N_AT_ONCE = 256
 class Piece:
     """A piece of work that was handed over. `result` is for one thread."""
 
-    __slots__ = ("_begun", "_done", "_error", "_is_done", "_work")
+    __slots__ = ("_begun", "_done", "_error", "_is_done", "_values", "_work")
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[..., None], values: tuple[object, ...] = ()) -> None:
         self._work = work
+        self._values = values
         self._error: LlamaboxError | None = None
         self._is_done = False
         self._begun = threading.Lock()  # never released
@@ -31,7 +35,7 @@ class Piece:
         if not self._begun.acquire(blocking=False):
             return
         try:
-            self._work()
+            self._work(*self._values)
         except LlamaboxError as error:
             self._error = error
         self._is_done = True
@@ -61,9 +65,9 @@ class Beside:
         self._is_at_work = False  # guarded by _lock
         self._lock = threading.Lock()
 
-    def put(self, work: Callable[[], None]) -> Piece:
+    def put(self, work: Callable[[*Values], None], *values: *Values) -> Piece:
         """Have `work` done from the next `begin` on. An exception of it that is no LlamaboxError is the executor's."""
-        piece = Piece(work)
+        piece = Piece(work, values)
         self._waiting.append(piece)
         return piece
 

@@ -38,7 +38,7 @@ from llamabox.workers.text.loading.projector import (
 )
 from llamabox.workers.text.loading.speed import measure
 from llamabox.workers.text.loading.steering import Steering, read_steering
-from llamabox.workers.text.loading.threads import adaptive_team, thread_pools
+from llamabox.workers.text.loading.threads import adaptive_team, has_spare_core, thread_pools
 from llamabox.workers.text.media.desk import EncodingDesk
 from llamabox.workers.text.runner import LlamaRunner
 from llamabox.workers.text.start import begin_load
@@ -289,6 +289,7 @@ def make_engine(
             rows_of=rows_of,
             heads=None if heads is None else heads.cells,
             is_near=not offloads(config, contexts.main.native),
+            has_spare_core=has_spare_core(config, contexts.main),
             before_decode=before_decode,
             team=team if steady else None,  # else a row may depend on the number of threads
         ),

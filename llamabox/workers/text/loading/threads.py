@@ -27,6 +27,11 @@ def are_crowded(config: TextConfig) -> bool:
     return n_threads(config) > processors.n_logical()
 
 
+def has_spare_core(config: TextConfig, context: Context) -> bool:
+    """Whether a decode of `context` leaves a processor to other threads."""
+    return offloads(config, context.native) or context.n_threads < processors.n_logical()
+
+
 def thread_params(config: TextConfig) -> tuple[ThreadParams, ThreadParams]:
     """Parameters of the threads that decode, and of those that evaluate prompts."""
     return (
