@@ -7,8 +7,8 @@ about the same picture. Prints a Markdown table of medians, in milliseconds, and
 what the tokens of the second question cost by a bare llama_decode, behind as many tokens as were there: no server that
 computes them answers earlier. Without a llama-server there are no ratios.
 
-The llama-server runs as it does by itself: its OpenMP threads spin for some five milliseconds after an answer, and hold
-a processor that the next question to the other server would lack. So each question waits for `--pause` before.
+Both servers run as they do by themselves. The llama-server's OpenMP threads spin for some five milliseconds after an
+answer, and hold a processor that the next question to the other one would lack. So each question waits for `--pause`.
 """
 
 from __future__ import annotations
@@ -77,12 +77,11 @@ def ask(port: int, body: dict[str, Any]) -> Asked:
 
 
 @contextmanager
-def peer(binary: Path, options: list[str], log: Path, environ: dict[str, str]) -> Iterator[int]:
-    """The port of a llama-server with this environment."""
+def peer(binary: Path, options: list[str], log: Path) -> Iterator[int]:
+    """The port of a llama-server."""
     port = free_port()
     with log.open("wb") as out:
-        words = [str(binary), "--port", str(port), *options]
-        process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, env=environ)
+        process = subprocess.Popen([str(binary), "--port", str(port), *options], stdout=out, stderr=subprocess.STDOUT)
     try:
         until = time.monotonic() + PATIENCE
         while not _is_healthy(port):
@@ -155,8 +154,6 @@ def main(given: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pause", type=float, default=20.0, help="milliseconds before each question")
     asked = parser.parse_args(given)
-    environ = dict(os.environ)
-    spin_briefly(os.environ)  # as the worker does
     model = asked.model or ensure_demo_model()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -164,7 +161,8 @@ def main(given: list[str]) -> int:
         options = ["-m", str(model), "--mmproj", str(mmproj), "-c", "8192", "-np", "4", "-t", str(asked.threads)]
         ports = [stack.enter_context(ServerProcess(folder / "log", *options)).port]
         if asked.llama_server:
-            ports.append(stack.enter_context(peer(asked.llama_server, options, folder / "peer.log", environ)))
+            ports.append(stack.enter_context(peer(asked.llama_server, options, folder / "peer.log")))
+        spin_briefly(os.environ)  # for `floor`, as the worker does; the servers have the user's own environment
         for port in ports:
             for question in QUESTIONS:
                 ask(port, chat(picture(1, 64), question))
