@@ -8,6 +8,14 @@ SMOOTHING = 0.2
 MIN_CHUNK = 8
 """Smallest chunk: with fewer prompt tokens a step would cost nearly as much and bring the prompt nowhere."""
 
+MEDIA_SHARE = 0.7
+"""Of what a stream's gap may grow by beside prompts, what it grows by beside those with pictures or sounds. These keep
+memory and processors busy before they come to the engine, and as much longer their chunks take than they did.
+"""
+
+MIN_MEDIA_CHUNK = 4
+"""Smallest chunk beside these."""
+
 OUTLIER = 2.0
 """A step counts as at most so many usual ones: one that another process held up is no reason for larger chunks."""
 
@@ -88,7 +96,9 @@ class Pacing:
         if not decode or not self._token:
             return MIN_CHUNK
         patience = (self._factor - 1.0) * max(AT_FIRST if at_first else 1.0, n_prompts / n_decode)
-        return int(min(max(MIN_CHUNK, (patience * decode + idle) / self._token), MAX_CHUNK))
+        patience *= MEDIA_SHARE if is_media else 1.0
+        n_least = MIN_MEDIA_CHUNK if is_media else MIN_CHUNK
+        return int(min(max(n_least, (patience * decode + idle) / self._token), MAX_CHUNK))
 
     def spare(self, n_decode: int) -> float:
         """Seconds that a step of `n_decode` streams may be longer than usual; inf where it is unknown, or none runs."""

@@ -27,6 +27,9 @@ MOST_LEFT_OUT = 32
 FEW_LEFT_OUT = 4
 """The same steps where that goes on for longer."""
 
+MANY = 8
+"""So many prompts ride at once, however few cells a chunk has: a row more costs a fraction of a chunk's cell."""
+
 
 class Prompts:
     """Shares out a step's room for prompts. Owned by the engine's thread; it has no state.
@@ -163,7 +166,7 @@ class Riders:
         if turn is not Kind.LONE or not self._was_lone:
             return []
         waiting = {one.slot.slot_id: one for one in prompts if one.slot is not None and not one.tells_prompt}
-        return [waiting[slot_id] for slot_id in joined(_slot_ids(rows), waiting)][:chunk]
+        return [waiting[slot_id] for slot_id in joined(_slot_ids(rows), waiting)][: max(chunk, MANY)]
 
     def note(self, turn: Kind, n_waiting: int, *, rides: bool) -> None:
         """A batch of this kind was planned, and so many prompts wait that have no cell in it; `rides`: for others."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llamabox.engine.scheduling.pacing import MIN_CHUNK, Pacing
+from llamabox.engine.scheduling.pacing import MEDIA_SHARE, MIN_CHUNK, MIN_MEDIA_CHUNK, Pacing
 
 milliseconds = st.floats(1e-4, 10.0)
 
@@ -155,3 +155,13 @@ def test_steps_that_were_held_up_make_no_larger_chunks_of_pictures() -> None:
     for _ in range(200):  # what lasts is how long steps take
         pacing.observe(n_decode=4, n_prefill=0, seconds=0.05)
     assert pacing.chunk(4, is_media=True) > 3 * calm
+
+
+@given(decode=milliseconds, token=milliseconds, factor=st.floats(1.5, 10.0))
+def test_beside_media_a_step_grows_by_less(decode: float, token: float, factor: float) -> None:
+    pacing = Pacing(factor=factor)
+    measured(pacing, decode, token)
+    usual, chunk = pacing.chunk(4), pacing.chunk(4, is_media=True)
+    assert MIN_MEDIA_CHUNK <= chunk <= usual
+    if chunk > MIN_MEDIA_CHUNK:
+        assert decode + chunk * token <= (1.0 + MEDIA_SHARE * (factor - 1.0)) * decode * (1 + 1e-6)
