@@ -43,20 +43,32 @@ static int look_up(struct dl_phdr_info * info, size_t size, void * data) {
     return 1;
 }
 
-// What native/added has in a library, or NULL where it was built without. Its names are not among the libraries' own,
-// and a CPU backend that is loaded shows its names to nobody: ask the file.
-static void * added(const char * library, const char * name) {
-    struct found found = { .library = library };
-    if (dl_iterate_phdr(look_up, &found) == 0) {
-        return NULL;
-    }
-    void * handle = dlopen(found.path, RTLD_NOW | RTLD_NOLOAD);
+// What a loaded file has by a name that its libraries' own are not among, or NULL. Loaded backends show their names to
+// nobody: ask the file.
+static void * symbol_of(const char * path, const char * name) {
+    void * handle = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
     if (handle == NULL) {
         return NULL;
     }
     void * symbol = dlsym(handle, name);
     dlclose(handle); // what has loaded it holds it, too
     return symbol;
+}
+
+// What native/added has in a library, or NULL where it was built without.
+static void * added(const char * library, const char * name) {
+    struct found found = { .library = library };
+    return dl_iterate_phdr(look_up, &found) != 0 ? symbol_of(found.path, name) : NULL;
+}
+
+// The same in the CPU backend that computes. In a portable build there may be others: ggml opens each to choose, and
+// one with names that are unique in a process (STB_GNU_UNIQUE: static variables of inline functions) is never unloaded.
+static void * kernels_symbol(const char * name) {
+    const ggml_backend_reg_t cpu    = ggml_backend_reg_by_name("CPU");
+    const char *             known  = "ggml_backend_set_n_threads";
+    void *                   inside = cpu ? ggml_backend_reg_get_proc_address(cpu, known) : NULL;
+    Dl_info                  info;
+    return inside != NULL && dladdr(inside, &info) ? symbol_of(info.dli_fname, name) : NULL;
 }
 
 #else
@@ -67,9 +79,12 @@ static void * added(const char * library, const char * name) {
     return NULL; // nothing is added there yet
 }
 
-#endif
+static void * kernels_symbol(const char * name) {
+    (void) name;
+    return NULL; // nor there
+}
 
-static void * kernels_symbol(const char * name) { return added("libggml-cpu", name); }
+#endif
 
 static const char * g_kernels = NULL;
 

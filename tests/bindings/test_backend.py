@@ -52,6 +52,34 @@ def test_asking_for_the_kernels_does_not_install_them() -> None:
     assert done.stdout == "None True\n"
 
 
+ANOTHER = """
+import ctypes, pathlib, sys
+from llamabox.bindings import backend, ffi, prefix
+here = prefix.read(None).path
+ctypes.CDLL(str(here / "libggml-base.so"))
+[library, *_] = here.glob("libggml-cpu*.so")
+pathlib.Path(sys.argv[1]).write_bytes(library.read_bytes().replace(b"libggml-cpu.so", b"libggml-abc.so"))  # its SONAME
+ctypes.CDLL(sys.argv[1])
+native = ffi.load()
+backend.start(native)
+bufts = "ggml_backend_buffer_type_t *(*)(ggml_backend_dev_t)"
+offered = backend.proc_address(native, "CPU", "ggml_backend_dev_get_extra_bufts", bufts)
+found = offered(backend.device_handle(native, "CPU"))
+names = []
+while found[len(names)]:
+    names.append(native.text(native.lib.ggml_backend_buft_name(found[len(names)])))
+print(backend.kernels(native) is not None, "CPU_LLAMABOX" in names)
+"""
+
+
+def test_the_kernels_are_those_of_the_cpu_backend_that_computes(tmp_path: Path) -> None:
+    """A portable build's process may hold other CPU backends, which ggml tried before it chose."""
+    command = [sys.executable, "-c", ANOTHER, str(tmp_path / "libggml-cpu-another.so")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    has_kernels, are_offered = done.stdout.split()
+    assert has_kernels == are_offered
+
+
 def test_what_options_know_of_libllama_is_so(native: ffi.Native) -> None:
     entry = native.ffi.new("struct llama_model_kv_override *")
     assert libllama.MAX_KV_TEXT + 1 == native.ffi.sizeof(entry.key) == native.ffi.sizeof(entry.val_str)
