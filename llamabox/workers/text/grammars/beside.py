@@ -17,38 +17,50 @@ N_AT_ONCE = 256
 
 
 class Piece:
-    """A piece of work that was handed over. `result` is for one thread."""
+    """A piece of work that was handed over. `result` is for one thread.
 
-    __slots__ = ("_begun", "_done", "_error", "_is_done", "_values", "_work")
+    One is made of each token: it has no lock, which takes longer to make than all the rest, unless somebody waits.
+    """
+
+    __slots__ = ("_claim", "_error", "_is_done", "_values", "_waiter", "_work")
 
     def __init__(self, work: Callable[..., None], values: tuple[object, ...] = ()) -> None:
         self._work = work
         self._values = values
         self._error: LlamaboxError | None = None
+        self._claim = [True]  # taken out by whoever begins, which one thread alone can
         self._is_done = False
-        self._begun = threading.Lock()  # never released
-        self._done = threading.Lock()
-        self._done.acquire()
+        self._waiter: threading.Lock | None = None
 
     def do(self) -> None:
         """Do it, unless another thread has begun."""
-        if not self._begun.acquire(blocking=False):
+        try:
+            self._claim.pop()
+        except IndexError:
             return
         try:
             self._work(*self._values)
         except LlamaboxError as error:
             self._error = error
         self._is_done = True
-        self._done.release()
+        if self._waiter is not None:
+            self._waiter.release()
 
     def result(self) -> None:
         """Wait until it is done, or do it where nobody has begun. Raises what it raised."""
         if not self._is_done:
             self.do()
-            self._done.acquire()
-            self._done.release()
+        if not self._is_done:
+            self._wait()
         if self._error is not None:
             raise self._error
+
+    def _wait(self) -> None:
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiter = waiter
+        if not self._is_done:  # else it may have been done before anybody knew of the waiter
+            waiter.acquire()
 
 
 class Beside:
