@@ -33,16 +33,20 @@ class EndTokens:
 class Words:
     """Tokens behind which a grammar leaves a choice, where one may be said among most others: as far as was seen.
 
-    One that says no more than words is thought to do so at first, any other once it was seen to. All constraints of a
-    grammar share it, on any threads.
+    One that says no more than words is thought to do so at first, any other once it was seen to. A wrong guess costs
+    its text a step, so of a grammar with two of them nothing is thought any more: its strings end of themselves, at a
+    length. All constraints of a grammar share it, on any threads.
     """
 
     def __init__(self, pieces: Seq[bytes]) -> None:
         """`pieces` are what tokens say."""
         self._pieces = pieces
         self._are_free: dict[int, bool] = {}
+        self._n_missed = 0  # wrong guesses
 
     def is_free_behind(self, token: int) -> bool:
+        if self._n_missed > 1:
+            return False
         known = self._are_free.get(token)
         if known is None:
             known = WORD.fullmatch(self._pieces[token]) is not None
@@ -53,6 +57,7 @@ class Words:
     def note(self, token: int, *, is_free: bool) -> None:
         """What was seen of it. Where something was forced behind it once, that may come again."""
         if not is_free:
+            self._n_missed += self._are_free.get(token, False)
             self._are_free[token] = False
         else:
             self._are_free.setdefault(token, True)

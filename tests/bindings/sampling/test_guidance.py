@@ -17,7 +17,7 @@ from llamabox.bindings.sampling.sampler import CANDIDATE
 from llamabox.bindings.vocab import Vocab
 from llamabox.errors import InvalidRequest
 from llamabox.grammar import gbnf
-from llamabox.grammar.constraint import GuidedConstraint, GuidedGrammar
+from llamabox.grammar.constraint import GuidedConstraint, GuidedGrammar, Words
 from llamabox.grammar.guidance import lark_grammar, schema_grammar
 from llamabox.grammar.lark import to_lark
 
@@ -299,6 +299,20 @@ def test_a_token_is_thought_to_leave_a_choice_once_it_was_seen_to_and_no_more_on
     said = [word, line, tag, end] * 3
     found = [thought_free(token) for token in said]
     assert found == [True, False, False, True, True, True, True, False, True, True, True, False]
+
+
+def test_where_words_end_strings_again_and_again_none_is_thought_to_leave_a_choice(
+    vocab: Vocab, tokenizer: LLTokenizer
+) -> None:
+    words = Words(guidance_pieces(vocab))
+    first, second, third = (vocab.tokenize(text, add_special=False, parse_special=False)[0] for text in "abc")
+    assert all(map(words.is_free_behind, (first, second, third)))
+    words.note(first, is_free=False)
+    words.note(first, is_free=False)
+    assert not words.is_free_behind(first)
+    assert words.is_free_behind(third)
+    words.note(second, is_free=False)
+    assert not words.is_free_behind(third)
 
 
 def test_a_forced_list_is_used_up_bit_by_bit(from_schema: Compile, vocab: Vocab) -> None:
