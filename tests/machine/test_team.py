@@ -14,6 +14,14 @@ QUICK = (0.01, 0.0)
 HELD_UP = (0.03, 0.02)
 
 
+def team_after(n_threads: int, decodes: list[tuple[float, float]]) -> TeamSize:
+    """One that such decodes were made with."""
+    size = TeamSize(n_threads)
+    for one in decodes:
+        size.took(*one)
+    return size
+
+
 @given(st.integers(1, 8), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1))))
 def test_there_is_always_a_thread_and_never_more_than_all(n_threads: int, decodes: list[tuple[float, float]]) -> None:
     size = TeamSize(n_threads)
@@ -25,9 +33,7 @@ def test_there_is_always_a_thread_and_never_more_than_all(n_threads: int, decode
 def test_a_decode_that_was_held_up_is_followed_by_one_with_fewer_threads(
     n_threads: int, decodes: list[tuple[float, float]]
 ) -> None:
-    size = TeamSize(n_threads)
-    for one in decodes:
-        size.took(*one)
+    size = team_after(n_threads, decodes)
     before = size.now
     assert size.took(*HELD_UP) == max(1, before - 1)
 
@@ -36,9 +42,7 @@ def test_a_decode_that_was_held_up_is_followed_by_one_with_fewer_threads(
 def test_all_threads_compute_again_once_nothing_holds_them_up(
     n_threads: int, decodes: list[tuple[float, float]]
 ) -> None:
-    size = TeamSize(n_threads)
-    for one in decodes:
-        size.took(*one)
+    size = team_after(n_threads, decodes)
     assert n_threads in [size.took(*QUICK) for _ in range(MOST)]
 
 
